@@ -1,0 +1,111 @@
+"""What a run can be told: typed pydantic models, YAML files with `extends:`, and `key.sub=value` overrides.
+
+A config holds names and typed values only. No import path, expression or class name in it can execute.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the cases are and how an image becomes a tensor."""
+
+    manifest: str = Field("", description="CSV manifest; `medformer polyp prepare` writes one")
+    image_size: tuple[PositiveInt, PositiveInt] = Field((352, 352), description="network input, rows x columns, px")
+    ungrouped: Literal["error", "each"] = Field("error", description="rows without a group: refuse, or each its own group")
+    cache: bool = Field(False, description="keep decoded images in memory")
+    workers: NonNegativeInt = Field(2, description="loader processes; 0 loads in the main process")
+
+
+class AugmentConfig(Section):
+    """Training-time augmentation, drawn from a seed per (epoch, case) so that it replays."""
+
+    flip: Fraction = Field(0.5, description="probability of a horizontal, and separately a vertical, flip")
+    rotate90: bool = Field(True, description="random quarter turns")
+    affine: Fraction = Field(0.7, description="probability of shift, scale, rotation")
+    color: Fraction = Field(0.7, description="probability of brightness, contrast, saturation and hue jitter")
+    blur: Fraction = Field(0.1, description="probability of a slight blur")
+    scales: tuple[PositiveFloat, ...] = Field((1.0,), description="multi-scale training: one factor is drawn per batch")
+
+
+class ModelConfig(Section):
+    """Which network."""
+
+    name: str = Field("meta_polyp", description="a model table name, or `smp:<architecture>/<encoder>`")
+    backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info`)")
+    setting: Literal["paper", "as_published"] = Field("paper", description="which Meta-Polyp: the paper or its released code")
+    drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
+    weights: str | None = Field(None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys)")
+    checkpointing: bool = Field(False, description="recompute activations to save memory")
+
+
+class LossConfig(Section):
+    """Which loss; see `medformer info` for the table."""
+
+    name: str = "structure"
+
+
+class TrainingConfig(Section):
+    """How the network is trained."""
+
+    epochs: PositiveInt = 100
+    minutes: PositiveFloat | None = Field(
+        None, description="wall-clock budget per training; the learning-rate schedule then follows the clock"
+    )
+    batch_size: PositiveInt = 16
+    lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
+    weight_decay: NonNegativeFloat = 0.05
+    warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
+    ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")
+    clip: NonNegativeFloat = Field(1.0, description="gradient norm limit; 0 turns it off")
+    patience: NonNegativeInt = Field(0, description="epochs without a better inner-validation Dice before stopping; 0 never stops")
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: PositiveInt = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class CrossvalConfig(Section):
+    """The fold plan."""
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.15, description="share of each training part held out for early stopping and thresholds, grouped like the folds"
+    )
+    size_bins: PositiveInt = Field(3, description="mask-size quantiles that folds are stratified by")
+
+
+class InferenceConfig(Section):
+    """How a mask is made from a network."""
+
+    flips: bool = Field(True, description="average over horizontal and vertical flips")
+    threshold: Fraction | Literal["fit"] = Field("fit", description="a number, or `fit` on the inner validation part")
+    batch_size: PositiveInt = 8
+    probabilities: Literal["none", "png", "npz"] = Field("none", description="also write probability maps")
+
+
+class PolypConfig(Section):
+    """A polyp segmentation run."""
+
+    task: Literal["polyp"] = "polyp"
+    seed: NonNegativeInt = 0
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+    crossval: CrossvalConfig = CrossvalConfig()
+    inference: InferenceConfig = InferenceConfig()
