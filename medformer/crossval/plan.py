@@ -1,0 +1,177 @@
+"""The fold plan: which cases train, select and test in each fold, frozen in a hashed file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medformer.errors import DataError
+from medformer.files import digest, read_json, write_json
+
+FORMAT = "medformer-plan/1"
+
+
+@dataclass(frozen=True)
+class PlanCase:
+    """What planning needs to know about a case.
+
+    Attributes:
+        id: Unique name.
+        group: Patient, sequence or anything else that must stay on one side of a split.
+        stratum: Label of what the folds are balanced by, e.g. `"kvasir|2"`.
+        fingerprint: Hash of the case's data; a plan is refused when it changed.
+    """
+
+    id: str
+    group: str
+    stratum: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold: ids that fit the model, ids that select epochs and thresholds, ids that are only predicted."""
+
+    index: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    repeat: int = 0
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The three parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A frozen plan over a set of cases.
+
+    Attributes:
+        scheme: How it was drawn.
+        seed: The run's seed it was drawn with.
+        cases: Every case, in manifest order.
+        folds: The folds, `folds[k].index == k`.
+    """
+
+    scheme: str
+    seed: int
+    cases: tuple[PlanCase, ...]
+    folds: tuple[Fold, ...]
+
+    def __post_init__(self) -> None:
+        check_unique(self.cases)
+        known = {case.id for case in self.cases}
+        for position, fold in enumerate(self.folds):
+            listed = [*fold.train, *fold.validation, *fold.test]
+            twice = [name for name, count in Counter(listed).items() if count > 1]
+            unknown = sorted(set(listed) - known)
+            if fold.index != position:
+                raise DataError(f"The plan's fold {position} is numbered {fold.index}; expected folds numbered from 0.")
+            if twice:
+                raise DataError(f"Fold {fold.index} lists {some(twice)} more than once; a case has one part per fold.")
+            if unknown:
+                raise DataError(f"Fold {fold.index} lists {some(unknown)}, which the plan's cases do not contain.")
+
+    def digest(self) -> str:
+        """SHA-256 over everything in the plan."""
+        return digest(_content(self))
+
+    def data_digest(self) -> str:
+        """SHA-256 over ids, groups and fingerprints, whatever their order."""
+        return digest(sorted([case.id, case.group, case.fingerprint] for case in self.cases))
+
+    def check_data(self, cases: Iterable[PlanCase]) -> None:
+        """Refuse the plan when the data are not the ones it was drawn for.
+
+        Raises:
+            DataError: Ids, groups or fingerprints differ; lists the difference.
+        """
+        before = {case.id: case for case in self.cases}
+        after = {case.id: case for case in cases}
+        shared = [name for name in before if name in after]
+        differences = {
+            "no longer there": [name for name in before if name not in after],
+            "new": [name for name in after if name not in before],
+            "in another group": [name for name in shared if before[name].group != after[name].group],
+            "with changed content": [name for name in shared if before[name].fingerprint != after[name].fingerprint],
+        }
+        found = [f"{len(names)} {what} ({some(names)})" for what, names in differences.items() if names]
+        if found:
+            raise DataError(
+                f"The data are not the ones this plan was drawn for: cases {'; '.join(found)}. "
+                "Restore the data, or start a new run in another folder so that a new plan is drawn."
+            )
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write the plan with its SHA-256, so that a later edit is noticed."""
+    write_json(path, {**_content(plan), "data_sha256": plan.data_digest(), "sha256": plan.digest()})
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan and verify its hash.
+
+    Raises:
+        DataError: The file is missing, is not a plan, or was changed after it was written.
+    """
+    try:
+        content = read_json(path)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no fold plan {path}. A run writes it; check the folder.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}). Restore the file or start a new run.") from error
+    try:
+        if content["format"] != FORMAT:
+            raise DataError(f"{path} has format {content['format']!r}; expected {FORMAT!r}.")
+        plan = Plan(
+            scheme=str(content["scheme"]),
+            seed=int(content["seed"]),
+            cases=tuple(PlanCase(**row) for row in content["cases"]),
+            folds=tuple(
+                Fold(row["index"], tuple(row["train"]), tuple(row["validation"]), tuple(row["test"]), row["repeat"])
+                for row in content["folds"]
+            ),
+        )
+        recorded = content["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a fold plan: {error!r}. Restore the file or start a new run.") from error
+    if plan.digest() != recorded:
+        raise DataError(
+            f"{path} was changed after it was written: its content has SHA-256 {plan.digest()[:12]}, it records "
+            f"{str(recorded)[:12]}. Plans are frozen; restore the file, or start a new run to draw another plan."
+        )
+    return plan
+
+
+def check_unique(cases: Sequence[PlanCase]) -> None:
+    """Raise `DataError` naming the ids that occur more than once."""
+    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if twice:
+        raise DataError(f"Case ids must be unique; {some(twice)} occur more than once. Rename them in the manifest.")
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "scheme": plan.scheme,
+        "seed": plan.seed,
+        "cases": [
+            {"id": case.id, "group": case.group, "stratum": case.stratum, "fingerprint": case.fingerprint}
+            for case in plan.cases
+        ],
+        "folds": [
+            {"index": fold.index, "repeat": fold.repeat, **{part: list(ids) for part, ids in fold.parts.items()}}
+            for fold in plan.folds
+        ],
+    }
