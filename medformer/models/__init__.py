@@ -1,0 +1,1 @@
+"""Networks. Usable alone: nothing here reads data, trains or measures."""

@@ -1,0 +1,1 @@
+"""The shared MetaFormer backbone, its mixers and its named variants."""

@@ -1,0 +1,196 @@
+"""The small layers every MetaFormer is made of, for 1, 2 and 3 spatial dimensions.
+
+Tensors are `(batch, channels, *spatial)` everywhere. Their memory, though, is kept channels-last: then a
+norm over channels, a pointwise layer and flattening to tokens are free views instead of copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+NormName = Literal["channel", "map", "group"]
+
+
+def per_axis(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
+    """Expand one number to every axis, or check that there is one number per axis.
+
+    Raises:
+        ValueError: The length is not `spatial_dims` or a number is below 1.
+    """
+    values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+    if len(values) != spatial_dims or min(values) < 1:
+        raise ValueError(f"{name}: got {value}, expected a positive int or {spatial_dims} of them")
+    return values
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return `x` with the same shape and values and channels-last memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+class Pointwise(nn.Linear):
+    """A 1x1 convolution, `(B, C_in, *S) -> (B, C_out, *S)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over channels at each position, scale only (ConvFormer, CAFormer)."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, None, self.eps).movedim(-1, 1)
+
+
+class MapNorm(nn.Module):
+    """LayerNorm over channels and all positions of a sample together, scale only (PoolFormerV2's "modified LN")."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(x, 1, self.weight, None, self.eps)
+
+
+def make_norm(name: NormName, channels: int) -> nn.Module:
+    """Return a block norm: `channel`, `map`, or `group` (GroupNorm with one group and bias, PoolFormer v1)."""
+    if name == "group":
+        return nn.GroupNorm(1, channels, eps=1e-5)
+    return ChannelNorm(channels) if name == "channel" else MapNorm(channels)
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """`relu(x)^2`, keeping one tensor for the backward pass where plain autograd keeps two."""
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        positive = torch.relu(x)
+        return positive * positive, positive
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grads[0] * positive).mul_(2)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """`relu(x)^2`, elementwise."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        squared: Tensor = _SquaredReLU.apply(x)[0]
+        return squared
+    positive = torch.relu(x)
+    return positive * positive
+
+
+class StarReLU(nn.Module):
+    """`scale * relu(x)^2 + bias` with one learnable pair (Yu et al., MetaFormer Baselines for Vision, eq. 7)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, squared_relu(x), self.scale)
+
+
+class Scale(nn.Module):
+    """A learnable factor per channel."""
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), initial))
+
+    def over(self, x: Tensor) -> Tensor:
+        """Return the factors shaped to multiply `x`, `(C,) -> (C, 1, ...)`."""
+        return self.scale.view(-1, *[1] * (x.dim() - 2))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a branch per sample, rescale what is kept (Huang et al., ECCV 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"stochastic depth rate: got {rate}, expected 0 <= rate < 1")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        return x * (keep.to(x.dtype) / (1.0 - self.rate))
+
+
+class Mlp(nn.Module):
+    """Two pointwise layers with StarReLU (no biases) or GELU (biases) between them."""
+
+    def __init__(self, channels: int, ratio: float, activation: Literal["star_relu", "gelu"]) -> None:
+        super().__init__()
+        hidden, bias = int(channels * ratio), activation == "gelu"
+        self.fc1 = Pointwise(channels, hidden, bias=bias)
+        self.act = StarReLU() if activation == "star_relu" else nn.GELU()
+        self.fc2 = Pointwise(hidden, channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.fc1(x)
+        if not isinstance(self.act, StarReLU):
+            out: Tensor = self.fc2(self.act(hidden))
+            return out
+        # fc2(s*r + b) = (s*fc2)(r) + b*rowsum(fc2): the affine part costs a pass over the small weight
+        # instead of two over the hidden map, the largest tensor of the block.
+        weight = self.fc2.weight
+        squared = squared_relu(hidden).movedim(1, -1)
+        return F.linear(squared, weight * self.act.scale, self.act.bias * weight.sum(1)).movedim(-1, 1)
+
+
+class Downsample(nn.Module):
+    """Strided convolution with an optional channel norm before (`pre`) or after (`post`) it.
+
+    Padding is `(kernel - stride + 1) // 2`, which gives the published stem (7, stride 4, padding 2) and
+    downsampling (3, stride 2, padding 1). An axis too short for the kernel is zero-padded at its end.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        norm: Literal["pre", "post", "none"],
+    ) -> None:
+        super().__init__()
+        self.padding = tuple(max(0, (k - s + 1) // 2) for k, s in zip(kernel, stride, strict=True))
+        self.kernel = kernel
+        self.norm = None if norm == "none" else ChannelNorm(in_channels if norm == "pre" else out_channels)
+        self.norm_first = norm == "pre"
+        self.conv = CONV[spatial_dims](in_channels, out_channels, kernel, stride, self.padding)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.norm is not None and self.norm_first:
+            x = self.norm(x)
+        short = [max(0, k - 2 * p - n) for k, p, n in zip(self.kernel, self.padding, x.shape[2:], strict=True)]
+        if any(short):
+            x = F.pad(x, [end for missing in reversed(short) for end in (0, missing)])
+        x = channels_last(self.conv(x))
+        return x if self.norm is None or self.norm_first else self.norm(x)

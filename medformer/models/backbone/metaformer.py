@@ -1,0 +1,206 @@
+"""The shared backbone: a MetaFormer in 1-D, 2-D and 3-D from one code path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from medformer.models.backbone.layers import (
+    Downsample,
+    DropPath,
+    Mlp,
+    NormName,
+    Scale,
+    channels_last,
+    make_norm,
+    per_axis,
+)
+from medformer.models.backbone.mixers import MIXERS
+
+
+class Block(nn.Module):
+    """`x <- rs*x + ls*drop(mixer(norm(x)))`, then the same with the MLP (MetaFormer Baselines, eq. 1-2)."""
+
+    def __init__(
+        self,
+        channels: int,
+        token_mixer: nn.Module,
+        *,
+        norm: NormName,
+        mlp_ratio: float,
+        activation: Literal["star_relu", "gelu"],
+        drop_path: float,
+        layer_scale: float | None,
+        res_scale: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = make_norm(norm, channels)
+        self.token_mixer = token_mixer
+        self.norm2 = make_norm(norm, channels)
+        self.mlp = Mlp(channels, mlp_ratio, activation)
+        self.drop_path = DropPath(drop_path)
+        self.layer_scale1 = None if layer_scale is None else Scale(channels, layer_scale)
+        self.layer_scale2 = None if layer_scale is None else Scale(channels, layer_scale)
+        self.res_scale1 = Scale(channels, 1.0) if res_scale else None
+        self.res_scale2 = Scale(channels, 1.0) if res_scale else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _join(x, self.drop_path(self.token_mixer(self.norm1(x))), self.res_scale1, self.layer_scale1)
+        return _join(x, self.drop_path(self.mlp(self.norm2(x))), self.res_scale2, self.layer_scale2)
+
+
+def _join(skip: Tensor, branch: Tensor, res_scale: Scale | None, layer_scale: Scale | None) -> Tensor:
+    if res_scale is not None and layer_scale is not None:
+        return skip * res_scale.over(skip) + branch * layer_scale.over(branch)
+    if res_scale is not None:
+        return torch.addcmul(branch, skip, res_scale.over(skip))
+    if layer_scale is not None:
+        return torch.addcmul(skip, branch, layer_scale.over(branch))
+    return skip + branch
+
+
+class Stage(nn.Module):
+    """An optional downsampling followed by blocks."""
+
+    def __init__(self, downsample: Downsample | None, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, recompute: bool) -> Tensor:
+        if self.downsample is not None:
+            x = self.downsample(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x
+
+
+class MetaFormer(nn.Module):
+    """A hierarchical MetaFormer that returns the feature map of every stage, fine to coarse.
+
+    `forward` maps `(B, in_channels, *S)` to one `(B, channels[i], *S_i)` per stage, where `S_i` is about
+    `S / strides[i]` per axis. Any size of at least one pixel works; features are taken after the last residual
+    addition of a stage. The output of a sample depends on that sample only.
+
+    Attributes:
+        channels: Channels of each feature map.
+        strides: Cumulative stride of each feature map, one number per axis.
+
+    Args:
+        spatial_dims: 1, 2 or 3.
+        in_channels: Channels of the input.
+        depths: Blocks per stage.
+        channels: Channels per stage.
+        mixers: Token mixer of each stage, names from `MIXERS`.
+        kernel_sizes: Mixer kernel of each stage, None for the mixer's own.
+        norm: Norm inside the blocks.
+        activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
+        mlp_ratio: Hidden over outer channels of the MLP.
+        layer_scale: Initial factor on the branches, None for none.
+        res_scale_from: First stage whose skips carry a learnable factor; None for none.
+        transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
+        stem_kernel: Kernel of the stem, per axis if given so.
+        strides: Stride of the stem and of each downsampling, per axis if given so (anisotropic voxels).
+        drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        checkpointing: Recompute blocks in the backward pass to save memory.
+
+    Raises:
+        ValueError: Stage lists of different lengths, or a number out of range.
+        UnknownNameError: A mixer that the table does not list.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int = 3,
+        *,
+        depths: Sequence[int],
+        channels: Sequence[int],
+        mixers: Sequence[str],
+        kernel_sizes: Sequence[int | None] | None = None,
+        norm: NormName = "channel",
+        activation: Literal["star_relu", "gelu"] = "star_relu",
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = None,
+        res_scale_from: int | None = 2,
+        transition_norm: bool = True,
+        stem_kernel: int | Sequence[int] = 7,
+        strides: Sequence[int | Sequence[int]] | None = None,
+        drop_path: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (1, 2, 3):
+            raise ValueError(f"spatial_dims: got {spatial_dims}, expected 1, 2 or 3")
+        strides = strides if strides is not None else (4, *[2] * (len(depths) - 1))
+        kernel_sizes = kernel_sizes if kernel_sizes is not None else [None] * len(depths)
+        lengths = {len(depths), len(channels), len(mixers), len(kernel_sizes), len(strides)}
+        if len(lengths) != 1 or not depths:
+            raise ValueError("depths, channels, mixers, kernel_sizes and strides need one entry for each stage")
+        steps = [per_axis(stride, spatial_dims, "strides") for stride in strides]
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+        self.channels = tuple(channels)
+        self.strides = tuple(_cumulative(steps))
+        self.checkpointing = checkpointing
+
+        kernel = per_axis(stem_kernel, spatial_dims, "stem_kernel")
+        stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
+        self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
+        rates = torch.linspace(0.0, drop_path, sum(depths), device="cpu").tolist()
+        stages = []
+        for index, (depth, width, mixer, size) in enumerate(zip(depths, channels, mixers, kernel_sizes, strict=True)):
+            down = None
+            if index:
+                down_kernel = tuple(3 if step > 1 else 1 for step in steps[index])
+                down_norm: Literal["pre", "none"] = "pre" if transition_norm else "none"
+                down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, steps[index], down_norm)
+            first = sum(depths[:index])
+            blocks = [
+                Block(
+                    width,
+                    MIXERS[mixer].part(width, spatial_dims=spatial_dims, stage=index, kernel_size=size),
+                    norm=norm,
+                    mlp_ratio=mlp_ratio,
+                    activation=activation,
+                    drop_path=rates[first + position],
+                    layer_scale=layer_scale,
+                    res_scale=res_scale_from is not None and index >= res_scale_from,
+                )
+                for position in range(depth)
+            ]
+            stages.append(Stage(down, blocks))
+        self.stages = nn.ModuleList(stages)
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels or 0 in x.shape:
+            axes = "DHW"[-self.spatial_dims :] if self.spatial_dims > 1 else "L"
+            raise ValueError(
+                f"input: got shape {tuple(x.shape)}, expected (batch, {self.in_channels}, {', '.join(axes)}) with no empty axis"
+            )
+        x = self.stem(channels_last(x))
+        features = []
+        for stage in self.stages:
+            x = stage(x, self.checkpointing and self.training)
+            features.append(x)
+        return features
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated normal (std 0.02) for convolution and linear weights, zero biases (MetaFormer's initialisation)."""
+    if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _cumulative(steps: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    total = [tuple(1 for _ in steps[0])]
+    for step in steps:
+        total.append(tuple(a * b for a, b in zip(total[-1], step, strict=True)))
+    return total[1:]

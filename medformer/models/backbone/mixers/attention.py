@@ -1,0 +1,26 @@
+"""Global self-attention over all positions (the last two stages of CAFormer)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HEAD_CHANNELS = 32
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, 32 channels a head, no biases, no position encoding (CAFormer)."""
+
+    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: int | None = None) -> None:
+        super().__init__()
+        if channels % HEAD_CHANNELS:
+            raise ValueError(f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.proj = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.movedim(1, -1).flatten(1, -2)
+        qkv = self.qkv(tokens).unflatten(-1, (3, -1, HEAD_CHANNELS)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).flatten(2)
+        out: Tensor = self.proj(mixed).unflatten(1, x.shape[2:]).movedim(-1, 1)
+        return out

@@ -1,0 +1,23 @@
+"""Inverted separable convolution (ConvFormer, and the first two stages of CAFormer)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from medformer.models.backbone.layers import CONV, Pointwise, StarReLU
+
+
+class SeparableConv(nn.Module):
+    """Pointwise C->2C, StarReLU, depthwise convolution, pointwise 2C->C; no biases (MobileNetV2's block, ConvFormer)."""
+
+    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: int | None = None) -> None:
+        super().__init__()
+        kernel, hidden = kernel_size or 7, 2 * channels
+        self.pwconv1 = Pointwise(channels, hidden, bias=False)
+        self.act1 = StarReLU()
+        self.dwconv = CONV[spatial_dims](hidden, hidden, kernel, padding=kernel // 2, groups=hidden, bias=False)
+        self.pwconv2 = Pointwise(hidden, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.pwconv2(self.dwconv(self.act1(self.pwconv1(x))))
+        return mixed
