@@ -128,7 +128,7 @@ class LegacyStructureLoss(SegmentationLoss):
 
 @torch.no_grad()
 def border_weight(target: Tensor, window: int = 31, gain: float = 5.0) -> Tensor:
-    """Return `1 + gain |box_mean(target) - target|`, of the target's shape: about 1 inside, up to 1 + gain at borders."""
+    """Return `1 + gain |box_mean(target) - target|`, of the target's shape: about 1 inside, up to 6 at borders."""
     return 1 + gain * (box_mean(target, window) - target).abs()
 
 
