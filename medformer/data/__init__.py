@@ -1,0 +1,1 @@
+"""Manifests, checks, splits, the leakage audit, datasets, transforms and synthetic data."""

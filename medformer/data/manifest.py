@@ -1,0 +1,294 @@
+"""The manifest: one CSV file that says which cases there are, for every task.
+
+Columns: `id, image, mask, group, site, split, sha256`, then free covariates. Only `id` and `image` must be there.
+
+* `id` is unique and may hold `/` (it names the exported files), but never leads out of a folder.
+* `image` and `mask` are relative to the manifest's folder. When prepare writes the manifest away from the data,
+  a sidecar `<manifest name>.root.json` names the folder that the paths are relative to instead. Absolute paths and
+  paths that climb out are refused; links are followed wherever they lead.
+* `group` is the patient or the sequence: what must never be on both sides of a split.
+* `sha256` is the hash of the image file, and lets `check` notice a file that changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+from medformer.errors import DataError, ResourceError
+from medformer.files import digest, read_json, write_csv, write_json
+
+COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
+_REQUIRED = ("id", "image")
+_UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a manifest.
+
+    Attributes:
+        id: Unique name.
+        image: Absolute path of the picture.
+        mask: Absolute path of the mask; None when there is none.
+        group: Patient or sequence.
+        site: Hospital or dataset; empty when not known.
+        split: Part of a published split, such as `train` or `test`; empty when there is none.
+        sha256: Hash of the image file; empty when not known.
+        covariates: Every other column, as text.
+    """
+
+    id: str
+    image: Path
+    mask: Path | None = None
+    group: str = ""
+    site: str = ""
+    split: str = ""
+    sha256: str = ""
+    covariates: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The cases of one manifest file, in the file's order."""
+
+    path: Path
+    cases: tuple[Case, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, Case]:
+        """Cases by id."""
+        return {case.id: case for case in self.cases}
+
+    def digest(self) -> str:
+        """SHA-256 over every column except the paths, so that moving the data does not change it."""
+        return digest([_values(case) for case in self.cases])
+
+
+def read_manifest(
+    path: str | os.PathLike[str], *, ungrouped: Literal["error", "each"] = "error", root: Path | None = None
+) -> Manifest:
+    """Read and validate a manifest; whether the pictures exist and decode is `check_cases`' work.
+
+    Args:
+        path: The CSV file (UTF-8, commas; a byte-order mark and either kind of line end are tolerated).
+        ungrouped: What to do with a row without a group: refuse it, or make each such row its own group.
+        root: Folder that relative paths start from, instead of the manifest's own or the sidecar's.
+
+    Raises:
+        DataError: The file is missing or no such table, a column is missing or doubled, a row is ragged, an id is
+            empty, doubled or unsafe, a path climbs out, a group is unknown, or there are no rows. All bad rows
+            are counted and the first ten are named.
+    """
+    path = Path(path)
+    header, rows = _read_table(path)
+    base = _root_of(path, root)
+    problems: list[str] = []
+    cases: list[Case] = []
+    first_line: dict[str, int] = {}
+    for line, cells in rows:
+        if len(cells) != len(header):
+            problems.append(f"line {line} has {len(cells)} cells, the header has {len(header)}")
+            continue
+        row = {name: _normal(name, cell) for name, cell in zip(header, cells, strict=True)}
+        fault = _fault(row, ungrouped)
+        if fault is None and row["id"] in first_line:
+            fault = f"the id was used before, on line {first_line[row['id']]}"
+        if fault is not None:
+            problems.append(f"line {line} (id '{row['id']}'): {fault}")
+            continue
+        first_line[row["id"]] = line
+        cases.append(_case(row, base))
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{path} has {len(problems)} bad rows of {len(rows)}; correct them:\n  {shown}{more}")
+    if not cases:
+        raise DataError(
+            f"{path} has a header but no rows; expected at least one case. Run `prepare` on the data's folder."
+        )
+    return Manifest(path, tuple(cases))
+
+
+def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
+    """Write a manifest that `read_manifest` reads back to the same cases.
+
+    When `path` is not in a folder above all the files, the sidecar `<name>.root.json` is written beside it.
+
+    Raises:
+        DataError: There are no cases.
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    path = Path(os.path.abspath(path))
+    if not cases:
+        raise DataError(f"There are no cases to write to {path}; expected at least one.")
+    files = [os.path.abspath(file) for case in cases for file in (case.image, case.mask) if file is not None]
+    folders = sorted({os.path.dirname(file) for file in files})
+    base = str(path.parent)
+    inside = all(os.path.commonpath([base, folder]) == base for folder in folders)
+    if not inside:
+        base = os.path.commonpath(folders)
+    extra = sorted({name for case in cases for name in case.covariates})
+    rows = [
+        {
+            **dict.fromkeys(extra, ""),
+            **_values(case),
+            "image": _relative(case.image, base),
+            "mask": "" if case.mask is None else _relative(case.mask, base),
+        }
+        for case in cases
+    ]
+    sidecar = _sidecar(path)
+    if not inside:
+        write_json(sidecar, {"root": base})
+    write_csv(path, rows, [*COLUMNS, *extra])
+    if inside:
+        _remove(sidecar)
+
+
+def _values(case: Case) -> dict[str, str]:
+    return {
+        **case.covariates,
+        "id": case.id,
+        "group": case.group,
+        "site": case.site,
+        "split": case.split,
+        "sha256": case.sha256,
+    }
+
+
+def _case(row: Mapping[str, str], base: Path) -> Case:
+    mask = row.get("mask", "")
+    return Case(
+        id=row["id"],
+        image=base / _posix(row["image"]),
+        mask=base / _posix(mask) if mask else None,
+        group=_known(row.get("group", "")) or row["id"],
+        site=row.get("site", ""),
+        split=row.get("split", ""),
+        sha256=row.get("sha256", "").lower(),
+        covariates={name: value for name, value in row.items() if name not in COLUMNS},
+    )
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header and the non-blank rows with their line numbers, cells stripped."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise DataError(
+            f"{path} is not a file; expected a CSV manifest. `prepare` writes one from a folder of images and masks."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected a CSV manifest.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is not a well-formed CSV file ({error}); save it again as CSV UTF-8.") from None
+    table = [(line, cells) for line, cells in table if any(cells)]
+    if not table:
+        raise DataError(f"{path} is empty; expected a header with {', '.join(COLUMNS)} and one row per case.")
+    header = table[0][1]
+    _require_header(path, header)
+    return header, table[1:]
+
+
+def _require_header(path: Path, header: list[str]) -> None:
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        hint = " The columns seem to be separated by semicolons or tabs: save the file with commas." * (
+            len(header) == 1
+        )
+        raise DataError(
+            f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
+            f"expected {', '.join(COLUMNS)} (only id and image are compulsory).{hint}"
+        )
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled or "" in header:
+        what = f"names {', '.join(doubled)} more than once" if doubled else "has a column without a name"
+        raise DataError(f"{path} {what}; expected every column to have its own name. Rename or remove it.")
+
+
+def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
+    identifier = row["id"]
+    if not _known(identifier):
+        return "the id is empty; give every case its own"
+    parts = identifier.split("/")
+    if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
+        return (
+            "the id names the exported files, so it may not hold '\\', control characters, or empty, '.' or '..' parts"
+        )
+    if not row["image"]:
+        return "no image is given"
+    for column in ("image", "mask"):
+        text = row.get(column, "")
+        if text and _leads_out(text):
+            return (
+                f"the {column} path '{text}' leads out of the manifest's folder; "
+                "expected a path relative to it, without climbing out. "
+                "Move the manifest above the data, or link the data below it"
+            )
+    if ungrouped == "error" and not _known(row.get("group", "")):
+        return (
+            "the group (patient or sequence) is unknown, so leakage cannot be ruled out. Fill the column, "
+            "give `prepare` a group pattern, or set data.ungrouped=each if every row really is another patient"
+        )
+    return None
+
+
+def _leads_out(text: str) -> bool:
+    posix = _posix(text)
+    if "\0" in text or PurePosixPath(posix).is_absolute() or PureWindowsPath(text).drive:
+        return True
+    return os.path.normpath(posix).split(os.sep)[0] == ".."
+
+
+def _root_of(path: Path, root: Path | None) -> Path:
+    sidecar = _sidecar(path)
+    if root is None and sidecar.exists():
+        try:
+            root = Path(read_json(sidecar)["root"])
+        except (ValueError, KeyError, TypeError, OSError):
+            raise DataError(f'{sidecar} is not {{"root": "<absolute folder>"}}; correct or remove it.') from None
+        if not root.is_absolute():
+            raise DataError(f"{sidecar} names the root '{root}'; expected an absolute folder.")
+    base = Path(os.path.abspath(path.parent if root is None else root))
+    if not base.is_dir():
+        raise DataError(f"The data root {base} of {path} is not a folder; correct it, or run `prepare` again.")
+    return base
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.root.json")
+
+
+def _remove(sidecar: Path) -> None:
+    try:
+        sidecar.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(f"Could not remove {sidecar} ({error.strerror}); it is out of date, remove it.") from error
+
+
+def _relative(file: Path, base: str) -> str:
+    return Path(os.path.relpath(os.path.abspath(file), base)).as_posix()
+
+
+def _posix(text: str) -> str:
+    return text.replace("\\", "/")
+
+
+def _normal(column: str, cell: str) -> str:
+    """Unicode NFC, so that equal names are equal; a file's name is left as the file system has it."""
+    return cell if column in {"image", "mask"} else unicodedata.normalize("NFC", cell)
+
+
+def _known(text: str) -> str:
+    return "" if text.lower() in _UNKNOWN else text

@@ -1,0 +1,1 @@
+"""Geometry and file formats: the only code that opens or writes an image."""

@@ -1,0 +1,137 @@
+"""Writing masks, probability maps and overlays; what is written is read back and compared before it counts."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medformer.errors import DataError, ResourceError
+from medformer.files import atomic_path
+from medformer.imaging.images import read_grey16
+
+PROBABILITY_KEY = "probability"
+
+
+def write_mask(path: str | os.PathLike[str], mask: NDArray[np.bool_]) -> None:
+    """Write a mask as a lossless 8-bit grey PNG, 0 for background and 255 for foreground.
+
+    The file is read back and compared before it takes its name, so a mask that is there is right.
+
+    Args:
+        path: A name that ends in `.png`.
+        mask: bool (H, W).
+
+    Raises:
+        DataError: The name or the array is not what is stated above.
+        ResourceError: The folder is not writable, the disk is full, or it returned something else than was written.
+    """
+    path = _require_suffix(path, ".png")
+    if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
+        raise DataError(f"The mask for {path} is {_describe(mask)}; expected a non-empty bool array (H, W).")
+    _write_grey_png(path, mask.astype(np.uint8) * np.uint8(255))
+
+
+def write_probability(
+    path: str | os.PathLike[str], probability: NDArray[np.float32], kind: Literal["png", "npz"] = "png"
+) -> None:
+    """Write a probability map and read it back.
+
+    `png` rounds to 8 bits (error at most 1/510); `npz` keeps float32 exactly, under the key `probability`, so
+    that thresholding it again gives the exported mask.
+
+    Args:
+        path: A name that ends in `.png` or `.npz`, as `kind` says.
+        probability: float (H, W) in [0, 1].
+        kind: The format.
+
+    Raises:
+        DataError: The name or the array is not what is stated above, or holds NaN.
+        ResourceError: As `write_mask`.
+    """
+    path = _require_suffix(path, f".{kind}")
+    if probability.ndim != 2 or probability.size == 0 or not np.issubdtype(probability.dtype, np.floating):
+        raise DataError(f"The probabilities for {path} are {_describe(probability)}; expected a float array (H, W).")
+    # Written so that NaN fails as well.
+    if not (probability.min() >= 0.0 and probability.max() <= 1.0):
+        raise DataError(
+            f"The probabilities for {path} run from {probability.min()} to {probability.max()}; expected 0 to 1. "
+            "Apply a sigmoid to logits first."
+        )
+    if kind == "png":
+        _write_grey_png(path, np.rint(probability * 255).astype(np.uint8))
+        return
+    stored = probability.astype(np.float32)
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, probability=stored)
+        _compare(path, _read_npz(temporary), stored)
+
+
+def read_probability(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Read a probability map: an 8-bit or 16-bit grey picture (divided by full scale), or an NPZ file.
+
+    The values are taken as they are: no per-image stretching, and a 0/1 label map reads as 0 and 1/255.
+
+    Returns:
+        float32 (H, W) in [0, 1].
+
+    Raises:
+        DataError: The file is missing, corrupt, has colours, or holds values outside [0, 1].
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path)
+    grey, full_scale = read_grey16(path)
+    return (grey / np.float32(full_scale)).astype(np.float32)
+
+
+def _write_grey_png(path: Path, grey: NDArray[np.uint8]) -> None:
+    with atomic_path(path) as temporary:
+        Image.fromarray(grey).save(temporary, format="PNG")
+        _compare(path, read_grey16(temporary)[0], grey)
+
+
+def _compare(path: Path, found: NDArray[np.generic], written: NDArray[np.generic]) -> None:
+    if not np.array_equal(found, written):
+        raise ResourceError(
+            f"{path} was read back as {_describe(found)} and differs from the {_describe(written)} that was written. "
+            "Check the disk; the file was not kept."
+        )
+
+
+def _read_npz(path: Path) -> NDArray[np.float32]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if PROBABILITY_KEY not in archive:
+                raise DataError(
+                    f"{path} holds {sorted(archive.files)}; expected the key '{PROBABILITY_KEY}'. Export it again."
+                )
+            stored = archive[PROBABILITY_KEY]
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; expected a probability map. Correct the path.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); expected an NPZ file without pickles. Export it again."
+        ) from error
+    if stored.ndim != 2 or stored.size == 0 or not np.issubdtype(stored.dtype, np.floating):
+        raise DataError(f"{path} holds {_describe(stored)}; expected a float array (H, W).")
+    if not (stored.min() >= 0.0 and stored.max() <= 1.0):
+        raise DataError(f"{path} holds values from {stored.min()} to {stored.max()}; expected probabilities, 0 to 1.")
+    return stored.astype(np.float32)
+
+
+def _require_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise DataError(f"{path} ends in '{path.suffix}'; expected a name that ends in '{suffix}'.")
+    return path
+
+
+def _describe(array: NDArray[np.generic]) -> str:
+    return f"{array.dtype} {array.shape}"

@@ -1,0 +1,98 @@
+"""Overlays for the eye: thin contours of a prediction and of the truth on the picture at its own resolution."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from medformer.errors import DataError
+from medformer.files import atomic_path
+
+PREDICTION_COLOR = (240, 228, 66)
+"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): told apart from the blue with any colour vision."""
+
+TRUTH_COLOR = (86, 180, 233)
+"""Sky blue of the Okabe-Ito palette."""
+
+_DARK = (0, 0, 0)
+
+
+def draw_overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Draw contours with a dark rim, so that they show on mucosa as well as on highlights.
+
+    The prediction's line runs just outside its mask and the truth's line just inside, so that both stay visible
+    where they agree.
+
+    Args:
+        image: uint8 (H, W, 3).
+        mask: bool (H, W), the prediction.
+        truth: bool (H, W), drawn when given.
+
+    Returns:
+        uint8 (H, W, 3), a new array.
+
+    Raises:
+        DataError: The sizes differ.
+    """
+    for name, area in (("prediction", mask), ("truth", truth)):
+        if area is not None and area.shape != image.shape[:2]:
+            raise DataError(f"The {name} is {area.shape} px; expected the picture's size {image.shape[:2]}.")
+    width = max(1, round(min(image.shape[:2]) / 350))
+    outside = _grow(mask, width) & ~mask
+    inside = np.zeros_like(mask) if truth is None else truth & ~_shrink(truth, width)
+    drawn = image.copy()
+    drawn[_grow(outside | inside, width)] = _DARK
+    drawn[inside] = TRUTH_COLOR
+    drawn[outside] = PREDICTION_COLOR
+    return drawn
+
+
+def write_overlay(
+    path: str | os.PathLike[str],
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    truth: NDArray[np.bool_] | None = None,
+) -> None:
+    """Write the overlay as PNG, with a strip below the picture that names the lines.
+
+    Raises:
+        DataError: The sizes differ.
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    drawn = Image.fromarray(draw_overlay(image, mask, truth))
+    entries = [("prediction" if mask.any() else "prediction: empty", PREDICTION_COLOR)]
+    if truth is not None:
+        entries.append(("truth" if truth.any() else "truth: empty", TRUTH_COLOR))
+    with atomic_path(Path(path)) as temporary:
+        _with_legend(drawn, entries).save(temporary, format="PNG")
+
+
+def _with_legend(picture: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
+    size = max(11, round(min(picture.size) / 28))
+    font = ImageFont.load_default(size)
+    strip = round(size * 1.8)
+    canvas = Image.new("RGB", (picture.width, picture.height + strip), (20, 20, 20))
+    canvas.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    left, middle = size // 2, picture.height + strip // 2
+    for text, color in entries:
+        pen.line([(left, middle), (left + 2 * size, middle)], fill=color, width=max(2, size // 5))
+        left += 2 * size + size // 2
+        pen.text((left, middle), text, fill=(255, 255, 255), font=font, anchor="lm")
+        left += round(pen.textlength(text, font=font)) + size
+    return canvas
+
+
+def _grow(area: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    return ndimage.binary_dilation(area, ndimage.generate_binary_structure(2, 2), iterations=pixels)
+
+
+def _shrink(area: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    return ndimage.binary_erosion(area, ndimage.generate_binary_structure(2, 2), iterations=pixels)

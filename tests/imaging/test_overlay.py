@@ -1,0 +1,67 @@
+"""The overlay shows both outlines and leaves the rest of the picture alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medformer.errors import DataError, ResourceError
+from medformer.imaging.images import read_image
+from medformer.imaging.overlay import PREDICTION_COLOR, TRUTH_COLOR, draw_overlay, write_overlay
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.full((80, 100, 3), (180, 90, 70), np.uint8)
+
+
+def disk(row: int, column: int, radius: int = 15) -> np.ndarray:
+    rows, columns = np.ogrid[:80, :100]
+    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+def where(drawn: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (drawn == color).all(axis=2)
+
+
+def test_lines_hug_their_masks_and_both_show_where_they_agree(image: np.ndarray) -> None:
+    drawn = draw_overlay(image, disk(40, 50), disk(40, 50))
+    assert where(drawn, PREDICTION_COLOR).any()
+    assert not (where(drawn, PREDICTION_COLOR) & disk(40, 50)).any()
+    assert where(drawn, TRUTH_COLOR).any()
+    assert not (where(drawn, TRUTH_COLOR) & ~disk(40, 50)).any()
+    assert np.array_equal(drawn[disk(40, 50, 10)], image[disk(40, 50, 10)])
+    assert np.array_equal(drawn[~disk(40, 50, 20)], image[~disk(40, 50, 20)])
+
+
+def test_without_truth_only_the_prediction_is_drawn(image: np.ndarray) -> None:
+    drawn = draw_overlay(image, disk(40, 50))
+    assert not where(drawn, TRUTH_COLOR).any()
+    assert (image == (180, 90, 70)).all()
+
+
+def test_an_empty_prediction_leaves_the_picture(image: np.ndarray) -> None:
+    assert np.array_equal(draw_overlay(image, np.zeros((80, 100), bool)), image)
+
+
+def test_the_file_holds_the_picture_at_its_own_size_above_the_legend(tmp_path: Path, image: np.ndarray) -> None:
+    write_overlay(tmp_path / "o.png", image, disk(40, 50), disk(35, 45))
+    found = read_image(tmp_path / "o.png")
+    assert found.shape[1] == 100
+    assert np.array_equal(found[:80], draw_overlay(image, disk(40, 50), disk(35, 45)))
+    assert where(found[80:], PREDICTION_COLOR).any()
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    write_overlay(tmp_path / "o.png", np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), bool))
+    assert (tmp_path / "o.png").exists()
+
+
+def test_sizes_must_agree_and_the_folder_be_writable(tmp_path: Path, image: np.ndarray) -> None:
+    with pytest.raises(DataError, match="The truth is"):
+        draw_overlay(image, disk(40, 50), disk(40, 50)[:-1])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError):
+        write_overlay(tmp_path / "file" / "o.png", image, disk(40, 50))
