@@ -1,0 +1,153 @@
+"""From YAML files, `extends:` chains and `key.sub=value` overrides to one checked config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, cast, overload
+
+from pydantic import BaseModel
+
+from medformer import resources
+from medformer.config import PolypConfig
+from medformer.config_problems import section_of, takes_text, unknown_keys, validate, value_problems
+from medformer.errors import ConfigError
+from medformer.yaml_files import dump_yaml, parse_yaml, read_yaml
+
+C = TypeVar("C", bound=BaseModel)
+# One source of values and what to call it in an error.
+Layer = tuple[str, dict[str, Any]]
+
+
+@overload
+def load_config(source: Path | str | None, overrides: Sequence[str] = ()) -> PolypConfig: ...
+@overload
+def load_config(source: Path | str | None, overrides: Sequence[str] = (), *, model: type[C]) -> C: ...
+def load_config(
+    source: Path | str | None, overrides: Sequence[str] = (), *, model: type[BaseModel] = PolypConfig
+) -> BaseModel:
+    """Return the checked config.
+
+    Args:
+        source: A YAML file, or the name of a shipped config such as `polyp/quick`; None for the defaults.
+        overrides: `key.sub=value` each, later ones win. Values are YAML: a number, true, null, text, `[1, 2]`.
+        model: The schema.
+
+    Raises:
+        ConfigError: The file cannot be used, or keys or values do not fit; all problems are listed.
+    """
+    layers = [] if source is None else _file_layers(find_config(source))
+    layers += [_override_layer(text, model) for text in overrides]
+    problems = [f"{where}: {problem}" for where, data in layers for problem in unknown_keys(data, model)]
+    if not problems:
+        merged: dict[str, Any] = {}
+        for _, data in layers:
+            merged = _merge(merged, data, model)
+        problems = [f"{key}: {text} (from {_origin(key, layers)})." for key, text in value_problems(merged, model)]
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
+    if problems:
+        raise ConfigError("\n  ".join([f"The config has {len(problems)} problems:", *problems]))
+    return validate(merged, model)
+
+
+def dump_config(config: BaseModel) -> str:
+    """Return the whole config as YAML that loads back equal."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def find_config(source: Path | str) -> Path:
+    """Return the file that `source` names: a file, or a shipped config without its suffix.
+
+    Raises:
+        ConfigError: Neither; the nearest shipped name is given.
+    """
+    text = str(source)
+    if text.endswith((".yaml", ".yml")) or Path(text).is_file():
+        return Path(text)
+    return _shipped(text)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the shipped configs by name, such as `polyp/default`."""
+    folder = resources.configs_dir()
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def _shipped(text: str) -> Path:
+    shipped = shipped_configs()
+    if text in shipped:
+        return shipped[text]
+    near = get_close_matches(text, shipped, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(f"There is no config '{text}'.{hint} Give a .yaml file, or one of: {', '.join(shipped)}.")
+
+
+def _file_layers(path: Path) -> list[Layer]:
+    """Return the file and all that it extends, the most basic first."""
+    chain: dict[Path, Layer] = {}
+    while True:
+        resolved = path.resolve()
+        if resolved in chain:
+            names = " -> ".join(str(link) for link in [*chain, resolved])
+            raise ConfigError(f"The configs extend each other in a circle: {names}. Remove one `extends:`.")
+        data = read_yaml(path)
+        base = data.pop("extends", None)
+        chain[resolved] = (str(path), data)
+        if base is None:
+            return list(reversed(chain.values()))
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: `extends:` got {base!r}, expected one name or one relative path.")
+        beside = path.parent / base
+        if base.endswith((".yaml", ".yml")) or beside.is_file():
+            path = beside
+        else:
+            try:
+                path = _shipped(base)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: in `extends:`: {error}") from None
+
+
+def _override_layer(text: str, model: type[BaseModel]) -> Layer:
+    key, equals, written = text.partition("=")
+    where = f"override '{text}'"
+    parts = key.split(".")
+    if not equals or not all(part.strip() == part != "" for part in parts):
+        raise ConfigError(f"Got {where}, expected key=value with a dotted key, such as training.epochs=50.")
+    # Free text is taken as it stands: a path may hold ` #` or be all digits, which YAML would read otherwise.
+    if takes_text(model, key) and written[:1] not in ("'", '"') and written not in ("null", "~"):
+        value: Any = written
+    else:
+        value = parse_yaml(written, where)
+        if isinstance(value, dict):
+            raise ConfigError(f"{where}: a section cannot be set at once; give {key}.<key>=value for each of its keys.")
+    for part in reversed(parts):
+        value = {part: value}
+    return where, value
+
+
+def _merge(base: dict[str, Any], update: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in update.items():
+        section = section_of(model, key)
+        if section is not None and value is None:
+            # A section whose lines are all commented out changes nothing.
+            continue
+        if section is not None and isinstance(value, Mapping):
+            below = merged.get(key, {})
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value, section)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _origin(key: str, layers: Sequence[Layer]) -> str:
+    parts = key.split("[")[0].split(".")
+    for where, data in reversed(layers):
+        value: Any = data
+        for part in parts:
+            value = cast(dict[str, Any], value)[part] if isinstance(value, dict) and part in value else layers
+        if value is not layers:
+            return where
+    return "the defaults"
