@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from medformer.errors import DataError
+from medformer.evaluation.saliency import score_map
+from medformer.evaluation.segmentation import COLUMNS, binarize, case_row, e_curve, size_stratum
+
+
+def block(height: int = 20, width: int = 20, rows: int = 4) -> np.ndarray:
+    truth = np.zeros((height, width), bool)
+    truth[:rows] = True
+    return truth
+
+
+def test_a_row_has_every_column_and_hand_checked_numbers() -> None:
+    truth = block(rows=4)
+    probability = np.zeros((20, 20), np.float32)
+    probability[2:6] = 0.6
+    row = case_row("frame-1", probability, truth, threshold=0.55)
+    assert tuple(row) == COLUMNS
+    assert (row["id"], row["threshold"], row["pixels"]) == ("frame-1", 0.55, 400)
+    assert (row["truth_px"], row["pred_px"], row["overlap_px"]) == (80, 80, 40)
+    assert row["dice"] == pytest.approx(0.5) and row["iou"] == pytest.approx(1 / 3)
+    assert row["sensitivity"] == row["precision"] == 0.5
+    assert row["truth_fraction"] == 0.2 and row["size"] == "large"
+    assert row["mae"] == pytest.approx(0.2)  # of the stretched map: 40 px missed and 40 px added, of 400
+
+
+def test_the_threshold_applies_to_the_map_as_it_is_not_stretched() -> None:
+    truth = block()
+    row = case_row("a", truth * np.float32(0.3), truth)
+    assert row["pred_px"] == 0 and row["dice"] == 0.0
+    assert row["mean_dice_256"] > 0.99
+
+
+def test_masks_and_8_bit_maps_are_taken_too() -> None:
+    truth = block()
+    for prediction in (truth, truth.astype(np.uint8) * 255, truth.astype(np.float64)):
+        assert case_row("a", prediction, truth)["dice"] == 1.0
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("one", 1.0), ("zero", 0.0), ("nan", math.nan)])
+def test_empty_masks_follow_the_policy_and_the_row_names_it(policy, expected: float) -> None:
+    empty = np.zeros((5, 5), bool)
+    row = case_row("normal", np.full((5, 5), 0.1, np.float32), empty, empty=policy)
+    assert row["dice"] == pytest.approx(expected, nan_ok=True)
+    assert row["empty_policy"] == policy and row["size"] == "none"
+    assert math.isnan(row["sensitivity"]) and math.isnan(row["precision"])
+
+
+def test_the_e_curve_survives_its_column() -> None:
+    truth = block()
+    probability = np.random.default_rng(0).random(truth.shape)
+    row = case_row("a", probability, truth)
+    np.testing.assert_allclose(e_curve(row), score_map(probability, truth).e_curve, atol=5.1e-6)
+
+
+@pytest.mark.parametrize("text", ["", "0.5", "x;" * 255 + "x", None])
+def test_a_damaged_e_curve_is_named(text: str | None) -> None:
+    with pytest.raises(DataError, match="frame-9: the e_curve column holds"):
+        e_curve({"id": "frame-9", "e_curve": text})
+
+
+@pytest.mark.parametrize(
+    ("fraction", "name"),
+    [
+        (0.0, "none"),
+        (1e-6, "small"),
+        (0.0499, "small"),
+        (0.05, "medium"),
+        (0.149, "medium"),
+        (0.15, "large"),
+        (1, "large"),
+    ],
+)
+def test_size_strata_have_the_stated_cuts(fraction: float, name: str) -> None:
+    assert size_stratum(fraction) == name
+
+
+def test_a_pixel_at_the_threshold_is_foreground() -> None:
+    np.testing.assert_array_equal(binarize(np.array([[0.25, 0.5, 0.75]], np.float32), 0.5), [[False, True, True]])
+    np.testing.assert_array_equal(binarize(np.array([[50, 51, 52]], np.uint8), 0.2), [[False, True, True]])
+    np.testing.assert_array_equal(binarize(np.array([[0.35]], np.float32), 0.35), [[True]])
+
+
+def test_binarize_refuses_nan_other_types_and_impossible_thresholds() -> None:
+    with pytest.raises(DataError, match="frame-4: the map holds NaN"):
+        binarize(np.array([[np.nan]]), 0.5, case="frame-4")
+    with pytest.raises(DataError, match="int64"):
+        binarize(np.array([[1]]), 0.5)
+    with pytest.raises(ValueError, match=r"got 1\.5"):
+        binarize(np.array([[0.1]]), 1.5)
+
+
+def test_a_size_mismatch_names_case_and_both_sizes() -> None:
+    with pytest.raises(DataError, match=r"frame-5: the prediction has size 3 x 4, the mask 5 x 6"):
+        case_row("frame-5", np.zeros((3, 4)), np.zeros((5, 6), bool))
