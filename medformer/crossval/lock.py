@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,15 @@ def acquire(path: Path) -> None:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             owner = _read(path)
+            if not owner:
+                # Either its owner is just writing it, or was killed while doing so.
+                time.sleep(0.2)
+                owner = _read(path)
             if owner and _alive(owner, mine):
                 raise ConfigError(
                     f"{path.parent} is being written by process {owner.get('pid')} on {owner.get('host')} since "
-                    f"{owner.get('since')}. Wait for it or choose another folder; if that process is gone, delete {path}."
+                    f"{owner.get('since')}. Wait for it or choose another folder; if that process is gone, delete "
+                    f"{path}."
                 ) from None
             with suppress(FileNotFoundError):
                 path.unlink()

@@ -68,8 +68,8 @@ class RunDirectory:
         try:
             if _visible(path) and not run.is_run():
                 raise ConfigError(
-                    f"--out {path} is not empty ({_some(_visible(path))}) and is not a run folder (no run.json of ours): "
-                    "it is neither resumed nor overwritten. Choose a new or empty folder."
+                    f"--out {path} is not empty ({_some(_visible(path))}) and is not a run folder (no run.json of "
+                    "ours): it is neither resumed nor overwritten. Choose a new or empty folder."
                 )
             if run.is_run() and not (resume or overwrite):
                 raise ConfigError(

@@ -1,0 +1,117 @@
+"""The state of each fold on disk, and what a finished fold must have left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from medformer.crossval.plan import Fold, some
+from medformer.errors import DataError
+from medformer.files import read_csv, read_json, sha256, write_json
+
+FoldStatus = Literal["pending", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class FoldState:
+    """One fold's line in the journal (folds/<k>/fold.json).
+
+    Attributes:
+        index: Which fold.
+        plan: Digest of the plan that the fold belongs to.
+        state: Where it stands; `running` without a live run means that the process was killed.
+        reason: Why it failed or was interrupted.
+        attempts: How often it was started.
+        predictions: SHA-256 of predictions.csv once done.
+        started: When the last attempt began, UTC.
+        ended: When the last attempt ended, UTC.
+    """
+
+    index: int
+    plan: str
+    state: FoldStatus = "pending"
+    reason: str = ""
+    attempts: int = 0
+    predictions: str = ""
+    started: str = ""
+    ended: str = ""
+
+    def begin(self) -> FoldState:
+        """The state when an attempt begins."""
+        return replace(self, state="running", reason="", attempts=self.attempts + 1, started=_now(), ended="")
+
+    def end(self, state: FoldStatus, reason: str = "", predictions: str = "") -> FoldState:
+        """The state when an attempt ends."""
+        return replace(self, state=state, reason=reason, predictions=predictions, ended=_now())
+
+
+def read_state(folder: Path, index: int, plan: str) -> FoldState:
+    """Read a fold's state; a fold that never started is pending.
+
+    Raises:
+        DataError: The folder belongs to another plan.
+    """
+    path = folder / "fold.json"
+    try:
+        state = FoldState(**read_json(path))
+    except FileNotFoundError:
+        return FoldState(index, plan)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is not a fold state ({error}). Delete {folder} to run the fold again.") from error
+    if (state.index, state.plan) != (index, plan):
+        raise DataError(
+            f"{folder} holds fold {state.index} of plan {state.plan[:12]}; expected fold {index} of plan {plan[:12]}. "
+            "Start a new run in another folder."
+        )
+    return state
+
+
+def write_state(folder: Path, state: FoldState) -> None:
+    """Write a fold's state."""
+    write_json(folder / "fold.json", asdict(state))
+
+
+def read_predictions(folder: Path, fold: Fold) -> list[dict[str, str]]:
+    """Read predictions.csv and check that it has exactly one row per test id.
+
+    Raises:
+        DataError: Missing file or id column, or ids that are missing, repeated or not of this fold's test part.
+    """
+    path = folder / "predictions.csv"
+    try:
+        rows = read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"Fold {fold.index} left no readable {path} ({error}). Run again with --resume.") from error
+    if rows and "id" not in rows[0]:
+        raise DataError(f"{path} has no column 'id'; it has {', '.join(rows[0])}.")
+    found = Counter(row["id"] for row in rows)
+    faults = {
+        "missing": [name for name in fold.test if name not in found],
+        "repeated": [name for name, count in found.items() if count > 1],
+        "not in the test part": sorted(set(found) - set(fold.test)),
+    }
+    listed = [f"{len(names)} {what} ({some(names)})" for what, names in faults.items() if names]
+    if listed:
+        raise DataError(
+            f"{path} should have one row for each of the {len(fold.test)} test cases of fold {fold.index}: "
+            f"{'; '.join(listed)}. Run again with --resume."
+        )
+    return rows
+
+
+def is_complete(folder: Path, fold: Fold, state: FoldState) -> bool:
+    """Whether a fold is done and its predictions are still the ones it wrote."""
+    if state.state != "done":
+        return False
+    try:
+        read_predictions(folder, fold)
+    except DataError:
+        return False
+    return sha256(folder / "predictions.csv") == state.predictions
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run_record import RunInfo, finish, session, start
+from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError
+from medformer.files import read_json, write_text
+
+
+@pytest.fixture
+def finished(run: RunDirectory, info: RunInfo) -> RunDirectory:
+    with session(run, info):
+        write_text(run.fold(0) / "predictions.csv", "id\n")
+    return run
+
+
+def test_new_and_empty_folders_are_taken(tmp_path: Path) -> None:
+    assert RunDirectory.create(tmp_path / "a" / "b").path.is_dir()
+    assert not RunDirectory.create(tmp_path / "a" / "b").resumed
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_of_the_users_is_never_touched(tmp_path: Path, flags: dict[str, bool]) -> None:
+    write_text(tmp_path / "thesis.txt", "years of work")
+    with pytest.raises(ConfigError, match=r"not empty \(thesis\.txt\)"):
+        RunDirectory.create(tmp_path, **flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_foreign_run_json_is_not_ours(tmp_path: Path) -> None:
+    write_text(tmp_path / "run.json", '{"scripts": 1}')
+    with pytest.raises(ConfigError, match="not a run folder"):
+        RunDirectory.create(tmp_path, overwrite=True)
+    with pytest.raises(ConfigError, match="not a run folder"):
+        RunDirectory.open(tmp_path)
+
+
+def test_an_earlier_run_needs_resume_or_overwrite(finished: RunDirectory) -> None:
+    with pytest.raises(ConfigError, match="--resume to continue it, --overwrite"):
+        RunDirectory.create(finished.path)
+    with pytest.raises(ConfigError, match="both"):
+        RunDirectory.create(finished.path, resume=True, overwrite=True)
+    assert RunDirectory.create(finished.path, resume=True).resumed
+    assert finished.fold(0).is_dir()
+    assert not RunDirectory.create(finished.path, overwrite=True).resumed
+    assert [path.name for path in finished.path.iterdir()] == [".lock"]
+
+
+def test_overwrite_refuses_a_run_that_holds_other_files(finished: RunDirectory) -> None:
+    write_text(finished.path / "notes.md", "mine")
+    with pytest.raises(ConfigError, match=r"notes\.md.*nothing was deleted"):
+        RunDirectory.create(finished.path, overwrite=True)
+    assert finished.fold(0).is_dir()
+    assert finished.run_json.is_file()
+
+
+def test_overwrite_does_not_follow_links(finished: RunDirectory, tmp_path: Path) -> None:
+    write_text(tmp_path / "elsewhere" / "keep.txt", "mine")
+    finished.masks.symlink_to(tmp_path / "elsewhere")
+    RunDirectory.create(finished.path, overwrite=True)
+    assert (tmp_path / "elsewhere" / "keep.txt").is_file()
+    assert not finished.masks.exists()
+
+
+def test_resume_needs_a_folder_but_not_a_started_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder"):
+        RunDirectory.create(tmp_path / "typo", resume=True)
+    # Killed before run.json was complete: only a temporary file is there.
+    write_text(tmp_path / "run" / ".run.abcd1234.json", "{")
+    assert not RunDirectory.create(tmp_path / "run", resume=True).resumed
+
+
+def test_out_may_not_be_a_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+    with pytest.raises(ConfigError, match="is a file"):
+        RunDirectory.create(tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_parent(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ResourceError, match="may write"):
+        RunDirectory.create(tmp_path / "run")
+
+
+def test_out_below_a_file_is_a_resource_error(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "")
+    with pytest.raises(ResourceError, match="Cannot prepare"):
+        RunDirectory.create(tmp_path / "file" / "run")
+
+
+def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path: Path, info: RunInfo) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from medformer.crossval.run_directory import RunDirectory\n"
+        f"RunDirectory.create(Path({str(tmp_path / 'run')!r})); print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=rf"written by process {other.pid} "):
+            RunDirectory.create(tmp_path / "run")
+        other.kill()
+    run = RunDirectory.create(tmp_path / "run")
+    assert read_json(run.lock)["pid"] == os.getpid()
+    run.release()
+    assert not run.lock.exists()
+
+
+def test_another_host_is_believed_and_a_reused_number_is_not(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    write_text(run.lock, json.dumps({"host": "elsewhere", "pid": 1, "started": "", "since": "yesterday"}))
+    with pytest.raises(ConfigError, match=r"on elsewhere since yesterday.*delete"):
+        RunDirectory.create(run.path)
+    write_text(run.lock, json.dumps({"host": socket.gethostname(), "pid": os.getppid(), "started": "-1"}))
+    RunDirectory.create(run.path)
+    write_text(run.lock, "")
+    RunDirectory.create(run.path)
+
+
+def test_run_json_tells_what_ran(finished: RunDirectory) -> None:
+    record = read_json(finished.run_json)
+    assert (record["state"], record["task"], record["seed"]) == ("done", "polyp", 7)
+    (only,) = record["sessions"]
+    assert only["command"][:3] == ["medformer", "polyp", "crossval"]
+    assert {"python", "medformer", "numpy", "torch"} <= set(only["versions"])
+    assert only["started"] <= only["finished"]
+    assert "epochs: 2" in finished.config_yaml.read_text("utf-8")
+    assert not finished.lock.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (InterruptedRun("stopped by Ctrl-C"), "interrupted", "stopped by Ctrl-C"),
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: "),
+        (DataError("case x is corrupt"), "failed", "case x is corrupt"),
+        (ValueError("a bug"), "failed", "ValueError: a bug"),
+    ],
+)
+def test_the_exit_state_follows_the_error(
+    run: RunDirectory, info: RunInfo, error: BaseException, state: str, reason: str
+) -> None:
+    with pytest.raises(type(error)), session(run, info):
+        raise error
+    record = read_json(run.run_json)
+    assert (record["state"], record["reason"]) == (state, reason)
+    assert record["sessions"][0]["state"] == state
+
+
+def test_a_resumed_run_appends_a_session_and_keeps_accepted_leaks(run: RunDirectory, info: RunInfo) -> None:
+    start(run, replace(info, accepted_leaks=["a~b"]))
+    again = RunDirectory.create(run.path, resume=True)
+    start(again, replace(info, accepted_leaks=["c~d"]))
+    finish(again, "done")
+    record = read_json(run.run_json)
+    assert [session["state"] for session in record["sessions"]] == ["running", "done"]
+    assert record["accepted_leaks"] == ["a~b", "c~d"]
+
+
+def test_resuming_with_another_config_lists_the_keys(finished: RunDirectory, info: RunInfo) -> None:
+    again = RunDirectory.create(finished.path, resume=True)
+    changed = {"seed": 8, "training": {"epochs": 2, "size": [64, 96]}, "data": {"workers": 4}, "extra": True}
+    with (
+        pytest.raises(ConfigError, match=r"\(extra: \(not set\) before, True now; seed: 7 before, 8 now\)"),
+        session(again, replace(info, config=changed), may_differ=["data.workers"]),
+    ):
+        pass
+    assert len(read_json(finished.run_json)["sessions"]) == 1
+    assert not again.lock.exists()
+
+
+def test_paths_in_tables_stay_inside(run: RunDirectory) -> None:
+    assert run.relative(run.masks / "a.png") == "masks/a.png"
+    with pytest.raises(DataError, match="outside"):
+        run.relative(run.path / ".." / "other.png")
