@@ -35,11 +35,23 @@ def channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a `(C_out, C_in)` matrix at each position, `(B, C_in, *S) -> (B, C_out, *S)`.
+
+    On CPU oneDNN's convolution runs this about twice as fast as the matrix product, and positions can be
+    flattened to one axis for it whatever their dimension.
+    """
+    if x.device.type != "cpu":
+        return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+    out = F.conv2d(x.flatten(2).unsqueeze(2), weight[:, :, None, None], bias)
+    return out.view(x.shape[0], -1, *x.shape[2:])
+
+
 class Pointwise(nn.Linear):
     """A 1x1 convolution, `(B, C_in, *S) -> (B, C_out, *S)`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+        return pointwise(x, self.weight, self.bias)
 
 
 class ChannelNorm(nn.Module):
@@ -98,7 +110,7 @@ def squared_relu(x: Tensor) -> Tensor:
         squared: Tensor = _SquaredReLU.apply(x)[0]
         return squared
     positive = torch.relu(x)
-    return positive * positive
+    return positive.mul_(positive)
 
 
 class StarReLU(nn.Module):
@@ -110,7 +122,10 @@ class StarReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, squared_relu(x), self.scale)
+        squared = squared_relu(x)
+        if torch.is_grad_enabled():
+            return squared * self.scale + self.bias
+        return squared.mul_(self.scale).add_(self.bias)
 
 
 class Scale(nn.Module):
@@ -159,8 +174,7 @@ class Mlp(nn.Module):
         # fc2(s*r + b) = (s*fc2)(r) + b*rowsum(fc2): the affine part costs a pass over the small weight
         # instead of two over the hidden map, the largest tensor of the block.
         weight = self.fc2.weight
-        squared = squared_relu(hidden).movedim(1, -1)
-        return F.linear(squared, weight * self.act.scale, self.act.bias * weight.sum(1)).movedim(-1, 1)
+        return pointwise(squared_relu(hidden), weight * self.act.scale, self.act.bias * weight.sum(1))
 
 
 class Downsample(nn.Module):

@@ -48,9 +48,11 @@ class Block(nn.Module):
         self.res_scale1 = Scale(channels, 1.0) if res_scale else None
         self.res_scale2 = Scale(channels, 1.0) if res_scale else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its MLP branch alone, both `(B, C, *S)`."""
         x = _join(x, self.drop_path(self.token_mixer(self.norm1(x))), self.res_scale1, self.layer_scale1)
-        return _join(x, self.drop_path(self.mlp(self.norm2(x))), self.res_scale2, self.layer_scale2)
+        branch = self.mlp(self.norm2(x))
+        return _join(x, self.drop_path(branch), self.res_scale2, self.layer_scale2), branch
 
 
 def _join(skip: Tensor, branch: Tensor, res_scale: Scale | None, layer_scale: Scale | None) -> Tensor:
@@ -71,12 +73,14 @@ class Stage(nn.Module):
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, recompute: bool) -> Tensor:
+    def forward(self, x: Tensor, recompute: bool) -> tuple[Tensor, Tensor]:
+        """Return the stage's output and the MLP branch of its last block."""
         if self.downsample is not None:
             x = self.downsample(x)
+        branch = x
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        return x
+            x, branch = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x, branch
 
 
 class MetaFormer(nn.Module):
@@ -87,6 +91,8 @@ class MetaFormer(nn.Module):
     addition of a stage. The output of a sample depends on that sample only.
 
     Attributes:
+        branch_features: Return the last MLP branch of each stage before its residual addition instead, which is
+            where the released Meta-Polyp code taps its encoder.
         channels: Channels of each feature map.
         strides: Cumulative stride of each feature map, one number per axis.
 
@@ -147,6 +153,7 @@ class MetaFormer(nn.Module):
         self.channels = tuple(channels)
         self.strides = tuple(_cumulative(steps))
         self.checkpointing = checkpointing
+        self.branch_features = False
 
         kernel = per_axis(stem_kernel, spatial_dims, "stem_kernel")
         stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
@@ -186,8 +193,8 @@ class MetaFormer(nn.Module):
         x = self.stem(channels_last(x))
         features = []
         for stage in self.stages:
-            x = stage(x, self.checkpointing and self.training)
-            features.append(x)
+            x, branch = stage(x, self.checkpointing and self.training)
+            features.append(branch if self.branch_features else x)
         return features
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.models.backbone.layers import Pointwise
+
 HEAD_CHANNELS = 32
 
 
@@ -15,12 +17,14 @@ class Attention(nn.Module):
         super().__init__()
         if channels % HEAD_CHANNELS:
             raise ValueError(f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
-        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.proj = nn.Linear(channels, channels, bias=False)
+        self.qkv = Pointwise(channels, 3 * channels, bias=False)
+        self.proj = Pointwise(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.movedim(1, -1).flatten(1, -2)
-        qkv = self.qkv(tokens).unflatten(-1, (3, -1, HEAD_CHANNELS)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(*qkv.unbind(0)).transpose(1, 2).flatten(2)
-        out: Tensor = self.proj(mixed).unflatten(1, x.shape[2:]).movedim(-1, 1)
+        # (B, 3C, *S) -> query, key and value of (B, heads, positions, 32)
+        qkv = self.qkv(x).flatten(2).unflatten(1, (3, -1, HEAD_CHANNELS)).transpose(-1, -2)
+        mixed = F.scaled_dot_product_attention(*qkv.unbind(1))
+        # Through (B, positions, C), which is the memory the attention kernel leaves.
+        tokens = mixed.transpose(1, 2).flatten(2)
+        out: Tensor = self.proj(tokens.unflatten(1, x.shape[2:]).movedim(-1, 1))
         return out

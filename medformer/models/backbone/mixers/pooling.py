@@ -5,17 +5,24 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-
 
 class Pooling(nn.Module):
     """`avgpool(x) - x`; padding does not count in the mean (Yu et al., CVPR 2022, eq. 4)."""
 
     def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: int | None = None) -> None:
         super().__init__()
-        self.pool = _POOL[spatial_dims]
         self.kernel_size = kernel_size or 3
 
     def forward(self, x: Tensor) -> Tensor:
-        mean: Tensor = self.pool(x, self.kernel_size, 1, self.kernel_size // 2, count_include_pad=False)
-        return mean - x
+        if x.dim() == 5:
+            # The mean factorises over axes, and unlike avg_pool3d the 2-D kernel accepts maps below its own size.
+            planes = self._mean(x.transpose(1, 2).flatten(0, 1), self.kernel_size, self.kernel_size)
+            volume = planes.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+            return self._mean(volume.flatten(3), self.kernel_size, 1).unflatten(3, x.shape[3:]) - x
+        if x.dim() == 4:
+            return self._mean(x, self.kernel_size, self.kernel_size) - x
+        return self._mean(x.unsqueeze(2), 1, self.kernel_size).squeeze(2) - x
+
+    @staticmethod
+    def _mean(x: Tensor, rows: int, columns: int) -> Tensor:
+        return F.avg_pool2d(x, (rows, columns), 1, (rows // 2, columns // 2), count_include_pad=False)

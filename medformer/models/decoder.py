@@ -1,0 +1,190 @@
+"""Meta-Polyp's multi-scale upsampling decoder, for 1, 2 and 3 spatial dimensions.
+
+Source: Trinh et al., Meta-Polyp: a baseline for efficient polyp segmentation, CBMS 2023. The paper and the code
+released with it differ; `PAPER` and `AS_PUBLISHED` name every point where they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medformer.models.backbone.layers import CONV, Pointwise
+from medformer.models.backbone.mixers.attention import HEAD_CHANNELS
+
+_NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
+_ADAPTIVE_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+# Attention cost grows with queries x keys; above this many positions the keys are averaged down to about it.
+MAX_KEYS = 1024
+
+
+@dataclass(frozen=True)
+class DecoderSetting:
+    """Where the paper and its released code part ways.
+
+    Attributes:
+        learned_attention: Multi-head self-attention over all positions; otherwise parameter-free, unscaled dot
+            attention along the last axis only, which is what Keras' `Attention` does to a 4-D tensor.
+        convformer_on_deepest: A ConvFormer block on the deepest feature map, as in the paper's figure.
+        branch_features: Take the last MLP branch of each stage before its residual addition, as the released
+            code taps its encoder; otherwise the stage's output.
+    """
+
+    learned_attention: bool
+    convformer_on_deepest: bool
+    branch_features: bool
+
+
+PAPER = DecoderSetting(learned_attention=True, convformer_on_deepest=True, branch_features=False)
+AS_PUBLISHED = DecoderSetting(learned_attention=False, convformer_on_deepest=False, branch_features=True)
+SETTINGS = {"paper": PAPER, "as_published": AS_PUBLISHED}
+
+
+def batch_norm(spatial_dims: int, channels: int) -> nn.Module:
+    """BatchNorm with the epsilon and momentum of Keras, which the original trained with."""
+    return _NORM[spatial_dims](channels, eps=1e-3, momentum=0.01)
+
+
+class ConvNormReLU(nn.Sequential):
+    """Pointwise convolution, BatchNorm, ReLU."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            Pointwise(in_channels, out_channels), batch_norm(spatial_dims, out_channels), nn.ReLU(inplace=True)
+        )
+
+
+class UpBlock(nn.Module):
+    """`relu(conv1(x)) + relu(conv3(x))`, nearest upsampling by `factor` per axis, BatchNorm, ReLU."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, factor: tuple[int, ...]) -> None:
+        super().__init__()
+        self.factor = tuple(float(step) for step in factor)
+        self.conv1 = Pointwise(in_channels, out_channels, bias=False)
+        self.conv3 = CONV[spatial_dims](in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = batch_norm(spatial_dims, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = torch.relu(self.conv1(x)) + torch.relu(self.conv3(x))
+        # BatchNorm and ReLU act per value, and repeating every value equally often keeps the batch statistics:
+        # doing both before the upsampling is the same function at a fraction of the cost.
+        return F.interpolate(torch.relu(self.norm(mixed)), scale_factor=self.factor, mode="nearest")
+
+
+class AxisAttention(nn.Module):
+    """Parameter-free, unscaled dot attention of each position over its own line along the last axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.movedim(1, -1)
+        return F.scaled_dot_product_attention(tokens, tokens, tokens, scale=1.0).movedim(-1, 1)
+
+
+class PooledAttention(nn.Module):
+    """Multi-head self-attention whose keys and values are averaged down to about `MAX_KEYS` positions."""
+
+    def __init__(self, spatial_dims: int, channels: int) -> None:
+        super().__init__()
+        if channels % HEAD_CHANNELS:
+            raise ValueError(f"decoder attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
+        self.pool = _ADAPTIVE_POOL[spatial_dims]
+        self.query = Pointwise(channels, channels, bias=False)
+        self.key_value = Pointwise(channels, 2 * channels, bias=False)
+        self.proj = Pointwise(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = x[0, 0].numel()
+        shrink = (positions / MAX_KEYS) ** (1 / (x.dim() - 2))
+        small = x if shrink <= 1 else self.pool(x, [max(1, round(n / shrink)) for n in x.shape[2:]])
+        query = self.query(x).flatten(2).unflatten(1, (-1, HEAD_CHANNELS)).transpose(-1, -2)
+        key, value = self.key_value(small).flatten(2).unflatten(1, (2, -1, HEAD_CHANNELS)).transpose(-1, -2).unbind(1)
+        tokens = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        out: Tensor = self.proj(tokens.unflatten(1, x.shape[2:]).movedim(-1, 1))
+        return out
+
+
+class ConvFormerBlock(nn.Module):
+    """LayerNorm, separable 3-convolution and attention with a skip; two pointwise layers with GELU and a skip."""
+
+    def __init__(self, spatial_dims: int, channels: int, learned_attention: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-3)
+        self.depthwise = CONV[spatial_dims](channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.pointwise = Pointwise(channels, channels)
+        self.attention = PooledAttention(spatial_dims, channels) if learned_attention else AxisAttention()
+        self.fc1 = Pointwise(channels, channels)
+        self.fc2 = Pointwise(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x.movedim(1, -1)).movedim(-1, 1)
+        x = x + self.attention(self.pointwise(self.depthwise(normed)))
+        mixed: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return x + mixed
+
+
+class MetaPolypDecoder(nn.Module):
+    """Four feature maps (fine to coarse) to logits at the finest stride 1.
+
+    Level-up connections join the deepest map to the second level and the second level to the output.
+
+    Args:
+        spatial_dims: 1, 2 or 3.
+        channels: Channels of the four maps, fine to coarse.
+        strides: Cumulative strides of the four maps, per axis; each must divide the next.
+        out_channels: Logit channels.
+        setting: `PAPER` or `AS_PUBLISHED`.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        channels: Sequence[int],
+        strides: Sequence[tuple[int, ...]],
+        out_channels: int,
+        setting: DecoderSetting,
+    ) -> None:
+        super().__init__()
+        if len(channels) != 4:
+            raise ValueError(f"the Meta-Polyp decoder joins 4 feature maps, got {len(channels)}")
+        c1, c2, c3, c4 = channels
+        s1, s2, s3, s4 = strides
+        one = (1,) * spatial_dims
+
+        def up(source: int, target: int, coarse: tuple[int, ...], fine: tuple[int, ...]) -> UpBlock:
+            return UpBlock(spatial_dims, source, target, tuple(a // b for a, b in zip(coarse, fine, strict=True)))
+
+        def convformer(width: int) -> ConvFormerBlock:
+            return ConvFormerBlock(spatial_dims, width, setting.learned_attention)
+
+        self.convformer4 = convformer(c4) if setting.convformer_on_deepest else nn.Identity()
+        self.level_up4 = up(c4, c4, s4, s2)
+        self.up3, self.convformer3, self.fuse3 = up(c4, c3, s4, s3), convformer(c3), ConvNormReLU(spatial_dims, c3, c3)
+        self.up2, self.convformer2, self.fuse2 = up(c3, c2, s3, s2), convformer(c2), ConvNormReLU(spatial_dims, c2, c2)
+        self.narrow4 = Pointwise(c4, c2)
+        self.join2 = Pointwise(c2, c2)
+        self.level_up2 = up(c2, c2, s2, one)
+        self.up1, self.convformer1, self.fuse1 = up(c2, c1, s2, s1), convformer(c1), ConvNormReLU(spatial_dims, c1, c1)
+        width = c1 // 2
+        self.narrow2 = ConvNormReLU(spatial_dims, c2, width)
+        self.up0 = up(c1, width, s1, one)
+        self.fuse0 = ConvNormReLU(spatial_dims, width, width)
+        self.head = Pointwise(width, out_channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        f1, f2, f3, f4 = features
+        x = self.convformer4(f4)
+        deep = self.level_up4(x)
+        x = self.fuse3(self.up3(x) + self.convformer3(f3))
+        x = torch.relu(self.join2(self.up2(x) + torch.relu(self.narrow4(deep))))
+        x = self.fuse2(x + self.convformer2(f2))
+        middle = self.narrow2(self.level_up2(x))
+        x = self.fuse1(self.up1(x) + self.convformer1(f1))
+        logits: Tensor = self.head(self.fuse0(self.up0(x) + middle))
+        return logits

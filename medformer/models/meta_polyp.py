@@ -1,0 +1,52 @@
+"""Meta-Polyp: a MetaFormer encoder with the multi-scale upsampling decoder."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.variants import build_backbone
+from medformer.models.decoder import SETTINGS, MetaPolypDecoder
+
+
+class MetaPolyp(nn.Module):
+    """Segmentation network, `(B, in_channels, *S) -> (B, out_channels, *S)` logits for any size `S`.
+
+    Inputs are zero-padded at the end of each axis to a multiple of the coarsest stride and the logits are cropped
+    back, so that every upsampling lines up with its skip.
+    """
+
+    def __init__(self, backbone: MetaFormer, out_channels: int = 1, setting: Literal["paper", "as_published"] = "paper") -> None:
+        super().__init__()
+        chosen = SETTINGS[setting]
+        self.backbone = backbone
+        backbone.branch_features = chosen.branch_features
+        self.decoder = MetaPolypDecoder(backbone.spatial_dims, backbone.channels, backbone.strides, out_channels, chosen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        missing = [-n % stride for n, stride in zip(size, self.backbone.strides[-1], strict=False)]
+        if any(missing):
+            x = F.pad(x, [end for gap in reversed(missing) for end in (0, gap)])
+        logits: Tensor = self.decoder(self.backbone(x))
+        return logits[(..., *[slice(n) for n in size])] if any(missing) else logits
+
+
+def meta_polyp(
+    backbone: str = "caformer_s18",
+    *,
+    spatial_dims: int = 2,
+    in_channels: int = 3,
+    out_channels: int = 1,
+    setting: Literal["paper", "as_published"] = "paper",
+    drop_path: float = 0.1,
+    checkpointing: bool = False,
+) -> MetaPolyp:
+    """Return a Meta-Polyp network on a named backbone variant."""
+    encoder = build_backbone(
+        backbone, spatial_dims=spatial_dims, in_channels=in_channels, drop_path=drop_path, checkpointing=checkpointing
+    )
+    return MetaPolyp(encoder, out_channels, setting)

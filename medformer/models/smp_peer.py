@@ -1,0 +1,49 @@
+"""Networks of segmentation-models-pytorch as peers, at any input size and never with a download."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medformer.errors import ConfigError, UnknownNameError
+
+
+class PaddedNetwork(nn.Module):
+    """Zero-pads the end of both axes to the network's divisor and crops the logits back."""
+
+    def __init__(self, network: nn.Module, divisor: int) -> None:
+        super().__init__()
+        self.network = network
+        self.divisor = divisor
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
+        logits: Tensor = self.network(x)
+        return logits[..., :height, :width]
+
+
+def smp_network(name: str, *, in_channels: int = 3, out_channels: int = 1) -> nn.Module:
+    """Return `architecture/encoder` (for example `unet/resnet34`) with random weights.
+
+    Raises:
+        ConfigError: The name lacks its encoder, or the two cannot be combined.
+        UnknownNameError: The library has no such architecture or encoder.
+    """
+    import segmentation_models_pytorch as smp
+
+    architecture, _, encoder = name.partition("/")
+    if not encoder:
+        raise ConfigError(f"Model 'smp:{name}': expected smp:<architecture>/<encoder>, for example smp:unet/resnet34.")
+    architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
+    if architecture.lower() not in architectures:
+        raise UnknownNameError("segmentation-models-pytorch architecture", architecture, architectures)
+    if encoder not in smp.encoders.encoders and not encoder.startswith(("tu-", "timm-")):
+        raise UnknownNameError("segmentation-models-pytorch encoder", encoder, smp.encoders.encoders)
+    try:
+        network = smp.create_model(
+            architecture, encoder_name=encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels
+        )
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ConfigError(f"Model 'smp:{name}' could not be built: {error}") from error
+    return PaddedNetwork(network, max(32, int(getattr(network.encoder, "output_stride", 32))))
