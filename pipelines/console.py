@@ -1,0 +1,171 @@
+"""What the user sees of long work: bars on a terminal, timed plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO, TypeVar
+
+from medformer.progress import Reporter
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+T = TypeVar("T")
+
+_open: list[Reporter] = []
+
+
+def say(text: str) -> None:
+    """Print one line of result to standard output, at once."""
+    print(text, flush=True)
+
+
+def make_reporter() -> Reporter:
+    """Return the reporter that suits standard error."""
+    return RichReporter() if sys.stderr.isatty() else PlainReporter()
+
+
+def progress(items: Iterable[T], label: str, reporter: Reporter | None = None) -> Iterator[T]:
+    """Yield the items while reporting how many are done."""
+    reporter = reporter or make_reporter()
+    reporter.start(label, len(items) if isinstance(items, Sized) else None)
+    try:
+        for item in items:
+            yield item
+            reporter.advance()
+    finally:
+        reporter.finish()
+
+
+def stop() -> None:
+    """Take down every open bar, so that an error message stands below it and the cursor comes back."""
+    while _open:
+        with suppress(Exception):
+            _open.pop().finish()
+
+
+class PlainReporter:
+    """Writes a line now and then: for log files, pipes and batch systems.
+
+    Args:
+        stream: Where to; standard error unless given.
+        interval: Least time between two lines of the same piece of work, s.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, stream: TextIO | None = None, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._interval = interval
+        self._clock = clock
+        self._label: str | None = None
+
+    def start(self, label: str, total: int | None) -> None:
+        """Note the label; the first line comes after the first interval."""
+        self.finish()
+        self._label, self._total, self._done = label, total, 0
+        self._fields: dict[str, float] = {}
+        self._began = self._written = self._clock()
+
+    def advance(self, n: int = 1, **fields: float) -> None:
+        """Write a line if the last one is old enough."""
+        if self._label is None:
+            return
+        self._done += n
+        self._fields |= fields
+        now = self._clock()
+        if now - self._written >= self._interval:
+            self._written = now
+            spent = now - self._began
+            left = (
+                "" if not self._total else f", about {_duration(spent / self._done * (self._total - self._done))} left"
+            )
+            self._write(f"{self._label} {self._count()} after {_duration(spent)}{left}{self._numbers()}")
+
+    def line(self, text: str) -> None:
+        """Write the sentence."""
+        self._write(text)
+
+    def finish(self) -> None:
+        """Write how many steps it was and how long it took."""
+        if self._label is not None:
+            self._write(f"{self._label} {self._count()} in {_duration(self._clock() - self._began)}{self._numbers()}")
+            self._label = None
+
+    def _count(self) -> str:
+        return f"{self._done}/{self._total}" if self._total else f"{self._done}"
+
+    def _numbers(self) -> str:
+        return "".join(f", {name} {value:.4g}" for name, value in self._fields.items())
+
+    def _write(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class RichReporter:
+    """Shows a bar with count, times and the latest numbers."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._fields: dict[str, float] = {}
+
+    def start(self, label: str, total: int | None) -> None:
+        """Open a bar; without a total it only pulses."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.finish()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            console=self._console,
+        )
+        self._fields = {}
+        self._task = self._progress.add_task(label, total=total, numbers="")
+        self._progress.start()
+        _open.append(self)
+
+    def advance(self, n: int = 1, **fields: float) -> None:
+        """Move the bar and show the numbers behind it."""
+        if self._progress is not None and self._task is not None:
+            self._fields |= fields
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in self._fields.items())
+            self._progress.update(self._task, advance=n, numbers=numbers)
+
+    def line(self, text: str) -> None:
+        """Print the sentence above the bar."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def finish(self) -> None:
+        """Leave the bar as it is and go on below."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self in _open:
+            _open.remove(self)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,93 @@
+"""How a command ends: an exit code, and one clear sentence where it is the user's to act.
+
+0 done, 1 a defect of medformer, 2 usage or config, 3 bad data, 4 leakage, 5 resources, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import medformer
+from medformer.errors import InterruptedRun, MedformerError, ResourceError
+
+DEFECT = 1
+# What a shell reports for a program that wrote into a closed pipe.
+CLOSED_PIPE = 128 + 13
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Run `command` and return the exit code; what the user can mend is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal cannot show must not end the work.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        command()
+        sys.stdout.flush()
+        return 0
+    except SystemExit as exit_:
+        if _caused_by(exit_, KeyboardInterrupt):
+            return _fail(_interrupted())
+        return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else DEFECT
+    except MedformerError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _fail(_interrupted())
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except Exception as error:
+        resource = _resource(error)
+        if resource is not None:
+            return _fail(resource)
+        _stop_progress()
+        traceback.print_exc()
+        print(
+            f"error: medformer {medformer.__version__} met a case that it does not know. This is a defect: "
+            "please report it with the lines above and the command.",
+            file=sys.stderr,
+        )
+        return DEFECT
+
+
+def _fail(error: MedformerError) -> int:
+    _stop_progress()
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _interrupted() -> InterruptedRun:
+    return InterruptedRun("Interrupted. What was finished is on disk; commands with --resume continue from there.")
+
+
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _resource(error: Exception) -> ResourceError | None:
+    """Translate exhaustion of memory or disk, in whatever form it came."""
+    # Whoever meets torch's error has imported torch; importing it here would slow down every other failure.
+    torch = sys.modules.get("torch")
+    exhausted = isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if exhausted or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        detail = str(error).splitlines()[0] if str(error) else "the system gave no detail"
+        return ResourceError(
+            f"Out of memory ({detail}). "
+            "Lower training.batch_size, inference.batch_size or data.image_size, or set model.checkpointing=true."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"The disk is full ({error}). Free some space and continue with --resume.")
+    return None
+
+
+def _stop_progress() -> None:
+    console = sys.modules.get("pipelines.console")
+    if console is not None:
+        console.stop()

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+import pipelines
+from medformer.config_loading import load_config
+from medformer.errors import DataError, LeakageError, MedformerError, ResourceError
+from pipelines.cli import app
+from pipelines.exits import guarded
+
+
+def run(*arguments: str) -> int:
+    return guarded(lambda: typer.main.get_command(app)(list(arguments), prog_name="medformer"))
+
+
+def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from pipelines.cli import main; sys.argv[0] = 'medformer'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+class Calls(list[tuple[str, dict[str, Any]]]):
+    """What the command line handed on; `error` is raised instead where it is set."""
+
+    error: BaseException | None = None
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    made = Calls()
+
+    def record(name: str) -> Callable[..., None]:
+        def call(**given: Any) -> None:
+            if made.error is not None:
+                raise made.error
+            made.append((name, given))
+
+        return call
+
+    functions = {
+        "polyp": ["prepare", "check", "train", "crossval", "predict", "evaluate", "report", "compare"],
+        "demo": ["demo"],
+        "info": ["info"],
+    }
+    for module, names in functions.items():
+        fake = ModuleType(f"pipelines.{module}")
+        for name in names:
+            setattr(fake, name, record(name))
+        monkeypatch.setitem(sys.modules, f"pipelines.{module}", fake)
+        monkeypatch.setattr(pipelines, module, fake, raising=False)
+    return made
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = (
+        "import sys; from pipelines.cli import main\n"
+        "sys.argv = ['medformer', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'yaml', 'PIL', 'monai', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    spent = []
+    for _ in range(3):
+        began = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        spent.append(time.perf_counter() - began)
+        assert result.returncode == 0, result.stderr
+    assert "polyp" in result.stdout
+    # The best of three: a busy machine is not a slow program.
+    assert min(spent) < 0.5
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, medformer, pipelines; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "polyp", "demo", "info", "report", "compare"]
+    + [f"polyp {verb}" for verb in ("prepare", "check", "train", "crossval", "predict", "evaluate")],
+)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command.split(), "--help") == 0
+    assert "Usage: medformer" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == "medformer 0.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["polpy"], "'polyp'"),
+        (["polyp", "trian"], "'train'"),
+        (["polyp", "train", "--oot", "x"], "--out"),
+        (["polyp", "train"], "--out"),
+        (["polyp", "prepare", ".", "--out", "x", "--layout", "kvasi"], "'kvasir'"),
+        (["polyp", "predict", ".", ".", "--out", "x", "--threshold", "2"], "--threshold"),
+        (["polyp", "check", "nowhere.csv"], "nowhere.csv"),
+        (["polyp", "train", "--out", "x", "training.epoch=3"], "'training.epochs'"),
+        (["polyp", "crossval", "--out", "x", "--config", "polyp/quik"], "'polyp/quick'"),
+        (["polyp", "train", "--out", "x", "--resume", "--overwrite"], "at most one"),
+        (["compare", "."], "two or more"),
+    ],
+)
+def test_usage_errors_return_2_and_hint(
+    calls: Calls, capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
+) -> None:
+    assert run(*arguments) == 2
+    message = capsys.readouterr()
+    assert hint in message.err
+    assert "Traceback" not in message.err
+    assert message.out == ""
+    assert calls == []
+
+
+def test_train_hands_on_the_resolved_config(calls: Calls, tmp_path: Path) -> None:
+    arguments = ["--config", "polyp/quick", "--data", "my #1.csv", "--accept-leak", "a", "--accept-leak", "b"]
+    assert run("polyp", "train", *arguments, "--out", "run", "--resume", "seed=7", "training.epochs=2") == 0
+    expected = load_config("polyp/quick", ["data.manifest=my #1.csv", "seed=7", "training.epochs=2"])
+    given = {"config": expected, "out": Path("run"), "resume": True, "overwrite": False, "accept": ["a", "b"]}
+    assert calls == [("train", given)]
+
+
+def test_crossval_reads_overrides_before_and_after_options(calls: Calls) -> None:
+    assert run("polyp", "crossval", "seed=7", "--out", "run", "--overwrite") == 0
+    name, given = calls[0]
+    assert name == "crossval"
+    assert given["config"].seed == 7
+    assert (given["overwrite"], given["resume"], given["accept"]) == (True, False, [])
+
+
+def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("id\n")
+    here = str(tmp_path)
+    assert run("polyp", "prepare", here, here, "--out", "m.csv", "--group-pattern", "(a)", "--ungrouped", "each") == 0
+    assert run("polyp", "check", str(manifest), "--accept-leak", "x") == 0
+    assert run("polyp", "predict", here, here, "--out", "o", "--probabilities", "npz", "--threshold", "0.25") == 0
+    assert run("polyp", "evaluate", "--predictions", here, "--masks", here, "--out", "o") == 0
+    assert run("demo", "--overwrite") == 0
+    assert run("info", "--json") == 0
+    assert run("report", here) == 0
+    assert run("compare", here, here) == 0
+    assert calls == [
+        (
+            "prepare",
+            {
+                "folders": [tmp_path, tmp_path],
+                "out": Path("m.csv"),
+                "layout": "auto",
+                "split": None,
+                "ungrouped": "each",
+                "group_pattern": "(a)",
+            },
+        ),
+        ("check", {"manifest": manifest, "out": None, "accept": ["x"], "ungrouped": "error"}),
+        (
+            "predict",
+            {
+                "run": tmp_path,
+                "images": [tmp_path],
+                "out": Path("o"),
+                "overwrite": False,
+                "resume": False,
+                "probabilities": "npz",
+                "threshold": 0.25,
+                "device": "auto",
+            },
+        ),
+        (
+            "evaluate",
+            {"predictions": tmp_path, "masks": tmp_path, "out": Path("o"), "overwrite": False, "threshold": 0.5},
+        ),
+        ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
+        ("info", {"as_json": True}),
+        ("report", {"run": tmp_path}),
+        ("compare", {"runs": [tmp_path, tmp_path], "out": None}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (DataError("mask 7 is empty"), 3, "error: mask 7 is empty\n"),
+        (LeakageError("a.png is b.png"), 4, "error: a.png is b.png\n"),
+        (ResourceError("no disk"), 5, "error: no disk\n"),
+        (MedformerError("something"), 1, "error: something\n"),
+        (KeyboardInterrupt(), 130, "error: Interrupted."),
+        (MemoryError(), 5, "error: Out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"), 5, "(CUDA out of memory. Tried 2 GiB)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 byte"), 5, "training.batch_size"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/oof.csv"), 5, "/x/oof.csv"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_message_and_an_exit_code(
+    calls: Calls, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
+) -> None:
+    calls.error = error
+    assert run("demo") == code
+    message = capsys.readouterr()
+    assert message.err.startswith("error: ") and text in message.err
+    assert message.err.count("\n") == 1
+    assert message.out == ""
+
+
+def test_a_defect_keeps_its_traceback_and_asks_for_a_report(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.error = ZeroDivisionError("x")
+    assert run("demo") == 1
+    message = capsys.readouterr().err
+    assert "Traceback" in message and "ZeroDivisionError" in message
+    assert "please report" in message.splitlines()[-1]
+
+
+def test_a_real_process_returns_the_code() -> None:
+    result = launch("polyp", "train", "--out", "x", "--config", "nowhere.yaml")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: Config nowhere.yaml does not exist.")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_closed_pipe_is_not_a_defect() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from pipelines.exits import guarded; raise SystemExit(guarded(lambda: print('x' * 100_000)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    os.close(writing)
+    assert result.returncode == 141
+    assert result.stderr == ""
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_the_work() -> None:
+    code = r"from pipelines.exits import guarded; raise SystemExit(guarded(lambda: print('\udcff.png ü')))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "\\udcff.png \\xfc\n"

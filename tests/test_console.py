@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from medformer.progress import Reporter, SilentReporter
+from pipelines import console
+from pipelines.console import PlainReporter, RichReporter, make_reporter, progress, say
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_are_rare_and_tell_the_rest() -> None:
+    stream, clock = io.StringIO(), Clock()
+    reporter = PlainReporter(stream, interval=10.0, clock=clock)
+    reporter.start("epoch 1", 40)
+    for _ in range(40):
+        clock.now += 1.0
+        reporter.advance(loss=0.25)
+    reporter.finish()
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "epoch 1 10/40 after 10.0 s, about 30.0 s left, loss 0.25"
+    assert lines[-1] == "epoch 1 40/40 in 40.0 s, loss 0.25"
+    assert len(lines) == 5
+
+
+def test_plain_lines_without_a_total_do_not_guess() -> None:
+    stream, clock = io.StringIO(), Clock()
+    reporter = PlainReporter(stream, interval=1.0, clock=clock)
+    reporter.start("reading", None)
+    clock.now = 3700.0
+    reporter.advance(5)
+    assert stream.getvalue() == "reading 5 after 1 h 01 min\n"
+
+
+def test_a_start_ends_what_was_open_and_a_finish_may_come_twice() -> None:
+    stream = io.StringIO()
+    reporter = PlainReporter(stream, clock=Clock())
+    reporter.finish()
+    reporter.start("a", 1)
+    reporter.start("b", 2)
+    reporter.line("note")
+    reporter.finish()
+    reporter.finish()
+    reporter.advance()
+    assert stream.getvalue() == "a 0/1 in 0.0 s\nnote\nb 0/2 in 0.0 s\n"
+
+
+def test_no_terminal_means_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(make_reporter(), PlainReporter)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert isinstance(make_reporter(), RichReporter)
+
+
+def test_bars_show_label_and_numbers_and_are_taken_down(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    reporter = RichReporter()
+    reporter.start("fold [1]", 4)
+    reporter.advance(2, loss=0.5)
+    reporter.line("a line with [brackets]")
+    console.stop()
+    shown = capsys.readouterr().err
+    assert "fold [1]" in shown and "2/4" in shown and "loss 0.5" in shown and "a line with [brackets]" in shown
+    # The cursor comes back.
+    assert shown.rstrip().endswith("\x1b[?25h") or "\x1b[?25l" not in shown
+    reporter.finish()
+
+
+def test_progress_yields_everything_and_finishes_even_when_left_early() -> None:
+    class Counting(SilentReporter):
+        total: int | None = -1
+        steps = 0
+        finished = 0
+
+        def start(self, label: str, total: int | None) -> None:
+            self.total = total
+
+        def advance(self, n: int = 1, **fields: float) -> None:
+            self.steps += n
+
+        def finish(self) -> None:
+            self.finished += 1
+
+    reporter = Counting()
+    assert list(progress("abc", "letters", reporter)) == ["a", "b", "c"]
+    assert (reporter.total, reporter.steps, reporter.finished) == (3, 3, 1)
+    items = progress(iter("abc"), "letters", reporter)
+    next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert (reporter.total, reporter.finished) == (None, 2)
+
+
+def test_every_reporter_keeps_the_protocol() -> None:
+    reporters: list[Reporter] = [SilentReporter(), PlainReporter(io.StringIO()), RichReporter()]
+    for reporter in reporters:
+        reporter.line("")
+        reporter.finish()
+
+
+def test_results_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    say("report.html")
+    assert capsys.readouterr().out == "report.html\n"
