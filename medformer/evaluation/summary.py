@@ -55,7 +55,9 @@ def summarise(
     check_policy(policy)
     columns = {name: np.array([_number(row, name) for row in rows]) for name in METRICS}
     curves = np.stack([e_curve(row) for row in rows])
-    groups = [str(row["group"]) if row.get("group") else f"row {index}" for index, row in enumerate(rows)]
+    groups = [
+        f"row {index}" if row.get("group") in (None, "") else f"group {row['group']}" for index, row in enumerate(rows)
+    ]
 
     def block(selected: NDArray[np.intp]) -> dict[str, Any]:
         members = [groups[index] for index in selected]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medformer.errors import DataError
+from medformer.inference.names import check_name, output_names
+
+
+def test_unique_stems_name_their_outputs() -> None:
+    assert output_names([Path("/a/x.png"), Path("/b/y.v2.jpg")]) == ["x", "y.v2"]
+    assert output_names([]) == []
+
+
+def test_equal_stems_from_different_folders_keep_their_folders() -> None:
+    paths = [Path("/d/site_a/f1.png"), Path("/d/site_b/f1.png"), Path("/d/site_b/deep/f2.jpg")]
+    assert output_names(paths) == ["site_a/f1", "site_b/f1", "site_b/deep/f2"]
+
+
+def test_the_same_path_but_for_its_suffix_cannot_be_told_apart() -> None:
+    with pytest.raises(DataError, match=r"/d/f1\.png and /d/f1\.jpg would both be exported as 'f1'"):
+        output_names([Path("/d/f1.png"), Path("/d/f0.png"), Path("/d/f1.jpg")])
+
+
+def test_capital_letters_do_not_tell_files_apart() -> None:
+    with pytest.raises(DataError, match=r"F1\.png and /d/f1\.png"):
+        output_names([Path("/d/F1.png"), Path("/d/f1.png")])
+
+
+@pytest.mark.parametrize("name", ["", ".", "/etc/x", "../x", "a/../../x", "a\\b", "a:b", "a\nb"])
+def test_names_that_leave_the_folder_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match="cannot name a file below the output folder"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "kvasir/cju0", "frame 7 (2)", "a.b-c_d", "Größe"])
+def test_ordinary_ids_are_fine(name: str) -> None:
+    assert check_name(name) == name
