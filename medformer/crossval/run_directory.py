@@ -19,6 +19,8 @@ ENTRIES = frozenset(
         "model_card.md",
         "folds",
         "masks",
+        "overlays",
+        "probabilities",
         "train",
         "problems.csv",
         "predictions.csv",

@@ -7,7 +7,7 @@ import platform
 import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -52,6 +52,7 @@ class RunInfo:
         data_root: The folder that the manifest's paths are relative to.
         data_sha256: Hash over the cases.
         accepted_leaks: Leaks that the user accepted by name.
+        notes: What a reader of the report must know about the data, e.g. that they are synthetic.
     """
 
     task: str
@@ -62,7 +63,8 @@ class RunInfo:
     manifest: str = ""
     data_root: str = ""
     data_sha256: str = ""
-    accepted_leaks: Sequence[str] = field(default=())
+    accepted_leaks: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> None:
@@ -93,6 +95,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
             "manifest": info.manifest,
             "data_root": info.data_root,
             "accepted_leaks": sorted(info.accepted_leaks),
+            "notes": list(info.notes),
             "state": "running",
             "reason": "",
             "sessions": [session],

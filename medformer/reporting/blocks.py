@@ -1,0 +1,151 @@
+"""What a section is made of. Sections are data; the template turns them into HTML and escapes every text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = field(default="text", init=False)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A boxed sentence that must not be overlooked, or that reassures."""
+
+    level: Literal["warning", "info", "ok"]
+    text: str
+    kind: str = field(default="notice", init=False)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Bullet points."""
+
+    items: Sequence[str]
+    kind: str = field(default="listing", init=False)
+
+
+@dataclass(frozen=True)
+class KeyFact:
+    """A number that stands out, with what it is and how sure it is."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFacts:
+    """A row of key facts; the first one is the largest."""
+
+    facts: Sequence[KeyFact]
+    kind: str = field(default="keyfacts", init=False)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; its first column names the row.
+
+    Attributes:
+        caption: What it shows; read out before the table.
+        header: Column names.
+        rows: Cells, as text.
+        text_columns: How many columns from the left are text; the others are numbers and align right.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 1
+    kind: str = field(default="table", init=False)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An inline SVG made by `medformer.reporting.figures`.
+
+    Attributes:
+        svg: The drawing; the only text that is not escaped, because it is ours.
+        alt: What it shows, for those who do not see it.
+        caption: What to look at.
+    """
+
+    svg: str
+    alt: str
+    caption: str
+    kind: str = field(default="figure", init=False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One case of a gallery.
+
+    Attributes:
+        source: A `data:` URI; empty when the picture could not be had.
+        alt: What it shows, or why it is missing.
+        title: The case.
+        lines: Numbers under it.
+    """
+
+    source: str
+    alt: str
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures under a heading."""
+
+    title: str
+    pictures: Sequence[Picture]
+    kind: str = field(default="gallery", init=False)
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy; `folded` hides it behind its label until opened."""
+
+    label: str
+    text: str
+    folded: bool = False
+    kind: str = field(default="code", init=False)
+
+
+Block = Text | Notice | Listing | KeyFacts | Table | Figure | Gallery | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report with a heading and an entry in the contents."""
+
+    key: str
+    title: str
+    blocks: Sequence[Block]
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Format a number; what is missing or could not be computed is a dash."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "–"
+    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def interval(block: object, digits: int = 3) -> str:
+    """Format the interval of a metric's summary, or a dash."""
+    if not isinstance(block, dict) or number(block.get("low")) == "–":
+        return "–"
+    return f"{number(block['low'], digits)} to {number(block['high'], digits)}"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`1 image`, `2 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

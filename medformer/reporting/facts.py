@@ -1,0 +1,127 @@
+"""Everything a report is made from, read from the run folder once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medformer.crossval.collect import read_oof
+from medformer.crossval.plan import Plan, read_plan
+from medformer.crossval.run_directory import RunDirectory
+from medformer.errors import DataError
+from medformer.files import read_csv, read_json, sha256
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its report sees it.
+
+    Attributes:
+        run: The folder.
+        record: run.json.
+        config_text: config.yaml as written.
+        metrics: metrics.json, as `medformer.evaluation.summary.summarise` makes it.
+        rows: oof.csv, numbers as numbers.
+        plan: splits.json; None for runs without a plan.
+        audit: audit.json; None when no audit was written.
+        histories: Per fold, history.csv as columns of numbers; folds without one are left out.
+    """
+
+    run: RunDirectory
+    record: Mapping[str, Any]
+    config_text: str
+    metrics: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    plan: Plan | None
+    audit: Mapping[str, Any] | None
+    histories: Mapping[int, Mapping[str, Sequence[float]]]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml as values."""
+        content = yaml.safe_load(self.config_text)
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """Distinct non-empty sites."""
+        return sorted({str(row["site"]) for row in self.rows if row.get("site")})
+
+    @cached_property
+    def groups(self) -> int:
+        """Number of distinct patients or sequences."""
+        return len({row.get("group") or row["id"] for row in self.rows})
+
+    @cached_property
+    def session(self) -> Mapping[str, Any]:
+        """The session that the results are from: the last one."""
+        sessions = self.record.get("sessions") or [{}]
+        last: Mapping[str, Any] = sessions[-1]
+        return last
+
+    @cached_property
+    def stale(self) -> bool:
+        """Whether oof.csv was changed after metrics.json was computed from it."""
+        recorded = self.metrics.get("source", {}).get("sha256")
+        return recorded is not None and recorded != sha256(self.run.oof_csv)
+
+
+def read_facts(path: Path) -> Facts:
+    """Read a run folder.
+
+    Raises:
+        ConfigError: It is not a run folder.
+        DataError: The run has no numbers yet, or one of its files is damaged.
+    """
+    run = RunDirectory.open(path)
+    for file in (run.oof_csv, run.metrics_json):
+        if not file.is_file():
+            raise DataError(f"{file} is missing, so there is nothing to report yet. Finish the run with --resume.")
+    plan = read_plan(run.splits_json) if run.splits_json.is_file() else None
+    histories = {}
+    for fold in plan.folds if plan else ():
+        history = run.fold(fold.index) / "history.csv"
+        if history.is_file():
+            histories[fold.index] = _columns(history)
+    return Facts(
+        run=run,
+        record=_mapping(run.run_json),
+        config_text=run.config_yaml.read_text("utf-8") if run.config_yaml.is_file() else "",
+        metrics=_mapping(run.metrics_json),
+        rows=read_oof(run.oof_csv),
+        plan=plan,
+        audit=_mapping(run.audit_json) if run.audit_json.is_file() else None,
+        histories=histories,
+    )
+
+
+def accepted_findings(audit: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The leaks of an audit that the user accepted."""
+    return [finding for finding in (audit or {}).get("findings", []) if finding.get("accepted")]
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}). Restore the file, or run again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
+    return content
+
+
+def _columns(path: Path) -> dict[str, list[float]]:
+    """The numeric columns of a history; empty cells are NaN."""
+    rows = read_csv(path)
+    columns = {}
+    for name in rows[0] if rows else ():
+        try:
+            columns[name] = [float(row[name] or "nan") for row in rows]
+        except (TypeError, ValueError):
+            continue
+    return columns

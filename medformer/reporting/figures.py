@@ -1,0 +1,138 @@
+"""Inline SVG figures that follow the page's light or dark theme and repeat byte for byte."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+# Stand-in colors that become CSS variables of the template, where each has a light and a dark value.
+_INK, _MUTED, _GRID = "#fe0001", "#fe0002", "#fe0003"
+SERIES = tuple(f"#fe00{index:02x}" for index in range(16, 22))
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"} | {
+    color: f"--series-{index}" for index, color in enumerate(SERIES)
+}
+_DASHES = ("-", "--", ":", "-.")
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "medformer",
+    "font.family": "sans-serif",
+    "font.size": 10.5,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _MUTED,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    # A dollar sign in a name is not mathematics.
+    "text.parse_math": False,
+}
+
+
+def histogram(key: str, values: Sequence[float], *, xlabel: str, marks: Mapping[str, float]) -> str:
+    """Draw counts of values in [0, 1] in twenty bins, with labelled vertical marks."""
+    with rc_context(_STYLE):
+        canvas = Canvas(figsize=(7.2, 3.2), layout="constrained")
+        axes = canvas.add_subplot()
+        axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color=SERIES[0], rwidth=0.92)
+        for position, (label, value) in enumerate(marks.items()):
+            axes.axvline(value, color=_INK, linewidth=1.6, linestyle=_DASHES[position], label=f"{label} {value:.3f}")
+        axes.set(xlim=(0, 1), xlabel=xlabel, ylabel="images")
+        axes.grid(axis="x", visible=False)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        canvas.legend(loc="outside upper left", ncols=len(marks))
+        return _svg(canvas, key)
+
+
+def curves(
+    key: str, panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], *, xlabel: str
+) -> str:
+    """Draw line panels side by side: panel title -> line label -> (x, y).
+
+    Beyond as many lines as there are colors, dashes tell them apart.
+    """
+    with rc_context(_STYLE):
+        canvas = Canvas(figsize=(7.2, 3.1), layout="constrained")
+        labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+        handles = {}
+        for position, (title, lines) in enumerate(panels.items()):
+            axes = canvas.add_subplot(1, len(panels), position + 1)
+            for label, (x, y) in lines.items():
+                marker = "o" if len(x) == 1 else ""
+                (line,) = axes.plot(x, y, label=label, linewidth=1.7, marker=marker)
+                turn, step = divmod(labels.index(label), len(SERIES))
+                line.set(color=SERIES[step], linestyle=_DASHES[turn % len(_DASHES)])
+                handles[label] = line
+            axes.set(title=title, xlabel=xlabel)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(labels) > 1:
+            canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(labels), 6))
+        return _svg(canvas, key)
+
+
+def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel: str, reference: float) -> str:
+    """Draw one line per part: (label, mean, low, high); a NaN interval draws the mean alone.
+
+    Args:
+        key: Prefix of the ids in the drawing.
+        rows: Parts, top to bottom.
+        xlabel: What is measured.
+        reference: Drawn as a vertical line: the value of the whole.
+    """
+    with rc_context(_STYLE):
+        canvas = Canvas(figsize=(7.2, 0.9 + 0.34 * len(rows)), layout="constrained")
+        axes = canvas.add_subplot()
+        axes.axvline(reference, color=_MUTED, linewidth=1.2, linestyle="--")
+        for position, (_, mean, low, high) in enumerate(rows):
+            if np.isfinite([low, high]).all():
+                axes.plot([low, high], [position, position], color=SERIES[0], linewidth=2.4, solid_capstyle="butt")
+            axes.plot([mean], [position], color=SERIES[0], marker="o", markersize=7)
+        axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+        axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+        _limit_to_unit(axes, [value for _, *values in rows for value in values if np.isfinite(value)])
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        return _svg(canvas, key)
+
+
+def _limit_to_unit(axes: Axes, values: Sequence[float]) -> None:
+    """Zoom in, but never so far that small differences look large, nor beyond [0, 1]."""
+    low, high = min(values), max(values)
+    axes.set_xlim(max(0.0, min(low - 0.04, high - 0.3)), min(1.0, max(high + 0.04, low + 0.3)) + 0.005)
+
+
+def _svg(canvas: Canvas, key: str) -> str:
+    buffer = StringIO()
+    canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
+    text = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    # Several drawings share the page, so each gets its own names; scripts of no kind are in them.
+    text = re.sub(r'\bid="', f'id="{key}-', text)
+    text = re.sub(r"url\(#", f"url(#{key}-", text)
+    text = re.sub(r'\s(?:xlink:)?href="#', f' href="#{key}-', text)
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
+    return text.strip()

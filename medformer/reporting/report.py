@@ -1,0 +1,56 @@
+"""Puts the sections together into one offline HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medformer.files import write_text
+from medformer.reporting.facts import Facts, read_facts
+from medformer.reporting.model_card import build_model_card
+from medformer.reporting.sections import SECTIONS
+from medformer.reporting.sections.limits import RESEARCH_ONLY
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write report.html and model_card.md from the run's files alone.
+
+    Nothing in them depends on when they are built, so building again gives the same bytes.
+
+    Args:
+        run_dir: A run folder with oof.csv and metrics.json.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ConfigError: Not a run folder.
+        DataError: Missing or damaged files.
+    """
+    facts = read_facts(run_dir)
+    write_text(facts.run.report_html, render(facts))
+    write_text(facts.run.model_card_md, build_model_card(facts))
+    return facts.run.report_html
+
+
+def render(facts: Facts) -> str:
+    """Return the report as HTML."""
+    environment = Environment(
+        loader=PackageLoader("medformer.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    loader = environment.loader
+    assert loader is not None
+    style, _, _ = loader.get_source(environment, "report.css")
+    sections = [section for build in SECTIONS if (section := build(facts)) is not None]
+    finished = facts.session.get("finished") or facts.session.get("started") or ""
+    return environment.get_template("report.html.j2").render(
+        title=f"{str(facts.record.get('task', '')).capitalize()} report: {facts.run.path.resolve().name}",
+        subtitle=f"medformer {facts.session.get('versions', {}).get('medformer', '')} · {finished}",
+        style=style,
+        sections=sections,
+        footer=RESEARCH_ONLY,
+    )

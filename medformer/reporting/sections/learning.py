@@ -1,0 +1,56 @@
+"""Learning curves: did training converge, and does one fold differ from the others?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from medformer.reporting.blocks import Figure, Section, Table, number
+from medformer.reporting.facts import Facts
+from medformer.reporting.figures import curves
+
+PANELS = {"train_loss": "Training loss", "validation_dice": "Dice on the inner validation part"}
+
+
+def build(facts: Facts) -> Section | None:
+    """Draw loss and inner-validation Dice per epoch for every fold."""
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {}
+    for column, title in PANELS.items():
+        lines: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+        for index, history in facts.histories.items():
+            points = [
+                (epoch, value)
+                for epoch, value in zip(history.get("epoch", ()), history.get(column, ()), strict=False)
+                if math.isfinite(value)
+            ]
+            if points:
+                lines[f"fold {index}"] = ([epoch for epoch, _ in points], [value for _, value in points])
+        if lines:
+            panels[title] = lines
+    if not panels:
+        return None
+    rows = []
+    for index, history in facts.histories.items():
+        scores = [value for value in history.get("validation_dice", ()) if math.isfinite(value)]
+        losses = [value for value in history.get("train_loss", ()) if math.isfinite(value)]
+        rows.append(
+            [
+                str(index),
+                str(max(len(scores), len(losses))),
+                number(losses[-1] if losses else None),
+                number(max(scores, default=None)),
+                str(1 + scores.index(max(scores))) if scores else "–",
+                f"{sum(value for value in history.get('seconds', ()) if math.isfinite(value)) / 60:.1f}",
+            ]
+        )
+    header = ["Fold", "Epochs", "Last training loss", "Best inner-validation Dice", "At epoch", "Minutes"]
+    table = Table("Training per fold", header, rows)
+    alt = (
+        "Learning curves, one line per fold: " + " and ".join(panels) + " against the epoch. The table gives the ends."
+    )
+    caption = (
+        "The inner validation part chooses the epoch and the threshold; it is part of the fold's training data, and "
+        "the test images take no part in either choice."
+    )
+    figure = Figure(curves("learning", panels, xlabel="epoch"), alt, caption)
+    return Section("learning", "Learning curves", [figure, table])
