@@ -1,0 +1,54 @@
+"""Lightning Fabric as a config asks for it."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy, Strategy
+
+from medformer.config import TrainingConfig
+from medformer.errors import ConfigError, ResourceError
+
+
+def build_fabric(config: TrainingConfig) -> Fabric:
+    """Return the engine for the device, precision and number of processes of a config.
+
+    Several devices are driven by data-parallel processes that this process starts, so that the rest of a run stays one
+    process.
+
+    Raises:
+        ResourceError: The device is not there, or there are too few.
+        ConfigError: float16 on a CPU.
+    """
+    _check_devices(config)
+    strategy: str | Strategy = "auto"
+    if config.devices > 1 or config.strategy == "ddp":
+        # Some published networks carry layers that they never use; without the search they would stop the exchange.
+        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
+
+
+def _check_devices(config: TrainingConfig) -> None:
+    wanted, devices = config.accelerator, config.devices
+    if wanted == "cuda" and torch.cuda.device_count() < devices:
+        raise ResourceError(
+            f"training.accelerator=cuda with training.devices={devices}, but {torch.cuda.device_count()} CUDA devices "
+            "are visible. Check the driver and CUDA_VISIBLE_DEVICES, or use training.accelerator=auto or cpu."
+        )
+    if wanted == "auto" and torch.cuda.is_available() and torch.cuda.device_count() < devices:
+        raise ResourceError(
+            f"training.devices={devices}, but {torch.cuda.device_count()} CUDA devices are visible. Lower it."
+        )
+    if config.precision == "16-mixed" and (wanted == "cpu" or (wanted == "auto" and not _has_gpu())):
+        raise ConfigError(
+            "training.precision=16-mixed needs a GPU, and this training runs on the CPU. "
+            "Use training.precision=32-true (or bf16-mixed)."
+        )
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise ResourceError(
+            "training.accelerator=mps, but this machine has no MPS device. Use training.accelerator=auto."
+        )
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

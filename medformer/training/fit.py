@@ -1,0 +1,101 @@
+"""Training a network: one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from medformer.config import TrainingConfig
+from medformer.errors import DataError
+from medformer.progress import Reporter, SilentReporter
+from medformer.training.checkpoint import load_model
+from medformer.training.devices import build_fabric
+from medformer.training.failures import explain_memory
+from medformer.training.job import FitResult, Job, Validate
+from medformer.training.loader import TrainingData
+from medformer.training.loop import Loop
+from medformer.training.processes import run_in_processes
+from medformer.training.signals import stop_on_signals
+
+__all__ = ["FitResult", "fit"]
+
+
+def fit(
+    model: nn.Module,
+    loss: nn.Module,
+    train_data: TrainingData,
+    validate: Validate | None,
+    config: TrainingConfig,
+    *,
+    out: Path,
+    seed: int,
+    scales: Sequence[float] = (1.0,),
+    workers: int = 0,
+    resume: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> FitResult:
+    """Train `model`, keep the best averaged weights in `out`, and leave them in the model, in evaluation mode.
+
+    Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; at the end of every epoch and on a
+    signal) and `history.csv`. With `config.minutes` the run ends when that time is spent, wherever in an epoch it is,
+    and `config.epochs` is not looked at; the time includes validation. `config.batch_size` is per process.
+
+    Args:
+        model: Returns logits (B, 1, *S), or a sequence of them while training, the main output first.
+        loss: Called with (logits, target); see `losses`.
+        train_data: Items by (epoch, index); see `TrainingData`.
+        validate: Mean Dice on the inner validation part, the only thing that chooses weights and stops early.
+        config: How to train.
+        out: Folder of this training; made if missing. Without `resume`, files of an earlier training in it are removed.
+        seed: Decides order, dropout and scales. The model's first weights are the caller's to seed.
+        scales: Multi-scale factors, one drawn per batch.
+        workers: Loader processes.
+        resume: Go on from the state in `out`; start from the beginning if there is none yet.
+        metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
+            config and the data's digest here.
+        reporter: Told about every step and epoch.
+
+    Raises:
+        InterruptedRun: SIGINT or SIGTERM; the state is saved first.
+        DivergenceError: Loss, gradient or validation is not finite; names epoch, step and cases.
+        ResourceError: Memory, disk or device is lacking; names sizes and what to try.
+        CheckpointError: The state on disk is damaged or of another training.
+        DataError: There are no cases, or one cannot be read.
+    """
+    if len(train_data) == 0:
+        raise DataError("There are no training cases; expected at least one. Check the manifest and the split.")
+    job = Job(
+        loss=loss,
+        data=train_data,
+        validate=validate,
+        config=config,
+        out=Path(out),
+        seed=seed,
+        scales=tuple(scales),
+        workers=workers,
+        resume=resume,
+        metadata=dict(metadata or {}),
+    )
+    fabric = build_fabric(config)
+    if fabric.strategy.launcher is None:
+        result = _train(fabric, model, job, reporter or SilentReporter())
+    else:
+        result = run_in_processes(fabric, model, job, _train, reporter or SilentReporter())
+    load_model(result.weights, model)
+    model.eval()
+    return result
+
+
+def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> FitResult:
+    with explain_memory(job.config, model) as memory, stop_on_signals() as stop:
+        loop = Loop(fabric, model, job, stop=stop, reporter=reporter, memory=memory)
+        try:
+            return loop.run()
+        finally:
+            reporter.finish()
+            loop.close()

@@ -1,0 +1,100 @@
+"""What a training is asked to do, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from medformer.config import TrainingConfig
+from medformer.training.loader import TrainingData
+
+Validate = Callable[[nn.Module], float]
+"""Mean Dice of a model on the inner validation part. The model is in evaluation mode and holds the averaged weights;
+gradients are off. With several processes it must be picklable: a function or object at module level, no closure."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a training.
+
+    Attributes:
+        loss: Called with (logits, target).
+        data: The training cases.
+        validate: None trains to the end and keeps the last weights.
+        config: How to train.
+        out: Folder of this training.
+        seed: Decides order, dropout and scales.
+        scales: Factors of multi-scale training.
+        workers: Loader processes.
+        resume: Go on from the state in `out`, if there is one.
+        metadata: Written beside the weights, and required to be the same on resume.
+    """
+
+    loss: nn.Module
+    data: TrainingData
+    validate: Validate | None
+    config: TrainingConfig
+    out: Path
+    seed: int
+    scales: tuple[float, ...] = (1.0,)
+    workers: int = 0
+    resume: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path:
+        """The best averaged weights (the last ones without validation)."""
+        return self.out / "model.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What a resume continues from."""
+        return self.out / "state.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """The learning curve."""
+        return self.out / "history.csv"
+
+    def identity(self, model: nn.Module) -> dict[str, Any]:
+        """What must not change between a stop and its resume; where the numbers are computed may."""
+        training = self.config.model_dump(mode="json", exclude={"accelerator", "strategy"})
+        return {
+            "training": training,
+            "seed": self.seed,
+            "scales": list(self.scales),
+            "cases": len(self.data),
+            "loss": type(self.loss).__name__,
+            "network": type(model).__name__,
+            "validation": self.validate is not None,
+            "metadata": dict(self.metadata),
+        }
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training came to.
+
+    Attributes:
+        weights: Safetensors file of the weights to use.
+        best: Their validation Dice; None without validation.
+        best_epoch: The epoch they are from, counted from 1.
+        epochs: Epochs trained.
+        updates: Optimizer steps.
+        seconds: Time spent, over all sessions.
+        ended: Why it ended: "epochs", "patience" or "minutes".
+        history: Rows of `history.csv`.
+    """
+
+    weights: Path
+    best: float | None
+    best_epoch: int
+    epochs: int
+    updates: int
+    seconds: float
+    ended: str
+    history: tuple[Mapping[str, Any], ...]

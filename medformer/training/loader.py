@@ -1,0 +1,141 @@
+"""Batches of an epoch from any step on, in an order that only the seed and the epoch decide."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from medformer.data.sampling import EpochSampler
+from medformer.errors import MedformerError
+
+Batch = dict[str, Any]
+
+
+class TrainingData(Protocol):
+    """What is trained on: `data[(epoch, index)]` gives {"image": (C, *S), "mask": (1, *S), "id": str}.
+
+    An item depends on its epoch and index alone, never on a random state or on the items before it; that is what makes
+    a resumed run equal to an uninterrupted one. With loader workers it must be picklable.
+    """
+
+    def __len__(self) -> int:
+        """Number of cases."""
+
+    def __getitem__(self, index: tuple[int, int], /) -> Any:
+        """Give one item."""
+
+
+class BatchSource:
+    """The batches of one process, epoch by epoch.
+
+    Every batch is full: the cases left over at the end of an epoch are left out of it (others in each epoch), since
+    batch normalization does badly on a batch of one. Fewer cases than one batch make one smaller batch.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        batch_size: int,
+        *,
+        seed: int,
+        workers: int,
+        pin: bool,
+        rank: int = 0,
+        replicas: int = 1,
+    ) -> None:
+        """Prepare the loader.
+
+        Args:
+            data: The training cases.
+            batch_size: Cases per step of this process.
+            seed: Decides the order.
+            workers: Loader processes; 0 loads in this one.
+            pin: Whether to load into page-locked memory, for copies to a GPU.
+            rank: Which process this is.
+            replicas: Number of processes sharing an epoch.
+        """
+        self.batch_size = batch_size
+        order = EpochSampler(len(data), seed=seed, rank=rank, replicas=replicas)
+        self._order = _FromStep(order, batch_size)
+        self.steps = max(1, len(order) // batch_size)
+        self._loader: DataLoader[Any] = DataLoader(
+            _Guarded(data),
+            batch_size=batch_size,
+            sampler=self._order,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin,
+            drop_last=len(order) >= batch_size,
+            worker_init_fn=_prepare_worker,
+            persistent_workers=workers > 0,
+            # Its own generator: the loader would otherwise draw from the global one, once per epoch and resume.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step `start` on, without loading those before it.
+
+        Raises:
+            MedformerError: What reading a case raised, unchanged, also from a loader process.
+        """
+        self._order.begin(epoch, start)
+        for batch in self._loader:
+            if isinstance(batch, MedformerError):
+                raise batch
+            yield batch
+
+    def close(self) -> None:
+        """Stop the loader processes; no batches can be had after it."""
+        del self._loader
+
+
+class _FromStep(Sampler[tuple[int, int]]):
+    """An epoch's order without the cases of the steps already done."""
+
+    def __init__(self, order: EpochSampler, batch_size: int) -> None:
+        self._full = order
+        self._batch_size = batch_size
+        self._skip = 0
+
+    def begin(self, epoch: int, start: int) -> None:
+        self._full.set_epoch(epoch)
+        self._skip = start * self._batch_size
+
+    def __len__(self) -> int:
+        return max(0, len(self._full) - self._skip)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(list(self._full)[self._skip :])
+
+
+class _Guarded(Dataset[Any]):
+    """Hands errors on as values: the loader would rewrite one from a worker with a traceback in its text."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: tuple[int, int]) -> Any:
+        try:
+            return self._data[index]
+        except MedformerError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Any:
+    for item in items:
+        if isinstance(item, MedformerError):
+            return item
+    return default_collate(items)
+
+
+def _prepare_worker(_: int) -> None:
+    """Leave Ctrl-C to the main process, which finishes its step; a loader process must not keep its handlers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,303 @@
+"""The training loop: steps, epochs, and what is on disk after each of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from medformer.data.multiscale import draw_scale, resize_batch
+from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.training.checkpoint import save_model
+from medformer.training.deep_supervision import supervised_loss
+from medformer.training.ema import WeightAverage
+from medformer.training.failures import MemoryContext, divergence, nonfinite_cases
+from medformer.training.history import write_history
+from medformer.training.job import FitResult, Job
+from medformer.training.loader import Batch, BatchSource
+from medformer.training.optimizer import build_optimizer, set_learning_rate
+from medformer.training.schedule import Clock, learning_rate_factor, run_progress
+from medformer.training.signals import StopNow, StopRequest
+from medformer.training.state import Progress, load_state, save_state
+
+MAX_SKIPPED = 50
+"""Float16 steps in a row that may be left out while the loss scale adapts; each halves it, 50 make it vanish."""
+
+
+class Loop:
+    """One training of one process.
+
+    A resumed run repeats an uninterrupted one bit for bit on a CPU (same number of threads), because nothing depends on
+    what happened in this process before: the order of cases derives from (seed, epoch), augmentation from (seed, epoch,
+    case), the scale of a batch from (seed, epoch, step), and the random stream of dropout and stochastic depth is
+    seeded anew before each step from (seed, epoch, step).
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        job: Job,
+        *,
+        stop: StopRequest,
+        reporter: Reporter,
+        memory: MemoryContext,
+    ) -> None:
+        self.fabric = fabric
+        self.model = model
+        self.job = job
+        self.stop = stop
+        self.reporter = reporter
+        self.memory = memory
+        self.several = fabric.world_size > 1
+        self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
+        # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
+        self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        self.optimizer = build_optimizer(model, job.config)
+        self.wrapped, self.stepper = fabric.setup(model, self.optimizer)
+        self.average = WeightAverage(model, job.config.ema)
+        self.batches = BatchSource(
+            job.data,
+            job.config.batch_size,
+            seed=job.seed,
+            workers=job.workers,
+            pin=fabric.device.type == "cuda",
+            rank=fabric.global_rank,
+            replicas=fabric.world_size,
+        )
+        self.identity = job.identity(model)
+        self.progress = Progress()
+        self.rate = 0.0
+        self.skipped = 0
+
+    def run(self) -> FitResult:
+        """Train to the end, from the state on disk if the job resumes.
+
+        Raises:
+            InterruptedRun: A signal came; the state is on disk.
+            DivergenceError: A loss or gradient was not finite; the last state and weights stay on disk.
+            CheckpointError: The state on disk does not fit.
+        """
+        self._begin()
+        progress = self.progress
+        self.clock = Clock(progress.elapsed)
+        while not progress.finished:
+            self._train_epoch()
+            self._end_epoch()
+        return FitResult(
+            weights=self.job.weights,
+            best=progress.best,
+            best_epoch=progress.best_epoch,
+            epochs=progress.epoch,
+            updates=progress.updates,
+            seconds=progress.elapsed,
+            ended=progress.finished,
+            history=tuple(progress.history),
+        )
+
+    def close(self) -> None:
+        """Stop the loader processes."""
+        self.batches.close()
+
+    def _begin(self) -> None:
+        job = self.job
+        if job.resume and job.state.exists():
+            self.progress = load_state(job.state, self.identity, self.model, self.average, self.optimizer)
+            self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
+            if self.progress.best_epoch and not job.weights.exists():
+                raise CheckpointError(
+                    f"Cannot resume: {job.weights} is missing, though {job.state} says that it was written after epoch "
+                    f"{self.progress.best_epoch}. Restore it from a copy, or delete the state to start over."
+                )
+            self.reporter.line(f"Resuming after {self._position()}.")
+        if self.fabric.is_global_zero:
+            job.out.mkdir(parents=True, exist_ok=True)
+            # A process that was killed while writing leaves its temporary file behind.
+            for path in (job.weights, job.state):
+                for leftover in job.out.glob(f".{path.stem}.*{path.suffix}"):
+                    leftover.unlink(missing_ok=True)
+            if not self.progress.updates:
+                # Files of an earlier training must not be taken for this one's.
+                for path in (job.weights, job.state, job.history):
+                    path.unlink(missing_ok=True)
+            write_history(job.history, self.progress.history)
+        self.fabric.barrier()
+
+    def _train_epoch(self) -> None:
+        progress, config = self.progress, self.job.config
+        total = "" if self.budget is not None else f"/{config.epochs}"
+        if self.budget is not None and progress.elapsed >= self.budget:
+            # Stopped in the validation that follows the last step.
+            return
+        self.reporter.start(f"epoch {progress.epoch + 1}{total}", self.batches.steps)
+        self.reporter.advance(progress.step)
+        self.wrapped.train()
+        for batch in self.batches.batches(progress.epoch, progress.step):
+            loss = self._step(batch)
+            self.reporter.advance(1, loss=loss, lr=self.rate)
+            asked, progress.elapsed = self._agree()
+            if asked:
+                self._interrupt()
+            if self.budget is not None and progress.elapsed >= self.budget:
+                break
+        self.reporter.finish()
+
+    def _step(self, batch: Batch) -> float:
+        """Take one optimizer step and return the loss."""
+        job, progress = self.job, self.progress
+        torch.manual_seed(derive_seed(job.seed, "step", progress.epoch, progress.step, self.fabric.global_rank))
+        moved = self.fabric.to_device({"image": batch["image"], "mask": batch["mask"]})
+        self.memory.scale = draw_scale(job.scales, job.seed, progress.epoch, progress.step)
+        self.memory.shape = tuple(moved["image"].shape)
+        moved = resize_batch(moved, self.memory.scale)
+        share = run_progress(progress.updates, job.config.epochs * self.batches.steps, progress.elapsed, self.budget)
+        self.rate = job.config.lr * learning_rate_factor(share, job.config.warmup)
+        set_learning_rate(self.optimizer, self.rate)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        value = supervised_loss(job.loss, self.wrapped(moved["image"]), moved["mask"])
+        self.fabric.backward(value)
+        norm = self.fabric.clip_gradients(
+            self.wrapped, self.stepper, max_norm=job.config.clip or math.inf, error_if_nonfinite=False
+        )
+        assert isinstance(norm, Tensor)
+        pair = torch.stack((value.detach(), norm.detach().to(value.dtype)))
+        if self.several:
+            pair = self.fabric.all_reduce(pair, reduce_op="mean")
+        # The step's only wait for the device: every other number is read from these two.
+        loss_value, norm_value = pair.tolist()
+        finite = math.isfinite(norm_value)
+        self.skipped = 0 if finite else self.skipped + 1
+        if not math.isfinite(loss_value) or (not finite and not self.scaled) or self.skipped > MAX_SKIPPED:
+            raise self._diverged(batch, loss_value, norm_value)
+        self.stepper.step()
+
+        progress.step += 1
+        progress.updates += 1
+        progress.loss_sum += loss_value
+        if finite:
+            progress.taken += 1
+            progress.norm_sum += norm_value
+            progress.norm_count += 1
+            self.average.update(progress.taken)
+        return float(loss_value)
+
+    def _end_epoch(self) -> None:
+        """Validate, keep the weights if they are the best, and save everything."""
+        progress, config, job = self.progress, self.job.config, self.job
+        score = self._validate()
+        epoch = progress.epoch + 1
+        better = score is None or progress.best is None or score > progress.best
+        if better:
+            progress.best, progress.best_epoch = score, epoch
+            if self.fabric.is_global_zero:
+                with self.average.applied():
+                    save_model(job.weights, self.model, {**job.metadata, "epoch": epoch, "validation_dice": score})
+        _, progress.elapsed = self._agree()
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "steps": progress.updates,
+            "lr": self.rate,
+            "train_loss": progress.loss_sum / max(1, progress.step),
+            "grad_norm": progress.norm_sum / progress.norm_count if progress.norm_count else None,
+            "validation_dice": score,
+            "best": int(better),
+            "seconds": round(progress.elapsed - progress.epoch_start, 3),
+        }
+        progress.history.append(row)
+        progress.epoch, progress.step = epoch, 0
+        progress.loss_sum, progress.norm_sum, progress.norm_count = 0.0, 0.0, 0
+        progress.epoch_start = progress.elapsed
+        if self.budget is not None:
+            progress.finished = "minutes" if progress.elapsed >= self.budget else ""
+        elif epoch >= config.epochs:
+            progress.finished = "epochs"
+        if not progress.finished and config.patience and epoch - progress.best_epoch >= config.patience:
+            progress.finished = "patience"
+        self._save()
+        if self.fabric.is_global_zero:
+            write_history(job.history, progress.history)
+        dice = "" if score is None else f", validation Dice {score:.4f}{' (best)' if better else ''}"
+        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{dice}, {row['seconds']:.1f} s")
+        asked, _ = self._agree()
+        if asked and not progress.finished:
+            self._interrupt(save=False)
+
+    def _validate(self) -> float | None:
+        """Return the validation score of the averaged weights; a signal stops it at once, since it changes nothing."""
+        if self.job.validate is None:
+            return None
+        score: float | None = None
+        if self.fabric.is_global_zero:
+            self.model.eval()
+            try:
+                with self.average.applied(), torch.no_grad(), self.fabric.autocast(), self.stop.at_once():
+                    score = float(self.job.validate(self.model))
+            except StopNow:
+                score = None
+        score = self.fabric.broadcast(score)
+        if score is None:
+            self._interrupt()
+        assert score is not None
+        if not math.isfinite(score):
+            raise DivergenceError(
+                f"Validation after epoch {self.progress.epoch + 1} gave {score}, expected a number. Check that the "
+                "validation part has cases with masks, or lower training.lr."
+            )
+        return score
+
+    def _agree(self) -> tuple[bool, float]:
+        """Return whether to stop and the seconds spent, the same in every process."""
+        asked, elapsed = bool(self.stop), self.clock.elapsed()
+        if self.several:
+            shared = torch.tensor([float(asked), elapsed], dtype=torch.float64, device=self.fabric.device)
+            asked_anywhere, elapsed = self.fabric.all_reduce(shared, reduce_op="max").tolist()
+            asked = bool(asked_anywhere)
+        return asked, elapsed
+
+    def _interrupt(self, save: bool = True) -> None:
+        self.reporter.finish()
+        if save:
+            self._save()
+        raise InterruptedRun(
+            f"Stopped by {self.stop.name or 'a signal'} after {self._position()}. Everything so far is in "
+            f"{self.job.state}; run the same command with --resume to go on."
+        )
+
+    def _position(self) -> str:
+        progress = self.progress
+        if not progress.step:
+            return f"epoch {progress.epoch}"
+        return f"step {progress.step} of {self.batches.steps} in epoch {progress.epoch + 1}"
+
+    def _save(self) -> None:
+        self.progress.scaler = self.fabric.strategy.precision.state_dict()
+        if self.fabric.is_global_zero:
+            save_state(self.job.state, self.progress, self.identity, self.model, self.average, self.optimizer)
+        self.fabric.barrier()
+
+    def _diverged(self, batch: Batch, loss: float, norm: float) -> DivergenceError:
+        self.reporter.finish()
+        ids, bad = list(batch["id"]), nonfinite_cases(batch)
+        if self.several:
+            gathered: list[Any] = [None] * self.fabric.world_size
+            torch.distributed.all_gather_object(gathered, (ids, bad))
+            ids = [case for part, _ in gathered for case in part]
+            bad = [case for _, part in gathered for case in part]
+        progress = self.progress
+        return divergence(
+            epoch=progress.epoch + 1,
+            step=progress.step + 1,
+            steps=self.batches.steps,
+            loss=loss,
+            norm=norm,
+            ids=ids,
+            bad_ids=bad,
+            config=self.job.config,
+            best_epoch=progress.best_epoch,
+        )

@@ -1,0 +1,148 @@
+"""Safetensors files with JSON metadata: tensors and plain values, nothing that can execute."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medformer.errors import CheckpointError, ResourceError
+from medformer.files import atomic_path
+
+_KEY = "medformer"
+
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a zip archive, which is how torch.save writes pickles"),
+    (b"\x80", "a Python pickle"),
+    (b"\x89HDF", "an HDF5 file (Keras weights)"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able metadata atomically.
+
+    Raises:
+        ResourceError: The disk is full or the folder not writable; what stood at `path` is untouched.
+    """
+    content = _independent(tensors)
+    with atomic_path(path) as temporary:
+        try:
+            save_file(content, temporary, {_KEY: json.dumps(metadata)})
+        except SafetensorError as error:
+            raise ResourceError(
+                f"Could not write {path}: {error}. Free some space or choose a folder that you may write to; "
+                "nothing written earlier is lost."
+            ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read every tensor (on the CPU) and the metadata.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or of another format than its name says.
+    """
+    check_format(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            # The clone detaches tensors from the mapped file, which may be replaced while they live.
+            return {name: file.get_tensor(name).clone() for name in names}, _metadata(file.metadata())
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata alone: what a file says of itself before any weight is loaded.
+
+    Raises:
+        CheckpointError: As `read_tensors`.
+    """
+    check_format(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _metadata(file.metadata())
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def check_format(path: Path) -> None:
+    """Make sure that a file can be a safetensors file, judged by its first bytes.
+
+    Raises:
+        CheckpointError: It is missing, empty, or begins like another known format.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot read {path}: {error.strerror}. Expected a .safetensors file; check the path, or train first."
+        ) from error
+    for magic, meaning in _OTHER_FORMATS:
+        if head.startswith(magic):
+            raise CheckpointError(
+                f"{path} is {meaning}, whatever its name says; expected safetensors. It was not opened, because a "
+                "pickle can run code. Load it where you trust it and save its state dict with safetensors."
+            )
+    if len(head) < 8:
+        raise _damaged(path, f"it has only {len(head)} bytes")
+
+
+def name_some(names: Iterable[str], limit: int = 5) -> str:
+    """Return `12 (a, b, c, ...)`: how many names there are, and the first few."""
+    listed = list(names)
+    more = ", ..." if len(listed) > limit else ""
+    return f"{len(listed)} ({', '.join(listed[:limit])}{more})" if listed else "0"
+
+
+def describe_difference(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """Say how two tables of tensor shapes differ; empty when they do not."""
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
+    reshaped = [
+        f"{name}: {found[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if not (missing or surplus or reshaped):
+        return ""
+    return f"missing {name_some(missing)}; unexpected {name_some(surplus)}; other shape {name_some(reshaped)}"
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Detach, move to the CPU, and give tensors that share memory (tied weights) a copy of their own."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        if plain.numel() and plain.untyped_storage().data_ptr() in seen:
+            plain = plain.clone()
+        seen.add(plain.untyped_storage().data_ptr())
+        result[name] = plain
+    return result
+
+
+def _metadata(raw: Mapping[str, str] | None) -> dict[str, Any]:
+    loaded = json.loads((raw or {}).get(_KEY, "{}"))
+    if not isinstance(loaded, dict):
+        raise ValueError("its metadata is not a table")
+    return loaded
+
+
+def _damaged(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a complete safetensors file ({reason}): it was cut off, damaged, or is something else. "
+        "Copy it again from its source, or delete it and train again."
+    )
