@@ -73,6 +73,8 @@ def test_max_e_comes_from_the_curve_averaged_over_images() -> None:
     summary = summarise(table())
     expected = max_and_mean_e(score_map(*pair).e_curve for pair in cases())
     assert (summary["pooled"]["max_e"], summary["pooled"]["mean_e"]) == pytest.approx(expected, abs=1e-5)
+    of_b, _ = max_and_mean_e(score_map(*pair).e_curve for pair in cases()[1::2])
+    assert summary["by_site"]["b"]["max_e"] == pytest.approx(of_b, abs=1e-5) != pytest.approx(expected[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["one", "nan", "zero"])
