@@ -1,0 +1,1 @@
+"""Pictures with exact masks, made from a seed, for demonstrations and tests."""
