@@ -1,0 +1,149 @@
+"""Pairs of pictures that show the same thing: re-encoded, rescaled, mirrored, cropped, or neighbouring video frames.
+
+Two steps. Candidates are pairs whose smoothed descriptors correlate, computed for all pairs as matrix products.
+Each candidate is then aligned (shifts up to 9 % of the side, zooms up to 14 %) and scored by the normalised
+correlation of the descriptors over the overlap, averaged over brightness and the two colour channels.
+
+`THRESHOLD` comes from measurements on 1672 public polyp images (Kvasir-SEG, CVC-ClinicDB, CVC-300). Among the 0.7
+million pairs from different datasets and the 180,000 pairs of different ClinicDB sequences, in four orientations,
+the highest scores were 0.58 and 0.59 (0.79 without colour). Copies scored at least 0.78 when rescaled or
+re-encoded at JPEG quality 30, and at least 0.65 when cropped by 10 %. All 24 pairs above the threshold inside
+Kvasir-SEG were seen to show the same polyp. Frames that follow one another in a ClinicDB sequence exceed it in two
+of five cases: a moving camera makes different pictures, which is why sequences need groups and not this search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+THRESHOLD = 0.60
+"""Score from which two pictures count as near-duplicates."""
+
+GREY_THRESHOLD = 0.85
+"""The same where one picture has no colour, so that brightness alone must decide."""
+
+_CANDIDATE = 0.40
+_CANDIDATE_BLUR = 1.5
+_ALIGNED_BLUR = 0.7
+_ZOOMS = (0.88, 0.94, 1.0, 1 / 0.94, 1 / 0.88)
+_SHIFT = 3
+_PRESENT = 0.1
+_BLOCK = 1024
+
+_FLIPS: dict[str, tuple[int, ...]] = {"": (), "left-right": (3,), "top-bottom": (2,), "half turn": (2, 3)}
+
+
+@dataclass(frozen=True)
+class Match:
+    """A pair of near-duplicates.
+
+    Attributes:
+        first: Index of one picture.
+        second: Index of the other, larger than `first`.
+        score: Normalised correlation after alignment, at most 1.
+        mirrored: How the second had to be flipped; empty when not at all.
+    """
+
+    first: int
+    second: int
+    score: float
+    mirrored: str
+
+
+def near_duplicates(
+    descriptors: NDArray[np.float32], sides: NDArray[np.integer] | None = None, threshold: float = THRESHOLD
+) -> list[Match]:
+    """Find every pair of near-duplicates.
+
+    Args:
+        descriptors: float32 (N, 3, S, S), as `fingerprints.descriptor` makes them.
+        sides: int (L, N), the part that each picture is in under each of L divisions, negative for none; when
+            given, only pairs that some division separates are looked at.
+        threshold: Score from which a pair counts.
+
+    Returns:
+        Matches ordered by (first, second), each pair once with its best orientation.
+    """
+    best: dict[tuple[int, int], Match] = {}
+    if len(descriptors) < 2:
+        return []
+    present = np.sqrt((descriptors**2).mean(axis=(2, 3))) > _PRESENT
+    coarse = _unit(_smooth(descriptors, _CANDIDATE_BLUR)[:, :, ::2, ::2])
+    fine = _smooth(descriptors, _ALIGNED_BLUR)
+    for name, axes in _FLIPS.items():
+        first, second = _candidates(coarse, np.flip(coarse, axes), present, sides)
+        flipped = np.flip(fine, axes)
+        for start in range(0, len(first), _BLOCK):
+            some, other = first[start : start + _BLOCK], second[start : start + _BLOCK]
+            both = present[some] & present[other]
+            scores = _aligned_scores(fine[some], flipped[other], both)
+            limits = np.where(both[:, 1:].any(axis=1), threshold, max(threshold, GREY_THRESHOLD))
+            for index in np.flatnonzero(scores >= limits):
+                pair = int(some[index]), int(other[index])
+                if pair not in best or scores[index] > best[pair].score:
+                    best[pair] = Match(*pair, float(scores[index]), name)
+    return [best[pair] for pair in sorted(best)]
+
+
+def _candidates(
+    coarse: NDArray[np.float32],
+    flipped: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    sides: NDArray[np.integer] | None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    rows = coarse.reshape(len(coarse), -1)
+    columns = np.ascontiguousarray(flipped).reshape(len(coarse), -1).T
+    channels = present.astype(np.float32)
+    firsts, seconds = [], []
+    for start in range(0, len(rows), _BLOCK):
+        shared = np.maximum(channels[start : start + _BLOCK] @ channels.T, 1.0)
+        found, second = np.nonzero(rows[start : start + _BLOCK] @ columns / shared >= _CANDIDATE)
+        first = found + start
+        keep = first < second
+        if sides is not None:
+            a, b = sides[:, first], sides[:, second]
+            keep &= ((a != b) & (a >= 0) & (b >= 0)).any(axis=0)
+        firsts.append(first[keep])
+        seconds.append(second[keep])
+    return np.concatenate(firsts), np.concatenate(seconds)
+
+
+def _aligned_scores(
+    some: NDArray[np.float32], other: NDArray[np.float32], both: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Best mean correlation of the shared channels over shifts and zooms; pairs along the first axis."""
+    side = some.shape[-1]
+    count = np.maximum(both.sum(axis=1), 1)
+    best = np.full(len(some), -1.0)
+    for zoom in _ZOOMS:
+        zoomed = _zoomed(other, zoom)
+        for down in range(-_SHIFT, _SHIFT + 1):
+            for right in range(-_SHIFT, _SHIFT + 1):
+                a = some[:, :, max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)]
+                b = zoomed[:, :, max(0, -down) : side + min(0, -down), max(0, -right) : side + min(0, -right)]
+                energy = np.einsum("ncyx,ncyx->nc", a, a) * np.einsum("ncyx,ncyx->nc", b, b)
+                correlation = np.einsum("ncyx,ncyx->nc", a, b) / np.sqrt(energy + 1e-12)
+                best = np.maximum(best, (correlation * both).sum(axis=1) / count)
+    return best
+
+
+def _zoomed(planes: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
+    """Magnify about the centre by linear interpolation, zero outside."""
+    side = planes.shape[-1]
+    centre = (side - 1) / 2
+    source = (np.arange(side) - centre) / zoom + centre
+    weights = np.maximum(0.0, 1.0 - np.abs(source[:, None] - np.arange(side))).astype(np.float32)
+    return np.asarray(weights @ planes @ weights.T)
+
+
+def _smooth(descriptors: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return ndimage.gaussian_filter(descriptors, (0, 0, sigma, sigma), mode="constant")
+
+
+def _unit(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    norm = np.sqrt((planes**2).sum(axis=(2, 3), keepdims=True))
+    return planes / np.maximum(norm, 1e-6)

@@ -1,0 +1,104 @@
+"""What can be wrong with a case, as codes that a script can read and sentences that a person can."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medformer.errors import DataError
+from medformer.files import write_csv
+
+Severity = Literal["error", "warning"]
+
+REASONS: dict[str, tuple[Severity, str]] = {
+    "missing-image": ("error", "there is a mask but no image"),
+    "missing-mask": ("error", "there is an image but no mask"),
+    "duplicate-name": ("error", "two files claim the same name"),
+    "corrupt": ("error", "the file cannot be decoded"),
+    "changed": ("error", "the file is not the one that the manifest's hash was taken from"),
+    "size-mismatch": ("error", "image and mask differ in size"),
+    "tiny": ("error", "the picture is too small to show anything"),
+    "mask-is-image": ("error", "the mask is the picture itself"),
+    "non-binary-mask": ("error", "too much of the mask is neither background nor foreground"),
+    "empty-mask": ("warning", "the mask has no foreground"),
+    "full-mask": ("warning", "the mask has no background"),
+    "wrong-mode": ("warning", "the picture is not 8-bit RGB and is converted"),
+    "duplicate-file": ("warning", "another case has the same file"),
+    "duplicate-pixels": ("warning", "another case has the same pixels"),
+    "not-an-image": ("warning", "the file is not a picture and is left out"),
+    "not-in-split": ("warning", "the named split does not list this case"),
+    "split-case-missing": ("warning", "the named split lists a case that the folder lacks"),
+}
+"""Severity and meaning of every reason code."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one case.
+
+    Attributes:
+        case_id: The case; for a file that belongs to no case, the id it would have had.
+        path: The file it concerns; empty when there is none.
+        reason: A key of `REASONS`.
+        detail: What was found.
+    """
+
+    case_id: str
+    path: str
+    reason: str
+    detail: str = ""
+
+    @property
+    def severity(self) -> Severity:
+        """`error` when the case cannot be used, else `warning`."""
+        return REASONS[self.reason][0]
+
+    def __str__(self) -> str:
+        detail = self.detail or REASONS[self.reason][1]
+        return f"{self.severity}: {self.case_id}: {self.reason}: {detail}" + (f" ({self.path})" if self.path else "")
+
+
+def write_problems(path: str | os.PathLike[str], problems: Sequence[Problem]) -> None:
+    """Write every problem as CSV: id, path, severity, reason, detail.
+
+    Raises:
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    rows = [
+        {
+            "id": problem.case_id,
+            "path": problem.path,
+            "severity": problem.severity,
+            "reason": problem.reason,
+            "detail": problem.detail or REASONS[problem.reason][1],
+        }
+        for problem in problems
+    ]
+    write_csv(Path(path), rows, ["id", "path", "severity", "reason", "detail"])
+
+
+def quarantine(problems: Sequence[Problem]) -> list[str]:
+    """Return the ids that cannot be used, each once, in order of appearance."""
+    return list(dict.fromkeys(problem.case_id for problem in problems if problem.severity == "error"))
+
+
+def require_usable(problems: Sequence[Problem]) -> None:
+    """Fail when a case cannot be used.
+
+    Raises:
+        DataError: Errors by reason, and the first ten in full.
+    """
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if not errors:
+        return
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(error.reason for error in errors).most_common())
+    shown = "\n  ".join(str(error) for error in errors[:10])
+    more = f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
+    raise DataError(
+        f"{len(quarantine(errors))} cases cannot be used ({counts}); expected none:\n  {shown}{more}\n"
+        "Mend or remove these files, then prepare and check again."
+    )
