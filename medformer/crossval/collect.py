@@ -13,7 +13,7 @@ from medformer.errors import DataError
 from medformer.files import read_csv, sha256, write_csv, write_json
 
 COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site")
-TEXT_COLUMNS = frozenset({"id", "group", "site", "size", "image", "mask_file", "probability_file", "overlay_file"})
+TEXT_COLUMNS = frozenset({"id", "group", "site", "size", "image", "mask", "truth"})
 
 
 def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMNS_FIRST) -> Path:

@@ -6,12 +6,19 @@ import traceback
 from pathlib import Path
 from typing import Protocol
 
-from medformer.crossval.journal import FoldState, is_complete, read_predictions, read_state, write_state
+from medformer.crossval.journal import (
+    FoldState,
+    is_complete,
+    predictions_digest,
+    read_predictions,
+    read_state,
+    write_state,
+)
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.run_record import why
 from medformer.errors import ConfigError, DataError, InterruptedRun, LeakageError, MedformerError, ResourceError
-from medformer.files import sha256, write_text
+from medformer.files import write_text
 from medformer.progress import Reporter, SilentReporter
 
 
@@ -19,8 +26,8 @@ class FoldJob(Protocol):
     """What a task does in one fold.
 
     It trains on `fold.train`, selects on `fold.validation`, and leaves `folder/predictions.csv` with one row per id of
-    `fold.test`: a column `id`, and whatever else the task predicts and measures. With `resume`, an earlier attempt may
-    have left training state in `folder` that it continues from.
+    `fold.test`: a column `id`, and whatever else the task predicts and measures. A fold without test ids needs no
+    such file. With `resume`, an earlier attempt may have left training state in `folder` that it continues from.
     """
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
@@ -77,7 +84,7 @@ def run_fold(fold: Fold, job: FoldJob, folder: Path, state: FoldState) -> None:
     except Exception as error:
         _record_failure(folder, state, error)
         raise
-    write_state(folder, state.end("done", predictions=sha256(folder / "predictions.csv")))
+    write_state(folder, state.end("done", predictions=predictions_digest(folder, fold)))
 
 
 def _record_failure(folder: Path, state: FoldState, error: Exception) -> None:

@@ -75,11 +75,13 @@ def write_state(folder: Path, state: FoldState) -> None:
 
 
 def read_predictions(folder: Path, fold: Fold) -> list[dict[str, str]]:
-    """Read predictions.csv and check that it has exactly one row per test id.
+    """Read predictions.csv and check that it has exactly one row per test id; a fold without test ids needs none.
 
     Raises:
         DataError: Missing file or id column, or ids that are missing, repeated or not of this fold's test part.
     """
+    if not fold.test:
+        return []
     path = folder / "predictions.csv"
     try:
         rows = read_csv(path)
@@ -110,7 +112,12 @@ def is_complete(folder: Path, fold: Fold, state: FoldState) -> bool:
         read_predictions(folder, fold)
     except DataError:
         return False
-    return sha256(folder / "predictions.csv") == state.predictions
+    return predictions_digest(folder, fold) == state.predictions
+
+
+def predictions_digest(folder: Path, fold: Fold) -> str:
+    """SHA-256 of predictions.csv; empty for a fold without test ids."""
+    return sha256(folder / "predictions.csv") if fold.test else ""
 
 
 def _now() -> str:

@@ -104,8 +104,8 @@ def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel:
         axes.axvline(reference, color=_MUTED, linewidth=1.2, linestyle="--")
         for position, (_, mean, low, high) in enumerate(rows):
             if np.isfinite([low, high]).all():
-                axes.plot([low, high], [position, position], color=SERIES[0], linewidth=2.4, solid_capstyle="butt")
-            axes.plot([mean], [position], color=SERIES[0], marker="o", markersize=7)
+                axes.plot([low, high], [position, position], color=SERIES[0], linewidth=2, marker="|", markersize=11)
+            axes.plot([mean], [position], color=SERIES[0], marker="o", markersize=6)
         axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
         axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
         _limit_to_unit(axes, [value for _, *values in rows for value in values if np.isfinite(value)])

@@ -18,8 +18,8 @@ from medformer.imaging.images import read_image, read_mask
 from medformer.imaging.overlay import draw_overlay
 from medformer.reporting.facts import Facts
 
-LONGEST_SIDE = 440
-"""Pixels; a dozen pictures of this size stay far below one megabyte."""
+LONGEST_SIDE = 320
+"""Pixels, about what a picture gets on the page: contours are one pixel wide and would vanish in a larger drawing."""
 
 
 class CasePictures:
@@ -68,7 +68,7 @@ class CasePictures:
 
     def _mask_path(self, row: Mapping[str, Any]) -> Path | None:
         """The exported mask, never outside of the run folder whatever the table says."""
-        named = str(row.get("mask_file") or f"masks/{row['id']}.png")
+        named = str(row.get("mask") or f"masks/{row['id']}.png")
         path = (self._run.path / named).resolve()
         return path if path.is_relative_to(self._run.path.resolve()) and path.is_file() else None
 

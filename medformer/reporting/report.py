@@ -46,10 +46,11 @@ def render(facts: Facts) -> str:
     assert loader is not None
     style, _, _ = loader.get_source(environment, "report.css")
     sections = [section for build in SECTIONS if (section := build(facts)) is not None]
-    finished = facts.session.get("finished") or facts.session.get("started") or ""
+    finished = str(facts.session.get("finished") or facts.session.get("started") or "")
+    when = f"{finished[:10]} {finished[11:16]} UTC" if finished else "time unknown"
     return environment.get_template("report.html.j2").render(
         title=f"{str(facts.record.get('task', '')).capitalize()} report: {facts.run.path.resolve().name}",
-        subtitle=f"medformer {facts.session.get('versions', {}).get('medformer', '')} · {finished}",
+        subtitle=f"medformer {facts.session.get('versions', {}).get('medformer', '')} · {when}",
         style=style,
         sections=sections,
         footer=RESEARCH_ONLY,

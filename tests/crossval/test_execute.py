@@ -141,6 +141,17 @@ def test_a_job_that_leaves_the_wrong_ids_fails(
     assert states(run, plan) == ["failed"] * 3
 
 
+def test_a_fold_without_test_cases_needs_no_predictions(run: RunDirectory, plan: Plan) -> None:
+    fold = Fold(0, plan.folds[0].train, plan.folds[0].validation, ())
+    trained = Plan("predefined", 0, plan.cases, (fold,))
+    calls = []
+    execute(trained, lambda fold, folder, resume: calls.append(fold.index), run)
+    execute(trained, lambda fold, folder, resume: calls.append(fold.index), run)
+    assert calls == [0]
+    with pytest.raises(DataError, match="no test cases"):
+        collect(run, trained)
+
+
 def test_folds_of_another_plan_are_refused(run: RunDirectory, plan: Plan, job: Job) -> None:
     execute(plan, job, run)
     other = Plan(plan.scheme, plan.seed + 1, plan.cases, plan.folds)

@@ -39,8 +39,13 @@ def build(facts: Facts) -> Section:
         blocks.append(Listing([f"{kind}: {meaning}" for kind, meaning in looked_for.items()]))
     problems = facts.audit.get("problems", [])
     if problems:
-        rows = [[str(problem.get(key, "")) for key in ("case_id", "reason", "detail")] for problem in problems[:SHOWN]]
-        blocks.append(Table(_title("Data problems", problems), ["Case", "Reason", "Detail"], rows, text_columns=3))
+        rows = [
+            [str(problem.get(key, "")) for key in ("id", "severity", "reason", "detail")]
+            for problem in problems[:SHOWN]
+        ]
+        blocks.append(
+            Table(_title("Data problems", problems), ["Case", "Severity", "Reason", "Detail"], rows, text_columns=4)
+        )
     return Section("audit", "Data and leakage audit", blocks)
 
 

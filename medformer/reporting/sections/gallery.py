@@ -10,7 +10,8 @@ from medformer.reporting.blocks import Gallery, Picture, Section, Text, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.pictures import CasePictures
 
-SHOWN = 4
+SHOWN = 3
+WORST_SHOWN = 6
 
 
 def build(facts: Facts) -> Section | None:
@@ -22,7 +23,7 @@ def build(facts: Facts) -> Section | None:
         return None
     pictures = CasePictures(facts)
     chosen = {
-        "Worst": ranked[: min(SHOWN, len(ranked))],
+        "Worst": ranked[:WORST_SHOWN],
         "Around the median": _middle(ranked, SHOWN),
         "Best": ranked[::-1][:SHOWN],
     }
@@ -45,8 +46,8 @@ def _picture(pictures: CasePictures, row: Mapping[str, Any]) -> Picture:
     numbers = f"Dice {number(row['dice'])}, IoU {number(row.get('iou'))}"
     place = [f"fold {row['fold']}" if "fold" in row else "", str(row.get("site") or "")]
     fraction = row.get("truth_fraction")
-    if isinstance(fraction, float):
-        place.append(f"lesion {100 * fraction:.1f}% of the image")
+    if isinstance(fraction, (int, float)):
+        place.append(f"lesion {100 * fraction:.1f}% of the image" if fraction > 0 else "no lesion")
     alt = (
         f"No picture of {name}: {missing}." if missing else f"{name} with predicted and reference outlines; {numbers}."
     )

@@ -48,9 +48,10 @@ def build(facts: Facts) -> Section | None:
     alt = (
         "Learning curves, one line per fold: " + " and ".join(panels) + " against the epoch. The table gives the ends."
     )
+    chosen = "epoch and the threshold" if facts.config.get("inference", {}).get("threshold") == "fit" else "epoch"
     caption = (
-        "The inner validation part chooses the epoch and the threshold; it is part of the fold's training data, and "
-        "the test images take no part in either choice."
+        f"The inner validation part, taken out of the fold's training data, chooses the {chosen}; the test images take "
+        "no part in that."
     )
     figure = Figure(curves("learning", panels, xlabel="epoch"), alt, caption)
     return Section("learning", "Learning curves", [figure, table])

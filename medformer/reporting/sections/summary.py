@@ -26,7 +26,7 @@ def build(facts: Facts) -> Section:
     ]
     blocks: list[Block] = [Text(_what_was_run(facts)), KeyFacts(key_facts), Text(_meaning(facts))]
     blocks += [Notice("warning", text) for text in warnings(facts)]
-    blocks += [Notice("info", text) for text in facts.record.get("notes", ())]
+    blocks += [Notice("info", text) for text in notes(facts)]
     return Section("summary", "Summary", blocks)
 
 
@@ -58,10 +58,16 @@ def warnings(facts: Facts) -> Iterator[str]:
     blank = sum(row.get("pred_px") == 0 and row.get("truth_px") != 0 for row in facts.rows)
     if blank:
         yield f"On {counted(blank, 'image')} with foreground, nothing was marked."
+
+
+def notes(facts: Facts) -> Iterator[str]:
+    """Yield what helps to read the numbers."""
+    yield from facts.record.get("notes", ())
     empty = sum(row.get("truth_px") == 0 for row in facts.rows)
     if empty:
         rule = facts.metrics.get("definitions", {}).get("empty_policy", "")
-        yield f"{counted(empty, 'image')} without any foreground in the reference; the rule for them: {rule}"
+        verb = "has" if empty == 1 else "have"
+        yield f"{counted(empty, 'image')} {verb} no foreground in the reference. How Dice counts them: {rule}."
 
 
 def _what_was_run(facts: Facts) -> str:
