@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from medformer.data.fingerprints import descriptor
 from medformer.data.manifest import read_manifest
+from medformer.data.near_duplicates import near_duplicates
 from medformer.data.synthetic.colonoscopy import Frame, SyntheticColonoscopy, write_synthetic_colonoscopy
 from medformer.data.synthetic.noise import fractal_noise, sample, smooth_noise
 from medformer.data.synthetic.patient import AREA, SITES, admit
@@ -158,3 +160,9 @@ def test_sample_reads_between_pixels_and_wraps() -> None:
     table = np.arange(12, dtype=np.float32).reshape(3, 4)
     rows, columns = np.array([1.0, 1.5, 0.0], np.float32), np.array([2.0, 2.0, 3.5], np.float32)
     np.testing.assert_allclose(sample(table, rows, columns), [6.0, 8.0, 1.5], atol=0.05)
+
+
+def test_the_leakage_audit_takes_no_two_groups_for_the_same() -> None:
+    generator = SyntheticColonoscopy(SMALL, seed=1)
+    descriptors = np.stack([descriptor(generator.frame(group, 0).image) for group in range(8)])
+    assert near_duplicates(descriptors) == []

@@ -60,7 +60,7 @@ class SyntheticColonoscopy:
         brightness = light[inside].mean(1)
         exposure = rng.uniform(0.34, 0.5) / (np.percentile(brightness, 75.0) + 1e-6)
         exposed = np.minimum(light * np.float32(exposure) * np.array(patient.site.tint, np.float32), 6.0)
-        sparkle = np.minimum(mirrored * np.float32(exposure * 0.55), 4.0)[..., None]
+        sparkle = np.minimum(mirrored * np.float32(exposure * 0.9), 4.0)[..., None]
         exposed += sparkle * np.array([0.92, 0.97, 1.0], np.float32)
         if rng.random() < 0.3:
             exposed = _motion_blur(exposed, rng)

@@ -49,24 +49,27 @@ class Blob:
     def trace(self, origin: Array, rays: Array) -> Array:
         """Distance along each ray (N, 3) at which it enters the body; infinity where it does not."""
         bound = 1.0 + float(np.abs(self.waves[:, 4]).sum())
-        start, heading = self.local(origin[None])[0], rays @ self.frame.T
+        distance = np.full(len(rays), np.inf, np.float32)
+        # Only rays within the cone around the bounding sphere are worth more work.
+        toward = self.centre - origin
+        beyond = float(toward @ toward) - (bound * self.radius) ** 2
+        active = np.flatnonzero(rays @ toward > np.sqrt(max(beyond, 0.0)))
+        start, heading = self.local(origin[None])[0], rays[active] @ self.frame.T
         speed = dot(heading, heading)
         middle = -(heading @ start) / speed
         chord = middle * middle - (float(start @ start) - bound * bound) / speed
-        distance = np.full(len(rays), np.inf, np.float32)
-        candidates = np.flatnonzero((chord > 0.0) & (middle > 0.0))
-        half = np.sqrt(chord[candidates])
-        t, end = np.maximum(middle[candidates] - half, 0.0), middle[candidates] + half
-        pace = 0.6 / np.sqrt(speed[candidates])
+        half = np.sqrt(np.maximum(chord, 0.0))
+        t, end, pace = np.maximum(middle - half, 0.0), middle + half, 0.6 / np.sqrt(speed)
+        going = (chord > 0.0) & (end > 0.0)
         for _ in range(48):
-            level = self.level(start + t[:, None] * heading[candidates])
+            active, heading, t, end, pace = active[going], heading[going], t[going], end[going], pace[going]
+            if not active.size:
+                break
+            level = self.level(start + t[:, None] * heading)
             inside = level < 0.008
-            distance[candidates[inside]] = t[inside]
+            distance[active[inside]] = t[inside]
             t = t + np.maximum(level, 0.01) * pace
             going = ~inside & (t < end)
-            candidates, t, end, pace = candidates[going], t[going], end[going], pace[going]
-            if not candidates.size:
-                break
         return distance
 
     def normal(self, points: Array) -> Array:

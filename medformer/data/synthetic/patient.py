@@ -114,7 +114,7 @@ def _surface(rng: np.random.Generator, blobs: list[Blob], palette: Palette) -> P
     else:
         target = 0.6 * mucosa + 0.4 * pale
     own = 0.75 * mucosa + 0.25 * pale
-    contrast = rng.uniform(0.2, 1.0)
+    contrast = rng.uniform(0.05, 1.0)
     grain = int(rng.integers(10, 34))
     side = (256, 256)
     pattern = fractal_noise(rng, side, (grain, grain), 3)

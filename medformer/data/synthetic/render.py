@@ -166,7 +166,9 @@ def _cover(polyp: Polyp, points: Array, body: NDArray[np.int8], surface: Surface
         at = points[seen]
         surface.normal[seen] = blob.normal(at)
         q = unit(blob.local(at))
-        rows, columns = (0.37 * side * (1.0 + q[:, 0])) % side, (0.37 * side * (1.0 + q[:, 1])) % side
+        # Stereographic from below: it keeps angles, so no texture is smeared over the flanks.
+        flat = np.float32(0.5 * side) * q[:, :2] / (1.15 + q[:, 2:])
+        rows, columns = flat[:, 0] % side, flat[:, 1] % side
         pattern = sample(polyp.pattern, rows, columns)
         # A stalk is covered by ordinary mucosa; a flat foot fades into it as well.
         blend = np.float32(1.0 if number == 0 else 0.15) * smoothstep(-0.15, 0.45, q[:, 2])

@@ -22,7 +22,7 @@ def vessel_map(rng: np.random.Generator, shape: tuple[int, int], trees: int) -> 
     canvas = np.zeros((rows, columns + 2 * _MARGIN), np.uint8)
     for _ in range(trees):
         start = rng.uniform((0.0, 0.0), (columns, rows))
-        branches = [(start, rng.uniform(0.0, 2.0 * np.pi), float(rng.uniform(1.8, 3.6)))]
+        branches = [(start, rng.uniform(0.0, 2.0 * np.pi), float(rng.uniform(1.3, 2.9)))]
         while branches:
             position, direction, width = branches.pop()
             length = int(rng.integers(10, 26))

@@ -177,14 +177,14 @@ def _surface_maps(rng: np.random.Generator, palette: Palette, crest: Array) -> t
     pale = np.clip(0.3 + 0.22 * broad + 0.35 * crest, 0.0, 1.0)
     # Red patches that are no polyps keep colour from giving the answer away.
     flush = np.float32(rng.uniform(0.1, 0.6)) * smoothstep(1.0, 2.2, smooth_noise(rng, _COLOUR, (28, 16)))
-    network = vessel_map(rng, _COLOUR, int(rng.integers(55, 120)))
-    visible = np.float32(rng.uniform(0.25, 0.9)) * (1.0 - 0.75 * crest) * (0.65 + 0.35 * np.clip(broad, -1.0, 1.0))
+    network = vessel_map(rng, _COLOUR, int(rng.integers(60, 130)))
+    visible = np.float32(rng.uniform(0.35, 1.1)) * (1.0 - 0.75 * crest) * (0.65 + 0.35 * np.clip(broad, -1.0, 1.0))
     vessel = np.clip((0.8 * network + 0.6 * cv2.GaussianBlur(network, (0, 0), 2.5)) * visible, 0.0, 0.85)
     # Mucus beads up: the mirroring film is broken into small drops, longer across the colon than along it.
     wetness = 0.1 + 1.5 * smoothstep(0.7, 1.3, smooth_noise(rng, _COLOUR, (256, 128)) + 0.5 * broad)
     residue = np.zeros(_COLOUR, np.float32)
     if rng.random() < 0.35:
-        residue = 0.8 * smoothstep(1.5, 2.0, fractal_noise(rng, _COLOUR, (28, 16), 4, 0.6))
+        residue = 0.92 * smoothstep(1.5, 2.0, fractal_noise(rng, _COLOUR, (28, 16), 4, 0.6))
     ruddy = np.array([0.95, 0.62, 0.62]) * palette.mucosa
     layers = [(palette.pale, pale), (ruddy, flush), (palette.vessel, vessel), (palette.residue, residue)]
     # Each layer covers those before it; what remains of every layer gives the mixture in one product.
