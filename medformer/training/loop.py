@@ -72,7 +72,6 @@ class Loop:
         )
         self.identity = job.identity(model)
         self.progress = Progress()
-        self.rate = 0.0
         self.skipped = 0
 
     def run(self) -> FitResult:
@@ -139,7 +138,7 @@ class Loop:
         self.wrapped.train()
         for batch in self.batches.batches(progress.epoch, progress.step):
             loss = self._step(batch)
-            self.reporter.advance(1, loss=loss, lr=self.rate)
+            self.reporter.advance(1, loss=loss, lr=progress.rate)
             asked, progress.elapsed = self._agree()
             if asked:
                 self._interrupt()
@@ -156,8 +155,8 @@ class Loop:
         self.memory.shape = tuple(moved["image"].shape)
         moved = resize_batch(moved, self.memory.scale)
         share = run_progress(progress.updates, job.config.epochs * self.batches.steps, progress.elapsed, self.budget)
-        self.rate = job.config.lr * learning_rate_factor(share, job.config.warmup)
-        set_learning_rate(self.optimizer, self.rate)
+        progress.rate = job.config.lr * learning_rate_factor(share, job.config.warmup)
+        set_learning_rate(self.optimizer, progress.rate)
 
         self.optimizer.zero_grad(set_to_none=True)
         value = supervised_loss(job.loss, self.wrapped(moved["image"]), moved["mask"])
@@ -202,7 +201,7 @@ class Loop:
         row: dict[str, Any] = {
             "epoch": epoch,
             "steps": progress.updates,
-            "lr": self.rate,
+            "lr": progress.rate,
             "train_loss": progress.loss_sum / max(1, progress.step),
             "grad_norm": progress.norm_sum / progress.norm_count if progress.norm_count else None,
             "validation_dice": score,
@@ -225,7 +224,7 @@ class Loop:
         dice = "" if score is None else f", validation Dice {score:.4f}{' (best)' if better else ''}"
         self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{dice}, {row['seconds']:.1f} s")
         asked, _ = self._agree()
-        if asked and not progress.finished:
+        if asked:
             self._interrupt(save=False)
 
     def _validate(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +62,8 @@ class StopRequest:
 def stop_on_signals(then: Callable[[], None] | None = None) -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request that the block can look at; the former handlers come back after it.
 
-    Only the main thread may handle signals; in any other one the request just never comes.
+    A request that came too late for the block to act on is handed to the former handlers, never lost. Only the main
+    thread may handle signals; in any other one the request just never comes.
 
     Args:
         then: Called on each signal, to tell other processes.
@@ -71,10 +73,14 @@ def stop_on_signals(then: Callable[[], None] | None = None) -> Iterator[StopRequ
         yield request
         return
     former = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    acted = True
     try:
         yield request
+        acted = False
     finally:
         for number, handler in former.items():
             # None: a handler that was not installed from Python and cannot be put back.
             if handler is not None:
                 signal.signal(number, handler)
+        if request and not acted:
+            os.kill(os.getpid(), signal.Signals[request.name])

@@ -28,6 +28,7 @@ class Progress:
         step: Steps done of the epoch under way; the batches before it are skipped on resume.
         updates: Steps done in all.
         taken: Steps that changed the weights (float16 leaves some out), which the weight average counts.
+        rate: Learning rate of the last step.
         elapsed: Seconds spent.
         epoch_start: `elapsed` when the epoch under way began.
         loss_sum: Sum of the epoch's batch losses so far.
@@ -44,6 +45,7 @@ class Progress:
     step: int = 0
     updates: int = 0
     taken: int = 0
+    rate: float = 0.0
     elapsed: float = 0.0
     epoch_start: float = 0.0
     loss_sum: float = 0.0

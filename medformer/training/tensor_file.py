@@ -16,12 +16,14 @@ from medformer.files import atomic_path
 
 _KEY = "medformer"
 
+_PICKLE = "It was not opened, because a pickle can run code; convert it where you trust it."
+
 _OTHER_FORMATS = (
-    (b"PK\x03\x04", "a zip archive, which is how torch.save writes pickles"),
-    (b"\x80", "a Python pickle"),
-    (b"\x89HDF", "an HDF5 file (Keras weights)"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+    (b"PK\x03\x04", "a zip archive, which is how torch.save writes pickles", _PICKLE),
+    (b"\x80", "a Python pickle", _PICKLE),
+    (b"\x89HDF", "an HDF5 file (Keras weights)", "Convert it first."),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file that it stands for with `git lfs pull`."),
 )
 
 
@@ -85,12 +87,12 @@ def check_format(path: Path) -> None:
         raise CheckpointError(
             f"Cannot read {path}: {error.strerror}. Expected a .safetensors file; check the path, or train first."
         ) from error
-    for magic, meaning in _OTHER_FORMATS:
+    # Safetensors begin with the length of a JSON header, whose bytes can be any, a pickle's mark among them.
+    if head[8:9] == b"{":
+        return
+    for magic, meaning, advice in _OTHER_FORMATS:
         if head.startswith(magic):
-            raise CheckpointError(
-                f"{path} is {meaning}, whatever its name says; expected safetensors. It was not opened, because a "
-                "pickle can run code. Load it where you trust it and save its state dict with safetensors."
-            )
+            raise CheckpointError(f"{path} is {meaning}, whatever its name says; expected safetensors. {advice}")
     if len(head) < 8:
         raise _damaged(path, f"it has only {len(head)} bytes")
 

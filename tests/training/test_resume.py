@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from medformer.errors import CheckpointError, InterruptedRun
+from medformer.progress import SilentReporter
+
+
+class StopAfter(SilentReporter):
+    """Sends this process a signal after some steps, or raises as a crash would."""
+
+    def __init__(self, steps: int, number: signal.Signals | None = signal.SIGTERM) -> None:
+        self.left, self.number = steps, number
+
+    def advance(self, n: int = 1, **fields: float) -> None:
+        self.left -= "loss" in fields
+        if "loss" in fields and self.left == 0:
+            if self.number is None:
+                raise ZeroDivisionError("a crash")
+            os.kill(os.getpid(), self.number)
+
+
+SETTINGS: dict[str, Any] = {"scales": (0.75, 1.0), "metadata": {"architecture": "tiny"}}
+
+
+def _equal(first: Path, second: Path, tiny: ModuleType) -> None:
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+    assert tiny.curve(first) == tiny.curve(second)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted training of 3 epochs of 2 steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tiny.train(folder, **SETTINGS)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_a_stopped_training_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path, whole: Path, steps: int) -> None:
+    with pytest.raises(InterruptedRun, match=r"SIGTERM.*--resume"):
+        tiny.train(tmp_path, reporter=StopAfter(steps), **SETTINGS)
+    result = tiny.train(tmp_path, resume=True, **SETTINGS)
+    assert result.updates == 6
+    _equal(tmp_path, whole, tiny)
+
+
+def test_stopping_at_every_step_changes_nothing(tiny: ModuleType, tmp_path: Path, whole: Path) -> None:
+    stops = 0
+    while True:
+        try:
+            # After the first time the network starts from other weights: all of it has to come from the state.
+            model = tiny.TinyNet() if stops else tiny.seeded_net()
+            tiny.train(tmp_path, model=model, reporter=StopAfter(1), resume=stops > 0, **SETTINGS)
+            break
+        except InterruptedRun:
+            stops += 1
+            torch.manual_seed(stops)
+    assert stops >= 5
+    _equal(tmp_path, whole, tiny)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_a_crash_goes_back_to_the_last_epoch_and_ends_the_same(
+    tiny: ModuleType, tmp_path: Path, whole: Path, steps: int
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        tiny.train(tmp_path, reporter=StopAfter(steps, None), **SETTINGS)
+    tiny.train(tmp_path, resume=True, **SETTINGS)
+    _equal(tmp_path, whole, tiny)
+
+
+def test_a_killed_process_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path) -> None:
+    program = [sys.executable, str(tiny.__file__)]
+    process = subprocess.Popen([*program, str(tmp_path / "killed"), "slow"])
+    try:
+        _wait_for(tmp_path / "killed/state.safetensors", process)
+        time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    settings = {"data": tiny.Squares(), "config": {"epochs": 6}}
+    result = tiny.train(tmp_path / "killed", resume=True, **settings)
+    assert result.epochs == 6
+    tiny.train(tmp_path / "whole", **settings)
+    _equal(tmp_path / "killed", tmp_path / "whole", tiny)
+
+
+def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the training ended before it could be killed"
+        time.sleep(0.01)
+
+
+def test_a_signal_during_validation_stops_it_and_validation_is_repeated(
+    tiny: ModuleType, tmp_path: Path, whole: Path
+) -> None:
+    class Interrupted:
+        def __call__(self, model: nn.Module) -> float:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("validation went on after the signal")
+
+    with pytest.raises(InterruptedRun, match="SIGINT after step 2 of 2 in epoch 1"):
+        tiny.train(tmp_path, validate=Interrupted(), **SETTINGS)
+    tiny.train(tmp_path, resume=True, **SETTINGS)
+    _equal(tmp_path, whole, tiny)
+
+
+def test_a_finished_training_is_not_trained_again(tiny: ModuleType, tmp_path: Path) -> None:
+    first = tiny.train(tmp_path)
+    data = tiny.Squares()
+    again = tiny.train(tmp_path, resume=True, data=data)
+    assert again == first and data.asked == []
+
+
+def test_early_stopping_is_remembered(tiny: ModuleType, tmp_path: Path) -> None:
+    def constant(_: nn.Module) -> float:
+        return 0.5
+
+    config = {"epochs": 9, "patience": 3}
+    with pytest.raises(InterruptedRun):
+        tiny.train(tmp_path, validate=constant, config=config, reporter=StopAfter(5))
+    result = tiny.train(tmp_path, validate=constant, config=config, resume=True)
+    assert (result.ended, result.epochs, result.best_epoch) == ("patience", 4, 1)
+
+
+def test_resume_without_a_state_starts_at_the_beginning(tiny: ModuleType, tmp_path: Path, whole: Path) -> None:
+    tiny.train(tmp_path, resume=True, **SETTINGS)
+    _equal(tmp_path, whole, tiny)
+
+
+def test_training_again_without_resume_removes_what_was_there(tiny: ModuleType, tmp_path: Path) -> None:
+    tiny.train(tmp_path)
+    with pytest.raises(InterruptedRun):
+        tiny.train(tmp_path, reporter=StopAfter(1))
+    assert not (tmp_path / "model.safetensors").exists() and tiny.curve(tmp_path) == []
+
+
+def test_leftovers_of_a_killed_write_are_cleared(tiny: ModuleType, tmp_path: Path) -> None:
+    leftover = tmp_path / ".state.abcd1234.safetensors"
+    leftover.write_bytes(b"half")
+    tiny.train(tmp_path, config={"epochs": 1})
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"config": {"lr": 0.01}}, "training.lr was 0.02, now 0.01"),
+        ({"metadata": {"manifest": "bbb"}}, "metadata.manifest was 'aaa', now 'bbb'"),
+        ({"scales": (1.0, 0.5)}, "scales was"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused_by_name(
+    tiny: ModuleType, tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    tiny.train(tmp_path, metadata={"manifest": "aaa"}, config={"epochs": 1})
+    settings = {"metadata": {"manifest": "aaa"}, **change, "config": {"epochs": 1, **change.get("config", {})}}
+    with pytest.raises(CheckpointError) as caught:
+        tiny.train(tmp_path, resume=True, **settings)
+    assert named in str(caught.value)
+
+
+def test_a_state_of_another_network_is_refused_with_shapes(tiny: ModuleType, tmp_path: Path) -> None:
+    tiny.train(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"other shape .*body\.0\.weight: \(6, 3, 3, 3\) instead of \(8, 3, 3, 3\)"
+    ):
+        tiny.train(tmp_path, resume=True, model=tiny.seeded_net(8))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, None])
+def test_a_damaged_state_is_refused_not_overwritten(tiny: ModuleType, tmp_path: Path, content: bytes | None) -> None:
+    tiny.train(tmp_path, config={"epochs": 1})
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-50] if content is None else content)
+    before = state.read_bytes()
+    with pytest.raises(CheckpointError, match=r"Cannot resume.*delete it"):
+        tiny.train(tmp_path, resume=True, config={"epochs": 1})
+    assert state.read_bytes() == before and (tmp_path / "model.safetensors").exists()
+
+
+def test_a_state_whose_best_weights_are_gone_is_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    tiny.train(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model.safetensors is missing"):
+        tiny.train(tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_stop_for_nan_and_report(tiny: ModuleType, tmp_path: Path) -> None:
+    program = [sys.executable, str(tiny.__file__), str(tmp_path), "ddp"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["6", "epochs"]
+    assert len(tiny.curve(tmp_path)) == 3
+    failed = subprocess.run([*program, "nan"], capture_output=True, text=True, timeout=150)
+    assert "DivergenceError" in failed.stderr and "not finite in 1 (case3)" in failed.stderr
