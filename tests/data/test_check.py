@@ -1,0 +1,154 @@
+"""Every kind of bad case is found, with its code and its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medformer.data.check import check_cases
+from medformer.data.manifest import Case
+from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems
+from medformer.errors import DataError, ResourceError
+from medformer.files import read_csv, sha256
+
+
+def picture(seed: int = 0, shape: tuple[int, int] = (40, 50)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def mask(shape: tuple[int, int] = (40, 50)) -> np.ndarray:
+    area = np.zeros(shape, np.uint8)
+    area[shape[0] // 4 : shape[0] // 2, shape[1] // 4 : shape[1] // 2] = 255
+    return area
+
+
+def case(folder: Path, name: str = "a", image: np.ndarray | None = None, area: np.ndarray | None = None) -> Case:
+    image_path, mask_path = folder / f"{name}.png", folder / f"{name}_mask.png"
+    Image.fromarray(picture() if image is None else image).save(image_path)
+    Image.fromarray(mask() if area is None else area).save(mask_path)
+    return Case(name, image_path, mask_path)
+
+
+def codes(*cases: Case, require_masks: bool = True) -> list[str]:
+    return [problem.reason for problem in check_cases(cases, require_masks=require_masks)]
+
+
+def test_a_good_case_has_no_problem(tmp_path: Path) -> None:
+    good = case(tmp_path)
+    assert codes(replace(good, sha256=sha256(good.image))) == []
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    good = case(tmp_path)
+    assert codes(replace(good, image=tmp_path / "gone.png")) == ["missing-image"]
+    assert codes(replace(good, mask=tmp_path / "gone.png")) == ["missing-mask"]
+    assert codes(replace(good, mask=None)) == ["missing-mask"]
+    assert codes(replace(good, mask=None), require_masks=False) == []
+
+
+def test_corrupt_image_and_mask_name_their_own_file(tmp_path: Path) -> None:
+    bad = case(tmp_path)
+    for path in (bad.image, bad.mask):
+        assert path is not None
+        path.write_bytes(path.read_bytes()[:60])
+    problems = check_cases([bad])
+    assert [(problem.reason, problem.path) for problem in problems] == [
+        ("corrupt", str(bad.image)),
+        ("corrupt", str(bad.mask)),
+    ]
+
+
+def test_a_file_that_changed_since_prepare(tmp_path: Path) -> None:
+    assert codes(replace(case(tmp_path), sha256="0" * 64)) == ["changed"]
+
+
+def test_mask_of_another_size(tmp_path: Path) -> None:
+    problem = check_cases([case(tmp_path, area=mask((50, 40)))])[0]
+    assert problem.reason == "size-mismatch"
+    assert "the mask is 50 x 40 px, the image 40 x 50" in problem.detail
+
+
+def test_one_pixel_is_too_small_and_25_megapixels_are_not(tmp_path: Path) -> None:
+    assert codes(case(tmp_path, image=picture(0, (1, 1)), area=np.zeros((1, 1), np.uint8))) == ["tiny", "empty-mask"]
+    large = case(tmp_path, image=np.zeros((5000, 5000, 3), np.uint8), area=mask((5000, 5000)))
+    assert codes(large) == []
+
+
+def test_empty_and_full_masks_are_warnings(tmp_path: Path) -> None:
+    for level, reason in ((0, "empty-mask"), (255, "full-mask")):
+        problems = check_cases([case(tmp_path, area=np.full((40, 50), level, np.uint8))])
+        assert [(problem.reason, problem.severity) for problem in problems] == [(reason, "warning")]
+
+
+def test_a_photograph_as_mask(tmp_path: Path) -> None:
+    good = case(tmp_path)
+    assert codes(replace(good, mask=good.image)) == ["mask-is-image"]
+    soft = np.tile(np.linspace(0, 255, 50).astype(np.uint8), (40, 1))
+    problem = check_cases([case(tmp_path, area=soft)])[0]
+    assert problem.reason == "non-binary-mask"
+    assert "expected at most 5%" in problem.detail
+
+
+def test_jpeg_noise_and_one_palette_colour_are_binary(tmp_path: Path) -> None:
+    good = case(tmp_path, image=picture(0, (200, 200)), area=mask((200, 200)))
+    noisy = tmp_path / "noisy.jpg"
+    Image.fromarray(mask((200, 200))).save(noisy, quality=60)
+    assert codes(replace(good, mask=noisy)) == []
+    painted = Image.fromarray((mask((200, 200)) > 0).astype(np.uint8)).convert("P")
+    painted.putpalette([0, 0, 0, 128, 0, 0])
+    painted.save(tmp_path / "painted.png")
+    assert codes(replace(good, mask=tmp_path / "painted.png")) == []
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "CMYK", "I;16"])
+def test_other_modes_are_read_and_mentioned(tmp_path: Path, mode: str) -> None:
+    good = case(tmp_path)
+    path = tmp_path / "other.tif"
+    grey = Image.fromarray(picture()[:, :, 0].astype(np.uint16) * 257)
+    (grey if mode == "I;16" else Image.fromarray(picture()).convert(mode)).save(path)
+    problem = check_cases([replace(good, image=path)])[0]
+    assert (problem.reason, problem.severity) == ("wrong-mode", "warning")
+    assert f"mode {mode}" in problem.detail
+
+
+def test_duplicates_name_the_earlier_case(tmp_path: Path) -> None:
+    first, same_file = case(tmp_path, "a"), case(tmp_path, "b")
+    same_pixels = case(tmp_path, "c")
+    Image.fromarray(picture()).save(same_pixels.image, compress_level=1)
+    other = case(tmp_path, "d", picture(1))
+    problems = check_cases([first, same_file, same_pixels, other])
+    assert [(problem.case_id, problem.reason) for problem in problems] == [
+        ("b", "duplicate-file"),
+        ("c", "duplicate-pixels"),
+    ]
+    assert "as a" in problems[0].detail
+
+
+def test_every_case_is_checked_and_the_errors_are_listed(tmp_path: Path) -> None:
+    cases = [case(tmp_path, f"c{index}", picture(index)) for index in range(13)]
+    for bad in cases[1:]:
+        bad.image.write_bytes(b"")
+    problems = check_cases(cases)
+    assert quarantine(problems) == [f"c{index}" for index in range(1, 13)]
+    with pytest.raises(DataError, match=r"12 cases cannot be used \(12 corrupt\)(.|\n)*c10: corrupt(.|\n)*and 2 more"):
+        require_usable(problems)
+    require_usable([problem for problem in problems if problem.severity == "warning"])
+
+
+def test_problems_are_written_as_a_table(tmp_path: Path) -> None:
+    write_problems(tmp_path / "problems.csv", [Problem("a", "/x/a.png", "tiny"), Problem("b", "", "empty-mask", "why")])
+    rows = read_csv(tmp_path / "problems.csv")
+    assert rows[0] == {
+        "id": "a",
+        "path": "/x/a.png",
+        "severity": "error",
+        "reason": "tiny",
+        "detail": REASONS["tiny"][1],
+    }
+    assert (rows[1]["severity"], rows[1]["detail"]) == ("warning", "why")
+    with pytest.raises(ResourceError):
+        write_problems(tmp_path / "problems.csv" / "below.csv", [])
