@@ -1,0 +1,217 @@
+"""A leaked split fails, naming both files; what the user accepts by name is let through and recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from medformer.data import audit as audit_module
+from medformer.data.audit import audit_folds, audit_split
+from medformer.data.fingerprints import fingerprints
+from medformer.data.grouping import link_near_duplicates
+from medformer.data.layouts import scan
+from medformer.data.manifest import Case
+from medformer.errors import ConfigError, DataError, LeakageError
+
+
+def scene(seed: int) -> Image.Image:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal((120, 120, 3)), (6, 6, 0))
+    return Image.fromarray(np.clip(130 + noise / noise.std() * 40, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    """Six different pictures of six patients at two sites."""
+    made = []
+    for index in range(6):
+        path = tmp_path / f"{index}.png"
+        scene(index).save(path)
+        site = "north" if index < 4 else "south"
+        made.append(Case(f"{site}/{index}", path, None, f"patient {index}", site))
+    return made
+
+
+def with_picture(cases: list[Case], index: int, picture: Image.Image, **options: object) -> list[Case]:
+    changed = list(cases)
+    path = cases[index].image.with_name(f"new_{index}.{options.pop('suffix', 'png')}")
+    picture.save(path, **options)
+    changed[index] = replace(cases[index], image=path)
+    return changed
+
+
+def parts(cases: list[Case]) -> dict[str, list[str]]:
+    return {"train": [case.id for case in cases[:3]], "test": [case.id for case in cases[3:]]}
+
+
+@dataclass(frozen=True)
+class Fold:
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+def test_a_clean_split_passes(cases: list[Case]) -> None:
+    audit = audit_split(cases, parts(cases))
+    audit.raise_if_leaking()
+    assert audit.findings == ()
+    assert audit.to_json()["parts"] == {"train": 3, "test": 3}
+
+
+def test_one_group_on_both_sides(cases: list[Case]) -> None:
+    cases[4] = replace(cases[4], group="patient 1")
+    audit = audit_split(cases, parts(cases))
+    assert [finding.name for finding in audit.findings] == ["group:patient 1"]
+    assert audit.findings[0].detail == "1 cases in train, 1 cases in test"
+    with pytest.raises(LeakageError) as caught:
+        audit.raise_if_leaking()
+    for said in ("1 findings", str(cases[1].image), str(cases[4].image), "--accept-leak"):
+        assert said in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("copy", "kind"),
+    [
+        ({}, "file"),
+        ({"compress_level": 1}, "pixels"),
+        ({"suffix": "jpg", "quality": 60}, "near-duplicate"),
+    ],
+)
+def test_the_same_picture_under_another_patient(cases: list[Case], copy: dict[str, object], kind: str) -> None:
+    cases = with_picture(cases, 5, scene(0), **copy)
+    audit = audit_split(cases, parts(cases))
+    assert [finding.name for finding in audit.findings] == [f"{kind}:north/0|south/5"]
+    finding = audit.findings[0]
+    assert finding.files == (str(cases[0].image), str(cases[5].image))
+    assert {finding.part_a, finding.part_b} == {"train", "test"}
+
+
+def test_a_mirrored_crop_of_a_training_picture(cases: list[Case]) -> None:
+    mirrored = scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT).crop((4, 3, 115, 116)).resize((80, 80))
+    cases = with_picture(cases, 3, mirrored)
+    finding = audit_split(cases, parts(cases)).findings[0]
+    assert (finding.kind, finding.site) == ("near-duplicate", "north")
+    assert "mirrored left-right" in finding.detail
+
+
+def test_copies_on_the_same_side_are_no_leak(cases: list[Case]) -> None:
+    cases = with_picture(cases, 1, scene(0))
+    assert audit_split(cases, parts(cases)).findings == ()
+
+
+def test_the_same_case_on_both_sides(cases: list[Case]) -> None:
+    split = parts(cases)
+    split["test"].append("north/1")
+    assert "id:north/1|north/1" in [finding.name for finding in audit_split(cases, split).findings]
+
+
+@pytest.mark.parametrize("name", ["near-duplicate:north/0|north/3", "near-duplicate:north", "near-duplicate:*"])
+def test_accepting_by_name_lets_it_through_and_records_it(cases: list[Case], name: str) -> None:
+    cases = with_picture(cases, 3, scene(0), suffix="jpg", quality=80)
+    audit = audit_split(cases, parts(cases)).accepting([name])
+    audit.raise_if_leaking()
+    content = json.loads(json.dumps(audit.to_json()))
+    assert content["accepted"] == [name]
+    assert content["leaks"] == 0
+    assert [(finding["kind"], finding["accepted"]) for finding in content["findings"]] == [("near-duplicate", True)]
+
+
+def test_accepting_one_finding_does_not_accept_another(cases: list[Case]) -> None:
+    cases = with_picture(cases, 3, scene(0), suffix="jpg", quality=80)
+    cases = with_picture(cases, 4, scene(1), suffix="jpg", quality=80)
+    audit = audit_split(cases, parts(cases)).accepting(["near-duplicate:north", "group:nobody"])
+    with pytest.raises(LeakageError, match=r"north/1\|south/4") as caught:
+        audit.raise_if_leaking()
+    assert "north/3" not in str(caught.value)
+    assert audit.to_json()["accepted_but_not_found"] == ["group:nobody"]
+
+
+@pytest.mark.parametrize("name", ["", "duplicate:*", "near-duplicate", "near-duplicate:"])
+def test_names_that_no_finding_can_have(cases: list[Case], name: str) -> None:
+    with pytest.raises(ConfigError, match="is not the name of a leakage finding"):
+        audit_split(cases, parts(cases)).accepting([name])
+
+
+def test_only_the_first_ten_are_shown(tmp_path: Path) -> None:
+    scene(0).save(tmp_path / "a.png")
+    many = [Case(f"c{index:02d}", tmp_path / "a.png", None, f"g{index}") for index in range(12)]
+    audit = audit_split(many, {"train": ["c00"], "test": [case.id for case in many[1:]]})
+    with pytest.raises(LeakageError, match=r"11 findings(.|\n)*c00\|c10(.|\n)*and 1 more"):
+        audit.raise_if_leaking()
+
+
+def test_folds_compare_what_is_learnt_from_with_what_is_tested(cases: list[Case]) -> None:
+    cases = with_picture(cases, 5, scene(1), suffix="jpg", quality=80)
+    ids = [case.id for case in cases]
+    folds = [
+        Fold((ids[0],), (ids[1], ids[5]), (ids[2],)),
+        Fold((ids[0], ids[2]), (ids[1],), (ids[5],)),
+        Fold((ids[5], ids[2]), (ids[0],), (ids[1],)),
+    ]
+    audit = audit_folds(cases, folds)
+    assert [finding.name for finding in audit.findings] == ["near-duplicate:north/1|south/5"]
+    assert {audit.findings[0].part_a, audit.findings[0].part_b} == {"fold 1 train", "fold 1 test"}
+    assert audit_folds(cases, folds[:1]).findings == ()
+
+
+def test_a_split_of_unknown_cases(cases: list[Case]) -> None:
+    with pytest.raises(DataError, match="such as 'nobody'"):
+        audit_split(cases, {"train": ["nobody"], "test": [cases[0].id]})
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(cases: list[Case]) -> None:
+    cases[2].image.write_bytes(b"")
+    with pytest.raises(DataError, match=r"2\.png is an empty file"):
+        audit_split(cases, parts(cases))
+
+
+def test_fingerprints_can_be_handed_over(cases: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    prints = fingerprints(cases)
+    monkeypatch.setattr(audit_module, "fingerprints", None)
+    assert audit_split(cases, parts(cases), prints=prints).findings == ()
+
+
+def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -> None:
+    cases = with_picture(cases, 3, scene(0), suffix="jpg", quality=80)
+    cases = with_picture(cases, 4, scene(2))
+    cases[0] = replace(cases[0], group="")
+    cases[1] = replace(cases[1], group="")
+    linked = link_near_duplicates(cases)
+    assert [case.group for case in linked] == ["north/0", "", "patient 2", "north/0", "patient 2", "patient 5"]
+    assert [case.id for case in linked] == [case.id for case in cases]
+
+
+@pytest.mark.real_data
+def test_pranets_split_of_clinicdb_separates_neighbouring_frames(medformer_data: Path) -> None:
+    found = scan([medformer_data / "polyp" / "CVC-ClinicDB", medformer_data / "polyp" / "Kvasir-SEG"], split="pranet")
+    audit = audit_split(
+        found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
+    )
+    kinds = [(finding.kind, finding.site) for finding in audit.findings]
+    assert kinds.count(("group", "CVC-ClinicDB")) == 26
+    assert kinds.count(("near-duplicate", "CVC-ClinicDB")) > 100
+    assert kinds.count(("near-duplicate", "Kvasir-SEG")) == 2
+    assert all(site for _, site in kinds), "pictures of different datasets were taken for near-duplicates"
+    groups = {case.id: case.group for case in found.cases}
+    for finding in audit.findings:
+        if finding.site == "CVC-ClinicDB":
+            assert groups[finding.a] == groups[finding.b], f"{finding.name} crosses sequences"
+
+
+@pytest.mark.real_data
+def test_the_split_by_sequence_is_clean(medformer_data: Path) -> None:
+    found = scan(medformer_data / "polyp" / "CVC-ClinicDB", split="clinicdb-sequences")
+    assert found.problems == ()
+    audit_split(
+        found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
+    ).raise_if_leaking()
