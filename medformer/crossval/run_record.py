@@ -81,11 +81,12 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
     session = _session(info)
     if run.resumed:
         record = read_json(run.run_json)
-        _check_config(run, info.config, may_differ)
+        # A kill may have come between run.json and config.yaml.
+        if run.config_yaml.exists() or record["config_sha256"] != digest(_plain(info.config)):
+            _check_config(run, info.config, may_differ)
         record["sessions"].append(session)
         record["accepted_leaks"] = sorted({*record["accepted_leaks"], *info.accepted_leaks})
     else:
-        write_text(run.config_yaml, yaml.safe_dump(_plain(info.config), sort_keys=False, allow_unicode=True))
         record = {
             "format": FORMAT,
             "task": info.task,
@@ -100,7 +101,10 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
             "reason": "",
             "sessions": [session],
         }
+    # run.json comes first: it is what makes the folder recognizable as a run after a kill.
     write_json(run.run_json, {**record, "state": "running", "reason": ""})
+    if not run.config_yaml.exists():
+        write_text(run.config_yaml, yaml.safe_dump(_plain(info.config), sort_keys=False, allow_unicode=True))
 
 
 def finish(run: RunDirectory, state: State, reason: str = "") -> None:

@@ -178,6 +178,17 @@ def test_resuming_with_another_config_lists_the_keys(finished: RunDirectory, inf
     assert not again.lock.exists()
 
 
+def test_a_kill_before_the_config_was_written_is_healed(finished: RunDirectory, info: RunInfo) -> None:
+    text = finished.config_yaml.read_text("utf-8")
+    finished.config_yaml.unlink()
+    with session(RunDirectory.create(finished.path, resume=True), info):
+        assert finished.config_yaml.read_text("utf-8") == text
+    finished.config_yaml.unlink()
+    again = RunDirectory.create(finished.path, resume=True)
+    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
+        start(again, replace(info, config={"seed": 8}))
+
+
 def test_paths_in_tables_stay_inside(run: RunDirectory) -> None:
     assert run.relative(run.masks / "a.png") == "masks/a.png"
     with pytest.raises(DataError, match="outside"):

@@ -1,0 +1,63 @@
+"""SIGKILL at random moments, then resume: the table must not tell the difference."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medformer.files import read_json
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from medformer.crossval.collect import collect
+from medformer.crossval.execute import execute
+from medformer.crossval.plan import PlanCase, read_plan, write_plan
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run_record import RunInfo, session
+from medformer.crossval.schemes import make_plan
+from medformer.files import read_csv, write_csv
+
+def job(fold, folder, resume):
+    partial = folder / "partial.csv"
+    rows = read_csv(partial) if resume and partial.exists() else []
+    for name in fold.test[len(rows):]:
+        time.sleep(0.01)
+        rows.append({"id": name, "value": len(rows) * 0.1})
+        write_csv(partial, rows, ["id", "value"])
+    write_csv(folder / "predictions.csv", rows, ["id", "value"])
+
+out = Path(sys.argv[1])
+run = RunDirectory.create(out, resume=out.exists())
+info = RunInfo(task="t", command=sys.argv, config={"a": 1}, seed=0, device="cpu")
+with session(run, info):
+    if not run.splits_json.exists():
+        cases = [PlanCase(f"c{i}", f"g{i // 2}") for i in range(60)]
+        write_plan(run.splits_json, make_plan(cases, folds=4, validation=0.2, seed=0))
+    plan = read_plan(run.splits_json)
+    print("ready", flush=True)
+    execute(plan, job, run)
+    collect(run, plan)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_five_kills_leave_the_same_table(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([sys.executable, "-c", SCRIPT, str(whole)], check=True, stdout=subprocess.DEVNULL)
+    draw = random.Random(0)
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", SCRIPT, str(broken)], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(draw.uniform(0.0, 0.15))
+            child.kill()
+    assert not (broken / "oof.csv").exists()
+    subprocess.run([sys.executable, "-c", SCRIPT, str(broken)], check=True, stdout=subprocess.DEVNULL)
+    assert (broken / "oof.csv").read_bytes() == (whole / "oof.csv").read_bytes()
+    assert [entry["state"] for entry in read_json(broken / "run.json")["sessions"]] == ["running"] * 5 + ["done"]
