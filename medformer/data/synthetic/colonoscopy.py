@@ -54,9 +54,11 @@ class SyntheticColonoscopy:
         rng = np.random.default_rng(derive_seed(self.seed, "synthetic", group, "frame", number, int(polyp)))
         scene = patient.scene if polyp else Scene(patient.scene.wall, None)
         camera = self._aim(patient, scene, rng)
-        light, mirrored, mask = shade(scene, camera, self.size)
         weight = patient.site.aperture.weight(self.size)
         inside = weight > 0.5
+        # A few pixels more than the aperture shows, so that blur and sharpening meet tissue at its rim.
+        wanted = cv2.dilate((weight > 0.0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        light, mirrored, mask = shade(scene, camera, wanted)
         brightness = light[inside].mean(1)
         exposure = rng.uniform(0.34, 0.5) / (np.percentile(brightness, 75.0) + 1e-6)
         exposed = np.minimum(light * np.float32(exposure) * np.array(patient.site.tint, np.float32), 6.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from medformer.data.synthetic.camera import Camera
 from medformer.data.synthetic.lesion import Blob
 from medformer.data.synthetic.noise import Array, dot, sample, smoothstep, unit
 from medformer.data.synthetic.wall import FAR, NEAR, Surface, Wall
+
+T = TypeVar("T", bound=np.generic)
 
 _REACH = 11.0
 _START = 0.05
@@ -66,15 +69,15 @@ def _first_hits(scene: Scene, camera: Camera, rays: Array, start: Array) -> tupl
     return distance, body
 
 
-def shade(scene: Scene, camera: Camera, size: tuple[int, int]) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Render a scene.
+def shade(scene: Scene, camera: Camera, wanted: NDArray[np.bool_]) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Render the pixels of a scene that are `wanted`, bool (H, W); all others stay 0.
 
     Returns:
         Light reflected by tissue and light mirrored by its wet surface, float32 (H, W, 3) and (H, W), in the same
         arbitrary unit; and which pixels show a polyp, bool (H, W).
     """
-    rays = camera.rays(size)
-    distance, body = _first_hits(scene, camera, rays, _head_start(scene.wall, camera, size))
+    rays = camera.rays(wanted.shape)[wanted.ravel()]
+    distance, body = _first_hits(scene, camera, rays, _head_start(scene.wall, camera, wanted.shape)[wanted])
     points = camera.position + distance[:, None] * rays
     surface = scene.wall.surface(points)
     lamps = camera.lamps()
@@ -107,7 +110,13 @@ def shade(scene: Scene, camera: Camera, size: tuple[int, int]) -> tuple[Array, A
     bounced = 0.05 * surface.openness / (0.5 + 0.25 * distance**2)
     light: Array = np.asarray((diffuse + bounced * surface.colour.T).T * surface.colour, np.float32)
     light *= smoothstep(FAR - 1.0, FAR - 5.0, points[:, 2])[:, None]
-    return light.reshape(*size, 3), mirrored.reshape(size), (body >= 0).reshape(size)
+    return _spread(light, wanted), _spread(mirrored, wanted), _spread(body >= 0, wanted)
+
+
+def _spread(values: NDArray[T], wanted: NDArray[np.bool_]) -> NDArray[T]:
+    picture = np.zeros((*wanted.shape, *values.shape[1:]), values.dtype)
+    picture[wanted] = values
+    return picture
 
 
 def _head_start(wall: Wall, camera: Camera, size: tuple[int, int]) -> Array:
@@ -116,7 +125,7 @@ def _head_start(wall: Wall, camera: Camera, size: tuple[int, int]) -> Array:
     rays = camera.rays(coarse)
     distance = _trace_wall(wall, camera.position, rays, np.full(len(rays), _START, np.float32)).reshape(coarse)
     free = 0.93 * cv2.erode(distance, np.ones((3, 3), np.uint8))
-    return np.asarray(cv2.resize(free, size[::-1], interpolation=cv2.INTER_NEAREST).ravel(), np.float32)
+    return np.asarray(cv2.resize(free, size[::-1], interpolation=cv2.INTER_NEAREST), np.float32)
 
 
 def _trace_wall(wall: Wall, origin: Array, rays: Array, start: Array) -> Array:
