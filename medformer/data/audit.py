@@ -134,9 +134,9 @@ class Audit:
         more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         raise LeakageError(
             f"The split leaks: {len(leaks)} findings on both sides ({counts}); expected none.\n{shown}{more}\n"
-            "Give both cases the same group (`prepare` can link near-duplicates) or remove one of them. What you have "
-            "looked at and accept, name with --accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report will "
-            "say so."
+            "Give both cases the same group (`medformer polyp prepare --link-duplicates` does) or remove one of them. "
+            "What you have looked at and accept, name with --accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; "
+            "the report will say so."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -255,9 +255,12 @@ class _Search:
         by_id = {case.id: case for case in self.cases}
         found: dict[str, Finding] = {}
         for label, parts in self.divisions:
-            for (part_a, ids_a), (part_b, ids_b) in combinations(parts.items(), 2):
-                for id_ in sorted(set(ids_a) & set(ids_b)):
-                    found.setdefault(id_, self._finding("id", by_id[id_], by_id[id_], label + part_a, label + part_b))
+            first_part: dict[str, str] = {}
+            for part, ids in parts.items():
+                for id_ in ids:
+                    earlier = first_part.setdefault(id_, part)
+                    if earlier != part and id_ not in found:
+                        found[id_] = self._finding("id", by_id[id_], by_id[id_], label + earlier, label + part)
         return list(found.values())
 
     def same_groups(self) -> list[Finding]:
