@@ -60,8 +60,8 @@ def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMN
 def read_oof(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> list[dict[str, Any]]:
     """Read the out-of-fold table with numbers as numbers.
 
-    A column is numeric when each of its filled cells is; empty cells are then NaN. Columns in `text_columns` stay text,
-    so that an id such as `007` survives.
+    A column is numeric when each of its filled cells is, also when none is filled; empty cells are then NaN. Columns in
+    `text_columns` stay text, so that an id such as `007` survives.
 
     Raises:
         DataError: The table is missing, empty or not a table.
@@ -97,8 +97,6 @@ def write_metrics(run: RunDirectory, summarise: Callable[[list[dict[str, Any]]],
 
 def _converter(cells: Sequence[str]) -> Callable[[str], float | int] | None:
     filled = [cell for cell in cells if cell]
-    if not filled:
-        return None
     try:
         for cell in filled:
             float(cell)

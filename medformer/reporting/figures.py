@@ -106,12 +106,17 @@ def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel:
             if np.isfinite([low, high]).all():
                 axes.plot([low, high], [position, position], color=SERIES[0], linewidth=2, marker="|", markersize=11)
             axes.plot([mean], [position], color=SERIES[0], marker="o", markersize=6)
-        axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+        axes.set_yticks(range(len(rows)), [_short(label) for label, *_ in rows])
         axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
         _limit_to_unit(axes, [value for _, *values in rows for value in values if np.isfinite(value)])
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         return _svg(canvas, key)
+
+
+def _short(label: str, longest: int = 36) -> str:
+    """Keep a long name from taking the room of the drawing; the table beside it has the whole name."""
+    return label if len(label) <= longest else f"{label[: longest // 2 - 1]}…{label[-longest // 2 :]}"
 
 
 def _limit_to_unit(axes: Axes, values: Sequence[float]) -> None:

@@ -38,6 +38,19 @@ def test_drawings_repeat() -> None:
     assert draw_all() == draw_all()
 
 
+def test_long_names_leave_room_for_the_drawing() -> None:
+    name = "a hospital whose name goes on for much longer than a label should (n = 12)"
+    texts = [
+        element.text or ""
+        for element in ElementTree.fromstring(forest("f", [(name, 0.5, 0.4, 0.6)], xlabel="x", reference=0.5)).iter(
+            "text"
+        )
+    ]
+    (label,) = [text for text in texts if "…" in text]
+    assert len(label) == 36
+    assert label.endswith("(n = 12)")
+
+
 def test_labels_are_text_and_never_mathematics() -> None:
     texts = [element.text for element in ElementTree.fromstring(draw_all()["f"]).iter("text")]
     assert "a < b & $x$" in texts

@@ -12,7 +12,7 @@ from medformer.crossval.collect import write_metrics
 from medformer.crossval.run_directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarise
-from medformer.files import read_json, write_json, write_text
+from medformer.files import read_json, write_csv, write_json, write_text
 from medformer.reporting.report import build_report
 
 CopyRun = Callable[[], RunDirectory]
@@ -183,6 +183,19 @@ def test_a_bare_table_is_enough(run_copy: CopyRun) -> None:
     page = Page(build_report(run.path))
     assert {"plan", "learning"}.isdisjoint(page.sections)
     assert "leakage cannot be ruled out" in page.sections["audit"]
+
+
+def test_numbers_that_could_not_be_computed_are_dashes(run_copy: CopyRun) -> None:
+    run = run_copy()
+    header, *lines = run.oof_csv.read_text("utf-8").splitlines()
+    names = header.split(",")
+    rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
+    blank = {name: "" for name in ("dice", "iou", "sensitivity", "precision")}
+    write_csv(run.oof_csv, [{**row, **blank, "empty_policy": "nan"} for row in rows], names)
+    write_metrics(run, summarise)
+    page = Page(build_report(run.path))
+    assert {"distribution", "gallery"}.isdisjoint(page.sections)
+    assert "95% interval –" in page.sections["summary"]
 
 
 def test_an_edited_table_is_called_out(run_copy: CopyRun) -> None:

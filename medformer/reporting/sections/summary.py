@@ -87,11 +87,12 @@ def _what_was_run(facts: Facts) -> str:
 def _meaning(facts: Facts) -> str:
     metrics = facts.metrics["pooled"]["metrics"]
     dice, iou = metrics["dice"], metrics["iou"]
-    text = (
-        "Dice is 1 where the predicted area equals the reference and 0 where they do not touch. "
-        f"A mean IoU of {number(iou['mean'], 2)} says that, of the area marked by either, on average "
-        f"{100 * iou['mean']:.0f}% is marked by both."
-    )
+    text = "Dice is 1 where the predicted area equals the reference and 0 where they do not touch."
+    if number(iou["mean"]) != "–":
+        text += (
+            f" A mean IoU of {number(iou['mean'], 2)} says that, of the area marked by either, on average "
+            f"{100 * iou['mean']:.0f}% is marked by both."
+        )
     if interval(dice) != "–":
         text += (
             " The interval says how far the mean could move with other patients of the same kind "
