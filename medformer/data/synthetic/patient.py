@@ -30,7 +30,7 @@ class Site:
 
 SITES = (
     Site("synthetic-a", (1.0, 0.96, 0.98), Aperture((0.0, 0.0), 0.3, False, 0), 0.6, 0.7, 0.0),
-    Site("synthetic-b", (1.02, 0.96, 0.68), Aperture((0.04, 0.09), 0.16, False, 18), 0.8, 0.4, 0.5),
+    Site("synthetic-b", (1.02, 0.96, 0.68), Aperture((0.04, 0.09), 0.2, True, 18), 0.8, 0.4, 0.5),
 )
 
 AREA = (0.01, 0.30)
