@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class Job:
     def identity(self, model: nn.Module) -> dict[str, Any]:
         """What must not change between a stop and its resume; where the numbers are computed may."""
         training = self.config.model_dump(mode="json", exclude={"accelerator", "strategy"})
-        return {
+        identity = {
             "training": training,
             "seed": self.seed,
             "scales": list(self.scales),
@@ -73,6 +74,8 @@ class Job:
             "validation": self.validate is not None,
             "metadata": dict(self.metadata),
         }
+        # As it will read back: a tuple becomes a list.
+        return dict(json.loads(json.dumps(identity)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from medformer.data.sampling import EpochSampler
 from medformer.errors import MedformerError
+from medformer.training.signals import SIGNALS
 
 Batch = dict[str, Any]
 
@@ -136,6 +137,9 @@ def _collate(items: list[Any]) -> Any:
 
 
 def _prepare_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, which finishes its step; a loader process must not keep its handlers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Leave stopping to the main process, which finishes its step and then ends its loader processes.
+
+    Terminals and schedulers signal the whole group, and a loader process that died of it would fail the step.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

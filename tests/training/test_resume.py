@@ -15,6 +15,7 @@ from torch import nn
 
 from medformer.errors import CheckpointError, InterruptedRun
 from medformer.progress import SilentReporter
+from medformer.training.checkpoint import read_metadata
 
 
 class StopAfter(SilentReporter):
@@ -31,7 +32,7 @@ class StopAfter(SilentReporter):
             os.kill(os.getpid(), self.number)
 
 
-SETTINGS: dict[str, Any] = {"scales": (0.75, 1.0), "metadata": {"architecture": "tiny"}}
+SETTINGS: dict[str, Any] = {"scales": (0.75, 1.0), "metadata": {"architecture": "tiny", "size": (12, 12)}}
 
 
 def _equal(first: Path, second: Path, tiny: ModuleType) -> None:
@@ -98,6 +99,23 @@ def test_a_killed_process_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path) 
     assert result.epochs == 6
     tiny.train(tmp_path / "whole", **settings)
     _equal(tmp_path / "killed", tmp_path / "whole", tiny)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_finds_the_state_saved(
+    tiny: ModuleType, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = [sys.executable, str(tiny.__file__), str(tmp_path), "workers"]
+    process = subprocess.Popen(program, start_new_session=True)
+    try:
+        _wait_for(tmp_path / "state.safetensors", process)
+        os.killpg(process.pid, number)
+        assert process.wait(30) == InterruptedRun.exit_code
+    finally:
+        process.kill()
+        process.wait()
+    state = read_metadata(tmp_path / "state.safetensors")["progress"]
+    assert state["updates"] > 0 and state["updates"] == 10 * state["epoch"] + state["step"]
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from medformer.config import TrainingConfig
+from medformer.errors import InterruptedRun
 from medformer.files import read_csv
 from medformer.seeds import derive_seed
 from medformer.training.fit import FitResult, fit
@@ -67,7 +68,7 @@ class HeldOutDice:
     def __call__(self, model: nn.Module) -> float:
         items = [Squares(3, seed=99)[(0, case)] for case in range(3)]
         image, mask = (torch.stack([item[key] for item in items]) for key in ("image", "mask"))
-        predicted = (model(image) > 0).float()
+        predicted = (model(image.to(next(model.parameters()).device)) > 0).float().cpu()
         return float((2 * (predicted * mask).sum() + 1) / (predicted.sum() + mask.sum() + 1))
 
 
@@ -101,6 +102,11 @@ if __name__ == "__main__":
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     if kind == "slow":
         train(folder, data=Squares(pause=0.01), config={"epochs": 6}, resume=True)
+    elif kind == "workers":
+        try:
+            train(folder, data=Squares(40, pause=0.02), workers=1, config={"epochs": 1000})
+        except InterruptedRun as error:
+            sys.exit(error.exit_code)
     elif kind == "ddp":
         faults = {3: float("nan")} if sys.argv[3:] == ["nan"] else None
         result = train(folder, data=Squares(16, faults=faults), config={"devices": 2, "strategy": "ddp"})
