@@ -4,9 +4,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.medformer-installed
-# The first of these that runs and is new enough creates the environment; `make setup PYTHON=...` chooses another.
+# The first of these that the lock has wheels for creates the environment, else the first that is at least new enough;
+# `make setup PYTHON=...` chooses another.
 PYTHON ?=
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+LOCKED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 help: ## Show this list
@@ -16,14 +18,18 @@ setup: $(STAMP) ## Create .venv and install the locked packages and medformer (q
 
 $(STAMP): requirements.lock pyproject.toml
 	@if [ ! -x $(BIN)/python ]; then \
-	  for candidate in $(CANDIDATES); do \
-	    if $$candidate -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then chosen=$$candidate; break; fi; \
+	  for test in '$(LOCKED)' '$(NEW_ENOUGH)'; do \
+	    for candidate in $(CANDIDATES); do \
+	      if $$candidate -c "$$test" >/dev/null 2>&1; then chosen=$$candidate; break 2; fi; \
+	    done; \
 	  done; \
 	  if [ -z "$$chosen" ]; then \
 	    echo "error: no Python 3.11 or newer among: $(CANDIDATES). Install one, or name it: make setup PYTHON=/path/to/python3" >&2; \
 	    exit 2; \
 	  fi; \
 	  echo "Creating $(VENV) with $$chosen"; \
+	  $$chosen -c '$(LOCKED)' || \
+	    echo "note: the locked packages have wheels for Python 3.11 to 3.13; this newer one may have to compile some" >&2; \
 	  $$chosen -m venv $(VENV) || { \
 	    echo "error: $$chosen could not create $(VENV); on Debian and Ubuntu the package python3-venv is needed" >&2; exit 2; }; \
 	fi
