@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from medformer.errors import CheckpointError
-from medformer.training.tensor_file import (
+from medformer.tensor_file import (
     describe_difference,
     read_metadata,
     read_tensors,

@@ -13,7 +13,7 @@ from torch import nn
 
 from medformer.config import TrainingConfig
 from medformer.errors import DivergenceError, ResourceError
-from medformer.training.tensor_file import name_some
+from medformer.tensor_file import name_some
 
 _MEMORY_WORDS = (
     "out of memory",

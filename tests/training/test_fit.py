@@ -21,7 +21,7 @@ from medformer.errors import ConfigError, DataError, DivergenceError, Interrupte
 from medformer.training.checkpoint import read_metadata, save_model
 from medformer.training.history import COLUMNS
 from medformer.training.loader import BatchSource
-from medformer.training.tensor_file import read_tensors
+from medformer.tensor_file import read_tensors
 
 
 class Scores:
@@ -369,7 +369,7 @@ def test_a_full_disk_loses_nothing(tiny: ModuleType, tmp_path: Path, monkeypatch
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medformer.training.tensor_file.save_file", full)
+    monkeypatch.setattr("medformer.tensor_file.save_file", full)
     with pytest.raises(ResourceError, match="No space left"):
         save_model(tmp_path / "model.safetensors", tiny.seeded_net(), {})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
