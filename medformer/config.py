@@ -25,7 +25,9 @@ class DataConfig(Section):
 
     manifest: str = Field("", description="CSV manifest; `medformer polyp prepare` writes one")
     image_size: tuple[PositiveInt, PositiveInt] = Field((352, 352), description="network input, rows x columns, px")
-    ungrouped: Literal["error", "each"] = Field("error", description="rows without a group: refuse, or each its own group")
+    ungrouped: Literal["error", "each"] = Field(
+        "error", description="rows without a group: refuse, or each its own group"
+    )
     cache: bool = Field(False, description="keep decoded images in memory")
     workers: NonNegativeInt = Field(2, description="loader processes; 0 loads in the main process")
 
@@ -46,9 +48,13 @@ class ModelConfig(Section):
 
     name: str = Field("meta_polyp", description="a model table name, or `smp:<architecture>/<encoder>`")
     backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info`)")
-    setting: Literal["paper", "as_published"] = Field("paper", description="which Meta-Polyp: the paper or its released code")
+    setting: Literal["paper", "as_published"] = Field(
+        "paper", description="which Meta-Polyp: the paper or its released code"
+    )
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
-    weights: str | None = Field(None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys)")
+    weights: str | None = Field(
+        None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys)"
+    )
     checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 
@@ -71,7 +77,9 @@ class TrainingConfig(Section):
     warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
     ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")
     clip: NonNegativeFloat = Field(1.0, description="gradient norm limit; 0 turns it off")
-    patience: NonNegativeInt = Field(0, description="epochs without a better inner-validation Dice before stopping; 0 never stops")
+    patience: NonNegativeInt = Field(
+        0, description="epochs without a better inner-validation Dice before stopping; 0 never stops"
+    )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: PositiveInt = 1
     strategy: Literal["auto", "ddp"] = "auto"
@@ -83,7 +91,8 @@ class CrossvalConfig(Section):
 
     folds: Annotated[int, Field(ge=2)] = 5
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.15, description="share of each training part held out for early stopping and thresholds, grouped like the folds"
+        0.15,
+        description="share of each training part held out for early stopping and thresholds, grouped like the folds",
     )
     size_bins: PositiveInt = Field(3, description="mask-size quantiles that folds are stratified by")
 

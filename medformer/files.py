@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows atomically, columns in the given order, `\\n` line ends, floats with `repr` (round-trips exactly)."""
+    """Write rows atomically, columns in the given order, LF line ends, floats with `repr` (round-trips exactly)."""
     buffer = StringIO()
     writer = csv.DictWriter(buffer, list(columns), lineterminator="\n")
     writer.writeheader()

@@ -100,11 +100,25 @@ def prepare(
             show_default=False,
         ),
     ] = None,
+    link_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--link-duplicates", help="Give pictures that show the same thing one group, so no split parts them."
+        ),
+    ] = False,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
     from pipelines import polyp as task
 
-    task.prepare(folders=folders, out=out, layout=layout, split=split, ungrouped=ungrouped, group_pattern=group_pattern)
+    task.prepare(
+        folders=folders,
+        out=out,
+        layout=layout,
+        split=split,
+        ungrouped=ungrouped,
+        group_pattern=group_pattern,
+        link_duplicates=link_duplicates,
+    )
 
 
 @polyp.command()

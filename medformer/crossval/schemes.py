@@ -62,7 +62,7 @@ def predefined_plan(
     do not always respect groups, and saying so is the leakage audit's work.
 
     Args:
-        cases: In manifest order; those in no part are ignored.
+        cases: In manifest order; those in no part stay in the plan unused, so that a later change of them is noticed.
         train: Ids for training, and for drawing validation from when `validation` is a share.
         validation: Share of `train` to hold out, or the ids themselves.
         test: Ids to predict; may be empty.
@@ -78,7 +78,6 @@ def predefined_plan(
         raise DataError(f"The split lists {some(unknown)}, which the manifest does not contain.")
     if not train:
         raise DataError("The split has no training cases; expected at least one.")
-    used = {*train, *given, *test}
     pool = [by_id[name] for name in train]
     if isinstance(validation, float):
         held = _inner(pool, validation, derive_seed(seed, "plan", "predefined", "inner"))
@@ -87,7 +86,7 @@ def predefined_plan(
         raise DataError("The split has no validation cases; list some, or give the share of the training part to use.")
     else:
         fold = Fold(0, tuple(train), tuple(given), tuple(test))
-    return Plan("predefined", seed, tuple(case for case in cases if case.id in used), (fold,))
+    return Plan("predefined", seed, tuple(cases), (fold,))
 
 
 def quantile_bins(values: Sequence[float], bins: int) -> list[int]:

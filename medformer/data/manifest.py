@@ -56,9 +56,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The cases of one manifest file, in the file's order."""
+    """The cases of one manifest file, in the file's order.
+
+    Attributes:
+        path: The CSV file.
+        root: Absolute folder that the file's relative paths start from.
+        cases: Its rows.
+    """
 
     path: Path
+    root: Path
     cases: tuple[Case, ...]
 
     @cached_property
@@ -113,7 +120,7 @@ def read_manifest(
         raise DataError(
             f"{path} has a header but no rows; expected at least one case. Run `prepare` on the data's folder."
         )
-    return Manifest(path, tuple(cases))
+    return Manifest(path, base, tuple(cases))
 
 
 def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:

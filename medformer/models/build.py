@@ -38,13 +38,23 @@ SMP_PREFIX = "smp:"
 SEGMENTERS: Registry[Builder] = Registry(
     "model",
     [
-        Entry("meta_polyp", _meta_polyp, "MetaFormer encoder, multi-scale upsampling decoder", "Trinh et al., CBMS 2023"),
-        Entry("smp:<architecture>/<encoder>", _smp, "any segmentation-models-pytorch network, as a peer", "", "2-D; padded to its divisor"),
+        Entry(
+            "meta_polyp", _meta_polyp, "MetaFormer encoder, multi-scale upsampling decoder", "Trinh et al., CBMS 2023"
+        ),
+        Entry(
+            "smp:<architecture>/<encoder>",
+            _smp,
+            "any segmentation-models-pytorch network, as a peer",
+            "",
+            "2-D; padded to its divisor",
+        ),
     ],
 )
 
 
-def build_model(config: ModelConfig, *, spatial_dims: int = 2, in_channels: int = 3, out_channels: int = 1) -> nn.Module:
+def build_model(
+    config: ModelConfig, *, spatial_dims: int = 2, in_channels: int = 3, out_channels: int = 1
+) -> nn.Module:
     """Return the network that `config` names: `(B, in_channels, *S) -> (B, out_channels, *S)` logits, any size.
 
     Raises:

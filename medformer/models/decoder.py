@@ -6,7 +6,7 @@ released with it differ; `PAPER` and `AS_PUBLISHED` name every point where they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,11 @@ _NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
-_ADAPTIVE_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+_ADAPTIVE_POOL: dict[int, Callable[..., Tensor]] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
 # Attention cost grows with queries x keys; above this many positions the keys are averaged down to about it.
 MAX_KEYS = 1024
 
@@ -100,9 +104,9 @@ class PooledAttention(nn.Module):
         self.proj = Pointwise(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        positions = x[0, 0].numel()
+        positions = int(x[0, 0].numel())
         shrink = (positions / MAX_KEYS) ** (1 / (x.dim() - 2))
-        small = x if shrink <= 1 else self.pool(x, [max(1, round(n / shrink)) for n in x.shape[2:]])
+        small = x if shrink <= 1 else self.pool(x, [max(1, round(int(n) / shrink)) for n in x.shape[2:]])
         query = self.query(x).flatten(2).unflatten(1, (-1, HEAD_CHANNELS)).transpose(-1, -2)
         key, value = self.key_value(small).flatten(2).unflatten(1, (2, -1, HEAD_CHANNELS)).transpose(-1, -2).unbind(1)
         tokens = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)

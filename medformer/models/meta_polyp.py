@@ -19,12 +19,16 @@ class MetaPolyp(nn.Module):
     back, so that every upsampling lines up with its skip.
     """
 
-    def __init__(self, backbone: MetaFormer, out_channels: int = 1, setting: Literal["paper", "as_published"] = "paper") -> None:
+    def __init__(
+        self, backbone: MetaFormer, out_channels: int = 1, setting: Literal["paper", "as_published"] = "paper"
+    ) -> None:
         super().__init__()
         chosen = SETTINGS[setting]
         self.backbone = backbone
         backbone.branch_features = chosen.branch_features
-        self.decoder = MetaPolypDecoder(backbone.spatial_dims, backbone.channels, backbone.strides, out_channels, chosen)
+        self.decoder = MetaPolypDecoder(
+            backbone.spatial_dims, backbone.channels, backbone.strides, out_channels, chosen
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]
@@ -32,7 +36,9 @@ class MetaPolyp(nn.Module):
         if any(missing):
             x = F.pad(x, [end for gap in reversed(missing) for end in (0, gap)])
         logits: Tensor = self.decoder(self.backbone(x))
-        return logits[(..., *[slice(n) for n in size])] if any(missing) else logits
+        for axis, n in enumerate(size, start=2):
+            logits = logits.narrow(axis, 0, n)
+        return logits
 
 
 def meta_polyp(

@@ -107,7 +107,7 @@ class _SquaredReLU(torch.autograd.Function):
 def squared_relu(x: Tensor) -> Tensor:
     """`relu(x)^2`, elementwise."""
     if torch.is_grad_enabled() and x.requires_grad:
-        squared: Tensor = _SquaredReLU.apply(x)[0]
+        squared: Tensor = _SquaredReLU.apply(x)[0]  # type: ignore[no-untyped-call]
         return squared
     positive = torch.relu(x)
     return positive.mul_(positive)

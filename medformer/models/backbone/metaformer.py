@@ -188,7 +188,8 @@ class MetaFormer(nn.Module):
         if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels or 0 in x.shape:
             axes = "DHW"[-self.spatial_dims :] if self.spatial_dims > 1 else "L"
             raise ValueError(
-                f"input: got shape {tuple(x.shape)}, expected (batch, {self.in_channels}, {', '.join(axes)}) with no empty axis"
+                f"input: got shape {tuple(x.shape)}, expected (batch, {self.in_channels}, {', '.join(axes)}) "
+                "with no empty axis"
             )
         x = self.stem(channels_last(x))
         features = []

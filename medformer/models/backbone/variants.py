@@ -54,7 +54,9 @@ FAMILIES: dict[str, Family] = {
     ),
     "poolformerv2": Family("pooling with the later recipe", _V2, ("pooling",) * 4, "map"),
     "identityformer": Family("no token mixing", _V2, ("identity",) * 4, "map"),
-    "randformer": Family("frozen random mixing in the last two stages", _V2, ("identity", "identity", "random", "random"), "map"),
+    "randformer": Family(
+        "frozen random mixing in the last two stages", _V2, ("identity", "identity", "random", "random"), "map"
+    ),
     "convformer": Family("separable convolutions", _V2, ("separable_conv",) * 4, "channel", head="mlp"),
     "caformer": Family(
         "separable convolutions, then attention",
@@ -212,12 +214,14 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def variant_counts(name: str) -> dict[str, int]:
-    """Parameter counts of a variant: `classifier` (1000 classes), and `features_1d`, `_2d`, `_3d` (1, 3 and 1 input channels).
+    """Count a variant's parameters: `classifier` (1000 classes), `features_1d`, `_2d`, `_3d` (1, 3, 1 input channels).
 
     Built on the meta device: no memory is touched and no weight is drawn.
     """
     with torch.device("meta"):
         counts = {"classifier": count_parameters(build_classifier(name))}
         for dims, channels in ((1, 1), (2, 3), (3, 1)):
-            counts[f"features_{dims}d"] = count_parameters(build_backbone(name, spatial_dims=dims, in_channels=channels))
+            counts[f"features_{dims}d"] = count_parameters(
+                build_backbone(name, spatial_dims=dims, in_channels=channels)
+            )
     return counts

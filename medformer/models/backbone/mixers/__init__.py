@@ -21,10 +21,23 @@ _METAFORMER = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024"
 MIXERS: Registry[type[nn.Module]] = Registry(
     "token mixer",
     [
-        Entry("pooling", Pooling, "average pooling minus input", "Yu et al., MetaFormer Is Actually What You Need, CVPR 2022"),
+        Entry(
+            "pooling",
+            Pooling,
+            "average pooling minus input",
+            "Yu et al., MetaFormer Is Actually What You Need, CVPR 2022",
+        ),
         Entry("identity", Identity, "no mixing", _METAFORMER),
-        Entry("random", RandomMixing, "frozen random averages of all tokens", _METAFORMER, "resized off the reference size"),
+        Entry(
+            "random",
+            RandomMixing,
+            "frozen random averages of all tokens",
+            _METAFORMER,
+            "resized off the reference size",
+        ),
         Entry("separable_conv", SeparableConv, "inverted separable convolution, kernel 7", _METAFORMER),
-        Entry("attention", Attention, "global self-attention", _METAFORMER, "cost grows with the square of the positions"),
+        Entry(
+            "attention", Attention, "global self-attention", _METAFORMER, "cost grows with the square of the positions"
+        ),
     ],
 )

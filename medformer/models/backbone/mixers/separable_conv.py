@@ -8,7 +8,7 @@ from medformer.models.backbone.layers import CONV, Pointwise, StarReLU, channels
 
 
 class SeparableConv(nn.Module):
-    """Pointwise C->2C, StarReLU, depthwise convolution, pointwise 2C->C; no biases (MobileNetV2's block, ConvFormer)."""
+    """Pointwise C->2C, StarReLU, depthwise convolution, pointwise 2C->C; no biases (ConvFormer)."""
 
     def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: int | None = None) -> None:
         super().__init__()

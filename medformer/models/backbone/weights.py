@@ -1,0 +1,182 @@
+"""Loading published MetaFormer weights from a local file, whatever its key layout, into any dimension.
+
+Layouts (names of the same tensors): timm; sail-sg/metaformer; sail-sg/poolformer (v1). Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from medformer.errors import CheckpointError
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.variants import Classifier
+from medformer.tensor_file import name_some, read_tensors
+
+Inflation = Literal["mean", "center"]
+
+# Applied in order to every key of a sail-sg file; timm's names are ours.
+_SAIL_RULES: tuple[tuple[str, str], ...] = (
+    (r"^patch_embed\.proj\.", "stem.conv."),
+    (r"^downsample_layers\.0\.conv\.", "stem.conv."),
+    (r"^downsample_layers\.0\.post_norm\.", "stem.norm."),
+    (r"^downsample_layers\.(\d)\.pre_norm\.", r"stages.\1.downsample.norm."),
+    (r"^downsample_layers\.(\d)\.conv\.", r"stages.\1.downsample.conv."),
+    (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.layer_scale_([12])$", r".layer_scale\1.scale"),
+    (r"^head\.(fc1|norm|fc2)\.", r"head.fc.\1."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+    (r"^norm\.", "head.norm."),
+)
+_SAIL_MARKS = ("downsample_layers.", "patch_embed.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was done with a file's tensors.
+
+    Attributes:
+        loaded: Names that were filled.
+        kept: Names of ours that the file does not decide: they keep their first values.
+        unused: Names in the file that have no place here.
+    """
+
+    loaded: tuple[str, ...]
+    kept: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def load_pretrained(
+    model: MetaFormer | Classifier, path: str | Path, *, inflation: Inflation = "mean", head: bool = True
+) -> LoadReport:
+    """Fill a backbone or classifier from a local file of 2-D weights.
+
+    A 2-D kernel goes into a 3-D or 1-D one by `inflation`: `mean` spreads it evenly along the new axis (sums to the
+    same response on input that is constant along it), `center` puts it in the middle slice. A stem for another number
+    of input channels gets the mean over the file's channels, scaled so that its response to grey input is kept.
+
+    Args:
+        model: A `MetaFormer` takes the encoder only; a `Classifier` also takes the head.
+        path: `.safetensors`, or a `.pth`/`.bin` file, which is opened with `weights_only=True`.
+        inflation: How 2-D kernels become 3-D.
+        head: Whether a classifier takes the head's tensors; False keeps its own, for another number of classes.
+
+    Raises:
+        CheckpointError: The file cannot be read safely, or lacks tensors or has other shapes; names them.
+    """
+    target = model.state_dict()
+    prefix = "backbone." if isinstance(model, Classifier) else ""
+    source = {
+        (key if key.startswith("head.") else prefix + key): value for key, value in rename(_read(Path(path))).items()
+    }
+    wanted = {key for key in target if head or not key.startswith("head.")}
+    # The frozen matrix of RandFormer is tied to the token grid of its dimension; there is nothing to inflate.
+    optional = {key for key in wanted if key.endswith("random_matrix")}
+    filled, misfits = {}, []
+    for key in sorted(wanted & source.keys()):
+        fitted = _fit(source[key], target[key], inflation)
+        if fitted is not None:
+            filled[key] = fitted
+        elif key not in optional:
+            misfits.append(f"{key}: {tuple(source[key].shape)} instead of {tuple(target[key].shape)}")
+    missing = sorted(wanted - source.keys() - optional)
+    if missing or misfits:
+        hint = " Load with head=False to keep a head for other classes." if any("head." in m for m in misfits) else ""
+        raise CheckpointError(
+            f"{path} does not fit this backbone: missing {name_some(missing)}; other shape {name_some(misfits)}. "
+            f"Check that the variant is the one the file was trained for.{hint}"
+        )
+    model.load_state_dict({**target, **filled})
+    return LoadReport(
+        loaded=tuple(sorted(filled)),
+        kept=tuple(sorted(target.keys() - filled.keys())),
+        unused=tuple(sorted(source.keys() - filled.keys())),
+    )
+
+
+def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under our names (timm's), from any of the three layouts."""
+    plain = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if not any(key.startswith(_SAIL_MARKS) for key in plain):
+        return plain
+    renamed = {}
+    for key, value in plain.items():
+        # PoolFormer v1 interleaves stages (even) and downsamplings (odd) in one list.
+        if match := re.match(r"^network\.(\d)\.(.+)$", key):
+            index, rest = int(match[1]), match[2]
+            key = (
+                f"stages.{index // 2}.{rest}"
+                if index % 2 == 0
+                else f"downsample_layers.{(index + 1) // 2}.{rest.replace('proj.', 'conv.')}"
+            )
+        for pattern, replacement in _SAIL_RULES:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    return renamed
+
+
+def inflate(kernel: Tensor, shape: tuple[int, ...], inflation: Inflation) -> Tensor | None:
+    """Spread a 2-D kernel `(out, in, k, k)` to a kernel of `shape` in 1-D or 3-D; None when the sizes do not fit.
+
+    Going to 1-D sums over rows (`mean`) or takes the middle row (`center`).
+    """
+    dims = len(shape) - 2
+    if kernel.dim() != 4 or kernel.shape[:2] != shape[:2] or any(n != kernel.shape[-1] for n in shape[2:]):
+        return None
+    if dims == 1:
+        return kernel.sum(2) if inflation == "mean" else kernel[:, :, kernel.shape[2] // 2]
+    if dims != 3:
+        return None
+    depth = shape[2]
+    if inflation == "mean":
+        return kernel.unsqueeze(2).expand(shape) / depth
+    volume = kernel.new_zeros(shape)
+    volume[:, :, depth // 2] = kernel
+    return volume
+
+
+def _fit(value: Tensor, target: Tensor, inflation: Inflation) -> Tensor | None:
+    shape = tuple(target.shape)
+    if value.dim() == 4 and target.dim() >= 3 and value.shape[1] != shape[1] and value.shape[0] == shape[0]:
+        value = value.sum(1, keepdim=True).expand(-1, shape[1], -1, -1) / shape[1]
+    if tuple(value.shape) == shape:
+        return value.to(target.dtype)
+    if value.numel() == target.numel() and _without_ones(value.shape) == _without_ones(shape):
+        return value.reshape(shape).to(target.dtype)
+    inflated = inflate(value, shape, inflation)
+    return None if inflated is None else inflated.to(target.dtype).contiguous()
+
+
+def _without_ones(shape: tuple[int, ...]) -> list[int]:
+    return [n for n in shape if n != 1]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    if not path.is_file():
+        raise CheckpointError(f"There is no weight file {path}; expected .safetensors, .pth, .pt or .bin.")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and was not opened, because a pickle can run code ({error}). "
+            "Load it where you trust it and save its state dict with safetensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a complete PyTorch file ({error}). Copy it again from its source."
+        ) from error
+    for name in ("state_dict_ema", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds no state dict; expected names with tensors.")
+    return content

@@ -1,0 +1,70 @@
+"""`medformer info`: everything that can be named in a config, as data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import medformer
+from pipelines.console import say
+
+
+def collect_info() -> dict[str, Any]:
+    """Return versions and every table of named parts, backbones with their parameter counts."""
+    from medformer.crossval.run_record import installed_versions
+    from medformer.data.named_splits import NAMED_SPLITS
+    from medformer.models.backbone.mixers import MIXERS
+    from medformer.models.backbone.variants import VARIANTS, variant_counts
+    from medformer.models.build import SEGMENTERS
+    from medformer.registry import Registry
+    from medformer.training.losses import LOSSES
+
+    def listed(table: Registry[Any]) -> list[dict[str, str]]:
+        return [
+            {"name": entry.name, "description": entry.description, "paper": entry.paper, "sizes": entry.sizes}
+            for entry in table.values()
+        ]
+
+    return {
+        "version": medformer.__version__,
+        "packages": installed_versions(),
+        "models": listed(SEGMENTERS),
+        "backbones": [
+            {
+                "name": name,
+                "description": variant.family.description,
+                "paper": variant.family.paper,
+                "depths": list(variant.depths),
+                "channels": list(variant.channels),
+                "mixers": list(variant.family.mixers),
+                "parameters": variant_counts(name),
+            }
+            for name, variant in VARIANTS.items()
+        ],
+        "mixers": listed(MIXERS),
+        "losses": listed(LOSSES),
+        "splits": listed(NAMED_SPLITS),
+    }
+
+
+def info(*, as_json: bool) -> None:
+    """Print the tables for a person, or as JSON for a program."""
+    content = collect_info()
+    if as_json:
+        say(json.dumps(content, indent=2))
+        return
+    say(f"medformer {content['version']} (torch {content['packages'].get('torch', '?')})")
+    say("\nBackbones (parameters in millions: classifier with 1000 classes; features alone in 1-D, 2-D, 3-D)")
+    for row in content["backbones"]:
+        counts = row["parameters"]
+        features = "  ".join(f"{counts[f'features_{dims}d'] / 1e6:6.1f}" for dims in (1, 2, 3))
+        say(f"  {row['name']:<20}{counts['classifier'] / 1e6:6.1f}  {features}   {row['description']}")
+    for title, key in (
+        ("Models", "models"),
+        ("Token mixers", "mixers"),
+        ("Losses", "losses"),
+        ("Named splits", "splits"),
+    ):
+        say(f"\n{title}")
+        for row in content[key]:
+            say(f"  {row['name']:<32}{row['description']}" + (f" ({row['paper']})" if row["paper"] else ""))

@@ -1,0 +1,326 @@
+"""The polyp task: each verb wires parts together and computes nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+from medformer.config import PolypConfig
+from medformer.crossval.collect import collect, write_metrics
+from medformer.crossval.execute import execute
+from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run_record import RunInfo, session
+from medformer.crossval.schemes import make_plan, predefined_plan, quantile_bins
+from medformer.data.audit import Audit, audit_folds, audit_split
+from medformer.data.check import check_cases
+from medformer.data.grouping import link_near_duplicates
+from medformer.data.layouts import Layout, scan
+from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medformer.data.problems import Problem, quarantine, require_usable, write_problems
+from medformer.errors import ConfigError, DataError
+from medformer.evaluation.summary import summarise
+from medformer.files import digest, sha256, write_json
+from medformer.imaging.images import read_mask
+from medformer.progress import Reporter
+from medformer.reporting.report import build_report
+from pipelines.console import make_reporter, say
+
+# A resumed run may be computed elsewhere and loaded differently; its results stay the same kind of number.
+_MAY_DIFFER = frozenset(
+    {"data.manifest", "data.cache", "data.workers", "training.accelerator", "training.strategy", "inference.batch_size"}
+)
+
+DrawPlan = Callable[[Sequence[Case], Sequence[PlanCase]], Plan]
+
+
+def prepare(
+    *,
+    folders: list[Path],
+    out: Path,
+    layout: str,
+    split: str | None,
+    ungrouped: str,
+    group_pattern: str | None,
+    link_duplicates: bool,
+) -> None:
+    """Turn folders in a known layout into one manifest."""
+    reporter = make_reporter()
+    if layout not in get_args(Layout):
+        raise ConfigError(f"--layout {layout}: expected {', '.join(get_args(Layout))}.")
+    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern, reporter=reporter)
+    if found.problems:
+        listed = out.with_name(f"{out.stem}.problems.csv")
+        write_problems(listed, found.problems)
+        say(f"{len(found.problems)} files were left out or need a look; all of them are in {listed}:")
+        for problem in found.problems[:10]:
+            say(f"  {problem}")
+    cases = list(found.cases)
+    if ungrouped == "each":
+        cases = [replace(case, group=case.group or case.id) for case in cases]
+    if link_duplicates:
+        before = len({case.group for case in cases})
+        cases = link_near_duplicates(cases, reporter=reporter)
+        say(f"Linking near-duplicates joined {before} groups into {len({case.group for case in cases})}.")
+    unknown = [case.id for case in cases if not case.group]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of {len(cases)} images have no patient or sequence, such as '{unknown[0]}', so leakage "
+            "cannot be ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when every image "
+            "really is of another patient; --link-duplicates then joins those that show the same thing."
+        )
+    write_manifest(out, cases)
+    groups, sites = len({case.group for case in cases}), len({case.site for case in cases})
+    say(f"{len(cases)} cases of {groups} groups from {sites} dataset(s): {out}")
+    say(f"Next: medformer polyp check {out}")
+
+
+def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str) -> None:
+    """Decode every case, list what is wrong with it, and audit the split for leakage."""
+    reporter = make_reporter()
+    found = read_manifest(manifest, ungrouped="each" if ungrouped == "each" else "error")
+    problems = check_cases(found.cases, reporter=reporter)
+    for problem in problems:
+        say(str(problem))
+    say(f"{len(found.cases)} cases, {len(quarantine(problems))} cannot be used, {len(problems)} remarks.")
+    if out is not None:
+        write_problems(out / "problems.csv", problems)
+    require_usable(problems)
+    parts = _parts(found.cases)
+    audit = audit_split(found.cases, parts, reporter=reporter).accepting(accept)
+    if out is not None:
+        write_json(out / "audit.json", {**audit.to_json(), "problems": _listed(problems)})
+    audit.raise_if_leaking()
+    sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
+    say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
+
+
+def train(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
+    """Train on the rows whose split is `train` (all rows if none has one); predict those whose split is `test` once."""
+
+    def plan(cases: Sequence[Case], planned: Sequence[PlanCase]) -> Plan:
+        tests = [case.id for case in cases if case.split.startswith("test")]
+        trains = [case.id for case in cases if case.split == "train"] or [case.id for case in cases if not case.split]
+        given = [case.id for case in cases if case.split in {"val", "validation"}]
+        return predefined_plan(
+            planned, train=trains, validation=given or config.crossval.validation, test=tests, seed=config.seed
+        )
+
+    run_polyp(config, out, plan, resume=resume, overwrite=overwrite, accept=accept)
+
+
+def crossval(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
+    """Cross-validate over all rows of the manifest: grouped, stratified by dataset and mask size."""
+    run_polyp(config, out, draw_crossval(config), resume=resume, overwrite=overwrite, accept=accept)
+
+
+def draw_crossval(config: PolypConfig) -> DrawPlan:
+    """Return what draws the fold plan that a config asks for."""
+
+    def plan(cases: Sequence[Case], planned: Sequence[PlanCase]) -> Plan:
+        chosen = config.crossval
+        return make_plan(planned, folds=chosen.folds, validation=chosen.validation, seed=config.seed)
+
+    return plan
+
+
+def run_polyp(
+    config: PolypConfig,
+    out: Path,
+    draw: DrawPlan,
+    *,
+    resume: bool,
+    overwrite: bool,
+    accept: Sequence[str],
+    notes: Sequence[str] = (),
+) -> None:
+    """Check, audit, train every fold of a plan, collect, and report; continue what an earlier session left.
+
+    Raises:
+        MedformerError: See the parts; what was finished before stays on disk.
+    """
+    if not config.data.manifest:
+        raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
+    reporter = make_reporter()
+    manifest = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
+    run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
+    info = RunInfo(
+        task=config.task,
+        command=["medformer", *sys.argv[1:]],
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        device=_device(config.training.accelerator),
+        manifest=str(manifest.path.resolve()),
+        data_root=str(manifest.root),
+        data_sha256=manifest.digest(),
+        accepted_leaks=list(accept),
+        notes=list(notes),
+    )
+    with session(run, info, may_differ=_MAY_DIFFER):
+        plan = _plan(run, manifest, config, draw, reporter)
+        _audit(run, manifest, plan, accept, reporter)
+        from pipelines.polyp_fold import PolypFold
+
+        execute(plan, PolypFold(config, manifest.by_id, run, manifest.root, reporter), run, reporter)
+        tested = any(fold.test for fold in plan.folds)
+        if tested:
+            collect(run, plan)
+            write_metrics(run, summarise)
+    if not tested:
+        say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
+        return
+    say(f"Masks: {run.masks}")
+    say(f"Report: {build_report(run.path)}")
+
+
+def predict(
+    *,
+    run: Path,
+    images: list[Path],
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    probabilities: str,
+    threshold: float | None,
+    device: str,
+) -> None:
+    """Segment images with a run's network, or with the ensemble of its folds."""
+    from pipelines.polyp_predict import predict_images
+
+    predict_images(
+        RunDirectory.open(run),
+        images,
+        out,
+        overwrite=overwrite,
+        resume=resume,
+        probabilities=probabilities,
+        threshold=threshold,
+        device=device,
+        reporter=make_reporter(),
+    )
+
+
+def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float) -> None:
+    """Score a folder of prediction maps."""
+    from medformer.inference.scoring import score_folder, write_scores
+
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise ConfigError(f"--out {out} is not empty. Add --overwrite to replace earlier scores, or choose another.")
+    rows, summary = score_folder(predictions, masks, threshold=threshold, reporter=make_reporter())
+    table, numbers = write_scores(out, rows, summary)
+    pooled = summary["pooled"]
+    means = {name: values["mean"] for name, values in pooled["metrics"].items()}
+    say(f"{summary['n']} cases; two empty masks: {summary['definitions']['empty_policy']}")
+    for label, value in (
+        (f"Dice at {threshold:g}", means["dice"]),
+        (f"IoU at {threshold:g}", means["iou"]),
+        ("mean Dice, 256 thresholds", means["mean_dice_256"]),
+        ("mean IoU, 256 thresholds", means["mean_iou_256"]),
+        ("weighted F", means["weighted_f"]),
+        ("S-measure", means["s_measure"]),
+        ("max E-measure", pooled["max_e"]),
+        ("mean E-measure", pooled["mean_e"]),
+        ("MAE", means["mae"]),
+    ):
+        say(f"  {label:<26}{value:.4f}")
+    say(f"Per case: {table}\nAll numbers: {numbers}")
+
+
+def report(*, run: Path) -> None:
+    """Write a run's metrics and report again, from its out-of-fold table and files alone."""
+    opened = RunDirectory.open(run)
+    write_metrics(opened, summarise)
+    say(f"Report: {build_report(opened.path)}")
+
+
+def compare(*, runs: list[Path], out: Path | None) -> None:
+    """Compare each later run with the first, case by case."""
+    from medformer.crossval.comparison import compare_runs, format_comparison
+
+    opened = [RunDirectory.open(run) for run in runs]
+    comparisons = [compare_runs(opened[0], other) for other in opened[1:]]
+    for comparison in comparisons:
+        say(format_comparison(comparison))
+    if out is not None:
+        write_json(out / "comparison.json", [comparison.to_json() for comparison in comparisons])
+
+
+def _plan(
+    run: RunDirectory,
+    manifest: Manifest,
+    config: PolypConfig,
+    draw: DrawPlan,
+    reporter: Reporter,
+) -> Plan:
+    """Read the run's frozen plan, or check the data and draw it."""
+    unmasked = [case.id for case in manifest.cases if case.mask is None]
+    if unmasked:
+        raise DataError(
+            f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
+            "Add them, or leave the cases out of the manifest."
+        )
+    if not run.splits_json.exists():
+        require_usable(check_cases(manifest.cases, reporter=reporter))
+    planned = _plan_cases(manifest.cases, config.crossval.size_bins)
+    if run.splits_json.exists():
+        plan = read_plan(run.splits_json)
+        plan.check_data(planned)
+        return plan
+    plan = draw(manifest.cases, planned)
+    write_plan(run.splits_json, plan)
+    return plan
+
+
+def _plan_cases(cases: Sequence[Case], size_bins: int) -> list[PlanCase]:
+    """Strata are dataset and mask-size quantile; fingerprints cover both files."""
+    files = [(case.image, case.mask) for case in cases if case.mask is not None]
+    bins = quantile_bins([float(read_mask(mask).mean()) for _, mask in files], size_bins)
+    return [
+        PlanCase(case.id, case.group, f"{case.site}|{size}", digest([sha256(image), sha256(mask)]))
+        for case, size, (image, mask) in zip(cases, bins, files, strict=True)
+    ]
+
+
+def _audit(run: RunDirectory, manifest: Manifest, plan: Plan, accept: Sequence[str], reporter: Reporter) -> Audit:
+    """Write audit.json, and stop on any leak that is not accepted by name."""
+    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
+    audit = audit_folds([case for case in manifest.cases if case.id in used], plan.folds, reporter=reporter)
+    audit = audit.accepting(accept)
+    write_json(run.audit_json, {**audit.to_json(), "problems": _listed(check_cases(manifest.cases, reporter=reporter))})
+    audit.raise_if_leaking()
+    return audit
+
+
+def _parts(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The parts that must not share anything: the manifest's splits, or without any, every group."""
+    parts: dict[str, list[str]] = {}
+    split = any(case.split for case in cases)
+    for case in cases:
+        name = case.split if split else case.group
+        if name:
+            parts.setdefault(name, []).append(case.id)
+    return parts
+
+
+def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [
+        {
+            "id": problem.case_id,
+            "severity": problem.severity,
+            "reason": problem.reason,
+            "detail": problem.detail,
+            "path": problem.path,
+        }
+        for problem in problems
+    ]
+
+
+def _device(accelerator: str) -> str:
+    import torch
+
+    if accelerator in {"auto", "cuda"} and torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return "cpu" if accelerator == "auto" else accelerator

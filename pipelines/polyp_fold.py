@@ -1,0 +1,188 @@
+"""What a polyp run does in one fold: train, learn the threshold, predict the fold's test cases once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medformer.config import PolypConfig
+from medformer.crossval.plan import Fold
+from medformer.crossval.run_directory import RunDirectory
+from medformer.data.manifest import Case
+from medformer.data.segmentation_dataset import SegmentationDataset
+from medformer.data.transforms2d import Augmentation
+from medformer.evaluation.segmentation import case_row
+from medformer.files import read_json, write_csv, write_json
+from medformer.imaging.images import read_image, read_mask
+from medformer.inference.export import export_case
+from medformer.inference.segment import Segmenter
+from medformer.inference.threshold import ThresholdSelector
+from medformer.inference.validation import ValidationDice
+from medformer.models.build import build_model
+from medformer.models.meta_polyp import MetaPolyp
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.training.fit import fit
+from medformer.training.losses import build_loss
+
+# Columns of an exported case that join its scores in the out-of-fold table.
+_EXPORTED = ("components", "confidence")
+
+
+class PolypFold:
+    """The fold job of the polyp task (see `medformer.crossval.execute.FoldJob`).
+
+    Args:
+        config: The run's config.
+        cases: Cases of the manifest by id.
+        run: Where masks go.
+        root: Folder that image paths in tables are relative to.
+        reporter: Told about every step.
+    """
+
+    def __init__(
+        self, config: PolypConfig, cases: Mapping[str, Case], run: RunDirectory, root: Path, reporter: Reporter
+    ) -> None:
+        self.config = config
+        self.cases = cases
+        self.run = run
+        self.root = root
+        self.reporter = reporter
+
+    def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
+        """Leave `model.safetensors`, `history.csv`, `threshold.json` and `predictions.csv` in `folder`."""
+        model = self._train(fold, folder, resume)
+        segmenter = make_segmenter([model], self.config)
+        threshold = self._threshold(segmenter, fold, folder)
+        if fold.test:
+            rows = list(self._predict(segmenter, threshold, fold))
+            write_csv(folder / "predictions.csv", rows, list(rows[0]))
+
+    def _train(self, fold: Fold, folder: Path, resume: bool) -> nn.Module:
+        config, seed = self.config, derive_seed(self.config.seed, "repeat", fold.repeat, "fold", fold.index)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "weights"))
+            model = build_model(config.model)
+        if config.model.weights:
+            _load_encoder(model, config.model.weights)
+        train = self._dataset(fold.train, Augmentation(config.augment), seed)
+        validation = ValidationDice(self._dataset(fold.validation, None, seed), config.training.batch_size)
+        fit(
+            model,
+            build_loss(config.loss.name),
+            train,
+            validation,
+            config.training,
+            out=folder,
+            seed=seed,
+            scales=config.augment.scales,
+            workers=config.data.workers,
+            resume=resume,
+            metadata={"model": config.model.model_dump(mode="json"), "fold": fold.index},
+            reporter=self.reporter,
+        )
+        return model
+
+    def _threshold(self, segmenter: Segmenter, fold: Fold, folder: Path) -> float:
+        chosen = self.config.inference.threshold
+        if chosen != "fit":
+            write_json(folder / "threshold.json", {"threshold": chosen, "from": "config"})
+            return chosen
+        truths = (read_mask(_mask(self.cases[name])) for name in fold.validation)
+        maps = (probability for _, _, probability in self._maps(segmenter, fold.validation, "threshold"))
+        selector = ThresholdSelector().fit(maps, truths)
+        content = {
+            "threshold": selector.threshold_,
+            "from": f"mean Dice over {len(fold.validation)} inner validation cases",
+            "validation_dice": selector.score_,
+        }
+        write_json(folder / "threshold.json", content)
+        return selector.threshold_
+
+    def _predict(self, segmenter: Segmenter, threshold: float, fold: Fold) -> Iterator[dict[str, Any]]:
+        for case, image, probability in self._maps(segmenter, fold.test, "test cases"):
+            truth = read_mask(_mask(case))
+            exported = export_case(
+                self.run.path,
+                case.id,
+                image,
+                probability,
+                threshold,
+                probabilities=self.config.inference.probabilities,
+                truth=truth,
+            )
+            yield {
+                "id": case.id,
+                "site": case.site,
+                **case_row(case.id, probability, truth, threshold=threshold),
+                **{name: exported[name] for name in _EXPORTED},
+                "mask": exported["mask_file"],
+                "image": _relative(case.image, self.root),
+                "truth": _relative(_mask(case), self.root),
+            }
+
+    def _maps(self, segmenter: Segmenter, names: Sequence[str], label: str) -> Iterator[tuple[Case, Any, Any]]:
+        """Yield case, image and probability map, decoding one batch at a time."""
+        self.reporter.start(label, len(names))
+        try:
+            for first in range(0, len(names), segmenter.batch_size):
+                cases = [self.cases[name] for name in names[first : first + segmenter.batch_size]]
+                images = [read_image(case.image) for case in cases]
+                for case, image, probability in zip(
+                    cases, images, segmenter.predict(images, [case.id for case in cases]), strict=True
+                ):
+                    yield case, image, probability
+                    self.reporter.advance()
+        finally:
+            self.reporter.finish()
+
+    def _dataset(self, names: Sequence[str], augmentation: Augmentation | None, seed: int) -> SegmentationDataset:
+        return SegmentationDataset(
+            [self.cases[name] for name in names],
+            self.config.data.image_size,
+            augmentation=augmentation,
+            seed=seed,
+            cache=self.config.data.cache,
+        )
+
+
+def make_segmenter(models: Sequence[nn.Module], config: PolypConfig, device: str | None = None) -> Segmenter:
+    """Return the segmenter that a run's config asks for."""
+    return Segmenter(
+        models,
+        image_size=config.data.image_size,
+        flips=config.inference.flips,
+        device=device,
+        batch_size=config.inference.batch_size,
+        precision=config.training.precision,
+    )
+
+
+def fold_threshold(folder: Path) -> float:
+    """Read the threshold that a fold learned."""
+    return float(read_json(folder / "threshold.json")["threshold"])
+
+
+def _load_encoder(model: nn.Module, path: str) -> None:
+    from medformer.errors import ConfigError
+    from medformer.models.backbone.weights import load_pretrained
+
+    if not isinstance(model, MetaPolyp):
+        raise ConfigError("model.weights fills a MetaFormer encoder; this model has none. Leave model.weights empty.")
+    load_pretrained(model.backbone, path)
+
+
+def _mask(case: Case) -> Path:
+    if case.mask is None:
+        from medformer.errors import DataError
+
+        raise DataError(f"Case '{case.id}' has no mask; a segmentation run needs one. Add it or leave the case out.")
+    return case.mask
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medformer.errors import UnknownNameError
+from medformer.models.backbone.layers import StarReLU, squared_relu
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.variants import VARIANTS, build_backbone, build_classifier, variant_counts
+
+# 1000-class parameter counts of the published models.
+PUBLISHED = {
+    "poolformer_s12": 11_915_176,
+    "poolformer_s24": 21_388_968,
+    "poolformer_s36": 30_862_760,
+    "poolformer_m36": 56_172_520,
+    "poolformer_m48": 73_473_448,
+    "poolformerv2_s12": 11_891_712,
+    "poolformerv2_s24": 21_341_464,
+    "poolformerv2_s36": 30_791_216,
+    "poolformerv2_m36": 56_077_168,
+    "poolformerv2_m48": 73_346_056,
+    "identityformer_s12": 11_891_712,
+    "identityformer_s24": 21_341_464,
+    "identityformer_s36": 30_791_216,
+    "identityformer_m36": 56_077_168,
+    "identityformer_m48": 73_346_056,
+    "randformer_s12": 11_891_712 + 235_298,
+    "randformer_s24": 21_341_464 + 470_596,
+    "randformer_s36": 30_791_216 + 705_894,
+    "randformer_m36": 56_077_168 + 705_894,
+    "randformer_m48": 73_346_056 + 941_192,
+    "convformer_s18": 26_774_448,
+    "convformer_s36": 40_012_152,
+    "convformer_m36": 57_051_640,
+    "convformer_b36": 99_882_616,
+    "caformer_s18": 26_341_656,
+    "caformer_s36": 39_297_102,
+    "caformer_m36": 56_204_878,
+    "caformer_b36": 98_753_614,
+}
+FEATURES = {
+    "caformer_s18": (21_901_616, 23_236_912, 27_422_000),
+    "convformer_s18": (21_963_464, 23_669_704, 30_451_400),
+    "poolformerv2_s12": (10_090_776, 11_377_688, 15_224_088),
+}
+
+
+def test_parameter_counts_are_the_published_ones() -> None:
+    assert {name: variant_counts(name)["classifier"] for name in PUBLISHED} == PUBLISHED
+
+
+@pytest.mark.parametrize("name", list(FEATURES))
+def test_feature_counts_in_every_dimension(name: str) -> None:
+    counts = variant_counts(name)
+    assert tuple(counts[f"features_{dims}d"] for dims in (1, 2, 3)) == FEATURES[name]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((224, 224), (56, 28, 14, 7)),
+        ((352, 352), (88, 44, 22, 11)),
+        ((255, 255), (64, 32, 16, 8)),
+        ((1, 1), (1, 1, 1, 1)),
+    ],
+)
+def test_map_sizes_for_any_input(size: tuple[int, int], expected: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        maps = build_backbone("poolformerv2_s12")(torch.empty(1, 3, *size))
+    assert tuple(m.shape[2] for m in maps) == expected
+
+
+def tiny(**changes: object) -> MetaFormer:
+    settings: dict[str, object] = {
+        "depths": (1, 1, 2, 1),
+        "channels": (32, 32, 64, 64),
+        "mixers": ("separable_conv", "pooling", "attention", "attention"),
+    }
+    torch.manual_seed(0)
+    return MetaFormer(2, 3, **{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_strides_differ_by_axis_for_anisotropic_voxels() -> None:
+    backbone = MetaFormer(
+        3,
+        1,
+        depths=(1, 1, 1, 1),
+        channels=(32, 32, 32, 32),
+        mixers=("pooling",) * 4,
+        strides=((1, 4, 4), (1, 2, 2), 2, 2),
+        stem_kernel=(3, 7, 7),
+    ).eval()
+    maps = backbone(torch.randn(1, 1, 10, 64, 48))
+    assert backbone.strides == ((1, 4, 4), (1, 8, 8), (2, 16, 16), (4, 32, 32))
+    assert [tuple(m.shape[2:]) for m in maps] == [(10, 16, 12), (10, 8, 6), (5, 4, 3), (3, 2, 2)]
+
+
+def test_stochastic_depth_drops_whole_branches_per_sample_and_only_in_training() -> None:
+    backbone = tiny(drop_path=0.5)
+    x = torch.randn(2, 3, 32, 32)
+    torch.manual_seed(1)
+    assert not torch.allclose(backbone.train()(x)[-1], backbone(x)[-1])
+    torch.testing.assert_close(backbone.eval()(x)[-1], backbone(x)[-1])
+    rates = [block.drop_path.rate for stage in backbone.stages for block in stage.blocks]
+    torch.testing.assert_close(rates, [0.0, 0.125, 0.25, 0.375, 0.5])
+
+
+def test_gradient_checkpointing_changes_memory_and_nothing_else() -> None:
+    plain, saving = tiny().train(), tiny(checkpointing=True).train()
+    x = torch.randn(2, 3, 32, 40)
+    for model in (plain, saving):
+        model(x)[-1].square().sum().backward()
+    for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_affine_part_of_star_relu_folds_into_the_next_layer() -> None:
+    mlp = tiny().stages[0].blocks[0].mlp
+    with torch.no_grad():
+        mlp.act.scale.fill_(0.8944)
+        mlp.act.bias.fill_(-0.4472)
+    x = torch.randn(2, 32, 5, 6)
+    torch.testing.assert_close(mlp(x), mlp.fc2(mlp.act(mlp.fc1(x))))
+
+
+def test_star_relu_matches_its_formula_with_and_without_gradients() -> None:
+    act, x = StarReLU(), torch.randn(3, 4, requires_grad=True)
+    with torch.no_grad():
+        act.scale.fill_(0.7)
+        act.bias.fill_(0.2)
+    expected = 0.7 * torch.relu(x) ** 2 + 0.2
+    torch.testing.assert_close(act(x), expected)
+    with torch.no_grad():
+        kept = x.clone()
+        torch.testing.assert_close(act(x), expected)
+        assert torch.equal(x, kept)
+    assert torch.autograd.gradcheck(squared_relu, (torch.randn(4, 3, dtype=torch.float64, requires_grad=True),))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 32, 32), "expected \\(batch, 3, H, W\\)"),
+        ((3, 32, 32), "expected \\(batch, 3, H, W\\)"),
+        ((1, 3, 0, 32), "no empty axis"),
+    ],
+)
+def test_a_wrong_input_is_named(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny()(torch.randn(*shape))
+
+
+def test_stage_lists_must_agree() -> None:
+    with pytest.raises(ValueError, match="one entry for each stage"):
+        tiny(mixers=("pooling", "pooling"))
+
+
+def test_an_unknown_mixer_or_variant_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'attention'"):
+        tiny(mixers=("attenton",) * 4)
+    with pytest.raises(UnknownNameError, match="Did you mean 'caformer_s18'"):
+        build_backbone("caformer_s81")
+
+
+@pytest.mark.parametrize("name", ["poolformer_s12", "poolformerv2_s12", "caformer_s18"])
+def test_classifiers_give_logits_at_any_size(name: str) -> None:
+    model = build_classifier(name, num_classes=5).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, 50, 33)).shape == (2, 5)
+
+
+def test_every_variant_has_four_stages() -> None:
+    assert all(len(v.depths) == len(v.channels) == 4 for v in VARIANTS.values())

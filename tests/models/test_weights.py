@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medformer.errors import CheckpointError
+from medformer.models.backbone.variants import build_backbone, build_classifier
+from medformer.models.backbone.weights import inflate, load_pretrained
+
+
+def to_sail(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors under the names of sail-sg's two repositories, pointwise weights two-dimensional as there."""
+    v1 = name.startswith("poolformer_")
+    renamed = {}
+    for key, value in state.items():
+        key = key.removeprefix("backbone.")
+        parts = key.split(".")
+        if parts[0] == "stem":
+            new = (
+                f"patch_embed.proj.{parts[-1]}"
+                if v1
+                else f"downsample_layers.0.{'conv' if parts[1] == 'conv' else 'post_norm'}.{parts[-1]}"
+            )
+        elif parts[0] == "stages" and parts[2] == "downsample":
+            stage = int(parts[1])
+            if v1:
+                new = f"network.{2 * stage - 1}.proj.{parts[-1]}"
+            else:
+                new = f"downsample_layers.{stage}.{'conv' if parts[3] == 'conv' else 'pre_norm'}.{parts[-1]}"
+        elif parts[0] == "stages":
+            rest = ".".join(parts[3:])
+            if v1:
+                rest = rest.replace("layer_scale1.scale", "layer_scale_1").replace(
+                    "layer_scale2.scale", "layer_scale_2"
+                )
+                new = f"network.{2 * int(parts[1])}.{rest}"
+            else:
+                new = f"stages.{parts[1]}.{rest}"
+        elif parts[1] == "norm":
+            new = f"norm.{parts[-1]}"
+        else:
+            new = "head." + ".".join(parts[2:])
+        renamed[new] = value
+    return renamed
+
+
+@pytest.mark.parametrize("name", ["poolformer_s12", "poolformerv2_s12", "randformer_s12", "caformer_s18"])
+def test_the_original_layouts_load(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source, target = build_classifier(name, 10).eval(), build_classifier(name, 10).eval()
+    torch.save({"state_dict": to_sail(name, source.state_dict())}, tmp_path / "weights.pth")
+    report = load_pretrained(target, tmp_path / "weights.pth")
+    assert not report.kept
+    assert not report.unused
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(source(x), target(x))
+
+
+def test_an_inflated_network_answers_a_stack_of_slices_like_the_slice() -> None:
+    """Away from the ends of the stack, `mean` inflation gives the 2-D response."""
+    kernel = torch.randn(4, 3, 7, 7)
+    volume = inflate(kernel, (4, 3, 7, 7, 7), "mean")
+    centre = inflate(kernel, (4, 3, 7, 7, 7), "center")
+    assert volume is not None and centre is not None
+    plane = torch.randn(1, 3, 9, 9)
+    stack = plane.unsqueeze(2).expand(-1, -1, 9, -1, -1)
+    expected = torch.conv2d(plane, kernel)
+    for weights in (volume, centre):
+        torch.testing.assert_close(torch.conv3d(stack, weights)[:, :, 1], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_weights_of_2d_go_into_other_dimensions(dims: int, tmp_path: Path) -> None:
+    source = build_backbone("caformer_s18")
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    target = build_backbone("caformer_s18", spatial_dims=dims, in_channels=1)
+    report = load_pretrained(target, tmp_path / "weights.safetensors")
+    assert not report.kept
+    torch.testing.assert_close(target.stages[3].blocks[2].mlp.fc1.weight, source.stages[3].blocks[2].mlp.fc1.weight)
+    assert target.stem.conv.weight.sum() == pytest.approx(float(source.stem.conv.weight.sum()), rel=1e-3)
+
+
+def test_a_head_for_other_classes_can_be_kept(tmp_path: Path) -> None:
+    save_file(build_classifier("poolformerv2_s12", 7).state_dict(), tmp_path / "w.safetensors")
+    state = {k.removeprefix("backbone."): v for k, v in build_classifier("poolformerv2_s12", 7).state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    target = build_classifier("poolformerv2_s12", 3)
+    with pytest.raises(CheckpointError, match="head=False"):
+        load_pretrained(target, tmp_path / "w.safetensors")
+    assert all(key.startswith("head.") for key in load_pretrained(target, tmp_path / "w.safetensors", head=False).kept)
+
+
+def test_weights_of_another_variant_are_refused_by_name(tmp_path: Path) -> None:
+    save_file(build_backbone("poolformerv2_s12").state_dict(), tmp_path / "w.safetensors")
+    before = build_backbone("caformer_s18")
+    state = {key: value.clone() for key, value in before.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"missing .*token_mixer"):
+        load_pretrained(before, tmp_path / "w.safetensors")
+    assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_pickle_is_refused_and_never_run(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(pickle.dumps({"weight": Harmful()}))
+    with pytest.raises(CheckpointError, match="pickle"):
+        load_pretrained(build_backbone("poolformerv2_s12"), path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
+    model = build_backbone("poolformerv2_s12")
+    for name in ("absent.safetensors", "absent.pth"):
+        with pytest.raises(CheckpointError, match="absent"):
+            load_pretrained(model, tmp_path / name)
+    torch.save(model.state_dict(), tmp_path / "cut.pth")
+    content = (tmp_path / "cut.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"cut\.pth"):
+        load_pretrained(model, tmp_path / "cut.pth")
