@@ -169,6 +169,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "split": None,
                 "ungrouped": "each",
                 "group_pattern": "(a)",
+                "link_duplicates": False,
             },
         ),
         ("check", {"manifest": manifest, "out": None, "accept": ["x"], "ungrouped": "error"}),
