@@ -42,7 +42,6 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup ## Run the main job on synthetic images; ends with the path of the report
 	$(BIN)/medformer demo --out demo-run --overwrite
-	@echo "Report: $(CURDIR)/demo-run/report.html"
 
 test: setup ## Run the tests, except the slow ones and those that need a GPU
 	$(BIN)/python -m pytest
