@@ -97,8 +97,8 @@ def grow_polyp(rng: np.random.Generator, wall: Wall, z: float, angle: float, siz
     tangent /= np.linalg.norm(tangent)
     axes = np.stack([tangent, np.cross(normal, tangent), normal])
     stretch = rng.uniform(0.8, 1.25)
-    creased = bool(rng.random() < 0.35)
-    strength = rng.uniform(0.015, 0.045) if creased else rng.uniform(0.02, 0.09)
+    creased = bool(rng.random() < 0.45)
+    strength = rng.uniform(0.02, 0.05) if creased else rng.uniform(0.03, 0.1)
     waves = np.concatenate(
         [rng.normal(0.0, 1.9, (5, 3)), rng.uniform(0.0, 6.3, (5, 1)), np.full((5, 1), strength)], axis=1
     ).astype(np.float32)

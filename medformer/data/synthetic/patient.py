@@ -124,7 +124,7 @@ def _surface(rng: np.random.Generator, blobs: list[Blob], palette: Palette) -> P
         np.asarray(own + contrast * (target - own), np.float32),
         pattern,
         np.ascontiguousarray(bumps, np.float32),
-        float(rng.uniform(0.15, 0.9)),
+        float(rng.uniform(0.35, 1.0)),
         float(rng.uniform(0.8, 1.3)),
     )
 

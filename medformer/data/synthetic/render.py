@@ -181,7 +181,9 @@ def _cover(polyp: Polyp, points: Array, body: NDArray[np.int8], surface: Surface
         pattern = sample(polyp.pattern, rows, columns)
         # A stalk is covered by ordinary mucosa; a flat foot fades into it as well.
         blend = np.float32(1.0 if number == 0 else 0.15) * smoothstep(-0.15, 0.45, q[:, 2])
-        own = polyp.colour * (1.0 + polyp.texture * 0.16 * pattern)[:, None]
+        own = polyp.colour * (1.0 + polyp.texture * 0.2 * pattern)[:, None]
         surface.colour[seen] += (own - surface.colour[seen]) * blend[:, None]
-        surface.bumps[seen] = 0.7 * sample(polyp.bumps, rows, columns)
-        surface.wetness[seen] = polyp.gloss
+        tilt = sample(polyp.bumps, rows, columns)
+        surface.bumps[seen] = tilt
+        # The film is uneven: one round highlight in the middle would make all large polyps look alike.
+        surface.wetness[seen] = polyp.gloss * (0.15 + 1.1 * smoothstep(-0.2, 0.6, tilt[:, 0] + 0.5 * pattern))
