@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medformer.errors import CheckpointError
+from medformer.tensor_file import describe_difference, read_tensors, shapes, write_tensors
 from medformer.training.ema import WeightAverage
 from medformer.training.optimizer import load_optimizer_tensors, optimizer_tensors
-from medformer.tensor_file import describe_difference, read_tensors, shapes, write_tensors
 
 FORMAT = 1
 

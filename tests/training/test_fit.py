@@ -18,10 +18,10 @@ from torch import nn
 
 from medformer.config import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
+from medformer.tensor_file import read_tensors
 from medformer.training.checkpoint import read_metadata, save_model
 from medformer.training.history import COLUMNS
 from medformer.training.loader import BatchSource
-from medformer.tensor_file import read_tensors
 
 
 class Scores:
