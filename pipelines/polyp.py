@@ -69,8 +69,8 @@ def prepare(
     if unknown:
         raise DataError(
             f"{len(unknown)} of {len(cases)} images have no patient or sequence, such as '{unknown[0]}', so "
-            "leakage cannot be ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when every "
-            "image really is of another patient; --link-duplicates then joins those that show the same thing."
+            "leakage cannot be ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when "
+            "every image really is of another patient; --link-duplicates then joins those that show the same thing."
         )
     write_manifest(out, cases)
     groups, sites = len({case.group for case in cases}), len({case.site for case in cases})
