@@ -40,7 +40,9 @@ class AugmentConfig(Section):
     affine: Fraction = Field(0.7, description="probability of shift, scale, rotation")
     color: Fraction = Field(0.7, description="probability of brightness, contrast, saturation and hue jitter")
     blur: Fraction = Field(0.1, description="probability of a slight blur")
-    scales: tuple[PositiveFloat, ...] = Field((1.0,), description="multi-scale training: one factor is drawn per batch")
+    scales: tuple[PositiveFloat, ...] = Field(
+        (1.0,), min_length=1, description="multi-scale training: one factor is drawn per batch"
+    )
 
 
 class ModelConfig(Section):

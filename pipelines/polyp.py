@@ -144,8 +144,11 @@ def run_polyp(
     """
     if not config.data.manifest:
         raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
+    from pipelines.polyp_fold import PolypFold, check_settings
+
     reporter = make_reporter()
     manifest = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
+    check_settings(config)
     run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     info = RunInfo(
         task=config.task,
@@ -162,8 +165,6 @@ def run_polyp(
     with session(run, info, may_differ=_MAY_DIFFER):
         plan = _plan(run, manifest, config, draw, reporter)
         _audit(run, manifest, plan, accept, reporter)
-        from pipelines.polyp_fold import PolypFold
-
         execute(plan, PolypFold(config, manifest.by_id, run, manifest.root, reporter), run, reporter)
         tested = any(fold.test for fold in plan.folds)
         if tested:
@@ -321,6 +322,7 @@ def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
 def _device(accelerator: str) -> str:
     import torch
 
-    if accelerator in {"auto", "cuda"} and torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
-    return "cpu" if accelerator == "auto" else accelerator
+    from medformer.training.devices import choose_device
+
+    device = choose_device(accelerator)
+    return f"cuda: {torch.cuda.get_device_name()}" if device.type == "cuda" else device.type

@@ -13,8 +13,10 @@ from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run_directory import RunDirectory
 from medformer.data.manifest import Case
+from medformer.data.multiscale import resize_batch
 from medformer.data.segmentation_dataset import SegmentationDataset
 from medformer.data.transforms2d import Augmentation
+from medformer.errors import ConfigError, DataError
 from medformer.evaluation.segmentation import case_row
 from medformer.files import read_json, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
@@ -22,10 +24,12 @@ from medformer.inference.export import export_case
 from medformer.inference.segment import Segmenter
 from medformer.inference.threshold import ThresholdSelector
 from medformer.inference.validation import ValidationDice
+from medformer.models.backbone.weights import load_pretrained
 from medformer.models.build import build_model
 from medformer.models.meta_polyp import MetaPolyp
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
+from medformer.training.devices import check_devices, choose_device
 from medformer.training.fit import fit
 from medformer.training.losses import build_loss
 
@@ -56,7 +60,7 @@ class PolypFold:
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave `model.safetensors`, `history.csv`, `threshold.json` and `predictions.csv` in `folder`."""
         model = self._train(fold, folder, resume)
-        segmenter = make_segmenter([model], self.config)
+        segmenter = make_segmenter([model], self.config, choose_device(self.config.training.accelerator))
         threshold = self._threshold(segmenter, fold, folder)
         if fold.test:
             rows = list(self._predict(segmenter, threshold, fold))
@@ -66,9 +70,7 @@ class PolypFold:
         config, seed = self.config, derive_seed(self.config.seed, "repeat", fold.repeat, "fold", fold.index)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "weights"))
-            model = build_model(config.model)
-        if config.model.weights:
-            _load_encoder(model, config.model.weights)
+            model = _build_network(config)
         train = self._dataset(fold.train, Augmentation(config.augment), seed)
         validation = ValidationDice(self._dataset(fold.validation, None, seed), config.training.batch_size)
         fit(
@@ -150,8 +152,37 @@ class PolypFold:
         )
 
 
-def make_segmenter(models: Sequence[nn.Module], config: PolypConfig, device: str | None = None) -> Segmenter:
-    """Return the segmenter that a run's config asks for."""
+def check_settings(config: PolypConfig) -> None:
+    """Build what every fold will build, so that a wrong name or file ends the run at once and not after the audit.
+
+    Raises:
+        ConfigError: An unknown name, or a network that cannot train on images of this size.
+        CheckpointError: `model.weights` cannot be read or does not fit.
+        ResourceError: The device is not there.
+    """
+    check_devices(config.training)
+    build_loss(config.loss.name)
+    # On the meta device shapes are followed but nothing is computed.
+    network = _build_network(config).to("meta").train()
+    cases, size = min(2, config.training.batch_size), config.data.image_size
+    with torch.device("meta"):
+        batch = {"image": torch.empty(cases, 3, *size), "mask": torch.empty(cases, 1, *size)}
+    smallest = resize_batch(batch, min(config.augment.scales))["image"]
+    try:
+        network(smallest)
+    except NotImplementedError:
+        # An operation that only knows real tensors: the first step of the training will tell.
+        return
+    except (AssertionError, RuntimeError, ValueError) as error:
+        rows, columns = smallest.shape[-2:]
+        raise ConfigError(
+            f"{config.model.name} cannot train on {cases} image(s) of {rows} x {columns} px ({error}). "
+            "Raise data.image_size, training.batch_size or augment.scales, or choose another model."
+        ) from error
+
+
+def make_segmenter(models: Sequence[nn.Module], config: PolypConfig, device: torch.device | None = None) -> Segmenter:
+    """Return the segmenter that a run's config asks for; without a device, it works where the first model is."""
     return Segmenter(
         models,
         image_size=config.data.image_size,
@@ -167,19 +198,19 @@ def fold_threshold(folder: Path) -> float:
     return float(read_json(folder / "threshold.json")["threshold"])
 
 
-def _load_encoder(model: nn.Module, path: str) -> None:
-    from medformer.errors import ConfigError
-    from medformer.models.backbone.weights import load_pretrained
-
-    if not isinstance(model, MetaPolyp):
-        raise ConfigError("model.weights fills a MetaFormer encoder; this model has none. Leave model.weights empty.")
-    load_pretrained(model.backbone, path)
+def _build_network(config: PolypConfig) -> nn.Module:
+    model = build_model(config.model)
+    if config.model.weights:
+        if not isinstance(model, MetaPolyp):
+            raise ConfigError(
+                f"model.weights fills a MetaFormer encoder, and {config.model.name} has none. Set model.weights=null."
+            )
+        load_pretrained(model.backbone, config.model.weights)
+    return model
 
 
 def _mask(case: Case) -> Path:
     if case.mask is None:
-        from medformer.errors import DataError
-
         raise DataError(f"Case '{case.id}' has no mask; a segmentation run needs one. Add it or leave the case out.")
     return case.mask
 

@@ -20,6 +20,7 @@ from medformer.inference.scoring import SUFFIXES
 from medformer.models.build import build_model
 from medformer.progress import Reporter
 from medformer.training.checkpoint import load_model
+from medformer.training.devices import choose_device
 from pipelines.console import say
 from pipelines.polyp_fold import fold_threshold, make_segmenter
 
@@ -44,6 +45,7 @@ def predict_images(
     Raises:
         ConfigError: The run has no finished network, or `out` is not empty.
         DataError: An image cannot be read; those before it are kept.
+        ResourceError: The device is not there.
     """
     if probabilities not in get_args(Probabilities):
         raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
@@ -54,8 +56,7 @@ def predict_images(
     config = load_config(run.config_yaml, [])
     models, cut = _ensemble(run, config)
     cut = cut if threshold is None else threshold
-    where = None if device == "auto" else device
-    segmenter = make_segmenter(models, config, where)
+    segmenter = make_segmenter(models, config, choose_device(device))
     kind: Probabilities = "png" if probabilities == "png" else "npz" if probabilities == "npz" else "none"
     reporter.start("images", len(paths))
     try:

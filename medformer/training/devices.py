@@ -20,7 +20,7 @@ def build_fabric(config: TrainingConfig) -> Fabric:
         ResourceError: The device is not there, or there are too few.
         ConfigError: float16 on a CPU.
     """
-    _check_devices(config)
+    check_devices(config)
     strategy: str | Strategy = "auto"
     if config.devices > 1 or config.strategy == "ddp":
         # Some published networks carry layers that they never use; without the search they would stop the exchange.
@@ -28,7 +28,28 @@ def build_fabric(config: TrainingConfig) -> Fabric:
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 
 
-def _check_devices(config: TrainingConfig) -> None:
+def choose_device(accelerator: str) -> torch.device:
+    """Return the one device that `auto`, `cpu`, `cuda` or `mps` means on this machine.
+
+    Raises:
+        ResourceError: The device is not there.
+    """
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("Got the device cuda, but no CUDA device is visible. Check the driver, or use auto or cpu.")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise ResourceError("Got the device mps, but this machine has none. Use auto or cpu.")
+    return torch.device(accelerator)
+
+
+def check_devices(config: TrainingConfig) -> None:
+    """Refuse a config that this machine cannot train with.
+
+    Raises:
+        ResourceError: The device is not there, or there are too few.
+        ConfigError: float16 on a CPU.
+    """
     wanted, devices = config.accelerator, config.devices
     if wanted == "cuda" and torch.cuda.device_count() < devices:
         raise ResourceError(
