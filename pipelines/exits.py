@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import medformer
 from medformer.errors import InterruptedRun, MedformerError, ResourceError
@@ -26,7 +30,8 @@ def guarded(command: Callable[[], object]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        command()
+        with _sigterm_as_ctrl_c():
+            command()
         sys.stdout.flush()
         return 0
     except SystemExit as exit_:
@@ -53,6 +58,27 @@ def guarded(command: Callable[[], object]) -> int:
             file=sys.stderr,
         )
         return DEFECT
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let a scheduler's SIGTERM unwind the command as Ctrl-C does, so that what is open is closed and recorded.
+
+    A training handles both signals by itself while it runs (`medformer.training.signals`).
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # Only the main thread may set handlers, and a handler that somebody else chose stays.
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(error: MedformerError) -> int:

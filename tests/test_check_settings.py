@@ -15,8 +15,8 @@ TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training
     ("override", "kind", "message"),
     [
         ("model.name=meta_polip", ConfigError, "Did you mean 'meta_polyp'"),
-        ("model.name=smp:unet/resnet35", ConfigError, "Did you mean 'resnet34'"),
-        ("model.backbone=poolformer_s13", ConfigError, "Did you mean 'poolformer_s12'"),
+        ("model.name=smp:unet/resnet35", ConfigError, "encoder 'resnet35'"),
+        ("model.backbone=poolformer_s13", ConfigError, "backbone 'poolformer_s13'"),
         ("loss.name=dicee", ConfigError, "Did you mean 'dice'"),
         ("model.weights=nowhere.safetensors", CheckpointError, "nowhere.safetensors"),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -220,6 +221,37 @@ def test_what_the_user_can_mend_is_one_message_and_an_exit_code(
     assert message.err.startswith("error: ") and text in message.err
     assert message.err.count("\n") == 1
     assert message.out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_what_is_open_and_returns_130(number: signal.Signals, tmp_path: Path) -> None:
+    code = (
+        "import os, sys, signal, typer\n"
+        "from pathlib import Path\n"
+        "from pipelines import cli, exits\n"
+        "@cli.app.command()\n"
+        "def wait():\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        signal.pause()\n"
+        "    finally:\n"
+        "        Path(sys.argv[1]).touch()\n"
+        "main = typer.main.get_command(cli.app)\n"
+        "raise SystemExit(exits.guarded(lambda: main(['wait'], prog_name='medformer')))"
+    )
+    closed = tmp_path / "closed"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(closed)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 130, result.stderr
+    assert "--resume" in result.stderr and "Traceback" not in result.stderr
+    assert closed.exists()
+
+
+def test_the_former_signal_handler_comes_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert guarded(lambda: None) == 0
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_defect_keeps_its_traceback_and_asks_for_a_report(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

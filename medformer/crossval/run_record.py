@@ -140,6 +140,8 @@ def session(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = (
 
 def why(error: BaseException) -> str:
     """The reason that is written down for an error: its message, with its type where it is not one of ours."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C or SIGTERM"
     return str(error) if isinstance(error, MedformerError) else f"{type(error).__name__}: {error}"
 
 

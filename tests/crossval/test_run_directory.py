@@ -141,7 +141,7 @@ def test_run_json_tells_what_ran(finished: RunDirectory) -> None:
     ("error", "state", "reason"),
     [
         (InterruptedRun("stopped by Ctrl-C"), "interrupted", "stopped by Ctrl-C"),
-        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt: "),
+        (KeyboardInterrupt(), "interrupted", "stopped by Ctrl-C or SIGTERM"),
         (DataError("case x is corrupt"), "failed", "case x is corrupt"),
         (ValueError("a bug"), "failed", "ValueError: a bug"),
     ],
