@@ -21,6 +21,7 @@ _NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _ADAPTIVE_POOL: dict[int, Callable[..., Tensor]] = {
     1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
@@ -32,7 +33,7 @@ MAX_KEYS = 1024
 
 @dataclass(frozen=True)
 class DecoderSetting:
-    """Where the paper and its released code part ways.
+    """Where the paper and its released code part ways, or the paper leaves a choice.
 
     Attributes:
         learned_attention: Multi-head self-attention over all positions; otherwise parameter-free, unscaled dot
@@ -40,47 +41,66 @@ class DecoderSetting:
         convformer_on_deepest: A ConvFormer block on the deepest feature map, as in the paper's figure.
         branch_features: Take the last MLP branch of each stage before its residual addition, as the released
             code taps its encoder; otherwise the stage's output.
+        smooth: Linear upsampling; otherwise nearest, which leaves logits in blocks of the finest stride because
+            everything after it is pointwise. The paper does not say; its code is nearest.
+        momentum: Of the BatchNorm statistics (PyTorch's convention); Keras' default is 0.01.
+        eps: Of the BatchNorms; Keras' default is 1e-3.
     """
 
     learned_attention: bool
     convformer_on_deepest: bool
     branch_features: bool
+    smooth: bool
+    momentum: float
+    eps: float
 
 
-PAPER = DecoderSetting(learned_attention=True, convformer_on_deepest=True, branch_features=False)
-AS_PUBLISHED = DecoderSetting(learned_attention=False, convformer_on_deepest=False, branch_features=True)
+PAPER = DecoderSetting(
+    learned_attention=True,
+    convformer_on_deepest=True,
+    branch_features=False,
+    smooth=True,
+    momentum=0.1,
+    eps=1e-5,
+)
+AS_PUBLISHED = DecoderSetting(
+    learned_attention=False,
+    convformer_on_deepest=False,
+    branch_features=True,
+    smooth=False,
+    momentum=0.01,
+    eps=1e-3,
+)
 SETTINGS = {"paper": PAPER, "as_published": AS_PUBLISHED}
 
 
-def batch_norm(spatial_dims: int, channels: int) -> nn.Module:
-    """BatchNorm with the epsilon and momentum of Keras, which the original trained with."""
-    return _NORM[spatial_dims](channels, eps=1e-3, momentum=0.01)
+class NormReLU(nn.Module):
+    """BatchNorm and ReLU."""
 
-
-class ConvNormReLU(nn.Sequential):
-    """Pointwise convolution, BatchNorm, ReLU."""
-
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            Pointwise(in_channels, out_channels), batch_norm(spatial_dims, out_channels), nn.ReLU(inplace=True)
-        )
-
-
-class UpBlock(nn.Module):
-    """`relu(conv1(x)) + relu(conv3(x))`, nearest upsampling by `factor` per axis, BatchNorm, ReLU."""
-
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, factor: tuple[int, ...]) -> None:
+    def __init__(self, spatial_dims: int, channels: int, setting: DecoderSetting) -> None:
         super().__init__()
-        self.factor = tuple(float(step) for step in factor)
-        self.conv1 = Pointwise(in_channels, out_channels, bias=False)
-        self.conv3 = CONV[spatial_dims](in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm = batch_norm(spatial_dims, out_channels)
+        self.norm = _NORM[spatial_dims](channels, eps=setting.eps, momentum=setting.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = torch.relu(self.conv1(x)) + torch.relu(self.conv3(x))
-        # BatchNorm and ReLU act per value, and repeating every value equally often keeps the batch statistics:
-        # doing both before the upsampling is the same function at a fraction of the cost.
-        return F.interpolate(torch.relu(self.norm(mixed)), scale_factor=self.factor, mode="nearest")
+        return torch.relu(self.norm(x))
+
+
+class Mix(nn.Module):
+    """The up block before its upsampling: `relu(conv1(x)) + relu(conv3(x))`, BatchNorm, ReLU.
+
+    The released code upsamples before the BatchNorm. Nearest upsampling repeats every value equally often, so norm,
+    ReLU and whatever pointwise layers follow may come first: the same function at a fraction of the cost.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, setting: DecoderSetting) -> None:
+        super().__init__()
+        self.conv1 = Pointwise(in_channels, out_channels, bias=False)
+        self.conv3 = CONV[spatial_dims](in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = NormReLU(spatial_dims, out_channels, setting)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.norm(torch.relu(self.conv1(x)) + torch.relu(self.conv3(x)))
+        return mixed
 
 
 class AxisAttention(nn.Module):
@@ -134,7 +154,7 @@ class ConvFormerBlock(nn.Module):
 
 
 class MetaPolypDecoder(nn.Module):
-    """Four feature maps (fine to coarse) to logits at the finest stride 1.
+    """Four feature maps (fine to coarse) to logits at stride 1.
 
     Level-up connections join the deepest map to the second level and the second level to the output.
 
@@ -144,6 +164,9 @@ class MetaPolypDecoder(nn.Module):
         strides: Cumulative strides of the four maps, per axis; each must divide the next.
         out_channels: Logit channels.
         setting: `PAPER` or `AS_PUBLISHED`.
+
+    Raises:
+        ValueError: There are not four maps.
     """
 
     def __init__(
@@ -158,37 +181,41 @@ class MetaPolypDecoder(nn.Module):
         if len(channels) != 4:
             raise ValueError(f"the Meta-Polyp decoder joins 4 feature maps, got {len(channels)}")
         c1, c2, c3, c4 = channels
-        s1, s2, s3, s4 = strides
-        one = (1,) * spatial_dims
+        width = c1 // 2
+        self.strides = tuple(strides)
+        self.mode = _LINEAR[spatial_dims] if setting.smooth else "nearest"
 
-        def up(source: int, target: int, coarse: tuple[int, ...], fine: tuple[int, ...]) -> UpBlock:
-            return UpBlock(spatial_dims, source, target, tuple(a // b for a, b in zip(coarse, fine, strict=True)))
+        def mix(source: int, target: int) -> Mix:
+            return Mix(spatial_dims, source, target, setting)
 
-        def convformer(width: int) -> ConvFormerBlock:
-            return ConvFormerBlock(spatial_dims, width, setting.learned_attention)
+        def fuse(source: int, target: int) -> nn.Sequential:
+            return nn.Sequential(Pointwise(source, target), NormReLU(spatial_dims, target, setting))
+
+        def convformer(size: int) -> ConvFormerBlock:
+            return ConvFormerBlock(spatial_dims, size, setting.learned_attention)
 
         self.convformer4 = convformer(c4) if setting.convformer_on_deepest else nn.Identity()
-        self.level_up4 = up(c4, c4, s4, s2)
-        self.up3, self.convformer3, self.fuse3 = up(c4, c3, s4, s3), convformer(c3), ConvNormReLU(spatial_dims, c3, c3)
-        self.up2, self.convformer2, self.fuse2 = up(c3, c2, s3, s2), convformer(c2), ConvNormReLU(spatial_dims, c2, c2)
-        self.narrow4 = Pointwise(c4, c2)
-        self.join2 = Pointwise(c2, c2)
-        self.level_up2 = up(c2, c2, s2, one)
-        self.up1, self.convformer1, self.fuse1 = up(c2, c1, s2, s1), convformer(c1), ConvNormReLU(spatial_dims, c1, c1)
-        width = c1 // 2
-        self.narrow2 = ConvNormReLU(spatial_dims, c2, width)
-        self.up0 = up(c1, width, s1, one)
-        self.fuse0 = ConvNormReLU(spatial_dims, width, width)
+        self.convformer3, self.convformer2, self.convformer1 = convformer(c3), convformer(c2), convformer(c1)
+        self.up4, self.up3, self.up2, self.up1 = mix(c4, c3), mix(c3, c2), mix(c2, c1), mix(c1, width)
+        self.fuse3, self.fuse2, self.fuse1, self.fuse0 = fuse(c3, c3), fuse(c2, c2), fuse(c1, c1), fuse(width, width)
+        self.level_up4, self.narrow4, self.join2 = mix(c4, c4), Pointwise(c4, c2), Pointwise(c2, c2)
+        self.level_up2, self.narrow2 = mix(c2, c2), fuse(c2, width)
         self.head = Pointwise(width, out_channels)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         f1, f2, f3, f4 = features
         x = self.convformer4(f4)
-        deep = self.level_up4(x)
-        x = self.fuse3(self.up3(x) + self.convformer3(f3))
-        x = torch.relu(self.join2(self.up2(x) + torch.relu(self.narrow4(deep))))
+        deep = torch.relu(self.narrow4(self.level_up4(x)))
+        x = self.fuse3(self._raise(self.up4(x), 3, 2) + self.convformer3(f3))
+        x = torch.relu(self.join2(self._raise(self.up3(x), 2, 1) + self._raise(deep, 3, 1)))
         x = self.fuse2(x + self.convformer2(f2))
         middle = self.narrow2(self.level_up2(x))
-        x = self.fuse1(self.up1(x) + self.convformer1(f1))
-        logits: Tensor = self.head(self.fuse0(self.up0(x) + middle))
+        x = self.fuse1(self._raise(self.up2(x), 1, 0) + self.convformer1(f1))
+        logits: Tensor = self.head(self.fuse0(self._raise(self.up1(x), 0) + self._raise(middle, 1)))
         return logits
+
+    def _raise(self, x: Tensor, level: int, target: int | None = None) -> Tensor:
+        """Upsample from the stride of `level` to that of `target`, or to stride 1."""
+        fine = self.strides[target] if target is not None else (1,) * len(self.strides[level])
+        factors = tuple(float(a // b) for a, b in zip(self.strides[level], fine, strict=True))
+        return F.interpolate(x, scale_factor=factors, mode=self.mode)

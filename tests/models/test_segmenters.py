@@ -8,7 +8,7 @@ from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import count_parameters
 from medformer.models.build import build_model
-from medformer.models.decoder import MAX_KEYS, AxisAttention, PooledAttention, UpBlock
+from medformer.models.decoder import AS_PUBLISHED, MAX_KEYS, AxisAttention, Mix, PooledAttention
 from medformer.models.meta_polyp import MetaPolyp, meta_polyp
 
 
@@ -66,12 +66,18 @@ def test_every_parameter_is_used() -> None:
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-def test_upsampling_after_the_norm_is_the_published_order() -> None:
-    block = UpBlock(2, 8, 4, (2, 2)).train()
+def test_upsampling_after_norm_and_pointwise_layers_is_the_published_order() -> None:
+    block, after = Mix(2, 8, 4, AS_PUBLISHED).train(), torch.nn.Linear(4, 3)
     x = torch.randn(2, 8, 5, 6)
-    mixed = torch.relu(block.conv1(x)) + torch.relu(block.conv3(x))
-    raised = torch.nn.functional.interpolate(mixed, scale_factor=2.0, mode="nearest")
-    torch.testing.assert_close(block(x), torch.relu(block.norm(raised)))
+
+    def raised(maps: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(maps, scale_factor=2.0, mode="nearest")
+
+    def pointwise(maps: torch.Tensor) -> torch.Tensor:
+        return torch.relu(after(maps.movedim(1, -1))).movedim(-1, 1)
+
+    published = pointwise(block.norm(raised(torch.relu(block.conv1(x)) + torch.relu(block.conv3(x)))))
+    torch.testing.assert_close(raised(pointwise(block(x))), published)
 
 
 def test_axis_attention_is_unscaled_and_stays_within_its_line() -> None:

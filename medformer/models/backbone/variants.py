@@ -195,10 +195,16 @@ class Classifier(nn.Module):
 
 
 def build_classifier(
-    name: str, num_classes: int = 1000, *, spatial_dims: int = 2, in_channels: int = 3, head_dropout: float = 0.0
+    name: str,
+    num_classes: int = 1000,
+    *,
+    spatial_dims: int = 2,
+    in_channels: int = 3,
+    drop_path: float | None = None,
+    head_dropout: float = 0.0,
 ) -> Classifier:
     """Return a named backbone with the head of its paper (linear or MLP), weights initialised as published."""
-    backbone = build_backbone(name, spatial_dims=spatial_dims, in_channels=in_channels)
+    backbone = build_backbone(name, spatial_dims=spatial_dims, in_channels=in_channels, drop_path=drop_path)
     kind, channels = VARIANTS[name].family.head, backbone.channels[-1]
     head: nn.Module
     if kind == "mlp":
