@@ -109,7 +109,8 @@ def test_predefined_split_may_give_validation_and_no_test(cases: list[PlanCase])
     ids = [case.id for case in cases]
     plan = predefined_plan(cases, train=ids[:5], validation=ids[5:8], seed=0)
     assert plan.folds[0].parts == {"train": tuple(ids[:5]), "validation": tuple(ids[5:8]), "test": ()}
-    assert len(plan.cases) == 8
+    # Unused cases stay known, so that a later change of them is noticed.
+    assert plan.cases == tuple(cases)
 
 
 @pytest.mark.parametrize(
