@@ -10,11 +10,12 @@ from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
+from medformer.crossval.plan import read_plan
 from medformer.crossval.run_directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.images import read_image
 from medformer.inference.export import Probabilities
-from medformer.inference.export_table import Export
+from medformer.inference.export_table import TABLE, Export
 from medformer.inference.names import output_names
 from medformer.inference.scoring import SUFFIXES
 from medformer.models.build import build_model
@@ -22,7 +23,11 @@ from medformer.progress import Reporter
 from medformer.training.checkpoint import load_model
 from medformer.training.devices import choose_device
 from pipelines.console import say
+from pipelines.outputs import claim, clear
 from pipelines.polyp_fold import fold_threshold, make_segmenter
+
+ENTRIES = (TABLE, "masks", "overlays", "probabilities")
+"""Everything that a prediction writes below its folder."""
 
 
 def predict_images(
@@ -49,15 +54,16 @@ def predict_images(
     """
     if probabilities not in get_args(Probabilities):
         raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
-        raise ConfigError(f"--out {out} is not empty. Add --resume or --overwrite, or choose another folder.")
-    paths = _images(images)
+    claim(out, overwrite=overwrite, resume=resume)
+    paths = _images(images, out)
     names = output_names(paths)
     config = load_config(run.config_yaml, [])
     models, cut = _ensemble(run, config)
     cut = cut if threshold is None else threshold
     segmenter = make_segmenter(models, config, choose_device(device))
     kind: Probabilities = "png" if probabilities == "png" else "npz" if probabilities == "npz" else "none"
+    if overwrite:
+        clear(out, ENTRIES)
     reporter.start("images", len(paths))
     try:
         with Export(out, threshold=cut, probabilities=kind, resume=resume) as export:
@@ -74,26 +80,39 @@ def predict_images(
 
 def _ensemble(run: RunDirectory, config: PolypConfig) -> tuple[list[nn.Module], float]:
     models, thresholds = [], []
-    folders = sorted(run.folds.glob("*/model.safetensors"), key=lambda path: int(path.parent.name))
-    for weights in folders:
-        if not (weights.parent / "threshold.json").is_file():
+    folds = read_plan(run.splits_json).folds if run.splits_json.exists() else ()
+    for fold in folds:
+        folder = run.fold(fold.index)
+        # A fold learns its threshold once its network is trained.
+        if not (folder / "threshold.json").is_file():
             continue
         model = build_model(config.model)
-        load_model(weights, model)
+        load_model(folder / "model.safetensors", model)
         models.append(model)
-        thresholds.append(fold_threshold(weights.parent))
+        thresholds.append(fold_threshold(folder))
     if not models:
         raise ConfigError(f"{run.path} holds no finished network. Finish the run with --resume first.")
+    if len(models) < len(folds):
+        say(f"note: {len(models)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all.")
     return models, sum(thresholds) / len(thresholds)
 
 
-def _images(given: Sequence[Path]) -> list[Path]:
+def _images(given: Sequence[Path], out: Path) -> list[Path]:
+    """List the pictures of folders, hidden ones and those that an earlier call wrote to `out` left out."""
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            paths += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES - {".npz"} and p.is_file())
+            paths += sorted(file for file in path.rglob("*") if _is_picture(file) and not _is_below(file, out))
         else:
             paths.append(path)
     if not paths:
         raise DataError(f"No image in {', '.join(map(str, given))}; expected PNG, JPEG, TIFF, BMP or another format.")
     return list(dict.fromkeys(paths))
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES - {".npz"} and not file.name.startswith(".") and file.is_file()
+
+
+def _is_below(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
