@@ -29,7 +29,7 @@ ENTRIES = frozenset(
 )
 """Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""
 
-_TEMPORARY = re.compile(r"\.[\w-]+\.\w{8}\.\w+")
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
 class RunDirectory:
@@ -80,6 +80,7 @@ class RunDirectory:
                 )
             path.mkdir(parents=True, exist_ok=True)
             acquire(run.lock)
+            run._sweep()
             if overwrite:
                 run.clear()
             run.resumed = run.is_run()
@@ -138,6 +139,12 @@ class RunDirectory:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+    def _sweep(self) -> None:
+        """Delete the temporary files that writes cut off by a kill left behind, so that nobody takes them for masks."""
+        for file in self.path.rglob(".*"):
+            if _TEMPORARY.fullmatch(file.name) and file.is_file():
+                file.unlink()
 
     def relative(self, path: Path) -> str:
         """Return `path` relative to the folder, with forward slashes, for use in tables.
