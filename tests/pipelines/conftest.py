@@ -1,0 +1,146 @@
+"""What the tests of whole commands share: the command line in this process, a small data set and one finished run."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
+from medformer.files import sha256
+from pipelines.cli import app
+from pipelines.exits import guarded
+
+# A network of 0.4 million parameters on 32 x 32 pixels: one fold trains in a third of a second on one core.
+SETTINGS = (
+    "--config",
+    "polyp/quick",
+    "data.image_size=[32, 32]",
+    "model.name=smp:linknet/tu-mobilenetv3_small_050",
+    "training.epochs=2",
+    "training.batch_size=4",
+    "crossval.folds=2",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, code: int, *words: str) -> None:
+        """Assert the exit code, that one message has all the words, and that no traceback is shown."""
+        assert self.code == code, f"exit code {self.code}, expected {code}\n{self.err}"
+        assert "Traceback" not in self.err
+        assert self.err.count("error: ") >= 1
+        message = self.err[self.err.rindex("\nerror: ") if "\nerror: " in self.err else 0 :]
+        for word in words:
+            assert word in message, f"{word!r} is not in {message!r}"
+
+
+Medformer = Callable[..., Result]
+
+
+def run_command(*arguments: object) -> Result:
+    """Run `medformer <arguments>` in this process, on one thread so that equal runs give equal bits."""
+    words = [str(argument) for argument in arguments]
+    out, err = io.StringIO(), io.StringIO()
+    threads, argv = torch.get_num_threads(), sys.argv
+    torch.set_num_threads(1)
+    sys.argv = ["medformer", *words]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = guarded(lambda: typer.main.get_command(app)(prog_name="medformer"))
+    finally:
+        sys.argv = argv
+        torch.set_num_threads(threads)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def medformer() -> Medformer:
+    """Runs one command."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def settings() -> tuple[str, ...]:
+    """Options and overrides that make a run take about a second."""
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of 16 frames of 8 patients, 48 x 64 pixels; not to be changed."""
+    folder = tmp_path_factory.mktemp("colonoscopy")
+    return write_synthetic_colonoscopy(folder, groups=8, frames_per_group=2, size=(48, 64))
+
+
+@pytest.fixture(scope="session")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished cross-validation; not to be changed."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    result = run_command("polyp", "crossval", "--out", run, "--data", data, *SETTINGS)
+    assert result.code == 0, result.err
+    return run
+
+
+@pytest.fixture
+def own_run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run under the same name, to be changed."""
+    return Path(shutil.copytree(finished, tmp_path / "own" / finished.name))
+
+
+class OwnData:
+    """A copy of the data set that a test may damage."""
+
+    def __init__(self, manifest: Path) -> None:
+        self.manifest = manifest
+
+    def read(self) -> Manifest:
+        """The manifest as it is now."""
+        return read_manifest(self.manifest)
+
+    def case(self, name: str) -> Case:
+        """One case by id."""
+        return self.read().by_id[name]
+
+    def rewrite(self, change: Callable[[Case], Case | None]) -> Path:
+        """Change or leave out (None) each case, take the hashes anew, and return the manifest."""
+        changed = [new for case in self.read().cases if (new := change(case)) is not None]
+        hashed = [replace(case, sha256=sha256(case.image) if case.image.is_file() else "") for case in changed]
+        write_manifest(self.manifest, hashed)
+        return self.manifest
+
+    def refresh(self) -> Path:
+        """Take the hashes anew, as `prepare` would."""
+        return self.rewrite(lambda case: case)
+
+
+@pytest.fixture
+def own_data(data: Path, tmp_path: Path) -> OwnData:
+    """A copy of the data set, to be damaged."""
+    folder = tmp_path / "own-data"
+    shutil.copytree(data.parent, folder)
+    return OwnData(folder / data.name)
+
+
+@pytest.fixture
+def below_a_file(tmp_path: Path) -> Path:
+    """A path that no user, root included, can write to: it lies below a file."""
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    return Path(os.path.join(file, "below", "out"))
