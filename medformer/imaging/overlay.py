@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy import ndimage
 
 from medformer.errors import DataError
 from medformer.files import atomic_path
 
 PREDICTION_COLOR = (240, 228, 66)
-"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): told apart from the blue with any colour vision."""
+"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): told apart from the blue with any color vision."""
 
 TRUTH_COLOR = (86, 180, 233)
 """Sky blue of the Okabe-Ito palette."""
@@ -28,7 +28,8 @@ def draw_overlay(
     """Draw contours with a dark rim, so that they show on mucosa as well as on highlights.
 
     The prediction's line runs just outside its mask and the truth's line just inside, so that both stay visible
-    where they agree.
+    where they agree. Along the edge of the picture there is no outside: the prediction's line is the outermost there,
+    and the truth's line follows.
 
     Args:
         image: uint8 (H, W, 3).
@@ -45,8 +46,10 @@ def draw_overlay(
         if area is not None and area.shape != image.shape[:2]:
             raise DataError(f"The {name} is {area.shape} px; expected the picture's size {image.shape[:2]}.")
     width = max(1, round(min(image.shape[:2]) / 350))
-    outside = _grow(mask, width) & ~mask
-    inside = np.zeros_like(mask) if truth is None else truth & ~_shrink(truth, width)
+    along_edge = mask & ~_shrink(np.ones_like(mask), width)
+    outside = (_grow(mask, width) & ~mask) | along_edge
+    seen = np.zeros_like(mask) if truth is None else truth & ~along_edge
+    inside = seen & ~_shrink(seen, width)
     drawn = image.copy()
     drawn[_grow(outside | inside, width)] = _DARK
     drawn[inside] = TRUTH_COLOR
@@ -60,34 +63,15 @@ def write_overlay(
     mask: NDArray[np.bool_],
     truth: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Write the overlay as PNG, with a strip below the picture that names the lines.
+    """Write the overlay as PNG of the picture's own size, so that one can flip between the two.
 
     Raises:
         DataError: The sizes differ.
         ResourceError: The folder is not writable or the disk is full.
     """
     drawn = Image.fromarray(draw_overlay(image, mask, truth))
-    entries = [("prediction" if mask.any() else "prediction: empty", PREDICTION_COLOR)]
-    if truth is not None:
-        entries.append(("truth" if truth.any() else "truth: empty", TRUTH_COLOR))
     with atomic_path(Path(path)) as temporary:
-        _with_legend(drawn, entries).save(temporary, format="PNG")
-
-
-def _with_legend(picture: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    size = max(11, round(min(picture.size) / 28))
-    font = ImageFont.load_default(size)
-    strip = round(size * 1.8)
-    canvas = Image.new("RGB", (picture.width, picture.height + strip), (20, 20, 20))
-    canvas.paste(picture, (0, 0))
-    pen = ImageDraw.Draw(canvas)
-    left, middle = size // 2, picture.height + strip // 2
-    for text, color in entries:
-        pen.line([(left, middle), (left + 2 * size, middle)], fill=color, width=max(2, size // 5))
-        left += 2 * size + size // 2
-        pen.text((left, middle), text, fill=(255, 255, 255), font=font, anchor="lm")
-        left += round(pen.textlength(text, font=font)) + size
-    return canvas
+        drawn.save(temporary, format="PNG")
 
 
 def _grow(area: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

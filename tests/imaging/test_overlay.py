@@ -46,12 +46,21 @@ def test_an_empty_prediction_leaves_the_picture(image: np.ndarray) -> None:
     assert np.array_equal(draw_overlay(image, np.zeros((80, 100), bool)), image)
 
 
-def test_the_file_holds_the_picture_at_its_own_size_above_the_legend(tmp_path: Path, image: np.ndarray) -> None:
+def test_a_mask_that_reaches_the_edge_is_outlined_along_it(image: np.ndarray) -> None:
+    everything = np.ones((80, 100), bool)
+    drawn = draw_overlay(image, everything, everything)
+    edge = np.ones((80, 100), bool)
+    edge[1:-1, 1:-1] = False
+    assert np.array_equal(where(drawn, PREDICTION_COLOR), edge)
+    next_to_it = np.zeros((80, 100), bool)
+    next_to_it[1:-1, 1:-1] = True
+    next_to_it[2:-2, 2:-2] = False
+    assert np.array_equal(where(drawn, TRUTH_COLOR), next_to_it)
+
+
+def test_the_file_has_the_size_of_the_picture(tmp_path: Path, image: np.ndarray) -> None:
     write_overlay(tmp_path / "o.png", image, disk(40, 50), disk(35, 45))
-    found = read_image(tmp_path / "o.png")
-    assert found.shape[1] == 100
-    assert np.array_equal(found[:80], draw_overlay(image, disk(40, 50), disk(35, 45)))
-    assert where(found[80:], PREDICTION_COLOR).any()
+    assert np.array_equal(read_image(tmp_path / "o.png"), draw_overlay(image, disk(40, 50), disk(35, 45)))
 
 
 def test_one_pixel(tmp_path: Path) -> None:
