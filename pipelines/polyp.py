@@ -15,7 +15,7 @@ from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
 from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.run_record import RunInfo, session
 from medformer.crossval.schemes import make_plan, predefined_plan, quantile_bins
-from medformer.data.audit import Audit, audit_folds, audit_split
+from medformer.data.audit import audit_folds, audit_split
 from medformer.data.check import check_cases
 from medformer.data.grouping import link_near_duplicates
 from medformer.data.layouts import Layout, scan
@@ -23,11 +23,12 @@ from medformer.data.manifest import Case, Manifest, read_manifest, write_manifes
 from medformer.data.problems import Problem, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarise
-from medformer.files import digest, sha256, write_json
+from medformer.files import digest, read_json, sha256, write_json
 from medformer.imaging.images import read_mask
 from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from pipelines.console import make_reporter, say
+from pipelines.outputs import claim
 
 # A resumed run may be computed elsewhere and loaded differently; its results stay the same kind of number.
 _MAY_DIFFER = frozenset(
@@ -85,7 +86,8 @@ def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str
     problems = check_cases(found.cases, reporter=reporter)
     for problem in problems:
         say(str(problem))
-    say(f"{len(found.cases)} cases, {len(quarantine(problems))} cannot be used, {len(problems)} remarks.")
+    warnings = sum(problem.severity == "warning" for problem in problems)
+    say(f"{len(found.cases)} cases, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
     if out is not None:
         write_problems(out / "problems.csv", problems)
     require_usable(problems)
@@ -163,8 +165,9 @@ def run_polyp(
         notes=list(notes),
     )
     with session(run, info, may_differ=_MAY_DIFFER):
-        plan = _plan(run, manifest, config, draw, reporter)
-        _audit(run, manifest, plan, accept, reporter)
+        problems = _check(manifest, reporter)
+        plan = _plan(run, manifest, config, draw)
+        _audit(run, manifest, plan, accept, problems, reporter)
         execute(plan, PolypFold(config, manifest.by_id, run, manifest.root, reporter), run, reporter)
         tested = any(fold.test for fold in plan.folds)
         if tested:
@@ -208,8 +211,7 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     """Score a folder of prediction maps."""
     from medformer.inference.scoring import score_folder, write_scores
 
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise ConfigError(f"--out {out} is not empty. Add --overwrite to replace earlier scores, or choose another.")
+    claim(out, overwrite=overwrite)
     rows, summary = score_folder(predictions, masks, threshold=threshold, reporter=make_reporter())
     table, numbers = write_scores(out, rows, summary)
     pooled = summary["pooled"]
@@ -249,26 +251,30 @@ def compare(*, runs: list[Path], out: Path | None) -> None:
         write_json(out / "comparison.json", [comparison.to_json() for comparison in comparisons])
 
 
-def _plan(
-    run: RunDirectory,
-    manifest: Manifest,
-    config: PolypConfig,
-    draw: DrawPlan,
-    reporter: Reporter,
-) -> Plan:
-    """Read the run's frozen plan, or check the data and draw it."""
+def _check(manifest: Manifest, reporter: Reporter) -> list[Problem]:
+    """Decode every case; return the warnings, and stop on anything worse."""
     unmasked = [case.id for case in manifest.cases if case.mask is None]
     if unmasked:
         raise DataError(
             f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
             "Add them, or leave the cases out of the manifest."
         )
-    if not run.splits_json.exists():
-        require_usable(check_cases(manifest.cases, reporter=reporter))
+    problems = check_cases(manifest.cases, reporter=reporter)
+    require_usable(problems)
+    return problems
+
+
+def _plan(run: RunDirectory, manifest: Manifest, config: PolypConfig, draw: DrawPlan) -> Plan:
+    """Read the run's frozen plan and hold the data against it, or draw it."""
     planned = _plan_cases(manifest.cases, config.crossval.size_bins)
     if run.splits_json.exists():
         plan = read_plan(run.splits_json)
         plan.check_data(planned)
+        if manifest.digest() != read_json(run.run_json)["data_sha256"]:
+            raise DataError(
+                f"{manifest.path} gives other sites, splits or covariates than when {run.path} was started. "
+                "Restore it, or start a new run in another folder."
+            )
         return plan
     plan = draw(manifest.cases, planned)
     write_plan(run.splits_json, plan)
@@ -276,23 +282,31 @@ def _plan(
 
 
 def _plan_cases(cases: Sequence[Case], size_bins: int) -> list[PlanCase]:
-    """Strata are dataset and mask-size quantile; fingerprints cover both files."""
+    """Strata are dataset and mask-size bin, smallest first; fingerprints cover both files."""
     files = [(case.image, case.mask) for case in cases if case.mask is not None]
     bins = quantile_bins([float(read_mask(mask).mean()) for _, mask in files], size_bins)
     return [
-        PlanCase(case.id, case.group, f"{case.site}|{size}", digest([sha256(image), sha256(mask)]))
+        PlanCase(
+            case.id, case.group, f"{case.site}, size {size + 1} of {size_bins}", digest([sha256(image), sha256(mask)])
+        )
         for case, size, (image, mask) in zip(cases, bins, files, strict=True)
     ]
 
 
-def _audit(run: RunDirectory, manifest: Manifest, plan: Plan, accept: Sequence[str], reporter: Reporter) -> Audit:
+def _audit(
+    run: RunDirectory,
+    manifest: Manifest,
+    plan: Plan,
+    accept: Sequence[str],
+    problems: Sequence[Problem],
+    reporter: Reporter,
+) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
     audit = audit_folds([case for case in manifest.cases if case.id in used], plan.folds, reporter=reporter)
     audit = audit.accepting(accept)
-    write_json(run.audit_json, {**audit.to_json(), "problems": _listed(check_cases(manifest.cases, reporter=reporter))})
+    write_json(run.audit_json, {**audit.to_json(), "problems": _listed(problems)})
     audit.raise_if_leaking()
-    return audit
 
 
 def _parts(cases: Sequence[Case]) -> dict[str, list[str]]:
