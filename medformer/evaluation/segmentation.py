@@ -25,15 +25,20 @@ SIZES: dict[str, str] = {
 
 # The columns of `case_row` that are averaged, with what they mean.
 METRICS: dict[str, str] = {
-    "dice": "Dice at the threshold of the row",
-    "iou": "intersection over union at the threshold of the row",
-    "sensitivity": "share of the true foreground that was found; empty truths are left out",
-    "precision": "share of the predicted foreground that is true; empty predictions are left out",
-    "mean_dice_256": "PraNet protocol: Dice averaged over 256 thresholds of the min-max stretched map",
-    "mean_iou_256": "PraNet protocol: IoU averaged over 256 thresholds of the min-max stretched map",
-    "weighted_f": "PraNet protocol: weighted F-measure, beta 1",
-    "s_measure": "PraNet protocol: structure measure, alpha 0.5",
-    "mae": "PraNet protocol: mean absolute error of the min-max stretched map",
+    "dice": "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
+    "probability reaches the threshold",
+    "iou": "shared area over the area that either mask covers, at the same threshold",
+    "sensitivity": "share of the reference's pixels that were marked; it does not count lesions, and images with an "
+    "empty reference are left out",
+    "precision": "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
+    "mean_dice_256": "PraNet protocol: Dice averaged over 256 thresholds of the map stretched to 0..1, so that no "
+    "threshold is chosen",
+    "mean_iou_256": "PraNet protocol: IoU averaged over the same thresholds",
+    "weighted_f": "PraNet protocol: F-measure (beta 1) of the stretched map that weighs errors by their distance from "
+    "the reference (Margolin et al., CVPR 2014)",
+    "s_measure": "PraNet protocol: structure measure (alpha 0.5), how alike map and reference are by region and by "
+    "object (Fan et al., ICCV 2017)",
+    "mae": "PraNet protocol: mean absolute difference of stretched map and reference per pixel, lower is better",
 }
 
 COLUMNS: tuple[str, ...] = (

@@ -85,8 +85,9 @@ def summarise(
             "size": SIZES,
             "empty_policy": EMPTY_POLICIES[policy],  # type: ignore[index]
             "interval": f"{level:.0%} percentile bootstrap over groups, {resamples} resamples, seed {seed}",
-            "max_e": "PraNet protocol: highest point of the E-measure curve averaged over images",
-            "mean_e": "PraNet protocol: average of that curve over 256 thresholds",
+            "max_e": "PraNet protocol: E-measure, how alike the masks are by pixel and as a whole (Fan et al., IJCAI "
+            "2018): averaged over images at each of 256 thresholds, the highest of these averages",
+            "mean_e": "PraNet protocol: the mean of these averages",
         },
         "pooled": block(np.arange(len(rows))),
     }

@@ -45,7 +45,8 @@ def draw_overlay(
     for name, area in (("prediction", mask), ("truth", truth)):
         if area is not None and area.shape != image.shape[:2]:
             raise DataError(f"The {name} is {area.shape} px; expected the picture's size {image.shape[:2]}.")
-    width = max(1, round(min(image.shape[:2]) / 350))
+    # At least two pixels where there is room: the hue of a thinner line drowns between its rims.
+    width = max(1, min(2, min(image.shape[:2]) // 120), round(min(image.shape[:2]) / 350))
     along_edge = mask & ~_shrink(np.ones_like(mask), width)
     outside = (_grow(mask, width) & ~mask) | along_edge
     seen = np.zeros_like(mask) if truth is None else truth & ~along_edge

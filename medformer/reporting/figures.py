@@ -83,7 +83,10 @@ def curves(
                 line.set(color=SERIES[step], linestyle=_DASHES[turn % len(_DASHES)])
                 handles[label] = line
             axes.set(title=title, xlabel=xlabel)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            if axes.get_ylim()[0] < 0 <= min(value for _, y in lines.values() for value in y):
+                # A margin below 0 would suggest values that these cannot take.
+                axes.set_ylim(bottom=0)
         if len(labels) > 1:
             canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(labels), 6))
         return _svg(canvas, key)

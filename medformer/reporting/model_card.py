@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medformer.reporting.blocks import counted, interval, number
 from medformer.reporting.facts import Facts
-from medformer.reporting.sections.folds import LABELS
+from medformer.reporting.results import LABELS
 from medformer.reporting.sections.limits import RESEARCH_ONLY, limits
 from medformer.reporting.sections.summary import warnings
 

@@ -38,6 +38,14 @@ def test_drawings_repeat() -> None:
     assert draw_all() == draw_all()
 
 
+def test_one_epoch_gets_one_tick_and_no_values_below_zero() -> None:
+    drawn = curves("c", {"Dice": {"fold 0": ([1.0], [0.0])}}, xlabel="epoch")
+    texts = [element.text or "" for element in ElementTree.fromstring(drawn).iter("text")]
+    numbers = [text for text in texts if text[-1:].isdigit()]
+    assert "1" in numbers
+    assert not [text for text in numbers if text.startswith(("−", "-")) or text.startswith(("0.9", "1.0"))]
+
+
 def test_long_names_leave_room_for_the_drawing() -> None:
     name = "a hospital whose name goes on for much longer than a label should (n = 12)"
     texts = [

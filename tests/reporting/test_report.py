@@ -82,6 +82,8 @@ def test_tables_hold_the_numbers_of_metrics_json(page: Page, finished: Path) -> 
         assert f"{part['metrics']['dice']['mean']:.3f}" in page.sections["results"]
     for part in [*metrics["by_size"].values(), *metrics["by_site"].values()]:
         assert f"{part['metrics']['iou']['mean']:.3f}" in page.sections["strata"]
+    for section, tables in (("results", 2), ("strata", 2)):
+        assert page.sections[section].count("(empty-mask policy: one)") >= tables
     assert "'my config.yaml'" in page.sections["reproduce"]
     assert "not a medical device" in page.sections["limits"]
     assert "case09 (fold 0 test): images/<b>case09</b>.png" in page.sections["audit"]

@@ -7,20 +7,7 @@ from typing import Any
 
 from medformer.reporting.blocks import Block, Listing, Section, Table, Text, interval, number
 from medformer.reporting.facts import Facts
-
-LABELS = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "sensitivity": "Sensitivity",
-    "precision": "Precision",
-    "mean_dice_256": "Mean Dice (256 thresholds)",
-    "mean_iou_256": "Mean IoU (256 thresholds)",
-    "weighted_f": "Weighted F",
-    "s_measure": "S-measure",
-    "mae": "MAE",
-    "max_e": "Max E-measure",
-    "mean_e": "Mean E-measure",
-}
+from medformer.reporting.results import HEADER, LABELS, cells, with_policy
 
 
 def build(facts: Facts) -> Section:
@@ -31,40 +18,32 @@ def build(facts: Facts) -> Section:
     if len(parts) > 1:
         rows = [_fold_row(facts, name, part) for name, part in parts.items()]
         rows.append(_fold_row(facts, "all", pooled))
-        header = ["Fold", "Images", "Groups", "Mean Dice", "95% interval", "Median Dice", "Mean IoU"]
-        header += ["Sensitivity", "Precision", "Threshold"]
-        blocks.append(Table("Out-of-fold results: each fold's test images, and all of them together", header, rows))
-    blocks.append(_pooled_table(pooled))
+        caption = with_policy("Out-of-fold results: each fold's test images, and all of them together", facts.metrics)
+        blocks.append(Table(caption, ["Fold", *HEADER, "Threshold"], rows))
+    blocks.append(_pooled_table(pooled, with_policy("All test images together", facts.metrics)))
     definitions = facts.metrics.get("definitions", {})
     described = {**definitions.get("metrics", {}), **{key: definitions.get(key) for key in ("max_e", "mean_e")}}
     blocks.append(Text("What the numbers mean:"))
     items = [f"{LABELS.get(name, name)}: {text}." for name, text in described.items() if text]
     if definitions.get("empty_policy"):
-        items.append(f"Empty masks: {definitions['empty_policy']}.")
+        policy = facts.metrics.get("empty_policy", "")
+        items.append(f"Empty-mask policy {policy}, for Dice and IoU: {definitions['empty_policy']}.")
     blocks.append(Listing(items))
     return Section("results", "Results", blocks)
 
 
 def _fold_row(facts: Facts, name: str, part: Mapping[str, Any]) -> list[str]:
-    metrics = part["metrics"]
     thresholds = {
         row["threshold"] for row in facts.rows if "threshold" in row and name in ("all", str(row.get("fold")))
     }
     return [
         "All folds" if name == "all" else name,
-        number(part["n"]),
-        number(part["groups"]),
-        number(metrics["dice"]["mean"]),
-        interval(metrics["dice"]),
-        number(metrics["dice"]["median"]),
-        number(metrics["iou"]["mean"]),
-        number(metrics["sensitivity"]["mean"]),
-        number(metrics["precision"]["mean"]),
+        *cells(part),
         number(thresholds.pop(), 2) if len(thresholds) == 1 else "per fold",
     ]
 
 
-def _pooled_table(pooled: Mapping[str, Any]) -> Table:
+def _pooled_table(pooled: Mapping[str, Any], caption: str) -> Table:
     rows = []
     for name, part in pooled["metrics"].items():
         spread = [number(part[key]) for key in ("mean", "sd", "median", "q1", "q3")]
@@ -82,4 +61,4 @@ def _pooled_table(pooled: Mapping[str, Any]) -> Table:
         "Upper quartile",
         "95% interval of the mean",
     ]
-    return Table("All test images together", header, rows)
+    return Table(caption, header, rows)

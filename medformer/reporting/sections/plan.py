@@ -24,8 +24,9 @@ def build(facts: Facts) -> Section | None:
 
     rows = [[str(fold.index), *(cell(ids) for ids in fold.parts.values())] for fold in plan.folds]
     header = ["Fold", "Training", "Inner validation", "Test"]
+    scheme = plan.scheme.replace("-", " ").replace("k fold", "k-fold")
     text = (
-        f"Scheme: {plan.scheme.replace('-', ' ')}, seed {plan.seed}, {counted(len(plan.cases), 'case')}. The plan is "
+        f"Scheme: {scheme}, seed {plan.seed}, {counted(len(plan.cases), 'case')}. The plan is "
         f"frozen in splits.json (SHA-256 {plan.digest()[:16]}…); a group is always on one side of a split, unless the "
         "plan was predefined."
     )

@@ -8,6 +8,7 @@ from typing import Any
 from medformer.reporting.blocks import Block, Figure, Section, Table, Text, interval, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.figures import forest
+from medformer.reporting.results import HEADER, cells, with_policy
 
 STRATA = {"size": "Lesion size", "site": "Site"}
 
@@ -25,32 +26,8 @@ def build(facts: Facts) -> Section | None:
         drawn = [name for name, part in parts.items() if number(part["metrics"]["dice"]["mean"]) != "–"]
         if len(drawn) > 1:
             blocks.append(_figure(facts, column, title, {name: parts[name] for name in drawn}))
-        header = [
-            title,
-            "Images",
-            "Groups",
-            "Mean Dice",
-            "95% interval",
-            "Median Dice",
-            "Mean IoU",
-            "Sensitivity",
-            "Precision",
-        ]
-        rows = [
-            [
-                labels[name],
-                number(part["n"]),
-                number(part["groups"]),
-                number(part["metrics"]["dice"]["mean"]),
-                interval(part["metrics"]["dice"]),
-                number(part["metrics"]["dice"]["median"]),
-                number(part["metrics"]["iou"]["mean"]),
-                number(part["metrics"]["sensitivity"]["mean"]),
-                number(part["metrics"]["precision"]["mean"]),
-            ]
-            for name, part in parts.items()
-        ]
-        blocks.append(Table(f"Results by {title.lower()}", header, rows))
+        rows = [[labels[name], *cells(part)] for name, part in parts.items()]
+        blocks.append(Table(with_policy(f"Results by {title.lower()}", facts.metrics), [title, *HEADER], rows))
     if not blocks:
         return None
     blocks.append(Text("A dash means too few images or groups to compute the number. Small strata say little."))

@@ -72,7 +72,10 @@ def notes(facts: Facts) -> Iterator[str]:
 
 def _what_was_run(facts: Facts) -> str:
     model = facts.config.get("model", {})
-    name = " with ".join(str(model[key]) for key in ("name", "backbone") if model.get(key)) or "A network"
+    name = str(model.get("name") or "A network")
+    # A peer's name holds its encoder; our backbone key is not used then.
+    if model.get("backbone") and ":" not in name:
+        name += f" with {model['backbone']}"
     sites = f", {counted(len(facts.sites), 'site')}" if facts.sites else ""
     cohort = f"{counted(len(facts.rows), 'image')} from {counted(facts.groups, 'group')} (patients or sequences){sites}"
     folds = len({row["fold"] for row in facts.rows if "fold" in row})
