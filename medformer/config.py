@@ -26,7 +26,7 @@ class DataConfig(Section):
     manifest: str = Field("", description="CSV manifest; `medformer polyp prepare` writes one")
     image_size: tuple[PositiveInt, PositiveInt] = Field((352, 352), description="network input, rows x columns, px")
     ungrouped: Literal["error", "each"] = Field(
-        "error", description="rows without a group: refuse, or each its own group"
+        "error", description="rows without a group: error, or each (its own group)"
     )
     cache: bool = Field(False, description="keep decoded images in memory")
     workers: NonNegativeInt = Field(2, description="loader processes; 0 loads in the main process")
@@ -51,7 +51,7 @@ class ModelConfig(Section):
     name: str = Field("meta_polyp", description="a model table name, or `smp:<architecture>/<encoder>`")
     backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info`)")
     setting: Literal["paper", "as_published"] = Field(
-        "paper", description="which Meta-Polyp: the paper or its released code"
+        "paper", description="which Meta-Polyp: paper, or as_published (what its released code computes)"
     )
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
     weights: str | None = Field(
@@ -63,35 +63,37 @@ class ModelConfig(Section):
 class LossConfig(Section):
     """Which loss; see `medformer info` for the table."""
 
-    name: str = "structure"
+    name: str = Field("structure", description="a loss table name (`medformer info`)")
 
 
 class TrainingConfig(Section):
     """How the network is trained."""
 
-    epochs: PositiveInt = 100
+    epochs: PositiveInt = Field(100, description="passes over the training part; not used when minutes is set")
     minutes: PositiveFloat | None = Field(
         None, description="wall-clock budget per training; the learning-rate schedule then follows the clock"
     )
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt = Field(16, description="images per step and device")
     lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
-    weight_decay: NonNegativeFloat = 0.05
+    weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW; norms and biases are not decayed")
     warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
     ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")
     clip: NonNegativeFloat = Field(1.0, description="gradient norm limit; 0 turns it off")
     patience: NonNegativeInt = Field(
         0, description="epochs without a better inner-validation Dice before stopping; 0 never stops"
     )
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: PositiveInt = 1
-    strategy: Literal["auto", "ddp"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
+    devices: PositiveInt = Field(1, description="how many; more than one trains data-parallel")
+    strategy: Literal["auto", "ddp"] = Field("auto", description="auto, or ddp")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="32-true, bf16-mixed or 16-mixed"
+    )
 
 
 class CrossvalConfig(Section):
     """The fold plan."""
 
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="each case is tested in one of them")
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.15,
         description="share of each training part held out for early stopping and thresholds, grouped like the folds",
@@ -103,16 +105,20 @@ class InferenceConfig(Section):
     """How a mask is made from a network."""
 
     flips: bool = Field(True, description="average over horizontal and vertical flips")
-    threshold: Fraction | Literal["fit"] = Field("fit", description="a number, or `fit` on the inner validation part")
-    batch_size: PositiveInt = 8
-    probabilities: Literal["none", "png", "npz"] = Field("none", description="also write probability maps")
+    threshold: Fraction | Literal["fit"] = Field(
+        "fit", description="a number in [0, 1], or fit (on the inner validation part)"
+    )
+    batch_size: PositiveInt = Field(8, description="images per pass")
+    probabilities: Literal["none", "png", "npz"] = Field(
+        "none", description="also write probability maps: none, png or npz"
+    )
 
 
 class PolypConfig(Section):
     """A polyp segmentation run."""
 
-    task: Literal["polyp"] = "polyp"
-    seed: NonNegativeInt = 0
+    task: Literal["polyp"] = Field("polyp", description="which task the config is for")
+    seed: NonNegativeInt = Field(0, description="every random choice derives from it")
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()

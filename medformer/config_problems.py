@@ -53,6 +53,19 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from known_keys(section, f"{prefix}{name}.")
 
 
+def describe_keys(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """Return `key`, `default` and `description` of every key that holds a value."""
+    defaults = model().model_dump(mode="json")
+    rows = []
+    for key in known_keys(model):
+        *sections, leaf = key.split(".")
+        owner, value = model, defaults
+        for name in sections:
+            owner, value = section_of(owner, name) or owner, value[name]
+        rows.append({"key": key, "default": value[leaf], "description": owner.model_fields[leaf].description or ""})
+    return rows
+
+
 def unknown_keys(data: Mapping[Any, Any], model: type[BaseModel]) -> list[str]:
     """Return one sentence per key, at any depth, that the model does not have."""
     return [_unknown(key, model) for key in _unknown_in(data, model, "")]

@@ -30,7 +30,9 @@ app.add_typer(polyp, name="polyp")
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Config values to change, such as training.epochs=50.", show_default=False
+        metavar="KEY=VALUE",
+        help="Config values to change, such as training.epochs=50; `medformer info` lists the keys.",
+        show_default=False,
     ),
 ]
 ConfigName = Annotated[
@@ -74,7 +76,7 @@ def _root(
     pass
 
 
-@polyp.command()
+@polyp.command(short_help="Turn folders of images into a manifest.")
 def prepare(
     folders: Annotated[
         list[Path],
@@ -121,7 +123,7 @@ def prepare(
     )
 
 
-@polyp.command()
+@polyp.command(short_help="Check every case and look for leakage.")
 def check(
     manifest: Annotated[
         Path, typer.Argument(metavar="MANIFEST", exists=True, dir_okay=False, help="CSV manifest of the cases.")
@@ -138,7 +140,7 @@ def check(
     task.check(manifest=manifest, out=out, accept=accept_leak or [], ungrouped=ungrouped)
 
 
-@polyp.command()
+@polyp.command(short_help="Train one network on a given split.")
 def train(
     out: RunOut,
     overrides: Overrides = None,
@@ -148,7 +150,10 @@ def train(
     overwrite: Overwrite = False,
     accept_leak: AcceptLeak = None,
 ) -> None:
-    """Train one network on the manifest's training part."""
+    """Train one network on the rows whose split is `train`, and report on those whose split begins with `test`.
+
+    Without a split column, all rows are trained on and nothing is tested.
+    """
     _not_both(resume, overwrite)
     loaded = _config(config, data, overrides)
     from pipelines import polyp as task
@@ -156,7 +161,7 @@ def train(
     task.train(config=loaded, out=out, resume=resume, overwrite=overwrite, accept=accept_leak or [])
 
 
-@polyp.command()
+@polyp.command(short_help="Cross-validate, export masks, write a report.")
 def crossval(
     out: RunOut,
     overrides: Overrides = None,
@@ -174,7 +179,7 @@ def crossval(
     task.crossval(config=loaded, out=out, resume=resume, overwrite=overwrite, accept=accept_leak or [])
 
 
-@polyp.command()
+@polyp.command(short_help="Segment new images with a finished run.")
 def predict(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Run folder of train or crossval.")
@@ -213,7 +218,7 @@ def predict(
     )
 
 
-@polyp.command()
+@polyp.command(short_help="Score any folder of prediction maps.")
 def evaluate(
     predictions: Annotated[
         Path,
@@ -252,7 +257,7 @@ def demo(
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """List models, backbones, token mixers and losses."""
+    """List models, backbones, token mixers, losses, splits, configs and their keys."""
     from pipelines import info as listing
 
     listing.info(as_json=as_json)

@@ -1,4 +1,4 @@
-"""`medformer info`: everything that can be named in a config, as data."""
+"""`medformer info`: everything that a config can say, as data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pipelines.console import say
 
 
 def collect_info() -> dict[str, Any]:
-    """Return versions and every table of named parts, backbones with their parameter counts."""
+    """Return versions, every table of named parts, backbones with their parameter counts, configs and their keys."""
+    from medformer.config import PolypConfig
+    from medformer.config_loading import shipped_configs
+    from medformer.config_problems import describe_keys
     from medformer.crossval.run_record import installed_versions
     from medformer.data.named_splits import NAMED_SPLITS
     from medformer.models.backbone.mixers import MIXERS
@@ -44,6 +47,8 @@ def collect_info() -> dict[str, Any]:
         "mixers": listed(MIXERS),
         "losses": listed(LOSSES),
         "splits": listed(NAMED_SPLITS),
+        "configs": list(shipped_configs()),
+        "keys": describe_keys(PolypConfig),
     }
 
 
@@ -54,7 +59,8 @@ def info(*, as_json: bool) -> None:
         say(json.dumps(content, indent=2))
         return
     say(f"medformer {content['version']} (torch {content['packages'].get('torch', '?')})")
-    say("\nBackbones (parameters in millions: classifier with 1000 classes; features alone in 1-D, 2-D, 3-D)")
+    say("\nBackbones: parameters in millions, as a classifier of 1000 classes and without its head in 1-D, 2-D and 3-D")
+    say(f"  {'name':<20}{'class.':>6}  {'1-D':>6}  {'2-D':>6}  {'3-D':>6}   token mixing")
     for row in content["backbones"]:
         counts = row["parameters"]
         features = "  ".join(f"{counts[f'features_{dims}d'] / 1e6:6.1f}" for dims in (1, 2, 3))
@@ -68,3 +74,7 @@ def info(*, as_json: bool) -> None:
         say(f"\n{title}")
         for row in content[key]:
             say(f"  {row['name']:<32}{row['description']}" + (f" ({row['paper']})" if row["paper"] else ""))
+    say(f"\nConfigs (--config): {', '.join(content['configs'])}")
+    say("\nConfig keys and their defaults")
+    for row in content["keys"]:
+        say(f"  {row['key']:<26}{json.dumps(row['default']):<16}{row['description']}")

@@ -177,6 +177,7 @@ def run_polyp(
         say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
         return
     say(f"Masks: {run.masks}")
+    say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
     say(f"Report: {build_report(run.path)}")
 
 

@@ -18,7 +18,7 @@ from medformer.data.segmentation_dataset import SegmentationDataset
 from medformer.data.transforms2d import Augmentation
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.segmentation import case_row
-from medformer.files import read_json, write_csv, write_json
+from medformer.files import digest, read_json, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.export import export_case
 from medformer.inference.segment import Segmenter
@@ -84,7 +84,15 @@ class PolypFold:
             scales=config.augment.scales,
             workers=config.data.workers,
             resume=resume,
-            metadata={"model": config.model.model_dump(mode="json"), "fold": fold.index},
+            metadata={
+                "task": config.task,
+                "model": config.model.model_dump(mode="json"),
+                "image_size": list(config.data.image_size),
+                "loss": config.loss.name,
+                "augment": config.augment.model_dump(mode="json"),
+                "fold": fold.index,
+                "cases_sha256": digest([fold.train, fold.validation]),
+            },
             reporter=self.reporter,
         )
         return model

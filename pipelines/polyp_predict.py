@@ -75,6 +75,7 @@ def predict_images(
     finally:
         reporter.finish()
     say(f"{len(paths)} masks from {len(models)} network(s), threshold {cut:.3g}: {out / 'masks'}")
+    say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {export.table}")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from medformer.config import PolypConfig
 from medformer.config_loading import dump_config, find_config, load_config, shipped_configs
+from medformer.config_problems import describe_keys, known_keys
 from medformer.errors import ConfigError
 from medformer.yaml_files import MAX_BYTES
 
@@ -229,3 +230,10 @@ def test_a_file_without_suffix_is_found(tmp_path: Path) -> None:
     path = write(tmp_path, "config", "seed: 5")
     assert find_config(path) == path
     assert load_config(path).seed == 5
+
+
+def test_every_key_is_described_with_its_default() -> None:
+    rows = describe_keys(PolypConfig)
+    assert [row["key"] for row in rows] == list(known_keys(PolypConfig))
+    assert all(row["description"] for row in rows)
+    assert {row["key"]: row["default"] for row in rows}["training.epochs"] == PolypConfig().training.epochs

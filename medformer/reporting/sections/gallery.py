@@ -29,8 +29,8 @@ def build(facts: Facts) -> Section | None:
     }
     galleries = [Gallery(title, [_picture(pictures, row) for row in rows]) for title, rows in chosen.items()]
     explanation = (
-        "Yellow is the prediction, blue the reference, each with a dark rim; a yellow frame means that the mask goes on "
-        "to the edge of the picture. The cases are picked by Dice alone, not by eye."
+        "Yellow is the prediction, blue the reference, each with a dark rim; a yellow line along the edge means that "
+        "the prediction reaches it. The cases are picked by Dice alone, not by eye."
     )
     return Section("gallery", "Cases", [Text(explanation), *galleries])
 
