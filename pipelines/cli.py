@@ -108,6 +108,9 @@ def prepare(
             "--link-duplicates", help="Give pictures that show the same thing one group, so no split parts them."
         ),
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the manifest at --out, with what was edited in it.")
+    ] = False,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
     from pipelines import polyp as task
@@ -120,6 +123,7 @@ def prepare(
         ungrouped=ungrouped,
         group_pattern=group_pattern,
         link_duplicates=link_duplicates,
+        overwrite=overwrite,
     )
 
 

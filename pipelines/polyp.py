@@ -47,11 +47,14 @@ def prepare(
     ungrouped: str,
     group_pattern: str | None,
     link_duplicates: bool,
+    overwrite: bool,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
     reporter = make_reporter()
     if layout not in get_args(Layout):
         raise ConfigError(f"--layout {layout}: expected {', '.join(get_args(Layout))}.")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"--out {out} exists. Add --overwrite to replace it, or choose another name.")
     found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern, reporter=reporter)
     if found.problems:
         listed = out.with_name(f"{out.stem}.problems.csv")
@@ -81,6 +84,8 @@ def prepare(
 
 def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str) -> None:
     """Decode every case, list what is wrong with it, and audit the split for leakage."""
+    if out is not None and RunDirectory(out).is_run():
+        raise ConfigError(f"--out {out} is the folder of a run, whose audit would be replaced. Choose another folder.")
     reporter = make_reporter()
     found = read_manifest(manifest, ungrouped="each" if ungrouped == "each" else "error")
     problems = check_cases(found.cases, reporter=reporter)

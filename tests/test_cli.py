@@ -171,6 +171,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "ungrouped": "each",
                 "group_pattern": "(a)",
                 "link_duplicates": False,
+                "overwrite": False,
             },
         ),
         ("check", {"manifest": manifest, "out": None, "accept": ["x"], "ungrouped": "error"}),
