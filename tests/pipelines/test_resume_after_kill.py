@@ -1,0 +1,139 @@
+"""A cross-validation that was cut off anywhere and resumed is the one that was never cut off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medformer.files import read_csv, read_json
+from medformer.inference.segment import Segmenter
+from medformer.training.loop import Loop
+
+Medformer = Callable[..., Any]
+SCRIPT = Path(__file__).with_name("kill_and_resume.py")
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
+
+
+def interrupt(*options: str) -> str:
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=170, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "oof.csv is identical." in result.stdout
+    return result.stdout
+
+
+def test_five_kills_and_two_calmer_signals_at_random_moments_leave_an_identical_table() -> None:
+    signals = ["SIGKILL", "SIGKILL", "SIGTERM", "SIGKILL", "SIGINT", "SIGKILL", "SIGKILL"]
+    printed = interrupt("--signals", *signals, "--kills", str(len(signals)), "--seed", "0")
+    assert [printed.count(f". {name} ") for name in ("SIGKILL", "SIGTERM", "SIGINT")] == [5, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_many_interruptions_at_files_leave_an_identical_table(seed: int) -> None:
+    interrupt("--signals", "SIGKILL", "SIGTERM", "SIGINT", "--kills", "40", "--clock", "writes", "--seed", str(seed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_training_ends_the_step_saves_and_says_how_to_go_on(
+    medformer: Medformer,
+    finished: Path,
+    data: Path,
+    settings: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    run, step = tmp_path / "run", Loop._step
+    command = ("polyp", "crossval", "--out", run, "--data", data, *settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_step", lambda self, batch: (os.kill(os.getpid(), number), step(self, batch))[1])
+        stopped = medformer(*command)
+    stopped.refused(130, number.name, "step 1 of", "state.safetensors", "--resume")
+    record = read_json(run / "run.json")
+    assert record["state"] == "interrupted" and number.name in record["reason"]
+    assert read_json(run / "folds" / "0" / "fold.json")["state"] == "pending"
+    assert not (run / ".lock").exists()
+
+    resumed = medformer(*command, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "Resuming after step 1" in resumed.err
+    assert (run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
+    assert [session["state"] for session in read_json(run / "run.json")["sessions"]] == ["interrupted", "done"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_predicting_keeps_the_masks_so_far(
+    medformer: Medformer,
+    finished: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    out, seen, predict = tmp_path / "out", [], Segmenter.predict
+    command = ("polyp", "predict", finished, data.parent / "images", "--out", out)
+
+    def interrupted(self: Segmenter, images: list[Any], names: list[str]) -> list[Any]:
+        seen.append(names)
+        if len(seen) == 4:
+            os.kill(os.getpid(), number)
+        return predict(self, images, names)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmenter, "predict", interrupted)
+        medformer(*command).refused(130, "Interrupted", "--resume")
+    assert len(read_csv(out / "predictions.csv")) == len(list((out / "masks").iterdir())) == 3
+
+    seen.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmenter, "predict", lambda self, *given: (seen.append(given[1]), predict(self, *given))[1])
+        resumed = medformer(*command, "--resume")
+    assert resumed.code == 0, resumed.err
+    # Three of sixteen were kept.
+    assert len(seen) == 13
+    whole = tmp_path / "whole"
+    assert medformer(*command[:-1], whole).code == 0
+    for mask in (whole / "masks").iterdir():
+        assert mask.read_bytes() == (out / "masks" / mask.name).read_bytes()
+
+
+def test_a_finished_run_may_be_resumed_and_stays_as_it_is(
+    medformer: Medformer, own_run: Path, finished: Path, data: Path, settings: tuple[str, ...]
+) -> None:
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    assert resumed.code == 0, resumed.err
+    assert resumed.err.count("already done") == 2
+    for name in ("oof.csv", "metrics.json", "splits.json", "folds/0/model.safetensors"):
+        assert (own_run / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_fold_whose_predictions_were_lost_is_computed_again(
+    medformer: Medformer, own_run: Path, finished: Path, data: Path, settings: tuple[str, ...]
+) -> None:
+    (own_run / "folds" / "1" / "predictions.csv").unlink()
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    assert resumed.code == 0, resumed.err
+    assert "Resuming after epoch 2" in resumed.err
+    assert (own_run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
+
+
+def test_half_written_files_of_a_kill_do_not_stay(
+    medformer: Medformer, own_run: Path, data: Path, settings: tuple[str, ...]
+) -> None:
+    leftovers = [own_run / "masks" / ".p000_f00.abcd1234.png", own_run / "folds" / "0" / ".state.x_yz0189.safetensors"]
+    for leftover in leftovers:
+        leftover.write_bytes(np.zeros(8).tobytes())
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    assert resumed.code == 0, resumed.err
+    assert not any(leftover.exists() for leftover in leftovers)
