@@ -17,7 +17,7 @@ from medformer.errors import ConfigError
 def acquire(path: Path) -> None:
     """Create the lock file, replacing one whose owner is dead.
 
-    A process is recognised by host, number and start time, because numbers are reused after a restart.
+    A process is recognized by host, number and start time, because numbers are reused after a restart.
 
     Raises:
         ConfigError: Another live process, or any process on another host, holds the lock.

@@ -121,7 +121,7 @@ class RunDirectory:
         release(self.lock)
 
     def clear(self) -> None:
-        """Delete the run, its run.json last so that a half-cleared folder is still recognised.
+        """Delete the run, its run.json last so that a half-cleared folder is still recognized.
 
         Raises:
             ConfigError: The folder also holds files that no run writes; nothing is deleted then.

@@ -20,10 +20,10 @@ from medformer.progress import Reporter, SilentReporter
 SMALLEST_SIDE = 16
 """Shortest side of a usable picture, px."""
 
-GREY_RANGE = (32, 223)
+GRAY_RANGE = (32, 223)
 """Mask values strictly between these are neither background nor foreground; JPEG noise stays outside of them."""
 
-GREY_LIMIT = 0.05
+GRAY_LIMIT = 0.05
 """Share of such pixels above which a mask is no mask. Contours blurred by JPEG or by resizing stay below it."""
 
 
@@ -113,11 +113,11 @@ def _check_mask(case: Case, image: _CheckedImage, require_masks: bool) -> Iterab
 
 
 def _check_values(case: Case, mask: Path, values: NDArray[np.uint8]) -> Iterable[Problem]:
-    low, high = GREY_RANGE
-    grey = float(np.mean((values > low) & (values < high)))
-    # Two values are binary whatever they are, as in a mask painted in one palette colour.
-    if grey > GREY_LIMIT and len(np.unique(values)) > 2:
-        detail = f"{grey:.1%} of its pixels lie between {low} and {high}; expected at most {GREY_LIMIT:.0%}"
+    low, high = GRAY_RANGE
+    gray = float(np.mean((values > low) & (values < high)))
+    # Two values are binary whatever they are, as in a mask painted in one palette color.
+    if gray > GRAY_LIMIT and len(np.unique(values)) > 2:
+        detail = f"{gray:.1%} of its pixels lie between {low} and {high}; expected at most {GRAY_LIMIT:.0%}"
         yield Problem(case.id, str(mask), "non-binary-mask", detail)
         return
     foreground = values >= 128

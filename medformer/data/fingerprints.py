@@ -1,6 +1,6 @@
 """What identifies a picture: its file, its pixels, and a small descriptor that survives re-encoding.
 
-The descriptor is what `near_duplicates` compares. It keeps the local structure of brightness and of two colour
+The descriptor is what `near_duplicates` compares. It keeps the local structure of brightness and of two color
 differences and drops what a copy may change (size, exposure) and what different pictures of one endoscope share
 (the black border, the overall illumination).
 """
@@ -33,10 +33,10 @@ _FINE, _CONTRAST = 2.5, 5.0
 """Gaussian scales, in descriptor pixels, of the structure that is kept and of the contrast it is divided by."""
 
 _NOISE = 1.5
-"""Contrast below which a region counts as flat, in grey levels, so that noise is not blown up to structure."""
+"""Contrast below which a region counts as flat, in gray levels, so that noise is not blown up to structure."""
 
 _CLIP = 2.5
-"""Limit of the normalised contrast, so that highlights do not dominate."""
+"""Limit of the normalized contrast, so that highlights do not dominate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def pixel_hash(image: NDArray[np.uint8]) -> str:
 
 
 def descriptor(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Reduce a picture to the locally normalised structure of brightness and colour differences.
+    """Reduce a picture to the locally normalized structure of brightness and color differences.
 
     Args:
         image: uint8 (H, W, 3).

@@ -70,7 +70,7 @@ def scan(
 
     Args:
         folders: Where to look.
-        layout: How the folders are laid out; `auto` recognises it.
+        layout: How the folders are laid out; `auto` recognizes it.
         site: Name of the dataset, instead of the folder's; for a single pair of folders only.
         group_pattern: Regular expression with one group, searched in each file's stem: the patient or sequence.
         split: A named split that fills the split column.

@@ -1,12 +1,12 @@
-"""Pairs of pictures that show the same thing: re-encoded, rescaled, mirrored, cropped, or neighbouring video frames.
+"""Pairs of pictures that show the same thing: re-encoded, rescaled, mirrored, cropped, or neighboring video frames.
 
 Two steps. Candidates are pairs whose smoothed descriptors correlate, computed for all pairs as matrix products.
-Each candidate is then aligned (shifts up to 9 % of the side, zooms up to 14 %) and scored by the normalised
-correlation of the descriptors over the overlap, averaged over brightness and the two colour channels.
+Each candidate is then aligned (shifts up to 9 % of the side, zooms up to 14 %) and scored by the normalized
+correlation of the descriptors over the overlap, averaged over brightness and the two color channels.
 
 `THRESHOLD` comes from measurements on 1672 public polyp images (Kvasir-SEG, CVC-ClinicDB, CVC-300). Among the 0.7
 million pairs from different datasets and the 180,000 pairs of different ClinicDB sequences, in four orientations,
-the highest scores were 0.58 and 0.59 (0.79 without colour). Copies scored at least 0.78 when rescaled or
+the highest scores were 0.58 and 0.59 (0.79 without color). Copies scored at least 0.78 when rescaled or
 re-encoded at JPEG quality 30, and at least 0.65 when cropped by 10 %. All 24 pairs above the threshold inside
 Kvasir-SEG were seen to show the same polyp. Frames that follow one another in a ClinicDB sequence exceed it in two
 of five cases: a moving camera makes different pictures, which is why sequences need groups and not this search.
@@ -23,8 +23,8 @@ from scipy import ndimage
 THRESHOLD = 0.60
 """Score from which two pictures count as near-duplicates."""
 
-GREY_THRESHOLD = 0.85
-"""The same where one picture has no colour, so that brightness alone must decide."""
+GRAY_THRESHOLD = 0.85
+"""The same where one picture has no color, so that brightness alone must decide."""
 
 _CANDIDATE = 0.40
 _CANDIDATE_BLUR = 1.5
@@ -44,7 +44,7 @@ class Match:
     Attributes:
         first: Index of one picture.
         second: Index of the other, larger than `first`.
-        score: Normalised correlation after alignment, at most 1.
+        score: Normalized correlation after alignment, at most 1.
         mirrored: How the second had to be flipped; empty when not at all.
     """
 
@@ -81,7 +81,7 @@ def near_duplicates(
             some, other = first[start : start + _BLOCK], second[start : start + _BLOCK]
             both = present[some] & present[other]
             scores = _aligned_scores(fine[some], flipped[other], both)
-            limits = np.where(both[:, 1:].any(axis=1), threshold, max(threshold, GREY_THRESHOLD))
+            limits = np.where(both[:, 1:].any(axis=1), threshold, max(threshold, GRAY_THRESHOLD))
             for index in np.flatnonzero(scores >= limits):
                 pair = int(some[index]), int(other[index])
                 if pair not in best or scores[index] > best[pair].score:
@@ -132,10 +132,10 @@ def _aligned_scores(
 
 
 def _zoomed(planes: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
-    """Magnify about the centre by linear interpolation, zero outside."""
+    """Magnify about the center by linear interpolation, zero outside."""
     side = planes.shape[-1]
-    centre = (side - 1) / 2
-    source = (np.arange(side) - centre) / zoom + centre
+    center = (side - 1) / 2
+    source = (np.arange(side) - center) / zoom + center
     weights = np.maximum(0.0, 1.0 - np.abs(source[:, None] - np.arange(side))).astype(np.float32)
     return np.asarray(weights @ planes @ weights.T)
 

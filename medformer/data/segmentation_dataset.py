@@ -30,7 +30,7 @@ class SegmentationItem(TypedDict):
 
 
 class SegmentationDataset(Dataset[SegmentationItem]):
-    """Decodes, resizes, augments and normalises one case at a time.
+    """Decodes, resizes, augments and normalizes one case at a time.
 
     The augmentation of a case depends on (seed, epoch, case id) alone. The epoch arrives with the index, as
     `dataset[(epoch, i)]` (see `EpochSampler`), which also reaches loader workers that outlive an epoch; a plain
@@ -85,7 +85,7 @@ class SegmentationDataset(Dataset[SegmentationItem]):
         self.epoch = epoch
 
     def __getitem__(self, index: int | tuple[int, int]) -> SegmentationItem:
-        """Give a case as {"image": float32 (3, H, W), normalised, "mask": float32 (1, H, W) in {0, 1}, "id": str}.
+        """Give a case as {"image": float32 (3, H, W), normalized, "mask": float32 (1, H, W) in {0, 1}, "id": str}.
 
         Raises:
             DataError: The image or mask cannot be read, or their sizes differ.

@@ -1,4 +1,4 @@
-"""2-D augmentation, resizing and normalisation of colour images; the only file that knows albumentations.
+"""2-D augmentation, resizing and normalization of color images; the only file that knows albumentations.
 
 Images are resized to the network's input first and augmented afterwards: the cost of a warp then depends on the
 network's size and not on the camera's, the resized pixels can be cached, and a strength given in per cent means the
@@ -32,7 +32,7 @@ _OFFSET = (np.array(MEAN) / np.array(STD)).astype(np.float32).reshape(3, 1, 1)
 
 
 class Augmentation:
-    """Random flips, quarter turns, affine warps, colour jitter and blur, drawn from one seed per call.
+    """Random flips, quarter turns, affine warps, color jitter and blur, drawn from one seed per call.
 
     The same seed, image and mask give the same result in any thread or process, in any order of calls, whatever the
     global random states hold. Pixels that a warp brings in from outside are black and background: endoscope frames have
@@ -49,7 +49,7 @@ class Augmentation:
 
         Args:
             image: RGB, uint8, shape (H, W, 3).
-            mask: bool or uint8, shape (H, W). It is moved with the image by nearest neighbour, so no new value appears.
+            mask: bool or uint8, shape (H, W). It is moved with the image by nearest neighbor, so no new value appears.
             seed: Any non-negative integer, e.g. `derive_seed(run, "augment", epoch, case)`.
 
         Returns:
@@ -123,7 +123,7 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
 def resize_mask(mask: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Resize a mask (H, W) to bool of `size` (rows, columns): a pixel is set when at least half of its area is.
 
-    The outline then stays where it is on average, which nearest neighbour only does for outlines wider than its steps.
+    The outline then stays where it is on average, which nearest neighbor only does for outlines wider than its steps.
     An object smaller than half an output pixel vanishes.
     """
     coverage = resize_image(np.where(mask != 0, np.uint8(255), np.uint8(0)), size)

@@ -2,9 +2,9 @@
 
 Rules, the same for every file:
 
-* EXIF orientation is applied. Colour profiles are ignored.
-* Transparent pixels are shown over black, the colour of an endoscope's border.
-* 16-bit grey is divided by 257, so that full scale maps to full scale; a picture is never stretched by its
+* EXIF orientation is applied. Color profiles are ignored.
+* Transparent pixels are shown over black, the color of an endoscope's border.
+* 16-bit gray is divided by 257, so that full scale maps to full scale; a picture is never stretched by its
   own minimum and maximum, because the same tissue would then look different from case to case.
 * Floating-point and 32-bit pictures are refused: their range is not stated anywhere in the file.
 * Animations and multi-page files are refused: which frame is meant is not ours to guess.
@@ -101,16 +101,16 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     with _opened(path) as picture:
         upright = _upright(picture)
         if _is_deep(upright, picture.format):
-            grey = _rescale_16_bit(np.asarray(upright), path)
-            return np.repeat(grey[:, :, None], 3, axis=2)
+            gray = _rescale_16_bit(np.asarray(upright), path)
+            return np.repeat(gray[:, :, None], 3, axis=2)
         return _rgb(upright, path)
 
 
 def read_mask_values(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Decode a mask to one 0-255 value per pixel, before any threshold.
 
-    A colour counts by its brightest channel, so that red, white and palette colours are all foreground. Two
-    kinds of small numbers are recognised: a lossless mask that holds only 0 and 1 is a label map (1 becomes
+    A color counts by its brightest channel, so that red, white and palette colors are all foreground. Two
+    kinds of small numbers are recognized: a lossless mask that holds only 0 and 1 is a label map (1 becomes
     255), and a 16-bit mask whose largest value is at most 255 holds 8-bit values.
 
     Returns:
@@ -137,7 +137,7 @@ def read_mask(path: str | os.PathLike[str], *, threshold: int = 128) -> NDArray[
     """Decode a mask: foreground is every pixel whose value is at least `threshold`.
 
     The default sits midway, so that JPEG noise around 0 and 255 does not matter. See `read_mask_values` for
-    colours and label maps.
+    colors and label maps.
 
     Returns:
         bool (H, W).
@@ -148,14 +148,14 @@ def read_mask(path: str | os.PathLike[str], *, threshold: int = 128) -> NDArray[
     return read_mask_values(path) >= threshold
 
 
-def read_grey16(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint16], int]:
-    """Decode a grey picture at its own depth: the values and the value of full scale (255 or 65535).
+def read_gray16(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint16], int]:
+    """Decode a gray picture at its own depth: the values and the value of full scale (255 or 65535).
 
     Returns:
         uint16 (H, W), and full scale.
 
     Raises:
-        DataError: As `read_image`, or the picture has colours.
+        DataError: As `read_image`, or the picture has colors.
     """
     path = Path(path)
     with _opened(path) as picture:
@@ -167,7 +167,7 @@ def read_grey16(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint16], int]:
         rgb = _rgb(upright, path)
     if (rgb != rgb[:, :, :1]).any():
         raise DataError(
-            f"{path} is a colour picture; expected one grey value per pixel. Save it as an 8-bit or 16-bit grey PNG."
+            f"{path} is a color picture; expected one gray value per pixel. Save it as an 8-bit or 16-bit gray PNG."
         )
     return rgb[:, :, 0].astype(np.uint16), 255
 
@@ -216,7 +216,7 @@ def _what_is(path: Path) -> str:
         size = path.stat().st_size
     except OSError:
         return "cannot be read"
-    return "is an empty file (0 bytes)" if size == 0 else f"is no picture that can be recognised ({size} bytes)"
+    return "is an empty file (0 bytes)" if size == 0 else f"is no picture that can be recognized ({size} bytes)"
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -225,14 +225,14 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _is_deep(picture: Image.Image, source_format: str | None) -> bool:
-    """Whether the picture is 16-bit grey; Pillow opens 16-bit PGM (and older PNG) as 32-bit integers."""
+    """Whether the picture is 16-bit gray; Pillow opens 16-bit PGM (and older PNG) as 32-bit integers."""
     return picture.mode in _SIXTEEN_BIT or (picture.mode == "I" and source_format in {"PNG", "PPM"})
 
 
 def _refuse_out_of_range(raw: NDArray[np.generic], path: Path) -> None:
     low, high = int(raw.min()), int(raw.max())
     if low < 0 or high > 65535:
-        raise DataError(f"{path} holds values from {low} to {high}; expected 16-bit grey, 0 to 65535. Export it again.")
+        raise DataError(f"{path} holds values from {low} to {high}; expected 16-bit gray, 0 to 65535. Export it again.")
 
 
 def _rescale_16_bit(raw: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
@@ -247,7 +247,7 @@ def _rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
             "Export it as an 8-bit PNG."
         )
     if picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info:
-        colour = picture.convert("RGBA")
-        over_black = Image.new("RGBA", colour.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(over_black, colour)
+        color = picture.convert("RGBA")
+        over_black = Image.new("RGBA", color.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(over_black, color)
     return np.asarray(picture.convert("RGB")).copy()

@@ -13,13 +13,13 @@ from PIL import Image
 
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
-from medformer.imaging.images import read_grey16
+from medformer.imaging.images import read_gray16
 
 PROBABILITY_KEY = "probability"
 
 
 def write_mask(path: str | os.PathLike[str], mask: NDArray[np.bool_]) -> None:
-    """Write a mask as a lossless 8-bit grey PNG, 0 for background and 255 for foreground.
+    """Write a mask as a lossless 8-bit gray PNG, 0 for background and 255 for foreground.
 
     The file is read back and compared before it takes its name, so a mask that is there is right.
 
@@ -34,7 +34,7 @@ def write_mask(path: str | os.PathLike[str], mask: NDArray[np.bool_]) -> None:
     path = _require_suffix(path, ".png")
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
         raise DataError(f"The mask for {path} is {_describe(mask)}; expected a non-empty bool array (H, W).")
-    _write_grey_png(path, mask.astype(np.uint8) * np.uint8(255))
+    _write_gray_png(path, mask.astype(np.uint8) * np.uint8(255))
 
 
 def write_probability(
@@ -64,7 +64,7 @@ def write_probability(
             "Apply a sigmoid to logits first."
         )
     if kind == "png":
-        _write_grey_png(path, np.rint(probability * 255).astype(np.uint8))
+        _write_gray_png(path, np.rint(probability * 255).astype(np.uint8))
         return
     stored = probability.astype(np.float32)
     with atomic_path(path) as temporary:
@@ -74,7 +74,7 @@ def write_probability(
 
 
 def read_probability(path: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Read a probability map: an 8-bit or 16-bit grey picture (divided by full scale), or an NPZ file.
+    """Read a probability map: an 8-bit or 16-bit gray picture (divided by full scale), or an NPZ file.
 
     The values are taken as they are: no per-image stretching, and a 0/1 label map reads as 0 and 1/255.
 
@@ -82,19 +82,19 @@ def read_probability(path: str | os.PathLike[str]) -> NDArray[np.float32]:
         float32 (H, W) in [0, 1].
 
     Raises:
-        DataError: The file is missing, corrupt, has colours, or holds values outside [0, 1].
+        DataError: The file is missing, corrupt, has colors, or holds values outside [0, 1].
     """
     path = Path(path)
     if path.suffix.lower() == ".npz":
         return _read_npz(path)
-    grey, full_scale = read_grey16(path)
-    return (grey / np.float32(full_scale)).astype(np.float32)
+    gray, full_scale = read_gray16(path)
+    return (gray / np.float32(full_scale)).astype(np.float32)
 
 
-def _write_grey_png(path: Path, grey: NDArray[np.uint8]) -> None:
+def _write_gray_png(path: Path, gray: NDArray[np.uint8]) -> None:
     with atomic_path(path) as temporary:
-        Image.fromarray(grey).save(temporary, format="PNG")
-        _compare(path, read_grey16(temporary)[0], grey)
+        Image.fromarray(gray).save(temporary, format="PNG")
+        _compare(path, read_gray16(temporary)[0], gray)
 
 
 def _compare(path: Path, found: NDArray[np.generic], written: NDArray[np.generic]) -> None:

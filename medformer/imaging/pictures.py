@@ -15,7 +15,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write RGB uint8 (H, W, 3) atomically, as PNG or as JPEG (quality 92, full colour resolution) by the suffix.
+    """Write RGB uint8 (H, W, 3) atomically, as PNG or as JPEG (quality 92, full color resolution) by the suffix.
 
     Raises:
         ConfigError: Another suffix.

@@ -37,7 +37,7 @@ def score_folder(
     a site of the summary, so that several test sets are scored in one go.
 
     Args:
-        predictions: Folder of maps: 8-bit or 16-bit grey pictures, or NPZ files with the key `probability`.
+        predictions: Folder of maps: 8-bit or 16-bit gray pictures, or NPZ files with the key `probability`.
         masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         empty: What Dice and IoU of two empty masks are.

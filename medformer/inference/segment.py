@@ -26,7 +26,7 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 class Segmenter:
     """Predicts the foreground probability of every pixel with one network or an ensemble.
 
-    Each image is resized to `image_size`, normalised as in training, and passed through every model in every
+    Each image is resized to `image_size`, normalized as in training, and passed through every model in every
     view. Probabilities (after the sigmoid, not logits) are averaged over models and views with equal weight, then
     resized back to the original size: bilinear, with antialiasing along an axis that shrinks. Resizing
     probabilities keeps them within [0, 1], and a pixel on a confident edge ends near 0.5.

@@ -89,8 +89,8 @@ def test_pooling_leaves_padding_out_of_the_mean_in_every_dimension() -> None:
 
 def test_pooling_in_3d_is_the_mean_over_the_cube() -> None:
     x = sample(3, (3, 3, 3))
-    centre = make("pooling", 3)(x)[:, :, 1, 1, 1]
-    torch.testing.assert_close(centre, x.flatten(2).mean(-1) - x[:, :, 1, 1, 1])
+    center = make("pooling", 3)(x)[:, :, 1, 1, 1]
+    torch.testing.assert_close(center, x.flatten(2).mean(-1) - x[:, :, 1, 1, 1])
 
 
 def test_random_mixing_stays_an_average_off_its_reference_size() -> None:

@@ -192,7 +192,7 @@ def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -
 
 
 @pytest.mark.real_data
-def test_pranets_split_of_clinicdb_separates_neighbouring_frames(medformer_data: Path) -> None:
+def test_pranets_split_of_clinicdb_separates_neighboring_frames(medformer_data: Path) -> None:
     found = scan([medformer_data / "polyp" / "CVC-ClinicDB", medformer_data / "polyp" / "Kvasir-SEG"], split="pranet")
     audit = audit_split(
         found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}

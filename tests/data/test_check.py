@@ -93,7 +93,7 @@ def test_a_photograph_as_mask(tmp_path: Path) -> None:
     assert "expected at most 5%" in problem.detail
 
 
-def test_jpeg_noise_and_one_palette_colour_are_binary(tmp_path: Path) -> None:
+def test_jpeg_noise_and_one_palette_color_are_binary(tmp_path: Path) -> None:
     good = case(tmp_path, image=picture(0, (200, 200)), area=mask((200, 200)))
     noisy = tmp_path / "noisy.jpg"
     Image.fromarray(mask((200, 200))).save(noisy, quality=60)
@@ -108,8 +108,8 @@ def test_jpeg_noise_and_one_palette_colour_are_binary(tmp_path: Path) -> None:
 def test_other_modes_are_read_and_mentioned(tmp_path: Path, mode: str) -> None:
     good = case(tmp_path)
     path = tmp_path / "other.tif"
-    grey = Image.fromarray(picture()[:, :, 0].astype(np.uint16) * 257)
-    (grey if mode == "I;16" else Image.fromarray(picture()).convert(mode)).save(path)
+    gray = Image.fromarray(picture()[:, :, 0].astype(np.uint16) * 257)
+    (gray if mode == "I;16" else Image.fromarray(picture()).convert(mode)).save(path)
     problem = check_cases([replace(good, image=path)])[0]
     assert (problem.reason, problem.severity) == ("wrong-mode", "warning")
     assert f"mode {mode}" in problem.detail

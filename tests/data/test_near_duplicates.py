@@ -15,7 +15,7 @@ from medformer.data.near_duplicates import THRESHOLD, near_duplicates
 
 
 def scene(seed: int, side: int = 160) -> np.ndarray:
-    """A smooth coloured texture with a black round border, as an endoscope would show it."""
+    """A smooth colored texture with a black round border, as an endoscope would show it."""
     noise = np.random.default_rng(seed).standard_normal((side, side, 3))
     smooth = ndimage.gaussian_filter(noise, (side / 22, side / 22, 0), mode="wrap")
     smooth = 130 + smooth / smooth.std() * (45, 30, 25)
@@ -74,9 +74,9 @@ def test_blank_pictures_have_no_contents_to_compare() -> None:
     assert descriptor(blank[:1, :1]).shape == (3, SIDE, SIDE)
 
 
-def test_grey_copies_need_a_closer_match() -> None:
-    grey = [np.repeat(scene(seed)[:, :, :1], 3, axis=2) for seed in range(30)]
-    assert search(*grey, resized(grey[7], 90, 90)) == [(7, 30)]
+def test_gray_copies_need_a_closer_match() -> None:
+    gray = [np.repeat(scene(seed)[:, :, :1], 3, axis=2) for seed in range(30)]
+    assert search(*gray, resized(gray[7], 90, 90)) == [(7, 30)]
 
 
 def test_only_pairs_that_a_division_separates_are_looked_at() -> None:

@@ -42,7 +42,7 @@ def cases(tmp_path: Path) -> list[Case]:
     return [_case(tmp_path, f"case{number}", (40 + number, 56)) for number in range(6)]
 
 
-def test_items_are_normalised_tensors_of_the_asked_size(cases: list[Case]) -> None:
+def test_items_are_normalized_tensors_of_the_asked_size(cases: list[Case]) -> None:
     item = SegmentationDataset(cases, (32, 48), augmentation=None, seed=0)[2]
     assert item["image"].shape == (3, 32, 48) and item["image"].dtype == torch.float32
     assert item["mask"].shape == (1, 32, 48) and item["mask"].dtype == torch.float32

@@ -26,8 +26,8 @@ def frames() -> dict[tuple[int, int], Frame]:
 
 
 def _hash(image: np.ndarray) -> np.ndarray:
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
-    return (grey[:, 1:] > grey[:, :-1]).ravel()
+    gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
+    return (gray[:, 1:] > gray[:, :-1]).ravel()
 
 
 def test_frames_have_the_asked_shape_and_types(frames: dict[tuple[int, int], Frame]) -> None:
@@ -97,7 +97,7 @@ def test_frames_of_a_group_differ_and_groups_differ_more(frames: dict[tuple[int,
         assert not np.array_equal(frames[(group, 0)].image, frames[(group, 1)].image)
 
 
-def test_colour_alone_does_not_find_the_polyps(frames: dict[tuple[int, int], Frame]) -> None:
+def test_color_alone_does_not_find_the_polyps(frames: dict[tuple[int, int], Frame]) -> None:
     aucs = []
     for (group, _), frame in frames.items():
         inside = SITES[group % 2].aperture.weight(SMALL) == 1.0

@@ -96,7 +96,7 @@ def test_nothing_asked_changes_nothing() -> None:
     assert np.array_equal(moved, image) and np.array_equal(moved_mask, mask)
 
 
-def test_colour_and_blur_leave_the_mask_alone_and_change_the_image() -> None:
+def test_color_and_blur_leave_the_mask_alone_and_change_the_image() -> None:
     image, mask = _pair()
     photometric = Augmentation(AugmentConfig(flip=0.0, rotate90=False, affine=0.0, color=1.0, blur=1.0))
     for seed in range(5):

@@ -32,12 +32,12 @@ def test_rgb_png_is_read_exactly(tmp_path: Path, rgb: np.ndarray) -> None:
     assert image_size(path) == (40, 60)
 
 
-def test_grey_is_repeated_over_three_channels(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_gray_is_repeated_over_three_channels(tmp_path: Path, rgb: np.ndarray) -> None:
     found = read_image(save(tmp_path / "a.png", rgb[:, :, 0]))
     assert np.array_equal(found, np.repeat(rgb[:, :, :1], 3, axis=2))
 
 
-def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
+def test_palette_colors_are_looked_up(tmp_path: Path) -> None:
     array = np.zeros((8, 8, 3), np.uint8)
     array[2:5, 2:5] = (250, 10, 20)
     path = tmp_path / "a.png"
@@ -165,10 +165,10 @@ def test_label_map_of_zeros_and_ones(tmp_path: Path) -> None:
     assert not read_mask(save(tmp_path / "noise.jpg", np.ones((16, 16), np.uint8))).any()
 
 
-@pytest.mark.parametrize("colour", [(255, 0, 0), (128, 0, 0), (255, 255, 255), (0, 220, 10)])
-def test_palette_masks_count_by_their_brightest_channel(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("color", [(255, 0, 0), (128, 0, 0), (255, 255, 255), (0, 220, 10)])
+def test_palette_masks_count_by_their_brightest_channel(tmp_path: Path, color: tuple[int, int, int]) -> None:
     picture = Image.fromarray(square(1)).convert("P")
-    picture.putpalette([0, 0, 0, *colour])
+    picture.putpalette([0, 0, 0, *color])
     picture.save(tmp_path / "m.png")
     assert image_info(tmp_path / "m.png").mode == "P"
     assert np.array_equal(read_mask(tmp_path / "m.png"), square() > 0)

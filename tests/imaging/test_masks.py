@@ -21,7 +21,7 @@ def mask() -> np.ndarray:
     return np.random.default_rng(1).random((33, 47)) > 0.5
 
 
-def test_a_mask_round_trips_as_an_8_bit_grey_png(tmp_path: Path, mask: np.ndarray) -> None:
+def test_a_mask_round_trips_as_an_8_bit_gray_png(tmp_path: Path, mask: np.ndarray) -> None:
     path = tmp_path / "deep" / "folder" / "m.png"
     write_mask(path, mask)
     with Image.open(path) as picture:
@@ -71,7 +71,7 @@ def test_a_disk_that_returns_something_else_is_caught(
     def flipped(path: Path) -> tuple[np.ndarray, int]:
         return np.asarray(Image.open(path)).astype(np.uint16) ^ 1, 255
 
-    monkeypatch.setattr(masks, "read_grey16", flipped)
+    monkeypatch.setattr(masks, "read_gray16", flipped)
     with pytest.raises(ResourceError, match=r"m\.png was read back .* differs"):
         write_mask(tmp_path / "m.png", mask)
     assert list(tmp_path.iterdir()) == []
@@ -99,10 +99,10 @@ def test_what_is_no_probability_is_refused(tmp_path: Path, bad: float) -> None:
 def test_sixteen_bit_and_rgb_probability_maps(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 65535, 13107]], np.uint16)).save(tmp_path / "p.png")
     assert np.allclose(read_probability(tmp_path / "p.png"), [[0, 1, 0.2]])
-    Image.fromarray(np.full((2, 2, 3), 51, np.uint8)).save(tmp_path / "grey.png")
-    assert np.allclose(read_probability(tmp_path / "grey.png"), 0.2)
+    Image.fromarray(np.full((2, 2, 3), 51, np.uint8)).save(tmp_path / "gray.png")
+    assert np.allclose(read_probability(tmp_path / "gray.png"), 0.2)
     Image.fromarray(np.full((2, 2, 3), (51, 0, 0), np.uint8)).save(tmp_path / "red.png")
-    with pytest.raises(DataError, match=r"red\.png is a colour picture"):
+    with pytest.raises(DataError, match=r"red\.png is a color picture"):
         read_probability(tmp_path / "red.png")
 
 

@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 
 class Brightness(nn.Module):
-    """Logits proportional to the red channel, off-centre so that flips matter."""
+    """Logits proportional to the red channel, off-center so that flips matter."""
 
     def __init__(self, gain: float = 1.0, kernel: int = 1) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def test_a_5000_pixel_image_comes_back_at_its_own_size() -> None:
     assert probability[:2400].min() > 0.9 and probability[2600:].max() < 0.1
 
 
-def test_resizing_back_is_bilinear_about_pixel_centres() -> None:
+def test_resizing_back_is_bilinear_about_pixel_centers() -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     image[:, 2:] = 255
     model = Brightness(gain=50.0)

@@ -33,7 +33,7 @@ def test_an_empty_mask_still_pushes_every_false_positive_down(name: str, size: i
     logits = torch.full((2, 1, size, size), 3.0, requires_grad=True)
     build_loss(name)(logits, torch.zeros(2, 1, size, size)).backward()
     assert logits.grad is not None
-    # A gradient that one optimiser step would notice: on the order of 1 / pixels, not 1 / pixels squared.
+    # A gradient that one optimizer step would notice: on the order of 1 / pixels, not 1 / pixels squared.
     assert (logits.grad * logits.numel() > 0.01).all()
 
 

@@ -18,7 +18,7 @@ class Camera:
         position: In the scene, shape (3,).
         forward: Unit viewing direction, shape (3,).
         up: Unit vector across it, shape (3,).
-        angle: View angle at the corner of the picture, radians from the centre.
+        angle: View angle at the corner of the picture, radians from the center.
     """
 
     position: Array
@@ -27,7 +27,7 @@ class Camera:
     angle: float
 
     def rays(self, size: tuple[int, int]) -> Array:
-        """Unit viewing directions, row by row, shape (H * W, 3); angles grow evenly from the centre (fisheye)."""
+        """Unit viewing directions, row by row, shape (H * W, 3); angles grow evenly from the center (fisheye)."""
         height, width = size
         half = 0.5 * np.hypot(height, width)
         y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / half
@@ -59,7 +59,7 @@ class Aperture:
         margin: Border on each side as a fraction of (height, width).
         cut: Size of the corners as a fraction of the rectangle's height.
         rounded: Whether corners are round, not cut at 45 degrees.
-        border: Grey value of the surround, 0 .. 255.
+        border: Gray value of the surround, 0 .. 255.
     """
 
     margin: tuple[float, float]
@@ -84,7 +84,7 @@ class Aperture:
 
 
 def look_at(position: np.ndarray, target: np.ndarray, aside: tuple[float, float], roll: float, angle: float) -> Camera:
-    """Aim a camera so that `target` appears `aside` (right, up; radians) of the picture's centre."""
+    """Aim a camera so that `target` appears `aside` (right, up; radians) of the picture's center."""
     toward = target - position
     toward = toward / np.linalg.norm(toward)
     helper = np.array([0.0, 1.0, 0.0]) if abs(toward[1]) < 0.9 else np.array([1.0, 0.0, 0.0])
@@ -110,15 +110,15 @@ def develop(
         softness: Blur of the optics, px.
         sharpening: Strength of the processor's edge enhancement.
         interlace: Shift between the two fields of an interlaced frame, px.
-        noise: Standard deviation at mid grey.
+        noise: Standard deviation at mid gray.
     """
     excess = np.maximum(linear - 0.9, 0.0)
     glow = cv2.GaussianBlur(np.minimum(excess, 2.0), (0, 0), 4.0)
     encoded = (1.0 - np.exp(-1.6 * (linear + 0.25 * glow))) ** np.float32(1.0 / 2.2)
-    # Processors deepen shadows and colours: a contrast curve, then more distance from grey.
+    # Processors deepen shadows and colors: a contrast curve, then more distance from gray.
     encoded = encoded * (0.55 + 0.45 * encoded * (2.0 - encoded))
-    grey = encoded.mean(-1, keepdims=True)
-    picture = cv2.GaussianBlur((grey + 1.22 * (encoded - grey)).astype(np.float32), (0, 0), softness)
+    gray = encoded.mean(-1, keepdims=True)
+    picture = cv2.GaussianBlur((gray + 1.22 * (encoded - gray)).astype(np.float32), (0, 0), softness)
     picture = _fringe(picture)
     wide = cv2.GaussianBlur(picture, (0, 0), 1.6)
     picture = picture + np.float32(sharpening) * (picture - wide)
@@ -133,7 +133,7 @@ def develop(
 
 
 def _fringe(picture: Array) -> Array:
-    # Blue is focused a little smaller than red, as simple lenses do: coloured rims toward the picture's edge.
+    # Blue is focused a little smaller than red, as simple lenses do: colored rims toward the picture's edge.
     height, width = picture.shape[:2]
     layers = []
     for channel, scale in zip(range(3), (1.004, 1.0, 0.996), strict=True):

@@ -17,13 +17,13 @@ class Blob:
     """A star-shaped body: in its own coordinates q, the surface is at |q| = 1 + sum a_k f(w_k . q / |q| + p_k).
 
     Attributes:
-        centre: Position in the scene, shape (3,).
+        center: Position in the scene, shape (3,).
         frame: Matrix from scene offsets to q, shape (3, 3).
         waves: Rows (w_x, w_y, w_z, phase, amplitude), shape (K, 5).
         creased: Whether f is a crease (1 - 2 |sin|), as in lobulated polyps, and not a sine.
     """
 
-    centre: Array
+    center: Array
     frame: Array
     waves: Array
     creased: bool
@@ -35,7 +35,7 @@ class Blob:
 
     def local(self, points: Array) -> Array:
         """Turn scene points (N, 3) into q."""
-        return np.asarray((points - self.centre) @ self.frame.T, np.float32)
+        return np.asarray((points - self.center) @ self.frame.T, np.float32)
 
     def level(self, q: Array) -> Array:
         """Signed distance-like value at q (N, 3): negative inside, 0 on the surface."""
@@ -51,7 +51,7 @@ class Blob:
         bound = 1.0 + float(np.abs(self.waves[:, 4]).sum())
         distance = np.full(len(rays), np.inf, np.float32)
         # Only rays within the cone around the bounding sphere are worth more work.
-        toward = self.centre - origin
+        toward = self.center - origin
         beyond = float(toward @ toward) - (bound * self.radius) ** 2
         active = np.flatnonzero(rays @ toward > np.sqrt(max(beyond, 0.0)))
         start, heading = self.local(origin[None])[0], rays[active] @ self.frame.T
@@ -106,23 +106,23 @@ def grow_polyp(rng: np.random.Generator, wall: Wall, z: float, angle: float, siz
         return [_blob(foot - 0.05 * size * normal, axes, (size * stretch, size / stretch, 0.3 * size), waves, creased)]
     if shape == "sessile":
         height = size * rng.uniform(0.65, 0.95)
-        centre = foot + normal * height * rng.uniform(-0.3, 0.15)
-        return [_blob(centre, axes, (size * stretch, size / stretch, height), waves, creased)]
+        center = foot + normal * height * rng.uniform(-0.3, 0.15)
+        return [_blob(center, axes, (size * stretch, size / stretch, height), waves, creased)]
     lean = unit((normal + 0.7 * rng.normal(size=3) * (1.0, 1.0, 0.4)).astype(np.float32)).astype(np.float64)
     lean = lean if lean @ normal > 0.5 else normal
-    centre = foot + lean * size * rng.uniform(1.2, 1.6)
-    head = _blob(centre, axes, (size * stretch, size / stretch, 0.9 * size), waves, creased)
+    center = foot + lean * size * rng.uniform(1.2, 1.6)
+    head = _blob(center, axes, (size * stretch, size / stretch, 0.9 * size), waves, creased)
     side = np.cross(lean, tangent)
     side /= np.linalg.norm(side)
     upright = np.stack([np.cross(side, lean), side, lean])
-    middle = foot + 0.35 * (centre - foot)
-    reach = 0.8 * float(np.linalg.norm(centre - foot))
+    middle = foot + 0.35 * (center - foot)
+    reach = 0.8 * float(np.linalg.norm(center - foot))
     smooth = np.concatenate([waves[:2, :4], np.full((2, 1), 0.03, np.float32)], axis=1)
     return [head, _blob(middle, upright, (0.42 * size, 0.42 * size, reach), smooth, False)]
 
 
 def _blob(
-    centre: np.ndarray, axes: np.ndarray, radii: tuple[float, float, float], waves: np.ndarray, creased: bool
+    center: np.ndarray, axes: np.ndarray, radii: tuple[float, float, float], waves: np.ndarray, creased: bool
 ) -> Blob:
     frame = axes / np.array(radii)[:, None]
-    return Blob(centre.astype(np.float32), frame.astype(np.float32), waves.astype(np.float32), creased)
+    return Blob(center.astype(np.float32), frame.astype(np.float32), waves.astype(np.float32), creased)

@@ -101,7 +101,7 @@ def _palette(rng: np.random.Generator) -> Palette:
     residue = (
         np.array([0.66, 0.31, 0.08]) * rng.uniform(0.6, 1.0) * (1.0, rng.uniform(0.75, 1.0), rng.uniform(0.5, 1.5))
     )
-    return Palette(*(colour.astype(np.float32) for colour in (mucosa, pale, vessel, residue)))
+    return Palette(*(color.astype(np.float32) for color in (mucosa, pale, vessel, residue)))
 
 
 def _surface(rng: np.random.Generator, blobs: list[Blob], palette: Palette) -> Polyp:
@@ -137,8 +137,8 @@ def view_from(patient: Patient, wobble: NDArray[np.float64]) -> Camera:
     outward = np.array([np.cos(patient.spot[1]), np.sin(patient.spot[1]), 0.0])
     sideways = np.array([-outward[1], outward[0], 0.0])
     height = min(away * np.sin(steep), 1.35)
-    centre = wall.axis(patient.spot[0] - np.sqrt(away * away - height * height))
-    position = centre + outward * (1.0 - height) + sideways * (0.25 * view[2] + 0.04 * wobble[2])
+    center = wall.axis(patient.spot[0] - np.sqrt(away * away - height * height))
+    position = center + outward * (1.0 - height) + sideways * (0.25 * view[2] + 0.04 * wobble[2])
     target = patient.foot + patient.normal * 0.4 * patient.size
     aside = (0.42 * view[3] + 0.07 * wobble[3], 0.36 * view[4] + 0.07 * wobble[4])
     return look_at(position, target, aside, np.pi * view[5] + 0.12 * wobble[5], 1.12 + 0.1 * view[6])

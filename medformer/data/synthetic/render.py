@@ -27,7 +27,7 @@ class Polyp:
 
     Attributes:
         blobs: The head and, for a pedunculated one, its stalk.
-        colour: Mean reflectance (3,).
+        color: Mean reflectance (3,).
         pattern: Tiling map of how the reflectance varies over the surface (zero mean), shape (S, S).
         bumps: Tiling map of surface tilt, shape (S, S, 3).
         texture: Strength of the pattern, 0 .. 1.
@@ -35,7 +35,7 @@ class Polyp:
     """
 
     blobs: Sequence[Blob]
-    colour: Array
+    color: Array
     pattern: Array
     bumps: Array
     texture: float
@@ -108,7 +108,7 @@ def shade(scene: Scene, camera: Camera, wanted: NDArray[np.bool_]) -> tuple[Arra
     diffuse *= surface.openness
     # Light that bounced between walls reaches everything and has been reddened by each bounce.
     bounced = 0.05 * surface.openness / (0.5 + 0.25 * distance**2)
-    light: Array = np.asarray((diffuse + bounced * surface.colour.T).T * surface.colour, np.float32)
+    light: Array = np.asarray((diffuse + bounced * surface.color.T).T * surface.color, np.float32)
     light *= smoothstep(FAR - 1.0, FAR - 5.0, points[:, 2])[:, None]
     return _spread(light, wanted), _spread(mirrored, wanted), _spread(body >= 0, wanted)
 
@@ -156,7 +156,7 @@ def _darken_around(
 ) -> None:
     """Add the polyp's contact shadow and its two cast shadows to the wall."""
     for number, blob in enumerate(polyp.blobs):
-        away = points - blob.centre
+        away = points - blob.center
         others = np.flatnonzero((body != number) & (dot(away, away) < 12.0 * blob.radius**2))
         q = blob.local(points[others])
         gap = np.maximum(np.sqrt(dot(q, q)) - 1.0, 0.0)
@@ -181,8 +181,8 @@ def _cover(polyp: Polyp, points: Array, body: NDArray[np.int8], surface: Surface
         pattern = sample(polyp.pattern, rows, columns)
         # A stalk is covered by ordinary mucosa; a flat foot fades into it as well.
         blend = np.float32(1.0 if number == 0 else 0.15) * smoothstep(-0.15, 0.45, q[:, 2])
-        own = polyp.colour * (1.0 + polyp.texture * 0.2 * pattern)[:, None]
-        surface.colour[seen] += (own - surface.colour[seen]) * blend[:, None]
+        own = polyp.color * (1.0 + polyp.texture * 0.2 * pattern)[:, None]
+        surface.color[seen] += (own - surface.color[seen]) * blend[:, None]
         tilt = sample(polyp.bumps, rows, columns)
         surface.bumps[seen] = tilt
         # The film is uneven: one round highlight in the middle would make all large polyps look alike.

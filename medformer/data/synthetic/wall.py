@@ -1,4 +1,4 @@
-"""The colon as a bent tube whose radius varies: haustra, semilunar folds, fine relief and colour."""
+"""The colon as a bent tube whose radius varies: haustra, semilunar folds, fine relief and color."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEAR, FAR = -2.0, 12.0
 """Extent of the tube along its axis; one unit is its mean radius."""
 
 _GEOMETRY = (1120, 512)
-_COLOUR = (1792, 1024)
+_COLOR = (1792, 1024)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Surface:
     """What light meets at N points: unit normals, reflectance and tilt (N, 3 each), wetness and openness (N,)."""
 
     normal: Array
-    colour: Array
+    color: Array
     bumps: Array
     wetness: Array
     openness: Array
@@ -56,7 +56,7 @@ class Wall:
         radii: Distance of the wall from the axis, shape (rows along the axis, columns around).
         slopes: Derivative of the radius along the axis and around it, and how open each spot is to light (0 .. 1),
             shape (rows, columns, 3).
-        colour: Reflectance, shape (rows, columns, 3).
+        color: Reflectance, shape (rows, columns, 3).
         bumps: A random vector per spot that tilts the surface, shape (rows, columns, 3).
         wetness: How strongly each spot mirrors, shape (rows, columns).
     """
@@ -65,7 +65,7 @@ class Wall:
     reach: float
     radii: Array
     slopes: Array
-    colour: Array
+    color: Array
     bumps: Array
     wetness: Array
 
@@ -86,12 +86,12 @@ class Wall:
         normal[:, 0] = -turn * y - x * inverse
         normal[:, 1] = turn * x - y * inverse
         normal[:, 2] = slopes[:, 0] - normal[:, 0] * drift_x - normal[:, 1] * drift_y
-        colour_rows, colour_columns = _address(points[:, 2], angle, _COLOUR)
+        color_rows, color_columns = _address(points[:, 2], angle, _COLOR)
         return Surface(
             normal=unit(normal),
-            colour=sample(self.colour, colour_rows, colour_columns),
-            bumps=sample(self.bumps, colour_rows, colour_columns),
-            wetness=sample(self.wetness, colour_rows, colour_columns),
+            color=sample(self.color, color_rows, color_columns),
+            bumps=sample(self.bumps, color_rows, color_columns),
+            wetness=sample(self.wetness, color_rows, color_columns),
             openness=slopes[:, 2].copy(),
         )
 
@@ -122,7 +122,7 @@ class Wall:
 
 
 def grow_wall(rng: np.random.Generator, palette: Palette) -> Wall:
-    """Draw one patient's colon: tube, folds, colours and vessels."""
+    """Draw one patient's colon: tube, folds, colors and vessels."""
     radius = _radius(rng)
     along = (FAR - NEAR) / _GEOMETRY[0]
     around = 2.0 * np.pi / _GEOMETRY[1]
@@ -132,13 +132,13 @@ def grow_wall(rng: np.random.Generator, palette: Palette) -> Wall:
     shade = 1.0 - 0.75 * smoothstep(-0.02, 0.3, depth)
     crest = smoothstep(0.03, 0.22, -depth)
     slopes = np.stack([np.gradient(radius, along, axis=0), np.gradient(wide, around, axis=1)[:, 1:-1], shade], -1)
-    colour, wetness = _surface_maps(rng, palette, cv2.resize(crest, _COLOUR[::-1]))
+    color, wetness = _surface_maps(rng, palette, cv2.resize(crest, _COLOR[::-1]))
     return Wall(
         bend=tuple(rng.uniform(0.4, 2.6) * np.array(_direction(rng))),
         reach=float(rng.uniform(2.0, 4.5)),
         radii=radius,
         slopes=np.ascontiguousarray(slopes, np.float32),
-        colour=colour,
+        color=color,
         bumps=_bumps(rng),
         wetness=wetness,
     )
@@ -159,62 +159,62 @@ def _radius(rng: np.random.Generator) -> Array:
     radius += 0.05 * fractal_noise(rng, _GEOMETRY, (12, 4), 2)
     depth = rng.uniform(0.2, 0.48)
     spacing = rng.uniform(0.65, 1.3)
-    centre = NEAR + rng.uniform(0.0, spacing)
-    while centre < FAR:
+    center = NEAR + rng.uniform(0.0, spacing)
+    while center < FAR:
         reach = np.clip(0.55 + 0.75 * periodic_curve(rng, columns, (1, 2, 3)), 0.05, 1.0)
         bow = 0.3 * periodic_curve(rng, columns, (1, 2)) + 0.04 * periodic_curve(rng, columns, (4, 5, 7))
         width = rng.uniform(0.09, 0.2)
-        offset = (z - np.float32(centre) - bow) / np.float32(width)
+        offset = (z - np.float32(center) - bow) / np.float32(width)
         # Steeper on the far side, as folds lean toward the lumen.
         offset *= np.where(offset > 0.0, np.float32(1.35), np.float32(0.85))
         radius -= np.float32(depth * rng.uniform(0.6, 1.25)) * reach * np.exp(-(np.abs(offset) ** 1.7))
-        centre += spacing * rng.uniform(0.7, 1.35)
+        center += spacing * rng.uniform(0.7, 1.35)
     return np.asarray(np.clip(radius, 0.3, 1.5), np.float32)
 
 
 def _surface_maps(rng: np.random.Generator, palette: Palette, crest: Array) -> tuple[Array, Array]:
-    broad = fractal_noise(rng, _COLOUR, (7, 4), 3)
+    broad = fractal_noise(rng, _COLOR, (7, 4), 3)
     pale = np.clip(0.3 + 0.22 * broad + 0.35 * crest, 0.0, 1.0)
-    # Red patches that are no polyps keep colour from giving the answer away.
-    flush = np.float32(rng.uniform(0.1, 0.6)) * smoothstep(1.0, 2.2, smooth_noise(rng, _COLOUR, (28, 16)))
-    network = vessel_map(rng, _COLOUR, int(rng.integers(60, 130)))
+    # Red patches that are no polyps keep color from giving the answer away.
+    flush = np.float32(rng.uniform(0.1, 0.6)) * smoothstep(1.0, 2.2, smooth_noise(rng, _COLOR, (28, 16)))
+    network = vessel_map(rng, _COLOR, int(rng.integers(60, 130)))
     visible = np.float32(rng.uniform(0.35, 1.1)) * (1.0 - 0.75 * crest) * (0.65 + 0.35 * np.clip(broad, -1.0, 1.0))
     vessel = np.clip((0.8 * network + 0.6 * cv2.GaussianBlur(network, (0, 0), 2.5)) * visible, 0.0, 0.85)
     # Mucus beads up: the mirroring film is broken into small drops, longer across the colon than along it.
-    wetness = 0.1 + 1.5 * smoothstep(0.7, 1.3, smooth_noise(rng, _COLOUR, (256, 128)) + 0.5 * broad)
-    residue = np.zeros(_COLOUR, np.float32)
+    wetness = 0.1 + 1.5 * smoothstep(0.7, 1.3, smooth_noise(rng, _COLOR, (256, 128)) + 0.5 * broad)
+    residue = np.zeros(_COLOR, np.float32)
     if rng.random() < 0.35:
-        residue = 0.92 * smoothstep(1.5, 2.0, fractal_noise(rng, _COLOUR, (28, 16), 4, 0.6))
+        residue = 0.92 * smoothstep(1.5, 2.0, fractal_noise(rng, _COLOR, (28, 16), 4, 0.6))
     ruddy = np.array([0.95, 0.62, 0.62]) * palette.mucosa
     layers = [(palette.pale, pale), (ruddy, flush), (palette.vessel, vessel), (palette.residue, residue)]
     # Each layer covers those before it; what remains of every layer gives the mixture in one product.
-    left = 1.0 + 0.05 * fractal_noise(rng, _COLOUR, (224, 128), 2)
+    left = 1.0 + 0.05 * fractal_noise(rng, _COLOR, (224, 128), 2)
     shares = []
     for _, cover in reversed(layers):
         shares.append(left * cover)
         left = left - shares[-1]
     reflectances = np.array([palette.mucosa, *(reflectance for reflectance, _ in layers)], np.float32)
-    colour = np.stack([left, *reversed(shares)], -1) @ reflectances
+    color = np.stack([left, *reversed(shares)], -1) @ reflectances
     if rng.random() < 0.35:
-        _blow_bubbles(rng, colour, wetness)
-    return np.ascontiguousarray(np.clip(colour, 0.01, 0.95), np.float32), np.ascontiguousarray(wetness, np.float32)
+        _blow_bubbles(rng, color, wetness)
+    return np.ascontiguousarray(np.clip(color, 0.01, 0.95), np.float32), np.ascontiguousarray(wetness, np.float32)
 
 
-def _blow_bubbles(rng: np.random.Generator, colour: Array, wetness: Array) -> None:
-    rows, columns = _COLOUR
+def _blow_bubbles(rng: np.random.Generator, color: Array, wetness: Array) -> None:
+    rows, columns = _COLOR
     for _ in range(int(rng.integers(6, 18))):
-        centre = rng.uniform((0.0, 0.0), (columns, rows))
+        center = rng.uniform((0.0, 0.0), (columns, rows))
         for _ in range(int(rng.integers(3, 14))):
-            x, y = (int(v) for v in centre + rng.normal(0.0, 20.0, 2))
+            x, y = (int(v) for v in center + rng.normal(0.0, 20.0, 2))
             size = int(rng.integers(2, 8))
-            rim = tuple(float(v) for v in 0.8 * colour[y % rows, x % columns] + 0.2)
-            cv2.circle(colour, (x, y), size, rim, 1, cv2.LINE_AA)
+            rim = tuple(float(v) for v in 0.8 * color[y % rows, x % columns] + 0.2)
+            cv2.circle(color, (x, y), size, rim, 1, cv2.LINE_AA)
             cv2.circle(wetness, (x - size // 3, y - size // 3), max(1, size // 4), 6.0, -1, cv2.LINE_AA)
 
 
 def _bumps(rng: np.random.Generator) -> Array:
     layers = [
-        0.7 * fractal_noise(rng, _COLOUR, (64, 32), 2) + 0.3 * smooth_noise(rng, _COLOUR, (256, 256)) for _ in range(3)
+        0.7 * fractal_noise(rng, _COLOR, (64, 32), 2) + 0.3 * smooth_noise(rng, _COLOR, (256, 256)) for _ in range(3)
     ]
     return np.ascontiguousarray(np.stack(layers, -1), np.float32)
 
