@@ -13,7 +13,7 @@ from medformer import resources
 from medformer.config import PolypConfig
 from medformer.config_problems import section_of, takes_text, unknown_keys, validate, value_problems
 from medformer.errors import ConfigError
-from medformer.yaml_files import dump_yaml, parse_yaml, read_yaml
+from medformer.yaml_files import parse_yaml, read_yaml
 
 C = TypeVar("C", bound=BaseModel)
 # One source of values and what to call it in an error.
@@ -50,11 +50,6 @@ def load_config(
     if problems:
         raise ConfigError("\n  ".join([f"The config has {len(problems)} problems:", *problems]))
     return validate(merged, model)
-
-
-def dump_config(config: BaseModel) -> str:
-    """Return the whole config as YAML that loads back equal."""
-    return dump_yaml(config.model_dump(mode="json"))
 
 
 def find_config(source: Path | str) -> Path:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 from medformer.progress import Reporter
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-
-T = TypeVar("T")
 
 _open: list[Reporter] = []
 
@@ -26,18 +24,6 @@ def say(text: str) -> None:
 def make_reporter() -> Reporter:
     """Return the reporter that suits standard error."""
     return RichReporter() if sys.stderr.isatty() else PlainReporter()
-
-
-def progress(items: Iterable[T], label: str, reporter: Reporter | None = None) -> Iterator[T]:
-    """Yield the items while reporting how many are done."""
-    reporter = reporter or make_reporter()
-    reporter.start(label, len(items) if isinstance(items, Sized) else None)
-    try:
-        for item in items:
-            yield item
-            reporter.advance()
-    finally:
-        reporter.finish()
 
 
 def stop() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from medformer.progress import Reporter, SilentReporter
 from pipelines import console
-from pipelines.console import PlainReporter, RichReporter, make_reporter, progress, say
+from pipelines.console import PlainReporter, RichReporter, make_reporter, say
 
 
 class Clock:
@@ -74,30 +74,6 @@ def test_bars_show_label_and_numbers_and_are_taken_down(
     # The cursor comes back.
     assert shown.rstrip().endswith("\x1b[?25h") or "\x1b[?25l" not in shown
     reporter.finish()
-
-
-def test_progress_yields_everything_and_finishes_even_when_left_early() -> None:
-    class Counting(SilentReporter):
-        total: int | None = -1
-        steps = 0
-        finished = 0
-
-        def start(self, label: str, total: int | None) -> None:
-            self.total = total
-
-        def advance(self, n: int = 1, **fields: float) -> None:
-            self.steps += n
-
-        def finish(self) -> None:
-            self.finished += 1
-
-    reporter = Counting()
-    assert list(progress("abc", "letters", reporter)) == ["a", "b", "c"]
-    assert (reporter.total, reporter.steps, reporter.finished) == (3, 3, 1)
-    items = progress(iter("abc"), "letters", reporter)
-    next(items)
-    items.close()  # type: ignore[attr-defined]
-    assert (reporter.total, reporter.finished) == (None, 2)
 
 
 def test_every_reporter_keeps_the_protocol() -> None:

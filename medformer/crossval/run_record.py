@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-import yaml
-
 import medformer
 from medformer.crossval.run_directory import FORMAT, RunDirectory
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
 from medformer.files import digest, read_json, write_json, write_text
+from medformer.yaml_files import dump_yaml, read_yaml
 
 PACKAGES = (
     "torch",
@@ -104,7 +103,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
     # run.json comes first: it is what makes the folder recognizable as a run after a kill.
     write_json(run.run_json, {**record, "state": "running", "reason": ""})
     if not run.config_yaml.exists():
-        write_text(run.config_yaml, yaml.safe_dump(_plain(info.config), sort_keys=False, allow_unicode=True))
+        write_text(run.config_yaml, dump_yaml(_plain(info.config)))
 
 
 def finish(run: RunDirectory, state: State, reason: str = "") -> None:
@@ -171,11 +170,9 @@ def _session(info: RunInfo) -> dict[str, Any]:
 
 def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Collection[str]) -> None:
     try:
-        before = _flat(yaml.safe_load(run.config_yaml.read_text("utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--resume: {run.config_yaml} cannot be read ({error}). Restore it or start a new run."
-        ) from error
+        before = _flat(read_yaml(run.config_yaml))
+    except ConfigError as error:
+        raise ConfigError(f"--resume: {error} Restore the file, or start a new run in another folder.") from error
     after = _flat(_plain(config))
     missing = "(not set)"
     changed = [

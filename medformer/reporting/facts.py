@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medformer.crossval.collect import read_oof
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run_directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, sha256
+from medformer.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Facts:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.yaml as values."""
-        content = yaml.safe_load(self.config_text)
+        content = parse_yaml(self.config_text, str(self.run.config_yaml))
         return content if isinstance(content, dict) else {}
 
     @cached_property

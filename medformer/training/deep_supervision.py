@@ -28,11 +28,6 @@ def supervised_loss(loss: nn.Module, outputs: Tensor | Sequence[Tensor], target:
     return total
 
 
-def main_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return the map that predictions are made from: the first."""
-    return outputs if isinstance(outputs, Tensor) else outputs[0]
-
-
 def _resize_as(logits: Tensor, target: Tensor) -> Tensor:
     if logits.shape[2:] == target.shape[2:]:
         return logits

@@ -14,6 +14,7 @@ from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.run_record import RunInfo, finish, session, start
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError
 from medformer.files import read_json, write_text
+from medformer.yaml_files import read_yaml
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def test_a_kill_before_the_config_was_written_is_healed(finished: RunDirectory, 
         assert finished.config_yaml.read_text("utf-8") == text
     finished.config_yaml.unlink()
     again = RunDirectory.create(finished.path, resume=True)
-    with pytest.raises(ConfigError, match=r"config\.yaml cannot be read"):
+    with pytest.raises(ConfigError, match=r"--resume: .*config\.yaml"):
         start(again, replace(info, config={"seed": 8}))
 
 
@@ -193,3 +194,12 @@ def test_paths_in_tables_stay_inside(run: RunDirectory) -> None:
     assert run.relative(run.masks / "a.png") == "masks/a.png"
     with pytest.raises(DataError, match="outside"):
         run.relative(run.path / ".." / "other.png")
+
+
+def test_a_value_that_looks_like_another_type_survives_the_run_folder(run: RunDirectory, info: RunInfo) -> None:
+    written = {"manifest": "1e3", "site": "no", "lr": 1e-5}
+    with session(run, replace(info, config=written)):
+        pass
+    assert read_yaml(run.config_yaml) == written
+    with session(RunDirectory.create(run.path, resume=True), replace(info, config=written)):
+        pass

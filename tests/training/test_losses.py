@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from medformer.errors import UnknownNameError
-from medformer.training.deep_supervision import main_output, supervised_loss
+from medformer.training.deep_supervision import supervised_loss
 from medformer.training.losses import LOSSES, border_weight, box_mean, build_loss
 
 SHAPES = [(2, 1, 40), (2, 1, 33, 20), (2, 1, 9, 12, 7)]
@@ -127,4 +127,3 @@ def test_auxiliary_maps_are_resized_and_summed() -> None:
     expected = loss(logits, target) + loss(F.interpolate(coarse, (16, 16), mode="bilinear"), target)
     assert supervised_loss(loss, (logits, coarse), target).item() == pytest.approx(expected.item())
     assert supervised_loss(loss, logits, target).item() == pytest.approx(loss(logits, target).item())
-    assert main_output((logits, coarse)) is logits
