@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from medformer.crossval.collect import read_oof
+from medformer.crossval.plan import read_plan, write_plan
+from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.evaluation.summary import summarise
 from medformer.files import read_csv, read_json, sha256, write_json
 
@@ -140,6 +142,25 @@ def test_predicting_again_replaces_what_was_there_only_when_asked(
     assert [row["id"] for row in read_csv(out / "predictions.csv")] == ["p001_f00"]
 
 
+def test_frames_without_a_polyp_are_trained_on_and_scored_under_the_stated_rule(
+    medformer: Medformer, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    manifest = write_synthetic_colonoscopy(
+        tmp_path / "data", groups=6, frames_per_group=2, size=(48, 64), seed=1, empty=0.3
+    )
+    checked = medformer("polyp", "check", manifest)
+    assert checked.code == 0 and checked.out.count("empty-mask") == 4
+    run = tmp_path / "run"
+    result = medformer("polyp", "crossval", "--out", run, "--data", manifest, *settings)
+    assert result.code == 0, result.err
+    without = [row for row in read_csv(run / "oof.csv") if row["size"] == "none"]
+    assert len(without) == 4
+    for row in without:
+        assert float(row["dice"]) == (1.0 if row["pred_px"] == "0" else 0.0)
+        assert row["empty_policy"] == "one"
+    assert read_json(run / "metrics.json")["by_size"]["none"]["n"] == 4
+
+
 def test_training_on_a_split_predicts_the_test_rows_once(
     medformer: Medformer, own_data: Any, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -187,8 +208,6 @@ def test_a_run_compared_with_itself_does_not_differ(medformer: Medformer, finish
 
 
 def test_runs_of_different_plans_are_not_compared(medformer: Medformer, finished: Path, own_run: Path) -> None:
-    from medformer.crossval.plan import read_plan, write_plan
-
     plan = read_plan(own_run / "splits.json")
     write_plan(own_run / "splits.json", replace(plan, seed=plan.seed + 1))
     medformer("compare", finished, own_run).refused(2, str(finished), str(own_run), "different fold plans")
