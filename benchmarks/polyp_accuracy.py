@@ -32,7 +32,7 @@ from medformer.data.segmentation_dataset import SegmentationDataset
 from medformer.data.transforms2d import Augmentation
 from medformer.errors import InterruptedRun
 from medformer.evaluation.segmentation import case_row
-from medformer.evaluation.summary import summarise
+from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.models.backbone.variants import count_parameters
@@ -187,7 +187,7 @@ def score(
             row = case_row(case.id, probability, read_mask(case.mask), threshold=0.5)
             rows.append({**row, "site": site, "group": case.group or case.id})
     write_csv(out / side / "scores.csv", rows, list(rows[0]))
-    by_site = summarise(read_csv(out / side / "scores.csv"))["by_site"]
+    by_site = summarize(read_csv(out / side / "scores.csv"))["by_site"]
     return {
         site: {
             "dice": part["metrics"]["dice"]["mean"],

@@ -53,6 +53,9 @@ class ModelConfig(Section):
     setting: Literal["paper", "as_published"] = Field(
         "paper", description="which Meta-Polyp: paper, or as_published (what its released code computes)"
     )
+    init: Literal["published", "fan_in"] = Field(
+        "published", description="first weights of the encoder: published (std 0.02), or fan_in (from scratch)"
+    )
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
     weights: str | None = Field(
         None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys)"

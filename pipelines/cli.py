@@ -113,7 +113,7 @@ def prepare(
     ] = False,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
-    from pipelines import polyp as task
+    from pipelines import polyp_data as task
 
     task.prepare(
         folders=folders,
@@ -139,7 +139,7 @@ def check(
     ungrouped: Ungrouped = "error",
 ) -> None:
     """Decode every case, list what is wrong with it, and audit the split for leakage."""
-    from pipelines import polyp as task
+    from pipelines import polyp_data as task
 
     task.check(manifest=manifest, out=out, accept=accept_leak or [], ungrouped=ungrouped)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
 
 from medformer.config import PolypConfig
 from medformer.crossval.collect import collect, write_metrics
@@ -17,92 +15,26 @@ from medformer.crossval.run_record import RunInfo, session
 from medformer.crossval.schemes import make_plan, predefined_plan, quantile_bins
 from medformer.data.audit import audit_folds, audit_split
 from medformer.data.check import check_cases
-from medformer.data.grouping import link_near_duplicates
-from medformer.data.layouts import Layout, scan
-from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
-from medformer.data.problems import Problem, quarantine, require_usable, write_problems
+from medformer.data.manifest import Case, Manifest, read_manifest
+from medformer.data.problems import Problem, require_usable
 from medformer.errors import ConfigError, DataError
-from medformer.evaluation.summary import summarise
+from medformer.evaluation.summary import summarize
 from medformer.files import digest, read_json, sha256, write_json
 from medformer.imaging.images import read_mask
 from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from pipelines.console import make_reporter, say
 from pipelines.outputs import claim
+from pipelines.polyp_data import listed
 
 # A resumed run may be computed elsewhere and loaded differently; its results stay the same kind of number.
 _MAY_DIFFER = frozenset(
     {"data.manifest", "data.cache", "data.workers", "training.accelerator", "training.strategy", "inference.batch_size"}
 )
 
+_VALIDATION = frozenset({"val", "validation"})
+
 DrawPlan = Callable[[Sequence[Case], Sequence[PlanCase]], Plan]
-
-
-def prepare(
-    *,
-    folders: list[Path],
-    out: Path,
-    layout: str,
-    split: str | None,
-    ungrouped: str,
-    group_pattern: str | None,
-    link_duplicates: bool,
-    overwrite: bool,
-) -> None:
-    """Turn folders in a known layout into one manifest."""
-    reporter = make_reporter()
-    if layout not in get_args(Layout):
-        raise ConfigError(f"--layout {layout}: expected {', '.join(get_args(Layout))}.")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"--out {out} exists. Add --overwrite to replace it, or choose another name.")
-    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern, reporter=reporter)
-    if found.problems:
-        listed = out.with_name(f"{out.stem}.problems.csv")
-        write_problems(listed, found.problems)
-        say(f"{len(found.problems)} files were left out or need a look; all of them are in {listed}:")
-        for problem in found.problems[:10]:
-            say(f"  {problem}")
-    cases = list(found.cases)
-    if ungrouped == "each":
-        cases = [replace(case, group=case.group or case.id) for case in cases]
-    if link_duplicates:
-        before = len({case.group for case in cases})
-        cases = link_near_duplicates(cases, reporter=reporter)
-        say(f"Linking near-duplicates joined {before} groups into {len({case.group for case in cases})}.")
-    unknown = [case.id for case in cases if not case.group]
-    if unknown:
-        raise DataError(
-            f"{len(unknown)} of {len(cases)} images have no patient or sequence, such as '{unknown[0]}', so "
-            "leakage cannot be ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when "
-            "every image really is of another patient; --link-duplicates then joins those that show the same thing."
-        )
-    write_manifest(out, cases)
-    groups, sites = len({case.group for case in cases}), len({case.site for case in cases})
-    say(f"{len(cases)} cases of {groups} groups from {sites} dataset(s): {out}")
-    say(f"Next: medformer polyp check {out}")
-
-
-def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str) -> None:
-    """Decode every case, list what is wrong with it, and audit the split for leakage."""
-    if out is not None and RunDirectory(out).is_run():
-        raise ConfigError(f"--out {out} is the folder of a run, whose audit would be replaced. Choose another folder.")
-    reporter = make_reporter()
-    found = read_manifest(manifest, ungrouped="each" if ungrouped == "each" else "error")
-    problems = check_cases(found.cases, reporter=reporter)
-    for problem in problems:
-        say(str(problem))
-    warnings = sum(problem.severity == "warning" for problem in problems)
-    say(f"{len(found.cases)} cases, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
-    if out is not None:
-        write_problems(out / "problems.csv", problems)
-    require_usable(problems)
-    parts = _parts(found.cases)
-    audit = audit_split(found.cases, parts, reporter=reporter).accepting(accept)
-    if out is not None:
-        write_json(out / "audit.json", {**audit.to_json(), "problems": _listed(problems)})
-    audit.raise_if_leaking()
-    sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
-    say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
 
 
 def train(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
@@ -111,7 +43,7 @@ def train(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, acce
     def plan(cases: Sequence[Case], planned: Sequence[PlanCase]) -> Plan:
         tests = [case.id for case in cases if case.split.startswith("test")]
         trains = [case.id for case in cases if case.split == "train"] or [case.id for case in cases if not case.split]
-        given = [case.id for case in cases if case.split in {"val", "validation"}]
+        given = [case.id for case in cases if case.split in _VALIDATION]
         return predefined_plan(
             planned, train=trains, validation=given or config.crossval.validation, test=tests, seed=config.seed
         )
@@ -177,7 +109,7 @@ def run_polyp(
         tested = any(fold.test for fold in plan.folds)
         if tested:
             collect(run, plan)
-            write_metrics(run, summarise)
+            write_metrics(run, summarize)
     if not tested:
         say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
         return
@@ -241,7 +173,7 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
 def report(*, run: Path) -> None:
     """Write a run's metrics and report again, from its out-of-fold table and files alone."""
     opened = RunDirectory.open(run)
-    write_metrics(opened, summarise)
+    write_metrics(opened, summarize)
     say(f"Report: {build_report(opened.path)}")
 
 
@@ -273,18 +205,23 @@ def _check(manifest: Manifest, reporter: Reporter) -> list[Problem]:
 def _plan(run: RunDirectory, manifest: Manifest, config: PolypConfig, draw: DrawPlan) -> Plan:
     """Read the run's frozen plan and hold the data against it, or draw it."""
     planned = _plan_cases(manifest.cases, config.crossval.size_bins)
+    drawn = draw(manifest.cases, planned)
     if run.splits_json.exists():
         plan = read_plan(run.splits_json)
         plan.check_data(planned)
+        if plan.scheme != drawn.scheme:
+            raise ConfigError(
+                f"--resume: {run.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
+                "Continue with the verb (train or crossval) that started it."
+            )
         if manifest.digest() != read_json(run.run_json)["data_sha256"]:
             raise DataError(
                 f"{manifest.path} gives other sites, splits or covariates than when {run.path} was started. "
                 "Restore it, or start a new run in another folder."
             )
         return plan
-    plan = draw(manifest.cases, planned)
-    write_plan(run.splits_json, plan)
-    return plan
+    write_plan(run.splits_json, drawn)
+    return drawn
 
 
 def _plan_cases(cases: Sequence[Case], size_bins: int) -> list[PlanCase]:
@@ -309,34 +246,15 @@ def _audit(
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    audit = audit_folds([case for case in manifest.cases if case.id in used], plan.folds, reporter=reporter)
+    cases = [case for case in manifest.cases if case.id in used]
+    if any(case.split in _VALIDATION for case in cases) and len(plan.folds) == 1:
+        # A validation part that the manifest gives may share groups with training, which a drawn one never does.
+        audit = audit_split(cases, plan.folds[0].parts, reporter=reporter)
+    else:
+        audit = audit_folds(cases, plan.folds, reporter=reporter)
     audit = audit.accepting(accept)
-    write_json(run.audit_json, {**audit.to_json(), "problems": _listed(problems)})
+    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
     audit.raise_if_leaking()
-
-
-def _parts(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """The parts that must not share anything: the manifest's splits, or without any, every group."""
-    parts: dict[str, list[str]] = {}
-    split = any(case.split for case in cases)
-    for case in cases:
-        name = case.split if split else case.group
-        if name:
-            parts.setdefault(name, []).append(case.id)
-    return parts
-
-
-def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    return [
-        {
-            "id": problem.case_id,
-            "severity": problem.severity,
-            "reason": problem.reason,
-            "detail": problem.detail,
-            "path": problem.path,
-        }
-        for problem in problems
-    ]
 
 
 def _device(accelerator: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from medformer.inference.export import Probabilities
 from medformer.inference.export_table import TABLE, Export
 from medformer.inference.names import output_names
 from medformer.inference.scoring import SUFFIXES
+from medformer.inference.segment import Segmenter
 from medformer.models.build import build_model
 from medformer.progress import Reporter
 from medformer.training.checkpoint import load_model
@@ -67,16 +68,34 @@ def predict_images(
     reporter.start("images", len(paths))
     try:
         with Export(out, threshold=cut, probabilities=kind, resume=resume) as export:
-            for name, path in zip(names, paths, strict=True):
-                if not export.done(name):
-                    image = read_image(path)
-                    export.add(name, image, segmenter.predict([image], [str(path)])[0], source=str(path))
-                reporter.advance()
+            todo = [(name, path) for name, path in zip(names, paths, strict=True) if not export.done(name)]
+            reporter.advance(len(paths) - len(todo))
+            for first in range(0, len(todo), segmenter.batch_size):
+                for name, path, image, probability in _maps(segmenter, todo[first : first + segmenter.batch_size]):
+                    export.add(name, image, probability, source=str(path))
+                    reporter.advance()
     finally:
         reporter.finish()
     say(f"{len(paths)} masks from {len(models)} network(s), threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {export.table}")
+
+
+def _maps(segmenter: Segmenter, part: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Path, Any, Any]]:
+    """Yield name, path, image and probability map; what comes before an unreadable image is predicted first."""
+    images, unreadable = [], None
+    for _, path in part:
+        try:
+            images.append(read_image(path))
+        except DataError as error:
+            unreadable = error
+            break
+    readable = list(part[: len(images)])
+    maps = segmenter.predict(images, [str(path) for _, path in readable]) if images else []
+    for (name, path), image, probability in zip(readable, images, maps, strict=True):
+        yield name, path, image, probability
+    if unreadable is not None:
+        raise unreadable
 
 
 def _ensemble(run: RunDirectory, config: PolypConfig) -> tuple[list[nn.Module], float]:

@@ -84,13 +84,13 @@ def read_oof(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> list[d
     return rows
 
 
-def write_metrics(run: RunDirectory, summarise: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> Path:
+def write_metrics(run: RunDirectory, summarize: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> Path:
     """Write metrics.json from oof.csv alone, with the table's hash; the same table gives the same bytes.
 
     Returns:
         The path of metrics.json.
     """
-    summary = summarise(read_oof(run.oof_csv))
+    summary = summarize(read_oof(run.oof_csv))
     write_json(run.metrics_json, {"source": {"file": run.oof_csv.name, "sha256": sha256(run.oof_csv)}, **summary})
     return run.metrics_json
 

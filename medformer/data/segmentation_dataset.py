@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from medformer.data.manifest import Case
-from medformer.data.transforms2d import Augmentation, normalise, resize_image, resize_mask
+from medformer.data.transforms2d import Augmentation, normalize, resize_image, resize_mask
 from medformer.errors import DataError
 from medformer.imaging.images import read_image, read_mask
 from medformer.seeds import derive_seed
@@ -100,7 +100,7 @@ class SegmentationDataset(Dataset[SegmentationItem]):
             image, moved = self.augmentation(image, mask, derive_seed(self.seed, "augment", epoch, case.id))
             mask = moved.astype(np.bool_, copy=False)
         return {
-            "image": torch.from_numpy(normalise(image)),
+            "image": torch.from_numpy(normalize(image)),
             "mask": torch.from_numpy(mask[None].astype(np.float32)),
             "id": case.id,
         }

@@ -97,7 +97,7 @@ def _pipeline(config: AugmentConfig, thread: int) -> A.Compose:
     return A.Compose(steps)
 
 
-def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def normalize(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Turn RGB uint8 (H, W, 3) into float32 (3, H, W) with ImageNet's mean and standard deviation."""
     channels_first = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
     channels_first *= _SCALE

@@ -21,10 +21,10 @@ SPLITS: tuple[str, ...] = ("fold", "site", "size")
 _WITH_INTERVAL: tuple[str, ...] = ("dice", "iou")
 
 
-def summarise(
+def summarize(
     rows: Sequence[Mapping[str, Any]], *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """Summarise rows of `case_row`, in memory or as read back from CSV: both give the same numbers.
+    """Summarize rows of `case_row`, in memory or as read back from CSV: both give the same numbers.
 
     Args:
         rows: One per image, in any order. Optional columns: `fold` and `site` split the summary; `group` names the
@@ -44,7 +44,7 @@ def summarise(
             empty masks.
     """
     if not rows:
-        raise DataError("There are no scored cases to summarise; expected at least one row.")
+        raise DataError("There are no scored cases to summarize; expected at least one row.")
     policies = {str(_cell(row, "empty_policy")) for row in rows}
     if len(policies) > 1:
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any
 from medformer.errors import DataError
 from medformer.evaluation.overlap import EmptyPolicy, check_policy
 from medformer.evaluation.segmentation import COLUMNS, case_row
-from medformer.evaluation.summary import summarise
+from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import read_probability
@@ -44,7 +44,7 @@ def score_folder(
         reporter: Told about each case.
 
     Returns:
-        One row per case (`case_row`, after it `site` where there are subfolders), and their summary (`summarise`).
+        One row per case (`case_row`, after it `site` where there are subfolders), and their summary (`summarize`).
 
     Raises:
         DataError: A folder is missing or holds no pictures, the two do not pair up, a file cannot be read, or sizes
@@ -73,7 +73,7 @@ def score_folder(
             f"No prediction in {predictions} exceeds 1 on a scale of 0 to 255: these look like label maps of 0 and 1. "
             "Save foreground as 255 (multiply by 255), so that it is not taken for a probability of 0.004."
         )
-    return rows, summarise(rows)
+    return rows, summarize(rows)
 
 
 def pair_folders(predictions: Path, masks: Path) -> list[tuple[str, Path, Path]]:

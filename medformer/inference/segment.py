@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.data.transforms2d import normalise, resize_image
+from medformer.data.transforms2d import normalize, resize_image
 from medformer.errors import DataError, ResourceError
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -98,7 +98,7 @@ class Segmenter:
         self, images: Sequence[NDArray[np.uint8]], labels: Sequence[str]
     ) -> Iterator[NDArray[np.float32]]:
         try:
-            small = np.stack([normalise(resize_image(image, self.image_size)) for image in images])
+            small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
             probabilities = self._mean_probability(torch.from_numpy(small).to(self.device))
             finite = torch.isfinite(probabilities).flatten(1).all(dim=1).tolist()
             bad = [label for label, good in zip(labels, finite, strict=True) if not good]

@@ -22,6 +22,7 @@ def _meta_polyp(config: ModelConfig, spatial_dims: int, in_channels: int, out_ch
         out_channels=out_channels,
         setting=config.setting,
         drop_path=config.drop_path,
+        init=config.init,
         checkpointing=config.checkpointing,
     )
 

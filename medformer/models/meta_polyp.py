@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.metaformer import InitName, MetaFormer
 from medformer.models.backbone.variants import build_backbone
 from medformer.models.decoder import SETTINGS, MetaPolypDecoder
 
@@ -49,10 +49,16 @@ def meta_polyp(
     out_channels: int = 1,
     setting: Literal["paper", "as_published"] = "paper",
     drop_path: float = 0.1,
+    init: InitName = "published",
     checkpointing: bool = False,
 ) -> MetaPolyp:
     """Return a Meta-Polyp network on a named backbone variant."""
     encoder = build_backbone(
-        backbone, spatial_dims=spatial_dims, in_channels=in_channels, drop_path=drop_path, checkpointing=checkpointing
+        backbone,
+        spatial_dims=spatial_dims,
+        in_channels=in_channels,
+        drop_path=drop_path,
+        init=init,
+        checkpointing=checkpointing,
     )
     return MetaPolyp(encoder, out_channels, setting)

@@ -24,7 +24,7 @@ class Facts:
         run: The folder.
         record: run.json.
         config_text: config.yaml as written.
-        metrics: metrics.json, as `medformer.evaluation.summary.summarise` makes it.
+        metrics: metrics.json, as `medformer.evaluation.summary.summarize` makes it.
         rows: oof.csv, numbers as numbers.
         plan: splits.json; None for runs without a plan.
         audit: audit.json; None when no audit was written.

@@ -190,19 +190,19 @@ def test_folds_with_different_columns_are_refused(run: RunDirectory, plan: Plan)
 
 
 def test_metrics_are_the_same_bytes_from_the_same_table(run: RunDirectory, plan: Plan, job: Job) -> None:
-    def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {"n": len(rows), "dice": sum(row["dice"] for row in rows) / len(rows), "none": float("nan")}
 
     execute(plan, job, run)
     collect(run, plan)
-    first = write_metrics(run, summarise).read_bytes()
-    assert write_metrics(run, summarise).read_bytes() == first
+    first = write_metrics(run, summarize).read_bytes()
+    assert write_metrics(run, summarize).read_bytes() == first
     content = read_json(run.metrics_json)
     assert content["n"] == len(plan.cases)
     assert content["none"] is None
     text = run.oof_csv.read_text("utf-8")
     write_text(run.oof_csv, text.replace(",a,", ",b,", 1))
-    write_metrics(run, summarise)
+    write_metrics(run, summarize)
     assert read_json(run.metrics_json)["source"] != content["source"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medformer.config import AugmentConfig
-from medformer.data.transforms2d import MEAN, STD, Augmentation, normalise, resize_image, resize_mask
+from medformer.data.transforms2d import MEAN, STD, Augmentation, normalize, resize_image, resize_mask
 
 GEOMETRY = AugmentConfig(flip=0.5, rotate90=True, affine=1.0, color=0.0, blur=0.0)
 ALL = AugmentConfig(flip=0.5, rotate90=True, affine=1.0, color=1.0, blur=1.0)
@@ -112,10 +112,10 @@ def test_the_arguments_are_not_written_to() -> None:
     assert np.array_equal(image, copies[0]) and np.array_equal(mask, copies[1])
 
 
-def test_normalise_follows_the_formula() -> None:
+def test_normalize_follows_the_formula() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     expected = (image / 255.0 - np.array(MEAN)) / np.array(STD)
-    got = normalise(image)
+    got = normalize(image)
     assert got.dtype == np.float32 and got.flags["C_CONTIGUOUS"]
     np.testing.assert_allclose(got, expected.transpose(2, 0, 1), atol=1e-5)
 

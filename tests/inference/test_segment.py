@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.data.transforms2d import normalise, resize_image
+from medformer.data.transforms2d import normalize, resize_image
 from medformer.errors import DataError, ResourceError
 from medformer.inference.segment import Segmenter
 
@@ -34,7 +34,7 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_probability_is_the_sigmoid_of_the_logits_at_the_networks_size() -> None:
     image = picture(16, 24)
     (probability,) = Segmenter([Brightness()], image_size=(16, 24), flips=False).predict([image])
-    expected = 1 / (1 + np.exp(-normalise(image)[0]))
+    expected = 1 / (1 + np.exp(-normalize(image)[0]))
     assert probability.dtype == np.float32
     np.testing.assert_allclose(probability, expected, atol=1e-6)
 
@@ -164,5 +164,5 @@ def test_reduced_precision_stays_close() -> None:
 def test_a_large_image_is_reduced_by_area() -> None:
     image = picture(64, 64)
     (probability,) = Segmenter([Brightness()], image_size=(16, 16), flips=False).predict([image])
-    small = 1 / (1 + np.exp(-normalise(resize_image(image, (16, 16)))[0]))
+    small = 1 / (1 + np.exp(-normalize(resize_image(image, (16, 16)))[0]))
     assert abs(float(probability.mean()) - float(small.mean())) < 1e-3

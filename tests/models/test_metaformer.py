@@ -172,3 +172,13 @@ def test_classifiers_give_logits_at_any_size(name: str) -> None:
 
 def test_every_variant_has_four_stages() -> None:
     assert all(len(v.depths) == len(v.channels) == 4 for v in VARIANTS.values())
+
+
+@pytest.mark.parametrize(("init", "low", "high"), [("published", 0.0, 0.1), ("fan_in", 0.2, 5.0)])
+def test_first_weights_set_how_large_branches_are(init: str, low: float, high: float) -> None:
+    backbone = tiny(depths=(2, 2, 2, 2), mixers=("separable_conv",) * 4, init=init, res_scale_from=None)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        skip = backbone.stem(x)
+        _, branch = backbone.stages[0].blocks[0](skip)
+    assert low < float(branch.std() / skip.std()) < high

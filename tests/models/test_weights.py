@@ -66,12 +66,12 @@ def test_an_inflated_network_answers_a_stack_of_slices_like_the_slice() -> None:
     """Away from the ends of the stack, `mean` inflation gives the 2-D response."""
     kernel = torch.randn(4, 3, 7, 7)
     volume = inflate(kernel, (4, 3, 7, 7, 7), "mean")
-    centre = inflate(kernel, (4, 3, 7, 7, 7), "center")
-    assert volume is not None and centre is not None
+    center = inflate(kernel, (4, 3, 7, 7, 7), "center")
+    assert volume is not None and center is not None
     plane = torch.randn(1, 3, 9, 9)
     stack = plane.unsqueeze(2).expand(-1, -1, 9, -1, -1)
     expected = torch.conv2d(plane, kernel)
-    for weights in (volume, centre):
+    for weights in (volume, center):
         torch.testing.assert_close(torch.conv3d(stack, weights)[:, :, 1], expected, atol=1e-4, rtol=1e-4)
 
 

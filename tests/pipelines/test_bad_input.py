@@ -95,8 +95,8 @@ def in_mode(mode: str) -> Callable[[Path, Path], None]:
     def convert(source: Path, target: Path) -> None:
         picture = Image.open(source)
         if mode == "16-bit":
-            grey = np.asarray(picture.convert("L")).astype(np.uint16) * 257
-            Image.fromarray(grey).save(target)
+            gray = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+            Image.fromarray(gray).save(target)
         else:
             picture.convert(mode).save(target)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from medformer.crossval.collect import read_oof
 from medformer.crossval.plan import read_plan, write_plan
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
-from medformer.evaluation.summary import summarise
+from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, sha256, write_json
 
 Medformer = Callable[..., Any]
@@ -77,7 +77,7 @@ def test_the_table_has_one_row_per_case_and_is_the_source_of_every_number(finish
     assert {row["id"]: int(row["fold"]) for row in rows} == folds
     numbers = read_json(finished / "metrics.json")
     assert numbers.pop("source") == {"file": "oof.csv", "sha256": sha256(finished / "oof.csv")}
-    assert numbers == strict(summarise(read_oof(finished / "oof.csv")))
+    assert numbers == strict(summarize(read_oof(finished / "oof.csv")))
     assert numbers["pooled"]["metrics"]["dice"]["mean"] == pytest.approx(np.mean([float(r["dice"]) for r in rows]))
 
 

@@ -16,7 +16,7 @@ from medformer.crossval.run_record import RunInfo, session
 from medformer.crossval.schemes import make_plan
 from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.evaluation.segmentation import case_row
-from medformer.evaluation.summary import summarise
+from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import write_mask
@@ -121,7 +121,7 @@ def make_run(path: Path, data: Path) -> RunDirectory:
         )
         execute(plan, SegmentByShift(run, manifest.by_id), run)
         collect(run, plan)
-        write_metrics(run, summarise)
+        write_metrics(run, summarize)
     return run
 
 

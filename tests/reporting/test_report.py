@@ -11,7 +11,7 @@ import yaml
 from medformer.crossval.collect import write_metrics
 from medformer.crossval.run_directory import RunDirectory
 from medformer.errors import ConfigError, DataError
-from medformer.evaluation.summary import summarise
+from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_csv, write_json, write_text
 from medformer.reporting.report import build_report
 
@@ -173,7 +173,7 @@ def test_a_table_cannot_show_files_from_elsewhere(run_copy: CopyRun, finished: P
     assert outside.is_file()
     text = run.oof_csv.read_text("utf-8").replace("masks/case07.png", str(outside))
     write_text(run.oof_csv, text)
-    write_metrics(run, summarise)
+    write_metrics(run, summarize)
     page = Page(build_report(run.path))
     assert "No picture of case07" in page.sections["gallery"]
 
@@ -194,7 +194,7 @@ def test_numbers_that_could_not_be_computed_are_dashes(run_copy: CopyRun) -> Non
     rows = [dict(zip(names, line.split(","), strict=True)) for line in lines]
     blank = {name: "" for name in ("dice", "iou", "sensitivity", "precision")}
     write_csv(run.oof_csv, [{**row, **blank, "empty_policy": "nan"} for row in rows], names)
-    write_metrics(run, summarise)
+    write_metrics(run, summarize)
     page = Page(build_report(run.path))
     assert {"distribution", "gallery"}.isdisjoint(page.sections)
     assert "95% interval –" in page.sections["summary"]

@@ -21,6 +21,8 @@ from medformer.models.backbone.layers import (
 )
 from medformer.models.backbone.mixers import MIXERS
 
+InitName = Literal["published", "fan_in"]
+
 
 class Block(nn.Module):
     """`x <- rs*x + ls*drop(mixer(norm(x)))`, then the same with the MLP (MetaFormer Baselines, eq. 1-2)."""
@@ -112,6 +114,7 @@ class MetaFormer(nn.Module):
         stem_kernel: Kernel of the stem, per axis if given so.
         strides: Stride of the stem and of each downsampling, per axis if given so (anisotropic voxels).
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        init: First weights; `published` suits long training and loaded weights, `fan_in` training from scratch.
         checkpointing: Recompute blocks in the backward pass to save memory.
 
     Raises:
@@ -137,6 +140,7 @@ class MetaFormer(nn.Module):
         stem_kernel: int | Sequence[int] = 7,
         strides: Sequence[int | Sequence[int]] | None = None,
         drop_path: float = 0.0,
+        init: InitName = "published",
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -182,7 +186,7 @@ class MetaFormer(nn.Module):
             ]
             stages.append(Stage(down, blocks))
         self.stages = nn.ModuleList(stages)
-        self.apply(init_weights)
+        self.apply(init_published if init == "published" else init_fan_in)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels or 0 in x.shape:
@@ -199,10 +203,23 @@ class MetaFormer(nn.Module):
         return features
 
 
-def init_weights(module: nn.Module) -> None:
-    """Truncated normal (std 0.02) for convolution and linear weights, zero biases (MetaFormer's initialisation)."""
+def init_published(module: nn.Module) -> None:
+    """Truncated normal (std 0.02) for convolution and linear weights, zero biases (MetaFormer's initialization)."""
     if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def init_fan_in(module: nn.Module) -> None:
+    """Truncated normal with variance 1 / fan-in, zero biases.
+
+    A standard deviation of 0.02 leaves StarReLU, which squares, with branches about a hundred times smaller than their
+    skips; a short training spends much of its time growing them. This keeps both near unit variance from the start.
+    """
+    if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        std = module.weight[0].numel() ** -0.5
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medformer.errors import UnknownNameError
 from medformer.models.backbone.layers import NormName, squared_relu
-from medformer.models.backbone.metaformer import MetaFormer, init_weights
+from medformer.models.backbone.metaformer import InitName, MetaFormer, init_published
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Family:
     res_scale_from: int | None = 2
     transition_norm: bool = True
     head: Literal["linear", "mlp", "pool_after_norm"] = "linear"
+    drop_path: tuple[float, ...] = (0.1, 0.1, 0.2, 0.3, 0.4)
+    """Stochastic depth of the published ImageNet training, one rate for each size."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Variant:
     channels: tuple[int, int, int, int]
     drop_path: float
     layer_scale: float | None = None
+    kernel_sizes: tuple[int | None, ...] | None = None
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
@@ -55,15 +58,27 @@ FAMILIES: dict[str, Family] = {
     "poolformerv2": Family("pooling with the later recipe", _V2, ("pooling",) * 4, "map"),
     "identityformer": Family("no token mixing", _V2, ("identity",) * 4, "map"),
     "randformer": Family(
-        "frozen random mixing in the last two stages", _V2, ("identity", "identity", "random", "random"), "map"
+        "frozen random mixing in the last two stages",
+        _V2,
+        ("identity", "identity", "random", "random"),
+        "map",
+        drop_path=(0.1, 0.1, 0.2, 0.3, 0.3),
     ),
-    "convformer": Family("separable convolutions", _V2, ("separable_conv",) * 4, "channel", head="mlp"),
+    "convformer": Family(
+        "separable convolutions",
+        _V2,
+        ("separable_conv",) * 4,
+        "channel",
+        head="mlp",
+        drop_path=(0.2, 0.3, 0.4, 0.6),
+    ),
     "caformer": Family(
         "separable convolutions, then attention",
         _V2,
         ("separable_conv", "separable_conv", "attention", "attention"),
         "channel",
         head="mlp",
+        drop_path=(0.15, 0.3, 0.4, 0.6),
     ),
 }
 
@@ -81,15 +96,6 @@ _CONV_SHAPES: dict[str, _Shape] = {
     "m36": ((3, 12, 18, 3), (96, 192, 384, 576)),
     "b36": ((3, 12, 18, 3), (128, 256, 512, 768)),
 }
-# Stochastic depth of the published ImageNet training, in the order of the shapes above.
-_DROP_PATH: dict[str, tuple[float, ...]] = {
-    "poolformer": (0.1, 0.1, 0.2, 0.3, 0.4),
-    "poolformerv2": (0.1, 0.1, 0.2, 0.3, 0.4),
-    "identityformer": (0.1, 0.1, 0.2, 0.3, 0.4),
-    "randformer": (0.1, 0.1, 0.2, 0.3, 0.3),
-    "convformer": (0.2, 0.3, 0.4, 0.6),
-    "caformer": (0.15, 0.3, 0.4, 0.6),
-}
 _LAYER_SCALE = {"s12": 1e-5, "s24": 1e-5, "s36": 1e-6, "m36": 1e-6, "m48": 1e-6}
 
 
@@ -97,7 +103,7 @@ def _table() -> dict[str, Variant]:
     table = {}
     for name, family in FAMILIES.items():
         shapes = _CONV_SHAPES if family.head == "mlp" else _POOL_SHAPES
-        for (size, (depths, channels)), rate in zip(shapes.items(), _DROP_PATH[name], strict=True):
+        for (size, (depths, channels)), rate in zip(shapes.items(), family.drop_path, strict=True):
             scale = _LAYER_SCALE[size] if name == "poolformer" else None
             table[f"{name}_{size}"] = Variant(family, depths, channels, rate, scale)
     return table
@@ -115,9 +121,10 @@ def build_backbone(
     kernel_sizes: tuple[int | None, ...] | None = None,
     stem_kernel: int | tuple[int, ...] = 7,
     strides: tuple[int | tuple[int, ...], ...] | None = None,
+    init: InitName = "published",
     checkpointing: bool = False,
 ) -> MetaFormer:
-    """Return a named backbone; `drop_path` None takes the rate of its published training.
+    """Return a named backbone; `drop_path` and `kernel_sizes` None take the variant's own.
 
     Raises:
         UnknownNameError: No variant has that name; the nearest is suggested.
@@ -132,7 +139,7 @@ def build_backbone(
         depths=variant.depths,
         channels=variant.channels,
         mixers=family.mixers,
-        kernel_sizes=kernel_sizes,
+        kernel_sizes=kernel_sizes or variant.kernel_sizes,
         norm=family.norm,
         activation=family.activation,
         layer_scale=variant.layer_scale,
@@ -141,6 +148,7 @@ def build_backbone(
         stem_kernel=stem_kernel,
         strides=strides,
         drop_path=variant.drop_path if drop_path is None else drop_path,
+        init=init,
         checkpointing=checkpointing,
     )
 
@@ -203,7 +211,7 @@ def build_classifier(
     drop_path: float | None = None,
     head_dropout: float = 0.0,
 ) -> Classifier:
-    """Return a named backbone with the head of its paper (linear or MLP), weights initialised as published."""
+    """Return a named backbone with the head of its paper (linear or MLP), weights initialized as published."""
     backbone = build_backbone(name, spatial_dims=spatial_dims, in_channels=in_channels, drop_path=drop_path)
     kind, channels = VARIANTS[name].family.head, backbone.channels[-1]
     head: nn.Module
@@ -211,7 +219,7 @@ def build_classifier(
         head = MlpHead(channels, num_classes, dropout=head_dropout)
     else:
         head = LinearHead(channels, num_classes, norm_first=kind == "pool_after_norm")
-    return Classifier(backbone, head.apply(init_weights))
+    return Classifier(backbone, head.apply(init_published))
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -60,7 +60,7 @@ def load_pretrained(
 
     A 2-D kernel goes into a 3-D or 1-D one by `inflation`: `mean` spreads it evenly along the new axis (sums to the
     same response on input that is constant along it), `center` puts it in the middle slice. A stem for another number
-    of input channels gets the mean over the file's channels, scaled so that its response to grey input is kept.
+    of input channels gets the mean over the file's channels, scaled so that its response to gray input is kept.
 
     Args:
         model: A `MetaFormer` takes the encoder only; a `Classifier` also takes the head.

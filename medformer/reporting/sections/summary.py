@@ -12,7 +12,7 @@ POOR = 0.5
 
 
 def build(facts: Facts) -> Section:
-    """Summarise the run."""
+    """Summarize the run."""
     pooled = facts.metrics["pooled"]
     dice, iou = pooled["metrics"]["dice"], pooled["metrics"]["iou"]
     poor = sum(row["dice"] < POOR for row in facts.rows)

@@ -15,7 +15,7 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 5:
-            # The mean factorises over axes, and unlike avg_pool3d the 2-D kernel accepts maps below its own size.
+            # The mean factorizes over axes, and unlike avg_pool3d the 2-D kernel accepts maps below its own size.
             planes = self._mean(x.transpose(1, 2).flatten(0, 1), self.kernel_size, self.kernel_size)
             volume = planes.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
             return self._mean(volume.flatten(3), self.kernel_size, 1).unflatten(3, x.shape[3:]) - x
