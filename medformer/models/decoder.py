@@ -41,8 +41,8 @@ class DecoderSetting:
         convformer_on_deepest: A ConvFormer block on the deepest feature map, as in the paper's figure.
         branch_features: Take the last MLP branch of each stage before its residual addition, as the released
             code taps its encoder; otherwise the stage's output.
-        smooth: Linear upsampling; otherwise nearest, which leaves logits in blocks of the finest stride because
-            everything after it is pointwise. The paper does not say; its code is nearest.
+        smooth: Linear upsampling; otherwise nearest, as in the released code, which leaves logits in blocks of the
+            finest stride because nothing after it looks at neighbors. The paper does not say.
         momentum: Of the BatchNorm statistics (PyTorch's convention); Keras' default is 0.01.
         eps: Of the BatchNorms; Keras' default is 1e-3.
     """
@@ -82,7 +82,7 @@ class NormReLU(nn.Module):
         self.norm = _NORM[spatial_dims](channels, eps=setting.eps, momentum=setting.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm(x))
+        return torch.relu_(self.norm(x))
 
 
 class Mix(nn.Module):
@@ -99,7 +99,7 @@ class Mix(nn.Module):
         self.norm = NormReLU(spatial_dims, out_channels, setting)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.norm(torch.relu(self.conv1(x)) + torch.relu(self.conv3(x)))
+        mixed: Tensor = self.norm(torch.relu_(self.conv1(x)) + torch.relu_(self.conv3(x)))
         return mixed
 
 
@@ -156,7 +156,8 @@ class ConvFormerBlock(nn.Module):
 class MetaPolypDecoder(nn.Module):
     """Four feature maps (fine to coarse) to logits at stride 1.
 
-    Level-up connections join the deepest map to the second level and the second level to the output.
+    Level-up connections join the deepest map to the second level and the second level to the output. The released
+    code works at stride 1 from there on, with pointwise layers only; these come before the upsampling here (see `Mix`).
 
     Args:
         spatial_dims: 1, 2 or 3.
@@ -211,8 +212,8 @@ class MetaPolypDecoder(nn.Module):
         x = self.fuse2(x + self.convformer2(f2))
         middle = self.narrow2(self.level_up2(x))
         x = self.fuse1(self._raise(self.up2(x), 1, 0) + self.convformer1(f1))
-        logits: Tensor = self.head(self.fuse0(self._raise(self.up1(x), 0) + self._raise(middle, 1)))
-        return logits
+        x = self.fuse0(self.up1(x) + self._raise(middle, 1, 0))
+        return self._raise(self.head(x), 0)
 
     def _raise(self, x: Tensor, level: int, target: int | None = None) -> Tensor:
         """Upsample from the stride of `level` to that of `target`, or to stride 1."""

@@ -141,3 +141,18 @@ def test_unknown_models_name_the_nearest(name: str, message: str) -> None:
 def test_peers_are_refused_in_3d() -> None:
     with pytest.raises(ConfigError, match="two-dimensional"):
         build_model(ModelConfig(name="smp:unet/resnet18"), spatial_dims=3)
+
+
+def test_the_head_before_the_last_upsampling_is_the_published_order() -> None:
+    """Literally as released: both paths to full resolution, then sum, pointwise layers and head."""
+    decoder = small(setting="as_published").decoder.eval()
+    maps = [torch.randn(1, c, n, n) for c, n in ((32, 16), (32, 8), (64, 4), (64, 2))]
+    seen: dict[str, torch.Tensor] = {}
+    decoder.up1.register_forward_hook(lambda module, inputs, output: seen.update(x=output))
+    decoder.narrow2.register_forward_hook(lambda module, inputs, output: seen.update(u=output))
+    with torch.no_grad():
+        logits = decoder(maps)
+        full = [
+            torch.nn.functional.interpolate(seen[k], scale_factor=f, mode="nearest") for k, f in (("x", 4), ("u", 8))
+        ]
+        torch.testing.assert_close(logits, decoder.head(decoder.fuse0(full[0] + full[1])))
