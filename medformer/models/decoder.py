@@ -28,7 +28,7 @@ _ADAPTIVE_POOL: dict[int, Callable[..., Tensor]] = {
     3: F.adaptive_avg_pool3d,
 }
 # Attention cost grows with queries x keys; above this many positions the keys are averaged down to about it.
-MAX_KEYS = 1024
+MAX_KEYS = 256
 
 
 @dataclass(frozen=True)

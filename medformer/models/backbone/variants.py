@@ -110,6 +110,10 @@ def _table() -> dict[str, Variant]:
 
 
 VARIANTS: dict[str, Variant] = _table()
+# Ours, for training from scratch on little data: half the depth, small kernels for small inputs.
+VARIANTS["convformer_t10"] = Variant(
+    FAMILIES["convformer"], (2, 2, 4, 2), (64, 128, 256, 384), drop_path=0.05, kernel_sizes=(5, 5, 5, 3)
+)
 
 
 def build_backbone(
