@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import ResourceError
+
+_TEMPORARY = re.compile(r"\.(.+\.[a-z0-9_]{8}(\.\w+)?|tmp\w{6})")
 
 
 @contextmanager
@@ -52,6 +55,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one that `atomic_path`, or safetensors below it, gives to a half-written file."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

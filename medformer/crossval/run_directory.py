@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 from medformer.crossval.lock import acquire, release
 from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.files import read_json
+from medformer.files import is_temporary, read_json
 
 FORMAT = "medformer-run/1"
 
@@ -28,8 +27,6 @@ ENTRIES = frozenset(
     )
 )
 """Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""
-
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
 class RunDirectory:
@@ -143,7 +140,7 @@ class RunDirectory:
     def _sweep(self) -> None:
         """Delete the temporary files that writes cut off by a kill left behind, so that nobody takes them for masks."""
         for file in self.path.rglob(".*"):
-            if _TEMPORARY.fullmatch(file.name) and file.is_file():
+            if is_temporary(file.name) and file.is_file():
                 file.unlink()
 
     def relative(self, path: Path) -> str:
@@ -224,7 +221,7 @@ def _visible(path: Path) -> list[str]:
     if not path.is_dir():
         return []
     names = sorted(entry.name for entry in path.iterdir())
-    return [name for name in names if name != ".lock" and not _TEMPORARY.fullmatch(name)]
+    return [name for name in names if name != ".lock" and not is_temporary(name)]
 
 
 def _some(names: list[str], limit: int = 3) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medformer.data.multiscale import draw_scale, resize_batch
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
+from medformer.files import is_temporary
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.checkpoint import save_model
@@ -117,8 +118,8 @@ class Loop:
         if self.fabric.is_global_zero:
             job.out.mkdir(parents=True, exist_ok=True)
             # A process that was killed while writing leaves its temporary file behind.
-            for path in (job.weights, job.state):
-                for leftover in job.out.glob(f".{path.stem}.*{path.suffix}"):
+            for leftover in job.out.glob(".*"):
+                if is_temporary(leftover.name):
                     leftover.unlink(missing_ok=True)
             if not self.progress.updates:
                 # Files of an earlier training must not be taken for this one's.
