@@ -7,6 +7,9 @@ alike. Nothing is selected: the last weight average is scored once, at 0.5, on K
 frames and on CVC-300.
 
 MEDFORMER_DATA=/path/to/data python benchmarks/polyp_accuracy.py --out accuracy-run
+
+Settings are chosen with `--inner`, which never opens a test case: it trains on five sixths of the training pairs and
+scores the rest, whole video sequences apart.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.schemes import predefined_plan
 from medformer.data.layouts import scan
 from medformer.data.manifest import Case
 from medformer.data.segmentation_dataset import SegmentationDataset
@@ -54,7 +59,9 @@ def main() -> None:
     configs["peer"] = load_config(arguments.config, [*arguments.override, *arguments.peer_override])
     torch.set_num_threads(arguments.threads)
     trains, tests = pranet_cases(arguments.data / "polyp")
-    print(f"{len(trains)} training pairs; test: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}", flush=True)
+    if arguments.inner:
+        trains, tests = inner_cases(trains, configs["ours"])
+    print(f"{len(trains)} training pairs; scored: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}", flush=True)
     models, state = {}, {}
     for side in SIDES:
         with torch.random.fork_rng():
@@ -93,6 +100,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--peer-lr", default="1e-3", help="the peer's peak learning rate: the best for it on a validation split"
     )
+    parser.add_argument(
+        "--inner", action="store_true", help="score held-out training pairs instead of the tests, to choose settings by"
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="training time of each side")
     parser.add_argument("--turn", type=float, default=3.0, help="minutes before the other side's turn")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
@@ -115,6 +125,17 @@ def pranet_cases(folder: Path) -> tuple[list[Case], dict[str, list[Case]]]:
         if case.split == "test":
             tests.setdefault(case.site, []).append(case)
     return [case for case in found.cases if case.split == "train"], tests
+
+
+def inner_cases(trains: Sequence[Case], config: PolypConfig) -> tuple[list[Case], dict[str, list[Case]]]:
+    """Split the training pairs, by whole groups, into those that train and those that settings are chosen by."""
+    planned = [PlanCase(case.id, case.group or case.id, case.site) for case in trains]
+    fold = predefined_plan(planned, train=[case.id for case in trains], validation=1 / 6, seed=config.seed).folds[0]
+    tests: dict[str, list[Case]] = {}
+    for case in trains:
+        if case.id in fold.validation:
+            tests.setdefault(case.site, []).append(case)
+    return [case for case in trains if case.id in fold.train], tests
 
 
 def training_data(config: PolypConfig, cases: Sequence[Case]) -> SegmentationDataset:

@@ -91,17 +91,47 @@ class TrainingConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="32-true, bf16-mixed or 16-mixed"
     )
+    tracker: Literal["none", "tensorboard", "mlflow"] = Field(
+        "none", description="also log learning curves to tensorboard or mlflow; history.csv is always written"
+    )
 
 
 class CrossvalConfig(Section):
-    """The fold plan."""
+    """The fold plan, and what runs beside the model on the same folds."""
 
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="each case is tested in one of them")
+    scheme: Literal[
+        "stratified-group-k-fold",
+        "stratified-k-fold",
+        "leave-one-site-out",
+        "leave-one-dataset-out",
+        "hold-out",
+        "predefined",
+    ] = Field("stratified-group-k-fold", description="how test parts are drawn")
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="k of the k-fold schemes; other schemes do not use it")
+    repeats: PositiveInt = Field(1, description="how often a k-fold or hold-out plan is drawn anew")
+    test: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.2, description="share of the cases that hold-out tests")
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.15,
         description="share of each training part held out for early stopping and thresholds, grouped like the folds",
     )
-    size_bins: PositiveInt = Field(3, description="mask-size quantiles that folds are stratified by")
+    stratify: tuple[str, ...] = Field(
+        ("site", "size"), description="columns that folds are balanced by: site, label, size or any manifest column"
+    )
+    bins: PositiveInt = Field(3, description="quantiles that a continuous column is cut into for balancing")
+    baselines: bool = Field(True, description="run the task's baselines on the same folds")
+    permute_labels: bool = Field(
+        False, description="also run the same plan on permuted labels: a canary that sings when something leaks"
+    )
+
+
+class ExecutionConfig(Section):
+    """Where the folds run."""
+
+    executor: Literal["inline", "ray"] = Field("inline", description="one after another here, or as Ray tasks")
+    address: str | None = Field(None, description="Ray cluster, such as auto or ray://host:10001; null starts one here")
+    workers: PositiveInt | None = Field(None, description="folds at once on a Ray started here; null: what fits")
+    cpus_per_fold: PositiveFloat = Field(1.0, description="processors that Ray reserves for a fold")
+    gpus_per_fold: NonNegativeFloat = Field(0.0, description="share of a GPU that Ray reserves for a fold, such as 0.5")
 
 
 class InferenceConfig(Section):
@@ -128,4 +158,5 @@ class PolypConfig(Section):
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
     crossval: CrossvalConfig = CrossvalConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     inference: InferenceConfig = InferenceConfig()

@@ -204,7 +204,7 @@ def _check(manifest: Manifest, reporter: Reporter) -> list[Problem]:
 
 def _plan(run: RunDirectory, manifest: Manifest, config: PolypConfig, draw: DrawPlan) -> Plan:
     """Read the run's frozen plan and hold the data against it, or draw it."""
-    planned = _plan_cases(manifest.cases, config.crossval.size_bins)
+    planned = _plan_cases(manifest.cases, config.crossval.bins)
     drawn = draw(manifest.cases, planned)
     if run.splits_json.exists():
         plan = read_plan(run.splits_json)

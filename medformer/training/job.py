@@ -63,7 +63,7 @@ class Job:
 
     def identity(self, model: nn.Module) -> dict[str, Any]:
         """What must not change between a stop and its resume; where the numbers are computed may."""
-        training = self.config.model_dump(mode="json", exclude={"accelerator", "strategy"})
+        training = self.config.model_dump(mode="json", exclude={"accelerator", "strategy", "tracker"})
         identity = {
             "training": training,
             "seed": self.seed,
