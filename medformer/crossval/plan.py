@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,18 @@ class PlanCase:
         group: Patient, sequence or anything else that must stay on one side of a split.
         stratum: Label of what the folds are balanced by, e.g. `"kvasir|2"`.
         fingerprint: Hash of the case's data; a plan is refused when it changed.
+        site: Hospital or dataset; empty when not known.
+        label: Class; empty in a segmentation task.
+        covariates: What else is known, such as age, sex or size, as text.
     """
 
     id: str
     group: str
     stratum: str = ""
     fingerprint: str = ""
+    site: str = ""
+    label: str = ""
+    covariates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Plan:
 
     def data_digest(self) -> str:
         """SHA-256 over ids, groups and fingerprints, whatever their order."""
-        return digest(sorted([case.id, case.group, case.fingerprint] for case in self.cases))
+        return digest(sorted([case.id, case.group, case.label, case.fingerprint] for case in self.cases))
 
     def check_data(self, cases: Iterable[PlanCase]) -> None:
         """Refuse the plan when the data are not the ones it was drawn for.
@@ -98,6 +104,7 @@ class Plan:
             "no longer there": [name for name in before if name not in after],
             "new": [name for name in after if name not in before],
             "in another group": [name for name in shared if before[name].group != after[name].group],
+            "with another label": [name for name in shared if before[name].label != after[name].label],
             "with changed content": [name for name in shared if before[name].fingerprint != after[name].fingerprint],
         }
         found = [f"{len(names)} {what} ({some(names)})" for what, names in differences.items() if names]
@@ -167,7 +174,15 @@ def _content(plan: Plan) -> dict[str, Any]:
         "scheme": plan.scheme,
         "seed": plan.seed,
         "cases": [
-            {"id": case.id, "group": case.group, "stratum": case.stratum, "fingerprint": case.fingerprint}
+            {
+                "id": case.id,
+                "group": case.group,
+                "stratum": case.stratum,
+                "fingerprint": case.fingerprint,
+                "site": case.site,
+                "label": case.label,
+                "covariates": dict(case.covariates),
+            }
             for case in plan.cases
         ],
         "folds": [

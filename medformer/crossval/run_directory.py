@@ -17,6 +17,9 @@ ENTRIES = frozenset(
         *FILES,
         "model_card.md",
         "folds",
+        "baselines",
+        "canary",
+        "site_probe.json",
         "masks",
         "overlays",
         "probabilities",
@@ -205,6 +208,26 @@ class RunDirectory:
     def folds(self) -> Path:
         """The folder of fold folders."""
         return self.path / "folds"
+
+    @property
+    def canary(self) -> RunDirectory:
+        """The same plan on permuted labels: `folds/`, `oof.csv` and `metrics.json` like the run's own."""
+        return RunDirectory(self.path / "canary", resumed=True)
+
+    def baseline(self, name: str) -> RunDirectory:
+        """A baseline on the same plan: `folds/`, `oof.csv` and `metrics.json` like the run's own."""
+        return RunDirectory(self.path / "baselines" / name, resumed=True)
+
+    @property
+    def baselines(self) -> dict[str, RunDirectory]:
+        """The baselines that have an out-of-fold table, by name."""
+        found = sorted(path.parent.name for path in self.path.glob("baselines/*/oof.csv"))
+        return {name: self.baseline(name) for name in found}
+
+    @property
+    def site_probe_json(self) -> Path:
+        """How well the site can be predicted from what the model is given."""
+        return self.path / "site_probe.json"
 
     @property
     def lock(self) -> Path:
