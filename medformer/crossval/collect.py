@@ -10,9 +10,10 @@ from medformer.crossval.journal import is_complete, read_predictions, read_state
 from medformer.crossval.plan import Plan
 from medformer.crossval.run_directory import RunDirectory
 from medformer.errors import DataError
-from medformer.files import read_csv, sha256, write_csv, write_json
+from medformer.files import read_csv, sha256, write_csv, write_json, write_text
 
-COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site")
+COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site", "age", "sex")
+_FROM_PLAN = ("age", "sex")
 TEXT_COLUMNS = frozenset({"id", "group", "site", "size", "image", "mask", "truth"})
 
 
@@ -45,8 +46,10 @@ def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMN
             )
         columns = found
         for row in rows:
-            group = plan.cases[order[row["id"]]].group
-            merged[fold.repeat, row["id"]] = {**row, "group": group, "fold": fold.index, "repeat": fold.repeat}
+            case = plan.cases[order[row["id"]]]
+            known = {name: case.covariates[name] for name in _FROM_PLAN if name in case.covariates}
+            own = {"group": case.group, "fold": fold.index, "repeat": fold.repeat}
+            merged[fold.repeat, row["id"]] = {**known, **row, **own}
     keys = sorted(merged, key=lambda key: (key[0], order[key[1]]))
     if not keys:
         raise DataError("The plan has no test cases, so there is no out-of-fold table to collect.")
@@ -54,7 +57,26 @@ def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMN
     header = [name for name in columns_first if name in present]
     header += [name for name in present if name not in header]
     write_csv(run.oof_csv, [merged[key] for key in keys], header)
+    # In the form that `sha256sum --check` reads.
+    write_text(run.oof_sha256, f"{sha256(run.oof_csv)}  {run.oof_csv.name}\n")
     return run.oof_csv
+
+
+def verify_oof(run: RunDirectory) -> None:
+    """Refuse a table that is not the one the run wrote; a table without a recorded hash passes.
+
+    Raises:
+        DataError: oof.csv was changed; names both hashes.
+    """
+    if not run.oof_sha256.exists():
+        return
+    recorded, found = run.oof_sha256.read_text("utf-8").partition(" ")[0], sha256(run.oof_csv)
+    if recorded != found:
+        raise DataError(
+            f"{run.oof_csv} was changed after the run wrote it: its SHA-256 is {found[:12]}, the run recorded "
+            f"{recorded[:12]}. Numbers from an edited table are not the run's. Run the cross-validation again with "
+            "--resume, which writes the table anew from the folds' predictions."
+        )
 
 
 def read_oof(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> list[dict[str, Any]]:

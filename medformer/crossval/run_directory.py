@@ -19,6 +19,7 @@ ENTRIES = frozenset(
         "folds",
         "baselines",
         "canary",
+        "oof.sha256",
         "site_probe.json",
         "masks",
         "overlays",
@@ -183,6 +184,11 @@ class RunDirectory:
     def oof_csv(self) -> Path:
         """One row per case per repeat: the source of every number."""
         return self.path / "oof.csv"
+
+    @property
+    def oof_sha256(self) -> Path:
+        """Hash of the out-of-fold table as the run wrote it."""
+        return self.path / "oof.sha256"
 
     @property
     def metrics_json(self) -> Path:
