@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class MedformerError(Exception):
     """Base of every error that is the user's to mend; never shown with a traceback."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its message, so that an error whose constructor takes something else also comes back from other processes.
+        return _restored, (type(self), str(self))
 
 
 class ConfigError(MedformerError):
@@ -61,3 +66,7 @@ class InterruptedRun(MedformerError):
     """SIGINT or SIGTERM; everything finished so far is on disk and `--resume` continues."""
 
     exit_code = 130
+
+
+def _restored(kind: type[MedformerError], message: str) -> MedformerError:
+    return kind.__new__(kind, message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +30,8 @@ class FoldState:
         predictions: SHA-256 of predictions.csv once done.
         started: When the last attempt began, UTC.
         ended: When the last attempt ended, UTC.
+        host: Where the last attempt runs or ran.
+        pid: In which process there.
     """
 
     index: int
@@ -38,10 +42,21 @@ class FoldState:
     predictions: str = ""
     started: str = ""
     ended: str = ""
+    host: str = ""
+    pid: int = 0
 
     def begin(self) -> FoldState:
         """The state when an attempt begins."""
-        return replace(self, state="running", reason="", attempts=self.attempts + 1, started=_now(), ended="")
+        return replace(
+            self,
+            state="running",
+            reason="",
+            attempts=self.attempts + 1,
+            started=_now(),
+            ended="",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
 
     def end(self, state: FoldStatus, reason: str = "", predictions: str = "") -> FoldState:
         """The state when an attempt ends."""

@@ -1,0 +1,244 @@
+"""Folds as Ray tasks: the same table as inline, whatever dies, fails or is stopped on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medformer.config import ExecutionConfig
+from medformer.crossval.collect import collect
+from medformer.crossval.execute import FoldJob, execute
+from medformer.crossval.executors import build_executor, ray_cluster
+from medformer.crossval.executors.inline import InlineExecutor
+from medformer.crossval.executors.threads import Threads
+from medformer.crossval.executors.worker import Order, run_order
+from medformer.crossval.journal import FoldState, read_state
+from medformer.crossval.plan import Fold, Plan
+from medformer.crossval.run_directory import RunDirectory
+from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError, UnknownNameError
+from medformer.files import read_csv
+from medformer.progress import Reporter, SilentReporter
+
+ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+
+
+class Lines(SilentReporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.said.append(text)
+
+
+def make_job(pause: float = 0.0, failures: dict[int, Exception] | None = None, dies: int | None = None) -> FoldJob:
+    """A job with a checkpoint after each row. It is local, so that it travels to workers by value."""
+
+    class Job:
+        def __init__(self) -> None:
+            self.reporter: Reporter = SilentReporter()
+
+        def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
+            from medformer.files import read_csv, write_csv
+
+            if failures and fold.index in failures:
+                raise failures[fold.index]
+            partial = folder / "partial.csv"
+            rows: list[dict[str, Any]] = read_csv(partial) if resume and partial.exists() else []
+            if rows:
+                self.reporter.line(f"Resuming after {len(rows)} rows.")
+            self.reporter.start("rows", len(fold.test))
+            for name in fold.test[len(rows) :]:
+                import torch
+
+                sum_ = torch.arange(1e5).reciprocal_()[1:].sum().item()
+                rows.append({"id": name, "value": sum_ * len(rows), "threads": torch.get_num_threads()})
+                write_csv(partial, rows, ["id", "value", "threads"])
+                if dies == fold.index:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(pause)
+                self.reporter.advance()
+            self.reporter.finish()
+            write_csv(folder / "predictions.csv", rows, ["id", "value", "threads"])
+
+    return Job()
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A number that neither the environment nor Ray would choose."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two workers on this machine, for all tests of this file."""
+    with build_executor(ExecutionConfig(executor="ray", workers=2)) as executor:
+        yield executor
+    assert not ray.is_initialized()
+
+
+@pytest.fixture
+def inline_table(plan: Plan, tmp_path: Path) -> bytes:
+    run = RunDirectory.create(tmp_path / "inline")
+    execute(plan, make_job(), run)
+    return collect(run, plan).read_bytes()
+
+
+def states(run: RunDirectory, plan: Plan) -> list[FoldState]:
+    return [read_state(run.fold(fold.index), fold.index, plan.digest()) for fold in plan.folds]
+
+
+def when(condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
+    """Act from a thread, as somebody outside would, once something is so."""
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def rows_of(run: RunDirectory, index: int) -> int:
+    try:
+        return len(read_csv(run.fold(index) / "partial.csv"))
+    except OSError:
+        return 0
+
+
+def test_ray_gives_the_table_of_the_inline_executor(
+    cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
+) -> None:
+    said = Lines()
+    execute(plan, make_job(), run, said, cluster)
+    assert collect(run, plan).read_bytes() == inline_table
+    assert inline_table.count(b",3\n") == len(plan.cases)
+    assert all(any(line.startswith(f"Fold {fold.index}: ") for line in said.said) for fold in plan.folds)
+    assert {state.pid for state in states(run, plan)}.isdisjoint({os.getpid(), 0})
+    again = Lines()
+    execute(plan, make_job(), run, again, cluster)
+    assert [line.partition(": ")[2] for line in again.said] == ["already done."] * 3
+
+
+def test_a_killed_worker_process_leaves_the_same_table(
+    cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
+) -> None:
+    said = Lines()
+    killed = when(lambda: rows_of(run, 1) >= 2, lambda: os.kill(states(run, plan)[1].pid, signal.SIGKILL))
+    execute(plan, make_job(pause=0.1), run, said, cluster)
+    killed.join()
+    assert collect(run, plan).read_bytes() == inline_table
+    assert [state.attempts for state in states(run, plan)] == [1, 2, 1]
+    assert any("Fold 1: Resuming after" in line for line in said.said)
+    assert any(line.startswith("Fold 1: ") and "continued after process" in line for line in said.said)
+
+
+def test_a_worker_told_to_end_hands_its_fold_to_another(
+    cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
+) -> None:
+    told = when(lambda: rows_of(run, 0) >= 2, lambda: os.kill(states(run, plan)[0].pid, signal.SIGTERM))
+    execute(plan, make_job(pause=0.1), run, executor=cluster)
+    told.join()
+    assert collect(run, plan).read_bytes() == inline_table
+    assert states(run, plan)[0].attempts == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_folds_and_a_resume_finishes_them(
+    cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes, number: signal.Signals
+) -> None:
+    when(lambda: rows_of(run, 0) >= 1 and rows_of(run, 1) >= 1, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(InterruptedRun, match=f"{number.name}.*--resume"):
+        execute(plan, make_job(pause=0.3), run, executor=cluster)
+    assert [state.state for state in states(run, plan)] == ["pending"] * 3
+    assert [state.attempts for state in states(run, plan)] == [1, 1, 0]
+    execute(plan, make_job(), run, executor=cluster)
+    assert collect(run, plan).read_bytes() == inline_table
+
+
+def test_a_failed_fold_is_not_tried_again_and_does_not_lose_the_others(
+    cluster: Any, plan: Plan, run: RunDirectory
+) -> None:
+    job = make_job(failures={1: DataError("case x is corrupt"), 2: DataError("case y is corrupt")})
+    with pytest.raises(DataError, match=r"2 of 3 folds failed.*Fold 1: case x is corrupt Fold 2: case y"):
+        execute(plan, job, run, executor=cluster)
+    assert [(state.state, state.attempts) for state in states(run, plan)] == [("done", 1), ("failed", 1), ("failed", 1)]
+
+
+def test_what_would_fail_every_fold_comes_back_typed_and_stops_the_others(
+    cluster: Any, plan: Plan, run: RunDirectory
+) -> None:
+    job = make_job(pause=1.0, failures={0: UnknownNameError("loss", "dicee", ["dice"])})
+    with pytest.raises(UnknownNameError, match="Did you mean 'dice'"):
+        execute(plan, job, run, executor=cluster)
+    assert [state.state for state in states(run, plan)] == ["failed", "pending", "pending"]
+
+
+def test_a_process_that_dies_each_time_costs_one_fold(cluster: Any, plan: Plan, run: RunDirectory) -> None:
+    # The fold has more rows than there are attempts, and every attempt adds one.
+    with pytest.raises(ResourceError, match=r"1 of 3 folds failed.*Fold 2: Its process ended early.*memory"):
+        execute(plan, make_job(dies=2), run, executor=cluster)
+    assert [(state.state, state.attempts) for state in states(run, plan)] == [("done", 1), ("done", 1), ("failed", 4)]
+
+
+def test_a_job_that_cannot_travel_is_refused_before_anything_starts(
+    cluster: Any, plan: Plan, run: RunDirectory
+) -> None:
+    lock = threading.Lock()
+    with pytest.raises(ConfigError, match="cannot be copied"):
+        execute(plan, lambda fold, folder, resume: lock.acquire(), run, executor=cluster)
+    assert not run.folds.exists()
+
+
+def test_a_fold_that_asks_for_more_than_there_is_is_refused(cluster: Any, plan: Plan, run: RunDirectory) -> None:
+    config = ExecutionConfig(executor="ray", gpus_per_fold=64)
+    with pytest.raises(ConfigError, match=r"64 GPUs.*this machine has"):
+        execute(plan, make_job(), run, executor=build_executor(config))
+
+
+def test_a_silent_address_is_named(plan: Plan, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "CONNECT_WITHIN", 2.0)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    executor = build_executor(ExecutionConfig(executor="ray", address="127.0.0.1:1"))
+    with pytest.raises(ResourceError, match=r"127\.0\.0\.1:1: there was no answer within 2 s"):
+        execute(plan, make_job(), run, executor=executor)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'medformer\[cluster\]'"):
+        build_executor(ExecutionConfig(executor="ray"))
+    assert isinstance(build_executor(ExecutionConfig()), InlineExecutor)
+
+
+def test_shares_of_gpus_are_what_ray_can_reserve() -> None:
+    for share in (0.5, 2.0):
+        build_executor(ExecutionConfig(executor="ray", gpus_per_fold=share))
+    with pytest.raises(ConfigError, match=r"gpus_per_fold=1\.5"):
+        build_executor(ExecutionConfig(executor="ray", gpus_per_fold=1.5))
+
+
+def test_a_worker_that_sees_another_folder_says_so(plan: Plan, tmp_path: Path) -> None:
+    order = Order(plan.folds[0], plan.digest(), tmp_path / "run/folds/0", tmp_path, "token", 0.0, Threads.here())
+    error = run_order(order, b"")
+    assert isinstance(error, ResourceError)
+    assert "must lie on a file system that all machines share" in str(error)
