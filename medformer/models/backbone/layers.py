@@ -208,3 +208,28 @@ class Downsample(nn.Module):
             x = F.pad(x, [end for missing in reversed(short) for end in (0, missing)])
         x = channels_last(self.conv(x))
         return x if self.norm is None or self.norm_first else self.norm(x)
+
+
+class ConvStem(nn.Module):
+    """Three small convolutions in place of one large patch, `(B, C_in, *S) -> (B, C_out, *S / stride)`.
+
+    It learns quicker from little data (Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021). The
+    norms are over channels, so that a sample depends on no other.
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...]) -> None:
+        super().__init__()
+        hidden, kernel, still = max(1, out_channels // 2), (3,) * spatial_dims, (1,) * spatial_dims
+        halved = tuple(2 if step % 2 == 0 else step for step in stride)
+        rest = tuple(step // half for step, half in zip(stride, halved, strict=True))
+        self.layers = nn.Sequential(
+            Downsample(spatial_dims, in_channels, hidden, kernel, halved, "post"),
+            nn.ReLU(),
+            Downsample(spatial_dims, hidden, hidden, kernel, still, "post"),
+            nn.ReLU(),
+            Downsample(spatial_dims, hidden, out_channels, kernel, rest, "post"),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out

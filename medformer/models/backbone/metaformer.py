@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medformer.models.backbone.layers import (
+    ConvStem,
     Downsample,
     DropPath,
     Mlp,
@@ -22,6 +23,7 @@ from medformer.models.backbone.layers import (
 from medformer.models.backbone.mixers import MIXERS
 
 InitName = Literal["published", "fan_in"]
+StemName = Literal["patch", "convolutions"]
 
 
 class Block(nn.Module):
@@ -111,7 +113,8 @@ class MetaFormer(nn.Module):
         layer_scale: Initial factor on the branches, None for none.
         res_scale_from: First stage whose skips carry a learnable factor; None for none.
         transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
-        stem_kernel: Kernel of the stem, per axis if given so.
+        stem: `patch` (one convolution, as published), or `convolutions` (three small ones, for little data).
+        stem_kernel: Kernel of a patch stem, per axis if given so.
         strides: Stride of the stem and of each downsampling, per axis if given so (anisotropic voxels).
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
         init: First weights; `published` suits long training and loaded weights, `fan_in` training from scratch.
@@ -137,6 +140,7 @@ class MetaFormer(nn.Module):
         layer_scale: float | None = None,
         res_scale_from: int | None = 2,
         transition_norm: bool = True,
+        stem: StemName = "patch",
         stem_kernel: int | Sequence[int] = 7,
         strides: Sequence[int | Sequence[int]] | None = None,
         drop_path: float = 0.0,
@@ -161,7 +165,11 @@ class MetaFormer(nn.Module):
 
         kernel = per_axis(stem_kernel, spatial_dims, "stem_kernel")
         stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
-        self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
+        self.stem: nn.Module = (
+            Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
+            if stem == "patch"
+            else ConvStem(spatial_dims, in_channels, channels[0], steps[0])
+        )
         rates = torch.linspace(0.0, drop_path, sum(depths), device="cpu").tolist()
         stages = []
         for index, (depth, width, mixer, size) in enumerate(zip(depths, channels, mixers, kernel_sizes, strict=True)):

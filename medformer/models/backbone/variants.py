@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medformer.errors import UnknownNameError
 from medformer.models.backbone.layers import NormName, squared_relu
-from medformer.models.backbone.metaformer import InitName, MetaFormer, init_published
+from medformer.models.backbone.metaformer import InitName, MetaFormer, StemName, init_published
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Variant:
     drop_path: float
     layer_scale: float | None = None
     kernel_sizes: tuple[int | None, ...] | None = None
+    stem: StemName = "patch"
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
@@ -110,9 +111,14 @@ def _table() -> dict[str, Variant]:
 
 
 VARIANTS: dict[str, Variant] = _table()
-# Ours, for training from scratch on little data: half the depth, small kernels for small inputs.
+# Ours, for training from scratch on little data: half the depth, small kernels for small inputs, a stem of small ones.
 VARIANTS["convformer_t10"] = Variant(
-    FAMILIES["convformer"], (2, 2, 4, 2), (64, 128, 256, 384), drop_path=0.05, kernel_sizes=(5, 5, 5, 3)
+    FAMILIES["convformer"],
+    (2, 2, 4, 2),
+    (64, 128, 256, 384),
+    drop_path=0.05,
+    kernel_sizes=(5, 5, 5, 3),
+    stem="convolutions",
 )
 
 
@@ -149,6 +155,7 @@ def build_backbone(
         layer_scale=variant.layer_scale,
         res_scale_from=family.res_scale_from,
         transition_norm=family.transition_norm,
+        stem=variant.stem,
         stem_kernel=stem_kernel,
         strides=strides,
         drop_path=variant.drop_path if drop_path is None else drop_path,
