@@ -43,7 +43,11 @@ def fit(
 
     Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; at the end of every epoch and on a
     signal) and `history.csv`. With `config.minutes` the run ends when that time is spent, wherever in an epoch it is,
-    and `config.epochs` is not looked at; the time includes validation. `config.batch_size` is per process.
+    and `config.epochs` is not looked at; the time includes validation.
+
+    `config.batch_size` is per process, and N processes train as one with N times the batch size does, up to rounding:
+    they share each batch, its gradient and the statistics of its batch normalizations. What remains of each process are
+    the draws of dropout and stochastic depth, and a loss that is no mean over images (`batch_dice`).
 
     Args:
         model: Returns logits (B, 1, *S), or a sequence of them while training, the main output first.

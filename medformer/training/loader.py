@@ -35,6 +35,10 @@ class BatchSource:
 
     Every batch is full: the cases left over at the end of an epoch are left out of it (others in each epoch), since
     batch normalization does badly on a batch of one. Fewer cases than one batch make one smaller batch.
+
+    The batches that `replicas` processes see in a step make up the batch that one process with a batch size of
+    `replicas * batch_size` sees, case for case. One exception: when there are too few cases for that batch, and not a
+    multiple of `replicas`, the first of the order are seen twice, so that every process has equally many.
     """
 
     def __init__(
@@ -61,8 +65,8 @@ class BatchSource:
         """
         self.batch_size = batch_size
         order = EpochSampler(len(data), seed=seed, rank=rank, replicas=replicas)
-        self._order = _FromStep(order, batch_size)
-        self.steps = max(1, len(order) // batch_size)
+        self.steps = max(1, len(data) // (batch_size * replicas))
+        self._order = _Steps(order, self.steps, batch_size)
         self._loader: DataLoader[Any] = DataLoader(
             _Guarded(data),
             batch_size=batch_size,
@@ -70,7 +74,6 @@ class BatchSource:
             num_workers=workers,
             collate_fn=_collate,
             pin_memory=pin,
-            drop_last=len(order) >= batch_size,
             worker_init_fn=_prepare_worker,
             persistent_workers=workers > 0,
             # Its own generator: the loader would otherwise draw from the global one, once per epoch and resume.
@@ -94,12 +97,13 @@ class BatchSource:
         del self._loader
 
 
-class _FromStep(Sampler[tuple[int, int]]):
-    """An epoch's order without the cases of the steps already done."""
+class _Steps(Sampler[tuple[int, int]]):
+    """An epoch's order without the cases of the steps already done, and without those that fill no batch."""
 
-    def __init__(self, order: EpochSampler, batch_size: int) -> None:
+    def __init__(self, order: EpochSampler, steps: int, batch_size: int) -> None:
         self._full = order
         self._batch_size = batch_size
+        self._end = min(len(order), steps * batch_size)
         self._skip = 0
 
     def begin(self, epoch: int, start: int) -> None:
@@ -107,10 +111,10 @@ class _FromStep(Sampler[tuple[int, int]]):
         self._skip = start * self._batch_size
 
     def __len__(self) -> int:
-        return max(0, len(self._full) - self._skip)
+        return max(0, self._end - self._skip)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(list(self._full)[self._skip :])
+        return iter(list(self._full)[self._skip : self._end])
 
 
 class _Guarded(Dataset[Any]):

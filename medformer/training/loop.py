@@ -14,6 +14,7 @@ from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
+from medformer.training.batch_norm import share_batch_norm, unshared
 from medformer.training.checkpoint import save_model
 from medformer.training.deep_supervision import supervised_loss
 from medformer.training.ema import WeightAverage
@@ -49,13 +50,15 @@ class Loop:
         reporter: Reporter,
         memory: MemoryContext,
     ) -> None:
+        self.several = fabric.world_size > 1
+        if self.several:
+            model = share_batch_norm(model, fabric.device)
         self.fabric = fabric
         self.model = model
         self.job = job
         self.stop = stop
         self.reporter = reporter
         self.memory = memory
-        self.several = fabric.world_size > 1
         self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
         # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
         self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
@@ -115,6 +118,11 @@ class Loop:
                     f"{self.progress.best_epoch}. Restore it from a copy, or delete the state to start over."
                 )
             self.reporter.line(f"Resuming after {self._position()}.")
+        if self.several and (alone := unshared(self.model)):
+            self.reporter.line(
+                f"Note: {alone} batch normalizations of {type(self.model).__name__} are of a kind of their own and use "
+                "the statistics of each process alone."
+            )
         if self.fabric.is_global_zero:
             job.out.mkdir(parents=True, exist_ok=True)
             # A process that was killed while writing leaves its temporary file behind.
