@@ -11,7 +11,7 @@ from typing import Any
 from medformer.errors import DataError
 from medformer.files import digest, read_json, write_json
 
-FORMAT = "medformer-plan/1"
+FORMAT = "medformer-plan/2"
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,16 @@ class Plan:
         scheme: How it was drawn.
         seed: The run's seed it was drawn with.
         cases: Every case, in manifest order.
-        folds: The folds, `folds[k].index == k`.
+        folds: The folds, `folds[k].index == k`; those of all repeats are numbered through.
+        settings: What else is needed to say how it was drawn, as plain data: `folds`, `repeats`, `validation` and
+            `test` (shares), `stratify` (columns), `bins`, `left_out` (the column whose values are left out one by one).
     """
 
     scheme: str
     seed: int
     cases: tuple[PlanCase, ...]
     folds: tuple[Fold, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_unique(self.cases)
@@ -88,31 +91,45 @@ class Plan:
         return digest(_content(self))
 
     def data_digest(self) -> str:
-        """SHA-256 over ids, groups and fingerprints, whatever their order."""
-        return digest(sorted([case.id, case.group, case.label, case.fingerprint] for case in self.cases))
+        """SHA-256 over all that `check_data` looks at, whatever the order of the cases."""
+        return digest(sorted([case.id, *self._looked_at(case).values()] for case in self.cases))
 
     def check_data(self, cases: Iterable[PlanCase]) -> None:
         """Refuse the plan when the data are not the ones it was drawn for.
 
         Raises:
-            DataError: Ids, groups or fingerprints differ; lists the difference.
+            DataError: Ids, groups, sites, labels, fingerprints, or covariates that the plan was drawn by differ; lists
+                the difference.
         """
-        before = {case.id: case for case in self.cases}
-        after = {case.id: case for case in cases}
-        shared = [name for name in before if name in after]
+        cases = list(cases)
+        check_unique(cases)
+        before = {case.id: self._looked_at(case) for case in self.cases}
+        after = {case.id: self._looked_at(case) for case in cases}
         differences = {
             "no longer there": [name for name in before if name not in after],
             "new": [name for name in after if name not in before],
-            "in another group": [name for name in shared if before[name].group != after[name].group],
-            "with another label": [name for name in shared if before[name].label != after[name].label],
-            "with changed content": [name for name in shared if before[name].fingerprint != after[name].fingerprint],
         }
+        for name in before:
+            for what, value in before[name].items():
+                if name in after and after[name][what] != value:
+                    differences.setdefault(what, []).append(name)
         found = [f"{len(names)} {what} ({some(names)})" for what, names in differences.items() if names]
         if found:
             raise DataError(
                 f"The data are not the ones this plan was drawn for: cases {'; '.join(found)}. "
                 "Restore the data, or start a new run in another folder so that a new plan is drawn."
             )
+
+    def _looked_at(self, case: PlanCase) -> dict[str, str]:
+        """What must not change about a case, by how a change of it is named."""
+        drawn_by = {*self.settings.get("stratify", ()), self.settings.get("left_out", "site")} - {"site", "label"}
+        return {
+            "in another group": case.group,
+            "at another site": case.site,
+            "with another label": case.label,
+            "with changed content": case.fingerprint,
+            **{f"with another {name}": case.covariates.get(name, "") for name in sorted(drawn_by)},
+        }
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -134,7 +151,10 @@ def read_plan(path: Path) -> Plan:
         raise DataError(f"{path} is not readable JSON ({error}). Restore the file or start a new run.") from error
     try:
         if content["format"] != FORMAT:
-            raise DataError(f"{path} has format {content['format']!r}; expected {FORMAT!r}.")
+            raise DataError(
+                f"{path} has format {content['format']!r}; expected {FORMAT!r}. Read it with the version of medformer "
+                "that wrote it, or start a new run."
+            )
         plan = Plan(
             scheme=str(content["scheme"]),
             seed=int(content["seed"]),
@@ -143,6 +163,7 @@ def read_plan(path: Path) -> Plan:
                 Fold(row["index"], tuple(row["train"]), tuple(row["validation"]), tuple(row["test"]), row["repeat"])
                 for row in content["folds"]
             ),
+            settings=dict(content["settings"]),
         )
         recorded = content["sha256"]
     except (KeyError, TypeError, ValueError) as error:
@@ -173,6 +194,7 @@ def _content(plan: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "scheme": plan.scheme,
         "seed": plan.seed,
+        "settings": dict(plan.settings),
         "cases": [
             {
                 "id": case.id,
