@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from medformer.errors import DataError
+from medformer.inference.decision import DecisionThreshold, PlattScaling
+
+
+def draw(seed: int, n: int = 40) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, n)
+    return 50 + 3 * (generator.normal(size=n) + labels), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_sigmoid_is_the_logistic_regression_on_smoothed_targets(seed: int) -> None:
+    values, labels = draw(seed)
+    positives, negatives = labels.sum(), (1 - labels).sum()
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    twice = np.concatenate([values, values])[:, None]
+    reference = LogisticRegression(C=1e9, tol=1e-10, max_iter=10_000).fit(
+        twice - 50, np.repeat([1, 0], len(values)), sample_weight=np.concatenate([target, 1 - target])
+    )
+    found = PlattScaling().fit(values, labels)
+    np.testing.assert_allclose(found.transform(values), reference.predict_proba(values[:, None] - 50)[:, 1], atol=1e-4)
+
+
+def test_the_order_of_the_scores_is_kept_even_where_labels_run_against_them() -> None:
+    values = np.arange(20.0)
+    probabilities = PlattScaling().fit(values, (values < 10).astype(np.int64)).transform(values)
+    assert (np.diff(probabilities) > 0).all()
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def test_separated_classes_give_finite_probabilities() -> None:
+    values = np.array([-2.0, -1.0, 1.0, 2.0])
+    probabilities = PlattScaling().fit(values, np.array([0, 0, 1, 1])).transform(values)
+    np.testing.assert_allclose(probabilities[[0, -1]], [0.25, 0.75], atol=0.06)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_threshold_has_a_higher_balanced_accuracy(seed: int) -> None:
+    values, labels = draw(seed, 25)
+    scores = np.round((values - values.min()) / np.ptp(values), 1)
+    found = DecisionThreshold().fit(scores, labels)
+
+    def balanced(threshold: float) -> float:
+        marked = scores >= threshold
+        return float((marked[labels == 1].mean() + (~marked[labels == 0]).mean()) / 2)
+
+    assert found.score_ == pytest.approx(balanced(found.threshold_))
+    assert found.score_ == pytest.approx(max(balanced(threshold) for threshold in np.linspace(0, 1, 201)))
+
+
+def test_of_thresholds_that_tie_the_one_nearest_a_half_is_taken() -> None:
+    found = DecisionThreshold().fit(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1]))
+    assert (found.threshold_, found.score_) == (0.5, 1.0)
+    useless = DecisionThreshold().fit(np.full(4, 0.3), np.array([0, 1, 0, 1]))
+    assert useless.score_ == 0.5
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_is_not_enough(label: int) -> None:
+    for learner in (PlattScaling(), DecisionThreshold()):
+        with pytest.raises(DataError, match="expected both classes"):
+            learner.fit(np.array([0.1, 0.9]), np.full(2, label))
