@@ -94,12 +94,17 @@ def export_case(
         "threshold": float(threshold),
         "area_px": area,
         "area_fraction": area / mask.size,
-        "components": int(ndimage.label(mask, structure=_EIGHT_NEIGHBORS)[1]),
+        "components": count_components(mask),
         "confidence": confidence(probability, mask),
         "mask_file": mask_file,
         "probability_file": probability_file,
         "overlay_file": overlay_file,
     }
+
+
+def count_components(mask: NDArray[np.bool_]) -> int:
+    """Count the 8-connected regions of a mask (H, W)."""
+    return int(ndimage.label(mask, structure=_EIGHT_NEIGHBORS)[1])
 
 
 def confidence(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
