@@ -1,0 +1,78 @@
+"""The t-test for scores of cross-validation folds, whose training sets overlap."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import t as student
+
+
+class FoldTest(NamedTuple):
+    """Result of `corrected_resampled_ttest`.
+
+    Attributes:
+        mean: Mean difference over folds; NaN without any.
+        low: Lower end of its interval; NaN with a single fold, unless nothing differs.
+        high: Upper end; NaN likewise.
+        t: Statistic.
+        df: Degrees of freedom, folds less one.
+        p: Two-sided.
+    """
+
+    mean: float
+    low: float
+    high: float
+    t: float
+    df: int
+    p: float
+
+
+def corrected_resampled_ttest(
+    differences: ArrayLike, train_sizes: ArrayLike, test_sizes: ArrayLike, *, level: float = 0.95
+) -> FoldTest:
+    """Test whether the differences of all folds (of all repeats) are 0 on average.
+
+    Folds share training cases, so their variance over k is too small; it is multiplied by 1/k + n_test/n_train
+    instead (Nadeau and Bengio, Machine Learning 2003; for repeated cross-validation Bouckaert and Frank, PAKDD 2004).
+    Folds of unequal size enter with their mean ratio. NaN differences, of folds where a metric is undefined, are
+    left out with their sizes.
+
+    Args:
+        differences: Second model minus first, one per fold, shape (k,).
+        train_sizes: Training cases of each fold, shape (k,).
+        test_sizes: Test cases of each fold, shape (k,).
+        level: Coverage of the interval, between 0 and 1.
+
+    Returns:
+        Differences that are all 0 give t = 0 and p = 1. Differences that are all the same other number leave no
+        variance: the interval is this number, t infinite and p = 0.
+
+    Raises:
+        ValueError: Lengths differ, a size is not positive, or `level` is out of range.
+    """
+    d = np.asarray(differences, np.float64)
+    train, test = np.asarray(train_sizes, np.float64), np.asarray(test_sizes, np.float64)
+    if not d.shape == train.shape == test.shape == (d.size,):
+        raise ValueError(f"differences {d.shape}, train_sizes {train.shape} and test_sizes {test.shape} must match")
+    if not (train > 0).all() or not (test > 0).all() or not 0.0 < level < 1.0:
+        raise ValueError(f"sizes must be positive and level in (0, 1), got {train}, {test} and {level}")
+    known = ~np.isnan(d)
+    d, ratio = d[known], test[known] / train[known]
+    folds, nan = d.size, float("nan")
+    if not folds:
+        return FoldTest(nan, nan, nan, nan, 0, nan)
+    mean = float(d.mean())
+    if not d.any():
+        return FoldTest(0.0, 0.0, 0.0, 0.0, folds - 1, 1.0)
+    if folds < 2:
+        return FoldTest(mean, nan, nan, nan, 0, nan)
+    if np.ptp(d) == 0:
+        return FoldTest(mean, mean, mean, math.copysign(math.inf, mean), folds - 1, 0.0)
+    error = math.sqrt(float(d.var(ddof=1)) * (1 / folds + float(ratio.mean())))
+    statistic = mean / error
+    reach = float(student.ppf((1 + level) / 2, folds - 1)) * error
+    p = float(2 * student.sf(abs(statistic), folds - 1))
+    return FoldTest(mean, mean - reach, mean + reach, statistic, folds - 1, p)
