@@ -86,6 +86,8 @@ class CanaryVerdict:
             )
             return " ".join(words)
         words.append(f"At chance. A leak that lifts the value to less than {self.high:.3f} would not show.")
+        if self.real is not None and self.real <= self.high:
+            words.append("The result on the real labels is not above that either, so this tells little about it.")
         if self.value < self.low:
             words.append("It is lower than chance explains well; look at how labels and groups are distributed.")
         return " ".join(words)

@@ -200,6 +200,8 @@ def test_masks_are_held_against_the_average_mask() -> None:
     assert fine.expected + 0.05 < fine.high < 0.5
     assert "Dice 0.3" in fine.text
     assert "On the real labels: 0.7" in fine.text
+    assert "tells little" not in fine.text
+    assert "tells little" in canary_verdict([chance], floor=floor, real=chance).text
     assert canary_verdict([good], floor=floor).answer == "leak suspected"
     assert canary_verdict([chance, good], floor=floor).value == pytest.approx((fine.value + 0.7) / 2, abs=0.02)
 
