@@ -57,6 +57,7 @@ class ModelConfig(Section):
         "published", description="first weights of the encoder: published (std 0.02), or fan_in (from scratch)"
     )
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
+    deep_supervision: bool = Field(False, description="also judge coarser logits while training (meta_polyp)")
     weights: str | None = Field(
         None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys)"
     )

@@ -21,6 +21,7 @@ def _meta_polyp(config: ModelConfig, spatial_dims: int, in_channels: int, out_ch
         in_channels=in_channels,
         out_channels=out_channels,
         setting=config.setting,
+        deep_supervision=config.deep_supervision,
         drop_path=config.drop_path,
         init=config.init,
         checkpointing=config.checkpointing,

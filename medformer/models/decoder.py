@@ -154,7 +154,7 @@ class ConvFormerBlock(nn.Module):
 
 
 class MetaPolypDecoder(nn.Module):
-    """Four feature maps (fine to coarse) to logits at stride 1.
+    """Four feature maps (fine to coarse) to a list of logits at stride 1, the result first.
 
     Level-up connections join the deepest map to the second level and the second level to the output. The released
     code works at stride 1 from there on, with pointwise layers only; these come before the upsampling here (see `Mix`).
@@ -165,6 +165,7 @@ class MetaPolypDecoder(nn.Module):
         strides: Cumulative strides of the four maps, per axis; each must divide the next.
         out_channels: Logit channels.
         setting: `PAPER` or `AS_PUBLISHED`.
+        deep_supervision: While training, also return logits of the second and third level, raised to stride 1.
 
     Raises:
         ValueError: There are not four maps.
@@ -177,6 +178,7 @@ class MetaPolypDecoder(nn.Module):
         strides: Sequence[tuple[int, ...]],
         out_channels: int,
         setting: DecoderSetting,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         if len(channels) != 4:
@@ -202,18 +204,22 @@ class MetaPolypDecoder(nn.Module):
         self.level_up4, self.narrow4, self.join2 = mix(c4, c4), Pointwise(c4, c2), Pointwise(c2, c2)
         self.level_up2, self.narrow2 = mix(c2, c2), fuse(c2, width)
         self.head = Pointwise(width, out_channels)
+        self.auxiliary = nn.ModuleList(Pointwise(size, out_channels) for size in (c2, c3)) if deep_supervision else None
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         f1, f2, f3, f4 = features
         x = self.convformer4(f4)
         deep = torch.relu(self.narrow4(self.level_up4(x)))
-        x = self.fuse3(self._raise(self.up4(x), 3, 2) + self.convformer3(f3))
+        level3 = x = self.fuse3(self._raise(self.up4(x), 3, 2) + self.convformer3(f3))
         x = torch.relu(self.join2(self._raise(self.up3(x), 2, 1) + self._raise(deep, 3, 1)))
-        x = self.fuse2(x + self.convformer2(f2))
+        level2 = x = self.fuse2(x + self.convformer2(f2))
         middle = self.narrow2(self.level_up2(x))
         x = self.fuse1(self._raise(self.up2(x), 1, 0) + self.convformer1(f1))
         x = self.fuse0(self.up1(x) + self._raise(middle, 1, 0))
-        return self._raise(self.head(x), 0)
+        logits = [self._raise(self.head(x), 0)]
+        if self.auxiliary is not None and self.training:
+            logits += [self._raise(self.auxiliary[0](level2), 1), self._raise(self.auxiliary[1](level3), 2)]
+        return logits
 
     def _raise(self, x: Tensor, level: int, target: int | None = None) -> Tensor:
         """Upsample from the stride of `level` to that of `target`, or to stride 1."""

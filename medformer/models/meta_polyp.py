@@ -16,29 +16,34 @@ class MetaPolyp(nn.Module):
     """Segmentation network, `(B, in_channels, *S) -> (B, out_channels, *S)` logits for any size `S`.
 
     Inputs are zero-padded at the end of each axis to a multiple of the coarsest stride and the logits are cropped
-    back, so that every upsampling lines up with its skip.
+    back, so that every upsampling lines up with its skip. With deep supervision it returns a list of such logits while
+    training, the result first.
     """
 
     def __init__(
-        self, backbone: MetaFormer, out_channels: int = 1, setting: Literal["paper", "as_published"] = "paper"
+        self,
+        backbone: MetaFormer,
+        out_channels: int = 1,
+        setting: Literal["paper", "as_published"] = "paper",
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         chosen = SETTINGS[setting]
         self.backbone = backbone
         backbone.branch_features = chosen.branch_features
         self.decoder = MetaPolypDecoder(
-            backbone.spatial_dims, backbone.channels, backbone.strides, out_channels, chosen
+            backbone.spatial_dims, backbone.channels, backbone.strides, out_channels, chosen, deep_supervision
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         size = x.shape[2:]
         missing = [-n % stride for n, stride in zip(size, self.backbone.strides[-1], strict=False)]
         if any(missing):
             x = F.pad(x, [end for gap in reversed(missing) for end in (0, gap)])
-        logits: Tensor = self.decoder(self.backbone(x))
+        logits: list[Tensor] = self.decoder(self.backbone(x))
         for axis, n in enumerate(size, start=2):
-            logits = logits.narrow(axis, 0, n)
-        return logits
+            logits = [level.narrow(axis, 0, n) for level in logits]
+        return logits if len(logits) > 1 else logits[0]
 
 
 def meta_polyp(
@@ -48,6 +53,7 @@ def meta_polyp(
     in_channels: int = 3,
     out_channels: int = 1,
     setting: Literal["paper", "as_published"] = "paper",
+    deep_supervision: bool = False,
     drop_path: float = 0.1,
     init: InitName = "published",
     checkpointing: bool = False,
@@ -61,4 +67,4 @@ def meta_polyp(
         init=init,
         checkpointing=checkpointing,
     )
-    return MetaPolyp(encoder, out_channels, setting)
+    return MetaPolyp(encoder, out_channels, setting, deep_supervision)

@@ -11,7 +11,7 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def supervised_loss(loss: nn.Module, outputs: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
-    """Return `loss(outputs, target)`, summed with equal weights when the network returns several maps.
+    """Return `loss(outputs, target)`; of several maps each weighs half as much as the one before, as in nnU-Net.
 
     A network in training mode may return `(main, auxiliary, ...)`. Auxiliary maps of another resolution are first
     resized (linearly, corners not aligned) to the target's, so that every map is judged against the full-size truth.
@@ -23,8 +23,8 @@ def supervised_loss(loss: nn.Module, outputs: Tensor | Sequence[Tensor], target:
     """
     maps = [outputs] if isinstance(outputs, Tensor) else outputs
     total: Tensor = loss(maps[0], target)
-    for auxiliary in maps[1:]:
-        total = total + loss(_resize_as(auxiliary, target), target)
+    for level, auxiliary in enumerate(maps[1:], start=1):
+        total = total + 0.5**level * loss(_resize_as(auxiliary, target), target)
     return total
 
 

@@ -37,6 +37,18 @@ def test_the_decoder_works_in_every_dimension(dims: int, setting: str) -> None:
         assert small(dims, setting, channels=1)(torch.randn(2, 1, *size)).shape == (2, 1, *size)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_deep_supervision_adds_logits_of_input_size_while_training_only(dims: int) -> None:
+    backbone = MetaFormer(dims, 1, depths=(1, 1, 1, 1), channels=(32, 32, 64, 64), mixers=("pooling",) * 4)
+    model, x = MetaPolyp(backbone, deep_supervision=True), torch.randn(2, 1, *(40, 33, 18)[:dims])
+    outputs = model.train()(x)
+    assert [level.shape for level in outputs] == [x.shape] * 3
+    sum(level.square().sum() for level in outputs).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    with torch.no_grad():
+        assert model.eval()(x).shape == x.shape
+
+
 def test_anisotropic_strides_reach_the_decoder() -> None:
     backbone = MetaFormer(
         3,
@@ -151,7 +163,7 @@ def test_the_head_before_the_last_upsampling_is_the_published_order() -> None:
     decoder.up1.register_forward_hook(lambda module, inputs, output: seen.update(x=output))
     decoder.narrow2.register_forward_hook(lambda module, inputs, output: seen.update(u=output))
     with torch.no_grad():
-        logits = decoder(maps)
+        logits = decoder(maps)[0]
         full = [
             torch.nn.functional.interpolate(seen[k], scale_factor=f, mode="nearest") for k, f in (("x", 4), ("u", 8))
         ]

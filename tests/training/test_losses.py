@@ -120,10 +120,11 @@ def test_a_mistyped_name_gets_the_nearest_one() -> None:
         build_loss("strukture")
 
 
-def test_auxiliary_maps_are_resized_and_summed() -> None:
+def test_auxiliary_maps_are_resized_and_weigh_half_of_the_one_before() -> None:
     logits, target = _pair((2, 1, 16, 16))
     loss = build_loss("bce")
     coarse = logits[..., ::2, ::2]
-    expected = loss(logits, target) + loss(F.interpolate(coarse, (16, 16), mode="bilinear"), target)
-    assert supervised_loss(loss, (logits, coarse), target).item() == pytest.approx(expected.item())
+    judged = loss(F.interpolate(coarse, (16, 16), mode="bilinear"), target)
+    expected = loss(logits, target) + 0.5 * judged + 0.25 * judged
+    assert supervised_loss(loss, (logits, coarse, coarse), target).item() == pytest.approx(expected.item())
     assert supervised_loss(loss, logits, target).item() == pytest.approx(loss(logits, target).item())
