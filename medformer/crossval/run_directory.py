@@ -27,6 +27,7 @@ ENTRIES = frozenset(
         "train",
         "problems.csv",
         "predictions.csv",
+        "mlruns",
         "model.safetensors",
     )
 )

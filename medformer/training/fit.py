@@ -20,6 +20,8 @@ from medformer.training.loader import TrainingData
 from medformer.training.loop import Loop
 from medformer.training.processes import run_in_processes
 from medformer.training.signals import stop_on_signals
+from medformer.training.trackers.build import build_tracker
+from medformer.training.trackers.tracking import Tracking
 
 __all__ = ["FitResult", "fit"]
 
@@ -37,13 +39,15 @@ def fit(
     workers: int = 0,
     resume: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    run: Path | None = None,
     reporter: Reporter | None = None,
 ) -> FitResult:
     """Train `model`, keep the best averaged weights in `out`, and leave them in the model, in evaluation mode.
 
     Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; at the end of every epoch and on a
-    signal) and `history.csv`. With `config.minutes` the run ends when that time is spent, wherever in an epoch it is,
-    and `config.epochs` is not looked at; the time includes validation.
+    signal), and `history.csv` and `history.jsonl`, whose rows `config.tracker` receives too. With `config.minutes` the
+    run ends when that time is spent, wherever in an epoch it is, and `config.epochs` is not looked at; the time
+    includes validation.
 
     `config.batch_size` is per process, and N processes train as one with N times the batch size does, up to rounding:
     they share each batch, its gradient and the statistics of its batch normalizations. What remains of each process are
@@ -62,6 +66,8 @@ def fit(
         resume: Go on from the state in `out`; start from the beginning if there is none yet.
         metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
             config and the data's digest here.
+        run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
+            place in it and keep there what all parts share.
         reporter: Told about every step and epoch.
 
     Raises:
@@ -69,6 +75,7 @@ def fit(
         DivergenceError: Loss, gradient or validation is not finite; names epoch, step and cases.
         ResourceError: Memory, disk or device is lacking; names sizes and what to try.
         CheckpointError: The state on disk is damaged or of another training.
+        ConfigError: The package of `config.tracker` is not installed, or the job cannot be copied to other processes.
         DataError: There are no cases, or one cannot be read.
     """
     if len(train_data) == 0:
@@ -84,6 +91,7 @@ def fit(
         workers=workers,
         resume=resume,
         metadata=dict(metadata or {}),
+        run=None if run is None else Path(run),
     )
     fabric = build_fabric(config)
     if fabric.strategy.launcher is None:
@@ -96,8 +104,14 @@ def fit(
 
 
 def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> FitResult:
-    with explain_memory(job.config, model) as memory, stop_on_signals() as stop:
-        loop = Loop(fabric, model, job, stop=stop, reporter=reporter, memory=memory)
+    # One process speaks for all.
+    tracker = build_tracker(job.config.tracker if fabric.is_global_zero else "none", job.out, job.run or job.out)
+    with (
+        explain_memory(job.config, model) as memory,
+        stop_on_signals() as stop,
+        Tracking(tracker, job.name, job.identity(model), reporter) as tracking,
+    ):
+        loop = Loop(fabric, model, job, stop=stop, reporter=reporter, memory=memory, tracking=tracking)
         try:
             return loop.run()
         finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medformer.files import write_csv
+from medformer.files import write_csv, write_text
 
 COLUMNS = ("epoch", "steps", "lr", "train_loss", "grad_norm", "validation_dice", "best", "seconds")
 """`epoch` counts from 1; `steps` so far; `lr` of the last step; means of loss and gradient norm (before clipping) over
@@ -15,5 +16,10 @@ saved; `seconds` of training and validation, the only column that differs betwee
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the whole curve atomically; None becomes an empty cell."""
+    """Write the whole curve atomically, to a CSV file and beside it, one JSON object per line, to a `.jsonl` file.
+
+    None becomes an empty cell in the one and null in the other.
+    """
     write_csv(path, rows, COLUMNS)
+    lines = [json.dumps({name: row.get(name) for name in COLUMNS}, allow_nan=False) for row in rows]
+    write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))

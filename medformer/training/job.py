@@ -33,6 +33,7 @@ class Job:
         workers: Loader processes.
         resume: Go on from the state in `out`, if there is one.
         metadata: Written beside the weights, and required to be the same on resume.
+        run: Folder of the whole run that this training is a part of; None when it is the whole.
     """
 
     loss: nn.Module
@@ -45,6 +46,14 @@ class Job:
     workers: int = 0
     resume: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    run: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What trackers call this training: its place in the run, such as `folds/2`."""
+        if self.run is None or self.run == self.out or not self.out.is_relative_to(self.run):
+            return self.out.resolve().name
+        return self.out.relative_to(self.run).as_posix()
 
     @property
     def weights(self) -> Path:
@@ -58,7 +67,7 @@ class Job:
 
     @property
     def history(self) -> Path:
-        """The learning curve."""
+        """The learning curve; `history.jsonl` beside it holds the same."""
         return self.out / "history.csv"
 
     def identity(self, model: nn.Module) -> dict[str, Any]:

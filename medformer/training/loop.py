@@ -26,6 +26,8 @@ from medformer.training.optimizer import build_optimizer, set_learning_rate
 from medformer.training.schedule import Clock, learning_rate_factor, run_progress
 from medformer.training.signals import StopNow, StopRequest
 from medformer.training.state import Progress, load_state, save_state
+from medformer.training.trackers.build import forget_tracked
+from medformer.training.trackers.tracking import Tracking
 
 MAX_SKIPPED = 50
 """Float16 steps in a row that may be left out while the loss scale adapts; each halves it, 50 make it vanish."""
@@ -49,6 +51,7 @@ class Loop:
         stop: StopRequest,
         reporter: Reporter,
         memory: MemoryContext,
+        tracking: Tracking,
     ) -> None:
         self.several = fabric.world_size > 1
         if self.several:
@@ -59,6 +62,7 @@ class Loop:
         self.stop = stop
         self.reporter = reporter
         self.memory = memory
+        self.tracking = tracking
         self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
         # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
         self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
@@ -133,7 +137,9 @@ class Loop:
                 # Files of an earlier training must not be taken for this one's.
                 for path in (job.weights, job.state, job.history):
                     path.unlink(missing_ok=True)
+                forget_tracked(job.out)
             write_history(job.history, self.progress.history)
+            self.tracking.update(self.progress.history)
         self.fabric.barrier()
 
     def _train_epoch(self) -> None:
@@ -230,6 +236,7 @@ class Loop:
         self._save()
         if self.fabric.is_global_zero:
             write_history(job.history, progress.history)
+            self.tracking.update(progress.history)
         dice = "" if score is None else f", validation Dice {score:.4f}{' (best)' if better else ''}"
         self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{dice}, {row['seconds']:.1f} s")
         asked, _ = self._agree()

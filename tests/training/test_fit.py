@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import signal
 import warnings
@@ -86,6 +87,8 @@ def test_history_has_one_row_per_epoch(tiny: ModuleType, tmp_path: Path) -> None
     assert [row["best"] for row in rows] == ["1", "0", "1"]
     assert all(float(row["train_loss"]) > 0 and float(row["grad_norm"]) > 0 for row in rows)
     assert result.history[0]["validation_dice"] == 0.5
+    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text("utf-8").splitlines()]
+    assert lines == [dict(row) for row in result.history] and list(lines[0]) == list(COLUMNS)
 
 
 def test_two_runs_of_one_seed_are_equal(tiny: ModuleType, tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     if kind == "slow":
-        train(folder, data=Squares(pause=0.01), config={"epochs": 6}, resume=True)
+        tracker = sys.argv[3] if sys.argv[3:] else "none"
+        train(folder, data=Squares(pause=0.01), config={"epochs": 6, "tracker": tracker}, resume=True)
     elif kind == "workers":
         try:
             train(folder, data=Squares(40, pause=0.02), workers=1, config={"epochs": 1000})

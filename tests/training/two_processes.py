@@ -29,7 +29,7 @@ from medformer.training.losses import build_loss
 torch.set_num_threads(1)
 
 SIZE = (64, 64)
-EPOCHS = {"float32": 2, "float64": 6}
+EPOCHS = {"float32": 2, "float64": 4}
 RATE = {"float32": 3e-4, "float64": 2e-3}
 
 
@@ -79,6 +79,7 @@ def train(cases: tuple[Case, ...], devices: int, precision: str, out: Path) -> F
             accelerator="cpu",
             devices=devices,
             strategy="ddp" if devices > 1 else "auto",
+            tracker="tensorboard",
         ),
         out=out,
         seed=3,
