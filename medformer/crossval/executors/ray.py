@@ -60,7 +60,8 @@ class RayExecutor:
     ) -> None:
         if gpus_per_fold > 1 and gpus_per_fold != int(gpus_per_fold):
             raise ConfigError(
-                f"execution.gpus_per_fold={gpus_per_fold:g}; expected a share of one GPU, such as 0.5, or a whole number."
+                f"execution.gpus_per_fold={gpus_per_fold:g}; expected a share of one GPU, such as 0.5, or a whole "
+                "number of them."
             )
         self._ray = import_ray()
         self.address = address
@@ -83,12 +84,18 @@ class RayExecutor:
 
     def run(self, work: Work, reporter: Reporter) -> Outcomes:
         """See `Executor`."""
-        pickled = pickle_job(self._ray, work.job)
+        pickled, threads = pickle_job(self._ray, work.job), Threads.here()
         with self._cluster():
             if not self._checked:
                 check_size(self._ray, self.address, self.cpus_per_fold, self.gpus_per_fold, reporter)
                 self._checked = True
-            session = _Session(self._ray, self, work, pickled, reporter)
+                if threads.torch > self.cpus_per_fold:
+                    reporter.line(
+                        f"Note: each fold computes with {threads.torch} threads, as this process would, so that "
+                        f"results are the same; Ray reserves {self.cpus_per_fold:g} CPU for it. OMP_NUM_THREADS sets "
+                        "another number."
+                    )
+            session = _Session(self._ray, self, work, pickled, threads, reporter)
             with session.stopping():
                 yield from session.outcomes()
 
@@ -99,13 +106,15 @@ class RayExecutor:
 class _Session:
     """The folds of one call: waiting, running, and ended."""
 
-    def __init__(self, ray: Any, executor: RayExecutor, work: Work, pickled: bytes, reporter: Reporter) -> None:
+    def __init__(
+        self, ray: Any, executor: RayExecutor, work: Work, pickled: bytes, threads: Threads, reporter: Reporter
+    ) -> None:
         self.ray = ray
         self.work = work
         self.reporter = reporter
         self.limit = executor.workers or len(work.folds)
         self.patience = executor.patience
-        self.threads = Threads.here()
+        self.threads = threads
         self.job = ray.put(pickled)
         self.task = ray.remote(run_order).options(
             num_cpus=executor.cpus_per_fold,

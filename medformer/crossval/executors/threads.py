@@ -38,6 +38,8 @@ class Threads:
         """Make this process use them: libraries that are loaded, and through the environment those still to come."""
         for variable, threads in zip(_VARIABLES, (self.torch, self.torch, self.blas), strict=True):
             os.environ[variable] = str(threads)
+        # Several folds may have more threads than there are processors, and those that wait must not keep one busy.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
         from threadpoolctl import threadpool_limits
 
