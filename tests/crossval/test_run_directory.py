@@ -119,7 +119,7 @@ def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path: Path,
 def test_another_host_is_believed_and_a_reused_number_is_not(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     write_text(run.lock, json.dumps({"host": "elsewhere", "pid": 1, "started": "", "since": "yesterday"}))
-    with pytest.raises(ConfigError, match=r"on elsewhere since yesterday.*delete"):
+    with pytest.raises(ConfigError, match=r"on elsewhere, since yesterday.*deleting"):
         RunDirectory.create(run.path)
     write_text(run.lock, json.dumps({"host": socket.gethostname(), "pid": os.getppid(), "started": "-1"}))
     RunDirectory.create(run.path)
