@@ -72,10 +72,13 @@ def draw_validation(
         owners = found.get(label, set())
         if not owners & held or not owners - held:
             named = f" ({some(sorted(owners))})" if owners else ""
+            expected = (
+                "expected at least 2, for" if len(owners) < 2 else "they cannot be divided so that all classes are in"
+            )
             raise DataError(
-                f"{where}: class '{label}' comes from {len(owners)} group(s){named} outside the test part; expected at "
-                "least 2, for the training and the inner validation part. Use fewer folds or another scheme, add "
-                "patients of that class, or take the class out."
+                f"{where}: class '{label}' comes from {len(owners)} group(s){named} outside the test part; {expected} "
+                "the training and the inner validation part. Use fewer folds or another scheme, add patients of that "
+                "class, or take the class out."
             )
     return held
 
@@ -135,12 +138,10 @@ def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, wher
             f"least {keep + 1} groups. Use fewer folds, or add patients or sequences."
         )
     total = Counter(case.stratum for case in cases)
-    classes = groups_by_class(cases)
 
-    def misfit(held: set[str]) -> tuple[int, float]:
+    def misfit(held: set[str]) -> float:
         part = Counter(case.stratum for case in cases if case.group in held)
-        lacking = sum(not owners & held or len(owners - held) < keep for owners in classes.values())
-        return lacking, sum(abs(part[stratum] - share * count) for stratum, count in total.items())
+        return sum(abs(part[stratum] - share * count) for stratum, count in total.items())
 
     pieces, taken = _fraction(min(share, 1 - share), min(len(groups), _MOST_PIECES))
     dealt = [piece for piece in _deal(cases, pieces, seed) if piece]
@@ -151,7 +152,7 @@ def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, wher
     usable = [option for option in options if 0 < len(option) <= len(groups) - keep]
     # Groups differ in size, so the first piece may be far from the share that was asked for.
     held = min(usable, key=misfit) if usable else {min(groups)}
-    return _with_classes(cases, held, classes, keep)
+    return _with_classes(cases, held, keep)
 
 
 def _fraction(share: float, most: int) -> tuple[int, int]:
@@ -162,31 +163,41 @@ def _fraction(share: float, most: int) -> tuple[int, int]:
     return next(close, candidates[int(np.argmin(errors))])
 
 
-def _with_classes(cases: Sequence[PlanCase], held: set[str], classes: dict[str, set[str]], keep: int) -> set[str]:
-    """Move groups, small ones first, until both sides have every class or no move is left that takes none away."""
+def _with_classes(cases: Sequence[PlanCase], held: set[str], keep: int) -> set[str]:
+    """Move as few and small groups as needed so that `keep` groups of each class remain, and each class is held out.
+
+    What remains comes first: a class that is not tested costs a number, one that is not learnt costs the run. A move
+    to the held-out side takes no class below `keep` on the other, so that the moves come to an end.
+    """
     size = Counter(case.group for case in cases)
-    sides, need = (set(held), set(size) - held), (1, keep)
+    classes = groups_by_class(cases)
+    chosen, rest = set(held), set(size) - held
 
-    def spare(side: int, group: str) -> bool:
-        left = sides[side] - {group}
-        counts = [(len(owners & sides[side]), len(owners & left)) for owners in classes.values()]
-        return len(left) >= need[side] and all(after >= min(before, need[side]) for before, after in counts)
+    def short(side: set[str], need: int) -> list[set[str]]:
+        return [owners for owners in classes.values() if len(owners & side) < need]
 
-    for _ in range(2 * keep * len(classes)):
-        # The side that trains comes first: a class that is not tested costs a number, one that is not learnt the run.
-        lacking = (
-            (side, owners)
-            for side in (1, 0)
-            for owners in classes.values()
-            if len(owners & sides[side]) < need[side] and any(spare(1 - side, group) for group in owners - sides[side])
-        )
-        side, owners = next(lacking, (0, None))
-        if owners is None:
-            break
-        moved = min((g for g in owners - sides[side] if spare(1 - side, g)), key=lambda group: (size[group], group))
-        sides[1 - side].remove(moved)
-        sides[side].add(moved)
-    return sides[0]
+    while True:
+        into_rest = [
+            (len(short(chosen - {group}, 1)), size[group], group)
+            for owners in short(rest, keep)
+            for group in owners & chosen
+        ]
+        into_chosen = [
+            (size[group], group)
+            for owners in short(chosen, 1)
+            for group in owners & rest
+            if len(rest) > keep and all(len(them & rest) > keep for them in classes.values() if group in them)
+        ]
+        if into_rest:
+            moved = min(into_rest)[-1]
+            chosen.remove(moved)
+            rest.add(moved)
+        elif into_chosen:
+            moved = min(into_chosen)[-1]
+            rest.remove(moved)
+            chosen.add(moved)
+        else:
+            return chosen or held
 
 
 def _deal(cases: Sequence[PlanCase], pieces: int, seed: int) -> list[set[str]]:

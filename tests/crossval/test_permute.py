@@ -67,6 +67,13 @@ def test_groups_of_equal_size_exchange_case_by_case() -> None:
         assert sorted(assigned.values()) == sorted(assigned)
 
 
+def test_labels_that_differ_within_some_groups_keep_their_counts_over_cases() -> None:
+    cases = cohort([1, 1, 1, 3, 3, 3], [*"010", *"000", *"111", *"010"])
+    for seed in range(20):
+        assigned = permuted_assignment(cases, seed)
+        assert sorted(assigned.values()) == sorted(assigned)
+
+
 def test_a_group_of_a_size_of_its_own_never_keeps_its_masks() -> None:
     size_of = Counter(case.group for case in cohort([2, 2, 2, 9], [""] * 4))
     for seed in range(20):

@@ -11,7 +11,7 @@ import pytest
 
 from medformer.config import CrossvalConfig
 from medformer.crossval.collect import collect, read_oof
-from medformer.crossval.dealing import groups_by_class
+from medformer.crossval.dealing import draw_validation, groups_by_class
 from medformer.crossval.execute import execute
 from medformer.crossval.plan import Fold, Plan, PlanCase, read_plan, write_plan
 from medformer.crossval.run_directory import RunDirectory
@@ -218,7 +218,7 @@ def hopeless(cases: list[PlanCase], config: CrossvalConfig) -> bool:
         rests = [cases]
 
     def enough(count: int) -> bool:
-        largest = -(-count // config.folds) if "k-fold" in config.scheme else int(config.scheme == "hold-out")
+        largest = -(-count // config.folds) if "k-fold" in config.scheme else 0
         return count - largest >= 2
 
     return any(
@@ -324,6 +324,15 @@ def test_a_rare_class_is_spread_over_test_parts_and_kept_in_the_others() -> None
         assert all(positive & set(fold.train) and positive & set(fold.validation) for fold in plan.folds)
 
 
+def test_a_class_of_two_patients_is_learnt_rather_than_tested() -> None:
+    cases = [PlanCase(f"c{i}", f"g{i}", label=str(int(i < 2))) for i in range(12)]
+    positive = {"c0", "c1"}
+    for seed in range(20):
+        (fold,) = draw_plan(cases, settings("hold-out", stratify=(), test=0.3), seed=seed).folds
+        assert not positive & set(fold.test) and positive & set(fold.train) and positive & set(fold.validation)
+        assert len(fold.test) in (2, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("scheme", "cases", "message"),
     [
@@ -349,6 +358,7 @@ def test_a_rare_class_is_spread_over_test_parts_and_kept_in_the_others() -> None
         ("stratified-group-k-fold", [(str(i), str(i), "x", "01"[i == 3]) for i in range(20)], "class '1' comes from"),
         ("stratified-group-k-fold", [(str(i), str(i), "x", "01"[i < 2]) for i in range(20)], "class '1' comes from 1 "),
         ("hold-out", [(str(i), str(i), "x", "01"[i == 3]) for i in range(20)], "class '1' comes from 1 group"),
+        ("hold-out", [(str(i), str(i), "x", "01"[i % 2]) for i in range(4)], "class '.' comes from 1 group"),
         ("leave-one-site-out", [(str(i), str(i), "xy"[i % 2], "01"[i % 2]) for i in range(20)], "class '0'|class '1'"),
         ("hold-out", [("same", str(i), "x", "") for i in range(9)], "same occur more than once"),
         ("predefined", [("a", "p", "x", "")], "no training cases"),
@@ -358,6 +368,12 @@ def test_hostile_cohorts_are_refused(scheme: str, cases: list[tuple[str, str, st
     planned = [PlanCase(name, group, site=site.strip(), label=label) for name, group, site, label in cases]
     with pytest.raises(DataError, match=message):
         draw_plan(planned, settings(scheme), seed=0)
+
+
+def test_classes_that_share_their_patients_are_refused_when_they_cannot_be_divided() -> None:
+    cases = [PlanCase(f"{group}{label}", group, label=label) for group, label in ("p1", "p2", "q1", "q3", "r2", "r3")]
+    with pytest.raises(DataError, match=r"Here: class '1' comes from 2 group\(s\) \(p, q\).* cannot be divided"):
+        draw_validation(cases, 0.3, 0, classes="123", where="Here")
 
 
 def test_a_site_missing_a_class_is_tested_all_the_same() -> None:
