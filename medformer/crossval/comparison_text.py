@@ -41,13 +41,14 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
     """One line per comparison, below one for the run that all are compared with."""
     first = comparisons[0]
     common = len({comparison.run_a for comparison in comparisons}) == 1
+    same_b = len({comparison.run_b for comparison in comparisons}) == 1
     header = ("run", "value", "diff.", f"{first.level:.0%} interval", "p", "Holm", "fold p", "Holm", "folds")
     rows: list[tuple[str, ...]] = [(first.name_a, number(first, first.value_a), *[""] * 7)] if common else []
     for c in comparisons:
         folds = c.fold_test
         rows.append(
             (
-                c.name_b if common else f"{c.name_b} against {c.name_a}",
+                c.name_b if common else f"{'' if same_b else f'{c.name_b} '}against {c.name_a}",
                 number(c, c.value_b),
                 signed(c, c.difference),
                 f"{signed(c, c.low)} to {signed(c, c.high)}" if math.isfinite(c.low) else "-",
@@ -67,7 +68,7 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
         for row in cells
     ]
     lower = ", lower is better" if first.lower_is_better else ""
-    whom = f"; differences from {first.name_a}" if common else ""
+    whom = f"; differences from {first.name_a}" if common else f"; of {first.name_b}" if same_b else ""
     methods = "; ".join(dict.fromkeys(METHODS[c.test] for c in comparisons))
     title = _wrap(
         f"{first.title[0].upper()}{first.title[1:]}{lower}{whom}. Interval and p: {methods}. "

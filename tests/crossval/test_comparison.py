@@ -384,6 +384,14 @@ def test_tables_that_no_run_wrote_are_refused(make: MakeRun) -> None:
     refused(DataError, a, make("e", plan, words), "'good'", words[3]["id"])
 
 
+def test_an_unfinished_run_is_refused(make: MakeRun) -> None:
+    plan = draw_plan()
+    a, b = make("a", plan, segmented(plan)), make("b", plan, segmented(plan))
+    b.oof_csv.unlink()
+    refused(DataError, a, b, str(b.path), "no out-of-fold table", "--resume")
+    refused(ConfigError, a, RunDirectory(b.path.parent / "nothing"), "neither a run folder nor a baseline")
+
+
 def test_metrics_that_cannot_be_compared_are_named(make: MakeRun) -> None:
     plan = draw_plan()
     a, c = make("a", plan, segmented(plan)), make("c", plan, classified(plan))

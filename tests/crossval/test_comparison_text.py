@@ -117,8 +117,11 @@ def test_the_table_has_a_line_per_run_and_fits_a_terminal(comparison: Comparison
 
 def test_runs_against_several_others_are_told_apart(comparison: Comparison) -> None:
     table = format_table([comparison, replace(comparison, run_a="/runs/prior", name_a="prior")])
-    assert "caformer against unet" in table
-    assert "caformer against prior" in table
+    assert flat(table).startswith("Mean Dice; of caformer.")
+    assert [line.split()[:2] for line in table.splitlines()[-2:]] == [["against", "unet"], ["against", "prior"]]
+    mixed = format_table([comparison, replace(comparison, run_a="/a", name_a="prior", run_b="/b", name_b="vit")])
+    assert "caformer against unet" in mixed
+    assert "vit against prior" in mixed
 
 
 @pytest.mark.parametrize(
