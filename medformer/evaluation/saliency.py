@@ -118,11 +118,13 @@ def max_and_mean_e(curves: Iterable[NDArray[np.float64]]) -> tuple[float, float]
     return float(mean.max()), float(mean.mean())
 
 
-def check_pair(prediction: NDArray[np.generic], truth: NDArray[np.bool_], case: str = "") -> None:
-    """Refuse arrays that are not one image and its boolean mask.
+def check_pair(
+    prediction: NDArray[np.generic], truth: NDArray[np.bool_], case: str = "", *, volumes: bool = False
+) -> None:
+    """Refuse arrays that are not one image, or with `volumes` one volume, and its boolean mask.
 
     Raises:
-        DataError: Shapes differ, are not 2-D or hold no pixel; or the truth is not boolean.
+        DataError: Shapes differ, have another number of axes or hold no pixel; or the truth is not boolean.
     """
     prefix = f"{case}: " if case else ""
     if prediction.shape != truth.shape:
@@ -130,10 +132,31 @@ def check_pair(prediction: NDArray[np.generic], truth: NDArray[np.bool_], case: 
             f"{prefix}the prediction has size {_size(prediction)}, the mask {_size(truth)}; they must be equal. "
             "Export predictions at the original size of the image."
         )
-    if truth.ndim != 2 or truth.size == 0:
-        raise DataError(f"{prefix}the arrays have shape {truth.shape}, expected one image (H, W) with pixels.")
+    if not (truth.ndim == 2 or (volumes and truth.ndim == 3)) or truth.size == 0:
+        expected = "one image (H, W)" + (" or volume (D, H, W)" if volumes else "")
+        raise DataError(f"{prefix}the arrays have shape {truth.shape}, expected {expected} with pixels.")
     if truth.dtype != np.bool_:
         raise DataError(f"{prefix}the mask is {truth.dtype}, expected boolean. Threshold it first.")
+
+
+def check_map(prediction: NDArray[np.generic], case: str = "") -> None:
+    """Refuse what is no map of probabilities, 8-bit levels or foreground, of any number of axes.
+
+    Raises:
+        DataError: Another type, NaN, or a float outside [0, 1].
+    """
+    prefix = f"{case}: " if case else ""
+    if prediction.dtype in (np.bool_, np.uint8):
+        return
+    if prediction.dtype.kind != "f":
+        raise DataError(f"{prefix}the map is {prediction.dtype}, expected uint8, bool or float in [0, 1].")
+    low, high = float(prediction.min()), float(prediction.max())
+    # Written so that NaN, which compares false, is refused too.
+    if not (low >= 0.0 and high <= 1.0):
+        raise DataError(
+            f"{prefix}the map ranges from {low:g} to {high:g}, expected probabilities in [0, 1]. "
+            "Apply the sigmoid to logits; look for NaN in the network's output."
+        )
 
 
 class _Structure(Smeasure):
@@ -157,21 +180,12 @@ def _alignment_curve(stretched: NDArray[np.float64], truth: NDArray[np.bool_]) -
 
 
 def _unit(prediction: NDArray[np.generic], case: str) -> NDArray[np.float64]:
-    prefix = f"{case}: " if case else ""
-    if prediction.dtype == np.bool_:
-        return prediction.astype(np.float64)
-    if prediction.dtype == np.uint8:
-        return prediction.astype(np.float64) / (LEVELS - 1)
-    if prediction.dtype.kind != "f":
-        raise DataError(f"{prefix}the map is {prediction.dtype}, expected uint8, bool or float in [0, 1].")
+    check_map(prediction, case)
     unit = prediction.astype(np.float64)
-    low, high = float(unit.min()), float(unit.max())
-    # Written so that NaN, which compares false, is refused too.
-    if not (low >= 0.0 and high <= 1.0):
-        raise DataError(
-            f"{prefix}the map ranges from {low:g} to {high:g}, expected probabilities in [0, 1]. "
-            "Apply the sigmoid to logits; look for NaN in the network's output."
-        )
+    if prediction.dtype == np.bool_:
+        return unit
+    if prediction.dtype == np.uint8:
+        return unit / (LEVELS - 1)
     level = np.rint(unit * (LEVELS - 1))
     if np.abs(unit * (LEVELS - 1) - level).max() < _GRID_TOLERANCE:
         unit = level / (LEVELS - 1)

@@ -27,6 +27,9 @@ def test_a_row_has_every_column_and_hand_checked_numbers() -> None:
     assert row["dice"] == pytest.approx(0.5) and row["iou"] == pytest.approx(1 / 3)
     assert row["sensitivity"] == row["precision"] == 0.5
     assert row["truth_fraction"] == 0.2 and row["size"] == "large"
+    assert row["hd95_px"] == 2.0 and row["nsd_px"] == 1.0 and row["nsd_tolerance_px"] == 3.0
+    assert (row["lesions_true"], row["lesions_pred"], row["lesions_hit"]) == (1, 1, 1)
+    assert math.isnan(row["fp_px"])  # there was a lesion, so this is no false alarm
     assert row["mae"] == pytest.approx(0.2)  # of the stretched map: 40 px missed and 40 px added, of 400
 
 
@@ -49,6 +52,9 @@ def test_empty_masks_follow_the_policy_and_the_row_names_it(policy, expected: fl
     row = case_row("normal", np.full((5, 5), 0.1, np.float32), empty, empty=policy)
     assert row["dice"] == pytest.approx(expected, nan_ok=True)
     assert row["empty_policy"] == policy and row["size"] == "none"
+    outlines = {"one": (0.0, 1.0), "zero": (math.hypot(5, 5), 0.0), "nan": (math.nan, math.nan)}[policy]
+    assert (row["hd95_px"], row["nsd_px"]) == pytest.approx(outlines, nan_ok=True)
+    assert row["fp_px"] == 0
     assert math.isnan(row["sensitivity"]) and math.isnan(row["precision"])
 
 
@@ -94,6 +100,44 @@ def test_binarize_refuses_nan_other_types_and_impossible_thresholds() -> None:
         binarize(np.array([[1]]), 0.5)
     with pytest.raises(ValueError, match=r"got 1\.5"):
         binarize(np.array([[0.1]]), 1.5)
+
+
+def test_marks_on_an_image_without_a_lesion_are_false_alarms() -> None:
+    probability = np.zeros((6, 8), np.float32)
+    probability[1:4, 1:5] = probability[5, 7] = 0.9
+    row = case_row("normal", probability, np.zeros((6, 8), bool))
+    assert row["fp_px"] == row["pred_px"] == 13
+    assert (row["lesions_true"], row["lesions_pred"], row["lesions_hit"]) == (0, 1, 0)
+    assert (row["hd95_px"], row["nsd_px"]) == (10.0, 0.0)
+
+
+def test_an_image_with_a_spacing_is_measured_in_millimeters() -> None:
+    truth = block(rows=4)
+    row = case_row("slide", np.roll(truth, 3, axis=0), truth, spacing=(0.5, 0.25), tolerance=1.0)
+    assert row["hd95_mm"] == 1.5 and row["nsd_tolerance_mm"] == 1.0
+    assert 0 < row["nsd_mm"] < 1 and "hd95_px" not in row and "fp_px" in row
+
+
+def test_a_volume_is_scored_in_millimeters_and_milliliters_without_what_is_for_images() -> None:
+    truth = np.zeros((6, 20, 20), bool)
+    truth[2:4, 5:15, 5:15] = True
+    probability = np.roll(truth, 1, axis=0).astype(np.float32)
+    row = case_row("scan", probability, truth, spacing=(5.0, 1.0, 1.0))
+    assert row["dice"] == 0.5 and row["truth_px"] == 200
+    assert row["hd95_mm"] == 5.0 and row["nsd_tolerance_mm"] == 2.0 and row["lesions_hit"] == 1
+    assert {"hd95_px", "fp_px", "size", "truth_fraction", "mae", "e_curve"}.isdisjoint(row)
+    alarm = case_row("healthy", probability, np.zeros_like(truth), spacing=(5.0, 1.0, 1.0))
+    assert alarm["fp_ml"] == pytest.approx(1.0)  # 200 voxels of 5 cubic millimeters
+
+
+def test_a_volume_without_spacing_and_what_is_neither_image_nor_volume_are_refused() -> None:
+    cube = np.ones((3, 4, 5), bool)
+    with pytest.raises(ValueError, match="scan is a volume: give the spacing"):
+        case_row("scan", cube, cube)
+    with pytest.raises(DataError, match=r"signal: the arrays have shape \(4,\), expected one image"):
+        case_row("signal", np.ones(4, bool), np.ones(4, bool))
+    with pytest.raises(DataError, match=r"scan: the map ranges from 0 to 7, expected probabilities"):
+        case_row("scan", np.arange(8.0).reshape(2, 2, 2), np.ones((2, 2, 2), bool), spacing=(1, 1, 1))
 
 
 def test_a_size_mismatch_names_case_and_both_sizes() -> None:
