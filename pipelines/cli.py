@@ -5,6 +5,7 @@ Results go to standard output, progress and errors to standard error.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,8 @@ app = typer.Typer(
 )
 polyp = typer.Typer(help="Polyp segmentation in colonoscopy frames.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(polyp, name="polyp")
+runs = typer.Typer(help="Look at cross-validations of any task.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(runs, name="crossval")
 
 Overrides = Annotated[
     list[str] | None,
@@ -174,10 +177,47 @@ def crossval(
     resume: Resume = False,
     overwrite: Overwrite = False,
     accept_leak: AcceptLeak = None,
+    baselines: Annotated[
+        bool | None,
+        typer.Option("--baselines/--no-baselines", help="Run the baselines on the same folds.", show_default="on"),
+    ] = None,
+    permute_labels: Annotated[
+        bool,
+        typer.Option("--permute-labels", help="Also run the plan on permuted labels: a canary that shows a leak."),
+    ] = False,
+    executor: Annotated[
+        Literal["inline", "ray"] | None,
+        typer.Option("--executor", help="Folds one after another here, or as Ray tasks.", show_default="inline"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="ADDRESS", help="Ray cluster; else Ray starts here.", show_default=False),
+    ] = None,
+    gpus_per_fold: Annotated[
+        float | None,
+        typer.Option("--gpus-per-fold", min=0.0, help="Share of a GPU that Ray gives a fold.", show_default="0"),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="Devices that train one fold together.", show_default="1")
+    ] = None,
+    strategy: Annotated[
+        Literal["auto", "ddp"] | None,
+        typer.Option("--strategy", help="How they train together.", show_default="auto"),
+    ] = None,
 ) -> None:
-    """Cross-validate: grouped and stratified folds, one prediction per case, masks and a report."""
+    """Cross-validate: grouped and stratified folds, one prediction per case, baselines, masks and a report."""
     _not_both(resume, overwrite)
-    loaded = _config(config, data, overrides)
+    flags = {
+        "crossval.baselines": baselines,
+        "crossval.permute_labels": permute_labels or None,
+        "execution.executor": executor,
+        "execution.address": address,
+        "execution.gpus_per_fold": gpus_per_fold,
+        "training.devices": devices,
+        "training.strategy": strategy,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    loaded = _config(config, data, [*(overrides or []), *given])
     from pipelines import polyp as task
 
     task.crossval(config=loaded, out=out, resume=resume, overwrite=overwrite, accept=accept_leak or [])
@@ -267,14 +307,28 @@ def info(
     listing.info(as_json=as_json)
 
 
+@runs.command()
+def status(
+    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Run folder.")],
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", metavar="SECONDS", min=0.5, help="Show it again and again.", show_default=False),
+    ] = None,
+) -> None:
+    """Say which folds of a run are done, running, failed or still to come, while it runs or after."""
+    from pipelines import crossval as runner
+
+    runner.status(run, watch=watch)
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Run folder.")],
 ) -> None:
     """Write a run's report again, from the run's files alone."""
-    from pipelines import polyp as task
+    from pipelines import crossval as runner
 
-    task.report(run=run)
+    runner.report(run)
 
 
 @app.command()

@@ -14,7 +14,7 @@ _NOTE = "The images are synthetic: the numbers show that everything works, and s
 
 def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
     """Draw synthetic colonoscopy frames below `out/data` and cross-validate on them in `out/run`."""
-    from pipelines.polyp import draw_crossval, run_polyp
+    from pipelines.polyp import run_polyp
 
     if out.is_dir() and (set(entry.name for entry in out.iterdir()) - {"data", "run"}):
         raise ConfigError(f"--out {out} holds other files than an earlier demo's. Choose another folder.")
@@ -27,7 +27,6 @@ def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
     run_polyp(
         config,
         run,
-        draw_crossval(config),
         resume=resume and run.is_dir(),
         overwrite=overwrite and run.is_dir(),
         accept=[],

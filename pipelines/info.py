@@ -16,11 +16,13 @@ def collect_info() -> dict[str, Any]:
     from medformer.config_problems import describe_keys
     from medformer.crossval.run_record import installed_versions
     from medformer.data.named_splits import NAMED_SPLITS
+    from medformer.inference.baselines.table import BASELINES
     from medformer.models.backbone.mixers import MIXERS
     from medformer.models.backbone.variants import VARIANTS, variant_counts
     from medformer.models.build import SEGMENTERS
     from medformer.registry import Registry
     from medformer.training.losses import LOSSES
+    from medformer.training.trackers.build import TRACKERS
 
     def listed(table: Registry[Any]) -> list[dict[str, str]]:
         return [
@@ -46,6 +48,8 @@ def collect_info() -> dict[str, Any]:
         ],
         "mixers": listed(MIXERS),
         "losses": listed(LOSSES),
+        "baselines": listed(BASELINES),
+        "trackers": listed(TRACKERS),
         "splits": listed(NAMED_SPLITS),
         "configs": list(shipped_configs()),
         "keys": describe_keys(PolypConfig),
@@ -69,6 +73,8 @@ def info(*, as_json: bool) -> None:
         ("Models", "models"),
         ("Token mixers", "mixers"),
         ("Losses", "losses"),
+        ("Baselines", "baselines"),
+        ("Trackers (training.tracker)", "trackers"),
         ("Named splits", "splits"),
     ):
         say(f"\n{title}")

@@ -3,73 +3,57 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from medformer.config import PolypConfig
-from medformer.crossval.collect import collect, write_metrics
-from medformer.crossval.execute import execute
-from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
+from medformer.config import ExecutionConfig, PolypConfig
 from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.run_record import RunInfo, session
-from medformer.crossval.schemes import make_plan, predefined_plan, quantile_bins
-from medformer.data.audit import audit_folds, audit_split
-from medformer.data.check import check_cases
-from medformer.data.manifest import Case, Manifest, read_manifest
-from medformer.data.problems import Problem, require_usable
-from medformer.errors import ConfigError, DataError
-from medformer.evaluation.summary import summarize
-from medformer.files import digest, read_json, sha256, write_json
-from medformer.imaging.images import read_mask
-from medformer.progress import Reporter
+from medformer.data.manifest import read_manifest
+from medformer.errors import ConfigError
+from medformer.files import write_json
 from medformer.reporting.report import build_report
 from pipelines.console import make_reporter, say
+from pipelines.crossval import crossvalidate
 from pipelines.outputs import claim
-from pipelines.polyp_data import listed
 
-# A resumed run may be computed elsewhere and loaded differently; its results stay the same kind of number.
+# A resumed run may be computed elsewhere, loaded differently and compared with more; its results stay the same kind.
 _MAY_DIFFER = frozenset(
-    {"data.manifest", "data.cache", "data.workers", "training.accelerator", "training.strategy", "inference.batch_size"}
+    {
+        "data.manifest",
+        "data.cache",
+        "data.workers",
+        "training.accelerator",
+        "training.strategy",
+        "training.tracker",
+        "inference.batch_size",
+        "crossval.baselines",
+        "crossval.permute_labels",
+        *(f"execution.{name}" for name in ExecutionConfig.model_fields),
+    }
 )
-
-_VALIDATION = frozenset({"val", "validation"})
-
-DrawPlan = Callable[[Sequence[Case], Sequence[PlanCase]], Plan]
 
 
 def train(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
     """Train on the rows whose split is `train` (all rows if none has one); predict those whose split is `test` once."""
-
-    def plan(cases: Sequence[Case], planned: Sequence[PlanCase]) -> Plan:
-        tests = [case.id for case in cases if case.split.startswith("test")]
-        trains = [case.id for case in cases if case.split == "train"] or [case.id for case in cases if not case.split]
-        given = [case.id for case in cases if case.split in _VALIDATION]
-        return predefined_plan(
-            planned, train=trains, validation=given or config.crossval.validation, test=tests, seed=config.seed
-        )
-
-    run_polyp(config, out, plan, resume=resume, overwrite=overwrite, accept=accept)
+    settings = config.crossval.model_copy(update={"scheme": "predefined"})
+    run_polyp(
+        config.model_copy(update={"crossval": settings}),
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        accept=accept,
+    )
 
 
 def crossval(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
-    """Cross-validate over all rows of the manifest: grouped, stratified by dataset and mask size."""
-    run_polyp(config, out, draw_crossval(config), resume=resume, overwrite=overwrite, accept=accept)
-
-
-def draw_crossval(config: PolypConfig) -> DrawPlan:
-    """Return what draws the fold plan that a config asks for."""
-
-    def plan(cases: Sequence[Case], planned: Sequence[PlanCase]) -> Plan:
-        chosen = config.crossval
-        return make_plan(planned, folds=chosen.folds, validation=chosen.validation, seed=config.seed)
-
-    return plan
+    """Cross-validate over the rows of the manifest by the scheme that the config names."""
+    run_polyp(config, out, resume=resume, overwrite=overwrite, accept=accept)
 
 
 def run_polyp(
     config: PolypConfig,
     out: Path,
-    draw: DrawPlan,
     *,
     resume: bool,
     overwrite: bool,
@@ -83,7 +67,8 @@ def run_polyp(
     """
     if not config.data.manifest:
         raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
-    from pipelines.polyp_fold import PolypFold, check_settings
+    from pipelines.polyp_fold import check_settings
+    from pipelines.polyp_task import check_resumed, polyp_task
 
     reporter = make_reporter()
     manifest = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
@@ -102,14 +87,9 @@ def run_polyp(
         notes=list(notes),
     )
     with session(run, info, may_differ=_MAY_DIFFER):
-        problems = _check(manifest, reporter)
-        plan = _plan(run, manifest, config, draw)
-        _audit(run, manifest, plan, accept, problems, reporter)
-        execute(plan, PolypFold(config, manifest.by_id, run, manifest.root, reporter), run, reporter)
-        tested = any(fold.test for fold in plan.folds)
-        if tested:
-            collect(run, plan)
-            write_metrics(run, summarize)
+        check_resumed(run, manifest)
+        task = polyp_task(run, config, manifest, accept, reporter)
+        tested = crossvalidate(run, task, config.crossval, config.execution, reporter)
     if not tested:
         say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
         return
@@ -170,13 +150,6 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     say(f"Per case: {table}\nAll numbers: {numbers}")
 
 
-def report(*, run: Path) -> None:
-    """Write a run's metrics and report again, from its out-of-fold table and files alone."""
-    opened = RunDirectory.open(run)
-    write_metrics(opened, summarize)
-    say(f"Report: {build_report(opened.path)}")
-
-
 def compare(*, runs: list[Path], out: Path | None) -> None:
     """Compare each later run with the first, case by case."""
     from medformer.crossval.comparison import compare_runs, format_comparison
@@ -187,74 +160,6 @@ def compare(*, runs: list[Path], out: Path | None) -> None:
         say(format_comparison(comparison))
     if out is not None:
         write_json(out / "comparison.json", [comparison.to_json() for comparison in comparisons])
-
-
-def _check(manifest: Manifest, reporter: Reporter) -> list[Problem]:
-    """Decode every case; return the warnings, and stop on anything worse."""
-    unmasked = [case.id for case in manifest.cases if case.mask is None]
-    if unmasked:
-        raise DataError(
-            f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
-            "Add them, or leave the cases out of the manifest."
-        )
-    problems = check_cases(manifest.cases, reporter=reporter)
-    require_usable(problems)
-    return problems
-
-
-def _plan(run: RunDirectory, manifest: Manifest, config: PolypConfig, draw: DrawPlan) -> Plan:
-    """Read the run's frozen plan and hold the data against it, or draw it."""
-    planned = _plan_cases(manifest.cases, config.crossval.bins)
-    drawn = draw(manifest.cases, planned)
-    if run.splits_json.exists():
-        plan = read_plan(run.splits_json)
-        plan.check_data(planned)
-        if plan.scheme != drawn.scheme:
-            raise ConfigError(
-                f"--resume: {run.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
-                "Continue with the verb (train or crossval) that started it."
-            )
-        if manifest.digest() != read_json(run.run_json)["data_sha256"]:
-            raise DataError(
-                f"{manifest.path} gives other sites, splits or covariates than when {run.path} was started. "
-                "Restore it, or start a new run in another folder."
-            )
-        return plan
-    write_plan(run.splits_json, drawn)
-    return drawn
-
-
-def _plan_cases(cases: Sequence[Case], size_bins: int) -> list[PlanCase]:
-    """Strata are dataset and mask-size bin, smallest first; fingerprints cover both files."""
-    files = [(case.image, case.mask) for case in cases if case.mask is not None]
-    bins = quantile_bins([float(read_mask(mask).mean()) for _, mask in files], size_bins)
-    return [
-        PlanCase(
-            case.id, case.group, f"{case.site}, size {size + 1} of {size_bins}", digest([sha256(image), sha256(mask)])
-        )
-        for case, size, (image, mask) in zip(cases, bins, files, strict=True)
-    ]
-
-
-def _audit(
-    run: RunDirectory,
-    manifest: Manifest,
-    plan: Plan,
-    accept: Sequence[str],
-    problems: Sequence[Problem],
-    reporter: Reporter,
-) -> None:
-    """Write audit.json, and stop on any leak that is not accepted by name."""
-    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    cases = [case for case in manifest.cases if case.id in used]
-    if any(case.split in _VALIDATION for case in cases) and len(plan.folds) == 1:
-        # A validation part that the manifest gives may share groups with training, which a drawn one never does.
-        audit = audit_split(cases, plan.folds[0].parts, reporter=reporter)
-    else:
-        audit = audit_folds(cases, plan.folds, reporter=reporter)
-    audit = audit.accepting(accept)
-    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
-    audit.raise_if_leaking()
 
 
 def _device(accelerator: str) -> str:

@@ -32,6 +32,7 @@ from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices, choose_device
 from medformer.training.fit import fit
 from medformer.training.losses import build_loss
+from medformer.training.trackers.build import build_tracker
 
 # Columns of an exported case that join its scores in the out-of-fold table.
 _EXPORTED = ("components", "confidence")
@@ -94,6 +95,7 @@ class PolypFold:
                 "cases_sha256": digest([fold.train, fold.validation]),
             },
             reporter=self.reporter,
+            run=self.run.path,
         )
         return model
 
@@ -169,6 +171,7 @@ def check_settings(config: PolypConfig) -> None:
         ResourceError: The device is not there.
     """
     check_devices(config.training)
+    build_tracker(config.training.tracker, Path(), Path())
     build_loss(config.loss.name)
     # On the meta device shapes are followed but nothing is computed.
     network = _build_network(config).to("meta").train()

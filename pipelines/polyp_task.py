@@ -1,0 +1,160 @@
+"""What the polyp task gives to cross-validation: cases, plan, audit, jobs (see `pipelines.crossval.Task`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medformer.config import PolypConfig
+from medformer.crossval.execute import FoldJob
+from medformer.crossval.plan import Plan, PlanCase
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.schemes import draw_plan
+from medformer.crossval.site_probe import site_probe
+from medformer.data.audit import audit_folds, audit_split
+from medformer.data.check import check_cases
+from medformer.data.manifest import Case, Manifest
+from medformer.data.problems import Problem, require_usable
+from medformer.data.thumbnails import thumbnails
+from medformer.data.transforms2d import resize_mask
+from medformer.errors import DataError
+from medformer.files import digest, read_json, sha256, write_json
+from medformer.imaging.images import image_size, read_mask
+from medformer.imaging.masks import write_mask
+from medformer.inference.baselines.table import BASELINES
+from medformer.progress import Reporter
+from pipelines.crossval import Task
+from pipelines.polyp_data import listed
+
+_VALIDATION = frozenset({"val", "validation"})
+
+
+def polyp_task(
+    run: RunDirectory, config: PolypConfig, manifest: Manifest, accept: Sequence[str], reporter: Reporter
+) -> Task:
+    """Check every case of a manifest and return the task on those cases.
+
+    Raises:
+        DataError: Cases without a mask, or that cannot be used.
+    """
+    from pipelines.polyp_baselines import PolypBaselineFold
+    from pipelines.polyp_fold import PolypFold
+
+    problems = _check(manifest, reporter)
+    sizes = {case.id: float(read_mask(_mask(case)).mean()) for case in manifest.cases}
+
+    def model(cases: Mapping[str, Case], part: RunDirectory) -> FoldJob:
+        return PolypFold(config, cases, part, manifest.root, reporter)
+
+    def baseline(name: str, part: RunDirectory) -> FoldJob:
+        return PolypBaselineFold(name, config, manifest.by_id, manifest.root, reporter)
+
+    def probe(plan: Plan) -> dict[str, Any] | None:
+        sites = {case.id: case.site for case in manifest.cases}
+        if len(set(sites.values())) < 2:
+            return None
+        small = thumbnails(manifest.cases, config.data.image_size, reporter)
+        return site_probe(small, sites, plan, described="thumbnails of the images as the network sees them")
+
+    def permuted(part: RunDirectory, assignment: Mapping[str, str]) -> FoldJob:
+        return model(_with_masks_of(manifest.by_id, assignment, part), part)
+
+    return Task(
+        cases=[_plan_case(case, sizes[case.id]) for case in manifest.cases],
+        draw=partial(_draw, config=config, manifest=manifest),
+        audit=partial(_audit, run=run, manifest=manifest, accept=accept, problems=problems, reporter=reporter),
+        job=partial(model, manifest.by_id),
+        baselines={name: partial(baseline, name) for name in BASELINES},
+        permuted=permuted,
+        probe=probe,
+    )
+
+
+def check_resumed(run: RunDirectory, manifest: Manifest) -> None:
+    """Hold a manifest against the one that a run was started with.
+
+    Raises:
+        DataError: It says something else about the same cases.
+    """
+    if run.splits_json.exists() and manifest.digest() != read_json(run.run_json)["data_sha256"]:
+        raise DataError(
+            f"{manifest.path} gives other sites, splits or covariates than when {run.path} was started. "
+            "Restore it, or start a new run in another folder."
+        )
+
+
+def _draw(cases: Sequence[PlanCase], *, config: PolypConfig, manifest: Manifest) -> Plan:
+    given = manifest.cases
+    return draw_plan(
+        cases,
+        config.crossval,
+        seed=config.seed,
+        train=[case.id for case in given if case.split == "train"] or [case.id for case in given if not case.split],
+        validation=[case.id for case in given if case.split in _VALIDATION],
+        test=[case.id for case in given if case.split.startswith("test")],
+    )
+
+
+def _check(manifest: Manifest, reporter: Reporter) -> list[Problem]:
+    """Decode every case; return the warnings, and stop on anything worse."""
+    unmasked = [case.id for case in manifest.cases if case.mask is None]
+    if unmasked:
+        raise DataError(
+            f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
+            "Add them, or leave the cases out of the manifest."
+        )
+    problems = check_cases(manifest.cases, reporter=reporter)
+    require_usable(problems)
+    return problems
+
+
+def _plan_case(case: Case, size: float) -> PlanCase:
+    """Plan by the share of the image that is foreground, beside what the manifest says; the hash covers both files."""
+    return PlanCase(
+        case.id,
+        case.group,
+        fingerprint=digest([sha256(case.image), sha256(_mask(case))]),
+        site=case.site,
+        covariates={**case.covariates, "size": f"{size:.6f}"},
+    )
+
+
+def _audit(
+    plan: Plan,
+    *,
+    run: RunDirectory,
+    manifest: Manifest,
+    accept: Sequence[str],
+    problems: Sequence[Problem],
+    reporter: Reporter,
+) -> None:
+    """Write audit.json, and stop on any leak that is not accepted by name."""
+    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
+    cases = [case for case in manifest.cases if case.id in used]
+    if plan.scheme == "predefined" and any(case.split in _VALIDATION for case in cases):
+        # A validation part that the manifest gives may share groups with training, which a drawn one never does.
+        audit = audit_split(cases, plan.folds[0].parts, reporter=reporter)
+    else:
+        audit = audit_folds(cases, plan.folds, reporter=reporter)
+    audit = audit.accepting(accept)
+    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
+    audit.raise_if_leaking()
+
+
+def _with_masks_of(cases: Mapping[str, Case], assignment: Mapping[str, str], part: RunDirectory) -> dict[str, Case]:
+    """Give each case the mask of another, stretched to the case's own size and written below `part`."""
+    given = {}
+    for name, case in cases.items():
+        other = read_mask(_mask(cases[assignment[name]]))
+        path = part.path / "labels" / f"{name}.png"
+        write_mask(path, resize_mask(other, image_size(case.image)))
+        given[name] = replace(case, mask=path)
+    return given
+
+
+def _mask(case: Case) -> Path:
+    assert case.mask is not None
+    return case.mask

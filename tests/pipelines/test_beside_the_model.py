@@ -1,0 +1,106 @@
+"""What runs beside the model on the same folds: baselines, the permuted-label canary, the site probe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medformer.files import read_csv, read_json
+
+Medformer = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def canary(
+    medformer: Medformer, data: Path, settings: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run with everything beside it."""
+    run = tmp_path_factory.mktemp("canary") / "run"
+    result = medformer("polyp", "crossval", "--out", run, "--data", data, "--permute-labels", *settings)
+    assert result.code == 0, result.err
+    return run
+
+
+def test_baselines_are_tested_on_the_same_cases_of_the_same_folds(finished: Path) -> None:
+    own = [(row["id"], row["fold"], row["group"], row["truth"]) for row in read_csv(finished / "oof.csv")]
+    found = sorted(path.name for path in (finished / "baselines").iterdir())
+    assert found == ["pixel_color", "prior_mask"]
+    for name in found:
+        rows = read_csv(finished / "baselines" / name / "oof.csv")
+        assert [(row["id"], row["fold"], row["group"], row["truth"]) for row in rows] == own
+        assert read_json(finished / "baselines" / name / "metrics.json")["n"] == len(own)
+    report = (finished / "report.html").read_text("utf-8")
+    assert all(name in report for name in found)
+
+
+def test_baselines_can_be_left_out_and_had_later(
+    medformer: Medformer, data: Path, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = ("polyp", "crossval", "--out", run, "--data", data)
+    assert medformer(*command, "--no-baselines", *settings).code == 0
+    assert not (run / "baselines").exists()
+    before = (run / "oof.csv").read_bytes()
+    assert medformer(*command, "--resume", *settings).code == 0
+    assert (run / "baselines" / "prior_mask" / "oof.csv").exists()
+    assert (run / "oof.csv").read_bytes() == before
+
+
+def test_the_canary_has_the_plan_of_the_run_and_the_masks_of_others(canary: Path, finished: Path) -> None:
+    real, permuted = read_csv(canary / "oof.csv"), read_csv(canary / "canary" / "oof.csv")
+    assert [(row["id"], row["fold"]) for row in permuted] == [(row["id"], row["fold"]) for row in real]
+    areas = [[int(row["truth_px"]) for row in rows] for rows in (real, permuted)]
+    assert areas[0] != areas[1]
+    assert sorted(areas[0]) == sorted(areas[1]), "each mask is given once, and all images have one size"
+    # The real folds are those of a run without a canary.
+    assert (canary / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
+    assert "permuted" in (canary / "report.html").read_text("utf-8")
+
+
+def test_the_site_is_probed_where_there_are_several(
+    medformer: Medformer, own_data: Any, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    manifest = own_data.rewrite(lambda case: replace(case, site="north" if int(case.id[1:4]) % 2 else "south"))
+    result = medformer("polyp", "crossval", "--out", tmp_path / "run", "--data", manifest, "--no-baselines", *settings)
+    assert result.code == 0, result.err
+    probe = read_json(tmp_path / "run" / "site_probe.json")
+    assert probe["applicable"] and probe["sites"] == 2 and probe["chance"] == 0.5
+    assert 0 <= probe["balanced_accuracy"] <= 1
+    alone = own_data.rewrite(lambda case: replace(case, site="north"))
+    result = medformer("polyp", "crossval", "--out", tmp_path / "one", "--data", alone, "--no-baselines", *settings)
+    assert result.code == 0 and not (tmp_path / "one" / "site_probe.json").exists()
+
+
+def test_sites_and_seeds_make_other_schemes_reachable(
+    medformer: Medformer, own_data: Any, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    manifest = own_data.rewrite(lambda case: replace(case, site=f"site{int(case.id[1:4]) % 3}"))
+    command = ("polyp", "crossval", "--data", manifest, "--no-baselines", *settings)
+    result = medformer(*command, "--out", tmp_path / "sites", "crossval.scheme=leave-one-site-out")
+    assert result.code == 0, result.err
+    rows = read_csv(tmp_path / "sites" / "oof.csv")
+    assert len({(row["site"], row["fold"]) for row in rows}) == 3
+    result = medformer(*command, "--out", tmp_path / "twice", "crossval.repeats=2")
+    assert result.code == 0, result.err
+    rows = read_csv(tmp_path / "twice" / "oof.csv")
+    assert sorted(row["repeat"] for row in rows) == ["0"] * 16 + ["1"] * 16
+    assert len({row["id"] for row in rows}) == 16
+
+
+def test_status_says_where_every_fold_stands(medformer: Medformer, own_run: Path) -> None:
+    shutil.rmtree(own_run / "folds" / "1")
+    result = medformer("crossval", "status", own_run)
+    assert result.code == 0, result.err
+    assert "done" in result.out and "pending" in result.out
+
+
+def test_an_edited_table_is_refused_by_hash(medformer: Medformer, own_run: Path) -> None:
+    table = own_run / "oof.csv"
+    table.write_text(table.read_text("utf-8").replace("0.", "0.9", 1), "utf-8")
+    medformer("report", own_run).refused(3, "oof.csv was changed after the run wrote it", "--resume")
+    medformer("compare", own_run, own_run).refused(3, "oof.csv was changed")
