@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+Level = Literal["warning", "info", "ok"]
+"""A caution, a note, or a good sign."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,36 @@ class Text:
 class Notice:
     """A boxed sentence that must not be overlooked, or that reassures."""
 
-    level: Literal["warning", "info", "ok"]
+    level: Level
     text: str
     kind: str = field(default="notice", init=False)
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a check found, in one sentence; `section` is the part of the report that shows why."""
+
+    level: Level
+    name: str
+    text: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Verdicts under each other."""
+
+    caption: str
+    verdicts: Sequence[Verdict]
+    kind: str = field(default="checks", init=False)
+
+
+@dataclass(frozen=True)
 class Listing:
-    """Bullet points."""
+    """Bullet points; a label folds them away until opened."""
 
     items: Sequence[str]
+    label: str = ""
     kind: str = field(default="listing", init=False)
 
 
@@ -59,12 +82,16 @@ class Table:
         header: Column names.
         rows: Cells, as text.
         text_columns: How many columns from the left are text; the others are numbers and align right.
+        total: A last row that stays last however the table is sorted.
+        sortable: Whether another order of the rows would tell a reader something.
     """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: int = 1
+    total: Sequence[str] = ()
+    sortable: bool = True
     kind: str = field(default="table", init=False)
 
 
@@ -120,7 +147,7 @@ class Code:
     kind: str = field(default="code", init=False)
 
 
-Block = Text | Notice | Listing | KeyFacts | Table | Figure | Gallery | Code
+Block = Text | Notice | Checks | Listing | KeyFacts | Table | Figure | Gallery | Code
 
 
 @dataclass(frozen=True)
@@ -134,14 +161,23 @@ class Section:
 
 def number(value: object, digits: int = 3) -> str:
     """Format a number; what is missing or could not be computed is a dash."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return "–"
-    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"
+    text = str(value) if isinstance(value, int) else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def signed(value: object, digits: int = 3) -> str:
+    """Format a difference with its sign; a difference of 0 has none."""
+    text = number(value, digits)
+    if text == "–" or text.startswith("−"):
+        return text if text == "–" or any(digit in text for digit in "123456789") else text[1:]
+    return f"+{text}" if float(text) else text
 
 
 def interval(block: object, digits: int = 3) -> str:
     """Format the interval of a metric's summary, or a dash."""
-    if not isinstance(block, dict) or number(block.get("low")) == "–":
+    if not isinstance(block, Mapping) or number(block.get("low")) == "–":
         return "–"
     return f"{number(block['low'], digits)} to {number(block['high'], digits)}"
 
@@ -149,3 +185,8 @@ def interval(block: object, digits: int = 3) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """`1 image`, `2 images`."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def short(name: str, longest: int) -> str:
+    """Keep both ends of a long name."""
+    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.collect import read_oof
+from medformer.crossval.canary import CanaryVerdict, canary_verdict
+from medformer.crossval.collect import read_oof, verify_oof
+from medformer.crossval.comparison import Comparison, adjust, compare_runs
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run_directory import RunDirectory
-from medformer.errors import DataError
+from medformer.errors import DataError, MedformerError
 from medformer.files import read_csv, read_json, sha256
 from medformer.yaml_files import parse_yaml
+
+PRIOR = "prior_mask"
+"""The baseline that predicts the average training mask: what is left to learn when masks are permuted."""
+
+
+@dataclass(frozen=True)
+class SubRun:
+    """Another model on the folds of the run: a baseline, or the canary with its permuted labels.
+
+    Attributes:
+        run: Its folder.
+        metrics: Its metrics.json.
+        rows: Its oof.csv.
+    """
+
+    run: RunDirectory
+    metrics: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,9 @@ class Facts:
         plan: splits.json; None for runs without a plan.
         audit: audit.json; None when no audit was written.
         histories: Per fold, history.csv as columns of numbers; folds without one are left out.
+        baselines: By name, those that have numbers.
+        canary: The same plan on permuted labels; None when it was not run.
+        site_probe: site_probe.json; None when there is none.
     """
 
     run: RunDirectory
@@ -39,6 +62,63 @@ class Facts:
     plan: Plan | None
     audit: Mapping[str, Any] | None
     histories: Mapping[int, Mapping[str, Sequence[float]]]
+    baselines: Mapping[str, SubRun] = field(default_factory=dict)
+    canary: SubRun | None = None
+    site_probe: Mapping[str, Any] | None = None
+
+    @cached_property
+    def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:
+        """The run against each baseline (B is the run), and the baselines that it cannot be compared with, and why."""
+        found, problems = {}, {}
+        for name, baseline in self.baselines.items():
+            try:
+                found[name] = compare_runs(baseline.run, self.run, name_a=name, name_b="the model")
+            except MedformerError as error:
+                problems[name] = str(error)
+        return dict(zip(found, adjust(list(found.values())), strict=True)), problems
+
+    @cached_property
+    def canary_verdict(self) -> tuple[CanaryVerdict | None, str]:
+        """What the canary says, or why nothing; None and an empty reason when it was not run."""
+        if self.canary is None:
+            return None, ""
+        prior = self.baselines.get(PRIOR)
+        floor = None if prior is None or self.classification else prior.rows
+        try:
+            return canary_verdict([self.canary.rows], real=self.rows, floor=floor), ""
+        except DataError as error:
+            return None, str(error)
+
+    @cached_property
+    def classification(self) -> bool:
+        """Whether cases are classified; else they are segmented."""
+        return "score" in self.rows[0]
+
+    @cached_property
+    def noun(self) -> str:
+        """What a case is called."""
+        return {"polyp": "image", "volume": "volume"}.get(str(self.record.get("task")), "case")
+
+    @cached_property
+    def first_rows(self) -> Sequence[Mapping[str, Any]]:
+        """One row per case: those of the first repeat."""
+        first = min((row.get("repeat", 0) for row in self.rows), default=0)
+        return [row for row in self.rows if row.get("repeat", 0) == first]
+
+    @cached_property
+    def cases(self) -> int:
+        """Number of distinct cases."""
+        return len({row["id"] for row in self.rows})
+
+    @cached_property
+    def folds(self) -> int:
+        """Number of folds, those of all repeats counted."""
+        return len({row["fold"] for row in self.rows if "fold" in row})
+
+    @cached_property
+    def repeats(self) -> int:
+        """How often the plan was drawn."""
+        return len({row["repeat"] for row in self.rows if "repeat" in row}) or 1
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -69,6 +149,15 @@ class Facts:
         recorded = self.metrics.get("source", {}).get("sha256")
         return recorded is not None and recorded != sha256(self.run.oof_csv)
 
+    @cached_property
+    def edited(self) -> str:
+        """Why oof.csv is not the table that the run wrote; empty when it is."""
+        try:
+            verify_oof(self.run)
+        except DataError as error:
+            return str(error)
+        return ""
+
 
 def read_facts(path: Path) -> Facts:
     """Read a run folder.
@@ -96,12 +185,22 @@ def read_facts(path: Path) -> Facts:
         plan=plan,
         audit=_mapping(run.audit_json) if run.audit_json.is_file() else None,
         histories=histories,
+        baselines={name: sub for name, other in run.baselines.items() if (sub := _sub_run(other))},
+        canary=_sub_run(run.canary),
+        site_probe=_mapping(run.site_probe_json) if run.site_probe_json.is_file() else None,
     )
 
 
 def accepted_findings(audit: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The leaks of an audit that the user accepted."""
     return [finding for finding in (audit or {}).get("findings", []) if finding.get("accepted")]
+
+
+def _sub_run(run: RunDirectory) -> SubRun | None:
+    """Read a run inside the run; None when it has no numbers (yet)."""
+    if not (run.oof_csv.is_file() and run.metrics_json.is_file()):
+        return None
+    return SubRun(run, _mapping(run.metrics_json), read_oof(run.oof_csv))
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -11,7 +12,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from medformer.reporting.blocks import short
 
 # Stand-in colors that become CSS variables of the template, where each has a light and a dark value.
 _INK, _MUTED, _GRID = "#fe0001", "#fe0002", "#fe0003"
@@ -48,15 +52,54 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def histogram(key: str, values: Sequence[float], *, xlabel: str, marks: Mapping[str, float]) -> str:
-    """Draw counts of values in [0, 1] in twenty bins, with labelled vertical marks."""
+MANY_LINES = 12
+"""Beyond as many, single lines are no longer told apart and only their spread and middle are drawn."""
+
+
+@dataclass(frozen=True)
+class Square:
+    """One panel of `squares`: both axes from 0 to 1.
+
+    Attributes:
+        title: Above it.
+        xlabel: Below it.
+        ylabel: Beside it.
+        x: Of the line that matters.
+        y: Of the line that matters.
+        reference: The dashed line: x of both ends, y of both ends.
+        others: Thin lines behind it, such as single folds.
+        markers: Whether the points are shown.
+    """
+
+    title: str
+    xlabel: str
+    ylabel: str
+    x: Sequence[float]
+    y: Sequence[float]
+    reference: tuple[tuple[float, float], tuple[float, float]]
+    others: Sequence[tuple[Sequence[float], Sequence[float]]] = ()
+    markers: bool = False
+
+
+def histogram(
+    key: str,
+    values: Sequence[float],
+    *,
+    xlabel: str,
+    marks: Mapping[str, float],
+    ylabel: str = "images",
+    high: float = 1.0,
+    digits: int = 3,
+) -> str:
+    """Draw counts of values in [0, high] in twenty bins, with labelled vertical marks; larger values join the last."""
     with rc_context(_STYLE):
         canvas = Canvas(figsize=(7.2, 3.2), layout="constrained")
         axes = canvas.add_subplot()
-        axes.hist(values, bins=np.linspace(0, 1, 21).tolist(), color=SERIES[0], rwidth=0.92)
+        axes.hist(np.minimum(values, high), bins=np.linspace(0, high, 21).tolist(), color=SERIES[0], rwidth=0.92)
         for position, (label, value) in enumerate(marks.items()):
-            axes.axvline(value, color=_INK, linewidth=1.6, linestyle=_DASHES[position], label=f"{label} {value:.3f}")
-        axes.set(xlim=(0, 1), xlabel=xlabel, ylabel="images")
+            text = f"{label} {value:.{digits}f}"
+            axes.axvline(min(value, high), color=_INK, linewidth=1.6, linestyle=_DASHES[position], label=text)
+        axes.set(xlim=(0, high), xlabel=xlabel, ylabel=ylabel)
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         canvas.legend(loc="outside upper left", ncols=len(marks))
@@ -68,15 +111,18 @@ def curves(
 ) -> str:
     """Draw line panels side by side: panel title -> line label -> (x, y).
 
-    Beyond as many lines as there are colors, dashes tell them apart.
+    Beyond as many lines as there are colors, dashes tell them apart; beyond `MANY_LINES` all are alike and thin, with
+    their median over them.
     """
     with rc_context(_STYLE):
         canvas = Canvas(figsize=(7.2, 3.1), layout="constrained")
         labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
-        handles = {}
+        handles: dict[str, Line2D] = {}
         for position, (title, lines) in enumerate(panels.items()):
             axes = canvas.add_subplot(1, len(panels), position + 1)
-            for label, (x, y) in lines.items():
+            if len(labels) > MANY_LINES:
+                handles |= _bundle(axes, list(lines.values()))
+            for label, (x, y) in lines.items() if len(labels) <= MANY_LINES else ():
                 marker = "o" if len(x) == 1 else ""
                 (line,) = axes.plot(x, y, label=label, linewidth=1.7, marker=marker)
                 turn, step = divmod(labels.index(label), len(SERIES))
@@ -89,6 +135,25 @@ def curves(
                 axes.set_ylim(bottom=0)
         if len(labels) > 1:
             canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(labels), 6))
+        return _svg(canvas, key)
+
+
+def squares(key: str, panels: Sequence[Square]) -> str:
+    """Draw panels side by side whose axes go from 0 to 1: ROC, precision against recall, calibration."""
+    with rc_context(_STYLE):
+        canvas = Canvas(figsize=(2.55 * len(panels), 2.9), layout="constrained")
+        for position, panel in enumerate(panels):
+            axes = canvas.add_subplot(1, len(panels), position + 1)
+            for x, y in panel.others:
+                axes.plot(x, y, color=_MUTED, linewidth=0.7, alpha=0.55)
+            axes.plot(*panel.reference, color=_MUTED, linewidth=1.2, linestyle="--")
+            axes.plot(panel.x, panel.y, color=SERIES[0], linewidth=2, marker="o" if panel.markers else "", markersize=5)
+            axes.set(
+                title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+            )
+            axes.set_xticks([0, 0.5, 1])
+            axes.set_yticks([0, 0.5, 1])
+            axes.set_aspect("equal")
         return _svg(canvas, key)
 
 
@@ -108,7 +173,7 @@ def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel:
         for position, (_, mean, low, high) in enumerate(rows):
             if np.isfinite([low, high]).all():
                 axes.plot([low, high], [position, position], color=SERIES[0], linewidth=2, marker="|", markersize=11)
-            axes.plot([mean], [position], color=SERIES[0], marker="o", markersize=6)
+            axes.plot([mean], [position], color=SERIES[0], marker="o", markersize=6, clip_on=False)
         axes.set_yticks(range(len(rows)), [_short(label) for label, *_ in rows])
         axes.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
         _limit_to_unit(axes, [value for _, *values in rows for value in values if np.isfinite(value)])
@@ -117,9 +182,21 @@ def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel:
         return _svg(canvas, key)
 
 
+def _bundle(axes: Axes, lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict[str, Line2D]:
+    """Draw many lines thin and their median thick; returns one line of each kind for the legend."""
+    at: dict[float, list[float]] = {}
+    for x, y in lines:
+        (thin,) = axes.plot(x, y, color=_MUTED, linewidth=0.7, alpha=0.55)
+        for position, value in zip(x, y, strict=True):
+            at.setdefault(position, []).append(value)
+    middle = sorted(at)
+    (thick,) = axes.plot(middle, [np.median(at[position]) for position in middle], color=SERIES[0], linewidth=2.2)
+    return {"one fold": thin, "median of the folds": thick}
+
+
 def _short(label: str, longest: int = 36) -> str:
     """Keep a long name from taking the room of the drawing; the table beside it has the whole name."""
-    return label if len(label) <= longest else f"{label[: longest // 2 - 1]}…{label[-longest // 2 :]}"
+    return short(label, longest)
 
 
 def _limit_to_unit(axes: Axes, values: Sequence[float]) -> None:

@@ -23,9 +23,16 @@ LONGEST_SIDE = 320
 
 
 class CasePictures:
-    """Finds the picture, truth and mask of a case through the run's manifest."""
+    """Finds the picture, truth and mask of a case through the run's manifest.
+
+    Attributes:
+        count: Pictures drawn so far.
+        size: Characters that they take in the page.
+    """
 
     def __init__(self, facts: Facts) -> None:
+        self.count = 0
+        self.size = 0
         self._run = facts.run
         self._cases: Mapping[str, Case] = {}
         self._reason = ""
@@ -64,7 +71,10 @@ class CasePictures:
         drawn = draw_overlay(small, _shrink(mask, size), None if truth is None else _shrink(truth, size))
         buffer = BytesIO()
         Image.fromarray(drawn).save(buffer, format="JPEG", quality=88)
-        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), ""
+        uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        self.count += 1
+        self.size += len(uri)
+        return uri, ""
 
     def _mask_path(self, row: Mapping[str, Any]) -> Path | None:
         """The exported mask, never outside of the run folder whatever the table says."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -44,7 +46,7 @@ def render(facts: Facts) -> str:
     )
     loader = environment.loader
     assert loader is not None
-    style, _, _ = loader.get_source(environment, "report.css")
+    style, script = (loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
     sections = [section for build in SECTIONS if (section := build(facts)) is not None]
     finished = str(facts.session.get("finished") or facts.session.get("started") or "")
     when = f"{finished[:10]} {finished[11:16]} UTC" if finished else "time unknown"
@@ -52,6 +54,8 @@ def render(facts: Facts) -> str:
         title=f"{str(facts.record.get('task', '')).capitalize()} report: {facts.run.path.resolve().name}",
         subtitle=f"medformer {facts.session.get('versions', {}).get('medformer', '')} · {when}",
         style=style,
+        script=script,
+        script_sha256=b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii"),
         sections=sections,
-        footer=RESEARCH_ONLY,
+        research_only=RESEARCH_ONLY,
     )

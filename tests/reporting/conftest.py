@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -85,7 +88,7 @@ class SegmentByShift:
 def make_run(path: Path, data: Path) -> RunDirectory:
     write_manifest(data / "manifest.csv", make_cases(data))
     manifest = read_manifest(data / "manifest.csv")
-    keys = [PlanCase(case.id, case.group, case.site, case.sha256) for case in manifest.cases]
+    keys = [PlanCase(case.id, case.group, case.site, case.sha256, case.site) for case in manifest.cases]
     plan: Plan = make_plan(keys, folds=3, validation=0.25, seed=0)
     run = RunDirectory.create(path)
     info = RunInfo(
@@ -122,7 +125,99 @@ def make_run(path: Path, data: Path) -> RunDirectory:
         execute(plan, SegmentByShift(run, manifest.by_id), run)
         collect(run, plan)
         write_metrics(run, summarize)
+        add_company(run, plan, manifest.by_id)
     return run
+
+
+def add_company(run: RunDirectory, plan: Plan, cases: dict[str, Case]) -> None:
+    """The baselines, the canary and the site probe, as the pipeline leaves them."""
+    truths = {name: read_mask(case.mask) for name, case in cases.items() if case.mask is not None}
+    usual = np.mean(list(truths.values()), axis=0).astype(np.float32)
+    names = list(truths)
+    exchanged = dict(zip(names, [*names[7:], *names[:7]], strict=True))
+    write_table(run.baseline("prior_mask"), plan, cases, lambda name: (usual, truths[name]))
+    write_table(run.baseline("everything"), plan, cases, lambda name: (truths[name] * 0.0 + 1, truths[name]))
+    write_table(run.canary, plan, cases, lambda name: (usual, truths[exchanged[name]]))
+    probe = {"sites": 2, "balanced_accuracy": 0.55, "chance": 0.5, "low": 0.41, "high": 0.69}
+    write_json(run.site_probe_json, {**probe, "features": "color histograms of the images"})
+
+
+def write_table(
+    run: RunDirectory, plan: Plan, cases: dict[str, Case], predict: Callable[[str], tuple[np.ndarray, np.ndarray]]
+) -> None:
+    rows = []
+    for fold in plan.folds:
+        for name in fold.test:
+            case = cases[name]
+            row = case_row(name, *predict(name), threshold=0.3)
+            rows.append({**row, "fold": fold.index, "repeat": 0, "group": case.group, "site": case.site})
+    run.path.mkdir(parents=True)
+    write_csv(run.oof_csv, rows, list(rows[0]))
+    write_metrics(run, summarize)
+
+
+def make_classification_run(path: Path) -> RunDirectory:
+    """Made-up scores of people at three sites, with baselines at chance, a canary and a probe that tells the sites."""
+    draw = np.random.default_rng(1)
+    people = [
+        PlanCase(
+            f"sub-{index:03d}",
+            f"sub-{index:03d}",
+            stratum=str(index % 2),
+            fingerprint=f"{index}",
+            site=("north", "south", HOSTILE_SITE)[index % 3],
+            label=str(index % 2),
+            covariates={"age": f"{draw.uniform(7, 60):.1f}", "sex": "FM"[int(draw.integers(2))]},
+        )
+        for index in range(150)
+    ]
+    plan = make_plan(people, folds=5, validation=0.2, seed=0)
+    run = RunDirectory.create(path)
+    info = RunInfo(
+        task="abide",
+        command=["medformer", "abide", "crossval", "--out", str(path)],
+        config={"seed": 0, "model": {"name": "connectome_net"}},
+        seed=0,
+        device="cpu",
+        data_sha256="0" * 64,
+    )
+    with session(run, info):
+        write_plan(run.splits_json, plan)
+        write_json(run.audit_json, {"cases": 150, "looked_for": {"group": "the same person"}, "findings": []})
+        for sub, strength in ((run, 0.8), (run.baseline("logistic"), 0.4), (run.baseline("prior"), 0.0)):
+            write_scores(sub, plan, draw, strength)
+        write_scores(run.canary, plan, draw, 0.0)
+        probe = {"sites": 3, "n": 150, "balanced_accuracy": 0.71, "chance": 1 / 3, "low": 0.62, "high": 0.8}
+        by_site = {site: {"n": 50, "recall": 0.71} for site in ("north", "south", HOSTILE_SITE)}
+        write_json(run.site_probe_json, {**probe, "by_site": by_site, "features": "the connectivity matrices"})
+    return run
+
+
+def write_scores(run: RunDirectory, plan: Plan, draw: np.random.Generator, strength: float) -> None:
+    rows = []
+    by_id = {case.id: case for case in plan.cases}
+    for fold in plan.folds:
+        for name in fold.test:
+            case = by_id[name]
+            label = int(case.label)
+            score = 1 / (1 + np.exp(-strength * (label - 0.5) * 2 - draw.normal()))
+            rows.append(
+                {
+                    "id": name,
+                    "fold": fold.index,
+                    "repeat": 0,
+                    "group": case.group,
+                    "site": case.site,
+                    **case.covariates,
+                    "label": label,
+                    "score": float(score),
+                    "threshold": 0.5,
+                    "prediction": int(score >= 0.5),
+                }
+            )
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_csv(run.oof_csv, rows, list(rows[0]))
+    write_metrics(run, summarize)
 
 
 @pytest.fixture(scope="session")
@@ -142,3 +237,23 @@ def run_copy(finished: Path, tmp_path: Path) -> Callable[[], RunDirectory]:
         return RunDirectory.open(tmp_path / "run")
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def classified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a classification run; shared, so not to be changed."""
+    path = tmp_path_factory.mktemp("classification") / "run"
+    make_classification_run(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> ModuleType:
+    """The module browser/chromium.py."""
+    file = Path(__file__).parent / "browser" / "chromium.py"
+    spec = importlib.util.spec_from_file_location("medformer_tests_chromium", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

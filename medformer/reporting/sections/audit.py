@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medformer.reporting.blocks import Block, Listing, Notice, Section, Table, Text, counted
+from medformer.reporting.blocks import Block, Listing, Notice, Section, Table, Text, Verdict, counted
 from medformer.reporting.facts import Facts, accepted_findings
 
+TITLE = "Leakage audit"
 SHOWN = 40
 
 
@@ -19,7 +20,7 @@ def build(facts: Facts) -> Section:
         blocks.append(Notice("warning", f"The user accepted these leaks by name: {', '.join(accepted)}."))
     if facts.audit is None:
         blocks.append(Notice("warning", "No audit was written for this run: leakage cannot be ruled out."))
-        return Section("audit", "Data and leakage audit", blocks)
+        return Section("audit", TITLE, blocks)
     findings = facts.audit.get("findings", [])
     covered = accepted_findings(facts.audit)
     others = [finding for finding in findings if finding not in covered]
@@ -46,7 +47,25 @@ def build(facts: Facts) -> Section:
         blocks.append(
             Table(_title("Data problems", problems), ["Case", "Severity", "Reason", "Detail"], rows, text_columns=4)
         )
-    return Section("audit", "Data and leakage audit", blocks)
+    return Section("audit", TITLE, blocks)
+
+
+def verdict(facts: Facts) -> Verdict:
+    """Say whether anything was found on both sides of a split."""
+    accepted = [str(name) for name in facts.record.get("accepted_leaks", ())]
+    findings = (facts.audit or {}).get("findings", [])
+    if accepted:
+        found = counted(len(accepted_findings(facts.audit)), "finding")
+        text = f"the user accepted leaks between training and test data ({', '.join(accepted)}: {found})."
+        return Verdict("warning", TITLE, f"{text} The numbers may be too good.", "audit")
+    if facts.audit is None:
+        return Verdict("warning", TITLE, "no audit was written; leakage cannot be ruled out.", "audit")
+    if findings:
+        text = f"{counted(len(findings), 'finding')} on both sides of a split. The numbers may be too good."
+        return Verdict("warning", TITLE, text, "audit")
+    kinds = ", ".join(facts.audit.get("looked_for", {}))
+    looked_for = f" (looked for: {kinds})" if kinds else ""
+    return Verdict("ok", TITLE, f"nothing was found on both sides of a split{looked_for}.", "audit")
 
 
 def _table(title: str, findings: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,64 +1,75 @@
-"""The numbers per fold and pooled, and what each of them means."""
+"""The numbers per fold, per repeat and pooled, and what each of them means."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from medformer.reporting.blocks import Block, Listing, Section, Table, Text, interval, number
+from medformer.reporting.blocks import Block, Listing, Section, Table, interval, number
 from medformer.reporting.facts import Facts
-from medformer.reporting.results import HEADER, LABELS, cells, with_policy
+from medformer.reporting.results import LABELS, cells, header, is_classification, label, value
 
 
 def build(facts: Facts) -> Section:
     """Tabulate the metrics."""
-    pooled = facts.metrics["pooled"]
     blocks: list[Block] = []
-    parts = facts.metrics.get("by_fold", {})
-    if len(parts) > 1:
-        rows = [_fold_row(facts, name, part) for name, part in parts.items()]
-        rows.append(_fold_row(facts, "all", pooled))
-        caption = with_policy("Out-of-fold results: each fold's test images, and all of them together", facts.metrics)
-        blocks.append(Table(caption, ["Fold", *HEADER, "Threshold"], rows))
-    blocks.append(_pooled_table(pooled, with_policy("All test images together", facts.metrics)))
-    definitions = facts.metrics.get("definitions", {})
-    described = {**definitions.get("metrics", {}), **{key: definitions.get(key) for key in ("max_e", "mean_e")}}
-    blocks.append(Text("What the numbers mean:"))
-    items = [f"{LABELS.get(name, name)}: {text}." for name, text in described.items() if text]
-    if definitions.get("empty_policy"):
-        policy = facts.metrics.get("empty_policy", "")
-        items.append(f"Empty-mask policy {policy}, for Dice and IoU: {definitions['empty_policy']}.")
-    blocks.append(Listing(items))
+    for column, title in (("repeat", "Repeat"), ("fold", "Fold")):
+        parts = facts.metrics.get(f"by_{column}") or {}
+        if len(parts) > 1:
+            blocks.append(_parts_table(facts, column, title, parts))
+    pooled = facts.metrics["pooled"]
+    if is_classification(facts.metrics):
+        blocks.append(_values_table(facts, pooled))
+    else:
+        blocks.append(_means_table(facts, pooled))
+    blocks.append(Listing(_meanings(facts), label="What the numbers mean"))
     return Section("results", "Results", blocks)
 
 
-def _fold_row(facts: Facts, name: str, part: Mapping[str, Any]) -> list[str]:
-    thresholds = {
-        row["threshold"] for row in facts.rows if "threshold" in row and name in ("all", str(row.get("fold")))
+def _parts_table(facts: Facts, column: str, title: str, parts: Mapping[str, Any]) -> Table:
+    rows = [[name, *cells(facts.metrics, part), _threshold(facts, column, name)] for name, part in parts.items()]
+    total = ["All", *cells(facts.metrics, facts.metrics["pooled"]), _threshold(facts, column, None)]
+    caption = f"Out-of-fold results per {column}: the test {facts.noun}s of each, and all of them together"
+    return Table(caption, [title, *header(facts.metrics, facts.noun), "Threshold"], rows, total=total)
+
+
+def _threshold(facts: Facts, column: str, name: str | None) -> str:
+    found = {
+        row["threshold"] for row in facts.rows if "threshold" in row and (name is None or str(row.get(column)) == name)
     }
-    return [
-        "All folds" if name == "all" else name,
-        *cells(part),
-        number(thresholds.pop(), 2) if len(thresholds) == 1 else "per fold",
-    ]
+    return number(found.pop(), 2) if len(found) == 1 else "per fold"
 
 
-def _pooled_table(pooled: Mapping[str, Any], caption: str) -> Table:
+def _means_table(facts: Facts, pooled: Mapping[str, Any]) -> Table:
     rows = []
     for name, part in pooled["metrics"].items():
-        spread = [number(part[key]) for key in ("mean", "sd", "median", "q1", "q3")]
-        rows.append([LABELS.get(name, name), number(part["n"]), *spread, interval(part)])
+        digits = 1 if name.startswith("hd95") else 3
+        spread = [number(part.get(key), digits) for key in ("mean", "sd", "median", "q1", "q3")]
+        rows.append([label(name, facts.metrics), number(part.get("n")), *spread, interval(part, digits)])
     for name in ("max_e", "mean_e"):
         if name in pooled:
             rows.append([LABELS[name], number(pooled["n"]), number(pooled[name]), *["–"] * 5])
-    header = [
-        "Metric",
-        "Images",
-        "Mean",
-        "SD",
-        "Median",
-        "Lower quartile",
-        "Upper quartile",
-        "95% interval of the mean",
+    titles = ["Mean", "SD", "Median", "Lower quartile", "Upper quartile", "95% interval of the mean"]
+    return Table(f"All test {facts.noun}s together", ["Metric", f"{facts.noun.capitalize()}s", *titles], rows)
+
+
+def _values_table(facts: Facts, pooled: Mapping[str, Any]) -> Table:
+    rows = [
+        [label(name, facts.metrics), number(value(pooled, name)), interval(part)]
+        for name, part in pooled["metrics"].items()
     ]
-    return Table(caption, header, rows)
+    return Table(f"All test {facts.noun}s together", ["Metric", "Value", "95% interval"], rows)
+
+
+def _meanings(facts: Facts) -> list[str]:
+    definitions = facts.metrics.get("definitions", {})
+    described = {**definitions.get("metrics", {}), **{key: definitions.get(key) for key in ("max_e", "mean_e")}}
+    items = [f"{label(name, facts.metrics)}: {text}." for name, text in described.items() if text]
+    if definitions.get("empty_policy"):
+        policy = facts.metrics.get("empty_policy", "")
+        items.append(f"Empty-mask policy “{policy}”, for Dice and IoU: {definitions['empty_policy']}.")
+    if definitions.get("surface_empty_policy"):
+        items.append(f"The same for HD95 and NSD: {definitions['surface_empty_policy']}.")
+    if isinstance(definitions.get("interval"), str):
+        items.append(f"95% interval: {definitions['interval']}.")
+    return items

@@ -8,14 +8,20 @@ from collections.abc import Sequence
 from medformer.reporting.blocks import Figure, Section, Table, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.figures import curves
+from medformer.reporting.results import LABELS
 
-PANELS = {"train_loss": "Training loss", "validation_dice": "Dice on the inner validation part"}
+LOSS = "train_loss"
+SCORE = "validation_"
 
 
 def build(facts: Facts) -> Section | None:
-    """Draw loss and inner-validation Dice per epoch for every fold."""
+    """Draw the loss and the inner-validation score per epoch for every fold."""
     panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {}
-    for column, title in PANELS.items():
+    present = dict.fromkeys(column for history in facts.histories.values() for column in history)
+    score = next((column for column in present if column.startswith(SCORE) and column != f"{SCORE}loss"), "")
+    scored = LABELS.get(score.removeprefix(SCORE), score.removeprefix(SCORE))
+    titles = {LOSS: "Training loss"} | ({score: f"{scored} on the inner validation part"} if score else {})
+    for column, title in titles.items():
         lines: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
         for index, history in facts.histories.items():
             points = [
@@ -31,8 +37,8 @@ def build(facts: Facts) -> Section | None:
         return None
     rows = []
     for index, history in facts.histories.items():
-        scores = [value for value in history.get("validation_dice", ()) if math.isfinite(value)]
-        losses = [value for value in history.get("train_loss", ()) if math.isfinite(value)]
+        scores = [value for value in history.get(score, ()) if math.isfinite(value)]
+        losses = [value for value in history.get(LOSS, ()) if math.isfinite(value)]
         rows.append(
             [
                 str(index),
@@ -43,15 +49,15 @@ def build(facts: Facts) -> Section | None:
                 f"{sum(value for value in history.get('seconds', ()) if math.isfinite(value)) / 60:.1f}",
             ]
         )
-    header = ["Fold", "Epochs", "Last training loss", "Best inner-validation Dice", "At epoch", "Minutes"]
+    header = ["Fold", "Epochs", "Last training loss", f"Best inner-validation {scored}", "At epoch", "Minutes"]
     table = Table("Training per fold", header, rows)
     alt = (
         "Learning curves, one line per fold: " + " and ".join(panels) + " against the epoch. The table gives the ends."
     )
     chosen = "epoch and the threshold" if facts.config.get("inference", {}).get("threshold") == "fit" else "epoch"
     caption = (
-        f"The inner validation part, taken out of the fold's training data, chooses the {chosen}; the test images take "
-        "no part in that."
+        f"The inner validation part, taken out of the fold's training data, chooses the {chosen}; the test "
+        f"{facts.noun}s take no part in that."
     )
     figure = Figure(curves("learning", panels, xlabel="epoch"), alt, caption)
     return Section("learning", "Learning curves", [figure, table])

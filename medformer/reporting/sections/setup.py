@@ -27,11 +27,11 @@ def build(facts: Facts) -> Section:
         "Table SHA-256": facts.metrics.get("source", {}).get("sha256"),
     }
     rows = [[name, str(value)] for name, value in entries.items() if value not in (None, "")]
-    blocks: list[Block] = [Table("The run", ["What", "Value"], rows, text_columns=2)]
+    blocks: list[Block] = [Table("The run", ["What", "Value"], rows, text_columns=2, sortable=False)]
     versions = session.get("versions", {})
     if versions:
         rows = [[str(name), str(value)] for name, value in versions.items()]
-        blocks.append(Table("Software", ["Package", "Version"], rows, text_columns=2))
+        blocks.append(Table("Software", ["Package", "Version"], rows, text_columns=2, sortable=False))
     if facts.config_text:
         blocks.append(Code("The resolved config (config.yaml)", facts.config_text, folded=True))
     return Section("setup", "What was run, on what", blocks)
