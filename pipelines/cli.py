@@ -318,7 +318,7 @@ def status(
     """Say which folds of a run are done, running, failed or still to come, while it runs or after."""
     from pipelines import crossval as runner
 
-    runner.status(run, watch=watch)
+    runner.status(run=run, watch=watch)
 
 
 @app.command()
@@ -328,24 +328,41 @@ def report(
     """Write a run's report again, from the run's files alone."""
     from pipelines import crossval as runner
 
-    runner.report(run)
+    runner.report(run=run)
 
 
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Two or more run folders.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN",
+            exists=True,
+            file_okay=False,
+            help="Two or more run folders, or baselines inside one (RUN/baselines/NAME); the first is the reference.",
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Also write the comparison here.", show_default=False)
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Also write a table, JSON and a forest plot.", show_default=False),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric", metavar="NAME", help="What to compare by.", show_default="dice of masks, auc of classes"
+        ),
+    ] = None,
+    shared_cases: Annotated[
+        bool,
+        typer.Option("--shared-cases", help="Compare what runs of different plans share; say what is lost."),
+    ] = False,
 ) -> None:
-    """Compare runs case by case."""
+    """Compare runs of the same plan: difference, interval, tests over groups and folds, a forest plot."""
     if len(runs) < 2:
         raise ConfigError("compare got one run, expected two or more: medformer compare RUN RUN")
-    from pipelines import polyp as task
+    from pipelines import crossval as runner
 
-    task.compare(runs=runs, out=out)
+    runner.compare(runs=runs, out=out, metric=metric, shared_cases=shared_cases)
 
 
 def _config(name: str, data: Path | None, overrides: list[str] | None) -> PolypConfig:

@@ -16,9 +16,9 @@ from medformer.crossval.executors import build_executor
 from medformer.crossval.permute import permuted_assignment
 from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
 from medformer.crossval.run_directory import RunDirectory
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
-from medformer.files import write_json
+from medformer.files import read_json, write_json
 from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
@@ -34,6 +34,7 @@ class Task:
 
     Attributes:
         cases: What planning needs to know, in manifest order.
+        data_sha256: Hash over all that the manifest says, beside which a resumed run is held.
         draw: Draws the fold plan.
         audit: Looks for leaks between the parts of a plan, writes audit.json, and raises if there are any.
         job: The model's work in one fold.
@@ -43,6 +44,7 @@ class Task:
     """
 
     cases: Sequence[PlanCase]
+    data_sha256: str
     draw: Callable[[Sequence[PlanCase]], Plan]
     audit: Callable[[Plan], None]
     job: MakeJob
@@ -118,10 +120,15 @@ def settle_plan(run: RunDirectory, task: Task) -> Plan:
             f"--resume: {run.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
             "Continue with the verb (train or crossval) that started it."
         )
+    if task.data_sha256 != read_json(run.run_json)["data_sha256"]:
+        raise DataError(
+            f"The manifest gives other sites, splits or covariates than when {run.path} was started. "
+            "Restore it, or start a new run in another folder."
+        )
     return plan
 
 
-def report(run: Path) -> None:
+def report(*, run: Path) -> None:
     """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
     opened = RunDirectory.open(run)
     for part in (opened, *opened.baselines.values(), *([opened.canary] if opened.canary.oof_csv.exists() else [])):
@@ -130,7 +137,7 @@ def report(run: Path) -> None:
     say(f"Report: {build_report(opened.path)}")
 
 
-def status(run: Path, *, watch: float | None = None) -> None:
+def status(*, run: Path, watch: float | None) -> None:
     """Say where each fold of a run stands, once, or every `watch` seconds until the run has ended."""
     from medformer.crossval.status import format_status, read_status
 
@@ -141,3 +148,17 @@ def status(run: Path, *, watch: float | None = None) -> None:
             return
         time.sleep(watch)
         say("")
+
+
+def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, shared_cases: bool) -> None:
+    """Compare each later run, or baseline inside a run, with the first, case by case."""
+    from medformer.crossval.comparison import compare_all, format_comparisons
+    from medformer.crossval.comparison_pairs import open_compared
+    from medformer.reporting.comparison_files import write_comparison
+
+    opened = [open_compared(run) for run in runs]
+    found = compare_all(opened, metric=metric, allow_different_plans=shared_cases)
+    say(format_comparisons(found))
+    if out is not None:
+        for path in write_comparison(out, found):
+            say(f"Wrote {path}")

@@ -11,7 +11,6 @@ from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.run_record import RunInfo, session
 from medformer.data.manifest import read_manifest
 from medformer.errors import ConfigError
-from medformer.files import write_json
 from medformer.reporting.report import build_report
 from pipelines.console import make_reporter, say
 from pipelines.crossval import crossvalidate
@@ -68,7 +67,7 @@ def run_polyp(
     if not config.data.manifest:
         raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
     from pipelines.polyp_fold import check_settings
-    from pipelines.polyp_task import check_resumed, polyp_task
+    from pipelines.polyp_task import polyp_task
 
     reporter = make_reporter()
     manifest = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
@@ -87,7 +86,6 @@ def run_polyp(
         notes=list(notes),
     )
     with session(run, info, may_differ=_MAY_DIFFER):
-        check_resumed(run, manifest)
         task = polyp_task(run, config, manifest, accept, reporter)
         tested = crossvalidate(run, task, config.crossval, config.execution, reporter)
     if not tested:
@@ -148,18 +146,6 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     ):
         say(f"  {label:<26}{value:.4f}")
     say(f"Per case: {table}\nAll numbers: {numbers}")
-
-
-def compare(*, runs: list[Path], out: Path | None) -> None:
-    """Compare each later run with the first, case by case."""
-    from medformer.crossval.comparison import compare_runs, format_comparison
-
-    opened = [RunDirectory.open(run) for run in runs]
-    comparisons = [compare_runs(opened[0], other) for other in opened[1:]]
-    for comparison in comparisons:
-        say(format_comparison(comparison))
-    if out is not None:
-        write_json(out / "comparison.json", [comparison.to_json() for comparison in comparisons])
 
 
 def _device(accelerator: str) -> str:

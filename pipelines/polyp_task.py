@@ -21,7 +21,7 @@ from medformer.data.problems import Problem, require_usable
 from medformer.data.thumbnails import thumbnails
 from medformer.data.transforms2d import resize_mask
 from medformer.errors import DataError
-from medformer.files import digest, read_json, sha256, write_json
+from medformer.files import digest, sha256, write_json
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.table import BASELINES
@@ -64,6 +64,7 @@ def polyp_task(
 
     return Task(
         cases=[_plan_case(case, sizes[case.id]) for case in manifest.cases],
+        data_sha256=manifest.digest(),
         draw=partial(_draw, config=config, manifest=manifest),
         audit=partial(_audit, run=run, manifest=manifest, accept=accept, problems=problems, reporter=reporter),
         job=partial(model, manifest.by_id),
@@ -71,19 +72,6 @@ def polyp_task(
         permuted=permuted,
         probe=probe,
     )
-
-
-def check_resumed(run: RunDirectory, manifest: Manifest) -> None:
-    """Hold a manifest against the one that a run was started with.
-
-    Raises:
-        DataError: It says something else about the same cases.
-    """
-    if run.splits_json.exists() and manifest.digest() != read_json(run.run_json)["data_sha256"]:
-        raise DataError(
-            f"{manifest.path} gives other sites, splits or covariates than when {run.path} was started. "
-            "Restore it, or start a new run in another folder."
-        )
 
 
 def _draw(cases: Sequence[PlanCase], *, config: PolypConfig, manifest: Manifest) -> Plan:

@@ -52,7 +52,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     functions = {
         "polyp_data": ["prepare", "check"],
-        "polyp": ["train", "crossval", "predict", "evaluate", "report", "compare"],
+        "polyp": ["train", "crossval", "predict", "evaluate"],
+        "crossval": ["report", "status", "compare"],
         "demo": ["demo"],
         "info": ["info"],
     }
@@ -142,6 +143,19 @@ def test_crossval_reads_overrides_before_and_after_options(calls: Calls) -> None
     assert (given["overwrite"], given["resume"], given["accept"]) == (True, False, [])
 
 
+def test_the_flags_of_crossval_are_short_for_config_keys(calls: Calls) -> None:
+    flags = ["--no-baselines", "--permute-labels", "--executor", "ray", "--address", "ray://head:10001"]
+    flags += ["--gpus-per-fold", "0.5", "--devices", "2", "--strategy", "ddp"]
+    assert run("polyp", "crossval", "--out", "run", *flags) == 0
+    config = calls[0][1]["config"]
+    assert (config.crossval.baselines, config.crossval.permute_labels) == (False, True)
+    execution = config.execution
+    assert (execution.executor, execution.address, execution.gpus_per_fold) == ("ray", "ray://head:10001", 0.5)
+    assert (config.training.devices, config.training.strategy) == (2, "ddp")
+    assert run("polyp", "crossval", "--out", "run", "crossval.baselines=false") == 0
+    assert not calls[1][1]["config"].crossval.baselines
+
+
 def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text("id\n")
@@ -153,7 +167,8 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
     assert run("demo", "--overwrite") == 0
     assert run("info", "--json") == 0
     assert run("report", here) == 0
-    assert run("compare", here, here) == 0
+    assert run("compare", here, here, "--metric", "iou") == 0
+    assert run("crossval", "status", here) == 0
     assert calls == [
         (
             "prepare",
@@ -189,7 +204,8 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
         ("info", {"as_json": True}),
         ("report", {"run": tmp_path}),
-        ("compare", {"runs": [tmp_path, tmp_path], "out": None}),
+        ("compare", {"runs": [tmp_path, tmp_path], "out": None, "metric": "iou", "shared_cases": False}),
+        ("status", {"run": tmp_path, "watch": None}),
     ]
 
 

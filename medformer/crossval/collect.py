@@ -63,12 +63,12 @@ def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMN
 
 
 def verify_oof(run: RunDirectory) -> None:
-    """Refuse a table that is not the one the run wrote; a table without a recorded hash passes.
+    """Refuse a table that is not the one the run wrote; one without a recorded hash passes, and one that is missing.
 
     Raises:
         DataError: oof.csv was changed; names both hashes.
     """
-    if not run.oof_sha256.exists():
+    if not run.oof_sha256.exists() or not run.oof_csv.exists():
         return
     recorded, found = run.oof_sha256.read_text("utf-8").partition(" ")[0], sha256(run.oof_csv)
     if recorded != found:

@@ -11,7 +11,6 @@ from medformer.config import CrossvalConfig
 from medformer.crossval.dealing import deal_folds, draw_test, draw_validation, groups_by_class
 from medformer.crossval.plan import Fold, Plan, PlanCase, check_unique, some
 from medformer.crossval.stratify import known_text, with_strata
-from medformer.crossval.stratify import quantile_bins as quantile_bins
 from medformer.errors import ConfigError, DataError
 from medformer.seeds import derive_seed
 
