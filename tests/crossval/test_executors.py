@@ -131,7 +131,10 @@ def test_ray_gives_the_table_of_the_inline_executor(
     execute(plan, make_job(), run, said, cluster)
     assert collect(run, plan).read_bytes() == inline_table
     assert inline_table.count(b",3\n") == len(plan.cases)
-    assert all(any(line.startswith(f"Fold {fold.index}: ") for line in said.said) for fold in plan.folds)
+    for index in range(3):
+        first, *_, last = [line for line in said.said if line.startswith(f"Fold {index}: ")]
+        assert f"{len(plan.folds[index].test)} test; process " in first
+        assert last == f"Fold {index}: done."
     assert {state.pid for state in states(run, plan)}.isdisjoint({os.getpid(), 0})
     again = Lines()
     execute(plan, make_job(), run, again, cluster)

@@ -101,7 +101,7 @@ def test_two_ray_workers_give_the_files_of_an_inline_run_also_when_one_is_killed
     assert inline["oof.csv"] == spread["oof.csv"] == broken["oof.csv"]
     assert inline == spread == broken
     assert len(inline) == 1 + 2 * 3 + len({name for fold in polyp.plan.folds for name in fold.test})
-    assert sum(f"epoch {EPOCHS}/{EPOCHS}" in line for line in said) == 2
+    assert sum(f": Epoch {EPOCHS}: " in line for line in said) == 2
     assert any(line.startswith("Fold 1: Resuming after epoch") for line in told)
     assert [read_state(tmp_path / f"killed/folds/{k}", k, polyp.plan.digest()).attempts for k in (0, 1)] == [1, 2]
 

@@ -109,6 +109,7 @@ def _run(order: Order, pickled_job: bytes) -> None:
         continued = f", continued after process {before.pid} on {before.host} died"
     reporter.line(f"{describe_parts(order.fold)}; process {os.getpid()} on {where}{continued}.")
     run_fold(order.fold, job, order.folder, order.plan)
+    reporter.line("done.")
 
 
 @contextmanager

@@ -54,10 +54,8 @@ class LogReporter:
             file.write(" ".join(text.split("\n")) + "\n")
 
     def finish(self) -> None:
-        """Write how many steps it was, and the last numbers."""
-        if self._label:
-            self._write_progress()
-            self._label = ""
+        """End the piece of work, without a line: what came of it is said by those who did it."""
+        self._label = ""
 
     def _write_progress(self) -> None:
         count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
