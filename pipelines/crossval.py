@@ -96,7 +96,7 @@ def crossvalidate(
             reporter.line("The same plan on permuted labels.")
             assignment = permuted_assignment(plan.cases, derive_seed(plan.seed, "permuted labels"))
             complete(run.canary, task.permuted(run.canary, assignment))
-    if task.probe is not None and (probed := task.probe(plan)) is not None:
+    if task.probe is not None and not run.site_probe_json.exists() and (probed := task.probe(plan)) is not None:
         write_json(run.site_probe_json, probed)
     return True
 
