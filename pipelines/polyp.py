@@ -79,6 +79,7 @@ def run_polyp(
         config=config.model_dump(mode="json"),
         seed=config.seed,
         device=_device(config.training.accelerator),
+        threads=_threads(),
         manifest=str(manifest.path.resolve()),
         data_root=str(manifest.root),
         data_sha256=manifest.digest(),
@@ -155,3 +156,9 @@ def _device(accelerator: str) -> str:
 
     device = choose_device(accelerator)
     return f"cuda: {torch.cuda.get_device_name()}" if device.type == "cuda" else device.type
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

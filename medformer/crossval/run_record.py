@@ -47,6 +47,7 @@ class RunInfo:
         config: The resolved config.
         seed: The run's seed.
         device: In words, e.g. `"cpu"` or `"cuda: NVIDIA H100"`.
+        threads: Processor threads that a fold computes with; another number may change the last digits.
         manifest: Path of the manifest.
         data_root: The folder that the manifest's paths are relative to.
         data_sha256: Hash over the cases.
@@ -59,6 +60,7 @@ class RunInfo:
     config: Mapping[str, Any]
     seed: int
     device: str
+    threads: int = 1
     manifest: str = ""
     data_root: str = ""
     data_sha256: str = ""
@@ -161,6 +163,7 @@ def _session(info: RunInfo) -> dict[str, Any]:
         "reason": "",
         "command": list(info.command),
         "device": info.device,
+        "threads": info.threads,
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "host": socket.gethostname(),

@@ -20,6 +20,7 @@ def build(facts: Facts) -> Section:
         "Device": session.get("device"),
         "Platform": session.get("platform"),
         "Processors": session.get("cpus"),
+        "Threads per fold": session.get("threads"),
         "Manifest": record.get("manifest"),
         "Data SHA-256": record.get("data_sha256"),
         "Config SHA-256": record.get("config_sha256"),
