@@ -78,7 +78,7 @@ def run_polyp(
         command=["medformer", *sys.argv[1:]],
         config=config.model_dump(mode="json"),
         seed=config.seed,
-        device=_device(config.training.accelerator),
+        device=_device(config),
         threads=_threads(),
         manifest=str(manifest.path.resolve()),
         data_root=str(manifest.root),
@@ -149,12 +149,14 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     say(f"Per case: {table}\nAll numbers: {numbers}")
 
 
-def _device(accelerator: str) -> str:
+def _device(config: PolypConfig) -> str:
     import torch
 
     from medformer.training.devices import choose_device
 
-    device = choose_device(accelerator)
+    if config.execution.address is not None:
+        return f"{config.training.accelerator}, on the Ray cluster {config.execution.address}"
+    device = choose_device(config.training.accelerator)
     return f"cuda: {torch.cuda.get_device_name()}" if device.type == "cuda" else device.type
 
 

@@ -170,7 +170,9 @@ def check_settings(config: PolypConfig) -> None:
         CheckpointError: `model.weights` cannot be read or does not fit.
         ResourceError: The device is not there.
     """
-    check_devices(config.training)
+    if config.execution.address is None:
+        # A cluster's head may lack what its workers have; there the first fold tells.
+        check_devices(config.training)
     build_tracker(config.training.tracker, Path(), Path())
     build_loss(config.loss.name)
     # On the meta device shapes are followed but nothing is computed.
