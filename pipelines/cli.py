@@ -195,10 +195,13 @@ def crossval(
     ] = None,
     gpus_per_fold: Annotated[
         float | None,
-        typer.Option("--gpus-per-fold", min=0.0, help="Share of a GPU that Ray gives a fold.", show_default="0"),
+        typer.Option(
+            "--gpus-per-fold", metavar="SHARE", min=0.0, help="Share of a GPU that Ray gives a fold.", show_default="0"
+        ),
     ] = None,
     devices: Annotated[
-        int | None, typer.Option("--devices", min=1, help="Devices that train one fold together.", show_default="1")
+        int | None,
+        typer.Option("--devices", metavar="N", min=1, help="Devices that train one fold together.", show_default="1"),
     ] = None,
     strategy: Annotated[
         Literal["auto", "ddp"] | None,
