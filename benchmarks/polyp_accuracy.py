@@ -1,7 +1,7 @@
 """Accuracy of our network against segmentation-models-pytorch's U-Net, both from scratch, on the same data and time.
 
 Both train on PraNet's 1450 training pairs with the same input size, augmentation, loss, optimizer and wall-clock
-budget, each at the peak learning rate that suited it best on inner validation cases. They take turns of a few minutes
+budget, each at its own peak learning rate, chosen on held-out training pairs. They take turns of a few minutes
 in one run, stopped and resumed by the package's own checkpoints, so that whatever else the machine does slows both
 alike. Nothing is selected: the last weight average is scored once, at 0.5, on Kvasir-SEG's and CVC-ClinicDB's test
 frames and on CVC-300.
