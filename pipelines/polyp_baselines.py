@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, path_from
 from medformer.evaluation.segmentation import binarize, case_row
 from medformer.files import write_csv, write_json
-from medformer.imaging.images import read_image
-from medformer.inference.baselines.prior_mask import training_mask
+from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.table import BASELINES, MaskBaseline
 from medformer.inference.export import confidence, count_components
 from medformer.inference.threshold import ThresholdSelector
@@ -62,7 +61,7 @@ class PolypBaselineFold:
         chosen = self.config.inference.threshold
         content: dict[str, Any] = {"threshold": chosen, "from": "config"}
         if chosen == "fit":
-            truths = (training_mask(self.cases[name]) for name in fold.validation)
+            truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
             maps = (probability for _, probability in self._maps(baseline, fold.validation, "threshold"))
             selector = ThresholdSelector().fit(maps, truths)
             content = {
@@ -79,12 +78,12 @@ class PolypBaselineFold:
             yield {
                 "id": case.id,
                 "site": case.site,
-                **case_row(case.id, probability, training_mask(case), threshold=threshold),
+                **case_row(case.id, probability, read_mask(case.required_mask()), threshold=threshold),
                 "components": count_components(mask),
                 "confidence": confidence(probability, mask),
                 "mask": "",
-                "image": _relative(case.image, self.root),
-                "truth": _relative(case.mask, self.root),
+                "image": path_from(self.root, case.image),
+                "truth": path_from(self.root, case.required_mask()),
             }
 
     def _maps(
@@ -98,9 +97,3 @@ class PolypBaselineFold:
                 self.reporter.advance()
         finally:
             self.reporter.finish()
-
-
-def _relative(path: Path | None, root: Path) -> str:
-    if path is None:
-        return ""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

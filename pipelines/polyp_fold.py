@@ -12,11 +12,11 @@ from torch import nn
 from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run_directory import RunDirectory
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, path_from
 from medformer.data.multiscale import resize_batch
 from medformer.data.segmentation_dataset import SegmentationDataset
 from medformer.data.transforms2d import Augmentation
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError
 from medformer.evaluation.segmentation import case_row
 from medformer.files import digest, read_json, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
@@ -104,7 +104,7 @@ class PolypFold:
         if chosen != "fit":
             write_json(folder / "threshold.json", {"threshold": chosen, "from": "config"})
             return chosen
-        truths = (read_mask(_mask(self.cases[name])) for name in fold.validation)
+        truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
         maps = (probability for _, _, probability in self._maps(segmenter, fold.validation, "threshold"))
         selector = ThresholdSelector().fit(maps, truths)
         content = {
@@ -117,7 +117,7 @@ class PolypFold:
 
     def _predict(self, segmenter: Segmenter, threshold: float, fold: Fold) -> Iterator[dict[str, Any]]:
         for case, image, probability in self._maps(segmenter, fold.test, "test cases"):
-            truth = read_mask(_mask(case))
+            truth = read_mask(case.required_mask())
             exported = export_case(
                 self.run.path,
                 case.id,
@@ -133,8 +133,8 @@ class PolypFold:
                 **case_row(case.id, probability, truth, threshold=threshold),
                 **{name: exported[name] for name in _EXPORTED},
                 "mask": exported["mask_file"],
-                "image": _relative(case.image, self.root),
-                "truth": _relative(_mask(case), self.root),
+                "image": path_from(self.root, case.image),
+                "truth": path_from(self.root, case.required_mask()),
             }
 
     def _maps(self, segmenter: Segmenter, names: Sequence[str], label: str) -> Iterator[tuple[Case, Any, Any]]:
@@ -220,13 +220,3 @@ def _build_network(config: PolypConfig) -> nn.Module:
             )
         load_pretrained(model.backbone, config.model.weights)
     return model
-
-
-def _mask(case: Case) -> Path:
-    if case.mask is None:
-        raise DataError(f"Case '{case.id}' has no mask; a segmentation run needs one. Add it or leave the case out.")
-    return case.mask
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

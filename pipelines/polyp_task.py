@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from medformer.config import PolypConfig
@@ -44,7 +43,7 @@ def polyp_task(
     from pipelines.polyp_fold import PolypFold
 
     problems = _check(manifest, reporter)
-    sizes = {case.id: float(read_mask(_mask(case)).mean()) for case in manifest.cases}
+    sizes = {case.id: float(read_mask(case.required_mask()).mean()) for case in manifest.cases}
 
     def model(cases: Mapping[str, Case], part: RunDirectory) -> FoldJob:
         return PolypFold(config, cases, part, manifest.root, reporter)
@@ -104,7 +103,7 @@ def _plan_case(case: Case, size: float) -> PlanCase:
     return PlanCase(
         case.id,
         case.group,
-        fingerprint=digest([sha256(case.image), sha256(_mask(case))]),
+        fingerprint=digest([sha256(case.image), sha256(case.required_mask())]),
         site=case.site,
         covariates={**case.covariates, "size": f"{size:.6f}"},
     )
@@ -136,13 +135,8 @@ def _with_masks_of(cases: Mapping[str, Case], assignment: Mapping[str, str], par
     """Give each case the mask of another, stretched to the case's own size and written below `part`."""
     given = {}
     for name, case in cases.items():
-        other = read_mask(_mask(cases[assignment[name]]))
+        other = read_mask(cases[assignment[name]].required_mask())
         path = part.path / "labels" / f"{name}.png"
         write_mask(path, resize_mask(other, image_size(case.image)))
         given[name] = replace(case, mask=path)
     return given
-
-
-def _mask(case: Case) -> Path:
-    assert case.mask is not None
-    return case.mask

@@ -53,6 +53,21 @@ class Case:
     sha256: str = ""
     covariates: Mapping[str, str] = field(default_factory=dict)
 
+    def required_mask(self) -> Path:
+        """The mask of a case that cannot do without.
+
+        Raises:
+            DataError: There is none.
+        """
+        if self.mask is None:
+            raise DataError(f"Case '{self.id}' has no mask, and a segmentation run needs one. Add it, or leave it out.")
+        return self.mask
+
+
+def path_from(root: Path, path: Path) -> str:
+    """Write a path for a table: relative to `root` with forward slashes where it lies below, else as it is."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
 
 @dataclass(frozen=True)
 class Manifest:

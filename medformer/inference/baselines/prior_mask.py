@@ -36,7 +36,7 @@ class PriorMask:
         """
         total = np.zeros(_GRID)
         for case in cases:
-            total += on_grid(training_mask(case).astype(np.float32), _GRID)
+            total += on_grid(read_mask(case.required_mask()).astype(np.float32), _GRID)
         if not cases:
             raise DataError("There are no training cases to average; expected at least one.")
         self.mean_ = (total / len(cases)).astype(np.float32)
@@ -45,17 +45,6 @@ class PriorMask:
     def predict(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the average at the size of an image (H, W, 3): float32 (H, W) in [0, 1]."""
         return at_size(self.mean_, image.shape[:2])
-
-
-def training_mask(case: Case) -> NDArray[np.bool_]:
-    """Read the mask of a training case.
-
-    Raises:
-        DataError: The case has none, or it cannot be read.
-    """
-    if case.mask is None:
-        raise DataError(f"Case '{case.id}' has no mask, expected one for training. Add it or leave the case out.")
-    return read_mask(case.mask)
 
 
 def on_grid(array: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
