@@ -13,11 +13,11 @@ from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
 from medformer.data.manifest import Case, path_from
 from medformer.evaluation.segmentation import binarize, case_row
-from medformer.files import write_csv, write_json
+from medformer.files import write_csv
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.table import BASELINES, MaskBaseline
 from medformer.inference.export import confidence, count_components
-from medformer.inference.threshold import ThresholdSelector
+from medformer.inference.threshold import settle_threshold
 from medformer.progress import Reporter, SilentReporter
 from medformer.seeds import derive_seed
 
@@ -58,19 +58,15 @@ class PolypBaselineFold:
             write_csv(folder / "predictions.csv", rows, list(rows[0]))
 
     def _threshold(self, baseline: MaskBaseline, fold: Fold, folder: Path) -> float:
-        chosen = self.config.inference.threshold
-        content: dict[str, Any] = {"threshold": chosen, "from": "config"}
-        if chosen == "fit":
-            truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
-            maps = (probability for _, probability in self._maps(baseline, fold.validation, "threshold"))
-            selector = ThresholdSelector().fit(maps, truths)
-            content = {
-                "threshold": selector.threshold_,
-                "from": f"mean Dice over {len(fold.validation)} inner validation cases",
-                "validation_dice": selector.score_,
-            }
-        write_json(folder / "threshold.json", content)
-        return float(content["threshold"])
+        truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
+        maps = (probability for _, probability in self._maps(baseline, fold.validation, "threshold"))
+        return settle_threshold(
+            self.config.inference.threshold,
+            maps,
+            truths,
+            cases=len(fold.validation),
+            path=folder / "threshold.json",
+        )
 
     def _score(self, baseline: MaskBaseline, threshold: float, fold: Fold) -> Iterator[dict[str, Any]]:
         for case, probability in self._maps(baseline, fold.test, "test cases"):

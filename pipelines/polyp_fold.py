@@ -18,11 +18,11 @@ from medformer.data.segmentation_dataset import SegmentationDataset
 from medformer.data.transforms2d import Augmentation
 from medformer.errors import ConfigError
 from medformer.evaluation.segmentation import case_row
-from medformer.files import digest, read_json, write_csv, write_json
+from medformer.files import digest, read_json, write_csv
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.export import export_case
 from medformer.inference.segment import Segmenter
-from medformer.inference.threshold import ThresholdSelector
+from medformer.inference.threshold import settle_threshold
 from medformer.inference.validation import ValidationDice
 from medformer.models.backbone.weights import load_pretrained
 from medformer.models.build import build_model
@@ -100,20 +100,15 @@ class PolypFold:
         return model
 
     def _threshold(self, segmenter: Segmenter, fold: Fold, folder: Path) -> float:
-        chosen = self.config.inference.threshold
-        if chosen != "fit":
-            write_json(folder / "threshold.json", {"threshold": chosen, "from": "config"})
-            return chosen
         truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
         maps = (probability for _, _, probability in self._maps(segmenter, fold.validation, "threshold"))
-        selector = ThresholdSelector().fit(maps, truths)
-        content = {
-            "threshold": selector.threshold_,
-            "from": f"mean Dice over {len(fold.validation)} inner validation cases",
-            "validation_dice": selector.score_,
-        }
-        write_json(folder / "threshold.json", content)
-        return selector.threshold_
+        return settle_threshold(
+            self.config.inference.threshold,
+            maps,
+            truths,
+            cases=len(fold.validation),
+            path=folder / "threshold.json",
+        )
 
     def _predict(self, segmenter: Segmenter, threshold: float, fold: Fold) -> Iterator[dict[str, Any]]:
         for case, image, probability in self._maps(segmenter, fold.test, "test cases"):

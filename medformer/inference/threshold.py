@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import zip_longest
-from typing import Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from medformer.errors import DataError
 from medformer.evaluation.overlap import Counts, EmptyPolicy
 from medformer.evaluation.saliency import check_pair
+from medformer.files import write_json
 
 # Two means this close are one mean with different rounding.
 _TIE = 1e-9
@@ -106,3 +108,32 @@ def _mean_of_known(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = known.sum(axis=0)
     sums = np.where(known, scores, 0.0).sum(axis=0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def settle_threshold(
+    chosen: float | Literal["fit"],
+    maps: Iterable[NDArray[np.float32]],
+    truths: Iterable[NDArray[np.bool_]],
+    *,
+    cases: int,
+    path: Path,
+) -> float:
+    """Take the threshold that a config names, or learn it, and write down where it is from.
+
+    Args:
+        chosen: A number in [0, 1], or `fit`.
+        maps: Probability maps of the inner validation cases, (H, W) each; not touched unless `fit`.
+        truths: Their masks.
+        cases: How many there are, for the record.
+        path: JSON file to write.
+    """
+    content: dict[str, Any] = {"threshold": chosen, "from": "config"}
+    if chosen == "fit":
+        selector = ThresholdSelector().fit(maps, truths)
+        content = {
+            "threshold": selector.threshold_,
+            "from": f"mean Dice over {cases} inner validation cases",
+            "validation_dice": selector.score_,
+        }
+    write_json(path, content)
+    return float(content["threshold"])
