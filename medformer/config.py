@@ -92,6 +92,15 @@ class TrainingConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="32-true, bf16-mixed or 16-mixed"
     )
+    lr_schedule: Literal["cosine", "exponential", "constant"] = Field(
+        "cosine", description="how the learning rate falls after warm-up"
+    )
+    lr_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.9, description="factor per epoch of the exponential schedule; others do not use it"
+    )
+    save_minutes: NonNegativeFloat = Field(
+        0.0, description="write the state for resuming at most this often; 0 writes it after every epoch"
+    )
     tracker: Literal["none", "tensorboard", "mlflow"] = Field(
         "none", description="also log learning curves to tensorboard or mlflow; history.csv is always written"
     )
@@ -146,6 +155,92 @@ class InferenceConfig(Section):
     probabilities: Literal["none", "png", "npz"] = Field(
         "none", description="also write probability maps: none, png or npz"
     )
+
+
+class ConnectomeDataConfig(Section):
+    """Which cohort, and what of it."""
+
+    manifest: str = Field("", description="cohort manifest; `medformer abide prepare` writes one")
+    atlases: tuple[str, ...] = Field((), description="atlases to use; empty for all of the cohort")
+    measure: Literal["correlation", "partial", "precision", "covariance", "tangent"] = Field(
+        "correlation", description="what a connection is; tangent space is learned in each fold"
+    )
+
+
+class FeaturesConfig(Section):
+    """What is done to the connections; whatever learns from data is fitted on the training part of each fold."""
+
+    fisher: bool = Field(True, description="Fisher's z of correlations")
+    confounds: tuple[Literal["age", "sex", "mean_fd", "site"], ...] = Field(
+        (), description="covariates whose linear effect is removed"
+    )
+    harmonize: Literal["none", "combat"] = Field("none", description="site harmonization: none or combat")
+    preserve: tuple[Literal["age", "sex", "mean_fd"], ...] = Field(
+        ("age", "sex"), description="covariates whose effect ComBat keeps"
+    )
+    unseen_site: Literal["pooled", "error"] = Field(
+        "pooled", description="a test site without training subjects: leave it uncorrected (pooled), or stop"
+    )
+    scale: Literal["none", "subject", "feature"] = Field(
+        "feature", description="standardize each connection (feature), each subject's connections (subject), or nothing"
+    )
+
+
+class ConnectomeModelConfig(Section):
+    """Which network."""
+
+    name: str = Field("roi_metaformer", description="a connectome model (`medformer info`)")
+    width: PositiveInt = Field(64, description="channels of roi_metaformer's tokens")
+    depth: PositiveInt = Field(2, description="blocks of roi_metaformer")
+    mixer: str = Field("attention", description="token mixer of roi_metaformer (`medformer info`)")
+    dropout: Fraction = Field(0.3, description="dropout before the classification head")
+    drop_path: Fraction = Field(0.1, description="stochastic depth of the last block of roi_metaformer")
+    defects: tuple[str, ...] = Field((), description="defects of the published METAFormer to reproduce, by name")
+
+
+class PretrainingConfig(Section):
+    """Masked pretraining on the fold's own training subjects."""
+
+    enabled: bool = Field(False, description="pretrain before training")
+    mask: Literal["edges", "regions"] = Field(
+        "edges", description="what is masked: single connections or all of a region"
+    )
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.1, description="share that is masked")
+    noise: NonNegativeFloat = Field(0.0, description="standard deviation of noise on what is not masked (denoising)")
+    epochs: PositiveInt = Field(50, description="passes over the training subjects")
+    batch_size: PositiveInt = Field(64, description="subjects per step")
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
+    patience: NonNegativeInt = Field(
+        10, description="epochs without better reconstruction before stopping; 0 never stops"
+    )
+
+
+class ConnectomeInferenceConfig(Section):
+    """How a network's outputs become a decision."""
+
+    threshold: Fraction | Literal["fit"] = Field(
+        "fit", description="a number in [0, 1], or fit (on the inner validation part)"
+    )
+    batch_size: PositiveInt = Field(128, description="subjects per pass")
+
+
+class AbideConfig(Section):
+    """A classification of connectomes: autism against control."""
+
+    task: Literal["abide"] = Field("abide", description="which task the config is for")
+    seed: NonNegativeInt = Field(0, description="every random choice derives from it")
+    data: ConnectomeDataConfig = ConnectomeDataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    model: ConnectomeModelConfig = ConnectomeModelConfig()
+    noise: NonNegativeFloat = Field(0.01, description="standard deviation of noise on the inputs while training")
+    pretraining: PretrainingConfig = PretrainingConfig()
+    training: TrainingConfig = TrainingConfig(epochs=60, batch_size=32, patience=15, ema=0.0, save_minutes=1.0)
+    members: PositiveInt = Field(
+        1, description="networks per fold, of different seeds, whose probabilities are averaged"
+    )
+    crossval: CrossvalConfig = CrossvalConfig(folds=10, scheme="stratified-k-fold", stratify=("label", "site"))
+    execution: ExecutionConfig = ExecutionConfig()
+    inference: ConnectomeInferenceConfig = ConnectomeInferenceConfig()
 
 
 class PolypConfig(Section):
