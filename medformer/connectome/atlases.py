@@ -1,0 +1,92 @@
+"""The atlases of the Preprocessed Connectomes Project, and how many regions each really has.
+
+The counts are those of the project's series files, which are not always what an atlas's name says: the label volume of
+Dosenbach's 160 regions holds 161 labels, and that of the 400 clusters of Craddock holds 392.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from medformer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A parcellation.
+
+    Attributes:
+        name: What configs and files call it.
+        regions: Number of labels, which is the number of columns of a series.
+        title: For people.
+        reference: The paper it comes from.
+        aliases: What else files call it.
+        note: Why the count is not the one that the name suggests; empty when it is.
+    """
+
+    name: str
+    regions: int
+    title: str
+    reference: str
+    aliases: tuple[str, ...] = ()
+    note: str = ""
+
+
+ATLASES: Mapping[str, Atlas] = MappingProxyType(
+    {
+        atlas.name: atlas
+        for atlas in (
+            Atlas("aal", 116, "Automated Anatomical Labeling", "Tzourio-Mazoyer et al., NeuroImage 2002"),
+            Atlas("cc200", 200, "Craddock, 200 clusters", "Craddock et al., Human Brain Mapping 2012"),
+            Atlas(
+                "cc400",
+                392,
+                "Craddock, 400 clusters",
+                "Craddock et al., Human Brain Mapping 2012",
+                note="of the 400 clusters, 392 remained in the project's space",
+            ),
+            Atlas(
+                "dos160",
+                161,
+                "Dosenbach, 160 regions",
+                "Dosenbach et al., Science 2010",
+                aliases=("dosenbach160",),
+                note="dos160 has 161 regions, not 160: labels 1..160 and 223",
+            ),
+            Atlas("ez", 116, "Eickhoff-Zilles", "Eickhoff et al., NeuroImage 2005"),
+            Atlas("ho", 111, "Harvard-Oxford, cortical and subcortical", "Desikan et al., NeuroImage 2006"),
+            Atlas("tt", 97, "Talairach and Tournoux", "Lancaster et al., Human Brain Mapping 2000"),
+        )
+    }
+)
+"""Known atlases by name. Others may be used too: their number of regions is whatever the first subject has."""
+
+
+def atlas_name(name: str) -> str:
+    """The name that this software uses for what a file calls `name`, such as dos160 for dosenbach160."""
+    lowered = name.lower()
+    return next((atlas.name for atlas in ATLASES.values() if lowered in atlas.aliases), lowered)
+
+
+def require_regions(atlas: str, found: int, case: str = "") -> None:
+    """Check the number of regions of a known atlas; one that is not in the table passes.
+
+    Args:
+        atlas: Its name.
+        found: Number of regions, such as the columns of a series.
+        case: The subject or file it concerns, for the message.
+
+    Raises:
+        DataError: The number is another; the message names the atlas, both numbers and the case.
+    """
+    known = ATLASES.get(atlas)
+    if known is None or found == known.regions:
+        return
+    whose = f"{case}: " if case else ""
+    why = f" ({known.note})" if known.note else ""
+    raise DataError(
+        f"{whose}found {found} regions for atlas '{atlas}', expected {known.regions}{why}. "
+        "Check that the series belong to this atlas and that no column was dropped, or give your own atlas another name."
+    )
