@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medformer.data.fingerprints import Fingerprint, fingerprints
 from medformer.data.manifest import Case
-from medformer.data.near_duplicates import THRESHOLD, near_duplicates
+from medformer.data.near_duplicates import THRESHOLD, Match, near_duplicates
 from medformer.errors import ConfigError, DataError, LeakageError
 from medformer.progress import Reporter
 
@@ -20,11 +21,15 @@ KINDS = {
     "group": "the same patient or sequence",
     "file": "the same file",
     "pixels": "the same pixels",
-    "near-duplicate": "pictures that show the same thing",
+    "connections": "the same connections",
+    "near-duplicate": "pictures or connectomes that show the same thing",
 }
 """What is looked for, in the order in which findings are reported."""
 
 _SHOWN = 10
+
+Division = tuple[str, Mapping[str, Sequence[str]]]
+"""A label, such as `"fold 3 "`, and the ids of each part."""
 
 
 class SplitFold(Protocol):
@@ -134,7 +139,8 @@ class Audit:
         more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         raise LeakageError(
             f"The split leaks: {len(leaks)} findings on both sides ({counts}); expected none.\n{shown}{more}\n"
-            "Give both cases the same group (`medformer polyp prepare --link-duplicates` does) or remove one of them. "
+            "Give both cases the same group in the manifest (`medformer polyp prepare --link-duplicates` does so for "
+            "pictures) or remove one of them. "
             "What you have looked at and accept, name with --accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; "
             "the report will say so."
         )
@@ -187,7 +193,7 @@ def audit_split(
     Raises:
         DataError: A part names an unknown case, or a picture cannot be decoded.
     """
-    return _audit(cases, [("", parts)], prints, reporter)
+    return _audit_pictures(cases, [("", parts)], prints, reporter)
 
 
 def audit_folds(
@@ -204,19 +210,38 @@ def audit_folds(
     Raises:
         DataError: As `audit_split`.
     """
-    divisions = []
+    return _audit_pictures(cases, fold_divisions(folds), prints, reporter)
+
+
+def fold_divisions(folds: Sequence[SplitFold]) -> list[Division]:
+    """What each fold learns from, train and validation together, against what it is tested on."""
+    divisions: list[Division] = []
     for number, fold in enumerate(folds):
         learnt = [*fold.parts["train"], *fold.parts["validation"]]
         divisions.append((f"fold {number} ", {"train": learnt, "test": list(fold.parts["test"])}))
-    return _audit(cases, divisions, prints, reporter)
+    return divisions
 
 
-def _audit(
+def _audit_pictures(
     cases: Sequence[Case],
-    divisions: Sequence[tuple[str, Mapping[str, Sequence[str]]]],
+    divisions: Sequence[Division],
     prints: Sequence[Fingerprint] | None,
     reporter: Reporter | None,
 ) -> Audit:
+    cases = divided(cases, divisions)
+    by_id = {print_.id: print_ for print_ in (fingerprints(cases, reporter) if prints is None else prints)}
+    prints = [by_id[case.id] for case in cases]
+    same = {"file": [print_.sha256 for print_ in prints], "pixels": [print_.pixels for print_ in prints]}
+    descriptors = [print_.descriptor for print_ in prints]
+    return search(cases, divisions, same, lambda sides: near_duplicates(np.stack(descriptors), sides))
+
+
+def divided(cases: Sequence[Case], divisions: Sequence[Division]) -> list[Case]:
+    """The cases that some part holds.
+
+    Raises:
+        DataError: A part names an unknown case.
+    """
     known = {case.id for case in cases}
     unknown = sorted({id_ for _, parts in divisions for ids in parts.values() for id_ in ids} - known)
     if unknown:
@@ -225,12 +250,26 @@ def _audit(
             "expected only ids of the manifest. Make the split again."
         )
     used = {id_ for _, parts in divisions for ids in parts.values() for id_ in ids}
-    cases = [case for case in cases if case.id in used]
-    if prints is None:
-        prints = fingerprints(cases, reporter)
-    by_id = {print_.id: print_ for print_ in prints}
-    search = _Search(cases, [by_id[case.id] for case in cases], divisions)
-    findings = [*search.same_ids(), *search.same_groups(), *search.same_pictures()]
+    return [case for case in cases if case.id in used]
+
+
+def search(
+    cases: Sequence[Case],
+    divisions: Sequence[Division],
+    same: Mapping[str, Sequence[str]],
+    similar: Callable[[NDArray[np.int64]], Iterable[Match]],
+) -> Audit:
+    """Look for cases that share something and stand in different parts of a division.
+
+    Args:
+        cases: Every one in some part.
+        divisions: A label and the ids of each part, for each way the cases are divided.
+        same: By kind, the strongest first, a key per case; equal keys are findings.
+        similar: Pairs that show the same thing. It gets the part of every case (-1 for none) under each division, shape
+            (divisions, cases), so that it need not compare cases of one part.
+    """
+    search = _Search(cases, divisions)
+    findings = [*search.same_ids(), *search.same_groups(), *search.same_contents(same, similar)]
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score, finding.a, finding.b))
     sizes = {part: len(ids) for part, ids in divisions[0][1].items()} if divisions else {}
@@ -243,11 +282,9 @@ class _Search:
     def __init__(
         self,
         cases: Sequence[Case],
-        prints: Sequence[Fingerprint],
-        divisions: Sequence[tuple[str, Mapping[str, Sequence[str]]]],
+        divisions: Sequence[Division],
     ) -> None:
         self.cases = cases
-        self.prints = prints
         self.divisions = divisions
         self.part_of = [{id_: part for part, ids in parts.items() for id_ in ids} for _, parts in divisions]
 
@@ -283,10 +320,12 @@ class _Search:
                     break
         return found
 
-    def same_pictures(self) -> list[Finding]:
-        """Pairs with the same file, pixels or contents; each pair once, under the strongest kind."""
+    def same_contents(
+        self, same: Mapping[str, Sequence[str]], similar: Callable[[NDArray[np.int64]], Iterable[Match]]
+    ) -> list[Finding]:
+        """Pairs with the same key or alike; each pair once, under the strongest kind."""
         found: dict[tuple[int, int], Finding] = {}
-        for kind, keys in (("file", [p.sha256 for p in self.prints]), ("pixels", [p.pixels for p in self.prints])):
+        for kind, keys in same.items():
             buckets: dict[str, list[int]] = {}
             for index, key in enumerate(keys):
                 buckets.setdefault(key, []).append(index)
@@ -294,8 +333,7 @@ class _Search:
                 for first, second in combinations(bucket, 2):
                     self._add(found, kind, first, second, 1.0, "")
         if len(self.cases) > 1:
-            descriptors = np.stack([print_.descriptor for print_ in self.prints])
-            for match in near_duplicates(descriptors, self._sides()):
+            for match in similar(self._sides()):
                 detail = f"similarity {match.score:.2f}" + (f", mirrored {match.mirrored}" if match.mirrored else "")
                 self._add(found, "near-duplicate", match.first, match.second, match.score, detail)
         return list(found.values())
@@ -313,7 +351,7 @@ class _Search:
                 found[first, second] = replace(finding, score=score, detail=detail)
                 return
 
-    def _sides(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _sides(self) -> NDArray[np.int64]:
         rows = []
         for (_, parts), part_of in zip(self.divisions, self.part_of, strict=True):
             number = {part: index for index, part in enumerate(parts)}

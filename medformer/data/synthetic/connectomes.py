@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.data.synthetic.couplings import mirrored, root, shift
+from medformer.data.synthetic.people import draw_person
 from medformer.errors import ConfigError
 from medformer.seeds import derive_seed
 
@@ -114,7 +116,7 @@ def synthetic_connectomes(
     network = np.arange(regions) * _NETWORKS // regions
     upper = np.triu_indices(regions, 1)
     shared = np.random.default_rng(derive_seed(seed, "connectomes", "cohort"))
-    baseline = _symmetric(shared.normal(0.1, 0.15, (_NETWORKS, _NETWORKS)))
+    baseline = mirrored(shared.normal(0.1, 0.15, (_NETWORKS, _NETWORKS)))
     loading = shared.uniform(0.9, 1.7, regions)
     scanners = [np.random.default_rng(derive_seed(seed, "connectomes", "site", site)) for site in range(sites)]
     patterns = [scanner.normal(0.0, _SITE_EDGE_SD, len(upper[0])) for scanner in scanners]
@@ -127,24 +129,26 @@ def synthetic_connectomes(
         rng = np.random.default_rng(derive_seed(seed, "connectomes", "subject", subject))
         site, turn = subject % sites, subject // sites
         label = turn % 2
-        age = float(np.clip(rng.normal(mean_ages[site], 4.0), 6.0, 60.0))
-        sex = "M" if rng.random() < 0.75 else "F"
-        # Children move more than adults, and diagnosed subjects a little more than others.
-        mean_fd = float(np.exp(rng.normal(-2.2 - 0.03 * (age - 18.0) + 0.1 * label, 0.4)))
-        coupling = baseline + _symmetric(rng.normal(0.0, _SUBJECT_SD, (_NETWORKS, _NETWORKS)))
-        _shift(coupling, _DIAGNOSIS_PAIRS, effect * _SUBJECT_SD * label)
-        _shift(coupling, _AGE_PAIRS, _AGE_SHIFT * (age - 18.0) / 10.0)
-        _shift(coupling, _SEX_PAIRS, _SEX_SHIFT * (sex == "M"))
-        root = _root(coupling)
+        person = draw_person(rng, mean_ages[site], label)
+        coupling = baseline + mirrored(rng.normal(0.0, _SUBJECT_SD, (_NETWORKS, _NETWORKS)))
+        for pairs, by in (
+            (_DIAGNOSIS_PAIRS, effect * _SUBJECT_SD * label),
+            (_AGE_PAIRS, _AGE_SHIFT * (person.age - 18.0) / 10.0),
+            (_SEX_PAIRS, _SEX_SHIFT * (person.sex == "M")),
+        ):
+            for pair in pairs:
+                shift(coupling, pair, by)
+        spread = root(coupling)
         own = loading * rng.uniform(0.6, 1.4, regions)  # how strongly each region follows its network
         for scan in range(scans):
-            networks = rng.standard_normal((_SCAN, _NETWORKS)) @ root
+            networks = rng.standard_normal((_SCAN, _NETWORKS)) @ spread
             noise = noises[site] * rng.standard_normal((_SCAN, regions))
-            motion = np.sqrt(mean_fd) * rng.standard_normal((_SCAN, 1))
+            motion = np.sqrt(person.mean_fd) * rng.standard_normal((_SCAN, 1))
             correlation = np.corrcoef(networks[:, network] * own + noise + motion, rowvar=False)[upper]
             edges[len(rows)] = np.clip(correlation + site_effect * patterns[site], -0.999, 0.999)
             name = f"s{subject:04d}"
-            rows.append((name if scans == 1 else f"{name}_{scan}", name, f"site{site}", label, age, sex, mean_fd))
+            scanned = name if scans == 1 else f"{name}_{scan}"
+            rows.append((scanned, name, f"site{site}", label, person.age, person.sex, person.mean_fd))
     ids, groups, site_names, labels, ages, sexes, displacements = zip(*rows, strict=True)
     ends = network[upper[0]], network[upper[1]]
     between = np.logical_or.reduce([(ends[0] == first) & (ends[1] == second) for first, second in _DIAGNOSIS_PAIRS])
@@ -160,21 +164,3 @@ def synthetic_connectomes(
         planted=between & (effect != 0),
         regions=regions,
     )
-
-
-def _symmetric(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The upper triangle mirrored, with ones on the diagonal."""
-    upper = np.triu(matrix, 1)
-    return np.asarray(upper + upper.T + np.eye(len(matrix)))
-
-
-def _shift(coupling: NDArray[np.float64], pairs: tuple[tuple[int, int], ...], by: float) -> None:
-    for first, second in pairs:
-        coupling[first, second] += by
-        coupling[second, first] += by
-
-
-def _root(coupling: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A symmetric square root of the nearest covariance: shifted couplings need not be one any more."""
-    values, vectors = np.linalg.eigh(coupling)
-    return np.asarray(vectors * np.sqrt(np.clip(values, 0.02, None)) @ vectors.T)
