@@ -1,0 +1,23 @@
+"""Covariances that are known already, for nilearn, which asks for an estimator of them."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+
+class GivenCovariance(BaseEstimator):
+    """Takes a covariance (R, R) where nilearn's `ConnectivityMeasure` would take a series (T, R).
+
+    Attributes:
+        covariance_: What was given.
+    """
+
+    covariance_: NDArray[np.float64]
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        self.covariance_ = X
+        return self

@@ -1,0 +1,175 @@
+"""What a connection between two regions is: a table of measures, and each subject's numbers.
+
+All run through nilearn's `ConnectivityMeasure`. Correlations are Pearson's, without shrinkage. All others start from
+the shrunk covariance of Ledoit and Wolf (J Multivar Anal 2004), because a scan is often shorter than the number of
+regions, and its covariance then has no inverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.connectome.triangle import to_matrices, to_triangle
+from medformer.errors import DataError
+from medformer.registry import Entry, Registry
+
+# Weight of the identity where only correlations are stored, so that the length of the scan, which the weight of Ledoit
+# and Wolf depends on, is not known.
+STORED_SHRINKAGE = 0.1
+
+# A region whose signal varies by less than this share of its level is constant; what is left is rounding.
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is computed and kept.
+
+    Attributes:
+        kind: nilearn's name.
+        diagonal: Whether the diagonal is kept: it varies between subjects.
+        coefficient: Whether values are correlation coefficients, in [-1, 1], for which Fisher's z is meant.
+        standardize: Whether every region's signal is brought to unit variance before.
+    """
+
+    kind: str
+    diagonal: bool
+    coefficient: bool
+    standardize: bool
+
+
+MEASURES: Registry[Measure] = Registry(
+    "connectivity measure",
+    [
+        Entry(
+            "correlation",
+            Measure("correlation", diagonal=False, coefficient=True, standardize=True),
+            "Pearson correlation of two regions' signals",
+        ),
+        Entry(
+            "partial",
+            Measure("partial correlation", diagonal=False, coefficient=True, standardize=True),
+            "correlation of two regions given all others, from the shrunk covariance",
+            paper="Marrelec et al., NeuroImage 2006",
+        ),
+        Entry(
+            "precision",
+            Measure("precision", diagonal=True, coefficient=False, standardize=True),
+            "inverse of the shrunk covariance of standardized signals",
+            paper="Varoquaux et al., NeurIPS 2010",
+        ),
+        Entry(
+            "covariance",
+            Measure("covariance", diagonal=True, coefficient=False, standardize=False),
+            "shrunk covariance in the signals' own units, so the scanner's gain is part of it",
+            paper="Ledoit and Wolf, J Multivar Anal 2004",
+        ),
+        Entry(
+            "tangent",
+            # What is stored is the covariance; the space it is mapped into is learned within a fold.
+            Measure("covariance", diagonal=True, coefficient=False, standardize=True),
+            "deviation from the training subjects' geometric mean covariance, learned within a fold",
+            paper="Varoquaux et al., MICCAI 2010",
+        ),
+    ],
+)
+
+
+def constant_regions(series: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Which regions (R,) of a series (T, R) do not vary."""
+    values = np.asarray(series, np.float64)
+    return np.asarray(values.std(axis=0) <= _CONSTANT * np.abs(values).max(axis=0))
+
+
+def block_from_series(series: NDArray[np.floating[Any]], measure: str, *, case: str = "") -> NDArray[np.float32]:
+    """Connections of one subject.
+
+    A region that does not vary is left out of the computation: its connections are 0, never NaN, and what else its
+    matrix needs is as if it were unrelated to all others (1 on the diagonal, but 0 in a covariance).
+
+    Args:
+        series: Signal of each region, shape (T, R), any units.
+        measure: A name in `MEASURES`.
+        case: Whose they are, for errors.
+
+    Returns:
+        The upper triangle in the order of `to_triangle`, with the diagonal where the measure keeps it.
+
+    Raises:
+        DataError: Fewer than 2 time points or regions, or values that are not finite.
+    """
+    chosen = MEASURES[measure].part
+    values = np.asarray(series, np.float64)
+    subject = f" of {case}" if case else ""
+    if values.ndim != 2 or min(values.shape) < 2:
+        raise DataError(
+            f"The series{subject} has shape {values.shape}; expected (time points, regions), at least 2 of each."
+        )
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"The series{subject} holds {np.count_nonzero(~np.isfinite(values))} value(s) that are NaN or infinite. "
+            "Leave the subject out, or extract its series again."
+        )
+    varies = ~constant_regions(values)
+    matrix = np.diag(np.where(varies | (measure != "covariance"), 1.0, 0.0))
+    if varies.any():
+        alive = values[:, varies] - values[:, varies].mean(axis=0)
+        if chosen.standardize:
+            alive /= alive.std(axis=0)
+        matrix[np.ix_(varies, varies)] = _connectivity(alive, chosen.kind)
+    return _triangle(matrix, chosen)
+
+
+def block_from_correlation(edges: NDArray[np.floating[Any]], regions: int, measure: str) -> NDArray[np.float32]:
+    """Connections of one subject of whom only the correlations are known.
+
+    The correlations stand for the covariance of standardized signals. For all measures but correlation itself they are
+    shrunk first: 0.9 times the matrix plus 0.1 times the identity (`STORED_SHRINKAGE`).
+
+    Args:
+        edges: Pearson correlations, shape (R(R - 1)/2,), in the order of `to_triangle`.
+        regions: R.
+        measure: A name in `MEASURES`.
+
+    Raises:
+        DataError: Their number does not fit, they are not finite, or no correlations at all (outside [-1, 1]).
+    """
+    chosen = MEASURES[measure].part
+    values = np.asarray(edges, np.float64)
+    matrix = to_matrices(values[None], regions)[0]
+    # Half-precision files round beyond 1 by up to one part in a thousand.
+    if not np.abs(values).max() <= 1.001:
+        raise DataError(
+            f"Got correlations between {values.min():g} and {values.max():g}; expected finite numbers in [-1, 1]. "
+            "Store Pearson correlations, without Fisher's z."
+        )
+    matrix = matrix.clip(-1.0, 1.0)
+    if measure != "correlation":
+        matrix = (1 - STORED_SHRINKAGE) * matrix + STORED_SHRINKAGE * np.eye(regions)
+        matrix = _connectivity(matrix, chosen.kind, stored=True)
+    return _triangle(matrix, chosen)
+
+
+def _connectivity(values: NDArray[np.float64], kind: str, stored: bool = False) -> NDArray[np.float64]:
+    """One matrix of `kind`, from signals (T, R), or from a covariance (R, R) that is stored."""
+    from nilearn.connectome import ConnectivityMeasure
+    from sklearn.covariance import EmpiricalCovariance, LedoitWolf
+
+    from medformer.connectome.given_covariance import GivenCovariance
+
+    estimator: Any = LedoitWolf(store_precision=False)
+    if stored:
+        estimator = GivenCovariance()
+    elif kind == "correlation":
+        estimator = EmpiricalCovariance(store_precision=False)
+    return np.asarray(ConnectivityMeasure(cov_estimator=estimator, kind=kind).fit_transform([values])[0])
+
+
+def _triangle(matrix: NDArray[np.float64], measure: Measure) -> NDArray[np.float32]:
+    if measure.coefficient:
+        matrix = matrix.clip(-1.0, 1.0)
+    return to_triangle(matrix[None], measure.diagonal)[0].astype(np.float32)
