@@ -1,0 +1,89 @@
+"""From a connectome model's name in a config to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from medformer.config import ConnectomeModelConfig
+from medformer.errors import ConfigError
+from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.defects import DEFECTS, active_defects
+from medformer.models.connectome.metaformer_paper import MetaFormerPaper
+from medformer.models.connectome.roi_metaformer import RoiMetaFormer
+from medformer.registry import Entry, Registry
+
+Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool, int], ConnectomeClassifier]
+
+
+def _metaformer(
+    config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool, classes: int
+) -> ConnectomeClassifier:
+    defects = active_defects(config)
+    return MetaFormerPaper(
+        regions,
+        diagonal=diagonal,
+        classes=classes,
+        dropout=config.dropout,
+        swapped_arguments="swapped_arguments" in defects,
+        across_subjects="across_subjects" in defects,
+    )
+
+
+def _roi_metaformer(
+    config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool, classes: int
+) -> ConnectomeClassifier:
+    foreign = sorted(name for name in active_defects(config) if DEFECTS[name].part == "model")
+    if foreign:
+        raise ConfigError(
+            f"model.defects: got {', '.join(foreign)} with {config.name}, which has no such part. "
+            "Use metaformer_paper, or leave it out."
+        )
+    return RoiMetaFormer(
+        regions,
+        diagonal=diagonal,
+        classes=classes,
+        width=config.width,
+        depth=config.depth,
+        mixer=config.mixer,
+        dropout=config.dropout,
+        drop_path=config.drop_path,
+    )
+
+
+_MAHLER = "Mahler et al., Pretraining is All You Need, MLCN 2023"
+CONNECTOME_MODELS: Registry[Builder] = Registry(
+    "connectome model",
+    [
+        Entry("roi_metaformer", _roi_metaformer, "regions as tokens of the shared backbone, pooled across atlases"),
+        Entry("metaformer_paper", _metaformer, "one encoder per atlas over all connections, mean of logits", _MAHLER),
+        Entry(
+            "metaformer_as_published",
+            _metaformer,
+            "the same with the released code's attention across subjects and swapped arguments; to measure, not to use",
+            _MAHLER,
+        ),
+    ],
+)
+
+
+def build_connectome_model(
+    config: ConnectomeModelConfig, regions: Mapping[str, int], *, diagonal: bool = False, classes: int = 2
+) -> ConnectomeClassifier:
+    """Return the network that `config` names: `{atlas: (B, connections)} -> (B, classes)` logits, class 1 autism.
+
+    Args:
+        config: Its name and sizes.
+        regions: Regions of each atlas; any atlases, any numbers of regions.
+        diagonal: The connections include the diagonal of the matrix.
+        classes: Logits.
+
+    Raises:
+        UnknownNameError: The model, mixer or a defect is not known; the nearest name is given.
+        ConfigError: The model has no such defect, or its width does not suit its mixer.
+        DataError: There is no atlas, or one of fewer than two regions.
+    """
+    build = CONNECTOME_MODELS[config.name].part
+    try:
+        return build(config, regions, diagonal, classes)
+    except ValueError as error:
+        raise ConfigError(f"model {config.name} cannot be built: {error}") from error

@@ -1,0 +1,81 @@
+"""METAFormer: one encoder per atlas, the mean of their logits (Mahler et al., MLCN 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.edge_encoder import WIDTH, EdgeEncoder
+from medformer.models.connectome.inputs import check_edges, edge_counts, module_key
+
+
+class PerAtlas(nn.Module):
+    """Apply to each atlas a module of its own, `{atlas: input} -> {atlas: output}`."""
+
+    def __init__(self, counts: Mapping[str, int], make: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.atlases = tuple(counts)
+        self.parts = nn.ModuleDict({module_key(atlas): make(count) for atlas, count in counts.items()})
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {atlas: self.parts[module_key(atlas)](inputs[atlas]) for atlas in self.atlases}
+
+
+class EdgeEncoders(PerAtlas):
+    """The encoders of all atlases, `{atlas: (B, connections)} -> {atlas: (B, 256)}`."""
+
+    def __init__(self, counts: Mapping[str, int], make: Callable[[int], nn.Module]) -> None:
+        super().__init__(counts, make)
+        self.counts = dict(counts)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_edges(inputs, self.counts)
+        return super().forward(inputs)
+
+
+class MetaFormerPaper(ConnectomeClassifier):
+    """The published system for any set of atlases, without its defects unless they are asked for.
+
+    On AAL, CC200 and DOS160 it has 12,082,182 parameters, and 22,219,290 with heads that reconstruct in place of those
+    that classify. The output of a subject depends on that subject only.
+
+    Args:
+        regions: Regions of each atlas.
+        diagonal: The connections include the diagonal of the matrix.
+        classes: Logits.
+        dropout: Rate in the encoders and before the heads.
+        swapped_arguments: Defect of the released code, see `EdgeEncoder`.
+        across_subjects: Defect of the released code, see `EdgeEncoder`.
+
+    Raises:
+        DataError: There is no atlas, or one of fewer than two regions.
+    """
+
+    def __init__(
+        self,
+        regions: Mapping[str, int],
+        *,
+        diagonal: bool = False,
+        classes: int = 2,
+        dropout: float = 0.1,
+        swapped_arguments: bool = False,
+        across_subjects: bool = False,
+    ) -> None:
+        super().__init__()
+        self.counts = edge_counts(regions, diagonal)
+        self.encoder = EdgeEncoders(
+            self.counts,
+            lambda count: EdgeEncoder(
+                count, dropout=dropout, swapped_arguments=swapped_arguments, across_subjects=across_subjects
+            ),
+        )
+        self.heads = PerAtlas(self.counts, lambda _: nn.Linear(WIDTH, classes))
+
+    def classify(self, features: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(self.heads(features).values())).mean(0)
+
+    def decoder(self) -> nn.Module:
+        return PerAtlas(self.counts, lambda count: nn.Linear(WIDTH, count))

@@ -1,0 +1,111 @@
+"""Regions as tokens: the rows of each atlas's matrix, through the shared one-dimensional backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.connectome.inputs import check_edges, edge_counts, module_key, row_indices
+
+
+class RegionTokens(nn.Module):
+    """An atlas's connections to one token per region, `(B, connections) -> (B, regions, width)`.
+
+    A token is the projected row of the symmetric matrix, scaled and shifted by the region's own vectors. The scale lets
+    a projection that all regions share weigh the connections of each region differently: a mean of such tokens can be
+    any linear function of the connections up to rank `width`.
+    """
+
+    index: Tensor
+
+    def __init__(self, regions: int, width: int, *, diagonal: bool) -> None:
+        super().__init__()
+        self.pad = not diagonal
+        self.register_buffer("index", row_indices(regions, diagonal).flatten(), persistent=False)
+        self.regions = regions
+        self.projection = nn.Linear(regions, width, bias=False)
+        self.scale = nn.Parameter(torch.ones(regions, width))
+        self.shift = nn.Parameter(torch.empty(regions, width))
+        nn.init.trunc_normal_(self.shift, std=0.02)
+
+    def forward(self, edges: Tensor) -> Tensor:
+        padded = F.pad(edges, (0, 1)) if self.pad else edges
+        rows = padded.index_select(1, self.index).unflatten(1, (self.regions, self.regions))
+        return torch.addcmul(self.shift, self.projection(rows), self.scale)
+
+
+class RegionEncoder(nn.Module):
+    """Every atlas through its own tokens and one backbone, `{atlas: (B, connections)} -> {atlas: (B, regions, width)}`.
+
+    The backbone sees one atlas at a time, so that atlases of any size and number can be put together and a mixer of
+    neighbors never mixes across the border of two atlases. What is learned about mixing serves all of them.
+    """
+
+    def __init__(
+        self, regions: Mapping[str, int], *, diagonal: bool, width: int, depth: int, mixer: str, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.counts = edge_counts(regions, diagonal)
+        self.tokens = nn.ModuleDict(
+            {module_key(atlas): RegionTokens(count, width, diagonal=diagonal) for atlas, count in regions.items()}
+        )
+        self.backbone = MetaFormer(
+            1,
+            width,
+            depths=(depth,),
+            channels=(width,),
+            mixers=(mixer,),
+            mlp_ratio=2.0,
+            stem_kernel=1,
+            strides=(1,),
+            drop_path=drop_path,
+            init="fan_in",
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, edges: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_edges(edges, self.counts)
+        features = {}
+        for atlas in self.counts:
+            tokens = self.tokens[module_key(atlas)](edges[atlas])
+            features[atlas] = self.norm(self.backbone(tokens.movedim(-1, 1))[-1].movedim(1, -1))
+        return features
+
+
+class RegionDecoder(nn.Module):
+    """Tokens back to connections, `{atlas: (B, regions, width)} -> {atlas: (B, connections)}`.
+
+    Each region predicts its row of the matrix; a connection is the mean of what its two regions say.
+    """
+
+    def __init__(self, regions: Mapping[str, int], *, diagonal: bool, width: int) -> None:
+        super().__init__()
+        self.atlases = tuple(regions)
+        self.rows = nn.ModuleDict(
+            {module_key(atlas): RowDecoder(count, diagonal, width) for atlas, count in regions.items()}
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {atlas: self.rows[module_key(atlas)](features[atlas]) for atlas in self.atlases}
+
+
+class RowDecoder(nn.Module):
+    """One atlas's tokens to connections, `(B, regions, width) -> (B, connections)`."""
+
+    upper: Tensor
+    lower: Tensor
+
+    def __init__(self, regions: int, diagonal: bool, width: int) -> None:
+        super().__init__()
+        row, column = torch.triu_indices(regions, regions, offset=0 if diagonal else 1)
+        self.register_buffer("upper", row * regions + column, persistent=False)
+        self.register_buffer("lower", column * regions + row, persistent=False)
+        self.projection = nn.Linear(width, regions)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        rows = self.projection(tokens).flatten(1)
+        return (rows.index_select(1, self.upper) + rows.index_select(1, self.lower)) / 2
