@@ -238,7 +238,7 @@ class AbideConfig(Section):
     members: PositiveInt = Field(
         1, description="networks per fold, of different seeds, whose probabilities are averaged"
     )
-    crossval: CrossvalConfig = CrossvalConfig(folds=10, scheme="stratified-k-fold", stratify=("label", "site"))
+    crossval: CrossvalConfig = CrossvalConfig(folds=10, stratify=("label", "site"))
     execution: ExecutionConfig = ExecutionConfig()
     inference: ConnectomeInferenceConfig = ConnectomeInferenceConfig()
 
