@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medformer.config import ExecutionConfig, PolypConfig
+from medformer.config import PolypConfig
 from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, session
 from medformer.data.manifest import read_manifest
 from medformer.errors import ConfigError
-from medformer.reporting.report import build_report
 from pipelines.console import make_reporter, say
-from pipelines.crossval import crossvalidate
 from pipelines.outputs import claim
-
-# A resumed run may be computed elsewhere, loaded differently and compared with more; its results stay the same kind.
-_MAY_DIFFER = frozenset(
-    {
-        "data.manifest",
-        "data.cache",
-        "data.workers",
-        "training.accelerator",
-        "training.strategy",
-        "training.tracker",
-        "inference.batch_size",
-        "crossval.baselines",
-        "crossval.permute_labels",
-        *(f"execution.{name}" for name in ExecutionConfig.model_fields),
-    }
-)
+from pipelines.run import Source, report_on, run_task
 
 
 def train(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
@@ -72,29 +53,21 @@ def run_polyp(
     reporter = make_reporter()
     manifest = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
     check_settings(config)
-    run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
-    info = RunInfo(
-        task=config.task,
-        command=["medformer", *sys.argv[1:]],
-        config=config.model_dump(mode="json"),
-        seed=config.seed,
-        device=_device(config),
-        threads=_threads(),
-        manifest=str(manifest.path.resolve()),
-        data_root=str(manifest.root),
-        data_sha256=manifest.digest(),
-        accepted_leaks=list(accept),
-        notes=list(notes),
+    run = run_task(
+        config,
+        Source(manifest.path, manifest.root, manifest.digest()),
+        lambda run: polyp_task(run, config, manifest, accept, reporter),
+        out,
+        reporter,
+        resume=resume,
+        overwrite=overwrite,
+        accept=accept,
+        notes=notes,
     )
-    with session(run, info, may_differ=_MAY_DIFFER):
-        task = polyp_task(run, config, manifest, accept, reporter)
-        tested = crossvalidate(run, task, config.crossval, config.execution, reporter)
-    if not tested:
-        say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
-        return
-    say(f"Masks: {run.masks}")
-    say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
-    say(f"Report: {build_report(run.path)}")
+    if run is not None:
+        say(f"Masks: {run.masks}")
+        say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
+        report_on(run)
 
 
 def predict(
@@ -147,20 +120,3 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     ):
         say(f"  {label:<26}{value:.4f}")
     say(f"Per case: {table}\nAll numbers: {numbers}")
-
-
-def _device(config: PolypConfig) -> str:
-    import torch
-
-    from medformer.training.devices import choose_device
-
-    if config.execution.address is not None:
-        return f"{config.training.accelerator}, on the Ray cluster {config.execution.address}"
-    device = choose_device(config.training.accelerator)
-    return f"cuda: {torch.cuda.get_device_name()}" if device.type == "cuda" else device.type
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

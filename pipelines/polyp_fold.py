@@ -32,6 +32,7 @@ from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices, choose_device
 from medformer.training.fit import fit
 from medformer.training.losses import build_loss
+from medformer.training.objectives import SegmentationObjective
 from medformer.training.trackers.build import build_tracker
 
 # Columns of an exported case that join its scores in the out-of-fold table.
@@ -76,13 +77,12 @@ class PolypFold:
         validation = ValidationDice(self._dataset(fold.validation, None, seed), config.training.batch_size)
         fit(
             model,
-            build_loss(config.loss.name),
+            SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
             train,
             validation,
             config.training,
             out=folder,
             seed=seed,
-            scales=config.augment.scales,
             workers=config.data.workers,
             resume=resume,
             metadata={
