@@ -88,5 +88,5 @@ def require_regions(atlas: str, found: int, case: str = "") -> None:
     why = f" ({known.note})" if known.note else ""
     raise DataError(
         f"{whose}found {found} regions for atlas '{atlas}', expected {known.regions}{why}. "
-        "Check that the series belong to this atlas and that no column was dropped, or give your own atlas another name."
+        "Check that the series belong to this atlas and lost no column, or give an atlas of your own another name."
     )

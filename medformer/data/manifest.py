@@ -12,7 +12,6 @@ Columns: `id, image, mask, group, site, split, sha256`, then free covariates. On
 
 from __future__ import annotations
 
-import csv
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -21,12 +20,18 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
+from medformer.data.tables import Kind, id_fault, known, read_table, require_good_rows
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, read_json, write_csv, write_json
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
-_REQUIRED = ("id", "image")
-_UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+_TABLE = Kind(
+    what="a CSV manifest",
+    origin="`prepare` writes one from a folder of images and masks.",
+    columns=COLUMNS,
+    required=("id", "image"),
+    per_row="case",
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def read_manifest(
             are counted and the first ten are named.
     """
     path = Path(path)
-    header, rows = _read_table(path)
+    header, rows = read_table(path, _TABLE)
     base = _root_of(path, root)
     problems: list[str] = []
     cases: list[Case] = []
@@ -127,10 +132,7 @@ def read_manifest(
             continue
         first_line[row["id"]] = line
         cases.append(_case(row, base))
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{path} has {len(problems)} bad rows of {len(rows)}; correct them:\n  {shown}{more}")
+    require_good_rows(path, problems, len(rows))
     if not cases:
         raise DataError(
             f"{path} has a header but no rows; expected at least one case. Run `prepare` on the data's folder."
@@ -191,7 +193,7 @@ def _case(row: Mapping[str, str], base: Path) -> Case:
         id=row["id"],
         image=base / _posix(row["image"]),
         mask=base / _posix(mask) if mask else None,
-        group=_known(row.get("group", "")) or row["id"],
+        group=known(row.get("group", "")) or row["id"],
         site=row.get("site", ""),
         split=row.get("split", ""),
         sha256=row.get("sha256", "").lower(),
@@ -199,55 +201,11 @@ def _case(row: Mapping[str, str], base: Path) -> Case:
     )
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header and the non-blank rows with their line numbers, cells stripped."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(
-            f"{path} is not a file; expected a CSV manifest. `prepare` writes one from a folder of images and masks."
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); expected a CSV manifest.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8.") from None
-    except csv.Error as error:
-        raise DataError(f"{path} is not a well-formed CSV file ({error}); save it again as CSV UTF-8.") from None
-    table = [(line, cells) for line, cells in table if any(cells)]
-    if not table:
-        raise DataError(f"{path} is empty; expected a header with {', '.join(COLUMNS)} and one row per case.")
-    header = table[0][1]
-    _require_header(path, header)
-    return header, table[1:]
-
-
-def _require_header(path: Path, header: list[str]) -> None:
-    missing = [name for name in _REQUIRED if name not in header]
-    if missing:
-        hint = " The columns seem to be separated by semicolons or tabs: save the file with commas." * (
-            len(header) == 1
-        )
-        raise DataError(
-            f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
-            f"expected {', '.join(COLUMNS)} (only id and image are compulsory).{hint}"
-        )
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled or "" in header:
-        what = f"names {', '.join(doubled)} more than once" if doubled else "has a column without a name"
-        raise DataError(f"{path} {what}; expected every column to have its own name. Rename or remove it.")
-
-
 def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
     identifier = row["id"]
-    if not _known(identifier):
-        return "the id is empty; give every case its own"
-    parts = identifier.split("/")
-    if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
-        return (
-            "the id names the exported files, so it may not hold '\\', control characters, or empty, '.' or '..' parts"
-        )
+    fault = id_fault(identifier)
+    if fault is not None:
+        return fault
     if not row["image"]:
         return "no image is given"
     for column in ("image", "mask"):
@@ -258,7 +216,7 @@ def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
                 "expected a path relative to it, without climbing out. "
                 "Move the manifest above the data, or link the data below it"
             )
-    if ungrouped == "error" and not _known(row.get("group", "")):
+    if ungrouped == "error" and not known(row.get("group", "")):
         return (
             "the group (patient or sequence) is unknown, so leakage cannot be ruled out. Fill the column, "
             "give `prepare` a group pattern, or set data.ungrouped=each if every row really is another patient"
@@ -310,7 +268,3 @@ def _posix(text: str) -> str:
 def _normal(column: str, cell: str) -> str:
     """Unicode NFC, so that equal names are equal; a file's name is left as the file system has it."""
     return cell if column in {"image", "mask"} else unicodedata.normalize("NFC", cell)
-
-
-def _known(text: str) -> str:
-    return "" if text.lower() in _UNKNOWN else text

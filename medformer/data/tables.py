@@ -1,0 +1,111 @@
+"""Reading a CSV table that people edit: tolerant of spreadsheets' habits, and exact about what is wrong where."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medformer.errors import DataError
+
+_UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a table is expected to be, for the messages.
+
+    Attributes:
+        what: Such as "a CSV manifest".
+        origin: A sentence that says where one comes from.
+        columns: Its usual columns.
+        required: Those that must be there.
+        per_row: What a row stands for, such as "case".
+    """
+
+    what: str
+    origin: str
+    columns: tuple[str, ...]
+    required: tuple[str, ...]
+    per_row: str
+
+
+def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header and the non-blank rows with their line numbers, cells stripped; rows may be ragged.
+
+    UTF-8 and commas; a byte-order mark and either kind of line end are tolerated.
+
+    Raises:
+        DataError: The file is missing, unreadable or no such table, or a column is missing, unnamed or doubled.
+    """
+    header, rows = read_cells(path, kind)
+    missing = [name for name in kind.required if name not in header]
+    if missing:
+        hint = " The columns seem to be separated by semicolons or tabs: save the file with commas." * (
+            len(header) == 1
+        )
+        raise DataError(
+            f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
+            f"expected {', '.join(kind.columns)} (only {' and '.join(kind.required)} are compulsory).{hint}"
+        )
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled or "" in header:
+        what = f"names {', '.join(doubled)} more than once" if doubled else "has a column without a name"
+        raise DataError(f"{path} {what}; expected every column to have its own name. Rename or remove it.")
+    return header, rows
+
+
+def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """As `read_table`, without a look at the columns.
+
+    Raises:
+        DataError: The file is missing, unreadable or no such table.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise DataError(f"{path} is not a file; expected {kind.what}. {kind.origin}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected {kind.what}.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise DataError(f"{path} is not a well-formed CSV file ({error}); save it again as CSV UTF-8.") from None
+    table = [(line, cells) for line, cells in table if any(cells)]
+    if not table:
+        raise DataError(
+            f"{path} is empty; expected a header with {', '.join(kind.columns)} and one row per {kind.per_row}."
+        )
+    return table[0][1], table[1:]
+
+
+def known(text: str) -> str:
+    """The text, or nothing where it is one of the words that tables use for nothing."""
+    return "" if text.lower() in _UNKNOWN else text
+
+
+def id_fault(identifier: str) -> str | None:
+    """What is wrong with an id, which also names files; None when nothing is."""
+    if not known(identifier):
+        return "the id is empty; give every case its own"
+    parts = identifier.split("/")
+    if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
+        return (
+            "the id names the exported files, so it may not hold '\\', control characters, or empty, '.' or '..' parts"
+        )
+    return None
+
+
+def require_good_rows(path: Path, problems: Sequence[str], rows: int) -> None:
+    """Refuse a table with bad rows.
+
+    Raises:
+        DataError: There are some; they are counted, and the first ten named.
+    """
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{path} has {len(problems)} bad rows of {rows}; correct them:\n  {shown}{more}")
