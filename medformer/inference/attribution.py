@@ -41,9 +41,9 @@ class Attributions:
     def gap(self) -> float:
         """Mean of what the sums miss, as a share of the mean difference that they explain (the completeness axiom)."""
         explained = self.output - self.reference_output
-        total = np.sum([values.sum(axis=1, dtype=np.float64) for values in self.values.values()], axis=0)
+        total = sum((values.sum(axis=1, dtype=np.float64) for values in self.values.values()), np.zeros(len(explained)))
         missed = float(np.abs(total - explained).mean())
-        return missed / max(float(np.abs(explained).mean()), np.finfo(np.float32).tiny)
+        return missed / max(float(np.abs(explained).mean()), float(np.finfo(np.float32).tiny))
 
     @property
     def complete(self) -> bool:
@@ -95,7 +95,7 @@ def integrated_gradients(
             for atlas, slope in _mean_gradient(model, start, end, line, target).items():
                 slopes[atlas][part] = slope.cpu().numpy()
                 values[atlas][part] = (slope * (end[atlas] - start[atlas])).cpu().numpy()
-    if not all(np.isfinite(block).all() for block in (output, origin, *values.values())):
+    if not (np.isfinite(output - origin).all() and all(np.isfinite(block).all() for block in values.values())):
         raise DataError(
             f"The attributions of {subjects} subject(s) are not finite. The network or its inputs hold NaN or infinite "
             "values; check the cohort, or train again with a lower learning rate."
