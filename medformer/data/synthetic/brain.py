@@ -103,7 +103,7 @@ def sources() -> Sources:
 def synthetic_atlas(name: str, regions: int) -> SyntheticAtlas:
     """Lay `regions` regions over the brain, every network in proportion to its sources.
 
-    The same name and number always give the same atlas, whatever the seed of a cohort is; regions are sorted by network.
+    The same name and number always give the same atlas, whatever a cohort's seed; regions are sorted by network.
 
     Raises:
         ConfigError: Too few regions.
