@@ -46,6 +46,7 @@ from medformer.models.build import build_model
 from medformer.seeds import derive_seed
 from medformer.training.fit import fit
 from medformer.training.losses import build_loss
+from medformer.training.objectives import SegmentationObjective
 from pipelines.console import make_reporter
 from pipelines.polyp_fold import make_segmenter
 
@@ -154,13 +155,12 @@ def train_for_a_turn(
         with turn:
             result = fit(
                 model,
-                build_loss(config.loss.name),
+                SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
                 data,
                 None,
                 config.training,
                 out=arguments.out / side,
                 seed=config.seed,
-                scales=config.augment.scales,
                 workers=config.data.workers,
                 resume=True,
                 metadata={"model": config.model.model_dump(mode="json")},

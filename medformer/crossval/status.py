@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from medformer.crossval.lock import Owner, read_owner
 from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.times import age, duration
+from medformer.evaluation.validation_measures import measured
 from medformer.files import read_csv, read_json
 
 T = TypeVar("T")
@@ -35,7 +36,8 @@ class FoldStatus:
         ended: When it ended; empty while it runs.
         where: Host and process of the last attempt.
         epoch: Epochs trained, as the learning curve has them; None without one.
-        validation: Validation Dice of the last of them; None when it was not measured.
+        validation: Validation score of the last of them; None when it was not measured.
+        measure: What that score is, such as `Dice`.
     """
 
     index: int
@@ -47,6 +49,7 @@ class FoldStatus:
     where: str = ""
     epoch: int | None = None
     validation: float | None = None
+    measure: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _fold(folder: Path, index: int, since: str | None) -> FoldStatus:
     if state == "running" and (since is None or started < since):
         state, reason = "stopped", STOPPED if since is None else WAITING
     host, pid = content.get("host"), content.get("pid")
-    epoch, validation = _last_epoch(folder / "history.csv")
+    epoch, validation, measure = _last_epoch(folder / "history.csv")
     return FoldStatus(
         index=index,
         state=state,
@@ -163,19 +166,23 @@ def _fold(folder: Path, index: int, since: str | None) -> FoldStatus:
         where=f"process {pid} on {host}" if host and pid else "",
         epoch=epoch,
         validation=validation,
+        measure=measure,
     )
 
 
-def _last_epoch(path: Path) -> tuple[int | None, float | None]:
-    """Number and validation Dice of the last row of a learning curve."""
+def _last_epoch(path: Path) -> tuple[int | None, float | None, str]:
+    """Number and validation score of the last row of a learning curve, and what that score is."""
     if not path.exists():
-        return None, None
+        return None, None, ""
 
-    def read() -> tuple[int | None, float | None]:
+    def read() -> tuple[int | None, float | None, str]:
         row = read_csv(path)[-1]
-        return int(row["epoch"]), float(row["validation_dice"]) if row["validation_dice"] else None
+        measure = measured(row)
+        if measure is None or not row[measure.column]:
+            return int(row["epoch"]), None, ""
+        return int(row["epoch"]), float(row[measure.column]), measure.title
 
-    return _patiently(read) or (None, None)
+    return _patiently(read) or (None, None, "")
 
 
 def _fold_line(fold: FoldStatus, now: datetime | None) -> str:
@@ -187,7 +194,7 @@ def _fold_line(fold: FoldStatus, now: datetime | None) -> str:
     line = f"  {fold.index:>3}  {' '.join(words)}"
     if fold.epoch is not None and fold.state != "done":
         line += f", after epoch {fold.epoch}"
-        line += f" with validation Dice {fold.validation:.4f}" if fold.validation is not None else ""
+        line += f" with validation {fold.measure} {fold.validation:.4f}" if fold.validation is not None else ""
     if fold.state == "running" and fold.where:
         line += f", {fold.where}"
     if fold.attempts > 1:

@@ -19,6 +19,8 @@ class ValidationDice:
         batch_size: Cases per pass.
     """
 
+    measure = "dice"
+
     def __init__(self, data: SegmentationDataset, batch_size: int) -> None:
         self.data = data
         self.batch_size = batch_size

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medformer.config import TrainingConfig
 from medformer.errors import DivergenceError, ResourceError
 from medformer.tensor_file import name_some
+from medformer.training.objectives import Load
 
 _MEMORY_WORDS = (
     "out of memory",
@@ -48,13 +49,13 @@ def divergence(
         loss: Loss of the batch.
         norm: Its gradient norm.
         ids: Cases of the batch.
-        bad_ids: Those among them whose image or mask already holds NaN or infinity.
+        bad_ids: Those among them whose data already hold NaN or infinity.
         config: For the advice.
         best_epoch: Epoch of the weights on disk, 0 when there are none.
     """
     kept = f"The weights on disk are those of epoch {best_epoch}." if best_epoch else "No weights were saved yet."
     if bad_ids:
-        advice = f"The image or mask itself is not finite in {name_some(bad_ids)}: repair or leave out these cases."
+        advice = f"The input itself is not finite in {name_some(bad_ids)}: repair or leave out these cases."
     else:
         clip = "" if config.clip else ", training.clip=1.0"
         precision = "" if config.precision == "32-true" else ", training.precision=32-true"
@@ -68,45 +69,54 @@ def divergence(
     )
 
 
-def nonfinite_cases(batch: dict[str, Any]) -> list[str]:
-    """Return the ids of the cases whose image or mask holds NaN or infinity."""
-    ids: list[str] = list(batch["id"])
-    fine = [torch.isfinite(batch[key]).flatten(1).all(1) for key in ("image", "mask")]
-    return [case for case, good in zip(ids, (fine[0] & fine[1]).tolist(), strict=True) if not good]
+def nonfinite_cases(ids: Sequence[str], tensors: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the cases whose data hold NaN or infinity.
+
+    Args:
+        ids: Of the cases, in the order of the first axis of every tensor.
+        tensors: As an objective takes them from a batch.
+    """
+    fine = [True] * len(ids)
+    for tensor in _each(tensors):
+        finite = torch.isfinite(tensor).reshape(len(ids), -1).all(1).tolist()
+        fine = [before and now for before, now in zip(fine, finite, strict=True)]
+    return [case for case, good in zip(ids, fine, strict=True) if not good]
+
+
+def _each(tensors: Mapping[str, Any]) -> Iterator[Tensor]:
+    for value in tensors.values():
+        if isinstance(value, Mapping):
+            yield from _each(value)
+        else:
+            yield value
 
 
 @dataclass
 class MemoryContext:
-    """The numbers behind a lack of memory; the loop keeps `shape` up to date.
+    """The numbers behind a lack of memory; the loop keeps `load` up to date.
 
     Attributes:
         config: Batch size and precision.
         parameters: Of the network.
-        shape: Of the last batch of images, (B, C, *S), before multi-scale resizing; empty before the first.
-        scale: Multi-scale factor of that batch.
+        load: The last batch; None before the first.
     """
 
     config: TrainingConfig
     parameters: int
-    shape: tuple[int, ...] = ()
-    scale: float = 1.0
+    load: Load | None = None
 
     def advice(self, error: BaseException) -> ResourceError:
         """Return the error that says what was asked for and what to try."""
-        batch = self.shape[0] if self.shape else self.config.batch_size
-        size = self.shape[2:]
-        scaled = f", resized by {self.scale:g} (augment.scales)" if self.scale != 1.0 else ""
-        seen = f", images of {' x '.join(map(str, size))} with {self.shape[1]} channels{scaled}" if size else ""
+        load = self.load or Load(self.config.batch_size)
+        batch, seen = load.cases, f", {load.seen}" if load.seen else ""
         # Weights, gradients, two moments and the average, in float32.
         fixed = 5 * 4 * self.parameters / 2**30
         options = []
         if batch > 1:
             options.append(f"training.batch_size={max(1, batch // 2)}")
-        if size:
-            options.append(f"data.image_size=[{', '.join(str(max(1, int(length * 0.75))) for length in size)}]")
         if self.config.precision == "32-true":
             options.append("training.precision=bf16-mixed")
-        options.append("model.checkpointing=true")
+        options += load.smaller or ("a smaller model",)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return ResourceError(
             f"Out of memory: batch of {batch}{seen}, network of {self.parameters:,} parameters "

@@ -1,8 +1,16 @@
-"""Training a network: one call."""
+"""Training a network: one call.
+
+    fit(model, objective, train_data, validate, config, *, out, seed, workers=0, resume=False, metadata=None, run=None,
+        reporter=None) -> FitResult
+
+`objective` turns a batch into a loss (`medformer.training.objectives`), `train_data` gives the batches
+(`medformer.training.loader.TrainingData`), `validate` scores the inner validation part and says by its `measure` what
+the score is (`medformer.training.job.Validate`), and is None to train to the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +26,7 @@ from medformer.training.failures import explain_memory
 from medformer.training.job import FitResult, Job, Validate
 from medformer.training.loader import TrainingData
 from medformer.training.loop import Loop
+from medformer.training.objectives import Objective
 from medformer.training.processes import run_in_processes
 from medformer.training.signals import stop_on_signals
 from medformer.training.trackers.build import build_tracker
@@ -28,14 +37,13 @@ __all__ = ["FitResult", "fit"]
 
 def fit(
     model: nn.Module,
-    loss: nn.Module,
+    objective: Objective,
     train_data: TrainingData,
     validate: Validate | None,
     config: TrainingConfig,
     *,
     out: Path,
     seed: int,
-    scales: Sequence[float] = (1.0,),
     workers: int = 0,
     resume: bool = False,
     metadata: Mapping[str, Any] | None = None,
@@ -44,24 +52,23 @@ def fit(
 ) -> FitResult:
     """Train `model`, keep the best averaged weights in `out`, and leave them in the model, in evaluation mode.
 
-    Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; at the end of every epoch and on a
-    signal), and `history.csv` and `history.jsonl`, whose rows `config.tracker` receives too. With `config.minutes` the
-    run ends when that time is spent, wherever in an epoch it is, and `config.epochs` is not looked at; the time
-    includes validation.
+    Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; on a signal, at the end, and after
+    an epoch if `config.save_minutes` have passed since it was written), and `history.csv` and `history.jsonl`, whose
+    rows `config.tracker` receives too. With `config.minutes` the run ends when that time is spent, wherever in an epoch
+    it is, and `config.epochs` is not looked at; the time includes validation.
 
     `config.batch_size` is per process, and N processes train as one with N times the batch size does, up to rounding:
     they share each batch, its gradient and the statistics of its batch normalizations. What remains of each process are
-    the draws of dropout and stochastic depth, and a loss that is no mean over images (`batch_dice`).
+    the draws of dropout, stochastic depth and masks, and a loss that is no mean over cases (`batch_dice`).
 
     Args:
-        model: Returns logits (B, 1, *S), or a sequence of them while training, the main output first.
-        loss: Called with (logits, target); see `losses`.
+        model: Takes and returns what the objective gives and expects.
+        objective: Turns the model and a batch into a loss.
         train_data: Items by (epoch, index); see `TrainingData`.
-        validate: Mean Dice on the inner validation part, the only thing that chooses weights and stops early.
+        validate: Scores the inner validation part, the only thing that chooses weights and stops early.
         config: How to train.
         out: Folder of this training; made if missing. Without `resume`, files of an earlier training in it are removed.
-        seed: Decides order, dropout and scales. The model's first weights are the caller's to seed.
-        scales: Multi-scale factors, one drawn per batch.
+        seed: Decides order, dropout and what the objective draws. The model's first weights are the caller's to seed.
         workers: Loader processes.
         resume: Go on from the state in `out`; start from the beginning if there is none yet.
         metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
@@ -81,13 +88,12 @@ def fit(
     if len(train_data) == 0:
         raise DataError("There are no training cases; expected at least one. Check the manifest and the split.")
     job = Job(
-        loss=loss,
+        objective=objective,
         data=train_data,
         validate=validate,
         config=config,
         out=Path(out),
         seed=seed,
-        scales=tuple(scales),
         workers=workers,
         resume=resume,
         metadata=dict(metadata or {}),

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from medformer.config import TrainingConfig
+from medformer.evaluation.validation_measures import ValidationMeasure, require_measure
 from medformer.training.loader import TrainingData
+from medformer.training.objectives import Objective
 
-Validate = Callable[[nn.Module], float]
-"""Mean Dice of a model on the inner validation part. The model is in evaluation mode and holds the averaged weights;
-gradients are off. With several processes it must be picklable: a function or object at module level, no closure."""
+
+class Validate(Protocol):
+    """Scores a model on the inner validation part.
+
+    The model is in evaluation mode and holds the averaged weights; gradients are off. With several processes the
+    validation must be picklable: an object of a class at module level, without closures.
+    """
+
+    @property
+    def measure(self) -> str:
+        """What the score is: a name in `medformer.evaluation.validation_measures.MEASURES`."""
+
+    def __call__(self, model: nn.Module, /) -> float:
+        """Return the score."""
 
 
 @dataclass(frozen=True)
@@ -23,26 +36,24 @@ class Job:
     """Everything that decides a training.
 
     Attributes:
-        loss: Called with (logits, target).
+        objective: What the network is trained for.
         data: The training cases.
         validate: None trains to the end and keeps the last weights.
         config: How to train.
         out: Folder of this training.
-        seed: Decides order, dropout and scales.
-        scales: Factors of multi-scale training.
+        seed: Decides order, dropout and what the objective draws.
         workers: Loader processes.
         resume: Go on from the state in `out`, if there is one.
         metadata: Written beside the weights, and required to be the same on resume.
         run: Folder of the whole run that this training is a part of; None when it is the whole.
     """
 
-    loss: nn.Module
+    objective: Objective
     data: TrainingData
     validate: Validate | None
     config: TrainingConfig
     out: Path
     seed: int
-    scales: tuple[float, ...] = (1.0,)
     workers: int = 0
     resume: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +65,11 @@ class Job:
         if self.run is None or self.run == self.out or not self.out.is_relative_to(self.run):
             return self.out.resolve().name
         return self.out.relative_to(self.run).as_posix()
+
+    @property
+    def measure(self) -> ValidationMeasure | None:
+        """What the validation gives; None without one."""
+        return None if self.validate is None else require_measure(self.validate.measure)
 
     @property
     def weights(self) -> Path:
@@ -72,15 +88,15 @@ class Job:
 
     def identity(self, model: nn.Module) -> dict[str, Any]:
         """What must not change between a stop and its resume; where the numbers are computed may."""
-        training = self.config.model_dump(mode="json", exclude={"accelerator", "strategy", "tracker"})
+        changes_nothing = {"accelerator", "strategy", "tracker", "save_minutes"}
+        training = self.config.model_dump(mode="json", exclude=changes_nothing)
         identity = {
             "training": training,
             "seed": self.seed,
-            "scales": list(self.scales),
             "cases": len(self.data),
-            "loss": type(self.loss).__name__,
+            **self.objective.identity(),
             "network": type(model).__name__,
-            "validation": self.validate is not None,
+            "validation": self.measure.name if self.measure else None,
             "metadata": dict(self.metadata),
         }
         # As it will read back: a tuple becomes a list.
@@ -93,7 +109,7 @@ class FitResult:
 
     Attributes:
         weights: Safetensors file of the weights to use.
-        best: Their validation Dice; None without validation.
+        best: Their validation score; None without validation.
         best_epoch: The epoch they are from, counted from 1.
         epochs: Epochs trained.
         updates: Optimizer steps.

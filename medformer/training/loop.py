@@ -9,23 +9,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from medformer.data.multiscale import draw_scale, resize_batch
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.batch_norm import share_batch_norm, unshared
-from medformer.training.checkpoint import save_model
-from medformer.training.deep_supervision import supervised_loss
 from medformer.training.ema import WeightAverage
 from medformer.training.failures import MemoryContext, divergence, nonfinite_cases
 from medformer.training.history import write_history
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
+from medformer.training.objectives import Moment
 from medformer.training.optimizer import build_optimizer, set_learning_rate
+from medformer.training.saving import Saving
 from medformer.training.schedule import Clock, learning_rate_factor, run_progress
 from medformer.training.signals import StopNow, StopRequest
-from medformer.training.state import Progress, load_state, save_state
+from medformer.training.state import Progress, load_state
 from medformer.training.trackers.build import forget_tracked
 from medformer.training.trackers.tracking import Tracking
 
@@ -38,8 +37,8 @@ class Loop:
 
     A resumed run repeats an uninterrupted one bit for bit on a CPU (same number of threads), because nothing depends on
     what happened in this process before: the order of cases derives from (seed, epoch), augmentation from (seed, epoch,
-    case), the scale of a batch from (seed, epoch, step), and the random stream of dropout and stochastic depth is
-    seeded anew before each step from (seed, epoch, step).
+    case), the scale of a batch from (seed, epoch, step), and the random stream of dropout, stochastic depth and masks
+    is seeded anew before each step from (seed, epoch, step).
     """
 
     def __init__(
@@ -79,6 +78,8 @@ class Loop:
             replicas=fabric.world_size,
         )
         self.identity = job.identity(model)
+        self.measure = job.measure
+        self.saving = Saving(job, self.identity, model, self.average, self.optimizer)
         self.progress = Progress()
         self.skipped = 0
 
@@ -138,8 +139,9 @@ class Loop:
                 for path in (job.weights, job.state, job.history):
                     path.unlink(missing_ok=True)
                 forget_tracked(job.out)
-            write_history(job.history, self.progress.history)
+            write_history(job.history, self.progress.history, self.measure)
             self.tracking.update(self.progress.history)
+        self.saving.mark(self.progress.elapsed)
         self.fabric.barrier()
 
     def _train_epoch(self) -> None:
@@ -164,17 +166,16 @@ class Loop:
     def _step(self, batch: Batch) -> float:
         """Take one optimizer step and return the loss."""
         job, progress = self.job, self.progress
+        moment = Moment(job.seed, progress.epoch, progress.step)
         torch.manual_seed(derive_seed(job.seed, "step", progress.epoch, progress.step, self.fabric.global_rank))
-        moved = self.fabric.to_device({"image": batch["image"], "mask": batch["mask"]})
-        self.memory.scale = draw_scale(job.scales, job.seed, progress.epoch, progress.step)
-        self.memory.shape = tuple(moved["image"].shape)
-        moved = resize_batch(moved, self.memory.scale)
+        moved = self.fabric.to_device(job.objective.tensors(batch))
+        self.memory.load = job.objective.load(moved, moment)
         share = run_progress(progress.updates, job.config.epochs * self.batches.steps, progress.elapsed, self.budget)
         progress.rate = job.config.lr * learning_rate_factor(share, job.config.warmup)
         set_learning_rate(self.optimizer, progress.rate)
 
         self.optimizer.zero_grad(set_to_none=True)
-        value = supervised_loss(job.loss, self.wrapped(moved["image"]), moved["mask"])
+        value = job.objective(self.wrapped, moved, moment)
         self.fabric.backward(value)
         norm = self.fabric.clip_gradients(
             self.wrapped, self.stepper, max_norm=job.config.clip or math.inf, error_if_nonfinite=False
@@ -206,12 +207,12 @@ class Loop:
         progress, config, job = self.progress, self.job.config, self.job
         score = self._validate()
         epoch = progress.epoch + 1
-        better = score is None or progress.best is None or score > progress.best
+        scored = {self.measure.column: score} if self.measure else {}
+        better = self.measure is None or score is None or self.measure.better(score, progress.best)
         if better:
             progress.best, progress.best_epoch = score, epoch
             if self.fabric.is_global_zero:
-                with self.average.applied():
-                    save_model(job.weights, self.model, {**job.metadata, "epoch": epoch, "validation_dice": score})
+                self.saving.keep({**job.metadata, "epoch": epoch, **scored})
         _, progress.elapsed = self._agree()
         row: dict[str, Any] = {
             "epoch": epoch,
@@ -219,7 +220,7 @@ class Loop:
             "lr": progress.rate,
             "train_loss": progress.loss_sum / max(1, progress.step),
             "grad_norm": progress.norm_sum / progress.norm_count if progress.norm_count else None,
-            "validation_dice": score,
+            **scored,
             "best": int(better),
             "seconds": round(progress.elapsed - progress.epoch_start, 3),
         }
@@ -233,15 +234,18 @@ class Loop:
             progress.finished = "epochs"
         if not progress.finished and config.patience and epoch - progress.best_epoch >= config.patience:
             progress.finished = "patience"
-        self._save()
+        saved = bool(progress.finished) or self.saving.due(progress.elapsed)
+        if saved:
+            self._save()
         if self.fabric.is_global_zero:
-            write_history(job.history, progress.history)
+            write_history(job.history, progress.history, self.measure)
             self.tracking.update(progress.history)
-        dice = "" if score is None else f", validation Dice {score:.4f}{' (best)' if better else ''}"
-        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{dice}, {row['seconds']:.1f} s")
+        title = self.measure.title if self.measure else ""
+        valid = "" if score is None else f", validation {title} {score:.4f}{' (best)' if better else ''}"
+        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s")
         asked, _ = self._agree()
         if asked:
-            self._interrupt(save=False)
+            self._interrupt(save=not saved)
 
     def _validate(self) -> float | None:
         """Return the validation score of the averaged weights; a signal stops it at once, since it changes nothing."""
@@ -260,9 +264,10 @@ class Loop:
             self._interrupt()
         assert score is not None
         if not math.isfinite(score):
+            self._keep_weights()
             raise DivergenceError(
                 f"Validation after epoch {self.progress.epoch + 1} gave {score}, expected a number. Check that the "
-                "validation part has cases with masks, or lower training.lr."
+                "validation part has cases with their truth, or lower training.lr."
             )
         return score
 
@@ -293,12 +298,20 @@ class Loop:
     def _save(self) -> None:
         self.progress.scaler = self.fabric.strategy.precision.state_dict()
         if self.fabric.is_global_zero:
-            save_state(self.job.state, self.progress, self.identity, self.model, self.average, self.optimizer)
+            self.saving.write(self.progress)
+        self.saving.mark(self.progress.elapsed)
         self.fabric.barrier()
+
+    def _keep_weights(self) -> None:
+        """Do not let the best weights be lost with a training that failed."""
+        if self.fabric.is_global_zero:
+            self.saving.write_weights()
 
     def _diverged(self, batch: Batch, loss: float, norm: float) -> DivergenceError:
         self.reporter.finish()
-        ids, bad = list(batch["id"]), nonfinite_cases(batch)
+        self._keep_weights()
+        ids = list(batch["id"])
+        bad = nonfinite_cases(ids, self.job.objective.tensors(batch))
         if self.several:
             gathered: list[Any] = [None] * self.fabric.world_size
             torch.distributed.all_gather_object(gathered, (ids, bad))

@@ -19,14 +19,17 @@ from torch import nn
 
 from medformer.config import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
+from medformer.evaluation.validation_measures import MEASURES
 from medformer.tensor_file import read_tensors
 from medformer.training.checkpoint import read_metadata, save_model
-from medformer.training.history import COLUMNS
+from medformer.training.history import history_columns
 from medformer.training.loader import BatchSource
 
 
 class Scores:
     """A validation that answers from a list and remembers the weights it saw."""
+
+    measure = "dice"
 
     def __init__(self, *values: float) -> None:
         self.values = list(values)
@@ -80,7 +83,8 @@ def test_history_has_one_row_per_epoch(tiny: ModuleType, tmp_path: Path) -> None
     result = tiny.train(tmp_path, validate=Scores(0.5, 0.4, 0.6))
     with open(tmp_path / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    columns = history_columns(MEASURES["dice"])
+    assert tuple(rows[0]) == columns and "validation_dice" in columns
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["steps"] for row in rows] == ["2", "4", "6"]
     assert [row["validation_dice"] for row in rows] == ["0.5", "0.4", "0.6"]
@@ -88,7 +92,7 @@ def test_history_has_one_row_per_epoch(tiny: ModuleType, tmp_path: Path) -> None
     assert all(float(row["train_loss"]) > 0 and float(row["grad_norm"]) > 0 for row in rows)
     assert result.history[0]["validation_dice"] == 0.5
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text("utf-8").splitlines()]
-    assert lines == [dict(row) for row in result.history] and list(lines[0]) == list(COLUMNS)
+    assert lines == [dict(row) for row in result.history] and list(lines[0]) == list(columns)
 
 
 def test_two_runs_of_one_seed_are_equal(tiny: ModuleType, tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def test_a_signal_during_validation_stops_it_and_validation_is_repeated(
     tiny: ModuleType, tmp_path: Path, whole: Path
 ) -> None:
     class Interrupted:
+        measure = "dice"
+
         def __call__(self, model: nn.Module) -> float:
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("validation went on after the signal")
@@ -147,9 +149,13 @@ def test_a_finished_training_is_not_trained_again(tiny: ModuleType, tmp_path: Pa
 
 
 def test_early_stopping_is_remembered(tiny: ModuleType, tmp_path: Path) -> None:
-    def constant(_: nn.Module) -> float:
-        return 0.5
+    class Constant:
+        measure = "dice"
 
+        def __call__(self, model: nn.Module) -> float:
+            return 0.5
+
+    constant = Constant()
     config = {"epochs": 9, "patience": 3}
     with pytest.raises(InterruptedRun):
         tiny.train(tmp_path, validate=constant, config=config, reporter=StopAfter(5))

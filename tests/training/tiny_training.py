@@ -16,6 +16,7 @@ from medformer.files import read_csv
 from medformer.seeds import derive_seed
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses import build_loss
+from medformer.training.objectives import SegmentationObjective
 
 
 class Squares:
@@ -65,6 +66,8 @@ class TinyNet(nn.Module):
 class HeldOutDice:
     """Dice of a model on a few fixed squares."""
 
+    measure = "dice"
+
     def __call__(self, model: nn.Module) -> float:
         items = [Squares(3, seed=99)[(0, case)] for case in range(3)]
         image, mask = (torch.stack([item[key] for item in items]) for key in ("image", "mask"))
@@ -79,10 +82,11 @@ def seeded_net(width: int = 6) -> TinyNet:
 
 def train(out: Path, *, config: dict[str, Any] | None = None, **change: Any) -> FitResult:
     """Train with small settings, which keywords replace."""
+    loss = change.pop("loss") if "loss" in change else build_loss("bce_dice")
     settings = {"epochs": 3, "batch_size": 4, "lr": 0.02, "accelerator": "cpu", **(config or {})}
     return fit(
         change.pop("model") if "model" in change else seeded_net(),
-        change.pop("loss") if "loss" in change else build_loss("bce_dice"),
+        SegmentationObjective(loss, change.pop("scales", (1.0,))),
         change.pop("data") if "data" in change else Squares(),
         change.pop("validate", HeldOutDice()),
         TrainingConfig(**settings),

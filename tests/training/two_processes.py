@@ -24,6 +24,7 @@ from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.meta_polyp import MetaPolyp
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses import build_loss
+from medformer.training.objectives import SegmentationObjective
 
 # Spawned processes read this file too, so it holds in all of them.
 torch.set_num_threads(1)
@@ -68,7 +69,7 @@ def train(cases: tuple[Case, ...], devices: int, precision: str, out: Path) -> F
     validation = SegmentationDataset(cases[:12], SIZE, augmentation=None, seed=3)
     return fit(
         network(dtype),
-        build_loss("structure"),
+        SegmentationObjective(build_loss("structure"), (0.75, 1.0)),
         AsType(train_data, dtype),
         ValidationDice(AsType(validation, dtype), 8),  # type: ignore[arg-type]
         TrainingConfig(
@@ -83,7 +84,6 @@ def train(cases: tuple[Case, ...], devices: int, precision: str, out: Path) -> F
         ),
         out=out,
         seed=3,
-        scales=(0.75, 1.0),
     )
 
 
