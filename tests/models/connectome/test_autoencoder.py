@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from medformer.config import ConnectomeModelConfig
+from medformer.models.connectome.autoencoder import MaskedAutoencoder
+from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
+from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.inputs import edge_count
+
+REGIONS = {"aal": 9, "cc200": 6}
+
+
+def make(name: str) -> ConnectomeClassifier:
+    torch.manual_seed(0)
+    return build_connectome_model(ConnectomeModelConfig(name=name, width=32, dropout=0.0, drop_path=0.0), REGIONS)
+
+
+def sample(subjects: int = 24) -> dict[str, torch.Tensor]:
+    source = torch.Generator().manual_seed(1)
+    return {atlas: torch.randn(subjects, edge_count(n, False), generator=source) for atlas, n in REGIONS.items()}
+
+
+@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+def test_pretraining_trains_the_classifiers_own_encoder_and_nothing_else_of_it(name: str) -> None:
+    model, edges = make(name), sample()
+    before = copy.deepcopy(model.state_dict())
+    autoencoder = MaskedAutoencoder(model)
+    optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-2, weight_decay=0.1)
+    errors = []
+    for _ in range(60):
+        rebuilt = autoencoder(edges)
+        loss = torch.stack([(rebuilt[atlas] - edges[atlas]).square().mean() for atlas in edges]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(loss.item())
+    assert errors[-1] < 0.9 * errors[0]
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"encoder"}
+
+
+@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+def test_the_encoder_has_the_same_keys_in_both_networks(name: str) -> None:
+    model = make(name)
+    in_autoencoder = {k for k in MaskedAutoencoder(model).state_dict() if k.startswith("encoder.")}
+    assert in_autoencoder == {key for key in model.state_dict() if key.startswith("encoder.")}
+
+
+@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+def test_making_a_decoder_leaves_the_classifier_as_it_was(name: str) -> None:
+    model = make(name)
+    keys = set(model.state_dict())
+    MaskedAutoencoder(model)
+    assert set(model.state_dict()) == keys

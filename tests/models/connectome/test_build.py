@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from medformer.config import ConnectomeModelConfig
+from medformer.errors import ConfigError, DataError, UnknownNameError
+from medformer.models.connectome.build import build_connectome_model
+from medformer.models.connectome.defects import DEFECTS, active_defects
+
+REGIONS = {"aal": 7}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ConnectomeModelConfig(name="metaformer_papr"), "connectome model 'metaformer_papr'. Did you mean"),
+        (ConnectomeModelConfig(mixer="atention"), "token mixer 'atention'. Did you mean 'attention'"),
+        (ConnectomeModelConfig(name="metaformer_paper", defects=("across_subject",)), "Did you mean 'across_subjects'"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest_known_one(config: ConnectomeModelConfig, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        build_connectome_model(config, REGIONS)
+
+
+def test_a_defect_of_another_architecture_is_refused() -> None:
+    with pytest.raises(ConfigError, match="got across_subjects with roi_metaformer"):
+        build_connectome_model(ConnectomeModelConfig(defects=("noise_at_test", "across_subjects")), REGIONS)
+
+
+def test_defects_outside_the_model_go_with_any_model() -> None:
+    outside = tuple(name for name, entry in DEFECTS.items() if entry.part != "model")
+    build_connectome_model(ConnectomeModelConfig(defects=outside), REGIONS)
+
+
+def test_as_published_implies_its_defects_and_the_others_none() -> None:
+    published = ConnectomeModelConfig(name="metaformer_as_published", defects=("noise_at_test",))
+    assert active_defects(published) == {"across_subjects", "swapped_arguments", "noise_at_test"}
+    assert active_defects(ConnectomeModelConfig(name="metaformer_paper")) == frozenset()
+
+
+def test_a_width_that_attention_cannot_have_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="roi_metaformer cannot be built: attention: got 40 channels"):
+        build_connectome_model(ConnectomeModelConfig(width=40), REGIONS)
+
+
+def test_no_atlas_is_an_error_of_the_data() -> None:
+    with pytest.raises(DataError, match="no atlas"):
+        build_connectome_model(ConnectomeModelConfig(), {})
