@@ -1,0 +1,272 @@
+"""The feature store: what is known of every subject's brain, one memory-mapped file per atlas.
+
+`features/store.json` names the subjects, in the order of the files' rows, and describes each atlas; beside it lie, per
+atlas, either `<atlas>.series.npy` (all subjects' time series, one below the other, with `<atlas>.lengths.npy`) or
+`<atlas>.correlation.npy` (one row of correlations per subject, in the order of `np.triu_indices(regions, 1)`).
+Connections of any measure are computed once and kept as `measures/<atlas>.<measure>.npy`.
+Memory does not grow with the number of subjects: they are written one by one and mapped when read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from medformer.connectome.measures import MEASURES, STORED_SHRINKAGE, block_from_correlation, block_from_series
+from medformer.connectome.triangle import triangle_size
+from medformer.errors import DataError
+from medformer.files import atomic_path, digest, read_json, write_json
+from medformer.progress import Reporter, SilentReporter
+
+FORMAT = "medformer-connectomes/1"
+STORE_FILE = "store.json"
+
+Content = Literal["series", "correlation"]
+
+
+@dataclass(frozen=True)
+class AtlasBlock:
+    """One atlas of a store.
+
+    Attributes:
+        regions: Number of regions.
+        content: Whether time series or only correlations are stored.
+        names: One per region.
+        coordinates: Centers of the regions in MNI space, mm, None for a region without; None when not known.
+        networks: The network of each region; None when not known.
+        sha256: Hash of the stored numbers.
+    """
+
+    regions: int
+    content: Content
+    names: tuple[str, ...]
+    coordinates: tuple[tuple[float, float, float] | None, ...] | None = None
+    networks: tuple[str, ...] | None = None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A store that is open for reading.
+
+    Attributes:
+        folder: Where its files are.
+        ids: The subjects, in the order of the rows.
+        atlases: What is stored, by atlas.
+    """
+
+    folder: Path
+    ids: tuple[str, ...]
+    atlases: Mapping[str, AtlasBlock]
+    _open: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickled memory map would carry its numbers; another process maps the same files instead.
+        return open_store, (self.folder,)
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each subject."""
+        return {name: row for row, name in enumerate(self.ids)}
+
+    def atlas(self, name: str) -> AtlasBlock:
+        """What is stored of an atlas.
+
+        Raises:
+            DataError: Nothing is.
+        """
+        if name not in self.atlases:
+            raise DataError(
+                f"{self.folder} holds no atlas '{name}'; it holds {', '.join(self.atlases)}. "
+                "Choose among these, or prepare the cohort again with it."
+            )
+        return self.atlases[name]
+
+    def digest(self) -> str:
+        """SHA-256 of the subjects and of all numbers, not of the files' place."""
+        return digest([self.ids, {name: [block.regions, block.sha256] for name, block in self.atlases.items()}])
+
+    def series(self, atlas: str, subject: str) -> NDArray[np.float32]:
+        """Time series (T, R) of a subject, memory-mapped.
+
+        Raises:
+            DataError: The atlas or subject is not there, or only its correlations are stored.
+        """
+        block = self.atlas(atlas)
+        if block.content != "series":
+            raise DataError(f"{self.folder} holds only correlations of atlas '{atlas}', no time series.")
+        ends = self._ends(atlas)
+        row = self._row(subject)
+        return self._values(atlas)[int(ends[row]) : int(ends[row + 1])]
+
+    def lengths(self, atlas: str) -> NDArray[np.int64]:
+        """Number of time points (n,) of every subject's series; see `series` for errors."""
+        if self.atlas(atlas).content != "series":
+            raise DataError(f"{self.folder} holds only correlations of atlas '{atlas}', no time series.")
+        return np.diff(self._ends(atlas))
+
+    def correlations(self, atlas: str) -> NDArray[np.float32]:
+        """The correlations (n, edges) that were given instead of series, memory-mapped.
+
+        Raises:
+            DataError: The atlas is not there, or its time series are stored.
+        """
+        if self.atlas(atlas).content != "correlation":
+            raise DataError(f"{self.folder} holds time series of atlas '{atlas}'; ask for its block 'correlation'.")
+        return self._values(atlas)
+
+    def block(self, atlas: str, measure: str, *, reporter: Reporter | None = None) -> NDArray[np.float32]:
+        """Connections (n, d) of all subjects, in the order of `ids`, memory-mapped.
+
+        They are computed, subject by subject, when asked for the first time, and again when the store, or the software that
+        computed them, is another.
+
+        Args:
+            atlas: An atlas of the store.
+            measure: A name in `medformer.connectome.measures.MEASURES`.
+            reporter: Told about the progress.
+
+        Raises:
+            DataError: The atlas is not there, or a subject's numbers cannot be used.
+            UnknownNameError: No such measure.
+            ResourceError: The result cannot be written.
+        """
+        block = self.atlas(atlas)
+        diagonal = MEASURES[measure].part.diagonal
+        if block.content == "correlation" and measure == "correlation":
+            return self._values(atlas)
+        shape = (len(self.ids), triangle_size(block.regions, diagonal))
+        path = self.folder / "measures" / f"{atlas}.{measure}.npy"
+        note = path.with_suffix(".json")
+        made_from = digest([FORMAT, block.sha256, measure, shape, STORED_SHRINKAGE, version("nilearn")])
+        if _noted(note) != made_from or not path.is_file():
+            # Without its note a file counts as stale, so a new file never stands beside the note of the old one.
+            note.unlink(missing_ok=True)
+            self._compute(path, shape, atlas, measure, reporter or SilentReporter())
+            write_json(note, {"digest": made_from})
+        return _mapped(path, shape)
+
+    def _compute(self, path: Path, shape: tuple[int, int], atlas: str, measure: str, reporter: Reporter) -> None:
+        block = self.atlases[atlas]
+        reporter.start(f"{measure} of {atlas}", len(self.ids))
+        try:
+            with atomic_path(path) as temporary:
+                target = open_memmap(temporary, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+                for row, subject in enumerate(self.ids):
+                    if block.content == "series":
+                        series = self.series(atlas, subject)
+                        target[row] = block_from_series(series, measure, case=f"{subject}, atlas {atlas}")
+                    else:
+                        target[row] = block_from_correlation(self._values(atlas)[row], block.regions, measure)
+                    reporter.advance()
+                del target
+        finally:
+            reporter.finish()
+
+    def _row(self, subject: str) -> int:
+        if subject not in self.rows:
+            raise DataError(f"{self.folder} holds no subject '{subject}'; prepare the cohort again.")
+        return self.rows[subject]
+
+    def _values(self, atlas: str) -> NDArray[np.float32]:
+        block = self.atlases[atlas]
+        if block.content == "series":
+            shape = (int(self._ends(atlas)[-1]), block.regions)
+        else:
+            shape = (len(self.ids), triangle_size(block.regions))
+        name = f"{atlas}.{block.content}.npy"
+        if name not in self._open:
+            self._open[name] = _mapped(self.folder / name, shape)
+        return self._open[name]
+
+    def _ends(self, atlas: str) -> NDArray[np.int64]:
+        name = f"{atlas}.lengths.npy"
+        if name not in self._open:
+            lengths = _mapped(self.folder / name, (len(self.ids),), np.int64)
+            self._open[name] = np.concatenate([[0], np.cumsum(lengths)])
+        return self._open[name]
+
+
+def open_store(folder: str | os.PathLike[str]) -> FeatureStore:
+    """Open a store.
+
+    Raises:
+        DataError: The folder holds none, its description is damaged, or a file is missing or has the wrong size.
+    """
+    folder = Path(folder)
+    path = folder / STORE_FILE
+    try:
+        content = read_json(path)
+    except OSError:
+        raise DataError(
+            f"{path} is not there; expected the feature store of a cohort. `medformer abide prepare` writes one."
+        ) from None
+    except ValueError:
+        raise DataError(f"{path} is not valid JSON; prepare the cohort again.") from None
+    try:
+        if content["format"] != FORMAT:
+            raise DataError(f"{path} has the format '{content['format']}'; expected '{FORMAT}'. Prepare again.")
+        store = FeatureStore(folder, tuple(content["ids"]), {a: _block(b) for a, b in content["atlases"].items()})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path} does not describe a feature store ({error!r}); prepare the cohort again.") from None
+    for atlas in store.atlases:
+        store._values(atlas)
+    return store
+
+
+def describe(block: AtlasBlock) -> dict[str, Any]:
+    """An atlas as `store.json` has it."""
+    return {
+        "regions": block.regions,
+        "content": block.content,
+        "names": list(block.names),
+        "coordinates": None if block.coordinates is None else [c and list(c) for c in block.coordinates],
+        "networks": None if block.networks is None else list(block.networks),
+        "sha256": block.sha256,
+    }
+
+
+def _block(content: Mapping[str, Any]) -> AtlasBlock:
+    if content["content"] not in ("series", "correlation"):
+        raise ValueError(f"content '{content['content']}'")
+    places = content["coordinates"]
+    block = AtlasBlock(
+        regions=int(content["regions"]),
+        content=content["content"],
+        names=tuple(content["names"]),
+        coordinates=None if places is None else tuple(c and (float(c[0]), float(c[1]), float(c[2])) for c in places),
+        networks=None if content["networks"] is None else tuple(content["networks"]),
+        sha256=content["sha256"],
+    )
+    for part in (block.names, block.coordinates, block.networks):
+        if part is not None and len(part) != block.regions:
+            raise ValueError(f"{len(part)} names, coordinates or networks for {block.regions} regions")
+    return block
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}); prepare the cohort again.") from None
+    if values.shape != shape or values.dtype != dtype:
+        raise DataError(
+            f"{path} holds {values.dtype} {values.shape}, expected {np.dtype(dtype)} {shape}. Prepare the cohort again."
+        )
+    return cast(NDArray[Any], values)
+
+
+def _noted(note: Path) -> str:
+    try:
+        return str(read_json(note)["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
