@@ -12,6 +12,9 @@ from sklearn.base import BaseEstimator
 class GivenCovariance(BaseEstimator):
     """Takes a covariance (R, R) where nilearn's `ConnectivityMeasure` would take a series (T, R).
 
+    `fit` returns another object than itself: nilearn keeps the estimator and fits it to whom it transforms too, and a
+    fitted tangent space must remember no subject.
+
     Attributes:
         covariance_: What was given.
     """
@@ -19,5 +22,6 @@ class GivenCovariance(BaseEstimator):
     covariance_: NDArray[np.float64]
 
     def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
-        self.covariance_ = X
-        return self
+        given = type(self)()
+        given.covariance_ = X
+        return given

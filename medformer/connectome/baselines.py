@@ -1,0 +1,132 @@
+"""The strong and simple classifiers that a network has to beat on the same folds.
+
+All are linear, with hyper-parameters that are fixed beforehand: connections are scaled to a mean squared length of 1
+(`TrainingSpan`), and on that scale every penalty is scikit-learn's default. Each is an unfitted scikit-learn estimator
+over the whole feature matrix, fitted on a fold's training part alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import StackingClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
+
+from medformer.connectome.columns import Columns
+from medformer.connectome.inner_folds import InnerFolds
+from medformer.connectome.pipeline import feature_pipeline
+from medformer.connectome.span import SpanPart, TrainingSpan
+from medformer.errors import ConfigError, UnknownNameError
+from medformer.registry import Entry, Registry
+
+# Stands for every atlas in the name of a baseline.
+ALL = "all"
+
+# An atlas's unfitted steps, from the whole feature matrix to what a classifier sees.
+Features = Callable[[str], Pipeline]
+
+Builder = Callable[[Columns, Features, str], Pipeline]
+
+
+def _ridge() -> RidgeClassifier:
+    return RidgeClassifier(alpha=1.0, solver="cholesky")
+
+
+def _logistic() -> LogisticRegression:
+    return LogisticRegression(C=1.0, max_iter=1000)
+
+
+def _svm() -> SVC:
+    return SVC(kernel="linear", C=1.0)
+
+
+def _linear(classifier: Callable[[], Any], columns: Columns, features: Features, atlas: str) -> Pipeline:
+    """One classifier on one atlas, or on all, each of which then weighs the same."""
+    if atlas == ALL:
+        steps = [("features", _spans(columns, features)), ("span", TrainingSpan())]
+    else:
+        steps = [("features", features(atlas)), ("span", TrainingSpan())]
+    return Pipeline([*steps, ("classifier", classifier())])
+
+
+def _stack(columns: Columns, features: Features, atlas: str) -> Pipeline:
+    """Ridge and support vector machine of each atlas, weighed by a logistic regression of their inner predictions.
+
+    The features are brought into the training span once, not in each inner fold. Where a step of them learns (tangent
+    space, ComBat, confounds), inner predictions are on features that knew of the row, though never of its label; this
+    concerns the weights alone, and no row of a test part.
+    """
+    count = len(columns.atlases)
+    members = [
+        (f"{kind}_{name}", Pipeline([("part", SpanPart(index, count)), ("classifier", classifier())]))
+        for index, name in enumerate(columns.atlases)
+        for kind, classifier in (("ridge", _ridge), ("svm", _svm))
+    ]
+    final = Pipeline([("scale", StandardScaler()), ("classifier", _logistic())])
+    stack = StackingClassifier(members, final_estimator=final, cv=InnerFolds())
+    return Pipeline([("features", _spans(columns, features)), ("classifier", stack)])
+
+
+def _covariates(columns: Columns, features: Features, atlas: str) -> Pipeline:
+    """What site, age, sex and motion alone say about the diagnosis."""
+    if not columns.covariates:
+        raise ConfigError("The baseline 'covariates' got no columns of covariates; expected site, age, sex or mean_fd.")
+    parts: list[tuple[str, Any, list[int]]] = []
+    numbers = [columns.covariate(name) for name in columns.covariates if name != "site"]
+    if "site" in columns.covariates:
+        parts.append(("site", OneHotEncoder(handle_unknown="ignore"), [columns.covariate("site")]))
+    if numbers:
+        parts.append(("numbers", StandardScaler(), numbers))
+    return Pipeline([("features", ColumnTransformer(parts)), ("classifier", _logistic())])
+
+
+def _spans(columns: Columns, features: Features) -> FeatureUnion:
+    """The training spans of all atlases side by side, equally wide."""
+    spans = [(name, Pipeline([("features", features(name)), ("span", TrainingSpan())])) for name in columns.atlases]
+    return FeatureUnion(spans)
+
+
+BASELINES: Registry[Builder] = Registry(
+    "baseline",
+    [
+        Entry("ridge", partial(_linear, _ridge), "ridge classifier of an atlas or of all, penalty 1"),
+        Entry("logistic", partial(_linear, _logistic), "logistic regression of an atlas or of all, L2, C = 1"),
+        Entry("svm", partial(_linear, _svm), "linear support vector machine of an atlas or of all, C = 1"),
+        Entry("stack", _stack, "ridge and SVM of each atlas, stacked by a logistic regression (5 inner folds)"),
+        Entry("covariates", _covariates, "logistic regression of site, age, sex and motion, without connections"),
+    ],
+)
+
+_OF_ATLASES = ("ridge", "logistic", "svm")
+
+
+def baseline_names(columns: Columns) -> tuple[str, ...]:
+    """The baselines that some features allow, such as `ridge_cc200`, `ridge_all`, `stack` and `covariates`."""
+    atlases = [*columns.atlases, ALL] if len(columns.atlases) > 1 else list(columns.atlases)
+    names = [f"{kind}_{atlas}" for kind in _OF_ATLASES for atlas in atlases]
+    return (*names, "stack", *(["covariates"] if columns.covariates else []))
+
+
+def build_baseline(name: str, columns: Columns, features: Features | None = None) -> Pipeline:
+    """Build an unfitted baseline for `EstimatorFold`.
+
+    Args:
+        name: One of `baseline_names`.
+        columns: The layout of the features.
+        features: The steps of an atlas before the classifier; by default `feature_pipeline` with its defaults, which
+            is Fisher's z of correlations and nothing that learns.
+
+    Raises:
+        UnknownNameError: These features allow no baseline of that name.
+    """
+    known = baseline_names(columns)
+    if name not in known:
+        raise UnknownNameError("baseline", name, known)
+    kind, _, atlas = name.partition("_")
+    return BASELINES[kind].part(columns, features or partial(feature_pipeline, columns), atlas)

@@ -1,0 +1,105 @@
+"""The base of all that changes a block of connections and lets the covariates beside it pass."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from medformer.connectome.columns import Columns
+from medformer.errors import DataError
+
+Matrix = NDArray[np.float64]
+
+
+class BlockTransformer(TransformerMixin, BaseEstimator):
+    """Maps (n, d + c) to (n, d' + c), where the last c columns are covariates and stay as they are.
+
+    A subclass overrides `_apply`, and `_learn` if it learns. The constructor of every subclass takes `columns`, whose
+    covariates say what the last columns are.
+
+    Attributes:
+        n_features_in_: d + c.
+    """
+
+    columns: Columns
+    n_features_in_: int
+
+    def fit(self, X: Matrix, y: Any = None) -> Self:
+        """Learn from training rows; labels are not looked at unless the class says so."""
+        matrix = self._checked(X)
+        self.n_features_in_ = matrix.shape[1]
+        self._learn(*self._split(matrix), y)
+        return self
+
+    def transform(self, X: Matrix) -> Matrix:
+        """Apply what was learned; a row's result depends on no other row."""
+        block, covariates = self._split(self._like_fitted(X))
+        return np.hstack([self._apply(block, covariates), covariates])
+
+    def _like_fitted(self, X: Matrix) -> Matrix:
+        """Rows that may be transformed."""
+        check_is_fitted(self, "n_features_in_")
+        matrix = self._checked(X)
+        if matrix.shape[1] != self.n_features_in_:
+            raise DataError(
+                f"{type(self).__name__} got {matrix.shape[1]} columns; expected the {self.n_features_in_} that it was "
+                "fitted on. Give the same atlases and covariates."
+            )
+        return matrix
+
+    def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
+        """Learn from a block (n, d) and covariates (n, c); nothing by default."""
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        """The new block (n, d')."""
+        return block
+
+    def _checked(self, X: Matrix) -> Matrix:
+        matrix = np.asarray(X, np.float64)
+        if matrix.ndim != 2 or matrix.shape[1] <= len(self.columns.covariates):
+            raise DataError(
+                f"{type(self).__name__} got features of shape {matrix.shape}; expected (subjects, columns) with "
+                f"connections before {len(self.columns.covariates)} covariate(s)."
+            )
+        return matrix
+
+    def _split(self, matrix: Matrix) -> tuple[Matrix, Matrix]:
+        end = matrix.shape[1] - len(self.columns.covariates)
+        return matrix[:, :end], matrix[:, end:]
+
+    def _covariate(self, covariates: Matrix, name: str) -> Matrix:
+        """One covariate of all rows, shape (n,).
+
+        Raises:
+            ConfigError: There is no such column.
+            DataError: A value is missing.
+        """
+        values = covariates[:, self.columns.covariate_position(name)]
+        missing = np.count_nonzero(~np.isfinite(values))
+        if missing:
+            raise DataError(
+                f"{type(self).__name__} needs '{name}', which {missing} of {len(values)} subjects lack. Fill the "
+                "column of the cohort's manifest, leave those subjects out, or do without it."
+            )
+        return values
+
+    def _sites(self, covariates: Matrix) -> NDArray[np.int64]:
+        """The site of all rows, as whole numbers (n,).
+
+        Raises:
+            ConfigError: There is no column of sites.
+            DataError: A value is no index into the sites' names.
+        """
+        values = self._covariate(covariates, "site")
+        sites = values.astype(np.int64)
+        wrong = (sites != values) | (sites < 0) | (sites >= len(self.columns.sites))
+        if wrong.any():
+            raise DataError(
+                f"{type(self).__name__} got site {values[wrong][0]:g}; expected an index into the "
+                f"{len(self.columns.sites)} names {', '.join(self.columns.sites)}."
+            )
+        return sites
