@@ -202,6 +202,9 @@ class PretrainingConfig(Section):
     """Masked pretraining on the fold's own training subjects."""
 
     enabled: bool = Field(False, description="pretrain before training")
+    extra: str = Field(
+        "", description="manifest of unlabeled subjects that pretraining may see too; none of them may be tested"
+    )
     mask: Literal["edges", "regions"] = Field(
         "edges", description="what is masked: single connections or all of a region"
     )
@@ -256,3 +259,7 @@ class PolypConfig(Section):
     crossval: CrossvalConfig = CrossvalConfig()
     execution: ExecutionConfig = ExecutionConfig()
     inference: InferenceConfig = InferenceConfig()
+
+
+SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig]] = {"polyp": PolypConfig, "abide": AbideConfig}
+"""The schema of each task; shipped configs lie in a folder of the task's name."""

@@ -11,15 +11,20 @@ from pipelines.console import say
 
 def collect_info() -> dict[str, Any]:
     """Return versions, every table of named parts, backbones with their parameter counts, configs and their keys."""
-    from medformer.config import PolypConfig
+    from medformer.config import SCHEMAS
     from medformer.config_loading import shipped_configs
     from medformer.config_problems import describe_keys
     from medformer.crossval.run_record import installed_versions
     from medformer.data.named_splits import NAMED_SPLITS
+    from medformer.connectome.atlases import ATLASES
+    from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
+    from medformer.connectome.measures import MEASURES
     from medformer.inference.baselines.table import BASELINES
     from medformer.models.backbone.mixers import MIXERS
     from medformer.models.backbone.variants import VARIANTS, variant_counts
     from medformer.models.build import SEGMENTERS
+    from medformer.models.connectome.build import CONNECTOME_MODELS
+    from medformer.models.connectome.defects import DEFECTS
     from medformer.registry import Registry
     from medformer.training.losses import LOSSES
     from medformer.training.trackers.build import TRACKERS
@@ -47,12 +52,20 @@ def collect_info() -> dict[str, Any]:
             for name, variant in VARIANTS.items()
         ],
         "mixers": listed(MIXERS),
+        "connectome_models": listed(CONNECTOME_MODELS),
+        "connectome_defects": listed(DEFECTS),
+        "connectome_measures": listed(MEASURES),
+        "connectome_baselines": listed(CONNECTOME_BASELINES),
+        "atlases": [
+            {"name": atlas.name, "description": f"{atlas.regions} regions; {atlas.title}", "paper": atlas.reference}
+            for atlas in ATLASES.values()
+        ],
         "losses": listed(LOSSES),
         "baselines": listed(BASELINES),
         "trackers": listed(TRACKERS),
         "splits": listed(NAMED_SPLITS),
         "configs": list(shipped_configs()),
-        "keys": describe_keys(PolypConfig),
+        "keys": {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
     }
 
 
@@ -72,6 +85,11 @@ def info(*, as_json: bool) -> None:
     for title, key in (
         ("Models", "models"),
         ("Token mixers", "mixers"),
+        ("Connectome models", "connectome_models"),
+        ("Defects of the published METAFormer (model.defects)", "connectome_defects"),
+        ("Connectivity measures (data.measure)", "connectome_measures"),
+        ("Connectome baselines", "connectome_baselines"),
+        ("Atlases of ABIDE", "atlases"),
         ("Losses", "losses"),
         ("Baselines", "baselines"),
         ("Trackers (training.tracker)", "trackers"),
@@ -81,6 +99,7 @@ def info(*, as_json: bool) -> None:
         for row in content[key]:
             say(f"  {row['name']:<32}{row['description']}" + (f" ({row['paper']})" if row["paper"] else ""))
     say(f"\nConfigs (--config): {', '.join(content['configs'])}")
-    say("\nConfig keys and their defaults")
-    for row in content["keys"]:
-        say(f"  {row['key']:<26}{json.dumps(row['default']):<16}{row['description']}")
+    for task, keys in content["keys"].items():
+        say(f"\nConfig keys of medformer {task} and their defaults")
+        for row in keys:
+            say(f"  {row['key']:<26}{json.dumps(row['default']):<16}{row['description']}")

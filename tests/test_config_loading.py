@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medformer.config import PolypConfig
+from medformer.config import SCHEMAS, PolypConfig
 from medformer.config_loading import find_config, load_config, shipped_configs
 from medformer.config_problems import describe_keys, known_keys
 from medformer.errors import ConfigError
@@ -29,14 +29,17 @@ def test_without_a_source_the_defaults_hold() -> None:
     assert load_config(None) == PolypConfig()
 
 
-def test_the_shipped_default_says_what_the_schema_says() -> None:
-    assert load_config("polyp/default") == PolypConfig()
+@pytest.mark.parametrize("task", sorted(SCHEMAS))
+def test_the_shipped_default_says_what_the_schema_says(task: str) -> None:
+    assert load_config(f"{task}/default", model=SCHEMAS[task]) == SCHEMAS[task]()
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
 def test_every_shipped_config_loads_and_survives_a_dump(name: str, tmp_path: Path) -> None:
-    config = load_config(name)
-    assert load_config(write(tmp_path, "again.yaml", dump_yaml(config.model_dump(mode="json")))) == config
+    schema = SCHEMAS[name.partition("/")[0]]
+    config = load_config(name, model=schema)
+    again = write(tmp_path, "again.yaml", dump_yaml(config.model_dump(mode="json")))
+    assert load_config(again, model=schema) == config
 
 
 def test_a_dump_loads_back_equal_where_text_looks_like_other_types(tmp_path: Path) -> None:

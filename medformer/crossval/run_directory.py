@@ -21,6 +21,8 @@ ENTRIES = frozenset(
         "canary",
         "oof.sha256",
         "site_probe.json",
+        "cohort.json",
+        "explain",
         "masks",
         "overlays",
         "probabilities",
@@ -235,6 +237,16 @@ class RunDirectory:
     def site_probe_json(self) -> Path:
         """How well the site can be predicted from what the model is given."""
         return self.path / "site_probe.json"
+
+    @property
+    def cohort_json(self) -> Path:
+        """Who is in the cohort, who was left out of it and why (connectome task)."""
+        return self.path / "cohort.json"
+
+    @property
+    def explain(self) -> Path:
+        """What the networks' scores rest on (connectome task)."""
+        return self.path / "explain"
 
     @property
     def lock(self) -> Path:
