@@ -14,11 +14,11 @@ def collect_info() -> dict[str, Any]:
     from medformer.config import SCHEMAS
     from medformer.config_loading import shipped_configs
     from medformer.config_problems import describe_keys
-    from medformer.crossval.run_record import installed_versions
-    from medformer.data.named_splits import NAMED_SPLITS
     from medformer.connectome.atlases import ATLASES
     from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
     from medformer.connectome.measures import MEASURES
+    from medformer.crossval.run_record import installed_versions
+    from medformer.data.named_splits import NAMED_SPLITS
     from medformer.inference.baselines.table import BASELINES
     from medformer.models.backbone.mixers import MIXERS
     from medformer.models.backbone.variants import VARIANTS, variant_counts
