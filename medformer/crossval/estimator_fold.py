@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medformer.crossval.plan import Fold, some
 from medformer.errors import DataError, LeakageError
-from medformer.files import write_csv, write_json
-from medformer.inference.decision import DecisionThreshold, PlattScaling
+from medformer.files import write_csv
+from medformer.inference.decision import PlattScaling, prediction_rows, settle_decision
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
 
@@ -81,9 +81,22 @@ class EstimatorFold:
         with single_thread():
             estimator = self._fitted(fold)
             scaling = self._scaling(estimator, fold)
-            threshold = self._learn_threshold(estimator, scaling, fold, folder)
+            threshold = settle_decision(
+                self.threshold,
+                lambda: self._scores(estimator, scaling, fold.validation),
+                self._labels(fold.validation),
+                path=folder / "threshold.json",
+                scaling=scaling,
+            )
             if fold.test:
-                rows = self._rows(fold, self._scores(estimator, scaling, fold.test), threshold)
+                rows = prediction_rows(
+                    fold.test,
+                    self._labels(fold.test),
+                    self._scores(estimator, scaling, fold.test),
+                    threshold,
+                    sites=self.sites,
+                    covariates=self.covariates,
+                )
                 write_csv(folder / "predictions.csv", rows, list(rows[0]))
 
     def _fitted(self, fold: Fold) -> Any:
@@ -108,21 +121,6 @@ class EstimatorFold:
         values = estimator.decision_function(self._matrix(fold.validation))
         return PlattScaling().fit(values, self._labels(fold.validation))
 
-    def _learn_threshold(self, estimator: Any, scaling: PlattScaling | None, fold: Fold, folder: Path) -> float:
-        content: dict[str, Any] = {"threshold": self.threshold, "from": "config"}
-        if self.threshold == "fit":
-            scores = self._scores(estimator, scaling, fold.validation)
-            chosen = DecisionThreshold().fit(scores, self._labels(fold.validation))
-            content = {
-                "threshold": chosen.threshold_,
-                "from": f"balanced accuracy over {len(fold.validation)} inner validation cases",
-                "validation_balanced_accuracy": chosen.score_,
-            }
-        if scaling:
-            content["sigmoid"] = {"slope": scaling.slope_, "intercept": scaling.intercept_}
-        write_json(folder / "threshold.json", content)
-        return float(content["threshold"])
-
     def _scores(self, estimator: Any, scaling: PlattScaling | None, names: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities of class 1, shape (n,)."""
         matrix = self._matrix(names)
@@ -134,20 +132,6 @@ class EstimatorFold:
         if bad:
             raise DataError(f"The estimator gives {some(bad)} a score that is not finite. Scale the features.")
         return np.asarray(scores, np.float64)
-
-    def _rows(self, fold: Fold, scores: NDArray[np.float64], threshold: float) -> list[dict[str, Any]]:
-        return [
-            {
-                "id": name,
-                "site": self.sites.get(name, ""),
-                **self.covariates.get(name, {}),
-                "label": int(label),
-                "score": float(score),
-                "threshold": float(threshold),
-                "prediction": int(score >= threshold),
-            }
-            for name, label, score in zip(fold.test, self._labels(fold.test), scores, strict=True)
-        ]
 
     def _labels(self, names: Sequence[str]) -> NDArray[np.int64]:
         missing = [name for name in names if name not in self.labels]

@@ -1,8 +1,14 @@
-"""From a classifier's scores to probabilities and decisions, learned on cases that did not train it."""
+"""From a classifier's scores to probabilities and decisions, learned on cases that did not train it.
+
+settle_decision(chosen, scores, labels, *, path, scaling=None) -> threshold, and `threshold.json`
+prediction_rows(ids, labels, scores, threshold, *, sites=None, covariates=None) -> rows of `predictions.csv`
+"""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from medformer.errors import DataError
+from medformer.files import write_json
 
 # The flattest sigmoid, per standard deviation of the scores: its order is still the scores' order.
 _FLATTEST = 0.01
@@ -94,6 +101,73 @@ class DecisionThreshold:
         chosen = best[np.argmin(np.round(np.abs(tried[best] - 0.5), 9))]
         self.threshold_, self.score_ = float(tried[chosen]), float(balanced[chosen])
         return self
+
+
+def settle_decision(
+    chosen: float | Literal["fit"],
+    scores: NDArray[np.float64] | Callable[[], NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    *,
+    path: Path,
+    scaling: PlattScaling | None = None,
+) -> float:
+    """Take the threshold that a config names, or learn it, and write down where it is from.
+
+    Args:
+        chosen: A number in [0, 1], or `fit`: the one with the highest balanced accuracy.
+        scores: Of the inner validation cases, (n,), or what computes them; not asked for unless `fit`.
+        labels: Theirs, 0 or 1.
+        path: JSON file to write.
+        scaling: How decision values became the scores, for the record.
+
+    Raises:
+        DataError: A class is missing.
+    """
+    content: dict[str, Any] = {"threshold": chosen, "from": "config"}
+    if chosen == "fit":
+        selector = DecisionThreshold().fit(scores() if callable(scores) else scores, labels)
+        content = {
+            "threshold": selector.threshold_,
+            "from": f"balanced accuracy over {len(labels)} inner validation cases",
+            "validation_balanced_accuracy": selector.score_,
+        }
+    if scaling is not None:
+        content["sigmoid"] = {"slope": scaling.slope_, "intercept": scaling.intercept_}
+    write_json(path, content)
+    return float(content["threshold"])
+
+
+def prediction_rows(
+    ids: Sequence[str],
+    labels: Sequence[int] | NDArray[np.int64],
+    scores: NDArray[np.float64],
+    threshold: float,
+    *,
+    sites: Mapping[str, str] | None = None,
+    covariates: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Return a fold's predictions as rows of its table, one per test case.
+
+    Args:
+        ids: Of the cases.
+        labels: Theirs, 1 is positive.
+        scores: Probabilities of class 1.
+        threshold: A case is positive where its score is at least this.
+        sites: Site per id.
+        covariates: Further columns by id; the same for every id.
+    """
+    return [
+        {
+            "id": name,
+            "site": (sites or {}).get(name, ""),
+            **(covariates or {}).get(name, {}),
+            "label": int(label),
+            "score": float(score),
+            "threshold": float(threshold),
+            "prediction": int(score >= threshold),
+        }
+        for name, label, score in zip(ids, labels, scores, strict=True)
+    ]
 
 
 def _count_both(labels: NDArray[np.int64]) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
@@ -17,10 +17,11 @@ Batch = dict[str, Any]
 
 
 class TrainingData(Protocol):
-    """What is trained on: `data[(epoch, index)]` gives {"image": (C, *S), "mask": (1, *S), "id": str}.
+    """What is trained on: `data[(epoch, index)]` gives a table of tensors, or tables of such, and "id": str.
 
-    An item depends on its epoch and index alone, never on a random state or on the items before it; that is what makes
-    a resumed run equal to an uninterrupted one. With loader workers it must be picklable.
+    Which tensors, the objective says (see `medformer.training.objectives`). An item depends on its epoch and index
+    alone, never on a random state or on the items before it; that is what makes a resumed run equal to an uninterrupted
+    one. With loader workers it must be picklable. Data may also give whole batches (`WholeBatches`).
     """
 
     def __len__(self) -> int:
@@ -28,6 +29,14 @@ class TrainingData(Protocol):
 
     def __getitem__(self, index: tuple[int, int], /) -> Any:
         """Give one item."""
+
+
+@runtime_checkable
+class WholeBatches(Protocol):
+    """Training data that makes a batch at once, where that is faster than one item after the other."""
+
+    def batch(self, indices: Sequence[tuple[int, int]], /) -> Batch:
+        """Give what collating `self[index]` for each index gives: tensors with an axis of cases, and "id": [str]."""
 
 
 class BatchSource:
@@ -68,7 +77,7 @@ class BatchSource:
         self.steps = max(1, len(data) // (batch_size * replicas))
         self._order = _Steps(order, self.steps, batch_size)
         self._loader: DataLoader[Any] = DataLoader(
-            _Guarded(data),
+            _GuardedBatches(data) if isinstance(data, WholeBatches) else _Guarded(data),
             batch_size=batch_size,
             sampler=self._order,
             num_workers=workers,
@@ -133,7 +142,20 @@ class _Guarded(Dataset[Any]):
             return error
 
 
-def _collate(items: list[Any]) -> Any:
+class _GuardedBatches(_Guarded):
+    """Lets the loader ask for a whole batch, which it does of data that have this method."""
+
+    def __getitems__(self, indices: list[tuple[int, int]]) -> Any:
+        assert isinstance(self._data, WholeBatches)
+        try:
+            return self._data.batch(indices)
+        except MedformerError as error:
+            return error
+
+
+def _collate(items: Any) -> Any:
+    if not isinstance(items, list):
+        return items
     for item in items:
         if isinstance(item, MedformerError):
             return item

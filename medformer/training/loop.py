@@ -171,7 +171,13 @@ class Loop:
         moved = self.fabric.to_device(job.objective.tensors(batch))
         self.memory.load = job.objective.load(moved, moment)
         share = run_progress(progress.updates, job.config.epochs * self.batches.steps, progress.elapsed, self.budget)
-        progress.rate = job.config.lr * learning_rate_factor(share, job.config.warmup)
+        progress.rate = job.config.lr * learning_rate_factor(
+            share,
+            job.config.warmup,
+            schedule=job.config.lr_schedule,
+            epoch=progress.epoch,
+            decay=job.config.lr_decay,
+        )
         set_learning_rate(self.optimizer, progress.rate)
 
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
     SegmentationObjective(loss, scales=(1.0,))      batches {"image": (B, C, *S), "mask": (B, 1, *S), "id": [...]}
     ClassificationObjective(smoothing=0.0)          batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]}
-    MaskedReconstruction(...)                       batches {"edges": {atlas: (B, d)}, "id": [...]}; a file of its own
+    MaskedReconstruction(ratio, regions, ...)       batches {"edges": {atlas: (B, d)}, "id": [...]}; see `masking`
 
 The training loop knows none of these keys but `id`; everything else it asks the objective.
 """

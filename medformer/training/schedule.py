@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from time import monotonic
+from typing import Literal
 
 
 def run_progress(step: int, total_steps: int, elapsed: float, budget: float | None) -> float:
@@ -20,17 +21,31 @@ def run_progress(step: int, total_steps: int, elapsed: float, budget: float | No
     return min(max(share, 0.0), 1.0)
 
 
-def learning_rate_factor(progress: float, warmup: float) -> float:
-    """Return the share of the peak learning rate: linear from 0 to 1 over `warmup`, then a cosine down to 0.
+def learning_rate_factor(
+    progress: float,
+    warmup: float,
+    *,
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine",
+    epoch: int = 0,
+    decay: float = 1.0,
+) -> float:
+    """Return the share of the peak learning rate: a linear rise from 0 over `warmup`, times what the schedule says.
+
+    `cosine` falls to 0 over the rest of the run, `exponential` is multiplied by `decay` after every epoch from the
+    first on, whatever the warm-up, `constant` stays at 1.
 
     Args:
         progress: Part of the run that has passed, in [0, 1].
         warmup: Part of the run spent warming up, in [0, 1].
+        schedule: How the rate falls.
+        epoch: Epochs completed, for `exponential`.
+        decay: Its factor per epoch.
     """
-    if progress < warmup:
-        return progress / warmup
-    if warmup >= 1.0:
-        return 1.0
+    rise = progress / warmup if progress < warmup else 1.0
+    if schedule == "exponential":
+        return rise * decay**epoch
+    if schedule == "constant" or progress < warmup or warmup >= 1.0:
+        return rise
     return 0.5 * (1.0 + math.cos(math.pi * (progress - warmup) / (1.0 - warmup)))
 
 

@@ -1,0 +1,84 @@
+"""Connectomes as training data: rows of matrices, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from medformer.errors import DataError
+from medformer.seeds import derive_seed
+
+
+class ConnectomeData:
+    """Subjects for a training loop (see `medformer.training.loader.TrainingData`), which takes them batch by batch.
+
+    A subject's noise depends on the seed, the epoch and the subject's id alone.
+
+    Args:
+        edges: By atlas, float32 (n, d); memory-mapped arrays are read a batch at a time.
+        labels: 1 (positive) or 0 per subject, (n,); None for reconstruction, which needs none.
+        ids: Of the subjects, in the order of the rows.
+        noise: Standard deviation of Gaussian noise added to every connection.
+        seed: Decides the noise.
+
+    Raises:
+        DataError: There is no atlas, or the numbers of subjects differ.
+    """
+
+    def __init__(
+        self,
+        edges: Mapping[str, NDArray[np.float32]],
+        labels: ArrayLike | None,
+        ids: Sequence[str],
+        *,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if not edges:
+            raise DataError("There are no connections to train on, expected at least one atlas.")
+        self.edges = dict(edges)
+        self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
+        self.ids = tuple(ids)
+        self.noise = noise
+        self.seed = seed
+        counts = {f"atlas {atlas}": len(block) for atlas, block in self.edges.items()}
+        if self.labels is not None:
+            counts["labels"] = len(self.labels)
+        wrong = [f"{name} has {count}" for name, count in counts.items() if count != len(self.ids)]
+        if wrong:
+            raise DataError(
+                f"There are {len(self.ids)} subjects, but {', '.join(wrong)}; expected one row per subject."
+            )
+
+    def __len__(self) -> int:
+        """Number of subjects."""
+        return len(self.ids)
+
+    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
+        """Give one subject as {"edges": {atlas: (d,)}, "id": str} and, with labels, "label": ()."""
+        batch = self.batch([index])
+        item = {"edges": {atlas: block[0] for atlas, block in batch["edges"].items()}, "id": batch["id"][0]}
+        return item if self.labels is None else {**item, "label": batch["label"][0]}
+
+    def batch(self, indices: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        """Give subjects by (epoch, index): {"edges": {atlas: (B, d)}, "id": [str]} and, with labels, "label": (B,)."""
+        rows = np.array([row for _, row in indices])
+        edges = {atlas: np.asarray(block[rows], np.float32) for atlas, block in self.edges.items()}
+        if self.noise:
+            for place, (epoch, row) in enumerate(indices):
+                self._disturb({atlas: block[place] for atlas, block in edges.items()}, epoch, self.ids[row])
+        batch: dict[str, Any] = {
+            "edges": {atlas: torch.from_numpy(block) for atlas, block in edges.items()},
+            "id": [self.ids[row] for row in rows],
+        }
+        return batch if self.labels is None else {**batch, "label": self.labels[torch.from_numpy(rows)]}
+
+    def _disturb(self, subject: Mapping[str, NDArray[np.float32]], epoch: int, name: str) -> None:
+        """Add noise in place."""
+        generator = np.random.default_rng(derive_seed(self.seed, "noise", epoch, name))
+        for connections in subject.values():
+            connections += np.float32(self.noise) * generator.standard_normal(len(connections), np.float32)
