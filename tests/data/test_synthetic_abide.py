@@ -132,7 +132,7 @@ def test_the_files_are_those_of_the_project(tmp_path: Path) -> None:
     for atlas, kind in (("coarse", "rois_coarse"), ("dos160", "rois_dosenbach160")):
         path = folder / kind / f"{rows[5]['FILE_ID']}_{kind}.1D"
         assert path.read_text().startswith("#1\t#2\t")
-        np.testing.assert_allclose(np.loadtxt(path), cohort.scan(5).series[atlas], atol=1e-5)
+        np.testing.assert_allclose(np.loadtxt(path), cohort.scan(5).series[atlas], rtol=1e-5)
         with open(tmp_path / "atlases" / f"{atlas}_labels.csv", newline="", encoding="utf-8") as file:
             labels = list(csv.DictReader(file))
         assert tuple(labels[0]) == ("index", "name", "network", "x", "y", "z")

@@ -16,6 +16,7 @@ import requests
 from nilearn.datasets import fetch_abide_pcp
 
 from medformer.connectome.atlases import ATLASES, atlas_name
+from medformer.data.connectomes.series_writer import derivative
 from medformer.errors import ConfigError, DataError, ResourceError, UnknownNameError
 from medformer.progress import Reporter, SilentReporter
 
@@ -185,13 +186,12 @@ def _table(source: _Source) -> list[tuple[str, int]]:
 
 def _series(source: _Source, identity: str, number: int, atlas: str) -> str:
     """Fetch one file unless it is there; returns what went wrong with this file alone, or nothing."""
-    aliases = ATLASES[atlas].aliases
-    derivative = f"rois_{aliases[0] if aliases else atlas}"
-    path = source.folder / source.pipeline / source.strategy / f"{identity}_{derivative}.1D"
+    kind = derivative(atlas)
+    path = source.folder / source.pipeline / source.strategy / f"{identity}_{kind}.1D"
     if path.exists():
         return ""
     try:
-        _patiently(source, path.name, [derivative], number)
+        _patiently(source, path.name, [kind], number)
     except requests.HTTPError as error:
         return f"not on the server ({_answer(error)})"
     except ValueError as error:

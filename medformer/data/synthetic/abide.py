@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medformer.connectome.atlases import ATLASES
+from medformer.data.connectomes.series_writer import write_series
 from medformer.data.synthetic.abide_scans import PAIRS, REGIONS, Pair, Planted, Scan, SyntheticAbide
 from medformer.errors import ConfigError, DataError
-from medformer.files import read_json, write_csv, write_json, write_text
+from medformer.files import read_json, write_csv, write_json
 
 PHENOTYPE_FILE = "Phenotypic_V1_0b_preprocessed1.csv"
 PLANTED_FILE = "planted.json"
@@ -96,8 +95,7 @@ def write_synthetic_abide(
     for index in range(subjects):
         scan = cohort.scan(index)
         for name, values in scan.series.items():
-            kind = f"rois_{_file_name(name)}"
-            write_text(series / kind / f"{scan.id}_{kind}.1D", "".join(_lines(values)))
+            write_series(series, scan.id, name, values, range(1, values.shape[1] + 1))
         rows.append(_phenotype(index, scan))
     write_csv(folder / PHENOTYPE_FILE, rows, _COLUMNS)
     for name, atlas in cohort.atlases.items():
@@ -135,21 +133,6 @@ def read_planted(folder: Path) -> Planted:
         raise DataError(f"{path} does not exist; only synthetic cohorts know which edges were planted.") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"{path} is not the truth of a synthetic cohort ({error}); write the cohort again.") from error
-
-
-def _file_name(atlas: str) -> str:
-    """What the project's files call an atlas."""
-    known = ATLASES.get(atlas)
-    return known.aliases[0] if known is not None and known.aliases else atlas
-
-
-def _lines(series: NDArray[np.float32]) -> Iterator[str]:
-    """The lines of a `.1D` file: a header that numbers the labels, then one line per volume."""
-    regions = series.shape[1]
-    yield "\t".join(f"#{label}" for label in range(1, regions + 1)) + "\n"
-    line = "\t".join(["%.5f"] * regions) + "\n"
-    for volume in series.tolist():
-        yield line % tuple(volume)
 
 
 def _phenotype(index: int, scan: Scan) -> dict[str, str | int]:
