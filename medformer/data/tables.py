@@ -34,7 +34,7 @@ class Kind:
 def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and the non-blank rows with their line numbers, cells stripped; rows may be ragged.
 
-    UTF-8 and commas; a byte-order mark and either kind of line end are tolerated.
+    UTF-8 and commas (tabs where the name ends in .tsv); a byte-order mark and either kind of line end are tolerated.
 
     Raises:
         DataError: The file is missing, unreadable or no such table, or a column is missing, unnamed or doubled.
@@ -64,7 +64,7 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise DataError(f"{path} is not a file; expected {kind.what}. {kind.origin}") from None

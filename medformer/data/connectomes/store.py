@@ -127,8 +127,8 @@ class FeatureStore:
     def block(self, atlas: str, measure: str, *, reporter: Reporter | None = None) -> NDArray[np.float32]:
         """Connections (n, d) of all subjects, in the order of `ids`, memory-mapped.
 
-        They are computed, subject by subject, when asked for the first time, and again when the store, or the software that
-        computed them, is another.
+        They are computed, subject by subject, when asked for the first time, and again when the store, or the software
+        that computed them, is another.
 
         Args:
             atlas: An atlas of the store.

@@ -1,0 +1,93 @@
+"""Looking at every subject of a cohort, and saying everything that is wrong, before hours are spent on training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.connectome.atlases import require_regions
+from medformer.data.connectomes.cohort import UNLABELLED, Cohort, Subject
+from medformer.data.connectomes.quality import oddities
+from medformer.data.problems import Problem
+from medformer.errors import DataError
+from medformer.progress import Reporter, SilentReporter
+
+
+def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Problem]:
+    """List every problem of every subject.
+
+    Numbers of regions that are not the atlas's, persons with two labels or two sites, values that are not finite,
+    identical data under two ids, regions that do not vary, series not longer than the number of regions. A subject
+    without one of the atlases is in no store: preparing lists them.
+
+    Args:
+        cohort: Whom to check; data are read one subject at a time.
+        reporter: Told about the progress.
+
+    Returns:
+        Problems, those of the table first. See `medformer.data.problems.REASONS` for the codes.
+    """
+    reporter = reporter or SilentReporter()
+    problems = [*_region_counts(cohort), *_conflicts(cohort)]
+    seen: dict[tuple[str, str], str] = {}
+    reporter.start("checking", len(cohort.subjects))
+    try:
+        for subject in cohort.subjects:
+            problems.extend(_check_data(cohort, subject, seen))
+            reporter.advance()
+    finally:
+        reporter.finish()
+    return problems
+
+
+def _region_counts(cohort: Cohort) -> Iterator[Problem]:
+    for atlas, block in cohort.store.atlases.items():
+        try:
+            require_regions(atlas, block.regions)
+        except DataError as error:
+            for subject in cohort.subjects:
+                yield Problem(subject.id, "", "region-count", str(error))
+
+
+def _conflicts(cohort: Cohort) -> Iterator[Problem]:
+    """Persons of whom the manifest says two things."""
+
+    def said(value: Callable[[Subject], object], reason: str, text: str) -> Iterator[Problem]:
+        by_person: dict[str, list[Subject]] = defaultdict(list)
+        for subject in cohort.subjects:
+            by_person[subject.group].append(subject)
+        for person, scans in by_person.items():
+            values = dict.fromkeys(value(scan) for scan in scans)
+            if len(values) > 1:
+                detail = text.format(person, " and ".join(str(one) or "none" for one in values))
+                yield from (Problem(scan.id, str(cohort.path), reason, detail) for scan in scans)
+
+    labelled = "person {} has the labels {}; correct one of the rows, or give them different groups"
+    located = "person {} is listed at {}; correct one of the rows, or give them different groups"
+    yield from said(lambda one: "none" if one.label == UNLABELLED else one.label, "label-conflict", labelled)
+    yield from said(lambda one: one.site, "two-sites", located)
+
+
+def _check_data(cohort: Cohort, subject: Subject, seen: dict[tuple[str, str], str]) -> Iterator[Problem]:
+    for atlas, block in cohort.store.atlases.items():
+        values = _data(cohort, atlas, subject)
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad:
+            yield Problem(subject.id, "", "not-finite", f"{bad} of {values.size} values of {atlas}")
+            continue
+        key = atlas, hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+        earlier = seen.setdefault(key, subject.id)
+        if earlier != subject.id:
+            yield Problem(subject.id, "", "same-connectome", f"{atlas} is exactly that of {earlier}")
+        given: Mapping[str, NDArray[np.float32]] = {atlas: values}
+        yield from oddities(given, {atlas: block.regions}, block.content, subject.id)
+
+
+def _data(cohort: Cohort, atlas: str, subject: Subject) -> NDArray[np.float32]:
+    if cohort.store.atlases[atlas].content == "series":
+        return cohort.store.series(atlas, subject.id)
+    return cohort.store.correlations(atlas)[cohort.store.rows[subject.id]]

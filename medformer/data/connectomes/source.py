@@ -1,0 +1,79 @@
+"""What every layout of connectomes is turned into before it is prepared: people, and a way to read each one's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from medformer.data.connectomes.cohort import Subject
+from medformer.data.connectomes.store import Content
+from medformer.data.problems import Problem
+from medformer.errors import DataError
+
+
+class UnusableError(DataError):
+    """Data of one subject that cannot be used, with the reason's code in `medformer.data.problems.REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Someone who may become a subject.
+
+    Attributes:
+        subject: What is known of them.
+        usable: What the raters of the quality control said; None when there were none.
+        time_points: Length of the scan; None when it is only known after reading, or not at all.
+    """
+
+    subject: Subject
+    usable: bool | None = None
+    time_points: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The data of one subject, by atlas.
+
+    Attributes:
+        values: Time series (T, R) or correlations (edges,).
+        regions: Number of regions.
+        numbers: What the file calls each region, usually the number in the label volume; absent without a header.
+    """
+
+    values: Mapping[str, NDArray[Any]]
+    regions: Mapping[str, int]
+    numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """A folder or file in a known layout."""
+
+    @property
+    def content(self) -> Content:
+        """Whether time series or correlations are read."""
+
+    @property
+    def atlases(self) -> tuple[str, ...]:
+        """Every atlas that someone has."""
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """Who there is; those who are read are read in this order."""
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Rows and files that are no candidates."""
+
+    def read(self, candidate: Candidate, atlases: Sequence[str]) -> Reading:
+        """Read one subject; an atlas that is missing is absent from the result.
+
+        Raises:
+            UnusableError: The data are damaged.
+        """
