@@ -15,6 +15,8 @@ class WeightAverage:
     At update t = 1, 2, ... `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`: the
     early, bad weights are forgotten soon, and short runs are averaged over a share of their length. Running statistics
     of batch normalization are averaged as well, so that they belong to the averaged weights; integers are copied.
+
+    A decay of 0 makes the average equal to the latest weights, and then it takes no memory and no time of its own.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,15 +24,17 @@ class WeightAverage:
 
         Args:
             model: Its tensors are referred to, not copied, so it may be trained but not replaced.
-            decay: In [0, 1]; 0 makes the average equal to the latest weights.
+            decay: In [0, 1].
         """
         self.decay = decay
         self._live = live_tensors(model)
-        self._average = {name: tensor.clone() for name, tensor in self._live.items()}
+        self._average = {name: tensor.clone() for name, tensor in self._live.items()} if decay else {}
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
         """Take the model's present weights in; `updates` counts from 1."""
+        if not self._average:
+            return
         weight = 1.0 - min(self.decay, (1.0 + updates) / (10.0 + updates))
         averaged, latest = [], []
         for name, tensor in self._live.items():
@@ -54,7 +58,7 @@ class WeightAverage:
             self._swap()
 
     def state(self) -> dict[str, Tensor]:
-        """Return the averaged tensors by name."""
+        """Return the averaged tensors by name; none where they are the model's own."""
         return dict(self._average)
 
     @torch.no_grad()
@@ -64,7 +68,8 @@ class WeightAverage:
             tensor.copy_(tensors[name])
 
     def _swap(self) -> None:
-        for name, tensor in self._live.items():
+        for name in self._average:
+            tensor = self._live[name]
             tensor.data, self._average[name] = self._average[name], tensor.data
 
 

@@ -52,10 +52,10 @@ def fit(
 ) -> FitResult:
     """Train `model`, keep the best averaged weights in `out`, and leave them in the model, in evaluation mode.
 
-    Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; on a signal, at the end, and after
-    an epoch if `config.save_minutes` have passed since it was written), and `history.csv` and `history.jsonl`, whose
-    rows `config.tracker` receives too. With `config.minutes` the run ends when that time is spent, wherever in an epoch
-    it is, and `config.epochs` is not looked at; the time includes validation.
+    Writes `model.safetensors` (weights to use), `state.safetensors` (for resuming; on a signal, after an epoch if
+    `config.save_minutes` have passed since it was written, and, small, at the end), and `history.csv` and
+    `history.jsonl`, whose rows `config.tracker` receives too. With `config.minutes` the run ends when that time is
+    spent, wherever in an epoch it is, and `config.epochs` is not looked at; the time includes validation.
 
     `config.batch_size` is per process, and N processes train as one with N times the batch size does, up to rounding:
     they share each batch, its gradient and the statistics of its batch normalizations. What remains of each process are

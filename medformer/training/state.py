@@ -34,7 +34,7 @@ class Progress:
         loss_sum: Sum of the epoch's batch losses so far.
         norm_sum: Sum of the epoch's finite gradient norms so far.
         norm_count: How many of these there were.
-        best: Best validation Dice; None before the first validation.
+        best: Best validation score; None before the first validation.
         best_epoch: Epoch of the saved weights, counted from 1; 0 before the first.
         finished: Why the run is over: "epochs", "patience" or "minutes"; empty while it is not.
         history: Rows of the learning curve.
@@ -68,7 +68,9 @@ def save_state(
 ) -> None:
     """Write the state atomically: the former one stays until the new one is complete.
 
-    Random states are not stored: order, augmentation, scale and dropout derive from (seed, epoch, step).
+    Random states are not stored: order, augmentation, scale and dropout derive from (seed, epoch, step). Of a finished
+    training nothing but its progress is stored, because nobody trains these tensors on, and they are several times as
+    large as the weights.
 
     Args:
         path: A `.safetensors` file.
@@ -81,17 +83,14 @@ def save_state(
     Raises:
         ResourceError: The disk is full or the folder not writable.
     """
-    write_tensors(
-        path,
-        _group(model.state_dict(), average.state(), optimizer_tensors(optimizer)),
-        {"format": FORMAT, "identity": dict(identity), "progress": asdict(progress)},
-    )
+    tensors = {} if progress.finished else _group(model.state_dict(), average.state(), optimizer_tensors(optimizer))
+    write_tensors(path, tensors, {"format": FORMAT, "identity": dict(identity), "progress": asdict(progress)})
 
 
 def load_state(
     path: Path, identity: Mapping[str, Any], model: nn.Module, average: WeightAverage, optimizer: Optimizer
 ) -> Progress:
-    """Restore a state in place and return where the training stands.
+    """Restore a state in place and return where the training stands; a finished one leaves the model as it is.
 
     Raises:
         CheckpointError: The file is damaged, or belongs to another model, config or data.
@@ -106,22 +105,24 @@ def load_state(
             f"Cannot resume from {path}: its format is {metadata.get('format')!r}, expected {FORMAT}. {advice}"
         )
     changes = _changes(metadata.get("identity", {}), identity)
+    known = {entry.name for entry in fields(Progress)}
+    progress = Progress(**{name: value for name, value in metadata.get("progress", {}).items() if name in known})
     expected, found = shapes(_group(model.state_dict(), average.state(), {})), shapes(tensors)
     moments = {name: shape for name, shape in found.items() if name.startswith("optimizer.")}
-    if difference := describe_difference(found, {**expected, **moments}):
+    if not progress.finished and (difference := describe_difference(found, {**expected, **moments})):
         changes.append(f"tensors differ ({difference})")
     if changes:
         raise CheckpointError(
             f"Cannot resume from {path}: it belongs to another training: {'; '.join(changes)}. "
             f"Run with the settings it was started with. {advice}"
         )
-    with torch.no_grad():
-        for name, tensor in model.state_dict(keep_vars=True).items():
-            tensor.copy_(tensors[f"model.{name}"])
-    average.load(_part(tensors, "average."))
-    load_optimizer_tensors(optimizer, _part(tensors, "optimizer."))
-    known = {entry.name for entry in fields(Progress)}
-    return Progress(**{name: value for name, value in metadata["progress"].items() if name in known})
+    if not progress.finished:
+        with torch.no_grad():
+            for name, tensor in model.state_dict(keep_vars=True).items():
+                tensor.copy_(tensors[f"model.{name}"])
+        average.load(_part(tensors, "average."))
+        load_optimizer_tensors(optimizer, _part(tensors, "optimizer."))
+    return progress
 
 
 def _group(

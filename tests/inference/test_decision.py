@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from medformer.errors import DataError
-from medformer.inference.decision import DecisionThreshold, PlattScaling
+from medformer.files import read_json
+from medformer.inference.decision import DecisionThreshold, PlattScaling, prediction_rows, settle_decision
 
 
 def draw(seed: int, n: int = 40) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -67,3 +70,33 @@ def test_one_class_is_not_enough(label: int) -> None:
     for learner in (PlattScaling(), DecisionThreshold()):
         with pytest.raises(DataError, match="expected both classes"):
             learner.fit(np.array([0.1, 0.9]), np.full(2, label))
+
+
+def test_a_settled_decision_says_where_it_is_from(tmp_path: Path) -> None:
+    scores, labels = np.array([0.1, 0.4, 0.6, 0.9]), np.array([0, 0, 1, 1])
+    path = tmp_path / "threshold.json"
+    assert settle_decision("fit", scores, labels, path=path) == 0.5
+    assert read_json(path) == {
+        "threshold": 0.5,
+        "from": "balanced accuracy over 4 inner validation cases",
+        "validation_balanced_accuracy": 1.0,
+    }
+
+    def never() -> NDArray[np.float64]:
+        raise AssertionError("a given threshold needs no scores")
+
+    assert settle_decision(0.3, never, labels, path=path) == 0.3
+    assert read_json(path) == {"threshold": 0.3, "from": "config"}
+
+
+def test_a_score_at_the_threshold_is_positive() -> None:
+    rows = prediction_rows(
+        ["a", "b"],
+        [0, 1],
+        np.array([0.49, 0.5]),
+        0.5,
+        sites={"a": "X"},
+        covariates={"a": {"sex": "F"}, "b": {"sex": "M"}},
+    )
+    assert [row["prediction"] for row in rows] == [0, 1] and [row["site"] for row in rows] == ["X", ""]
+    assert list(rows[0]) == ["id", "site", "sex", "label", "score", "threshold", "prediction"]

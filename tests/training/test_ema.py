@@ -33,7 +33,9 @@ def test_decay_zero_is_the_latest_weights() -> None:
     average = WeightAverage(model, 0.0)
     _set(model, 3.0)
     average.update(1)
-    assert average.state()["bias"].item() == 3.0
+    with average.applied():
+        assert model.bias.item() == 3.0
+    assert average.state() == {}, "a copy of what the model holds"
 
 
 def test_statistics_are_averaged_and_counters_copied() -> None:

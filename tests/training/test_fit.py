@@ -43,10 +43,11 @@ class Scores:
 
 
 class Recorder:
-    """A reporter that writes down what it is told, and may send this process a signal after some steps."""
+    """A reporter that writes down what it is told, and may send this process a signal after some steps or at a line."""
 
-    def __init__(self, stop_after: int = -1) -> None:
+    def __init__(self, stop_after: int = -1, stop_at_line: str = "nowhere") -> None:
         self.stop_after = stop_after
+        self.stop_at_line = stop_at_line
         self.started: list[tuple[str, int | None]] = []
         self.fields: list[dict[str, float]] = []
         self.lines: list[str] = []
@@ -63,6 +64,8 @@ class Recorder:
 
     def line(self, text: str) -> None:
         self.lines.append(text)
+        if text.startswith(self.stop_at_line):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def finish(self) -> None:
         pass
@@ -123,6 +126,9 @@ def test_validation_alone_chooses_weights_and_stops(tiny: ModuleType, tmp_path: 
 def test_without_validation_the_last_average_is_kept(tiny: ModuleType, tmp_path: Path) -> None:
     result = tiny.train(tmp_path, validate=None, config={"patience": 1})
     assert (result.ended, result.best, result.best_epoch, result.epochs) == ("epochs", None, 3, 3)
+    assert not any(name.startswith("validation") for name in result.history[0])
+    with pytest.raises(InterruptedRun):
+        tiny.train(tmp_path, validate=None, reporter=Recorder(stop_at_line="Epoch 2"))
     average = load_file(tmp_path / "state.safetensors")
     for name, tensor in load_file(tmp_path / "model.safetensors").items():
         assert torch.equal(tensor, average[f"average.{name}"])

@@ -36,3 +36,17 @@ def test_a_clock_goes_on_from_saved_seconds(monkeypatch: pytest.MonkeyPatch) -> 
     now = iter([100.0, 103.0])
     monkeypatch.setattr("medformer.training.schedule.monotonic", lambda: next(now))
     assert Clock(40.0).elapsed() == 43.0
+
+
+def test_the_exponential_schedule_loses_a_share_per_epoch_after_it_has_warmed_up() -> None:
+    def rate(progress: float, epoch: int) -> float:
+        return learning_rate_factor(progress, 0.1, schedule="exponential", epoch=epoch, decay=0.9)
+
+    assert rate(0.05, 0) == pytest.approx(0.5)
+    assert [rate(0.5, epoch) for epoch in (0, 1, 5)] == pytest.approx([1.0, 0.9, 0.9**5])
+    assert rate(1.0, 45) == pytest.approx(0.9**45)
+
+
+def test_the_constant_schedule_only_warms_up() -> None:
+    rates = [learning_rate_factor(progress, 0.2, schedule="constant") for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == [0.0, pytest.approx(0.5), 1.0, 1.0, 1.0]
