@@ -41,13 +41,13 @@ class AtlasLabels:
     Attributes:
         names: One per region.
         networks: One per region; None when not known.
-        coordinates: MNI, mm, (x, y, z) per region; None when not known.
+        coordinates: MNI, mm, (x, y, z) per region, None for a region without; None when not known.
         diagonal: Whether the edges include those from a region to itself.
     """
 
     names: Sequence[str]
     networks: Sequence[str] | None = None
-    coordinates: Sequence[Sequence[float]] | None = None
+    coordinates: Sequence[Sequence[float] | None] | None = None
     diagonal: bool = False
 
     @property
@@ -189,7 +189,7 @@ def _regions(pooled: Mapping[str, Mapping[str, Vector]], labels: Mapping[str, At
             sums[name] = np.sum([np.bincount(end, halves, len(known.names)) for end in known.ends], axis=0)
         for index, region in enumerate(known.names):
             network = known.networks[index] if known.networks else ""
-            place = known.coordinates[index] if known.coordinates else ("", "", "")
+            place = (known.coordinates[index] if known.coordinates else None) or ("", "", "")
             row = dict(zip(REGIONS, (atlas, index, region, network, *place), strict=True))
             rows.append(row | {name: _short(float(sums[name][index])) for name in SUMS})
     return sorted(rows, key=lambda row: -row["contribution"])

@@ -13,7 +13,7 @@ from medformer.crossval.comparison import Comparison
 from medformer.crossval.comparison_result import Outcome
 from medformer.crossval.comparison_text import p_value, shorten, signed
 from medformer.reporting.blocks import Figure
-from medformer.reporting.figures import _INK, _MUTED, _STYLE, SERIES, _svg
+from medformer.reporting.figures import INK, MUTED, SERIES, STYLE, to_svg
 
 _SPANS = {
     "bootstrap": "bootstrap over groups",
@@ -44,10 +44,10 @@ def comparison_forest(key: str, comparisons: Sequence[Comparison]) -> str:
     same_a = len({comparison.run_a for comparison in comparisons}) == 1
     folds = any(comparison.fold_test for comparison in comparisons)
     rows = len(comparisons)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(7.2, 1.5 + (0.62 if folds else 0.42) * rows), layout="constrained")
         axes = canvas.add_subplot()
-        axes.axvline(0.0, color=_INK, linewidth=1.0)
+        axes.axvline(0.0, color=INK, linewidth=1.0)
         for row, comparison in enumerate(comparisons):
             _draw(axes, row, comparison)
         names = [comparison.name_b if same_a else f"against {comparison.name_a}" for comparison in comparisons]
@@ -61,7 +61,7 @@ def comparison_forest(key: str, comparisons: Sequence[Comparison]) -> str:
         handles, labels = axes.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         canvas.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, fontsize=9.5)
-        return _svg(canvas, key)
+        return to_svg(canvas, key)
 
 
 def comparison_block(key: str, comparisons: Sequence[Comparison]) -> Figure:
@@ -89,7 +89,7 @@ def _draw(axes: Axes, row: int, comparison: Comparison) -> None:
         axes.plot(
             dots,
             [row + _BELOW] * len(dots),
-            color=_MUTED,
+            color=MUTED,
             linestyle="",
             marker="o",
             markersize=3.2,
@@ -143,6 +143,6 @@ def _say_sides(axes: Axes, comparison: Comparison) -> None:
             xytext=(0, 5),
             textcoords="offset points",
             ha=side,
-            color=_MUTED,
+            color=MUTED,
             fontsize=9.5,
         )

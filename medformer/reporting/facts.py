@@ -15,6 +15,7 @@ from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run_directory import RunDirectory
 from medformer.errors import DataError, MedformerError
 from medformer.files import read_csv, read_json, sha256
+from medformer.reporting.explanation import Explanation, read_explanation
 from medformer.yaml_files import parse_yaml
 
 PRIOR = "prior_mask"
@@ -52,6 +53,9 @@ class Facts:
         baselines: By name, those that have numbers.
         canary: The same plan on permuted labels; None when it was not run.
         site_probe: site_probe.json; None when there is none.
+        cohort: cohort.json; None when there is none.
+        pretraining: Per fold, pretraining.json; folds without one are left out.
+        explanation: What `explain` left; None when it was not run.
     """
 
     run: RunDirectory
@@ -65,6 +69,9 @@ class Facts:
     baselines: Mapping[str, SubRun] = field(default_factory=dict)
     canary: SubRun | None = None
     site_probe: Mapping[str, Any] | None = None
+    cohort: Mapping[str, Any] | None = None
+    pretraining: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    explanation: Explanation | None = None
 
     @cached_property
     def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:
@@ -97,7 +104,7 @@ class Facts:
     @cached_property
     def noun(self) -> str:
         """What a case is called."""
-        return {"polyp": "image", "volume": "volume"}.get(str(self.record.get("task")), "case")
+        return {"polyp": "image", "volume": "volume", "abide": "subject"}.get(str(self.record.get("task")), "case")
 
     @cached_property
     def first_rows(self) -> Sequence[Mapping[str, Any]]:
@@ -171,11 +178,14 @@ def read_facts(path: Path) -> Facts:
         if not file.is_file():
             raise DataError(f"{file} is missing, so there is nothing to report yet. Finish the run with --resume.")
     plan = read_plan(run.splits_json) if run.splits_json.is_file() else None
-    histories = {}
+    histories, pretraining = {}, {}
     for fold in plan.folds if plan else ():
         history = run.fold(fold.index) / "history.csv"
         if history.is_file():
             histories[fold.index] = _columns(history)
+        reconstruction = run.fold(fold.index) / "pretraining.json"
+        if reconstruction.is_file():
+            pretraining[fold.index] = _mapping(reconstruction)
     return Facts(
         run=run,
         record=_mapping(run.run_json),
@@ -188,6 +198,9 @@ def read_facts(path: Path) -> Facts:
         baselines={name: sub for name, other in run.baselines.items() if (sub := _sub_run(other))},
         canary=_sub_run(run.canary),
         site_probe=_mapping(run.site_probe_json) if run.site_probe_json.is_file() else None,
+        cohort=_mapping(run.cohort_json) if run.cohort_json.is_file() else None,
+        pretraining=pretraining,
+        explanation=read_explanation(run.explain),
     )
 
 

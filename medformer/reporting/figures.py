@@ -18,21 +18,21 @@ from matplotlib.ticker import MaxNLocator
 from medformer.reporting.blocks import short
 
 # Stand-in colors that become CSS variables of the template, where each has a light and a dark value.
-_INK, _MUTED, _GRID = "#fe0001", "#fe0002", "#fe0003"
+INK, MUTED, GRID = "#fe0001", "#fe0002", "#fe0003"
 SERIES = tuple(f"#fe00{index:02x}" for index in range(16, 22))
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--line"} | {
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line"} | {
     color: f"--series-{index}" for index, color in enumerate(SERIES)
 }
 _DASHES = ("-", "--", ":", "-.")
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "medformer",
     "font.family": "sans-serif",
     "font.size": 10.5,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _MUTED,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -40,12 +40,12 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "legend.frameon": False,
     # A dollar sign in a name is not mathematics.
     "text.parse_math": False,
@@ -92,18 +92,18 @@ def histogram(
     digits: int = 3,
 ) -> str:
     """Draw counts of values in [0, high] in twenty bins, with labelled vertical marks; larger values join the last."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(7.2, 3.2), layout="constrained")
         axes = canvas.add_subplot()
         axes.hist(np.minimum(values, high), bins=np.linspace(0, high, 21).tolist(), color=SERIES[0], rwidth=0.92)
         for position, (label, value) in enumerate(marks.items()):
             text = f"{label} {value:.{digits}f}"
-            axes.axvline(min(value, high), color=_INK, linewidth=1.6, linestyle=_DASHES[position], label=text)
+            axes.axvline(min(value, high), color=INK, linewidth=1.6, linestyle=_DASHES[position], label=text)
         axes.set(xlim=(0, high), xlabel=xlabel, ylabel=ylabel)
         axes.grid(axis="x", visible=False)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         canvas.legend(loc="outside upper left", ncols=len(marks))
-        return _svg(canvas, key)
+        return to_svg(canvas, key)
 
 
 def curves(
@@ -114,7 +114,7 @@ def curves(
     Beyond as many lines as there are colors, dashes tell them apart; beyond `MANY_LINES` all are alike and thin, with
     their median over them.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(7.2, 3.1), layout="constrained")
         labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
         handles: dict[str, Line2D] = {}
@@ -135,18 +135,18 @@ def curves(
                 axes.set_ylim(bottom=0)
         if len(labels) > 1:
             canvas.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(labels), 6))
-        return _svg(canvas, key)
+        return to_svg(canvas, key)
 
 
 def squares(key: str, panels: Sequence[Square]) -> str:
     """Draw panels side by side whose axes go from 0 to 1: ROC, precision against recall, calibration."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(2.55 * len(panels), 2.9), layout="constrained")
         for position, panel in enumerate(panels):
             axes = canvas.add_subplot(1, len(panels), position + 1)
             for x, y in panel.others:
-                axes.plot(x, y, color=_MUTED, linewidth=0.7, alpha=0.55)
-            axes.plot(*panel.reference, color=_MUTED, linewidth=1.2, linestyle="--")
+                axes.plot(x, y, color=MUTED, linewidth=0.7, alpha=0.55)
+            axes.plot(*panel.reference, color=MUTED, linewidth=1.2, linestyle="--")
             axes.plot(panel.x, panel.y, color=SERIES[0], linewidth=2, marker="o" if panel.markers else "", markersize=5)
             axes.set(
                 title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
@@ -154,7 +154,7 @@ def squares(key: str, panels: Sequence[Square]) -> str:
             axes.set_xticks([0, 0.5, 1])
             axes.set_yticks([0, 0.5, 1])
             axes.set_aspect("equal")
-        return _svg(canvas, key)
+        return to_svg(canvas, key)
 
 
 def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel: str, reference: float) -> str:
@@ -166,10 +166,10 @@ def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel:
         xlabel: What is measured.
         reference: Drawn as a vertical line: the value of the whole.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         canvas = Canvas(figsize=(7.2, 0.9 + 0.34 * len(rows)), layout="constrained")
         axes = canvas.add_subplot()
-        axes.axvline(reference, color=_MUTED, linewidth=1.2, linestyle="--")
+        axes.axvline(reference, color=MUTED, linewidth=1.2, linestyle="--")
         for position, (_, mean, low, high) in enumerate(rows):
             if np.isfinite([low, high]).all():
                 axes.plot([low, high], [position, position], color=SERIES[0], linewidth=2, marker="|", markersize=11)
@@ -179,14 +179,14 @@ def forest(key: str, rows: Sequence[tuple[str, float, float, float]], *, xlabel:
         _limit_to_unit(axes, [value for _, *values in rows for value in values if np.isfinite(value)])
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        return _svg(canvas, key)
+        return to_svg(canvas, key)
 
 
 def _bundle(axes: Axes, lines: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict[str, Line2D]:
     """Draw many lines thin and their median thick; returns one line of each kind for the legend."""
     at: dict[float, list[float]] = {}
     for x, y in lines:
-        (thin,) = axes.plot(x, y, color=_MUTED, linewidth=0.7, alpha=0.55)
+        (thin,) = axes.plot(x, y, color=MUTED, linewidth=0.7, alpha=0.55)
         for position, value in zip(x, y, strict=True):
             at.setdefault(position, []).append(value)
     middle = sorted(at)
@@ -205,7 +205,8 @@ def _limit_to_unit(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xlim(max(0.0, min(low - 0.04, high - 0.3)), min(1.0, max(high + 0.04, low + 0.3)) + 0.005)
 
 
-def _svg(canvas: Canvas, key: str) -> str:
+def to_svg(canvas: Canvas, key: str) -> str:
+    """Write a drawing made under `STYLE`; `key` keeps its ids apart from those of other drawings of the page."""
     buffer = StringIO()
     canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
@@ -218,6 +219,7 @@ def _svg(canvas: Canvas, key: str) -> str:
     text = re.sub(r'\bid="', f'id="{key}-', text)
     text = re.sub(r"url\(#", f"url(#{key}-", text)
     text = re.sub(r'\s(?:xlink:)?href="#', f' href="#{key}-', text)
+    text = text.replace(' xlink:href="data:', ' href="data:')
     for color, variable in _VARIABLES.items():
         text = text.replace(color, f"var({variable})")
     return text.strip()

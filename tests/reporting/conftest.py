@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from nilearn.datasets import fetch_coords_dosenbach_2010
 from PIL import Image
 
 from medformer.crossval.collect import collect, write_metrics
@@ -23,9 +24,13 @@ from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import write_mask
+from medformer.inference.attribution_checks import Randomization, Stage
+from medformer.inference.attribution_fold import FoldAttribution
+from medformer.inference.attribution_tables import AtlasLabels, write_attributions
 
 HEIGHT, WIDTH = 48, 60
 HOSTILE_SITE = "<script>alert('site')</script>$x$"
+HOSTILE_REGION = "<b onclick=alert('region')>insula</b> $x$"
 HOSTILE_GROUP = "<img src=http://evil.example/x.png onerror=alert(1)>"
 
 
@@ -218,6 +223,83 @@ def write_scores(run: RunDirectory, plan: Plan, draw: np.random.Generator, stren
     run.path.mkdir(parents=True, exist_ok=True)
     write_csv(run.oof_csv, rows, list(rows[0]))
     write_metrics(run, summarize)
+
+
+def connectome_labels() -> dict[str, AtlasLabels]:
+    """An atlas whose places and networks are known, all but one, and one of which nothing is known."""
+    found = fetch_coords_dosenbach_2010(ordered_regions=False)
+    chosen = list(range(0, 160, 4))
+    places = [[float(found["rois"].iloc[index][axis]) for axis in "xyz"] for index in chosen]
+    names = [str(found["labels"][index]) for index in chosen]
+    networks = [str(found["networks"][index]) for index in chosen]
+    return {
+        "dos160": AtlasLabels([HOSTILE_REGION, *names[1:]], networks, [*places[:-1], None]),
+        "cc200": AtlasLabels([f"cluster {index + 1}" for index in range(30)]),
+    }
+
+
+def fold_attribution(fold: int, labels: dict[str, AtlasLabels]) -> FoldAttribution:
+    """Noise, and two planted pairs of networks."""
+    draw = np.random.default_rng(fold)
+    shared = np.random.default_rng(99)
+    positive, slope = {}, {}
+    for atlas, known in labels.items():
+        networks = np.array(known.networks or [""] * len(known.names))
+        first, second = (networks[end] for end in known.ends)
+        planted = (first == "default") & (second == "fronto-parietal") | (first == "sensorimotor") & (second == first)
+        noise = shared.normal(0, 0.001, len(first)) + draw.normal(0, 0.001, len(first))
+        positive[atlas] = (noise + 0.004 * planted).astype(np.float32)
+        slope[atlas] = np.where(first == "sensorimotor", -0.1, shared.normal(0, 0.1, len(first))).astype(np.float32)
+    negative = {atlas: -block for atlas, block in positive.items()}
+    strength = {atlas: np.abs(block) + np.float32(0.002) for atlas, block in positive.items()}
+    return FoldAttribution(fold, strength, positive, negative, slope, 15, 15, 0.002)
+
+
+def make_connectome_run(path: Path) -> RunDirectory:
+    """A classification run with what the connectome task leaves beside it."""
+    run = make_classification_run(path)
+    policies = [
+        {"situation": "region without signal", "policy": "its connections are 0", "count": 12, "unit": "subjects"},
+        {"situation": "scan shorter than the regions", "policy": "kept, warned about", "count": 3, "unit": "subjects"},
+    ]
+    exclusions = [{"id": f"sub-9{index:02d}", "reason": "motion", "detail": "mean FD 0.4 mm"} for index in range(35)]
+    exclusions += [{"id": "<i>sub</i>", "reason": "no_filename", "detail": "the table names no file"}]
+    dos = {"title": "Dosenbach, 160 regions", "content": "series", "regions": 161, "constant_regions": 2}
+    write_json(
+        run.cohort_json,
+        {
+            "kept": 150,
+            "excluded": {"motion": 35, "no_filename": 1},
+            "exclusions": exclusions,
+            "atlases": {"dos160": dos},
+            "policies": policies,
+            "unseen_sites": {HOSTILE_SITE: 4},
+        },
+    )
+    for fold in range(5):
+        atlases = {
+            "dos160": {"masked_mse": 0.6 + 0.01 * fold, "mean_edge_mse": 1.0, "hidden": 100},
+            "cc200": {"masked_mse": 0.8, "mean_edge_mse": 1.0, "hidden": 300},
+        }
+        record = {"masked_mse": 0.75 + 0.0025 * fold, "mean_edge_mse": 1.0, "hidden": 400, "subjects": 24}
+        write_json(run.fold(fold) / "pretraining.json", {**record, "atlases": atlases})
+    explain(run)
+    return run
+
+
+def explain(run: RunDirectory, **changes: object) -> None:
+    labels = connectome_labels()
+    stages = [Stage("head", 0.1, 0.7, 0.6), Stage("encoder", 0.6, 0.2, 0.4), Stage("embed", 1.0, 0.05, 0.35)]
+    given = {"randomization": Randomization(tuple(stages), 0.33, 30), "settings": {"steps": 32}} | changes
+    write_attributions(run.path, [fold_attribution(fold, labels) for fold in range(5)], labels, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def connectomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a connectome run; shared, so not to be changed."""
+    path = tmp_path_factory.mktemp("connectomes") / "run"
+    make_connectome_run(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 from medformer.reporting.report import build_report
 
 AXE = Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js"
-REPORTS = ("segmentation", "classification")
+REPORTS = ("segmentation", "classification", "connectomes")
 OpenReport = Callable[..., Any]
 
 
@@ -37,8 +37,9 @@ def browser(chromium: ModuleType) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def reports(finished: Path, classified: Path) -> dict[str, Path]:
-    return {"segmentation": build_report(finished / "run"), "classification": build_report(classified)}
+def reports(finished: Path, classified: Path, connectomes: Path) -> dict[str, Path]:
+    folders = {"segmentation": finished / "run", "classification": classified, "connectomes": connectomes}
+    return {name: build_report(folder) for name, folder in folders.items()}
 
 
 @pytest.fixture

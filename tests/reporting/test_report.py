@@ -365,7 +365,7 @@ def test_a_classification_has_curves_and_no_masks(classified: Path) -> None:
     pooled = metrics["pooled"]["metrics"]
     assert {"distribution", "lesions", "learning"}.isdisjoint(page.sections)
     summary = page.sections["summary"]
-    assert "5-fold cross-validation on 150 cases, 3 sites" in summary
+    assert "5-fold cross-validation on 150 subjects, 3 sites" in summary
     for name in ("auc", "sensitivity", "specificity"):
         value = pooled[name]
         assert f"{value['value']:.3f}95% interval {value['low']:.3f} to {value['high']:.3f}" in summary
@@ -381,7 +381,7 @@ def test_a_classification_has_curves_and_no_masks(classified: Path) -> None:
             assert f"{part['metrics']['auc']['value']:.3f}" in page.sections["subgroups"]
     assert page.sections["baselines"].count("5 of 5") or "Folds won" in page.sections["baselines"]
     wrong = [row for row in rows if row["prediction"] != row["label"]]
-    assert f"{len(wrong)} cases of 150 are on the wrong side of the threshold" in page.sections["gallery"]
+    assert f"{len(wrong)} subjects of 150 are on the wrong side of the threshold" in page.sections["gallery"]
 
 
 def test_a_probe_without_sites_to_tell_apart_says_so(run_copy: CopyRun) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from medformer.reporting.blocks import Section
 from medformer.reporting.facts import Facts
 from medformer.reporting.sections import (
+    attribution,
     audit,
     baselines,
     canary,
+    cohort,
     data,
     distribution,
     folds,
@@ -21,6 +23,7 @@ from medformer.reporting.sections import (
     lesions,
     limits,
     plan,
+    pretraining,
     ranking,
     reproduce,
     setup,
@@ -32,8 +35,10 @@ from medformer.reporting.sections import (
 SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     summary.build,
     data.build,
+    cohort.build,
     audit.build,
     plan.build,
+    pretraining.build,
     learning.build,
     folds.build,
     ranking.build,
@@ -43,6 +48,7 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     baselines.build,
     canary.build,
     site_probe.build,
+    attribution.build,
     gallery.build,
     setup.build,
     reproduce.build,

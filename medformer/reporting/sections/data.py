@@ -51,6 +51,8 @@ def build(facts: Facts) -> Section:
     )
     table = Table(caption, header, body, total=total) if body else Table(caption, header, [total], sortable=False)
     text = "A group is what stays on one side of every split: a patient, or a sequence of frames."
+    if facts.noun == "subject":
+        text = "A group is what stays on one side of every split: a person, with all of their scans."
     if len(facts.sites) == 1:
         text += f" All are from one site: {facts.sites[0]}."
     elif not facts.sites:

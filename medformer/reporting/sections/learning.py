@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from medformer.evaluation.validation_measures import measured
 from medformer.reporting.blocks import Figure, Section, Table, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.figures import curves
-from medformer.reporting.results import LABELS
 
 LOSS = "train_loss"
-SCORE = "validation_"
 
 
 def build(facts: Facts) -> Section | None:
     """Draw the loss and the inner-validation score per epoch for every fold."""
     panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {}
     present = dict.fromkeys(column for history in facts.histories.values() for column in history)
-    score = next((column for column in present if column.startswith(SCORE) and column != f"{SCORE}loss"), "")
-    scored = LABELS.get(score.removeprefix(SCORE), score.removeprefix(SCORE))
-    titles = {LOSS: "Training loss"} | ({score: f"{scored} on the inner validation part"} if score else {})
+    measure = measured(present)
+    titles = {LOSS: "Training loss"}
+    if measure:
+        titles[measure.column] = f"{measure.title[0].upper()}{measure.title[1:]} on the inner validation part"
     for column, title in titles.items():
         lines: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
         for index, history in facts.histories.items():
@@ -37,19 +37,28 @@ def build(facts: Facts) -> Section | None:
         return None
     rows = []
     for index, history in facts.histories.items():
-        scores = [value for value in history.get(score, ()) if math.isfinite(value)]
+        scored = history.get(measure.column, ()) if measure else ()
+        scores = [value for value in scored if math.isfinite(value)]
+        best = measure.best(scores) if measure and scores else None
         losses = [value for value in history.get(LOSS, ()) if math.isfinite(value)]
         rows.append(
             [
                 str(index),
                 str(max(len(scores), len(losses))),
                 number(losses[-1] if losses else None),
-                number(max(scores, default=None)),
-                str(1 + scores.index(max(scores))) if scores else "–",
+                number(best),
+                "–" if best is None else str(1 + scores.index(best)),
                 f"{sum(value for value in history.get('seconds', ()) if math.isfinite(value)) / 60:.1f}",
             ]
         )
-    header = ["Fold", "Epochs", "Last training loss", f"Best inner-validation {scored}", "At epoch", "Minutes"]
+    header = [
+        "Fold",
+        "Epochs",
+        "Last training loss",
+        f"Best inner-validation {measure.title if measure else 'score'}",
+        "At epoch",
+        "Minutes",
+    ]
     table = Table("Training per fold", header, rows)
     alt = (
         "Learning curves, one line per fold: " + " and ".join(panels) + " against the epoch. The table gives the ends."

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medformer.crossval.run_directory import RunDirectory
+from medformer.errors import DataError
+from medformer.files import read_csv, read_json, write_csv, write_json
+from medformer.reporting.explanation import read_explanation
+from medformer.reporting.facts import read_facts
+from medformer.reporting.report import build_report
+from medformer.reporting.sections import attribution, cohort, pretraining
+
+Copy = Callable[[], RunDirectory]
+
+
+@pytest.fixture(scope="module")
+def report(connectomes: Path) -> str:
+    return build_report(connectomes).read_text("utf-8")
+
+
+@pytest.fixture
+def copy(connectomes: Path, tmp_path: Path) -> Copy:
+    """Gives a copy of the connectome run to change."""
+
+    def give() -> RunDirectory:
+        shutil.copytree(connectomes, tmp_path / "run")
+        return RunDirectory.open(tmp_path / "run")
+
+    return give
+
+
+def part(report: str, key: str) -> str:
+    """The text of a section, without its drawings."""
+    found = re.search(rf'<section id="{key}".*?</section>', report, re.DOTALL)
+    assert found is not None
+    return " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", found.group(), flags=re.DOTALL)).split())
+
+
+def texts(section: Any) -> str:
+    return " ".join(str(block) for block in section.blocks)
+
+
+def test_sections_come_in_reading_order(report: str) -> None:
+    keys = re.findall(r'<section id="([^"]+)"', report)
+    assert keys.index("data") + 1 == keys.index("cohort")
+    assert keys.index("pretraining") < keys.index("results")
+    assert keys.index("site-probe") < keys.index("attribution") < keys.index("gallery")
+    assert "150 subjects" in part(report, "summary")
+    assert "a person, with all of their scans" in part(report, "data")
+
+
+def test_report_repeats_and_asks_for_nothing(connectomes: Path, report: str) -> None:
+    assert build_report(connectomes).read_text("utf-8") == report
+    assert not re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', report)
+    assert "<b onclick" not in report and "<i>sub" not in report
+
+
+def test_leading_connections_are_those_of_the_table(report: str, connectomes: Path) -> None:
+    text = part(report, "attribution")
+    first = read_csv(connectomes / "explain" / "edges.csv")[0]
+    assert f"1 dos160 {first['name_i']} ({first['network_i']}) {first['name_j']} ({first['network_j']})" in text
+    assert "sensorimotor – sensorimotor dos160" in text
+    assert "cc200 is not drawn on a brain, because where its regions are is not known" in text
+    assert "1 region without a place cannot be shown" in text
+    assert "Rank correlation between 5 folds" in text
+    assert "(rank correlation) 0.050 at most 0.5" in text
+    assert report.count('aria-label="The 30 leading connections of dos160 on a glass brain') == 1
+
+
+def test_every_figure_says_what_it_shows(report: str) -> None:
+    for key in ("attribution", "pretraining"):
+        section = re.search(rf'<section id="{key}".*?</section>', report, re.DOTALL)
+        assert section is not None
+        labels = re.findall(r'role="img" aria-label="([^"]*)"', section.group())
+        assert labels and all(len(label) > 60 for label in labels)
+
+
+def test_doubts_come_as_cautions(copy: Copy) -> None:
+    run = copy()
+    about = read_json(run.explain / "explain.json")
+    about["randomization"]["passed"] = False
+    about["completeness"] |= {"largest_gap": 0.31, "complete": False}
+    about["stability"] |= {"folds": 1, "spearman": None, "jaccard": None}
+    about["separation"] = -0.2
+    write_json(run.explain / "explain.json", about)
+    found = attribution.build(read_facts(run.path))
+    assert found is not None
+    text = texts(found)
+    for sentence in (
+        "A network with random weights gives nearly the same map",
+        "miss up to 31% of the scores",
+        "Only one fold could be explained",
+        "how the model errs",
+    ):
+        assert sentence in text
+    assert "Rank correlation between" not in text
+
+
+def test_model_at_chance_explains_nothing(copy: Copy) -> None:
+    run = copy()
+    metrics = read_json(run.metrics_json)
+    metrics["pooled"]["metrics"]["auc"] |= {"value": 0.52, "low": 0.44, "high": 0.6}
+    write_json(run.metrics_json, metrics)
+    found = attribution.build(read_facts(run.path))
+    assert found is not None
+    assert "not clearly better than chance (AUC 0.520, 95% interval 0.440 to 0.600)" in texts(found)
+
+
+def test_damaged_explanation_is_named(copy: Copy) -> None:
+    run = copy()
+    rows = read_csv(run.explain / "regions.csv")
+    write_csv(run.explain / "regions.csv", rows[1:], list(rows[0]))
+    with pytest.raises(DataError, match=r"explain is not a complete explanation .*abide explain. again"):
+        read_facts(run.path)
+    (run.explain / "explain.json").unlink()
+    assert read_explanation(run.explain) is None
+    assert attribution.build(read_facts(run.path)) is None
+
+
+def test_pretraining_is_held_against_the_mean_connection(report: str, copy: Copy) -> None:
+    text = part(report, "pretraining")
+    assert (
+        "The network explains 24.5% of what the mean connection does not, and is better than it in every fold" in text
+    )
+    assert "All 120 0.7550 1.0000 24.5% 38.0% 20.0%" in text
+    run = copy()
+    record = read_json(run.fold(2) / "pretraining.json")
+    write_json(run.fold(2) / "pretraining.json", {**record, "masked_mse": 1.02})
+    found = pretraining.build(read_facts(run.path))
+    assert found is not None
+    assert "In 1 fold of 5 the network is no better than the mean connection" in texts(found)
+
+
+def test_cohort_counts_who_was_left_out_and_which_rules_applied(report: str, copy: Copy) -> None:
+    text = part(report, "cohort")
+    assert "150 subjects were kept and 36 left out" in text
+    assert "motion 35 no_filename 1 All 36" in text
+    assert "the first 12 of 36; exclusions.csv" in text
+    assert "region without signal its connections are 0 12 subjects" in text
+    assert "4 subjects came from sites that their fold was not trained on" in text
+    run = copy()
+    write_json(run.cohort_json, {"kept": 1})
+    found = cohort.build(read_facts(run.path))
+    assert found is not None and "1 subject was kept; no one was left out." in texts(found)
+    write_json(run.cohort_json, {})
+    assert cohort.build(read_facts(run.path)) is None
+
+
+def test_other_runs_have_none_of_these(classified: Path) -> None:
+    facts = read_facts(classified)
+    assert [section.build(facts) for section in (attribution, pretraining, cohort)] == [None] * 3
