@@ -86,6 +86,9 @@ class TrainingConfig(Section):
     patience: NonNegativeInt = Field(
         0, description="epochs without a better inner-validation Dice before stopping; 0 never stops"
     )
+    keep: Literal["best", "last"] = Field(
+        "best", description="which weights to use: the best on the inner validation part, or the last"
+    )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
     devices: PositiveInt = Field(1, description="how many; more than one trains data-parallel")
     strategy: Literal["auto", "ddp"] = Field("auto", description="auto, or ddp")
@@ -162,7 +165,7 @@ class ConnectomeDataConfig(Section):
 
     manifest: str = Field("", description="cohort manifest; `medformer abide prepare` writes one")
     atlases: tuple[str, ...] = Field((), description="atlases to use; empty for all of the cohort")
-    measure: Literal["correlation", "partial", "precision", "covariance", "tangent"] = Field(
+    measure: Literal["correlation", "root", "partial", "precision", "covariance", "tangent"] = Field(
         "correlation", description="what a connection is; tangent space is learned in each fold"
     )
 
@@ -181,8 +184,10 @@ class FeaturesConfig(Section):
     unseen_site: Literal["pooled", "error"] = Field(
         "pooled", description="a test site without training subjects: leave it uncorrected (pooled), or stop"
     )
-    scale: Literal["none", "subject", "feature"] = Field(
-        "feature", description="standardize each connection (feature), each subject's connections (subject), or nothing"
+    scale: Literal["none", "subject", "feature", "deviation"] = Field(
+        "feature",
+        description="standardize each connection (feature), each subject's connections (subject), the same and take off "
+        "the mean connectome (deviation), or nothing (none)",
     )
 
 
@@ -195,6 +200,9 @@ class ConnectomeModelConfig(Section):
     mixer: str = Field("attention", description="token mixer of roi_metaformer (`medformer info`)")
     dropout: Fraction = Field(0.3, description="dropout before the classification head")
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block of roi_metaformer")
+    drop_regions: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.2, description="share of regions whose connections roi_metaformer does not see in a training step"
+    )
     defects: tuple[str, ...] = Field((), description="defects of the published METAFormer to reproduce, by name")
 
 
@@ -204,6 +212,10 @@ class PretrainingConfig(Section):
     enabled: bool = Field(False, description="pretrain before training")
     extra: str = Field(
         "", description="manifest of unlabeled subjects that pretraining may see too; none of them may be tested"
+    )
+    weights: str = Field(
+        "",
+        description="folder of `medformer abide pretrain` whose encoder to start from; its subjects may not be tested",
     )
     mask: Literal["edges", "regions"] = Field(
         "edges", description="what is masked: single connections or all of a region"
@@ -221,6 +233,9 @@ class PretrainingConfig(Section):
 class ConnectomeInferenceConfig(Section):
     """How a network's outputs become a decision."""
 
+    calibrate: bool = Field(
+        True, description="make probabilities of the scores by a sigmoid fitted on the inner validation part"
+    )
     threshold: Fraction | Literal["fit"] = Field(
         "fit", description="a number in [0, 1], or fit (on the inner validation part)"
     )
@@ -235,6 +250,9 @@ class AbideConfig(Section):
     data: ConnectomeDataConfig = ConnectomeDataConfig()
     features: FeaturesConfig = FeaturesConfig()
     model: ConnectomeModelConfig = ConnectomeModelConfig()
+    loss: Literal["cross_entropy", "squared"] = Field(
+        "cross_entropy", description="cross_entropy, or squared (difference of the logits against +1 and -1)"
+    )
     noise: NonNegativeFloat = Field(0.01, description="standard deviation of noise on the inputs while training")
     pretraining: PretrainingConfig = PretrainingConfig()
     training: TrainingConfig = TrainingConfig(epochs=60, batch_size=32, patience=15, ema=0.0, save_minutes=1.0)

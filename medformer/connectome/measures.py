@@ -1,6 +1,7 @@
 """What a connection between two regions is: a table of measures, and each subject's numbers.
 
-All run through nilearn's `ConnectivityMeasure`. Correlations are Pearson's, without shrinkage. All others start from
+All run through nilearn's `ConnectivityMeasure`. Correlations are Pearson's, without shrinkage, and so are the matrices
+whose square root is taken, which needs no inverse. All others start from
 the shrunk covariance of Ledoit and Wolf (J Multivar Anal 2004), because a scan is often shorter than the number of
 regions, and its covariance then has no inverse.
 """
@@ -21,6 +22,9 @@ from medformer.registry import Entry, Registry
 # and Wolf depends on, is not known.
 STORED_SHRINKAGE = 0.1
 
+ROOT = "square root of correlation"
+"""The one kind that nilearn does not compute."""
+
 # A region whose signal varies by less than this share of its level is constant; what is left is rounding.
 _CONSTANT = 1e-6
 
@@ -30,7 +34,7 @@ class Measure:
     """How a measure is computed and kept.
 
     Attributes:
-        kind: nilearn's name.
+        kind: nilearn's name, or `ROOT`.
         diagonal: Whether the diagonal is kept: it varies between subjects.
         coefficient: Whether values are correlation coefficients, in [-1, 1], for which Fisher's z is meant.
         standardize: Whether every region's signal is brought to unit variance before.
@@ -61,6 +65,12 @@ MEASURES: Registry[Measure] = Registry(
             Measure("precision", diagonal=True, coefficient=False, standardize=True),
             "inverse of the shrunk covariance of standardized signals",
             paper="Varoquaux et al., NeurIPS 2010",
+        ),
+        Entry(
+            "root",
+            Measure(ROOT, diagonal=False, coefficient=False, standardize=True),
+            "square root of the correlation matrix, in which strong patterns weigh less beside weak ones",
+            paper="Dryden, Koloydenko and Zhou, Ann Appl Stat 2009 (power Euclidean, 1/2)",
         ),
         Entry(
             "covariance",
@@ -127,8 +137,8 @@ def block_from_series(series: NDArray[np.floating[Any]], measure: str, *, case: 
 def block_from_correlation(edges: NDArray[np.floating[Any]], regions: int, measure: str) -> NDArray[np.float32]:
     """Connections of one subject of whom only the correlations are known.
 
-    The correlations stand for the covariance of standardized signals. For all measures but correlation itself they are
-    shrunk first: 0.9 times the matrix plus 0.1 times the identity (`STORED_SHRINKAGE`).
+    The correlations stand for the covariance of standardized signals. Correlation and its root need no more; for all
+    other measures they are shrunk first: 0.9 times the matrix plus 0.1 times the identity (`STORED_SHRINKAGE`).
 
     Args:
         edges: Pearson correlations, shape (R(R - 1)/2,), in the order of `to_triangle`.
@@ -148,7 +158,9 @@ def block_from_correlation(edges: NDArray[np.floating[Any]], regions: int, measu
             "Store Pearson correlations, without Fisher's z."
         )
     matrix = matrix.clip(-1.0, 1.0)
-    if measure != "correlation":
+    if chosen.kind == ROOT:
+        matrix = _root(matrix)
+    elif measure != "correlation":
         matrix = (1 - STORED_SHRINKAGE) * matrix + STORED_SHRINKAGE * np.eye(regions)
         matrix = _connectivity(matrix, chosen.kind, stored=True)
     return _triangle(matrix, chosen)
@@ -161,12 +173,20 @@ def _connectivity(values: NDArray[np.float64], kind: str, stored: bool = False) 
 
     from medformer.connectome.given_covariance import GivenCovariance
 
+    if kind == ROOT:
+        return _root(_connectivity(values, "correlation"))
     estimator: Any = LedoitWolf(store_precision=False)
     if stored:
         estimator = GivenCovariance()
     elif kind == "correlation":
         estimator = EmpiricalCovariance(store_precision=False)
     return np.asarray(ConnectivityMeasure(cov_estimator=estimator, kind=kind).fit_transform([values])[0])
+
+
+def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The positive square root of a symmetric matrix; what rounding made negative counts as 0."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T)
 
 
 def _triangle(matrix: NDArray[np.float64], measure: Measure) -> NDArray[np.float32]:

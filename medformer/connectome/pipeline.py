@@ -11,6 +11,7 @@ from medformer.connectome.atlas_block import AtlasBlock, WithoutCovariates
 from medformer.connectome.columns import Columns
 from medformer.connectome.combat import ComBat
 from medformer.connectome.confounds import ConfoundRegression
+from medformer.connectome.deviation import Deviation
 from medformer.connectome.feature_scale import FeatureScale
 from medformer.connectome.fisher import FisherZ
 from medformer.connectome.measures import MEASURES
@@ -18,11 +19,12 @@ from medformer.connectome.subject_scale import SubjectScale
 from medformer.errors import UnknownNameError
 from medformer.registry import Entry, Registry
 
-SCALES: Registry[type[SubjectScale | FeatureScale] | None] = Registry(
+SCALES: Registry[type[SubjectScale | FeatureScale | Deviation] | None] = Registry(
     "scale",
     [
         Entry("none", None, "connections as they are"),
         Entry("subject", SubjectScale, "each subject's connections to mean 0 and deviation 1"),
+        Entry("deviation", Deviation, "the same, less the mean of the training subjects, over one deviation for all"),
         Entry("feature", FeatureScale, "each connection to mean 0 and deviation 1 over the training subjects"),
     ],
 )
@@ -49,7 +51,7 @@ def feature_pipeline(
     harmonize: Literal["none", "combat"] = "none",
     preserve: Sequence[str] = ("age", "sex"),
     unseen_site: Literal["pooled", "error"] = "pooled",
-    scale: Literal["none", "subject", "feature"] = "none",
+    scale: Literal["none", "subject", "feature", "deviation"] = "none",
 ) -> Pipeline:
     """Wire the steps of one atlas: select, transform, harmonize, regress, scale, and drop the covariates.
 
