@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import ttest_ind
 
+from medformer.data.connectomes.series_writer import label_table
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, read_planted, write_synthetic_abide
 from medformer.data.synthetic.abide_scans import Scan, SyntheticAbide
 from medformer.data.synthetic.brain import sources, synthetic_atlas
@@ -133,7 +134,7 @@ def test_the_files_are_those_of_the_project(tmp_path: Path) -> None:
         path = folder / kind / f"{rows[5]['FILE_ID']}_{kind}.1D"
         assert path.read_text().startswith("#1\t#2\t")
         np.testing.assert_allclose(np.loadtxt(path), cohort.scan(5).series[atlas], rtol=1e-5)
-        with open(tmp_path / "atlases" / f"{atlas}_labels.csv", newline="", encoding="utf-8") as file:
+        with open(label_table(tmp_path, atlas), newline="", encoding="utf-8") as file:
             labels = list(csv.DictReader(file))
         assert tuple(labels[0]) == ("index", "name", "network", "x", "y", "z")
         assert [row["name"] for row in labels] == list(cohort.atlases[atlas].names)

@@ -18,6 +18,14 @@ def derivative(atlas: str) -> str:
     return f"rois_{known.aliases[0] if known is not None and known.aliases else atlas}"
 
 
+def label_table(folder: Path, atlas: str) -> Path:
+    """Where a folder that this software wrote keeps the numbers, names and places of an atlas's regions.
+
+    Two levels down, where no reader takes the table for a subject's matrix.
+    """
+    return folder / "Outputs" / "labels" / f"{atlas}_labels.csv"
+
+
 def write_series(folder: Path, identity: str, atlas: str, values: NDArray[Any], labels: Sequence[int]) -> Path:
     """Write one `.1D` file atomically: a header with each region's number, then one line per volume, tabs between.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medformer.data.connectomes.series_writer import write_series
+from medformer.data.connectomes.series_writer import label_table, write_series
 from medformer.data.synthetic.abide_scans import PAIRS, REGIONS, Pair, Planted, Scan, SyntheticAbide
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, write_csv, write_json
@@ -64,7 +64,7 @@ def write_synthetic_abide(
 
     `Outputs/<pipeline>/<strategy>/rois_<atlas>/<id>_rois_<atlas>.1D` holds the series and `Phenotypic_V1_0b_...csv` the
     subjects, as in the project (dos160 is called dosenbach160 there). Beside them stand `planted.json`, which
-    `read_planted` reads, and `atlases/<atlas>_labels.csv` with index, name, network, x, y, z of every region.
+    `read_planted` reads, and `Outputs/labels/<atlas>_labels.csv` with index, name, network, x, y, z of every region.
 
     Args:
         folder: Where to; created if missing.
@@ -100,7 +100,7 @@ def write_synthetic_abide(
     write_csv(folder / PHENOTYPE_FILE, rows, _COLUMNS)
     for name, atlas in cohort.atlases.items():
         columns = ("index", "name", "network", "x", "y", "z")
-        write_csv(folder / "atlases" / f"{name}_labels.csv", atlas.table(), columns)
+        write_csv(label_table(folder, name), atlas.table(), columns)
     planted = cohort.planted
     write_json(
         folder / PLANTED_FILE,
