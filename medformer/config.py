@@ -87,7 +87,7 @@ class TrainingConfig(Section):
         0, description="epochs without a better inner-validation Dice before stopping; 0 never stops"
     )
     keep: Literal["best", "last"] = Field(
-        "best", description="which weights to use: the best on the inner validation part, or the last"
+        "best", description="weights to use: best on the inner validation part, or last, which never stops early"
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
     devices: PositiveInt = Field(1, description="how many; more than one trains data-parallel")
@@ -186,8 +186,8 @@ class FeaturesConfig(Section):
     )
     scale: Literal["none", "subject", "feature", "deviation"] = Field(
         "feature",
-        description="standardize each connection (feature), each subject's connections (subject), the same and take off "
-        "the mean connectome (deviation), or nothing (none)",
+        description="standardize each connection (feature), each subject's connections (subject), the same and take "
+        "off the mean connectome (deviation), or nothing (none)",
     )
 
 

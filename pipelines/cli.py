@@ -12,18 +12,20 @@ import typer
 
 import medformer
 from medformer.errors import ConfigError
+from pipelines.cli_abide import abide
 from pipelines.cli_polyp import polyp
 from pipelines.exits import guarded
 from pipelines.options import Overwrite, Resume, not_both
 
 app = typer.Typer(
     name="medformer",
-    help="Medical image segmentation on one MetaFormer backbone, cross-validated without leakage.",
+    help="Medical imaging on one MetaFormer backbone, cross-validated without leakage.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.add_typer(polyp, name="polyp")
+app.add_typer(abide, name="abide")
 runs = typer.Typer(help="Look at cross-validations of any task.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(runs, name="crossval")
 

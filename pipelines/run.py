@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def run_task(
         MedformerError: See the parts; what was finished before stays on disk.
     """
     run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
+    with recorded(run, config, source, accept=accept, notes=notes):
+        tested = crossvalidate(run, make_task(run), config.crossval, config.execution, reporter)
+    if not tested:
+        say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
+        return None
+    return run
+
+
+def recorded(
+    run: RunDirectory,
+    config: PolypConfig | AbideConfig,
+    source: Source,
+    *,
+    accept: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> AbstractContextManager[None]:
+    """Keep run.json and config.yaml of the work inside, and say in them how it ended; see `run_task`."""
     info = RunInfo(
         task=config.task,
         command=["medformer", *sys.argv[1:]],
@@ -93,12 +111,7 @@ def run_task(
         accepted_leaks=list(accept),
         notes=list(notes),
     )
-    with session(run, info, may_differ=_MAY_DIFFER):
-        tested = crossvalidate(run, make_task(run), config.crossval, config.execution, reporter)
-    if not tested:
-        say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
-        return None
-    return run
+    return session(run, info, may_differ=_MAY_DIFFER)
 
 
 def report_on(run: RunDirectory) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medformer.crossval.plan import Fold, some
 from medformer.errors import DataError, LeakageError
 from medformer.files import write_csv
-from medformer.inference.decision import PlattScaling, prediction_rows, settle_decision
+from medformer.inference.decision import PlattScaling, prediction_rows, settle_decision, write_validation_scores
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
 
@@ -77,17 +77,14 @@ class EstimatorFold:
         self.seed = seed
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
-        """Leave `threshold.json` and `predictions.csv` in `folder`; an interrupted fold simply starts again."""
+        """Leave `threshold.json`, `validation.csv` and `predictions.csv`; an interrupted fold simply starts again."""
         with single_thread():
             estimator = self._fitted(fold)
             scaling = self._scaling(estimator, fold)
-            threshold = settle_decision(
-                self.threshold,
-                lambda: self._scores(estimator, scaling, fold.validation),
-                self._labels(fold.validation),
-                path=folder / "threshold.json",
-                scaling=scaling,
-            )
+            known = self._labels(fold.validation)
+            scores = self._scores(estimator, scaling, fold.validation)
+            write_validation_scores(folder, fold.validation, known, scores)
+            threshold = settle_decision(self.threshold, scores, known, path=folder / "threshold.json", scaling=scaling)
             if fold.test:
                 rows = prediction_rows(
                     fold.test,

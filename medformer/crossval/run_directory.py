@@ -31,6 +31,11 @@ ENTRIES = frozenset(
         "predictions.csv",
         "mlruns",
         "model.safetensors",
+        "state.safetensors",
+        "history.csv",
+        "history.jsonl",
+        "pretraining.json",
+        "subjects.json",
     )
 )
 """Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""

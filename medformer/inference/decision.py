@@ -6,7 +6,7 @@ prediction_rows(ids, labels, scores, threshold, *, sites=None, covariates=None) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +16,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from medformer.errors import DataError
-from medformer.files import write_json
+from medformer.files import write_csv, write_json
+
+VALIDATION_SCORES = "validation.csv"
+"""A fold's table of inner validation scores: id, label, score."""
 
 # The flattest sigmoid, per standard deviation of the scores: its order is still the scores' order.
 _FLATTEST = 0.01
@@ -105,7 +108,7 @@ class DecisionThreshold:
 
 def settle_decision(
     chosen: float | Literal["fit"],
-    scores: NDArray[np.float64] | Callable[[], NDArray[np.float64]],
+    scores: NDArray[np.float64],
     labels: NDArray[np.int64],
     *,
     path: Path,
@@ -115,7 +118,7 @@ def settle_decision(
 
     Args:
         chosen: A number in [0, 1], or `fit`: the one with the highest balanced accuracy.
-        scores: Of the inner validation cases, (n,), or what computes them; not asked for unless `fit`.
+        scores: Of the inner validation cases, (n,).
         labels: Theirs, 0 or 1.
         path: JSON file to write.
         scaling: How decision values became the scores, for the record.
@@ -125,7 +128,7 @@ def settle_decision(
     """
     content: dict[str, Any] = {"threshold": chosen, "from": "config"}
     if chosen == "fit":
-        selector = DecisionThreshold().fit(scores() if callable(scores) else scores, labels)
+        selector = DecisionThreshold().fit(scores, labels)
         content = {
             "threshold": selector.threshold_,
             "from": f"balanced accuracy over {len(labels)} inner validation cases",
@@ -168,6 +171,17 @@ def prediction_rows(
         }
         for name, label, score in zip(ids, labels, scores, strict=True)
     ]
+
+
+def write_validation_scores(
+    folder: Path, ids: Sequence[str], labels: Sequence[int] | NDArray[np.int64], scores: NDArray[np.float64]
+) -> None:
+    """Leave a fold's inner validation scores in its folder: what thresholds and blends are learned from."""
+    rows = [
+        {"id": name, "label": int(label), "score": float(score)}
+        for name, label, score in zip(ids, labels, scores, strict=True)
+    ]
+    write_csv(folder / VALIDATION_SCORES, rows, ["id", "label", "score"])
 
 
 def _count_both(labels: NDArray[np.int64]) -> int:

@@ -215,6 +215,7 @@ class Loop:
         epoch = progress.epoch + 1
         scored = {self.measure.column: score} if self.measure else {}
         better = self.measure is None or score is None or self.measure.better(score, progress.best)
+        better = better or config.keep == "last"
         if better:
             progress.best, progress.best_epoch = score, epoch
             if self.fabric.is_global_zero:

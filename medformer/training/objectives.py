@@ -1,7 +1,7 @@
 """What a network is trained for: how a batch becomes a loss.
 
     SegmentationObjective(loss, scales=(1.0,))      batches {"image": (B, C, *S), "mask": (B, 1, *S), "id": [...]}
-    ClassificationObjective(smoothing=0.0)          batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]}
+    ClassificationObjective(loss, smoothing=0.0)    batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]}
     MaskedReconstruction(ratio, regions, ...)       batches {"edges": {atlas: (B, d)}, "id": [...]}; see `masking`
 
 The training loop knows none of these keys but `id`; everything else it asks the objective.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,15 +108,18 @@ class SegmentationObjective:
 
 
 class ClassificationObjective:
-    """Cross-entropy between the logits of connectomes and their labels.
+    """A loss between the logits of connectomes, two each, and their labels.
 
     Args:
-        smoothing: Share of the target that is spread evenly over the classes, in [0, 1).
+        loss: `cross_entropy`, or `squared`: of the difference of the logits against +1 (label 1) and -1 (label 0), as a
+            ridge classifier has it. The difference is then no log odds; calibrate it.
+        smoothing: Share of the target that is spread evenly over the classes, in [0, 1); of cross-entropy.
     """
 
-    def __init__(self, smoothing: float = 0.0) -> None:
+    def __init__(self, loss: Literal["cross_entropy", "squared"] = "cross_entropy", smoothing: float = 0.0) -> None:
         if not 0.0 <= smoothing < 1.0:
             raise ValueError(f"label smoothing must be in [0, 1), got {smoothing}")
+        self.loss = loss
         self.smoothing = smoothing
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
@@ -126,10 +129,13 @@ class ClassificationObjective:
         return connectome_load(batch["edges"])
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
-        return F.cross_entropy(network(batch["edges"]), batch["label"], label_smoothing=self.smoothing)
+        logits, labels = network(batch["edges"]), batch["label"]
+        if self.loss == "squared":
+            return F.mse_loss(logits[:, 1] - logits[:, 0], 2.0 * labels.to(logits.dtype) - 1.0)
+        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": "cross_entropy", "smoothing": self.smoothing}
+        return {"loss": self.loss, "smoothing": self.smoothing}
 
 
 def connectome_load(edges: Mapping[str, Tensor]) -> Load:

@@ -1,0 +1,306 @@
+"""Networks against linear models on ABIDE: every system on the same folds, with intervals, a corrected test and a null.
+
+For each network: stratified folds grouped by person, repeated; features, pretraining, early stopping and threshold
+learned inside each fold. Beside them the linear baselines, and the blend of the best network with a linear model, whose
+weights are fixed beforehand. Then leave-one-site-out for two of them, and everything again on permuted labels.
+
+    MEDFORMER_DATA=/path/to/data python benchmarks/abide_accuracy.py --out abide-run
+
+Every part can be interrupted and is continued by the same command. Config values for all systems follow the flags:
+`execution.executor=ray execution.workers=2` computes two folds at once, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from alternating import machine
+
+from medformer.config import AbideConfig
+from medformer.config_loading import load_config
+from medformer.connectome.baselines import build_baseline
+from medformer.crossval.blend_fold import BlendFold
+from medformer.crossval.collect import collect, read_oof, write_metrics
+from medformer.crossval.comparison import Comparison, adjust, compare_runs
+from medformer.crossval.estimator_fold import EstimatorFold
+from medformer.crossval.execute import execute
+from medformer.crossval.executors import build_executor
+from medformer.crossval.executors.protocol import Executor
+from medformer.crossval.fold_job import FoldJob
+from medformer.crossval.permute import permuted_assignment
+from medformer.crossval.plan import Plan, read_plan, write_plan
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.within_fold import within_fold_auc
+from medformer.data.connectomes.cohort import Cohort, read_cohort, write_cohort
+from medformer.data.connectomes.prepare import prepare_cohort
+from medformer.data.connectomes.twins import link_twins
+from medformer.evaluation.summary import summarize
+from medformer.files import read_json, write_json
+from medformer.seeds import derive_seed
+from pipelines.abide import run_abide
+from pipelines.abide_features import CohortFeatures, atlas_pipeline
+from pipelines.abide_fold import AbideFold
+from pipelines.abide_task import draw, plan_cases
+from pipelines.console import make_reporter, say
+
+SYSTEMS: dict[str, tuple[str, ...]] = {
+    "metaformer_as_published": ("abide/as_published",),
+    "metaformer_paper": ("abide/paper", "pretraining.enabled=false"),
+    "metaformer_paper_pretrained": ("abide/paper",),
+    "roi_metaformer": ("abide/roi", "pretraining.enabled=false"),
+    "roi_metaformer_pretrained": ("abide/roi",),
+}
+"""Every network: its shipped config, and what is changed of it."""
+
+OURS = "roi_metaformer_pretrained"
+"""The system whose run also holds the linear baselines and the blend, on its features and folds."""
+
+BLEND = ("ridge_all", "svm_all")
+"""Linear models that are blended with `OURS`, chosen before any of them was scored."""
+
+DEFECTS = ("across_subjects", "swapped_arguments", "noise_at_test")
+"""Defects of the released code that change what is predicted; each alone, on the corrected network."""
+
+PERMUTED_LINEAR = ("ridge_all", "logistic_all", "svm_all", "stack")
+"""Baselines that are repeated on permuted labels; the others are parts of them."""
+
+
+_SHOWN = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+
+
+def main() -> None:
+    """Run what is not done yet, and print the tables."""
+    arguments = parse()
+    cohort = prepared(arguments)
+    began = time.monotonic()
+    for name in SYSTEMS:
+        run_system(name, cohort, arguments, arguments.out / "runs" / name, baselines=name == OURS)
+    blend(arguments)
+    for defect in DEFECTS if arguments.defects else ():
+        changes = [f"model.defects=[{defect}]"]
+        run_system("metaformer_paper", cohort, arguments, arguments.out / "runs" / f"defect_{defect}", changes=changes)
+    if arguments.sites:
+        for name in (OURS, "metaformer_paper_pretrained"):
+            changes = ["crossval.scheme=leave-one-site-out", "crossval.repeats=1"]
+            out = arguments.out / "sites" / name
+            run_system(name, cohort, arguments, out, changes=changes, baselines=name == OURS)
+    if arguments.permutations:
+        permuted(cohort, arguments)
+    content = {
+        "machine": machine(),
+        "seconds": round(time.monotonic() - began),
+        "subjects": len(cohort.subjects),
+        "folds": table_of(arguments.out / "runs"),
+        "sites": table_of(arguments.out / "sites"),
+        "permuted": permuted_table(arguments.out / "permuted"),
+    }
+    write_json(arguments.out / "abide_accuracy.json", content)
+    say(json.dumps(content, indent=2) if arguments.json else markdown(content))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("MEDFORMER_DATA")
+    parser.add_argument("--data", type=Path, default=data, help="folder that holds abide/ (default: MEDFORMER_DATA)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is computed")
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--permutations", type=int, default=10, help="permuted labels: how often; 0 leaves them out")
+    parser.add_argument("--permutation-folds", type=int, default=2)
+    parser.add_argument("--no-sites", dest="sites", action="store_false", help="without leave-one-site-out")
+    parser.add_argument("--no-defects", dest="defects", action="store_false", help="without each defect alone")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for every system")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error("no data: set MEDFORMER_DATA or give --data")
+    return arguments
+
+
+def prepared(arguments: argparse.Namespace) -> Cohort:
+    """Prepare the cohort once; subjects whose connectomes show one brain get one group."""
+    folder = arguments.out / "cohort"
+    if not (folder / "manifest.csv").is_file():
+        prepare_cohort(arguments.data / "abide" / "abide_fc_697.npz", folder, reporter=make_reporter())
+        write_cohort(folder, link_twins(read_cohort(folder))[0])
+    return read_cohort(folder)
+
+
+def config_of(name: str, cohort: Cohort, arguments: argparse.Namespace, changes: Sequence[str] = ()) -> AbideConfig:
+    """The config of a system."""
+    source, *own = SYSTEMS[name]
+    protocol = [f"crossval.folds={arguments.folds}", f"crossval.repeats={arguments.repeats}"]
+    given = [f"data.manifest={cohort.path}", *own, *protocol, *changes, *arguments.override]
+    return load_config(source, given, model=AbideConfig)
+
+
+def run_system(
+    name: str,
+    cohort: Cohort,
+    arguments: argparse.Namespace,
+    out: Path,
+    *,
+    changes: Sequence[str] = (),
+    baselines: bool = False,
+) -> None:
+    """Cross-validate a system, with a report of its own."""
+    if (out / "report.html").is_file():
+        return
+    changes = [*changes, f"crossval.baselines={str(baselines).lower()}"]
+    run_abide(config_of(name, cohort, arguments, changes), out, resume=out.is_dir(), overwrite=False)
+
+
+def blend(arguments: argparse.Namespace) -> None:
+    """Blend our network with linear models: equal weights, threshold from inner validation cases."""
+    run = RunDirectory.open(arguments.out / "runs" / OURS)
+    members = [run, *(run.baseline(name) for name in BLEND)]
+    finish(run.baseline("blend"), read_plan(run.splits_json), BlendFold(members))
+
+
+def permuted(cohort: Cohort, arguments: argparse.Namespace) -> None:
+    """Repeat every system on permuted labels, on folds of their own; pretraining, which sees no label, is done once."""
+    folds = [f"crossval.folds={arguments.permutation_folds}", "crossval.repeats=1"]
+    reporter = make_reporter()
+    for number in range(-1, arguments.permutations):
+        for name in SYSTEMS:
+            config = config_of(name, cohort, arguments, folds)
+            features = CohortFeatures(cohort, config)
+            plan = permuted_plan(arguments.out / "permuted" / "splits.json", cohort, features, config)
+            labels = {subject.id: subject.label for subject in cohort.subjects}
+            truth = RunDirectory(arguments.out / "permuted" / "real" / name)
+            with build_executor(config.execution) as executor:
+                if number < 0:
+                    finish(truth, plan, AbideFold(config, features, labels, truth, reporter), executor)
+                    continue
+                assignment = permuted_assignment(plan.cases, derive_seed(plan.seed, "permutation", number))
+                given = {case: labels[assignment[case]] for case in labels}
+                part = RunDirectory(arguments.out / "permuted" / str(number) / name)
+                finish(part, plan, AbideFold(config, features, given, part, reporter, encoders=truth), executor)
+                for weights in part.path.glob("folds/*/**/model.safetensors"):
+                    weights.unlink()
+                for linear in PERMUTED_LINEAR if name == OURS else ():
+                    steps = partial(atlas_pipeline, config, features.columns)
+                    job = EstimatorFold(features, given, build_baseline(linear, features.columns, steps), seed=number)
+                    finish(RunDirectory(part.path.parent / linear), plan, job, executor)
+
+
+def permuted_plan(path: Path, cohort: Cohort, features: CohortFeatures, config: AbideConfig) -> Plan:
+    """The folds of the permuted runs, balanced by the true labels, which is what a user's folds would be."""
+    if not path.is_file():
+        write_plan(path, draw(plan_cases(cohort, features), config=config, cohort=cohort))
+    return read_plan(path)
+
+
+def finish(part: RunDirectory, plan: Plan, job: FoldJob, executor: Executor | None = None) -> None:
+    """Run a job on a plan and write its table and numbers, if that is not done."""
+    if not part.metrics_json.is_file():
+        part.path.mkdir(parents=True, exist_ok=True)
+        execute(plan, job, part, make_reporter(), executor)
+        collect(part, plan)
+        write_metrics(part, summarize)
+
+
+def table_of(folder: Path) -> list[dict[str, Any]]:
+    """Every model on one plan: numbers with intervals, and how it differs from the best linear baseline."""
+    runs = {path.name: RunDirectory(path) for path in sorted(folder.glob("*")) if (path / "metrics.json").is_file()}
+    if OURS not in runs:
+        return []
+    linear = runs[OURS].baselines
+    runs |= linear
+    numbers = {name: read_json(run.metrics_json)["pooled"]["metrics"] for name, run in runs.items()}
+    candidates = [name for name in linear if name not in ("blend", "covariates")]
+    best = max(candidates, key=lambda name: numbers[name]["auc"]["value"])
+    others = [name for name in runs if name != best]
+    made = adjust([compare_runs(runs[best], runs[name], name_a=best, name_b=name) for name in others])
+    found: Mapping[str, Comparison] = dict(zip(others, made, strict=True))
+    return [
+        {
+            "model": name,
+            "linear": name in candidates,
+            "best_linear": name == best,
+            **{
+                key: numbers[name][key]
+                for key in ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+            },
+            "minutes": minutes(run),
+            **(against(found[name]) if name in found else {}),
+        }
+        for name, run in runs.items()
+    ]
+
+
+def against(comparison: Comparison) -> dict[str, Any]:
+    """How a model differs in AUC from the best linear baseline."""
+    folds = comparison.fold_test
+    return {
+        "difference": comparison.difference,
+        "low": comparison.low,
+        "high": comparison.high,
+        "p": comparison.p,
+        "p_holm": comparison.p_holm,
+        "fold_difference": folds and folds.difference,
+        "p_folds": folds and folds.p,
+    }
+
+
+def minutes(run: RunDirectory) -> float | None:
+    """Time spent in the folds' trainings; None for what is not trained by gradient descent."""
+    seconds = 0.0
+    for path in run.path.glob("folds/**/history.jsonl"):
+        seconds += sum(json.loads(line)["seconds"] for line in path.read_text().splitlines())
+    return round(seconds / 60, 1) or None
+
+
+def permuted_table(folder: Path) -> list[dict[str, Any]]:
+    """Mean AUC within folds over the permutations, per model."""
+    found: dict[str, list[float]] = {}
+    for path in sorted(folder.glob("[0-9]*/*/oof.csv")):
+        found.setdefault(path.parent.name, []).append(within_fold_auc(read_oof(path)))
+    return [
+        {"model": name, "permutations": len(values), "auc": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+        for name, values in found.items()
+        if len(values) > 1
+    ]
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """The tables as Markdown."""
+    lines = []
+    for title, key in (("Stratified folds", "folds"), ("Leave one site out", "sites")):
+        if content[key]:
+            lines += [f"{title}, {content['subjects']} subjects", "", *_rows(content[key]), ""]
+    if content["permuted"]:
+        lines += ["| model | permutations | AUC within folds, mean (SD) |", "|---|---|---|"]
+        lines += [
+            f"| {row['model']} | {row['permutations']} | {row['auc']:.3f} ({row['sd']:.3f}) |"
+            for row in content["permuted"]
+        ]
+    return "\n".join(lines)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| model | AUC (95 %) | accuracy (95 %) | AUC against the best linear model | p | p, folds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: -row["auc"]["value"]):
+        difference = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})" if "p" in row else "(it)"
+        p, p_folds = (f"{row[key]:.3f}" if row.get(key) is not None else "" for key in ("p", "p_folds"))
+        shown = [
+            f"{row[key]['value']:.3f} ({row[key]['low']:.3f}-{row[key]['high']:.3f})" for key in ("auc", "accuracy")
+        ]
+        lines.append(f"| {row['model']} | {' | '.join(shown)} | {difference} | {p} | {p_folds} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

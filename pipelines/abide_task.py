@@ -1,0 +1,186 @@
+"""What the connectome task gives to cross-validation: subjects, plan, audit, jobs (see `pipelines.crossval.Task`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from medformer.data.connectomes.check import check_cohort
+
+from medformer.config import AbideConfig
+from medformer.connectome.atlases import ATLASES
+from medformer.connectome.baselines import baseline_names, build_baseline
+from medformer.crossval.estimator_fold import EstimatorFold
+from medformer.crossval.execute import FoldJob
+from medformer.crossval.plan import Plan, PlanCase
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.schemes import draw_plan
+from medformer.crossval.site_probe import site_probe
+from medformer.data.connectome_audit import audit_connectomes
+from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE
+from medformer.data.problems import Problem, require_usable
+from medformer.files import digest, read_csv, read_json, write_json
+from medformer.progress import Reporter
+from pipelines.abide_features import CohortFeatures, atlas_pipeline
+from pipelines.abide_fold import AbideFold
+from pipelines.abide_pretrain import read_pretrained_subjects, require_untested, subject_prints
+from pipelines.crossval import MakeJob, Task
+from pipelines.polyp_data import listed
+
+
+def abide_task(
+    run: RunDirectory,
+    config: AbideConfig,
+    cohort: Cohort,
+    accept: Sequence[str],
+    reporter: Reporter,
+    extra: Cohort | None = None,
+) -> Task:
+    """Check every subject of a cohort and return the task on them.
+
+    Raises:
+        DataError: Subjects that cannot be used.
+        LeakageError: A subject that pretraining may see is tested.
+    """
+    problems = check_cohort(cohort, reporter=reporter)
+    require_usable(problems)
+    features = CohortFeatures(cohort, config)
+    unlabeled = None if extra is None else CohortFeatures(extra, config, features.columns.sites)
+    labels = {subject.id: subject.label for subject in cohort.subjects}
+
+    def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
+        return AbideFold(config, features, given, part, reporter, unlabeled)
+
+    def baseline(name: str, part: RunDirectory) -> FoldJob:
+        return EstimatorFold(
+            features,
+            labels,
+            build_baseline(name, features.columns, partial(atlas_pipeline, config, features.columns)),
+            sites={subject.id: subject.site for subject in cohort.subjects},
+            covariates={subject.id: subject.covariates for subject in cohort.subjects},
+            threshold=config.inference.threshold,
+            seed=config.seed,
+        )
+
+    def permuted(part: RunDirectory, assignment: Mapping[str, str]) -> FoldJob:
+        return network({name: labels[assignment[name]] for name in labels}, part)
+
+    def probe(plan: Plan) -> dict[str, Any] | None:
+        sites = {subject.id: subject.site for subject in cohort.subjects if subject.site}
+        if len(set(sites.values())) < 2:
+            return None
+        first = features.columns.slice(features.columns.atlases[0])
+        connections = {name: features[name][first] for name in sites}
+        return site_probe(connections, sites, plan, described=f"connections of the atlas {features.columns.atlases[0]}")
+
+    makers: dict[str, MakeJob] = {name: partial(baseline, name) for name in baseline_names(features.columns)}
+    return Task(
+        cases=plan_cases(cohort, features),
+        data_sha256=cohort.digest(),
+        draw=partial(draw, config=config, cohort=cohort),
+        audit=partial(_audit, run=run, config=config, cohort=cohort, accept=accept, problems=problems, extra=extra),
+        job=partial(network, labels),
+        baselines=makers,
+        permuted=permuted,
+        probe=probe,
+    )
+
+
+def plan_cases(cohort: Cohort, features: CohortFeatures) -> list[PlanCase]:
+    """What planning needs to know; the fingerprint covers the subject's raw features."""
+    return [
+        PlanCase(
+            subject.id,
+            subject.group,
+            fingerprint=digest([features[subject.id].tobytes().hex()]),
+            site=subject.site,
+            label=str(subject.label),
+            covariates=dict(subject.covariates),
+        )
+        for subject in cohort.subjects
+    ]
+
+
+def draw(cases: Sequence[PlanCase], *, config: AbideConfig, cohort: Cohort) -> Plan:
+    """Draw the plan that the config asks for."""
+
+    def of(*parts: str) -> list[str]:
+        return [subject.id for subject in cohort.subjects if subject.split in parts]
+
+    return draw_plan(
+        cases, config.crossval, seed=config.seed, train=of("train"), validation=of("val", "validation"), test=of("test")
+    )
+
+
+def _audit(
+    plan: Plan,
+    *,
+    run: RunDirectory,
+    config: AbideConfig,
+    cohort: Cohort,
+    accept: Sequence[str],
+    problems: Sequence[Problem],
+    extra: Cohort | None,
+) -> None:
+    """Write audit.json, and stop on any leak that is not accepted by name."""
+    atlas = min(cohort.store.atlases, key=lambda name: cohort.store.atlases[name].regions)
+    connections = cohort.store.block(atlas, "correlation")
+    order = np.array([cohort.store.rows[subject.id] for subject in cohort.subjects])
+    audit = audit_connectomes(
+        [subject.id for subject in cohort.subjects],
+        [subject.group for subject in cohort.subjects],
+        [subject.site for subject in cohort.subjects],
+        np.asarray(connections[order]),
+        plan.folds,
+    ).accepting(accept)
+    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
+    audit.raise_if_leaking()
+    tested = {name for fold in plan.folds for name in fold.test}
+    subjects = [subject for subject in cohort.subjects if subject.id in tested]
+    if extra is not None:
+        require_untested(subject_prints(cohort, subjects), subject_prints(extra), str(extra.path))
+    if config.pretraining.weights:
+        require_untested(
+            subject_prints(cohort, subjects), read_pretrained_subjects(config.pretraining.weights), "the pretraining"
+        )
+
+
+_POLICIES = {
+    "constant-regions": ("A region without signal", "kept; its connections are 0"),
+    "few-time-points": ("A scan not longer than the number of regions", "kept; covariances are shrunk"),
+    "same-brain": ("Two subjects show one brain", "kept in one group, so that no fold parts them"),
+}
+
+
+def cohort_facts(run: RunDirectory, cohort: Cohort) -> dict[str, Any]:
+    """What the report says of the cohort: who was left out, what is odd, and whose site was never trained on."""
+    folder = cohort.path.parent
+    prepared = read_json(folder / PREPARATION_FILE) if (folder / PREPARATION_FILE).is_file() else {}
+    exclusions = read_csv(folder / EXCLUSIONS_FILE) if (folder / EXCLUSIONS_FILE).is_file() else []
+    warnings = prepared.get("warnings", {})
+    unseen: dict[str, set[str]] = {}
+    for path in sorted(run.folds.glob("*/inputs.json")):
+        for name in read_json(path)["unseen_sites"]:
+            unseen.setdefault(cohort.by_id[name].site, set()).add(name)
+    return {
+        "kept": len(cohort.subjects),
+        "excluded": prepared.get("excluded", {}),
+        "exclusions": [row for row in exclusions if row["severity"] == "error"],
+        "atlases": {
+            name: {
+                "title": ATLASES[name].title if name in ATLASES else "",
+                "content": {"series": "time series", "correlation": "correlations"}[block.content],
+                "regions": block.regions,
+            }
+            for name, block in cohort.store.atlases.items()
+        },
+        "policies": [
+            {"situation": situation, "policy": policy, "count": warnings[reason], "unit": "subjects"}
+            for reason, (situation, policy) in _POLICIES.items()
+            if warnings.get(reason)
+        ],
+        "unseen_sites": {site: len(names) for site, names in sorted(unseen.items())},
+    }
