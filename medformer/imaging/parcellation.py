@@ -12,6 +12,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.affines import apply_affine
+from nibabel.filebasedimages import ImageFileError
 from nilearn.image import resample_to_img
 from nilearn.maskers import NiftiLabelsMasker
 from numpy.typing import NDArray
@@ -74,7 +76,7 @@ def read_parcellation(path: Path) -> Parcellation:
     index = np.searchsorted(labels, volume[tuple(where.T)])
     counts = np.bincount(index)
     centers = np.stack([np.bincount(index, where[:, axis]) / counts for axis in range(3)], axis=1)
-    coordinates = nibabel.affines.apply_affine(image.affine, centers)
+    coordinates = apply_affine(image.affine, centers)
     return Parcellation(path, nibabel.Nifti1Image(volume, image.affine), labels, coordinates)
 
 
@@ -160,7 +162,7 @@ def _open(path: Path, what: str) -> Any:
         return nibabel.load(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; expected a {what} (NIfTI).") from error
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError) as error:
+    except (ImageFileError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as a {what} ({error}); expected a NIfTI file.") from error
 
 

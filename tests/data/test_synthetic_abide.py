@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import ttest_ind
 
+from medformer.data.connectomes.cohort import read_cohort
+from medformer.data.connectomes.prepare import prepare_cohort
 from medformer.data.connectomes.series_writer import label_table
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, read_planted, write_synthetic_abide
 from medformer.data.synthetic.abide_scans import Scan, SyntheticAbide
@@ -143,6 +145,24 @@ def test_the_files_are_those_of_the_project(tmp_path: Path) -> None:
     for atlas in regions:
         np.testing.assert_array_equal(again.edges[atlas], planted.edges[atlas])
         assert 0 < planted.edges[atlas].mean() < 0.2
+
+
+def test_the_readers_of_the_project_s_layout_take_it_with_names_networks_and_places(tmp_path: Path) -> None:
+    regions = {"coarse": 24, "dos160": 161}
+    write_synthetic_abide(tmp_path / "abide", subjects=6, regions=regions, volumes=40)
+    labels = {atlas: label_table(tmp_path / "abide", atlas) for atlas in regions}
+    prepared = prepare_cohort(tmp_path / "abide", tmp_path / "cohort", labels=labels)
+    cohort, drawn = read_cohort(prepared.manifest), SyntheticAbide(regions, volumes=40)
+    assert not prepared.excluded
+    for index, subject in enumerate(cohort.subjects):
+        scan = drawn.scan(index)
+        assert (subject.id, subject.site, subject.label) == (scan.id, scan.site, scan.label)
+        assert subject.covariates["sex"] == scan.person.sex
+        assert float(subject.covariates["mean_fd"]) == pytest.approx(scan.person.mean_fd, abs=1e-5)
+        np.testing.assert_allclose(cohort.store.series("dos160", subject.id), scan.series["dos160"], rtol=1e-5)
+    block = cohort.store.atlases["coarse"]
+    assert (block.names, block.networks) == (drawn.atlases["coarse"].names, drawn.atlases["coarse"].networks)
+    np.testing.assert_allclose(np.array(block.coordinates), drawn.atlases["coarse"].coordinates, atol=0.05)
 
 
 def test_a_truth_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def write_synthetic_abide(
         regions: Number of regions of each atlas, at least 12. Give an atlas of another size than the real one another
             name: readers refuse an `aal` that has not 116 regions.
         sites: Number of scanners.
-        effect: Shift of the diagnosed subjects' couplings, in standard deviations between subjects; 0 for none.
+        effect: Shift of the diagnosed subjects' couplings, in standard deviations between subjects; 0 for none. Of 120
+            subjects with 1, cohorts differ: a ridge reaches an AUC of 0.62 to 0.83 in 10 folds, and of the edges that
+            a t-test ranks highest, 79 to 100 % are planted ones; with 2, it is 0.90 to 0.98 and all.
         pairs: The pairs of networks whose coupling the diagnosis shifts, and in which direction.
         site_effect: Strength of what a scanner does to signals; 0 for none.
         volumes: Length of a scan on average.

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.extract import Settings, atlas_file, extract_bids
+from medformer.data.connectomes.prepare import prepare_cohort
 from medformer.data.connectomes.series_writer import label_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 
@@ -104,6 +106,19 @@ def test_every_scan_becomes_a_file_of_series_with_a_row_in_the_table(
         "site": "A",
     }
     assert [row["index"] for row in rows_of(label_table(out, "blocks"))] == ["11", "12", "13", "14"]
+
+
+def test_what_was_extracted_can_be_prepared(bids: Path, atlas: dict[str, Path], tmp_path: Path) -> None:
+    out = extract_bids(bids, atlas, tmp_path / "out").folder
+    labels = {"blocks": label_table(out, "blocks")}
+    prepared = prepare_cohort(out, tmp_path / "cohort", pipeline="fmriprep", strategy="simple", labels=labels)
+    subjects = read_cohort(prepared.manifest).subjects
+    assert [(one.id, one.group, one.site, one.label) for one in subjects] == [
+        ("sub-01_task-rest", "sub-01", "A", 1),
+        ("sub-02_task-rest", "sub-02", "A", 0),
+        ("sub-03_task-rest", "sub-03", "B", 0),
+    ]
+    assert [one.covariates["mean_fd"] for one in subjects] == ["0.125000"] * 3
 
 
 def test_bad_scans_are_listed_and_the_others_extracted(bids: Path, atlas: dict[str, Path], tmp_path: Path) -> None:
