@@ -47,6 +47,7 @@ def _roi_metaformer(
         mixer=config.mixer,
         dropout=config.dropout,
         drop_path=config.drop_path,
+        drop_regions=config.drop_regions,
     )
 
 

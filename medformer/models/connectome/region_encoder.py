@@ -24,14 +24,15 @@ class RegionTokens(nn.Module):
 
     index: Tensor
 
-    def __init__(self, regions: int, width: int, *, diagonal: bool) -> None:
+    def __init__(self, regions: int, width: int, *, diagonal: bool, drop_regions: float) -> None:
         super().__init__()
+        self.drop_regions = drop_regions
         self.pad = not diagonal
         self.register_buffer("index", row_indices(regions, diagonal).flatten(), persistent=False)
         self.regions = regions
         self.projection = nn.Linear(regions, width, bias=False)
         self.embedding = nn.Parameter(torch.empty(regions, width))
-        nn.init.orthogonal_(self.projection.weight)
+        nn.init.normal_(self.projection.weight, std=regions**-0.5)
         nn.init.trunc_normal_(self.embedding, std=0.02)
 
     def forward(self, edges: Tensor) -> Tensor:
@@ -49,12 +50,23 @@ class RegionEncoder(nn.Module):
     """
 
     def __init__(
-        self, regions: Mapping[str, int], *, diagonal: bool, width: int, depth: int, mixer: str, drop_path: float
+        self,
+        regions: Mapping[str, int],
+        *,
+        diagonal: bool,
+        width: int,
+        depth: int,
+        mixer: str,
+        drop_path: float,
+        drop_regions: float,
     ) -> None:
         super().__init__()
         self.counts = edge_counts(regions, diagonal)
         self.tokens = nn.ModuleDict(
-            {module_key(atlas): RegionTokens(count, width, diagonal=diagonal) for atlas, count in regions.items()}
+            {
+                module_key(atlas): RegionTokens(count, width, diagonal=diagonal, drop_regions=drop_regions)
+                for atlas, count in regions.items()
+            }
         )
         self.backbone = MetaFormer(
             1,
@@ -64,19 +76,20 @@ class RegionEncoder(nn.Module):
             mixers=(mixer,),
             mlp_ratio=2.0,
             layer_scale=LAYER_SCALE,
+            # The length of a token is how far a region deviates; a norm on the way would lose it.
+            transition_norm=False,
             stem_kernel=1,
             strides=(1,),
             drop_path=drop_path,
             init="fan_in",
         )
-        self.norm = nn.LayerNorm(width)
 
     def forward(self, edges: Mapping[str, Tensor]) -> dict[str, Tensor]:
         check_edges(edges, self.counts)
         features = {}
         for atlas in self.counts:
             tokens = self.tokens[module_key(atlas)](edges[atlas])
-            features[atlas] = self.norm(self.backbone(tokens.movedim(-1, 1))[-1].movedim(1, -1))
+            features[atlas] = self.backbone(tokens.movedim(-1, 1))[-1].movedim(1, -1)
         return features
 
 

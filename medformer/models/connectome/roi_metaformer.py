@@ -16,8 +16,8 @@ from medformer.models.connectome.region_encoder import RegionDecoder, RegionEnco
 class AtlasFusion(nn.Module):
     """A vote of all regions of all atlases, `{atlas: (B, regions, width)} -> (B, classes)`.
 
-    Every region has a linear read-out of its own, as regions are not interchangeable the way patches of an image are:
-    with one read-out for all, the model stayed far behind ridge regression. Attention pooling, one softmax over the
+    Every region has a linear read-out of its own, as regions are not interchangeable the way patches of an image are.
+    The votes start at zero. Attention pooling, one softmax over the
     regions of all atlases, decides how much each vote counts in this subject. A bias per atlas, which starts at minus
     the logarithm of its number of regions, gives each atlas the same weight at first, however finely it cuts the brain.
     """
@@ -25,16 +25,14 @@ class AtlasFusion(nn.Module):
     def __init__(self, regions: Mapping[str, int], width: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.atlases = tuple(regions)
-        # Votes of unit variance then sum to unit variance, as long as attention is even.
-        self.gain = math.sqrt(sum(regions.values()))
+        # With tokens of unit variance and even attention, it sets how fast the sum of all votes learns.
+        self.gain = 2.0 * math.sqrt(sum(regions.values()) / width)
         self.dropout = nn.Dropout(dropout)
         self.query = nn.Linear(width, 1, bias=False)
         nn.init.zeros_(self.query.weight)
         keys = {module_key(atlas): size for atlas, size in regions.items()}
         self.atlas_bias = nn.ParameterDict({key: nn.Parameter(torch.tensor(-math.log(n))) for key, n in keys.items()})
-        self.votes = nn.ParameterDict({key: nn.Parameter(torch.empty(n, width, classes)) for key, n in keys.items()})
-        for votes in self.votes.values():
-            nn.init.trunc_normal_(votes, std=0.002)
+        self.votes = nn.ParameterDict({key: nn.Parameter(torch.zeros(n, width, classes)) for key, n in keys.items()})
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -59,6 +57,7 @@ class RoiMetaFormer(ConnectomeClassifier):
         mixer: Token mixer, a name from `MIXERS`.
         dropout: Rate on the tokens before they vote.
         drop_path: Stochastic depth of the last block.
+        drop_regions: Share of regions that is hidden from all others in a training step.
 
     Raises:
         DataError: There is no atlas, or one of fewer than two regions.
@@ -76,11 +75,18 @@ class RoiMetaFormer(ConnectomeClassifier):
         mixer: str = "attention",
         dropout: float = 0.3,
         drop_path: float = 0.1,
+        drop_regions: float = 0.2,
     ) -> None:
         super().__init__()
         self.regions, self.diagonal, self.width = dict(regions), diagonal, width
         self.encoder = RegionEncoder(
-            regions, diagonal=diagonal, width=width, depth=depth, mixer=mixer, drop_path=drop_path
+            regions,
+            diagonal=diagonal,
+            width=width,
+            depth=depth,
+            mixer=mixer,
+            drop_path=drop_path,
+            drop_regions=drop_regions,
         )
         self.fusion = AtlasFusion(regions, width, classes, dropout)
 
