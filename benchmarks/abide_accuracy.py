@@ -81,8 +81,10 @@ def main() -> None:
     arguments = parse()
     cohort = prepared(arguments)
     began = time.monotonic()
-    for name in SYSTEMS:
+    for name in arguments.only or SYSTEMS:
         run_system(name, cohort, arguments, arguments.out / "runs" / name, baselines=name == OURS)
+    if arguments.only:
+        return
     blend(arguments)
     for defect in DEFECTS if arguments.defects else ():
         changes = [f"model.defects=[{defect}]"]
@@ -118,6 +120,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--permutation-folds", type=int, default=2)
     parser.add_argument("--no-sites", dest="sites", action="store_false", help="without leave-one-site-out")
     parser.add_argument("--no-defects", dest="defects", action="store_false", help="without each defect alone")
+    parser.add_argument("--only", action="append", choices=SYSTEMS, help="only this system, on the stratified folds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for every system")
     arguments = parser.parse_args()

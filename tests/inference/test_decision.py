@@ -81,11 +81,7 @@ def test_a_settled_decision_says_where_it_is_from(tmp_path: Path) -> None:
         "from": "balanced accuracy over 4 inner validation cases",
         "validation_balanced_accuracy": 1.0,
     }
-
-    def never() -> NDArray[np.float64]:
-        raise AssertionError("a given threshold needs no scores")
-
-    assert settle_decision(0.3, never, labels, path=path) == 0.3
+    assert settle_decision(0.3, scores, labels, path=path) == 0.3
     assert read_json(path) == {"threshold": 0.3, "from": "config"}
 
 

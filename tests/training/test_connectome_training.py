@@ -19,7 +19,9 @@ from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
 from medformer.inference.connectome_validation import ReconstructionLoss, ValidationAuc
 from medformer.progress import SilentReporter
+from medformer.tensor_file import read_metadata
 from medformer.training.masking import MaskedReconstruction
+from medformer.training.objectives import ClassificationObjective, Moment
 
 SCRIPT = Path(__file__).with_name("tiny_connectomes.py")
 
@@ -146,3 +148,36 @@ def test_an_unknown_measure_is_refused(small: ModuleType, tmp_path: Path) -> Non
 
     with pytest.raises(ValueError, match=r"'dise', expected one of dice, auc"):
         small.train(tmp_path, small.seeded(small.Classifier), validate=Odd())
+
+
+def test_the_last_weights_are_kept_where_asked_and_nothing_stops_early(small: ModuleType, tmp_path: Path) -> None:
+    class Falling:
+        measure = "auc"
+        score = 1.0
+
+        def __call__(self, model: nn.Module) -> float:
+            self.score -= 0.1
+            return self.score
+
+    config = {"keep": "last", "patience": 1, "epochs": 5}
+    model = small.seeded(small.Classifier)
+    result = small.train(tmp_path, model, validate=Falling(), config=config)
+    assert (result.epochs, result.best_epoch) == (5, 5) and result.best == pytest.approx(0.5)
+    assert read_metadata(result.weights)["epoch"] == 5
+
+
+def test_the_losses_of_a_classifier() -> None:
+    logits, labels = torch.tensor([[0.5, 1.0], [2.0, -1.0], [0.0, 3.0]]), torch.tensor([1, 0, 0])
+    batch = {"edges": {"a": torch.zeros(3, 2)}, "label": labels}
+    now = Moment(0, 0, 0)
+    margins = torch.tensor([0.5, -3.0, 3.0])
+    squared = ClassificationObjective("squared")(lambda _: logits, batch, now)
+    assert squared.item() == pytest.approx((0.5**2 + 2.0**2 + 4.0**2) / 3)
+    plain = ClassificationObjective()(lambda _: logits, batch, now)
+    expected = nn.functional.binary_cross_entropy_with_logits(margins, labels.float())
+    assert plain.item() == pytest.approx(expected.item(), rel=1e-6)
+    smooth = ClassificationObjective(smoothing=0.2)(lambda _: logits, batch, now)
+    soft = nn.functional.binary_cross_entropy_with_logits(margins, 0.8 * labels + 0.1)
+    assert smooth.item() == pytest.approx(soft.item(), rel=1e-6)
+    with pytest.raises(ValueError, match=r"in \[0, 1\), got 1"):
+        ClassificationObjective(smoothing=1.0)

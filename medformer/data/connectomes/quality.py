@@ -53,6 +53,8 @@ def reject_candidate(candidate: Candidate, limits: Limits) -> Problem | None:
 
     if limits.usable_only is not False and candidate.usable is False:
         return rejected("not-usable", "")
+    if limits.usable_only and candidate.usable is None:
+        return rejected("not-usable", "the table has no verdict of the quality control")
     if limits.max_mean_fd is not None:
         text = known(subject.covariates.get("mean_fd", ""))
         if not text:
