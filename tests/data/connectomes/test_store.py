@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,19 @@ def test_a_truncated_file_is_refused_when_the_store_is_opened(tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"small\.series\.npy cannot be read"):
         open_store(tmp_path)
+
+
+def test_memory_does_not_grow_with_the_cohort(tmp_path: Path) -> None:
+    one = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    written(tmp_path / "first").block("small", "correlation")  # what is imported on the way is not counted
+    tracemalloc.start()
+    with StoreWriter(tmp_path / "many", {"small": SERIES}) as writer:
+        for number in range(3000):
+            writer.add(f"s{number}", {"small": one})
+    store = open_store(tmp_path / "many")
+    assert store.series("small", "s2999").shape == (40, 6)
+    assert store.lengths("small").sum() == 3000 * 40
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # All of them are 2.9 MB; what is kept is a name and a number each.
+    assert peak < 1.5e6

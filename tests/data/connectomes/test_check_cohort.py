@@ -1,0 +1,74 @@
+"""A check names what is wrong with a cohort that somebody edited or put together by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medformer.data.connectomes.check import check_cohort
+from medformer.data.connectomes.cohort import UNLABELLED, Cohort, Subject
+from medformer.data.connectomes.store import AtlasBlock, open_store
+from medformer.data.connectomes.store_writer import StoreWriter
+
+
+def cohort(folder: Path, subjects: list[Subject], change: dict[str, np.ndarray], regions: int = 4) -> Cohort:
+    names = tuple(map(str, range(regions)))
+    atlas = "mine" if regions == 4 else "dos160"
+    with StoreWriter(folder, {atlas: AtlasBlock(regions, "series", names)}) as writer:
+        for seed, subject in enumerate(subjects):
+            series = np.random.default_rng(seed).normal(size=(9, regions))
+            writer.add(subject.id, {atlas: change.get(subject.id, series)})
+    return Cohort(folder / "manifest.csv", tuple(subjects), open_store(folder))
+
+
+def people(count: int) -> list[Subject]:
+    return [Subject(f"s{n}", f"p{n}", "A", n % 2) for n in range(count)]
+
+
+def found(checked: Cohort) -> list[tuple[str, str, str]]:
+    return [(one.case_id, one.severity, one.reason) for one in check_cohort(checked)]
+
+
+def test_nothing_is_wrong(tmp_path: Path) -> None:
+    assert found(cohort(tmp_path, people(4), {})) == []
+
+
+def test_data(tmp_path: Path) -> None:
+    first = np.random.default_rng(0).normal(size=(9, 4))
+    holes, still = first.copy() + 1, first.copy() + 2
+    holes[1, 1] = np.nan
+    still[:, 2] = 5
+    given = {"s1": holes, "s2": first, "s3": still, "s4": first[:4] + 3}
+    assert found(cohort(tmp_path, people(5), given)) == [
+        ("s1", "error", "not-finite"),
+        ("s2", "error", "same-connectome"),
+        ("s3", "warning", "constant-regions"),
+        ("s4", "warning", "few-time-points"),
+    ]
+
+
+def test_persons(tmp_path: Path) -> None:
+    subjects = [
+        Subject("a", "p1", "A", 1),
+        Subject("b", "p1", "B", 1),
+        Subject("c", "p2", "A", 1),
+        Subject("d", "p2", "A", 0),
+        Subject("e", "p3", "A", UNLABELLED),
+        Subject("f", "p3", "A", UNLABELLED),
+    ]
+    problems = check_cohort(cohort(tmp_path, subjects, {}))
+    assert [(one.case_id, one.reason) for one in problems] == [
+        ("c", "label-conflict"),
+        ("d", "label-conflict"),
+        ("a", "two-sites"),
+        ("b", "two-sites"),
+    ]
+    assert "p2 has the labels 1 and 0" in problems[0].detail
+    assert "p1 is listed at A and B" in problems[2].detail
+
+
+def test_the_number_of_regions(tmp_path: Path) -> None:
+    problems = check_cohort(cohort(tmp_path, people(2), {}, regions=160))
+    assert [one.reason for one in problems if one.severity == "error"] == ["region-count", "region-count"]
+    assert "expected 161" in problems[0].detail
