@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medformer.connectome.atlases import require_regions
 from medformer.data.connectomes.cohort import UNLABELLED, Cohort, Subject
 from medformer.data.connectomes.quality import oddities
+from medformer.data.connectomes.twins import LINKED
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.progress import Reporter, SilentReporter
@@ -59,7 +60,9 @@ def _conflicts(cohort: Cohort) -> Iterator[Problem]:
     def said(value: Callable[[Subject], object], reason: str, text: str) -> Iterator[Problem]:
         by_person: dict[str, list[Subject]] = defaultdict(list)
         for subject in cohort.subjects:
-            by_person[subject.group].append(subject)
+            # Who was linked only because the connectomes are alike need not be the same person.
+            if not subject.covariates.get(LINKED):
+                by_person[subject.group].append(subject)
         for person, scans in by_person.items():
             values = dict.fromkeys(value(scan) for scan in scans)
             if len(values) > 1:

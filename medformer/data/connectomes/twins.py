@@ -11,6 +11,9 @@ from medformer.data.connectome_audit import connectome_twins
 from medformer.data.connectomes.cohort import Cohort, Subject
 from medformer.data.problems import Problem
 
+LINKED = "linked"
+"""Column of the manifest: whose group a subject joined because the connectomes are alike; empty for all others."""
+
 
 def link_twins(cohort: Cohort) -> tuple[list[Subject], list[Problem]]:
     """Return the subjects with joined groups, and a warning for each pair.
@@ -28,9 +31,14 @@ def link_twins(cohort: Cohort) -> tuple[list[Subject], list[Problem]]:
         if first.label != second.label:
             detail += "; the two have different diagnoses, so that one of them is wrong"
         problems.append(Problem(second.id, "", "same-brain", detail))
-        subjects = _joined(subjects, keep=first.group, drop=second.group)
+        subjects = _joined(subjects, first, drop=second.group)
     return subjects, problems
 
 
-def _joined(subjects: Sequence[Subject], *, keep: str, drop: str) -> list[Subject]:
-    return [replace(subject, group=keep) if subject.group == drop else subject for subject in subjects]
+def _joined(subjects: Sequence[Subject], to: Subject, *, drop: str) -> list[Subject]:
+    return [
+        replace(subject, group=to.group, covariates={**subject.covariates, LINKED: to.id})
+        if subject.group == drop and subject.group != to.group
+        else subject
+        for subject in subjects
+    ]
