@@ -14,7 +14,7 @@ from medformer.data.connectomes.matrices import find_matrices
 from medformer.data.connectomes.npz import find_npz
 from medformer.data.connectomes.pcp import find_pcp
 from medformer.data.connectomes.quality import Limits, oddities, reject_candidate, require_sound
-from medformer.data.connectomes.regions import Labels, describe_atlas, read_labels
+from medformer.data.connectomes.regions import Labels, describe_atlas, find_labels, read_labels
 from medformer.data.connectomes.source import Candidate, Reading, Source, UnusableError
 from medformer.data.connectomes.store import AtlasBlock
 from medformer.data.connectomes.store_writer import StoreWriter
@@ -69,7 +69,8 @@ def prepare_cohort(
         pipeline: Of time series: cpac, dparsf, ccs or niak.
         strategy: Of time series, such as filt_noglobal.
         phenotype: The phenotypic table, when it does not lie in the folder.
-        labels: A table of the regions' names by atlas.
+        labels: A table of the regions' names by atlas; else `labels/<atlas>_labels.csv` of the folder, where there is
+            one. See `medformer.data.connectomes.regions`.
         limits: Who is kept.
         missing_atlas: Whether a subject without one of the atlases is left out, or stops the preparation.
         reporter: Told about the progress.
@@ -81,7 +82,7 @@ def prepare_cohort(
     limits = limits or Limits()
     found = find_source(source, atlases=atlases, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
     chosen = _chosen(source, found, atlases)
-    tables = {atlas: read_labels(path) for atlas, path in (labels or {}).items()}
+    tables = {atlas: read_labels(path) for atlas, path in {**find_labels(source), **(labels or {})}.items()}
     reporter = reporter or SilentReporter()
     run = _Run(found, out / FEATURES, chosen, tables, limits, missing_atlas, reporter)
     reporter.start("preparing", len(found.candidates))
@@ -118,8 +119,11 @@ def find_source(path: Path, *, atlases: Sequence[str], pipeline: str, strategy: 
         return find_npz(path)
     if not path.is_dir():
         raise DataError(f"{path} is not there; expected a folder of time series or matrices, or an .npz file.")
-    matrices = find_matrices(path, atlases=atlases, phenotype=phenotype)
-    return matrices or find_pcp(path, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
+    if next(path.rglob("*.1D"), None) is None:
+        matrices = find_matrices(path, atlases=atlases, phenotype=phenotype)
+        if matrices is not None:
+            return matrices
+    return find_pcp(path, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
 
 
 @dataclass

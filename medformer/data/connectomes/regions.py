@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medformer.connectome.atlases import require_regions
+from medformer.connectome.atlases import atlas_name, require_regions
 from medformer.data.connectomes.store import AtlasBlock, Content
 from medformer.data.tables import Kind, read_cells
 from medformer.errors import DataError
@@ -29,6 +29,7 @@ _TABLE = Kind(
 )
 _NAMES = ("name", "region", "label", "aal")
 _PLACES = ("center of mass", "centre of mass", "coordinates", "mni")
+_SUFFIX = "_labels.csv"
 _NETWORKS = ("network", "networks")
 _SHARE = re.compile(r'\["(?P<name>[^"]+)":')
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -69,6 +70,15 @@ def read_labels(path: Path) -> Labels:
     if not labels:
         raise DataError(f"{path} names no regions; expected lines with a region's number and its name.")
     return labels
+
+
+def find_labels(folder: Path) -> dict[str, Path]:
+    """The tables `labels/<atlas>_labels.csv` in a folder, in its `Outputs`, or beside one of the folders above."""
+    found: dict[str, Path] = {}
+    for place in (folder, folder / "Outputs", *list(folder.absolute().parents)[:3]):
+        for path in sorted(place.glob(f"labels/*{_SUFFIX}")):
+            found.setdefault(atlas_name(path.name.removesuffix(_SUFFIX)), path)
+    return found
 
 
 def describe_atlas(

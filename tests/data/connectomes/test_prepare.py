@@ -222,6 +222,19 @@ def test_labels_name_the_columns_by_their_numbers(pcp, out: Path, tmp_path: Path
     assert read_cohort(out).store.atlas("tiny").names == ("Insula_R", "Insula_L", "Vermis, upper", "30")
 
 
+@pytest.mark.parametrize("start", ["", "Outputs", "Outputs/cpac", "Outputs/cpac/filt_noglobal"])
+def test_labels_that_lie_beside_the_series_are_found_and_are_no_matrices(pcp, out: Path, start: str) -> None:
+    pcp.write()
+    table = pcp.root / "Outputs" / "labels" / "tiny_labels.csv"
+    table.parent.mkdir()
+    table.write_text("index,name,x,y,z\n1,a,1,2,3\n2,b,1,2,3\n3,c,1,2,3\n4,d,1,2,3\n")
+    (pcp.series / "extraction.csv").write_text("id,reason\n")
+    assert prepare_cohort(pcp.root / start, out, atlases=["tiny"]).kept == 6
+    block = read_cohort(out).store.atlas("tiny")
+    assert block.names == ("a", "b", "c", "d")
+    assert block.coordinates == ((1.0, 2.0, 3.0),) * 4
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
