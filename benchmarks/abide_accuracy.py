@@ -13,6 +13,7 @@ Every part can be interrupted and is continued by the same command. Config value
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -60,14 +61,14 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
 }
 """Every network: its shipped config, and what is changed of it."""
 
-OURS = "roi_metaformer_pretrained"
+OURS = "roi_metaformer"
 """The system whose run also holds the linear baselines and the blend, on its features and folds."""
 
-BLEND = ("ridge_all", "svm_all")
-"""Linear models that are blended with `OURS`, chosen before any of them was scored."""
+BLEND = ("ridge_cc200",)
+"""Linear models that are blended with `OURS`, chosen on the development half of the subjects."""
 
 DEFECTS = ("across_subjects", "swapped_arguments", "noise_at_test")
-"""Defects of the released code that change what is predicted; each alone, on the corrected network."""
+"""Defects of the released code that change what is predicted; each alone, on the corrected network, in one repeat."""
 
 PERMUTED_LINEAR = ("ridge_all", "logistic_all", "svm_all", "stack")
 """Baselines that are repeated on permuted labels; the others are parts of them."""
@@ -86,11 +87,13 @@ def main() -> None:
     if arguments.only:
         return
     blend(arguments)
-    for defect in DEFECTS if arguments.defects else ():
-        changes = [f"model.defects=[{defect}]"]
-        run_system("metaformer_paper", cohort, arguments, arguments.out / "runs" / f"defect_{defect}", changes=changes)
+    for defect in ("", *DEFECTS) if arguments.defects else ():
+        changes = ["crossval.repeats=1", f"model.defects=[{defect}]"]
+        run_system(
+            "metaformer_paper", cohort, arguments, arguments.out / "defects" / (defect or "none"), changes=changes
+        )
     if arguments.sites:
-        for name in (OURS, "metaformer_paper_pretrained"):
+        for name in (OURS, "metaformer_paper"):
             changes = ["crossval.scheme=leave-one-site-out", "crossval.repeats=1"]
             out = arguments.out / "sites" / name
             run_system(name, cohort, arguments, out, changes=changes, baselines=name == OURS)
@@ -102,6 +105,8 @@ def main() -> None:
         "subjects": len(cohort.subjects),
         "folds": table_of(arguments.out / "runs"),
         "sites": table_of(arguments.out / "sites"),
+        "development": halves(arguments.out / "runs"),
+        "defects": defect_table(arguments.out),
         "permuted": permuted_table(arguments.out / "permuted"),
     }
     write_json(arguments.out / "abide_accuracy.json", content)
@@ -241,6 +246,47 @@ def table_of(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def halves(folder: Path) -> list[dict[str, Any]]:
+    """AUC within folds on the subjects that settings were chosen on, and on all others."""
+    if not (folder / OURS / "oof.csv").is_file():
+        return []
+    ours = RunDirectory(folder / OURS)
+    runs = {path.name: RunDirectory(path) for path in sorted(folder.glob("*")) if (path / "oof.csv").is_file()}
+    rows = []
+    for name, run in (runs | dict(ours.baselines)).items():
+        table = read_oof(run.oof_csv)
+        parts = {
+            half: within_fold_auc(
+                [row for row in table if in_development(str(row["group"])) == (half == "development")]
+            )
+            for half in ("development", "other")
+        }
+        rows.append({"model": name, **parts})
+    return rows
+
+
+def in_development(group: str) -> bool:
+    """Whether settings were chosen on this person."""
+    return int(hashlib.sha256(f"medformer-dev:{group}".encode()).hexdigest(), 16) % 2 == 0
+
+
+def defect_table(out: Path) -> list[dict[str, Any]]:
+    """What each published defect does to the AUC, alone; those of the evaluation on the system as published."""
+    rows = []
+    for defect in DEFECTS:
+        with_, without = (RunDirectory(out / "defects" / name) for name in (defect, "none"))
+        if with_.metrics_json.is_file() and without.metrics_json.is_file():
+            found = compare_runs(without, with_, name_a="without", name_b=defect)
+            rows.append({"defect": defect, "without": found.value_a, "with": found.value_b, **against(found)})
+    published = RunDirectory(out / "runs" / "metaformer_as_published")
+    if published.metrics_json.is_file():
+        numbers = {key: part["value"] for key, part in read_json(published.metrics_json)["pooled"]["metrics"].items()}
+        hard = {"without": numbers["auc"], "with": numbers["balanced_accuracy"]}
+        recall = {"without": numbers["sensitivity"], "with": numbers["specificity"]}
+        rows += [{"defect": "hard_label_auc", **hard}, {"defect": "control_positive (sensitivity)", **recall}]
+    return rows
+
+
 def against(comparison: Comparison) -> dict[str, Any]:
     """How a model differs in AUC from the best linear baseline."""
     folds = comparison.fold_test
@@ -281,6 +327,18 @@ def markdown(content: Mapping[str, Any]) -> str:
     for title, key in (("Stratified folds", "folds"), ("Leave one site out", "sites")):
         if content[key]:
             lines += [f"{title}, {content['subjects']} subjects", "", *_rows(content[key]), ""]
+    if content["development"]:
+        lines += ["| model | AUC within folds, development half | other half |", "|---|---|---|"]
+        lines += [
+            f"| {row['model']} | {row['development']:.3f} | {row['other']:.3f} |" for row in content["development"]
+        ]
+        lines += [""]
+    if content["defects"]:
+        lines += ["| defect | without | with | difference (95 %) |", "|---|---|---|---|"]
+        for row in content["defects"]:
+            known = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})" if "low" in row else ""
+            lines.append(f"| {row['defect']} | {row['without']:.3f} | {row['with']:.3f} | {known} |")
+        lines += [""]
     if content["permuted"]:
         lines += ["| model | permutations | AUC within folds, mean (SD) |", "|---|---|---|"]
         lines += [

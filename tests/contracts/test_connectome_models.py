@@ -25,7 +25,7 @@ ids = "-".join
 def make(case: tuple[str, str], regions: dict[str, int]) -> ConnectomeClassifier:
     torch.manual_seed(0)
     name, mixer = case
-    config = ConnectomeModelConfig(name=name, mixer=mixer, width=32, depth=1, dropout=0.0, drop_path=0.0)
+    config = ConnectomeModelConfig(name=name, mixer=mixer, width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0)
     return build_connectome_model(config, regions)
 
 
@@ -81,7 +81,7 @@ def test_forward_keeps_no_state_and_state_round_trips(case: tuple[str, str]) -> 
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.manual_seed(7)
     other = build_connectome_model(
-        ConnectomeModelConfig(name=case[0], mixer=case[1], width=32, depth=1, dropout=0.0, drop_path=0.0), regions
+        ConnectomeModelConfig(name=case[0], mixer=case[1], width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0), regions
     )
     other.load_state_dict(before)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from medformer.models.backbone.layers import (
 from medformer.models.backbone.mixers import MIXERS
 
 InitName = Literal["published", "fan_in"]
-StemName = Literal["patch", "convolutions"]
+StemName = Literal["patch", "convolutions", "none"]
 
 
 class Block(nn.Module):
@@ -113,7 +113,8 @@ class MetaFormer(nn.Module):
         layer_scale: Initial factor on the branches, None for none.
         res_scale_from: First stage whose skips carry a learnable factor; None for none.
         transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
-        stem: `patch` (one convolution, as published), or `convolutions` (three small ones, for little data).
+        stem: `patch` (one convolution, as published), `convolutions` (three small ones, for little data), or `none`
+            (the input is tokens already: as many channels as the first stage, and no stride).
         stem_kernel: Kernel of a patch stem, per axis if given so.
         strides: Stride of the stem and of each downsampling, per axis if given so (anisotropic voxels).
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
@@ -165,11 +166,15 @@ class MetaFormer(nn.Module):
 
         kernel = per_axis(stem_kernel, spatial_dims, "stem_kernel")
         stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
-        self.stem: nn.Module = (
-            Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
-            if stem == "patch"
-            else ConvStem(spatial_dims, in_channels, channels[0], steps[0])
-        )
+        self.stem: nn.Module
+        if stem == "none":
+            if in_channels != channels[0] or set(steps[0]) != {1}:
+                raise ValueError("without a stem, in_channels must be the first stage's channels and its stride 1")
+            self.stem = nn.Identity()
+        elif stem == "patch":
+            self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
+        else:
+            self.stem = ConvStem(spatial_dims, in_channels, channels[0], steps[0])
         rates = torch.linspace(0.0, drop_path, sum(depths), device="cpu").tolist()
         stages = []
         for index, (depth, width, mixer, size) in enumerate(zip(depths, channels, mixers, kernel_sizes, strict=True)):

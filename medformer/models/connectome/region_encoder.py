@@ -18,8 +18,9 @@ LAYER_SCALE = 0.1
 class RegionTokens(nn.Module):
     """An atlas's connections to one token per region, `(B, connections) -> (B, regions, width)`.
 
-    A token is the projected row of the symmetric matrix plus a vector that says which region it is. The projection
-    starts orthogonal: it then loses as little of a row as it must.
+    A token is the projected row of the symmetric matrix plus a vector that says which region it is. While training,
+    some regions are hidden from all the others: their column is zero, and what remains is enlarged, as by dropout. Half
+    as many are left out as tokens.
     """
 
     index: Tensor
@@ -38,8 +39,18 @@ class RegionTokens(nn.Module):
     def forward(self, edges: Tensor) -> Tensor:
         padded = F.pad(edges, (0, 1)) if self.pad else edges
         rows = padded.index_select(1, self.index).unflatten(1, (self.regions, self.regions))
+        dropping = self.training and self.drop_regions > 0
+        if dropping:
+            rows = rows * _kept(len(rows), self.regions, self.drop_regions, rows).unsqueeze(1)
         tokens: Tensor = self.projection(rows) + self.embedding
+        if dropping:
+            tokens = tokens * _kept(len(rows), self.regions, self.drop_regions / 2, tokens).unsqueeze(2)
         return tokens
+
+
+def _kept(subjects: int, regions: int, rate: float, like: Tensor) -> Tensor:
+    """Zeros with probability `rate`, else 1 / (1 - rate), (subjects, regions)."""
+    return (torch.rand(subjects, regions, device=like.device) >= rate).to(like.dtype) / (1.0 - rate)
 
 
 class RegionEncoder(nn.Module):
@@ -76,9 +87,7 @@ class RegionEncoder(nn.Module):
             mixers=(mixer,),
             mlp_ratio=2.0,
             layer_scale=LAYER_SCALE,
-            # The length of a token is how far a region deviates; a norm on the way would lose it.
-            transition_norm=False,
-            stem_kernel=1,
+            stem="none",
             strides=(1,),
             drop_path=drop_path,
             init="fan_in",

@@ -7,46 +7,55 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.inputs import module_key
 from medformer.models.connectome.region_encoder import RegionDecoder, RegionEncoder
 
+QUERIES = 4
+HIDDEN = 16
+
 
 class AtlasFusion(nn.Module):
-    """A vote of all regions of all atlases, `{atlas: (B, regions, width)} -> (B, classes)`.
+    """All regions of all atlases to logits, `{atlas: (B, regions, width)} -> (B, classes)`.
 
-    Every region has a linear read-out of its own, as regions are not interchangeable the way patches of an image are.
-    The votes start at zero. Attention pooling, one softmax over the
-    regions of all atlases, decides how much each vote counts in this subject. A bias per atlas, which starts at minus
-    the logarithm of its number of regions, gives each atlas the same weight at first, however finely it cuts the brain.
+    Two read-outs are added, and both start at zero. In the first every region votes with weights of its own: regions
+    are not interchangeable the way patches of an image are. The second is attention pooling: a few learned queries per
+    atlas look for what matters in this subject, and what they find in all atlases passes one small network.
     """
 
     def __init__(self, regions: Mapping[str, int], width: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.atlases = tuple(regions)
-        # With tokens of unit variance and even attention, it sets how fast the sum of all votes learns.
-        self.gain = 2.0 * math.sqrt(sum(regions.values()) / width)
+        # With tokens of unit variance, it sets how fast the sum of all votes learns.
+        self.gain = 2.0 / math.sqrt(width * sum(regions.values()))
         self.dropout = nn.Dropout(dropout)
-        self.query = nn.Linear(width, 1, bias=False)
-        nn.init.zeros_(self.query.weight)
-        keys = {module_key(atlas): size for atlas, size in regions.items()}
-        self.atlas_bias = nn.ParameterDict({key: nn.Parameter(torch.tensor(-math.log(n))) for key, n in keys.items()})
-        self.votes = nn.ParameterDict({key: nn.Parameter(torch.zeros(n, width, classes)) for key, n in keys.items()})
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.votes = nn.ParameterDict(
+            {module_key(atlas): nn.Parameter(torch.zeros(size, width, classes)) for atlas, size in regions.items()}
+        )
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Linear(width, QUERIES, bias=False)
+        self.fuse = nn.Linear(QUERIES * width * len(regions), HIDDEN)
+        self.pooled = nn.Linear(HIDDEN, classes)
+        nn.init.zeros_(self.pooled.weight)
+        nn.init.zeros_(self.pooled.bias)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        scores = [self.query(features[atlas]) + self.atlas_bias[module_key(atlas)] for atlas in self.atlases]
-        weights = torch.softmax(torch.cat(scores, dim=1), dim=1).split([score.shape[1] for score in scores], dim=1)
-        logits = self.bias
-        for atlas, weight in zip(self.atlases, weights, strict=True):
-            weighted = self.dropout(features[atlas] * (weight * self.gain))
-            logits = logits + weighted.flatten(1) @ self.votes[module_key(atlas)].flatten(0, 1)
-        return logits
+        found, votes = [], []
+        for atlas in self.atlases:
+            tokens = features[atlas]
+            votes.append(self.dropout(tokens).flatten(1) @ self.votes[module_key(atlas)].flatten(0, 1))
+            normed = self.norm(tokens)
+            attention = torch.softmax(self.queries(normed), dim=1)
+            found.append((attention.transpose(1, 2) @ normed).flatten(1))
+        hidden = F.gelu(self.fuse(self.dropout(torch.cat(found, dim=1))))
+        pooled: Tensor = self.pooled(self.dropout(hidden))
+        return pooled + self.gain * torch.stack(votes).sum(0)
 
 
 class RoiMetaFormer(ConnectomeClassifier):
-    """Rows of each atlas's matrix as tokens, the shared 1-D backbone, a weighted vote across atlases.
+    """Rows of each atlas's matrix as tokens, the shared 1-D backbone, votes and attention pooling across atlases.
 
     Args:
         regions: Regions of each atlas.
