@@ -25,8 +25,15 @@ ids = "-".join
 def make(case: tuple[str, str], regions: dict[str, int]) -> ConnectomeClassifier:
     torch.manual_seed(0)
     name, mixer = case
-    config = ConnectomeModelConfig(name=name, mixer=mixer, width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0)
-    return build_connectome_model(config, regions)
+    config = ConnectomeModelConfig(
+        name=name, mixer=mixer, width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0
+    )
+    model = build_connectome_model(config, regions)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Read-outs that start at zero would hide everything before them.
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 def sample(regions: dict[str, int], subjects: int = 4) -> dict[str, Tensor]:
@@ -81,7 +88,10 @@ def test_forward_keeps_no_state_and_state_round_trips(case: tuple[str, str]) -> 
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.manual_seed(7)
     other = build_connectome_model(
-        ConnectomeModelConfig(name=case[0], mixer=case[1], width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0), regions
+        ConnectomeModelConfig(
+            name=case[0], mixer=case[1], width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0
+        ),
+        regions,
     )
     other.load_state_dict(before)
     with torch.no_grad():

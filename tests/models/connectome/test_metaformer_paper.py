@@ -20,8 +20,13 @@ def make(
     name: str, regions: dict[str, int] = SMALL, *, defects: tuple[str, ...] = (), diagonal: bool = False
 ) -> ConnectomeClassifier:
     torch.manual_seed(0)
-    config = ConnectomeModelConfig(name=name, dropout=0.0, drop_path=0.0, width=32, defects=defects)
-    return build_connectome_model(config, regions, diagonal=diagonal)
+    config = ConnectomeModelConfig(name=name, dropout=0.0, drop_path=0.0, drop_regions=0.0, width=32, defects=defects)
+    model = build_connectome_model(config, regions, diagonal=diagonal)
+    for name, parameter in model.named_parameters():
+        # Read-outs that start at zero would hide everything before them.
+        if ("votes" in name or "pooled" in name) and not parameter.detach().any():
+            nn.init.normal_(parameter)
+    return model
 
 
 def sample(regions: dict[str, int] = SMALL, *, subjects: int = 5, diagonal: bool = False) -> dict[str, Tensor]:
