@@ -12,7 +12,7 @@ from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
 from medformer.data.connectomes.extract import Settings, atlas_file, extract_bids
 from medformer.data.connectomes.fetch import fetch_abide
-from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE, prepare_cohort
+from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE, Prepared, prepare_cohort
 from medformer.data.connectomes.quality import Limits
 from medformer.data.connectomes.twins import link_twins
 from medformer.data.problems import quarantine, require_usable, write_problems
@@ -101,7 +101,6 @@ def prepare(
 ) -> None:
     """Turn time series or matrices into a cohort."""
     _claim(out, overwrite)
-    reporter = make_reporter()
     limits = Limits(
         usable_only=False if all_quality else None,
         max_mean_fd=max_mean_fd,
@@ -118,8 +117,22 @@ def prepare(
         labels=_label_tables(labels),
         limits=limits,
         missing_atlas=missing_atlas,
-        reporter=reporter,
+        reporter=make_reporter(),
     )
+    _finish(made, out)
+    say(f"Next: medformer abide check {out}")
+
+
+def prepare_folder(source: Path, out: Path) -> Path:
+    """Prepare a cohort with every default, in place of what is there, and return its manifest."""
+    _claim(out, overwrite=True)
+    made = prepare_cohort(source, out, reporter=make_reporter())
+    _finish(made, out)
+    return made.manifest
+
+
+def _finish(made: Prepared, out: Path) -> None:
+    """Join the groups of subjects who show one brain, and say what came of the preparation."""
     cohort = read_cohort(made.manifest, unlabelled="allow")
     subjects, twins = link_twins(cohort)
     if twins:
@@ -141,7 +154,6 @@ def prepare(
     sites = len({subject.site for subject in subjects})
     regions = ", ".join(f"{name} ({block.regions})" for name, block in cohort.store.atlases.items())
     say(f"{len(subjects)} subjects ({patients} ASD) from {sites} site(s), atlases {regions}: {made.manifest}")
-    say(f"Next: medformer abide check {out}")
 
 
 def check(*, manifest: Path, out: Path | None) -> None:

@@ -51,7 +51,7 @@ def demo(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Cross-validate on synthetic images; needs no data."""
+    """Cross-validate on synthetic connectomes and images; needs no data."""
     not_both(resume, overwrite)
     from pipelines import demo as job
 

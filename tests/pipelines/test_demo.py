@@ -22,14 +22,17 @@ Medformer = Callable[..., Any]
 def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
     """The same demo on fewer and smaller frames with a smaller network."""
 
-    def load(name: str, overrides: Sequence[str]) -> PolypConfig:
-        return load_config(name, [*overrides, *settings[2:]])
+    def load(name: str, overrides: Sequence[str], model: type[Any] = PolypConfig) -> Any:
+        smaller = settings[2:] if model is PolypConfig else ["training.epochs=2", "crossval.folds=2"]
+        return load_config(name, [*overrides, *smaller], model=model)
 
     def write(folder: Path) -> Path:
         return write_synthetic_colonoscopy(folder, groups=6, frames_per_group=1, size=(48, 64))
 
     monkeypatch.setattr(demo, "load_config", load)
     monkeypatch.setattr(demo, "write_synthetic_colonoscopy", write)
+    monkeypatch.setattr(demo, "_ATLASES", {"coarse": 12, "fine": 16})
+    monkeypatch.setattr(demo, "_SUBJECTS", 32)
 
 
 def test_the_demo_ends_with_the_path_of_a_report_that_says_what_it_shows(medformer: Medformer, tmp_path: Path) -> None:
@@ -40,6 +43,8 @@ def test_the_demo_ends_with_the_path_of_a_report_that_says_what_it_shows(medform
     assert result.out.splitlines()[-1] == f"Report: {report}"
     assert "synthetic" in report.read_text("utf-8")
     assert "synthetic" in (out / "run" / "model_card.md").read_text("utf-8")
+    connectomes = (out / "abide" / "run" / "report.html").read_text("utf-8")
+    assert "synthetic" in connectomes and "What the scores rest on" in connectomes
     assert len(read_csv(out / "run" / "oof.csv")) == len(list((out / "run" / "masks").iterdir())) == 6
     medformer("demo", "--out", out).refused(2, str(out), "--resume", "--overwrite")
     again = medformer("demo", "--out", out, "--overwrite")
