@@ -74,6 +74,9 @@ PERMUTED_LINEAR = ("ridge_all", "logistic_all", "svm_all", "stack")
 """Baselines that are repeated on permuted labels; the others are parts of them."""
 
 
+PARTS = ("folds", "defects", "sites", "permuted")
+"""Stratified folds, each defect alone, leave-one-site-out, permuted labels."""
+
 _SHOWN = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 
 
@@ -82,22 +85,23 @@ def main() -> None:
     arguments = parse()
     cohort = prepared(arguments)
     began = time.monotonic()
-    for name in arguments.only or SYSTEMS:
-        run_system(name, cohort, arguments, arguments.out / "runs" / name, baselines=name == OURS)
-    if arguments.only:
-        return
-    blend(arguments)
-    for defect in ("", *DEFECTS) if arguments.defects else ():
+    parts = arguments.part or PARTS
+    if "folds" in parts:
+        for name in arguments.only or SYSTEMS:
+            run_system(name, cohort, arguments, arguments.out / "runs" / name, baselines=name == OURS)
+        if not arguments.only:
+            blend(arguments)
+    for defect in ("", *DEFECTS) if "defects" in parts else ():
         changes = ["crossval.repeats=1", f"model.defects=[{defect}]"]
         run_system(
             "metaformer_paper", cohort, arguments, arguments.out / "defects" / (defect or "none"), changes=changes
         )
-    if arguments.sites:
+    if "sites" in parts:
         for name in (OURS, "metaformer_paper"):
             changes = ["crossval.scheme=leave-one-site-out", "crossval.repeats=1"]
             out = arguments.out / "sites" / name
             run_system(name, cohort, arguments, out, changes=changes, baselines=name == OURS)
-    if arguments.permutations:
+    if "permuted" in parts:
         permuted(cohort, arguments)
     content = {
         "machine": machine(),
@@ -121,11 +125,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is computed")
     parser.add_argument("--folds", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--permutations", type=int, default=10, help="permuted labels: how often; 0 leaves them out")
+    parser.add_argument("--permutations", type=int, default=10)
     parser.add_argument("--permutation-folds", type=int, default=2)
-    parser.add_argument("--no-sites", dest="sites", action="store_false", help="without leave-one-site-out")
-    parser.add_argument("--no-defects", dest="defects", action="store_false", help="without each defect alone")
-    parser.add_argument("--only", action="append", choices=SYSTEMS, help="only this system, on the stratified folds")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; repeatable")
+    parser.add_argument("--only", action="append", choices=SYSTEMS, help="of the part `folds` only this system")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for every system")
     arguments = parser.parse_args()

@@ -1,0 +1,264 @@
+"""The whole way of connectomes: series become a cohort, a cross-validation, an explanation, a report."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medformer.config import AbideConfig
+from medformer.config_loading import load_config
+from medformer.crossval.plan import read_plan
+from medformer.data.connectomes.cohort import read_cohort
+from medformer.data.synthetic.abide import write_synthetic_abide
+from medformer.files import read_csv, read_json, write_csv
+from medformer.training.loop import Loop
+from pipelines.abide_features import CohortFeatures, fold_inputs
+
+Medformer = Callable[..., Any]
+
+QUICK = (
+    "--config",
+    "abide/roi",
+    "model.width=8",
+    "training.epochs=3",
+    "training.save_minutes=0",
+    "pretraining.epochs=2",
+    "crossval.folds=3",
+    "crossval.validation=0.25",
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("series")
+    write_synthetic_abide(folder, subjects=48, regions={"coarse": 12, "fine": 16}, sites=3, effect=3.0, volumes=80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "cohort"
+    result = medformer("abide", "prepare", source, "--out", out)
+    assert result.code == 0, result.err
+    assert "48 subjects (24 ASD) from 3 site(s), atlases coarse (12), fine (16)" in result.out
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    result = medformer("abide", "crossval", "--data", cohort / "manifest.csv", "--out", out, *QUICK, "--permute-labels")
+    assert result.code == 0, result.err
+    return out
+
+
+def test_a_cross_validation_leaves_one_score_per_subject_and_all_that_is_promised(run: Path, cohort: Path) -> None:
+    rows, plan = read_csv(run / "oof.csv"), read_plan(run / "splits.json")
+    labels = {row["id"]: row["label"] for row in read_csv(cohort / "manifest.csv")}
+    assert {row["id"]: row["label"] for row in rows} == labels
+    for row in rows:
+        assert 0 <= float(row["score"]) <= 1
+        assert int(row["prediction"]) == (float(row["score"]) >= float(row["threshold"]))
+    for fold in plan.folds:
+        sites = {case.site for case in plan.cases if case.id in fold.test}
+        assert len(sites) == 3
+        quality = read_json(run / "folds" / str(fold.index) / "pretraining.json")
+        assert quality["subjects"] == len(fold.validation)
+    assert {path.parent.name for path in run.glob("baselines/*/oof.csv")} >= {
+        "ridge_all",
+        "svm_fine",
+        "stack",
+        "covariates",
+    }
+    assert read_csv(run / "canary" / "oof.csv") != rows
+    report = (run / "report.html").read_text("utf-8")
+    assert "Masked pretraining" in report and "The cohort" in report and "ridge_all" in report
+
+
+def test_the_same_run_again_gives_the_same_table(run: Path, cohort: Path, tmp_path: Path, medformer: Medformer) -> None:
+    again = tmp_path / "again"
+    result = medformer("abide", "crossval", "--data", cohort / "manifest.csv", "--out", again, *QUICK, "--no-baselines")
+    assert result.code == 0, result.err
+    assert (again / "oof.csv").read_bytes() == (run / "oof.csv").read_bytes()
+
+
+def test_a_run_that_was_cut_off_in_pretraining_and_in_training_ends_the_same(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cut"
+    command = ("abide", "crossval", "--data", cohort / "manifest.csv", "--out", out, *QUICK, "--no-baselines")
+    original, calls = Loop._end_epoch, [0]
+    for stop_at in (1, 6):
+        calls[0] = 0
+
+        def pressed(loop: Loop, limit: int = stop_at) -> None:
+            calls[0] += 1
+            if calls[0] > limit:
+                raise KeyboardInterrupt
+            original(loop)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "_end_epoch", pressed)
+            assert medformer(*command, *(["--resume"] if out.is_dir() else [])).code == 130
+    result = medformer(*command, "--resume")
+    assert result.code == 0, result.err
+    assert (out / "oof.csv").read_bytes() == (run / "oof.csv").read_bytes()
+
+
+def test_the_report_needs_neither_weights_nor_data(run: Path, tmp_path: Path, medformer: Medformer) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for weights in copy.rglob("*.safetensors"):
+        weights.unlink()
+    result = medformer("report", copy)
+    assert result.code == 0, result.err
+    assert (copy / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+
+
+def test_what_a_fold_learns_from_does_not_depend_on_its_test_subjects(cohort: Path, run: Path) -> None:
+    settings = ["features.harmonize=combat", "features.confounds=[mean_fd]", "data.measure=tangent"]
+    config = load_config("abide/roi", [f"data.manifest={cohort / 'manifest.csv'}", *settings], model=AbideConfig)
+    fold = read_plan(run / "splits.json").folds[0]
+
+    class Disturbed(CohortFeatures):
+        """Test subjects whose connectomes are somebody else's, many times stronger."""
+
+        def __getitem__(self, name: str) -> Any:
+            if name not in fold.test:
+                return super().__getitem__(name)
+            vector = super().__getitem__(fold.train[0]).copy()
+            vector[: self.columns.edges] *= 7
+            return vector
+
+    read = read_cohort(cohort)
+    honest, disturbed = (
+        fold_inputs(config, CohortFeatures(read, config), fold),
+        fold_inputs(config, Disturbed(read, config), fold),
+    )
+    for atlas in ("coarse", "fine"):
+        assert np.array_equal(honest.train[atlas], disturbed.train[atlas])
+        assert np.array_equal(honest.validation[atlas], disturbed.validation[atlas])
+        assert not np.array_equal(honest.test[atlas], disturbed.test[atlas])
+
+
+def test_pretraining_may_not_see_whom_a_fold_tests(
+    cohort: Path, source: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    common = ("abide", "crossval", "--data", cohort / "manifest.csv", *QUICK, "--no-baselines")
+    leaking = medformer(*common, "--out", tmp_path / "a", f"pretraining.extra={cohort / 'manifest.csv'}")
+    leaking.refused(4, "is seen by pretraining", "Pretrain without the subject")
+
+    everyone = tmp_path / "encoder"
+    result = medformer("abide", "pretrain", "--data", cohort / "manifest.csv", "--out", everyone, *QUICK)
+    assert result.code == 0, result.err
+    assert "guessing each connection's mean gives" in result.out
+    medformer(*common, "--out", tmp_path / "b", f"pretraining.weights={everyone}").refused(4, "is seen by pretraining")
+
+    others = tmp_path / "others"
+    write_synthetic_abide(
+        tmp_path / "more", subjects=20, regions={"coarse": 12, "fine": 16}, sites=2, volumes=80, seed=9
+    )
+    assert medformer("abide", "prepare", tmp_path / "more", "--out", others).code == 0
+    rename(others / "manifest.csv")
+    result = medformer(*common, "--out", tmp_path / "c", f"pretraining.extra={others / 'manifest.csv'}")
+    assert result.code == 0, result.err
+
+
+def test_a_copy_under_another_name_is_linked_or_refused(
+    cohort: Path, source: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    folder = tmp_path / "copied"
+    shutil.copytree(source, folder)
+    rows = read_csv(cohort / "manifest.csv")
+    first, second = rows[0]["id"], next(row["id"] for row in rows if row["label"] != rows[0]["label"])
+    for series in folder.rglob(f"{first}_rois_*.1D"):
+        text = series.read_text().splitlines(keepends=True)
+        # Not byte for byte: the last volumes are missing.
+        series.with_name(series.name.replace(first, second)).write_text("".join(text[:-4]))
+    out = tmp_path / "cohort"
+    prepared = medformer("abide", "prepare", folder, "--out", out)
+    assert prepared.code == 0, prepared.err
+    assert "1 same-brain" in prepared.out and "different diagnoses" in prepared.out
+    run = medformer("abide", "crossval", "--data", out, "--out", tmp_path / "r", *QUICK, "--no-baselines")
+    assert run.code == 0, run.err
+    parts = {row["id"]: row["fold"] for row in read_csv(tmp_path / "r" / "oof.csv")}
+    assert parts[first] == parts[second]
+
+    table = read_csv(out / "manifest.csv")
+    for row in table:
+        row["group"] = row["id"]
+    write_csv(out / "manifest.csv", table, list(table[0]))
+    refused = medformer("abide", "crossval", "--data", out, "--out", tmp_path / "s", *QUICK, "--no-baselines", "seed=3")
+    if refused.code:  # the two may fall into one fold by chance
+        refused.refused(4, first, second, "near-duplicate")
+
+
+def test_a_site_without_training_subjects_is_left_uncorrected_and_counted_or_refused(
+    cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    common = ("abide", "crossval", "--data", cohort / "manifest.csv", *QUICK, "--no-baselines")
+    settings = ("crossval.scheme=leave-one-site-out", "features.harmonize=combat")
+    result = medformer(*common, "--out", tmp_path / "a", *settings)
+    assert result.code == 0, result.err
+    assert sum(read_json(tmp_path / "a" / "cohort.json")["unseen_sites"].values()) == 48
+    medformer(*common, "--out", tmp_path / "b", *settings, "features.unseen_site=error").refused(3, "site")
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [
+        ("data.atlases=[cc200]", 2, ("cc200", "coarse, fine")),
+        ("model.name=roi_metaformr", 2, ("roi_metaformr", "roi_metaformer")),
+        ("data.measure=corelation", 2, ("correlation",)),
+        ("pretraining.ratio=1.5", 2, ("pretraining.ratio",)),
+        ("pretraining.weights=nowhere", 3, ("nowhere",)),
+        ("training.epoch=3", 2, ("training.epochs",)),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_computed(
+    cohort: Path, tmp_path: Path, medformer: Medformer, override: str, code: int, words: tuple[str, ...]
+) -> None:
+    common = ("abide", "crossval", "--data", cohort / "manifest.csv", "--out", tmp_path / "x", *QUICK)
+    medformer(*common, override).refused(code, *words)
+
+
+def test_covariates_that_are_needed_must_be_known(cohort: Path, tmp_path: Path, medformer: Medformer) -> None:
+    copy = tmp_path / "cohort"
+    shutil.copytree(cohort, copy)
+    rows = read_csv(copy / "manifest.csv")
+    rows[5]["age"] = ""
+    write_csv(copy / "manifest.csv", rows, list(rows[0]))
+    common = ("abide", "crossval", "--data", copy, *QUICK, "--no-baselines")
+    medformer(*common, "--out", tmp_path / "a", "features.confounds=[age]").refused(3, rows[5]["id"], "age")
+    assert medformer(*common, "--out", tmp_path / "b").code == 0
+
+
+def test_one_subject_of_a_class_is_too_few(cohort: Path, tmp_path: Path, medformer: Medformer) -> None:
+    copy = tmp_path / "cohort"
+    shutil.copytree(cohort, copy)
+    rows = read_csv(copy / "manifest.csv")
+    patient = next(row for row in rows if row["label"] == "1")
+    rows = [row for row in rows if row["label"] == "0" or row is patient]
+    write_csv(copy / "manifest.csv", rows, list(rows[0]))
+    medformer("abide", "crossval", "--data", copy, "--out", tmp_path / "a", *QUICK).refused(
+        3, "class '1'", "at least 2"
+    )
+
+
+def rename(manifest: Path) -> None:
+    """Other people than those of the first cohort, though the generator counts both from one."""
+    store = manifest.parent / "features" / "store.json"
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = store.read_text("utf-8")
+    for row in rows:
+        text = text.replace(f'"{row["id"]}"', f'"x{row["id"]}"')
+        row["id"], row["group"] = f"x{row['id']}", f"x{row['group']}"
+    store.write_text(text, "utf-8")
+    write_csv(manifest, rows, list(rows[0]))
