@@ -84,7 +84,7 @@ class TrainingConfig(Section):
     ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")
     clip: NonNegativeFloat = Field(1.0, description="gradient norm limit; 0 turns it off")
     patience: NonNegativeInt = Field(
-        0, description="epochs without a better inner-validation Dice before stopping; 0 never stops"
+        0, description="epochs without a better inner-validation score before stopping; 0 never stops"
     )
     keep: Literal["best", "last"] = Field(
         "best", description="weights to use: best on the inner validation part, or last, which never stops early"
@@ -166,7 +166,7 @@ class ConnectomeDataConfig(Section):
     manifest: str = Field("", description="cohort manifest; `medformer abide prepare` writes one")
     atlases: tuple[str, ...] = Field((), description="atlases to use; empty for all of the cohort")
     measure: Literal["correlation", "root", "partial", "precision", "covariance", "tangent"] = Field(
-        "correlation", description="what a connection is; tangent space is learned in each fold"
+        "root", description="what a connection is; tangent space is learned in each fold"
     )
 
 
@@ -185,7 +185,7 @@ class FeaturesConfig(Section):
         "pooled", description="a test site without training subjects: leave it uncorrected (pooled), or stop"
     )
     scale: Literal["none", "subject", "feature", "deviation"] = Field(
-        "feature",
+        "deviation",
         description="standardize each connection (feature), each subject's connections (subject), the same and take "
         "off the mean connectome (deviation), or nothing (none)",
     )
@@ -196,10 +196,10 @@ class ConnectomeModelConfig(Section):
 
     name: str = Field("roi_metaformer", description="a connectome model (`medformer info`)")
     width: PositiveInt = Field(64, description="channels of roi_metaformer's tokens")
-    depth: PositiveInt = Field(2, description="blocks of roi_metaformer")
-    mixer: str = Field("attention", description="token mixer of roi_metaformer (`medformer info`)")
+    depth: PositiveInt = Field(1, description="blocks of roi_metaformer")
+    mixer: str = Field("identity", description="token mixer of roi_metaformer (`medformer info`)")
     dropout: Fraction = Field(0.3, description="dropout before the classification head")
-    drop_path: Fraction = Field(0.1, description="stochastic depth of the last block of roi_metaformer")
+    drop_path: Fraction = Field(0.0, description="stochastic depth of the last block of roi_metaformer")
     drop_regions: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.2, description="share of regions whose connections roi_metaformer does not see in a training step"
     )
@@ -218,15 +218,15 @@ class PretrainingConfig(Section):
         description="folder of `medformer abide pretrain` whose encoder to start from; its subjects may not be tested",
     )
     mask: Literal["edges", "regions"] = Field(
-        "edges", description="what is masked: single connections or all of a region"
+        "regions", description="what is masked: single connections or all of a region"
     )
-    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.1, description="share that is masked")
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.2, description="share that is masked")
     noise: NonNegativeFloat = Field(0.0, description="standard deviation of noise on what is not masked (denoising)")
-    epochs: PositiveInt = Field(50, description="passes over the training subjects")
-    batch_size: PositiveInt = Field(64, description="subjects per step")
-    lr: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
+    epochs: PositiveInt = Field(8, description="passes over the training subjects")
+    batch_size: PositiveInt = Field(32, description="subjects per step")
+    lr: PositiveFloat = Field(2e-3, description="peak learning rate of AdamW")
     patience: NonNegativeInt = Field(
-        10, description="epochs without better reconstruction before stopping; 0 never stops"
+        0, description="epochs without better reconstruction before stopping; 0 never stops"
     )
 
 
@@ -251,11 +251,13 @@ class AbideConfig(Section):
     features: FeaturesConfig = FeaturesConfig()
     model: ConnectomeModelConfig = ConnectomeModelConfig()
     loss: Literal["cross_entropy", "squared"] = Field(
-        "cross_entropy", description="cross_entropy, or squared (difference of the logits against +1 and -1)"
+        "squared", description="cross_entropy, or squared (difference of the logits against +1 and -1)"
     )
-    noise: NonNegativeFloat = Field(0.01, description="standard deviation of noise on the inputs while training")
+    noise: NonNegativeFloat = Field(0.0, description="standard deviation of noise on the inputs while training")
     pretraining: PretrainingConfig = PretrainingConfig()
-    training: TrainingConfig = TrainingConfig(epochs=60, batch_size=32, patience=15, ema=0.0, save_minutes=1.0)
+    training: TrainingConfig = TrainingConfig(
+        epochs=16, batch_size=32, lr=1e-3, warmup=0.1, ema=0.0, keep="last", save_minutes=1.0
+    )
     members: PositiveInt = Field(
         1, description="networks per fold, of different seeds, whose probabilities are averaged"
     )
