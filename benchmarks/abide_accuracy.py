@@ -67,6 +67,9 @@ OURS = "roi_metaformer"
 BLEND = ("ridge_cc200",)
 """Linear models that are blended with `OURS`, chosen on the development half of the subjects."""
 
+ON_FISHER_Z = ("ridge_cc200", "logistic_cc200", "svm_cc200", "ridge_all", "logistic_all", "svm_all", "stack")
+"""Baselines that are repeated on Fisher's z; without that in their name they are on the features of `OURS`."""
+
 DEFECTS = ("across_subjects", "swapped_arguments", "noise_at_test")
 """Defects of the released code that change what is predicted; each alone, on the corrected network, in one repeat."""
 
@@ -91,6 +94,7 @@ def main() -> None:
             run_system(name, cohort, arguments, arguments.out / "runs" / name, baselines=name == OURS)
         if not arguments.only:
             blend(arguments)
+            fisher_z(cohort, arguments)
     for defect in ("", *DEFECTS) if "defects" in parts else ():
         changes = ["crossval.repeats=1", f"model.defects=[{defect}]"]
         run_system(
@@ -175,6 +179,18 @@ def blend(arguments: argparse.Namespace) -> None:
     run = RunDirectory.open(arguments.out / "runs" / OURS)
     members = [run, *(run.baseline(name) for name in BLEND)]
     finish(run.baseline("blend"), read_plan(run.splits_json), BlendFold(members))
+
+
+def fisher_z(cohort: Cohort, arguments: argparse.Namespace) -> None:
+    """The linear models on what most of the literature gives them: Fisher's z of correlations, not standardized."""
+    run = RunDirectory.open(arguments.out / "runs" / OURS)
+    config = config_of(OURS, cohort, arguments, ["data.measure=correlation", "features.scale=none"])
+    features = CohortFeatures(cohort, config)
+    labels = {subject.id: subject.label for subject in cohort.subjects}
+    steps = partial(atlas_pipeline, config, features.columns)
+    for name in ON_FISHER_Z:
+        job = EstimatorFold(features, labels, build_baseline(name, features.columns, steps), seed=config.seed)
+        finish(run.baseline(f"{name}_fisher_z"), read_plan(run.splits_json), job)
 
 
 def permuted(cohort: Cohort, arguments: argparse.Namespace) -> None:
