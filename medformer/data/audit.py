@@ -92,12 +92,14 @@ class Audit:
         parts: Number of cases per part; for folds, of the first fold.
         findings: Every leak, ordered by kind.
         accepted: Names the user accepts: a finding's own name, `kind:<site>` or `kind:*`.
+        kinds: What was looked for, of `KINDS`.
     """
 
     cases: int
     parts: Mapping[str, int]
     findings: tuple[Finding, ...]
     accepted: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     def accepting(self, names: Iterable[str]) -> Audit:
         """Return the audit with more accepted names.
@@ -152,7 +154,7 @@ class Audit:
         return {
             "cases": self.cases,
             "parts": dict(self.parts),
-            "looked_for": dict(KINDS),
+            "looked_for": {kind: KINDS[kind] for kind in self.kinds},
             "near_duplicate_threshold": THRESHOLD,
             "accepted": list(self.accepted),
             "accepted_but_not_found": [name for name in self.accepted if name not in used],
@@ -273,7 +275,8 @@ def search(
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score, finding.a, finding.b))
     sizes = {part: len(ids) for part, ids in divisions[0][1].items()} if divisions else {}
-    return Audit(len(cases), sizes, tuple(findings))
+    looked_for = tuple(kind for kind in KINDS if kind in {"id", "group", *same, "near-duplicate"})
+    return Audit(len(cases), sizes, tuple(findings), kinds=looked_for)
 
 
 class _Search:
