@@ -16,7 +16,7 @@ from medformer.connectome.atlases import require_regions
 from medformer.crossval.plan import Fold
 from medformer.crossval.run_directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.errors import CheckpointError
+from medformer.errors import CheckpointError, ConfigError
 from medformer.files import digest, write_csv, write_json
 from medformer.inference.classify import predict_scores
 from medformer.inference.connectome_validation import ReconstructionLoss, ValidationLoss
@@ -24,7 +24,7 @@ from medformer.inference.decision import PlattScaling, prediction_rows, settle_d
 from medformer.models.connectome.autoencoder import MaskedAutoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.defects import active_defects
+from medformer.models.connectome.defects import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.checkpoint import load_model
@@ -239,6 +239,12 @@ def check_settings(config: AbideConfig, features: CohortFeatures) -> None:
     if config.execution.address is None:
         check_devices(config.training)
     build_tracker(config.training.tracker, Path(), Path())
+    spoken = sorted(name for name in active_defects(config.model) if DEFECTS[name].part == "evaluation")
+    if spoken:
+        raise ConfigError(
+            f"model.defects: {', '.join(spoken)} changes how scores are judged and not what is predicted, so that no run "
+            "has it. Leave it out; benchmarks/abide_accuracy.py tells its effect from a run's table."
+        )
     for atlas in features.columns.atlases:
         atlas_pipeline(config, features.columns, atlas)
     with torch.device("meta"):

@@ -219,6 +219,8 @@ def test_a_site_without_training_subjects_is_left_uncorrected_and_counted_or_ref
         ("pretraining.ratio=1.5", 2, ("pretraining.ratio",)),
         ("pretraining.weights=nowhere", 3, ("nowhere",)),
         ("training.epoch=3", 2, ("training.epochs",)),
+        ("model.defects=[hard_label_auc]", 2, ("hard_label_auc", "how scores are judged")),
+        ("model.defects=[across_subjects]", 2, ("across_subjects", "metaformer_paper")),
     ],
 )
 def test_mistakes_are_named_before_anything_is_computed(
