@@ -242,8 +242,8 @@ def check_settings(config: AbideConfig, features: CohortFeatures) -> None:
     spoken = sorted(name for name in active_defects(config.model) if DEFECTS[name].part == "evaluation")
     if spoken:
         raise ConfigError(
-            f"model.defects: {', '.join(spoken)} changes how scores are judged and not what is predicted, so no run has "
-            "it. Leave it out; benchmarks/abide_accuracy.py tells its effect from a run's table."
+            f"model.defects: {', '.join(spoken)} changes how scores are judged and not what is predicted, so no run "
+            "has it. Leave it out; benchmarks/abide_accuracy.py tells its effect from a run's table."
         )
     for atlas in features.columns.atlases:
         atlas_pipeline(config, features.columns, atlas)
