@@ -90,12 +90,13 @@ def abide_task(
 
 
 def plan_cases(cohort: Cohort, features: CohortFeatures) -> list[PlanCase]:
-    """What planning needs to know; the fingerprint covers the subject's raw features."""
+    """What planning needs to know; the fingerprint covers what is stored of a subject, whatever is computed from it."""
+    atlases = features.columns.atlases
     return [
         PlanCase(
             subject.id,
             subject.group,
-            fingerprint=digest([features[subject.id].tobytes().hex()]),
+            fingerprint=digest([cohort.store.stored(atlas, subject.id).tobytes().hex() for atlas in atlases]),
             site=subject.site,
             label=str(subject.label),
             covariates=dict(subject.covariates),

@@ -264,3 +264,14 @@ def rename(manifest: Path) -> None:
         row["id"], row["group"] = f"x{row['id']}", f"x{row['group']}"
     store.write_text(text, "utf-8")
     write_csv(manifest, rows, list(rows[0]))
+
+
+def test_runs_on_different_connections_share_a_plan_and_can_be_compared(
+    cohort: Path, run: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    other = tmp_path / "other"
+    common = ("abide", "crossval", "--data", cohort, "--out", other, *QUICK, "--no-baselines")
+    assert medformer(*common, "data.measure=correlation", "pretraining.enabled=false").code == 0
+    compared = medformer("compare", run, other)
+    assert compared.code == 0, compared.err
+    assert "AUC" in compared.out

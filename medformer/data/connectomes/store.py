@@ -124,6 +124,12 @@ class FeatureStore:
             raise DataError(f"{self.folder} holds time series of atlas '{atlas}'; ask for its block 'correlation'.")
         return self._values(atlas)
 
+    def stored(self, atlas: str, subject: str) -> NDArray[np.float32]:
+        """What is stored of a subject: its time series (T, R) or its correlations (edges,); see `series` for errors."""
+        if self.atlas(atlas).content == "series":
+            return self.series(atlas, subject)
+        return np.asarray(self.correlations(atlas)[self._row(subject)])
+
     def block(self, atlas: str, measure: str, *, reporter: Reporter | None = None) -> NDArray[np.float32]:
         """Connections (n, d) of all subjects, in the order of `ids`, memory-mapped.
 
