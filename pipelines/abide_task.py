@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from medformer.data.connectomes.check import check_cohort
 
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import ATLASES
@@ -19,6 +18,7 @@ from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.schemes import draw_plan
 from medformer.crossval.site_probe import site_probe
 from medformer.data.connectome_audit import audit_connectomes
+from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.problems import Problem, require_usable
