@@ -22,6 +22,7 @@ from pipelines.options import (
     Resume,
     RunOut,
     Strategy,
+    crossval_flags,
     not_both,
     run_config,
 )
@@ -295,15 +296,7 @@ def crossval(
 ) -> None:
     """Cross-validate: folds balanced by diagnosis and site, one prediction per subject, linear baselines, a report."""
     not_both(resume, overwrite)
-    flags = {
-        "crossval.baselines": baselines,
-        "crossval.permute_labels": permute_labels or None,
-        "execution.executor": executor,
-        "execution.address": address,
-        "execution.gpus_per_fold": gpus_per_fold,
-        "training.devices": devices,
-        "training.strategy": strategy,
-    }
+    flags = crossval_flags(baselines, permute_labels, executor, address, gpus_per_fold, devices, strategy)
     loaded = _config(config, data, overrides, flags)
     from pipelines import abide as task
 

@@ -23,6 +23,7 @@ from pipelines.options import (
     RunOut,
     Strategy,
     Ungrouped,
+    crossval_flags,
     not_both,
     run_config,
 )
@@ -141,15 +142,7 @@ def crossval(
 ) -> None:
     """Cross-validate: grouped and stratified folds, one prediction per case, baselines, masks and a report."""
     not_both(resume, overwrite)
-    flags = {
-        "crossval.baselines": baselines,
-        "crossval.permute_labels": permute_labels or None,
-        "execution.executor": executor,
-        "execution.address": address,
-        "execution.gpus_per_fold": gpus_per_fold,
-        "training.devices": devices,
-        "training.strategy": strategy,
-    }
+    flags = crossval_flags(baselines, permute_labels, executor, address, gpus_per_fold, devices, strategy)
     loaded = _config(config, data, overrides, flags)
     from pipelines import polyp as task
 

@@ -98,6 +98,27 @@ def run_config(
     return load_config(name, [*shorthand, *(overrides or []), *given], model=model)
 
 
+def crossval_flags(
+    baselines: bool | None,
+    permute_labels: bool,
+    executor: str | None,
+    address: str | None,
+    gpus_per_fold: float | None,
+    devices: int | None,
+    strategy: str | None,
+) -> dict[str, Any]:
+    """The config keys that the flags of `crossval` stand for, the same for every task; None where one was not given."""
+    return {
+        "crossval.baselines": baselines,
+        "crossval.permute_labels": permute_labels or None,
+        "execution.executor": executor,
+        "execution.address": address,
+        "execution.gpus_per_fold": gpus_per_fold,
+        "training.devices": devices,
+        "training.strategy": strategy,
+    }
+
+
 def not_both(resume: bool, overwrite: bool) -> None:
     """Refuse to continue and to delete at once."""
     if resume and overwrite:
