@@ -1,0 +1,1 @@
+"""Volumes on disk: layouts, checks, the plan made from them, preparation, patches."""
