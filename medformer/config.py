@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -280,6 +280,7 @@ class PolypConfig(Section):
     execution: ExecutionConfig = ExecutionConfig()
     inference: InferenceConfig = InferenceConfig()
 
+
 class VolumeDataConfig(Section):
     """Where the volumes are, and how their patches are drawn."""
 
@@ -393,10 +394,17 @@ class VolumeConfig(Section):
     model: VolumeModelConfig = VolumeModelConfig()
     loss: LossConfig = LossConfig(name="dice_ce")
     pretraining: VolumePretrainingConfig = VolumePretrainingConfig()
-    training: TrainingConfig = TrainingConfig(epochs=200, batch_size=2, lr=1e-3, ema=0.99, save_minutes=1.0)
+    training: TrainingConfig = TrainingConfig(epochs=200, lr=1e-3, save_minutes=1.0)
     crossval: CrossvalConfig = CrossvalConfig(stratify=("site", "size"))
     execution: ExecutionConfig = ExecutionConfig()
     inference: VolumeInferenceConfig = VolumeInferenceConfig()
+
+    @field_validator("training")
+    @classmethod
+    def _batch_is_planned(cls, training: TrainingConfig) -> TrainingConfig:
+        if training.batch_size != TrainingConfig.model_fields["batch_size"].default:
+            raise ValueError("no batch_size, because that of volumes is planned; give plan.batch_size instead")
+        return training
 
 
 SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] = {

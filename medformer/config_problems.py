@@ -29,6 +29,7 @@ _EXPECTED = {
     "list_type": "a list",
     "literal_error": "{expected}",
     "model_type": "a section of keys and values",
+    "string_pattern_mismatch": "text of the form {pattern}",
     "string_type": "text",
     "too_long": "at most {max_length} values",
     "too_short": "at least {min_length} values",
