@@ -21,14 +21,13 @@ from medformer.data.connectome_audit import audit_connectomes
 from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE
-from medformer.data.problems import Problem, require_usable
+from medformer.data.problems import Problem, listed, require_usable
 from medformer.files import digest, read_csv, read_json, write_json
 from medformer.progress import Reporter
 from pipelines.abide_features import CohortFeatures, atlas_pipeline
 from pipelines.abide_fold import AbideFold
 from pipelines.abide_pretrain import read_pretrained_subjects, require_untested, subject_prints
 from pipelines.crossval import MakeJob, Task
-from pipelines.polyp_data import listed
 
 
 def abide_task(

@@ -13,7 +13,7 @@ from medformer.data.check import check_cases
 from medformer.data.grouping import link_near_duplicates
 from medformer.data.layouts import Layout, scan
 from medformer.data.manifest import Case, read_manifest, write_manifest
-from medformer.data.problems import Problem, quarantine, require_usable, write_problems
+from medformer.data.problems import listed, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.files import write_json
 from pipelines.console import make_reporter, say
@@ -95,17 +95,3 @@ def _parts(cases: Sequence[Case]) -> dict[str, list[str]]:
         if name:
             parts.setdefault(name, []).append(case.id)
     return parts
-
-
-def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    """Problems as plain data, for `audit.json`."""
-    return [
-        {
-            "id": problem.case_id,
-            "severity": problem.severity,
-            "reason": problem.reason,
-            "detail": problem.detail,
-            "path": problem.path,
-        }
-        for problem in problems
-    ]

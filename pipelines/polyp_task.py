@@ -16,7 +16,7 @@ from medformer.crossval.site_probe import site_probe
 from medformer.data.audit import audit_folds, audit_split
 from medformer.data.check import check_cases
 from medformer.data.manifest import Case, Manifest
-from medformer.data.problems import Problem, require_usable
+from medformer.data.problems import Problem, listed, require_usable
 from medformer.data.thumbnails import thumbnails
 from medformer.data.transforms2d import resize_mask
 from medformer.errors import DataError
@@ -26,7 +26,6 @@ from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.table import BASELINES
 from medformer.progress import Reporter
 from pipelines.crossval import Task
-from pipelines.polyp_data import listed
 
 _VALIDATION = frozenset({"val", "validation"})
 

@@ -103,6 +103,20 @@ def write_problems(path: str | os.PathLike[str], problems: Sequence[Problem]) ->
     write_csv(Path(path), rows, ["id", "path", "severity", "reason", "detail"])
 
 
+def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Problems as plain data, for `audit.json`."""
+    return [
+        {
+            "id": problem.case_id,
+            "severity": problem.severity,
+            "reason": problem.reason,
+            "detail": problem.detail,
+            "path": problem.path,
+        }
+        for problem in problems
+    ]
+
+
 def quarantine(problems: Sequence[Problem]) -> list[str]:
     """Return the ids that cannot be used, each once, in order of appearance."""
     return list(dict.fromkeys(problem.case_id for problem in problems if problem.severity == "error"))
