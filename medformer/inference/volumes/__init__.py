@@ -1,0 +1,1 @@
+"""From a volume to a label map on its own grid, in bounded memory."""
