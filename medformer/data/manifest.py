@@ -3,16 +3,18 @@
 Columns: `id, image, mask, group, site, split, sha256`, then free covariates. Only `id` and `image` must be there.
 
 * `id` is unique and may hold `/` (it names the exported files), but never leads out of a folder.
+* `image_1`, `image_2`, ... are further channels of the same scan, on the same grid; only volumes have them.
 * `image` and `mask` are relative to the manifest's folder. When prepare writes the manifest away from the data,
   a sidecar `<manifest name>.root.json` names the folder that the paths are relative to instead. Absolute paths and
   paths that climb out are refused; links are followed wherever they lead.
 * `group` is the patient or the sequence: what must never be on both sides of a split.
-* `sha256` is the hash of the image file, and lets `check` notice a file that changed.
+* `sha256` is the hash of the image (see `image_hash`), and lets `check` notice a file that changed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +24,10 @@ from typing import Literal
 
 from medformer.data.tables import Kind, id_fault, known, read_table, require_good_rows
 from medformer.errors import DataError, ResourceError
-from medformer.files import digest, read_json, write_csv, write_json
+from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
+_CHANNEL = re.compile(r"image_[1-9]\d*")
 _TABLE = Kind(
     what="a CSV manifest",
     origin="`prepare` writes one from a folder of images and masks.",
@@ -40,13 +43,14 @@ class Case:
 
     Attributes:
         id: Unique name.
-        image: Absolute path of the picture.
+        image: Absolute path of the picture; a folder for a DICOM series.
         mask: Absolute path of the mask; None when there is none.
         group: Patient or sequence.
         site: Hospital or dataset; empty when not known.
         split: Part of a published split, such as `train` or `test`; empty when there is none.
-        sha256: Hash of the image file; empty when not known.
+        sha256: `image_hash` of the images; empty when not known.
         covariates: Every other column, as text.
+        further: Absolute paths of further channels.
     """
 
     id: str
@@ -57,6 +61,12 @@ class Case:
     split: str = ""
     sha256: str = ""
     covariates: Mapping[str, str] = field(default_factory=dict)
+    further: tuple[Path, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """Every channel, in order."""
+        return (self.image, *self.further)
 
     def required_mask(self) -> Path:
         """The mask of a case that cannot do without.
@@ -67,6 +77,21 @@ class Case:
         if self.mask is None:
             raise DataError(f"Case '{self.id}' has no mask, and a segmentation run needs one. Add it, or leave it out.")
         return self.mask
+
+
+def image_hash(images: Sequence[Path]) -> str:
+    """SHA-256 of a file's bytes; of several channels, and of a folder, one hash over those of the files.
+
+    A folder's files count by content alone, in the order of their names.
+    """
+    if len(images) == 1 and not images[0].is_dir():
+        return sha256(images[0])
+    return digest([_folder_hashes(image) if image.is_dir() else sha256(image) for image in images])
+
+
+def _folder_hashes(folder: Path) -> list[str]:
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    return [sha256(file) for file in files if not is_temporary(file.name)]
 
 
 def path_from(root: Path, path: Path) -> str:
@@ -95,7 +120,9 @@ class Manifest:
 
     def digest(self) -> str:
         """SHA-256 over every column except the paths, so that moving the data does not change it."""
-        return digest([_values(case) for case in self.cases])
+        return digest(
+            [_values(case) | ({"channels": str(len(case.images))} if case.further else {}) for case in self.cases]
+        )
 
 
 def read_manifest(
@@ -152,18 +179,21 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     path = Path(os.path.abspath(path))
     if not cases:
         raise DataError(f"There are no cases to write to {path}; expected at least one.")
-    files = [os.path.abspath(file) for case in cases for file in (case.image, case.mask) if file is not None]
+    files = [os.path.abspath(file) for case in cases for file in (*case.images, case.mask) if file is not None]
     folders = sorted({os.path.dirname(file) for file in files})
     base = str(path.parent)
     inside = all(os.path.commonpath([base, folder]) == base for folder in folders)
     if not inside:
         base = os.path.commonpath(folders)
     extra = sorted({name for case in cases for name in case.covariates})
+    channels = _channel_columns(max(len(case.further) for case in cases))
     rows = [
         {
             **dict.fromkeys(extra, ""),
             **_values(case),
             "image": _relative(case.image, base),
+            **dict.fromkeys(channels, ""),
+            **{name: _relative(file, base) for name, file in zip(channels, case.further, strict=False)},
             "mask": "" if case.mask is None else _relative(case.mask, base),
         }
         for case in cases
@@ -171,7 +201,7 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     sidecar = _sidecar(path)
     if not inside:
         write_json(sidecar, {"root": base})
-    write_csv(path, rows, [*COLUMNS, *extra])
+    write_csv(path, rows, [*COLUMNS[:2], *channels, *COLUMNS[2:], *extra])
     if inside:
         _remove(sidecar)
 
@@ -197,8 +227,21 @@ def _case(row: Mapping[str, str], base: Path) -> Case:
         site=row.get("site", ""),
         split=row.get("split", ""),
         sha256=row.get("sha256", "").lower(),
-        covariates={name: value for name, value in row.items() if name not in COLUMNS},
+        covariates={name: value for name, value in row.items() if name not in COLUMNS and not _is_path(name)},
+        further=tuple(base / _posix(row[name]) for name in _given_channels(row)),
     )
+
+
+def _is_path(column: str) -> bool:
+    return column in {"image", "mask"} or _CHANNEL.fullmatch(column) is not None
+
+
+def _channel_columns(count: int) -> list[str]:
+    return [f"image_{number}" for number in range(1, count + 1)]
+
+
+def _given_channels(row: Mapping[str, str]) -> list[str]:
+    return sorted((name for name, cell in row.items() if cell and _CHANNEL.fullmatch(name)), key=lambda n: int(n[6:]))
 
 
 def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
@@ -208,7 +251,11 @@ def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
         return fault
     if not row["image"]:
         return "no image is given"
-    for column in ("image", "mask"):
+    channels = _given_channels(row)
+    if channels != _channel_columns(len(channels)):
+        given, expected = ", ".join(channels), ", ".join(_channel_columns(len(channels)))
+        return f"its further channels are {given}; expected {expected}: a channel is missing"
+    for column in ("image", *channels, "mask"):
         text = row.get(column, "")
         if text and _leads_out(text):
             return (
@@ -267,4 +314,4 @@ def _posix(text: str) -> str:
 
 def _normal(column: str, cell: str) -> str:
     """Unicode NFC, so that equal names are equal; a file's name is left as the file system has it."""
-    return cell if column in {"image", "mask"} else unicodedata.normalize("NFC", cell)
+    return cell if _is_path(column) else unicodedata.normalize("NFC", cell)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.manifest import Case, image_hash, read_manifest, write_manifest
 from medformer.errors import DataError, ResourceError
+from medformer.files import sha256
 
 HEADER = "id,image,mask,group,site,split,sha256\n"
 ROW = "a,images/a.png,masks/a.png,patient 1,here,train,\n"
@@ -42,6 +43,36 @@ def test_round_trip(tmp_path: Path) -> None:
     assert dict(found[0].covariates) == {"age": "61", "sex": "", "note": ""}
     assert found[1].covariates["note"] == 'say "x"\nü'
     assert "data/images/a.png" in (tmp_path / "manifest.csv").read_text()
+
+
+def test_further_channels_round_trip_and_count_in_the_digest(tmp_path: Path) -> None:
+    t1, t2, flair = (tmp_path / "images" / f"a_{name}.nii" for name in ("t1", "t2", "flair"))
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, [Case("a", t1, group="p", further=(t2, flair)), Case("b", t1, group="q")])
+    assert path.read_text().startswith("id,image,image_1,image_2,mask,group")
+    first, second = read_manifest(path).cases
+    assert first.images == (t1, t2, flair)
+    assert (second.images, second.covariates) == ((t1,), {})
+    both = read_manifest(path).digest()
+    write_manifest(path, [Case("a", t1, group="p", further=(t2,)), Case("b", t1, group="q")])
+    assert read_manifest(path).digest() != both
+
+
+def test_a_channel_left_out_in_the_middle_is_refused(tmp_path: Path) -> None:
+    refused(manifest(tmp_path, "id,image,image_1,image_2,group\na,t1.nii,,flair.nii,p\n"), "image_2; expected image_1")
+    refused(manifest(tmp_path, "id,image,image_1,group\na,t1.nii,../t2.nii,p\n"), "image_1 path '../t2.nii' leads out")
+
+
+def test_the_hash_of_an_image_covers_every_channel_and_every_slice(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    files = [tmp_path / "a", tmp_path / "b", tmp_path / "series" / "1", tmp_path / "series" / "2"]
+    for file in files:
+        file.write_text(file.name)
+    a, b, series = files[0], files[1], tmp_path / "series"
+    assert image_hash([a]) == sha256(a)
+    hashes = {image_hash(images) for images in ([a], [a, b], [b, a], [series], [series, a])}
+    files[3].write_text("changed")
+    assert len(hashes | {image_hash([series])}) == 6
 
 
 def test_a_manifest_away_from_the_data_names_its_root(tmp_path: Path) -> None:
