@@ -113,7 +113,7 @@ class MemoryContext:
         fixed = 5 * 4 * self.parameters / 2**30
         options = []
         if batch > 1:
-            options.append(f"training.batch_size={max(1, batch // 2)}")
+            options.append(f"{load.batch_setting}={max(1, batch // 2)}")
         if self.config.precision == "32-true":
             options.append("training.precision=bf16-mixed")
         options += load.smaller or ("a smaller model",)
