@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.evaluation.bootstrap import grouped_interval
+from medformer.evaluation.agreement import RULE as AGREEMENT
 from medformer.evaluation.lesions import RULE, detection
 from medformer.evaluation.overlap import EMPTY_POLICIES, EmptyPolicy, check_policy
 from medformer.evaluation.saliency import max_and_mean_e
 from medformer.evaluation.segmentation import METRICS, SIZES, e_curve
+from medformer.evaluation.spread import spread
 from medformer.evaluation.surface import SURFACE_POLICIES, Unit
 from medformer.evaluation.table import Row, distinct, has, numbers, one_value
+from medformer.evaluation.volumes import MEAN_OVER_LABELS, label_names
+from medformer.evaluation.volumes import METRICS as LABEL_METRICS
 
 # Without these a table is not a scored one; other metrics are left out when no row has them.
 _ESSENTIAL = ("dice", "iou")
@@ -41,7 +45,10 @@ class SegmentationNumbers:
         name = one_value(rows, "empty_policy", "empty-mask policies")
         check_policy(name)
         self.policy: EmptyPolicy = name  # type: ignore[assignment]
-        self.thresholds = distinct(rows, "threshold")
+        # A label map is the most probable label of each voxel: no threshold made it.
+        self.thresholds = distinct(rows, "threshold") if has(rows, "threshold") else None
+        self._labels = bool(label_names(rows))
+        self._sizes = has(rows, "size")
         self.tolerance = {
             unit: float(one_value(rows, f"nsd_tolerance_{unit}", "tolerances of the NSD"))
             for unit in _UNITS
@@ -49,6 +56,7 @@ class SegmentationNumbers:
         }
         self._groups = groups
         self._bootstrap: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+        self._spread = partial(spread, level=level, resamples=resamples, seed=seed)
         self._metrics = {name: numbers(rows, name) for name in METRICS if name in _ESSENTIAL or has(rows, name)}
         self._curves = np.stack([e_curve(row) for row in rows]) if has(rows, "e_curve") else None
         self._lesions = np.stack([numbers(rows, name) for name in _LESIONS]) if has(rows, *_LESIONS) else None
@@ -61,22 +69,27 @@ class SegmentationNumbers:
         """What stands before the blocks: the rules that the numbers were made under."""
         return {
             "empty_policy": self.policy,
-            "thresholds": self.thresholds,
+            **({} if self.thresholds is None else {"thresholds": self.thresholds}),
             **({"nsd_tolerance": self.tolerance} if self.tolerance else {}),
         }
 
     def definitions(self) -> dict[str, Any]:
         """What each number means, for those that are there."""
-        metrics = {name: METRICS[name] for name in self._metrics}
+        meanings = LABEL_METRICS if self._labels else METRICS
+        metrics = {name: meanings[name] for name in self._metrics}
         for unit, tolerance in self.tolerance.items():
             metrics[f"nsd_{unit}"] += f", {tolerance:g} {unit}"
-        texts: dict[str, Any] = {"metrics": metrics, "size": SIZES, "empty_policy": EMPTY_POLICIES[self.policy]}
+        texts: dict[str, Any] = {"metrics": metrics, "empty_policy": EMPTY_POLICIES[self.policy]}
+        if self._sizes:
+            texts["size"] = SIZES
+        if self._labels:
+            texts |= {"labels": MEAN_OVER_LABELS, "agreement": AGREEMENT}
         if self.tolerance:
             texts["surface_empty_policy"] = SURFACE_POLICIES[self.policy]
         if self._lesions is not None:
             texts["lesions"] = RULE
         if self._marked is not None:
-            texts["missed"] = "images with a lesion on which nothing was marked"
+            texts["missed"] = f"{'volumes with a label' if self._labels else 'images with a lesion'} and nothing marked"
         if self._false_alarms:
             texts["negatives"] = "images without a lesion, and what was marked on them (px of an image, ml of a volume)"
         if self._curves is not None:
@@ -93,7 +106,7 @@ class SegmentationNumbers:
         found: dict[str, Any] = {
             "n": len(selected),
             "groups": len(set(groups)),
-            "metrics": {name: self._mean(values[selected], groups) for name, values in self._metrics.items()},
+            "metrics": {name: self._spread(values[selected], groups) for name, values in self._metrics.items()},
         }
         if self._curves is not None:
             found["max_e"], found["mean_e"] = max_and_mean_e(self._curves[selected])
@@ -106,27 +119,6 @@ class SegmentationNumbers:
                 found["negatives"] = {
                     "n": int((truth == 0).sum()),
                     "images_with_false_positive": int(((truth == 0) & (marked > 0)).sum()),
-                    **{name: self._mean(area[selected], groups) for name, area in self._false_alarms.items()},
+                    **{name: self._spread(area[selected], groups) for name, area in self._false_alarms.items()},
                 }
         return found
-
-    def _mean(self, values: NDArray[np.float64], groups: Sequence[str]) -> dict[str, float | int]:
-        interval = grouped_interval(values, groups, **self._bootstrap)
-        return describe(values) | {"low": interval.low, "high": interval.high}
-
-
-def describe(values: NDArray[np.float64]) -> dict[str, float | int]:
-    """Count, mean, standard deviation and quartiles of the values that are there; NaN is left out."""
-    known = values[~np.isnan(values)]
-    nan = float("nan")
-    if not known.size:
-        return {"n": 0, "mean": nan, "sd": nan, "median": nan, "q1": nan, "q3": nan}
-    q1, median, q3 = np.percentile(known, [25, 50, 75])
-    return {
-        "n": int(known.size),
-        "mean": float(known.mean()),
-        "sd": float(known.std(ddof=1)) if known.size > 1 else nan,
-        "median": float(median),
-        "q1": float(q1),
-        "q3": float(q3),
-    }

@@ -9,6 +9,7 @@ import numpy as np
 
 from medformer.errors import DataError
 from medformer.evaluation import subgroups
+from medformer.evaluation.label_summary import summarize_labels
 from medformer.evaluation.segmentation_summary import SegmentationNumbers
 from medformer.evaluation.table import Row, group_names, has
 
@@ -25,10 +26,10 @@ def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000
     a bootstrap over groups: whole groups are drawn, with all their rows of all repeats.
 
     Args:
-        rows: One per case and repeat, in any order: of `medformer.evaluation.segmentation.case_row`, or with `label`,
-            `score` and `prediction`. Optional columns: `fold`, `repeat`, `site`, `size`, `sex` and `age` split the
-            summary (`medformer.evaluation.subgroups`); `group` names the patient or sequence for the intervals, without
-            it every case stands for itself.
+        rows: One per case and repeat, in any order: of `medformer.evaluation.segmentation.case_row`, of
+            `medformer.evaluation.volumes.volume_row`, or with `label`, `score` and `prediction`. Optional columns:
+            `fold`, `repeat`, `site`, `size`, `sex` and `age` split the summary (`medformer.evaluation.subgroups`);
+            `group` names the patient or sequence for the intervals, without it every case stands for itself.
         level: Coverage of the intervals.
         resamples: Bootstrap draws over groups.
         seed: Of the bootstrap.
@@ -43,7 +44,9 @@ def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000
     if not rows:
         raise DataError("There are no scored cases to summarize; expected at least one row.")
     kind = "classification" if has(rows, "score") else "segmentation"
-    table = _read(kind, rows, {"level": level, "resamples": resamples, "seed": seed})
+    options: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
+    table = _read(kind, rows, options)
+    labels = summarize_labels(rows, group_names(rows), **options)
     parts = subgroups.splits(rows)
     return {
         "format": FORMAT,
@@ -56,6 +59,7 @@ def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000
             "interval": f"{level:.0%} bootstrap over groups (expanded percentiles), {resamples} resamples, seed {seed}",
         },
         "pooled": table.block(np.arange(len(rows))),
+        **({"by_label": labels} if labels else {}),
         **{
             f"by_{column}": {name: table.block(selected) for name, selected in split.items()}
             for column, split in parts.items()

@@ -69,6 +69,7 @@ def surface_scores(
     tolerance: float | None = None,
     empty: EmptyPolicy = "one",
     case: str = "",
+    shape: Sequence[int] | None = None,
 ) -> SurfaceScores:
     """Score the outline of a mask.
 
@@ -79,6 +80,8 @@ def surface_scores(
         tolerance: Of the NSD, in the same unit; `TOLERANCES` unless given.
         empty: What counts for empty masks (`SURFACE_POLICIES`).
         case: Named in errors.
+        shape: Of the whole image, where the masks are a part of it that holds all of their foreground: the diagonal is
+            the whole image's.
 
     Raises:
         DataError: The masks are no boolean arrays of one shape.
@@ -92,7 +95,8 @@ def surface_scores(
         tolerance = TOLERANCES["px" if spacing is None else "mm"]
     if not (math.isfinite(tolerance) and tolerance >= 0.0):
         raise ValueError(f"a tolerance must be finite and not negative, got {tolerance}")
-    worst = SurfaceScores(math.hypot(*(n * step for n, step in zip(truth.shape, steps, strict=True))), 0.0)
+    sides = truth.shape if shape is None else shape
+    worst = SurfaceScores(math.hypot(*(n * step for n, step in zip(sides, steps, strict=True))), 0.0)
     if not counts.prediction and not counts.truth:
         both_empty = {"one": SurfaceScores(0.0, 1.0), "nan": SurfaceScores(math.nan, math.nan), "zero": worst}
         return both_empty[empty]

@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from medformer.evaluation import classification, segmentation
+from medformer.evaluation import volumes as label_maps
 from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
 
@@ -46,6 +47,14 @@ def volumes() -> dict[str, Any]:
     return summarize(rows, resamples=50)
 
 
+def labels() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    names = {1: "Anterior", 2: "posterior, <b>"}
+    pairs = [rng.integers(0, 3, (2, 4, 5, 6)) for _ in range(6)]
+    rows = [label_maps.volume_row(f"v{k}", *pair, labels=names, spacing=(1, 1, 2)) for k, pair in enumerate(pairs)]
+    return summarize([{**row, **covariates(index)} for index, row in enumerate(rows)], resamples=50)
+
+
 def patients() -> dict[str, Any]:
     scores = np.random.default_rng(0).random(12).tolist()
     rows = [
@@ -62,7 +71,7 @@ def patients() -> dict[str, Any]:
     return summarize(rows, resamples=50)
 
 
-SUMMARIES = {"images": images, "volumes": volumes, "patients": patients}
+SUMMARIES = {"images": images, "volumes": volumes, "labels": labels, "patients": patients}
 
 
 def test_the_schema_itself_is_valid() -> None:
@@ -139,6 +148,7 @@ def test_the_schema_knows_every_metric_and_describes_every_field() -> None:
     for kind, metrics in (("segmentation", segmentation.METRICS), ("classification", classification.METRICS)):
         described = schema["$defs"][f"{kind}_block"]["properties"]["metrics"]["properties"]
         assert list(described) == list(metrics)
+    assert list(schema["$defs"]["label_block"]["properties"]["metrics"]["properties"]) == list(label_maps.METRICS)
     for name, part in schema["$defs"].items():
         for key, field in part.get("properties", {}).items():
             own = field if "$ref" not in field else schema["$defs"][field["$ref"].rpartition("/")[2]]
