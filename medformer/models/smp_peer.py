@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from medformer.errors import ConfigError, UnknownNameError
-
-
-class PaddedNetwork(nn.Module):
-    """Zero-pads the end of both axes to the network's divisor and crops the logits back."""
-
-    def __init__(self, network: nn.Module, divisor: int) -> None:
-        super().__init__()
-        self.network = network
-        self.divisor = divisor
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
-        logits: Tensor = self.network(x)
-        return logits[..., :height, :width]
+from medformer.models.padded import PaddedNetwork
 
 
 def smp_network(name: str, *, in_channels: int = 3, out_channels: int = 1) -> nn.Module:
@@ -46,4 +31,5 @@ def smp_network(name: str, *, in_channels: int = 3, out_channels: int = 1) -> nn
         )
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"Model 'smp:{name}' could not be built: {error}") from error
-    return PaddedNetwork(network, max(32, int(getattr(network.encoder, "output_stride", 32))))
+    divisor = max(32, int(getattr(network.encoder, "output_stride", 32)))
+    return PaddedNetwork(network, (divisor, divisor))

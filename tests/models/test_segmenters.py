@@ -163,7 +163,7 @@ def test_the_head_before_the_last_upsampling_is_the_published_order() -> None:
     decoder.up1.register_forward_hook(lambda module, inputs, output: seen.update(x=output))
     decoder.narrow2.register_forward_hook(lambda module, inputs, output: seen.update(u=output))
     with torch.no_grad():
-        logits = decoder(maps)[0]
+        logits = decoder(maps, torch.randn(1, 3, 64, 64))[0]
         full = [
             torch.nn.functional.interpolate(seen[k], scale_factor=f, mode="nearest") for k, f in (("x", 4), ("u", 8))
         ]

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 NormName = Literal["channel", "map", "group"]
+KernelSize = int | Sequence[int]
+"""One odd number for all axes, or one for each."""
 
 
 def per_axis(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
@@ -217,9 +219,11 @@ class ConvStem(nn.Module):
     norms are over channels, so that a sample depends on no other.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...]) -> None:
+    def __init__(
+        self, spatial_dims: int, in_channels: int, out_channels: int, kernel: tuple[int, ...], stride: tuple[int, ...]
+    ) -> None:
         super().__init__()
-        hidden, kernel, still = max(1, out_channels // 2), (3,) * spatial_dims, (1,) * spatial_dims
+        hidden, still = max(1, out_channels // 2), (1,) * spatial_dims
         halved = tuple(2 if step % 2 == 0 else step for step in stride)
         rest = tuple(step // half for step, half in zip(stride, halved, strict=True))
         self.layers = nn.Sequential(

@@ -13,6 +13,7 @@ from medformer.models.backbone.layers import (
     ConvStem,
     Downsample,
     DropPath,
+    KernelSize,
     Mlp,
     NormName,
     Scale,
@@ -106,7 +107,7 @@ class MetaFormer(nn.Module):
         depths: Blocks per stage.
         channels: Channels per stage.
         mixers: Token mixer of each stage, names from `MIXERS`.
-        kernel_sizes: Mixer kernel of each stage, None for the mixer's own.
+        kernel_sizes: Mixer kernel of each stage, per axis if given so, None for the mixer's own.
         norm: Norm inside the blocks.
         activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
         mlp_ratio: Hidden over outer channels of the MLP.
@@ -115,7 +116,7 @@ class MetaFormer(nn.Module):
         transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
         stem: `patch` (one convolution, as published), `convolutions` (three small ones, for little data), or `none`
             (the input is tokens already: as many channels as the first stage, and no stride).
-        stem_kernel: Kernel of a patch stem, per axis if given so.
+        stem_kernel: Kernel of the stem, per axis if given so; None for 7 of a patch and 3 of convolutions.
         strides: Stride of the stem and of each downsampling, per axis if given so (anisotropic voxels).
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
         init: First weights; `published` suits long training and loaded weights, `fan_in` training from scratch.
@@ -134,7 +135,7 @@ class MetaFormer(nn.Module):
         depths: Sequence[int],
         channels: Sequence[int],
         mixers: Sequence[str],
-        kernel_sizes: Sequence[int | None] | None = None,
+        kernel_sizes: Sequence[KernelSize | None] | None = None,
         norm: NormName = "channel",
         activation: Literal["star_relu", "gelu"] = "star_relu",
         mlp_ratio: float = 4.0,
@@ -142,7 +143,7 @@ class MetaFormer(nn.Module):
         res_scale_from: int | None = 2,
         transition_norm: bool = True,
         stem: StemName = "patch",
-        stem_kernel: int | Sequence[int] = 7,
+        stem_kernel: KernelSize | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
         drop_path: float = 0.0,
         init: InitName = "published",
@@ -164,7 +165,7 @@ class MetaFormer(nn.Module):
         self.checkpointing = checkpointing
         self.branch_features = False
 
-        kernel = per_axis(stem_kernel, spatial_dims, "stem_kernel")
+        kernel = per_axis(stem_kernel or (7 if stem == "patch" else 3), spatial_dims, "stem_kernel")
         stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
         self.stem: nn.Module
         if stem == "none":
@@ -174,7 +175,7 @@ class MetaFormer(nn.Module):
         elif stem == "patch":
             self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
         else:
-            self.stem = ConvStem(spatial_dims, in_channels, channels[0], steps[0])
+            self.stem = ConvStem(spatial_dims, in_channels, channels[0], kernel, steps[0])
         rates = torch.linspace(0.0, drop_path, sum(depths), device="cpu").tolist()
         stages = []
         for index, (depth, width, mixer, size) in enumerate(zip(depths, channels, mixers, kernel_sizes, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import UnknownNameError
-from medformer.models.backbone.layers import NormName, squared_relu
+from medformer.models.backbone.layers import KernelSize, NormName, squared_relu
 from medformer.models.backbone.metaformer import InitName, MetaFormer, StemName, init_published
 
 
@@ -40,6 +41,7 @@ class Variant:
     layer_scale: float | None = None
     kernel_sizes: tuple[int | None, ...] | None = None
     stem: StemName = "patch"
+    mlp_ratio: float = 4.0
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
@@ -122,15 +124,33 @@ VARIANTS["convformer_t10"] = Variant(
 )
 
 
+# Ours, for volumes: plain convolutions where maps are fine and channels few, separable ones below.
+VARIANTS["convformer_v8"] = Variant(
+    Family(
+        "plain convolutions on fine maps, then separable ones",
+        "",
+        ("convolution", "convolution", "separable_conv", "separable_conv"),
+        "channel",
+        head="mlp",
+    ),
+    (2, 2, 2, 2),
+    (32, 64, 128, 256),
+    drop_path=0.0,
+    kernel_sizes=(3, 3, 3, 3),
+    stem="convolutions",
+    mlp_ratio=2.0,
+)
+
+
 def build_backbone(
     name: str,
     *,
     spatial_dims: int = 2,
     in_channels: int = 3,
     drop_path: float | None = None,
-    kernel_sizes: tuple[int | None, ...] | None = None,
-    stem_kernel: int | tuple[int, ...] = 7,
-    strides: tuple[int | tuple[int, ...], ...] | None = None,
+    kernel_sizes: Sequence[KernelSize | None] | None = None,
+    stem_kernel: KernelSize | None = None,
+    strides: Sequence[int | Sequence[int]] | None = None,
     init: InitName = "published",
     checkpointing: bool = False,
 ) -> MetaFormer:
@@ -152,6 +172,7 @@ def build_backbone(
         kernel_sizes=kernel_sizes or variant.kernel_sizes,
         norm=family.norm,
         activation=family.activation,
+        mlp_ratio=variant.mlp_ratio,
         layer_scale=variant.layer_scale,
         res_scale_from=family.res_scale_from,
         transition_norm=family.transition_norm,
@@ -224,6 +245,11 @@ def build_classifier(
 ) -> Classifier:
     """Return a named backbone with the head of its paper (linear or MLP), weights initialized as published."""
     backbone = build_backbone(name, spatial_dims=spatial_dims, in_channels=in_channels, drop_path=drop_path)
+    return with_head(backbone, name, num_classes, head_dropout)
+
+
+def with_head(backbone: MetaFormer, name: str, num_classes: int, head_dropout: float = 0.0) -> Classifier:
+    """Return a backbone of the named variant with the head of its paper."""
     kind, channels = VARIANTS[name].family.head, backbone.channels[-1]
     head: nn.Module
     if kind == "mlp":

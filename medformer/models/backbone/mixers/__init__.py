@@ -2,7 +2,7 @@
 
 The contract: `Mixer(channels, *, spatial_dims, stage, kernel_size=None)` maps `(B, C, *S)` to the same shape
 for 1, 2 and 3 spatial dimensions; the result for one sample never depends on another; forward keeps no state.
-`stage` (0 finest) and `kernel_size` (None: the mixer's own) may be ignored.
+`stage` (0 finest) and `kernel_size` (one odd number, or one per axis; None: the mixer's own) may be ignored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import nn
 
 from medformer.models.backbone.mixers.attention import Attention
+from medformer.models.backbone.mixers.convolution import Convolution
 from medformer.models.backbone.mixers.identity import Identity
 from medformer.models.backbone.mixers.pooling import Pooling
 from medformer.models.backbone.mixers.random import RandomMixing
@@ -36,6 +37,7 @@ MIXERS: Registry[type[nn.Module]] = Registry(
             "resized off the reference size",
         ),
         Entry("separable_conv", SeparableConv, "inverted separable convolution, kernel 7", _METAFORMER),
+        Entry("convolution", Convolution, "plain convolution over all channels, kernel 3"),
         Entry(
             "attention", Attention, "global self-attention", _METAFORMER, "cost grows with the square of the positions"
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import Pointwise
+from medformer.models.backbone.layers import KernelSize, Pointwise
 
 HEAD_CHANNELS = 32
 
@@ -13,7 +13,7 @@ HEAD_CHANNELS = 32
 class Attention(nn.Module):
     """Multi-head self-attention, 32 channels a head, no biases, no position encoding (CAFormer)."""
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: int | None = None) -> None:
+    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
         super().__init__()
         if channels % HEAD_CHANNELS:
             raise ValueError(f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.models.backbone.layers import KernelSize
+
 # Token grids of a stage at the reference input: 224 px in 2-D; in 3-D the grid of a 96-voxel cube, because
 # 14^3 tokens would mean 7.5 million frozen numbers per block.
 _REFERENCE: dict[int, dict[int, tuple[int, ...]]] = {
@@ -25,7 +27,7 @@ class RandomMixing(nn.Module):
     rows are scaled to sum to one again, so that it stays an average.
     """
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: int | None = None) -> None:
+    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
         super().__init__()
         self.grid = _REFERENCE[spatial_dims][min(stage, 3)]
         tokens = math.prod(self.grid)

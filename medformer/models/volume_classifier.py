@@ -1,0 +1,45 @@
+"""Classification of whole volumes with the shared backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medformer.config import VolumeModelConfig
+from medformer.errors import ConfigError
+from medformer.models.backbone.variants import Classifier, with_head
+from medformer.models.volume_build import VOLUME_MODELS, volume_backbone
+
+
+def build_volume_classifier(
+    config: VolumeModelConfig,
+    *,
+    in_channels: int,
+    classes: int = 2,
+    patch: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    kernel_sizes: Sequence[Sequence[int]],
+    dropout: float = 0.0,
+) -> Classifier:
+    """Return `meta_unet`'s encoder with its variant's head: `(B, in_channels, *S) -> (B, classes)` logits, any size.
+
+    Args:
+        config: Its name and sizes; the decoder's settings do not matter.
+        in_channels: Channels of an image.
+        classes: Logits.
+        patch: Voxels per axis that it will see.
+        strides: Of the stem and of each downsampling, per axis.
+        kernel_sizes: Of each stage, per axis.
+        dropout: Before the last layer.
+
+    Raises:
+        UnknownNameError: The model or backbone is not known; the nearest name is given.
+        ConfigError: The model is a segmentation peer, or the plan's numbers do not suit the network.
+    """
+    if VOLUME_MODELS[config.name].name != "meta_unet":
+        raise ConfigError(
+            f"model.name={config.name} segments only; classification needs model.name=meta_unet, whose encoder it uses."
+        )
+    if len(patch) != len(kernel_sizes[0]):
+        raise ConfigError(f"The patch has {len(patch)} axes and the kernels {len(kernel_sizes[0])}. Plan again.")
+    backbone = volume_backbone(config, in_channels, strides, kernel_sizes)
+    return with_head(backbone, config.backbone, classes, dropout)
