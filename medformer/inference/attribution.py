@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.errors import DataError
+from medformer.inference.passes import evaluating
 
 Vectors = Mapping[str, NDArray[np.float32]]
 """By atlas: the edges of subjects (n, d), or of one subject (d,)."""
@@ -84,7 +85,7 @@ def integrated_gradients(
     output, origin = np.empty(subjects), np.empty(subjects)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     line = [(float(node + 1) / 2, float(weight) / 2) for node, weight in zip(nodes, weights, strict=True)]
-    with _evaluating(model):
+    with _frozen(model):
         for first in range(0, subjects, batch_size):
             part = slice(first, min(first + batch_size, subjects))
             end = {atlas: _tensor(block[part], device) for atlas, block in edges.items()}
@@ -155,18 +156,14 @@ def _tensor(block: NDArray[np.float32], device: torch.device | str) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode and freeze it; then put each module and parameter back as it was."""
-    modes = [(module, module.training) for module in model.modules()]
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluate with the parameters frozen: their gradients are not needed, and cost as much again as the edges'."""
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    # The gradients of the parameters are not needed, and cost as much again as those of the edges.
     for parameter, _ in learned:
         parameter.requires_grad_(False)
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, needed in learned:
             parameter.requires_grad_(needed)

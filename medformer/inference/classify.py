@@ -1,6 +1,6 @@
-"""From connectomes to scores: the mean probability of the positive class over some networks.
+"""From connectomes or images to scores: the mean probability of the positive class over some networks.
 
-predict_scores(models, edges, *, ids, batch_size=128, device=None) -> float64 (n,)
+predict_scores(models, inputs, *, ids, batch_size=128, device=None) -> float64 (n,)
 """
 
 from __future__ import annotations
@@ -10,54 +10,53 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from medformer.errors import DataError
-from medformer.inference.connectome_validation import batches
+from medformer.inference.network_inputs import Inputs, batches
 from medformer.tensor_file import name_some
 
 
 def predict_scores(
     models: Sequence[nn.Module],
-    edges: Mapping[str, NDArray[np.float32]],
+    inputs: Inputs,
     *,
     ids: Sequence[str],
     batch_size: int = 128,
     device: torch.device | None = None,
 ) -> NDArray[np.float64]:
-    """Return each subject's probability of class 1, the mean over the models, float64 (n,).
+    """Return each case's probability of class 1, the mean over the models, float64 (n,).
 
     Args:
-        models: Give logits (B, 2) for connections {atlas: (B, d)}. They are put into evaluation mode, and moved if a
-            device is given.
-        edges: By atlas, (n, d).
-        ids: Of the subjects, for messages.
-        batch_size: Subjects per pass.
+        models: Give logits (B, 2) for connections {atlas: (B, d)} or images (B, C, *S). They are put into evaluation
+            mode, and moved if a device is given.
+        inputs: Connections by atlas, (n, d), or images, which are read once, a batch at a time.
+        ids: Of the cases, for messages.
+        batch_size: Cases per pass.
         device: Where to compute; where the models are without one.
 
     Raises:
-        DataError: There is no model or atlas, rows and ids do not agree, or a connection or a score is not finite.
+        DataError: There is no model or atlas, cases and ids do not agree, or an input or a score is not finite.
     """
-    if not models or not edges:
-        raise DataError(f"Got {len(models)} network(s) and {len(edges)} atlas(es); expected at least one of each.")
-    for atlas, block in edges.items():
-        if len(block) != len(ids):
-            raise DataError(f"Atlas '{atlas}' has {len(block)} rows for {len(ids)} subjects; expected one for each.")
-        bad = [name for name, row in zip(ids, block, strict=True) if not np.isfinite(row).all()]
-        if bad:
-            raise DataError(
-                f"Atlas '{atlas}' has connections that are NaN or infinite in {name_some(bad)}. Leave these subjects "
-                "out, or prepare the cohort again."
-            )
-    total = np.zeros(len(ids))
+    if not models or (isinstance(inputs, Mapping) and not inputs):
+        atlases = f" and {len(inputs)} atlas(es)" if isinstance(inputs, Mapping) else ""
+        raise DataError(f"Got {len(models)} network(s){atlases}; expected at least one of each.")
+    _require_one_for_each(inputs, ids)
     for model in models:
         if device is not None:
             model.to(device)
         model.eval()
-        with torch.inference_mode():
-            parts = [torch.softmax(model(part).double(), 1)[:, 1].cpu() for part in batches(edges, model, batch_size)]
-        total += torch.cat(parts).numpy() if parts else 0.0
-    scores: NDArray[np.float64] = total / len(models)
+    scores = np.zeros(len(ids))
+    first = 0
+    with torch.inference_mode():
+        for part in batches(inputs, models[0], batch_size):
+            found = torch.zeros(())
+            for model in models:
+                found = found + torch.softmax(model(part).double(), 1)[:, 1].cpu()
+            rows = slice(first, first + len(found))
+            _require_finite(part, ids[rows])
+            scores[rows] = found.numpy() / len(models)
+            first = rows.stop
     bad = [name for name, score in zip(ids, scores, strict=True) if not np.isfinite(score)]
     if bad:
         raise DataError(
@@ -65,3 +64,27 @@ def predict_scores(
             "training.lr."
         )
     return scores
+
+
+def _require_one_for_each(inputs: Inputs, ids: Sequence[str]) -> None:
+    if not isinstance(inputs, Mapping):
+        if len(inputs) != len(ids):
+            raise DataError(f"Got {len(inputs)} images for {len(ids)} cases; expected one for each.")
+        return
+    for atlas, block in inputs.items():
+        if len(block) != len(ids):
+            raise DataError(f"Atlas '{atlas}' has {len(block)} rows for {len(ids)} subjects; expected one for each.")
+
+
+def _require_finite(part: Tensor | Mapping[str, Tensor], ids: Sequence[str]) -> None:
+    named = part if isinstance(part, Mapping) else {"": part}
+    for atlas, block in named.items():
+        finite = torch.isfinite(block).reshape(len(ids), -1).all(1).tolist()
+        bad = [name for name, fine in zip(ids, finite, strict=True) if not fine]
+        if bad and atlas:
+            raise DataError(
+                f"Atlas '{atlas}' has connections that are NaN or infinite in {name_some(bad)}. Leave these subjects "
+                "out, or prepare the cohort again."
+            )
+        if bad:
+            raise DataError(f"Images hold NaN or infinity: {name_some(bad)}. Leave these cases out, or mend them.")

@@ -1,26 +1,19 @@
-"""The numbers that choose a connectome network's weights and stop its training, from the inner validation part.
+"""The number that stops the pretraining of a connectome network, from the inner validation part.
 
-ValidationLoss(edges, labels, batch_size=128)                cross-entropy, measure "loss"
-ValidationAuc(edges, labels, batch_size=128)                 area under the ROC curve, measure "auc"
 ReconstructionLoss(objective, edges, batch_size=128, seed)   masked error, measure "loss"; `.against_mean(...)`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from medformer.errors import DataError
-
-Edges = Mapping[str, NDArray[np.float32]]
-"""By atlas, (n, d)."""
+from medformer.inference.network_inputs import Edges, batches
 
 
 class Hiding(Protocol):
@@ -28,58 +21,6 @@ class Hiding(Protocol):
 
     def masks(self, edges: Mapping[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw boolean masks of the connections' shapes; what they mark is replaced by 0."""
-
-
-class ValidationLoss:
-    """Mean cross-entropy over subjects.
-
-    On few subjects it says more than their accuracy, which moves in steps.
-
-    Args:
-        edges: Connections of the inner validation part by atlas.
-        labels: Their labels, 0 or 1, (n,).
-        batch_size: Subjects per pass.
-    """
-
-    measure = "loss"
-
-    def __init__(self, edges: Edges, labels: ArrayLike, batch_size: int = 128) -> None:
-        self.edges = dict(edges)
-        self.labels = np.asarray(labels, np.int64)
-        self.batch_size = batch_size
-
-    @torch.no_grad()
-    def __call__(self, model: nn.Module) -> float:
-        """Return the loss of a model in evaluation mode."""
-        logits = torch.cat([model(part).float().cpu() for part in batches(self.edges, model, self.batch_size)])
-        return self.score(logits)
-
-    def score(self, logits: Tensor) -> float:
-        """Turn the logits of all subjects, (n, 2), into the number."""
-        return float(F.cross_entropy(logits, torch.from_numpy(self.labels)))
-
-
-class ValidationAuc(ValidationLoss):
-    """Area under the ROC curve over subjects.
-
-    Raises:
-        DataError: A class is missing.
-    """
-
-    measure = "auc"
-
-    def __init__(self, edges: Edges, labels: ArrayLike, batch_size: int = 128) -> None:
-        super().__init__(edges, labels, batch_size)
-        if len(np.unique(self.labels)) < 2:
-            raise DataError(
-                f"The {len(self.labels)} inner validation subjects are all of one class; expected both. Hold out a "
-                "larger share (crossval.validation) or stratify by label."
-            )
-
-    def score(self, logits: Tensor) -> float:
-        margin = (logits[:, 1] - logits[:, 0]).double().numpy()
-        # The metric refuses numbers that are not finite; the loop has a better message for them.
-        return float(roc_auc_score(self.labels, margin)) if np.isfinite(margin).all() else float("nan")
 
 
 class ReconstructionLoss:
@@ -149,15 +90,6 @@ class ReconstructionLoss:
                     squares[atlas]["mean"] += _sum_of_squares(guess, truth, mask)
                 counts[atlas] += int(mask.sum())
         return squares, counts
-
-
-def batches(edges: Edges, model: nn.Module, size: int) -> Iterator[dict[str, Tensor]]:
-    """Yield the connections of up to `size` subjects at a time, where the model is."""
-    device = next(model.parameters()).device
-    for first in range(0, len(next(iter(edges.values()))), size):
-        # A copy, because memory-mapped arrays may be read-only.
-        parts = {atlas: np.array(block[first : first + size], np.float32) for atlas, block in edges.items()}
-        yield {atlas: torch.from_numpy(part).to(device) for atlas, part in parts.items()}
 
 
 def _sum_of_squares(found: Tensor, truth: Tensor, mask: Tensor) -> float:

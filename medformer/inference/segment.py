@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Literal
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -13,11 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.data.transforms2d import normalize, resize_image
-from medformer.errors import DataError, ResourceError
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from medformer.errors import DataError
+from medformer.inference.passes import Precision, autocast, device_of, enough_memory, evaluating
 
 # The four views form a group, so the averaged prediction of a flipped image is the flipped prediction.
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -58,7 +54,7 @@ class Segmenter:
         self.models = tuple(models)
         self.image_size = image_size
         self.flips = flips
-        self.device = torch.device(device) if device is not None else _device_of(self.models[0])
+        self.device = torch.device(device) if device is not None else device_of(self.models[0])
         self.batch_size = batch_size
         self.precision = precision
 
@@ -87,7 +83,7 @@ class Segmenter:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             for model in self.models:
-                stack.enter_context(_evaluating(model))
+                stack.enter_context(evaluating(model))
                 model.to(self.device)
             for start in range(0, len(images), self.batch_size):
                 part = slice(start, start + self.batch_size)
@@ -97,7 +93,7 @@ class Segmenter:
     def _predict_batch(
         self, images: Sequence[NDArray[np.uint8]], labels: Sequence[str]
     ) -> Iterator[NDArray[np.float32]]:
-        try:
+        with enough_memory(lambda: self._out_of_memory(len(images))):
             small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
             probabilities = self._mean_probability(torch.from_numpy(small).to(self.device))
             finite = torch.isfinite(probabilities).flatten(1).all(dim=1).tolist()
@@ -109,13 +105,6 @@ class Segmenter:
                 )
             for image, probability in zip(images, probabilities, strict=True):
                 yield _resize_back(probability, image.shape[:2])
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise self._out_of_memory(len(images)) from error
-        except RuntimeError as error:
-            # On the CPU, PyTorch reports a failed allocation as a plain RuntimeError.
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise self._out_of_memory(len(images)) from error
-            raise
 
     def _mean_probability(self, batch: Tensor) -> Tensor:
         """Average over models and views of a batch (B, 3, H, W): float32 (B, H, W)."""
@@ -124,7 +113,7 @@ class Segmenter:
         expected = (batch.shape[0], 1, *batch.shape[2:])
         for model in self.models:
             for axes in views:
-                with self._autocast():
+                with autocast(self.device, self.precision):
                     logits = model(torch.flip(batch, axes) if axes else batch)
                 if tuple(logits.shape) != expected:
                     raise ValueError(f"{type(model).__name__} returned {tuple(logits.shape)}, expected {expected}")
@@ -132,13 +121,9 @@ class Segmenter:
                 total += torch.flip(probability, axes) if axes else probability
         return total / (len(self.models) * len(views))
 
-    def _autocast(self) -> torch.autocast:
-        dtype = _AUTOCAST.get(self.precision)
-        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
-
-    def _out_of_memory(self, count: int) -> ResourceError:
+    def _out_of_memory(self, count: int) -> str:
         rows, columns = self.image_size
-        return ResourceError(
+        return (
             f"Out of memory on {self.device} while predicting {count} image(s) at {rows} x {columns} px "
             f"with {len(self.models)} model(s). "
             f"Use a smaller inference.batch_size (now {self.batch_size}) or image size."
@@ -157,20 +142,3 @@ def _check_image(image: NDArray[np.uint8], label: str) -> None:
         raise DataError(
             f"{label}: the image has shape {image.shape} and type {image.dtype}; expected RGB uint8 (H, W, 3)."
         )
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and each of its modules back as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

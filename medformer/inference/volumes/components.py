@@ -1,0 +1,122 @@
+"""Which connected components of a label are kept: all, or the largest, chosen on validation cases if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medformer.errors import DataError
+from medformer.evaluation.overlap import dice, union_box
+from medformer.files import read_json, write_json
+from medformer.inference.volumes.label_map import count_values
+
+FORMAT = "medformer-components/1"
+
+Rule = Literal["all", "largest"]
+
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True)
+class Components:
+    """A rule for each label; a label without one keeps everything.
+
+    Attributes:
+        rules: Rule by label value.
+        dice: Where rules were fitted, the mean Dice of each label under each rule.
+    """
+
+    rules: Mapping[int, Rule] = field(default_factory=dict)
+    dice: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    def apply(self, labels: NDArray[Any]) -> None:
+        """Turn what the rules drop into background, in place.
+
+        Labels are judged one by one on what was predicted: what one label loses is not offered to another.
+
+        Args:
+            labels: Label values (X, Y, Z).
+        """
+        for value, rule in sorted(self.rules.items()):
+            if rule == "largest":
+                _keep_largest(labels, value)
+
+
+def all_alike(rule: Rule, values: Iterable[int]) -> Components:
+    """The same rule for every label value."""
+    return Components(dict.fromkeys(values, rule))
+
+
+def fit_components(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], values: Sequence[int]) -> Components:
+    """Choose for each label the rule with the higher mean Dice; on a tie, everything is kept.
+
+    Two empty masks count 1. Fit on the inner validation part of a fold, never on what is tested.
+
+    Args:
+        pairs: Predicted and true label maps (X, Y, Z), one pair at a time.
+        values: Label values.
+
+    Raises:
+        DataError: There is no pair, or the two arrays of a pair differ in shape.
+    """
+    scores: dict[int, dict[Rule, list[float]]] = {value: {rule: [] for rule in RULES} for value in values}
+    for predicted, truth in pairs:
+        cleaned = predicted.copy()
+        all_alike("largest", values).apply(cleaned)
+        for value in values:
+            expected = truth == value
+            scores[value]["all"].append(dice(predicted == value, expected))
+            scores[value]["largest"].append(dice(cleaned == value, expected))
+    if any(not given["all"] for given in scores.values()):
+        raise DataError("Component rules cannot be fitted: got no validation case. Set inference.components to all.")
+    means = {value: {rule: float(np.mean(given)) for rule, given in by.items()} for value, by in scores.items()}
+    rules: dict[int, Rule] = {value: "largest" if by["largest"] > by["all"] else "all" for value, by in means.items()}
+    return Components(rules, {value: {str(rule): score for rule, score in by.items()} for value, by in means.items()})
+
+
+def write_components(path: Path, components: Components) -> None:
+    """Write rules as JSON, beside the weights that they were chosen for."""
+    write_json(path, {"format": FORMAT, "rules": components.rules, "dice": components.dice})
+
+
+def read_components(path: Path) -> Components:
+    """Read rules.
+
+    Raises:
+        DataError: The file is missing, damaged or holds no rules.
+    """
+    try:
+        content = read_json(path)
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        if unknown := [rule for rule in content["rules"].values() if rule not in RULES]:
+            raise ValueError(f"unknown rule {unknown[0]!r}, known: {', '.join(RULES)}")
+        return Components(
+            {int(value): rule for value, rule in content["rules"].items()},
+            {
+                int(value): {str(rule): float(score) for rule, score in by.items()}
+                for value, by in content["dice"].items()
+            },
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path} holds no component rules ({error}); expected what training wrote. Train again."
+        ) from error
+
+
+def _keep_largest(labels: NDArray[Any], value: int) -> None:
+    """Two voxels belong together if they share a face, an edge or a corner; of equals, the first stays."""
+    mask = labels == value
+    box = union_box(mask, mask)
+    inside = mask[box]
+    parts, count = ndimage.label(inside, structure=np.ones((3, 3, 3), dtype=bool))
+    if count > 1:
+        sizes = count_values(parts, count + 1)
+        sizes[0] = 0
+        labels[box][inside & (parts != sizes.argmax())] = 0

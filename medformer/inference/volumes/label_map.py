@@ -1,0 +1,44 @@
+"""A predicted label map on the grid of its input, and what it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.imaging.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What a segmenter gives back.
+
+    Attributes:
+        array: Label values (X, Y, Z) as the training labels have them, 0 for background.
+        geometry: Grid of the input, which is the array's.
+        labels: Name of each label value, ascending.
+        confidence: For each label found, the mean probability of its voxels (before component rules). It ranks cases
+            for review; networks are seldom calibrated.
+    """
+
+    array: NDArray[Any]
+    geometry: Geometry
+    labels: Mapping[int, str]
+    confidence: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def volumes_ml(self) -> dict[int, float]:
+        """Milliliters of each label."""
+        counts = count_values(self.array, max(self.labels, default=0) + 1)
+        return {value: float(counts[value]) * self.geometry.voxel_ml for value in self.labels}
+
+
+def count_values(array: NDArray[Any], length: int) -> NDArray[np.int64]:
+    """How often each of 0 ... length - 1 occurs, plane by plane: NumPy would first copy the whole array as int64."""
+    counts = np.zeros(length, np.int64)
+    for plane in array if array.flags.c_contiguous else array.T:
+        counts += np.bincount(plane.ravel(), minlength=length)
+    return counts

@@ -1,0 +1,225 @@
+"""From the files of a volume to a label map on its own grid: windows, flips, ensembles, component rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medformer.data.manifest import Case
+from medformer.data.volumes.plan import VolumePlan
+from medformer.data.volumes.prepare_case import prepare_image
+from medformer.errors import ConfigError, DataError
+from medformer.imaging.geometry import Geometry, reorient
+from medformer.imaging.volumes import smallest_integer
+from medformer.inference.passes import Precision, autocast, device_of, enough_memory, evaluating
+from medformer.inference.volumes.back import Stream, write_classes
+from medformer.inference.volumes.components import Components
+from medformer.inference.volumes.label_map import LabelMap
+from medformer.inference.volumes.plane_store import PlaneStore
+from medformer.inference.volumes.windows import stream
+
+_AXES = (-3, -2, -1)
+
+# All eight views form a group, so the averaged prediction of a flipped volume is the flipped prediction.
+_FLIPS: tuple[tuple[int, ...], ...] = tuple(axes for count in range(4) for axes in combinations(_AXES, count))
+
+
+class VolumeSegmenter:
+    """Predicts a label for every voxel with one network or an ensemble.
+
+    Probabilities (after the softmax, not logits) are averaged over flips, overlapping windows and networks. Networks
+    whose plans agree share one preparation of the volume and one pass of windows; others follow one after the other,
+    and their sums are kept in a temporary file when they are large. The average is then resampled to the input's grid
+    and labeled there, a few planes at a time. Beyond the volume itself, once as it is stored and once on the plan's
+    grid, memory grows with the area of a plane and not with the number of planes.
+
+    Args:
+        members: Networks that map (B, C, *patch) to logits (B, K, *patch), each with the plan that it was trained
+            under. Plans may differ in spacing, patch and intensities, not in orientation, labels or channels. The
+            networks are moved to `device` and stay there; their training flags are put back after every call.
+        overlap: Share of a window that its neighbor sees too, in [0, 1).
+        flips: Average over the flips of all axes, eight passes instead of one.
+        batch_size: Windows per pass.
+        device: Where to compute; by default where the first network is.
+        precision: Autocast type of the passes; averages are always float32.
+        components: Which connected components to keep; all without it.
+        folder: Where large sums of an ensemble may be kept; the system's temporary folder without one.
+
+    Raises:
+        ConfigError: There is no network, or the plans do not belong together.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[tuple[nn.Module, VolumePlan]],
+        *,
+        overlap: float = 0.5,
+        flips: bool = False,
+        batch_size: int = 2,
+        device: torch.device | str | None = None,
+        precision: Precision = "32-true",
+        components: Components | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        if not members:
+            raise ConfigError("A segmenter needs at least one network, got none.")
+        _require_alike([plan for _, plan in members])
+        self.members = tuple(members)
+        self.plan = members[0][1]
+        self.overlap = overlap
+        self.flips = flips
+        self.batch_size = batch_size
+        self.device = torch.device(device) if device is not None else device_of(members[0][0])
+        self.precision = precision
+        self.components = components or Components()
+        self.folder = folder
+
+    def segment(self, images: Path | Case | Sequence[Path]) -> LabelMap:
+        """Segment one volume.
+
+        Args:
+            images: The file (or DICOM folder) of a volume, the files of its channels, or a case.
+
+        Returns:
+            Label values on the grid of the first file, in the smallest unsigned type that holds every label.
+
+        Raises:
+            DataError: The volume cannot be read or does not fit the plan, or a network answered NaN or infinity.
+            ResourceError: Not enough memory or temporary disk.
+        """
+        scan = images if isinstance(images, Case) else (images,) if isinstance(images, Path) else tuple(images)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(enough_memory(self._out_of_memory))
+            for model, _ in self.members:
+                stack.enter_context(evaluating(model))
+                model.to(self.device)
+            return self._segment(scan)
+
+    def _segment(self, scan: Case | Sequence[Path]) -> LabelMap:
+        groups = _groups(self.members)
+        first = _Pass(self, groups[0], scan)
+        source = first.source
+        labels = dict(self.plan.labels)
+        array = np.zeros(source.shape, smallest_integer(0, max(labels)), order="F")
+        # A view that is turned as the networks see the volume: writing to it turns back.
+        turned = reorient(array, source.affine, self.plan.orientation)[0]
+        axis = int(np.argmax(turned.shape))
+        values = [0, *labels]
+        if len(groups) == 1:
+            confidence = write_classes([first.stream(axis)], turned, axis=axis, values=values)
+        else:
+            with ExitStack() as stack:
+                stores: dict[tuple[int, int, int], PlaneStore] = {}
+                current: _Pass | None = first
+                for number, group in enumerate(groups):
+                    current = current if number == 0 else _Pass(self, group, scan)
+                    assert current is not None
+                    shape = current.shape
+                    if shape not in stores:
+                        store = PlaneStore(len(values), shape, axis=axis, folder=self.folder)
+                        stores[shape] = stack.enter_context(store)
+                    stores[shape].add(current.stream(axis).pieces, len(group) / len(self.members))
+                    # The next volume is prepared only after this one is let go.
+                    current = None
+                sums = [Stream(shape, store.pieces()) for shape, store in stores.items()]
+                confidence = write_classes(sums, turned, axis=axis, values=values)
+        self.components.apply(array)
+        confidence.pop(0, None)
+        return LabelMap(array, source, labels, confidence)
+
+    def _out_of_memory(self) -> str:
+        return (
+            f"Out of memory on {self.device} while segmenting a volume with windows of {self.plan.patch} voxels, "
+            f"{self.batch_size} per pass. Use inference.batch_size=1, or plans with a coarser plan.spacing."
+        )
+
+
+class _Pass:
+    """One preparation of a volume for networks whose plans agree."""
+
+    def __init__(
+        self, segmenter: VolumeSegmenter, group: Sequence[tuple[nn.Module, VolumePlan]], scan: Case | Sequence[Path]
+    ) -> None:
+        self._segmenter = segmenter
+        self._models = [model for model, _ in group]
+        self._plan = group[0][1]
+        prepared = prepare_image(scan, self._plan)
+        self._name = prepared.id
+        self._image = torch.from_numpy(prepared.image)
+        self.source: Geometry = prepared.source
+        self.shape = prepared.shape
+
+    def stream(self, axis: int) -> Stream:
+        """The mean probabilities of these networks, from one end of `axis` to the other."""
+        return Stream(self.shape, self._pieces(axis))
+
+    def _pieces(self, axis: int) -> Iterator[Tensor]:
+        segmenter = self._segmenter
+        return stream(
+            self._image,
+            self._probabilities,
+            patch=self._plan.patch,
+            overlap=segmenter.overlap,
+            batch_size=segmenter.batch_size,
+            axis=axis,
+        )
+
+    def _probabilities(self, windows: Tensor) -> Tensor:
+        """Average over networks and views: (B, C, *patch) to float32 (B, K, *patch)."""
+        segmenter = self._segmenter
+        windows = windows.to(segmenter.device)
+        views = _FLIPS if segmenter.flips else _FLIPS[:1]
+        expected = (len(windows), self._plan.classes, *windows.shape[2:])
+        total = torch.zeros(expected, device=segmenter.device)
+        for model in self._models:
+            for axes in views:
+                with autocast(segmenter.device, segmenter.precision):
+                    logits = model(windows.flip(axes) if axes else windows)
+                if tuple(logits.shape) != expected:
+                    raise DataError(
+                        f"{type(model).__name__} returned {tuple(logits.shape)}, expected {expected}: "
+                        "these weights do not belong to this plan. Use the plan that lies beside them."
+                    )
+                probabilities = torch.softmax(logits.float(), 1)
+                total += probabilities.flip(axes) if axes else probabilities
+        if not bool(torch.isfinite(total).all()):
+            raise DataError(
+                f"The network's output is NaN or infinite for {self._name}. "
+                "Its weights are damaged or its precision overflows: try precision 32-true, or train it again."
+            )
+        return total / (len(self._models) * len(views))
+
+
+def _groups(
+    members: Sequence[tuple[nn.Module, VolumePlan]],
+) -> list[list[tuple[nn.Module, VolumePlan]]]:
+    """Members that see the same windows of the same numbers, together."""
+    groups: dict[object, list[tuple[nn.Module, VolumePlan]]] = {}
+    for member in members:
+        plan = member[1]
+        groups.setdefault((plan.spacing, plan.intensity, plan.patch), []).append(member)
+    return list(groups.values())
+
+
+def _require_alike(plans: Sequence[VolumePlan]) -> None:
+    first = plans[0]
+    if not first.labels:
+        raise ConfigError("The plan of the first network has no labels; a network for classification segments nothing.")
+    for number, plan in enumerate(plans[1:], start=2):
+        for what, own, other in (
+            ("orientation", plan.orientation, first.orientation),
+            ("labels", plan.labels, first.labels),
+            ("number of channels", len(plan.intensity), len(first.intensity)),
+        ):
+            if own != other:
+                raise ConfigError(
+                    f"Network {number} of the ensemble was trained with {what} {own}, the first with {other}. "
+                    "Only networks trained on the same question can be averaged."
+                )
