@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,17 @@ def cut(array: NDArray[Any], start: Axes, shape: Axes, fill: ArrayLike) -> NDArr
     Returns:
         A new array (..., *shape) of the same type.
     """
-    size = array.shape[-3:]
-    low = [min(max(0, first), length) for first, length in zip(start, size, strict=True)]
-    high = [
-        max(begin, min(length, first + extent))
-        for begin, first, extent, length in zip(low, start, shape, size, strict=True)
-    ]
-    inside = array[(..., *map(slice, low, high))]
+    size = np.array(array.shape[-3:])
+    first = np.array(start)
+    low = np.clip(first, 0, size)
+    high = np.clip(first + shape, low, size)
+    inside = array[_box(low, high)]
     if inside.shape[-3:] == tuple(shape):
         return np.array(inside, order="C")
     result = np.empty((*array.shape[:-3], *shape), array.dtype)
     result[...] = np.asarray(fill, array.dtype).reshape(*np.shape(fill), 1, 1, 1)
-    place = (slice(begin - first, end - first) for begin, end, first in zip(low, high, start, strict=True))
-    result[(..., *place)] = inside
+    if inside.size:
+        result[_box(low - first, high - first)] = inside
     return result
 
 
@@ -42,3 +41,7 @@ def centered_start(size: Axes, shape: Axes) -> Axes:
     """Where a box of `shape` begins that has the middle of a volume of `size` in its middle."""
     first, second, third = ((length - extent) // 2 for length, extent in zip(size, shape, strict=True))
     return first, second, third
+
+
+def _box(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[EllipsisType | slice, ...]:
+    return (..., *(slice(int(begin), int(end)) for begin, end in zip(low, high, strict=True)))

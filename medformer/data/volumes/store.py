@@ -144,7 +144,7 @@ class PreparedStore:
             _save(files.image, prepared.image)
             note = {
                 "affine": prepared.affine.tolist(),
-                "source": {"shape": list(source.shape), "affine": source.affine.tolist()},
+                "source": {"shape": source.shape, "affine": source.affine.tolist(), "placed": source.placed},
                 "lowest": prepared.lowest.tolist(),
             }
             write_json(files.note, note)
@@ -165,12 +165,13 @@ def _load(name: str, files: _Files, *, labels: bool = True) -> tuple[PreparedCas
         note = read_json(files.note)
         source = note["source"]
         first, second, third = source["shape"]
+        affine = np.array(source["affine"], np.float64)
         prepared = PreparedCase(
             id=name,
             image=_mapped(files.image),
             classes=_mapped(files.classes) if labels and files.classes else None,
             affine=np.array(note["affine"], np.float64),
-            source=Geometry((first, second, third), np.array(source["affine"], np.float64)),
+            source=Geometry((first, second, third), affine, bool(source["placed"])),
             lowest=np.array(note["lowest"], np.float32),
         )
         return prepared, _mapped(files.voxels) if labels and files.voxels else np.zeros(1, np.int64)
