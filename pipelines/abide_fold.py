@@ -18,8 +18,9 @@ from medformer.crossval.run_directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, ConfigError
 from medformer.files import digest, write_csv, write_json
+from medformer.inference.classification_validation import ValidationLoss
 from medformer.inference.classify import predict_scores
-from medformer.inference.connectome_validation import ReconstructionLoss, ValidationLoss
+from medformer.inference.connectome_validation import ReconstructionLoss
 from medformer.inference.decision import PlattScaling, prediction_rows, settle_decision, write_validation_scores
 from medformer.models.connectome.autoencoder import MaskedAutoencoder
 from medformer.models.connectome.build import build_connectome_model

@@ -63,3 +63,31 @@ def test_unequal_rows_and_nothing_to_do_are_named(edges: dict[str, NDArray[np.fl
     with pytest.raises(DataError, match="0 network"):
         predict_scores([], edges, ids=IDS)
     assert predict_scores([Network(1.0)], {"a": edges["a"][:0]}, ids=[]).shape == (0,)
+
+
+class Images(nn.Module):
+    """The log odds are a weighted sum of the voxels."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, images: Tensor) -> Tensor:
+        odds = self.weight * images.flatten(1).sum(1)
+        return torch.stack([torch.zeros_like(odds), odds], 1)
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_images_are_scored_as_connectomes_are(edges: dict[str, NDArray[np.float32]], size: int) -> None:
+    images = edges["a"].reshape(11, 1, 3, 2, 1)
+    expected = predict_scores([Network(0.5), Network(-2.0)], edges, ids=IDS)
+    found = predict_scores([Images(0.5), Images(-2.0)], images, ids=IDS, batch_size=size)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    broken = images.copy()
+    broken[7] = np.nan
+    with pytest.raises(DataError, match=r"Images hold NaN or infinity: 1 \(s7\)"):
+        predict_scores([Images(0.5)], broken, ids=IDS, batch_size=size)
+    with pytest.raises(DataError, match="11 images for 2 cases"):
+        predict_scores([Images(0.5)], images, ids=IDS[:2])
+    with pytest.raises(DataError, match=r"0 network\(s\); expected"):
+        predict_scores([], images, ids=IDS)

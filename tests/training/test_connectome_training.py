@@ -17,7 +17,8 @@ from torch import nn
 
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
-from medformer.inference.connectome_validation import ReconstructionLoss, ValidationAuc
+from medformer.inference.classification_validation import ValidationAuc
+from medformer.inference.connectome_validation import ReconstructionLoss
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
 from medformer.training.masking import MaskedReconstruction

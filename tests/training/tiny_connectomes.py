@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medformer.config import TrainingConfig
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.inference.connectome_validation import ValidationLoss
+from medformer.inference.classification_validation import ValidationLoss
 from medformer.training.fit import FitResult, fit
 from medformer.training.objectives import ClassificationObjective, Objective
 
