@@ -81,7 +81,7 @@ def scan(
         ConfigError: The pattern does not compile or has not exactly one group, or `site` names several datasets.
     """
     paths = [Path(folders)] if isinstance(folders, (str, os.PathLike)) else [Path(folder) for folder in folders]
-    pattern = _compiled(group_pattern)
+    pattern = group_expression(group_pattern)
     named = None if split is None else named_split(split)
     sources = [source for path in paths for source in _sources(path, layout)]
     if site is not None:
@@ -146,7 +146,7 @@ def _pair(
     images = _pictures(source.images, source.site, problems)
     masks = _pictures(source.masks, source.site, problems)
     cases = []
-    for stem in sorted(images, key=_natural):
+    for stem in sorted(images, key=natural_order):
         site = source.site or _dataset_of_training_stem(stem, source)
         mask = masks.pop(stem, None)
         case_id = f"{site}/{stem}"
@@ -168,7 +168,7 @@ def _pair(
                 covariates=covariates,
             )
         )
-    for stem in sorted(masks, key=_natural):
+    for stem in sorted(masks, key=natural_order):
         site = source.site or _dataset_of_training_stem(stem, source)
         problems.append(Problem(f"{site}/{stem}", str(masks[stem]), "missing-image", f"no {stem}.* in {source.images}"))
     return cases
@@ -226,7 +226,12 @@ def _dataset_of_training_stem(stem: str, source: _Source) -> str:
     return named_split("pranet").dataset_of(stem, "train") or source.images.parent.name
 
 
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+def group_expression(pattern: str | None) -> re.Pattern[str] | None:
+    """Compile a group pattern.
+
+    Raises:
+        ConfigError: It does not compile or has not exactly one group.
+    """
     if pattern is None:
         return None
     try:
@@ -251,6 +256,6 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
-def _natural(stem: str) -> tuple[tuple[bool, int, str], ...]:
+def natural_order(stem: str) -> tuple[tuple[bool, int, str], ...]:
     """Order 2 before 10."""
     return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", stem))
