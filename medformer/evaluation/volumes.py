@@ -63,6 +63,7 @@ def volume_row(
     spacing: Sequence[float],
     empty: EmptyPolicy = "one",
     tolerance: float = TOLERANCES["mm"],
+    voxel_ml: float | None = None,
 ) -> dict[str, Any]:
     """Score the label map of one volume.
 
@@ -75,9 +76,11 @@ def volume_row(
         truth: The same, of the reference.
         labels: Value and name of every label that the maps may hold.
         spacing: Distance of neighboring voxels along each axis of the arrays, in mm: the column norms of the affine.
-            Axes that are not at right angles are measured as if they were.
+            Distances along axes that are not at right angles are measured as if they were.
         empty: What overlap and outlines score where neither map has a label.
         tolerance: Of the NSD, in mm.
+        voxel_ml: Volume of a voxel in ml; the product of the spacing unless given, which is right for axes at right
+            angles.
 
     Returns:
         `id`, `empty_policy`, `nsd_tolerance_mm`, `voxels` (of the volume), `truth_px` and `pred_px` (voxels with any
@@ -93,7 +96,7 @@ def volume_row(
     check_policy(empty)
     _check_maps(case, prediction, truth)
     steps = check_spacing(spacing, truth.ndim)
-    voxel_ml = math.prod(steps) / _MM3_PER_ML
+    voxel_ml = math.prod(steps) / _MM3_PER_ML if voxel_ml is None else voxel_ml
     found, known, table = _classes(case, prediction, truth, values)
     boxes = [ndimage.find_objects(classes, max_label=len(values)) for classes in (found, known)]
     by_label: dict[str, dict[str, float]] = {}

@@ -84,9 +84,15 @@ def test_distances_are_in_millimeters_along_the_axes_of_the_array() -> None:
     assert volume_row("v", prediction, truth, labels={1: "a"}, spacing=(1, 2, 5), tolerance=10)["nsd_mm"] == 1
 
 
+def test_the_volume_of_a_voxel_can_be_given_for_axes_that_are_not_at_right_angles() -> None:
+    _, truth = maps(0)
+    row = volume_row("v", truth, truth, labels=LABELS, spacing=SPACING, voxel_ml=0.5)
+    assert sum(row[f"truth_ml:{name}"] for name in LABELS.values()) == 0.5 * row["truth_px"]
+
+
 def test_what_is_no_pair_of_label_maps_is_named() -> None:
     _, truth = maps(0)
-    score = {"labels": LABELS, "spacing": SPACING}
+    score: dict[str, Any] = {"labels": LABELS, "spacing": SPACING}
     with pytest.raises(DataError, match=r"v: the prediction holds the value 5, expected 0 or a declared label \(2, 7"):
         volume_row("v", np.where(truth == 7, 5, truth), truth, **score)
     with pytest.raises(DataError, match="the reference holds the value -1"):
