@@ -1,0 +1,191 @@
+"""Where voxels lie: shape and affine, comparing two grids, and turning axes to a wanted orientation and back.
+
+Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose integers are voxel centers, to mm in RAS
+(x grows to the patient's right, y to the front, z to the head). Axis codes name where each array axis points, such as
+`RAS` or `LPI`; an oblique axis counts as the anatomical axis that it is nearest to (nibabel's rule).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt2axcodes, ornt_transform
+from numpy.typing import NDArray
+
+from medformer.errors import DataError
+
+Shape = tuple[int, int, int]
+
+_FLAT = 1e-4  # volume of the cell that unit axes span, below which three axes lie in a plane
+_OBLIQUE = 1e-3  # share of an axis (sine of its angle) off its nearest anatomical axis
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A grid of voxels in space.
+
+    Attributes:
+        shape: Voxels per axis.
+        affine: Voxel indices to mm, RAS, float64 (4, 4), read-only.
+        placed: Whether the file says where the grid lies; False where the affine is made from voxel sizes alone, so
+            that left and right are a convention and not knowledge.
+
+    Raises:
+        DataError: A shape that is not three positive numbers, or an affine that is not finite, has an axis of length
+            zero or axes in one plane.
+    """
+
+    shape: Shape
+    affine: NDArray[np.float64]
+    placed: bool = True
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(size) for size in self.shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise DataError(f"The shape is {shape}; expected three axes of at least one voxel.")
+        object.__setattr__(self, "shape", shape)
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
+            raise DataError(
+                f"The affine is {_rows(affine)}; expected a finite 4 x 4 matrix whose last row is 0 0 0 1. "
+                "The file's header is damaged; convert or export the image again."
+            )
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        if not (sizes > 0).all():
+            raise DataError(
+                f"The voxel spacing is {_numbers(sizes)} mm; expected a size above zero along every axis. "
+                "The file's header is damaged; convert or export the image again."
+            )
+        if abs(np.linalg.det(affine[:3, :3] / sizes)) < _FLAT:
+            raise DataError(
+                f"The affine {_rows(affine[:3])} is singular: its axes lie in one plane; expected three directions. "
+                "The file's header is damaged; convert or export the image again."
+            )
+        affine.flags.writeable = False
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of neighboring voxel centers along each array axis, mm."""
+        first, second, third = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(first), float(second), float(third)
+
+    @property
+    def axcodes(self) -> str:
+        """Where each array axis points, such as `RAS`."""
+        return "".join(ornt2axcodes(io_orientation(self.affine)))
+
+    @property
+    def oblique(self) -> bool:
+        """Whether any axis is off its nearest anatomical axis by more than 0.06 degrees."""
+        unit = np.abs(self.affine[:3, :3] / np.array(self.spacing))
+        return bool((np.sqrt(np.maximum(0.0, 1.0 - unit.max(axis=0) ** 2)) > _OBLIQUE).any())
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in ml, right for sheared affines too."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+
+
+def corner_distance(first: Geometry, second: Geometry) -> float:
+    """The largest distance in mm between where two grids put the same corner voxel.
+
+    Affine maps differ most at a corner, so no voxel of the box is farther apart. For grids of different shape, the
+    corners of the first are compared.
+    """
+    ends = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in first.shape))], dtype=np.float64)
+    return float(np.linalg.norm((ends @ (first.affine - second.affine).T)[:, :3], axis=1).max())
+
+
+def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float) -> str:
+    """Say why two grids differ; empty where they are the same.
+
+    Args:
+        first: One grid.
+        second: The other.
+        tolerance_mm: How far apart the same corner voxel may lie.
+    """
+    if first.shape != second.shape:
+        return f"the shapes differ: {_sizes(first.shape)} and {_sizes(second.shape)} voxels"
+    distance = corner_distance(first, second)
+    if distance <= tolerance_mm:
+        return ""
+    axes = f" (axes {first.axcodes} and {second.axcodes})" if first.axcodes != second.axcodes else ""
+    return (
+        f"the affines put the same voxel up to {distance:.3g} mm apart{axes}; at most {tolerance_mm:.3g} mm is allowed"
+    )
+
+
+def reorient(array: NDArray[Any], affine: NDArray[np.float64], codes: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Swap and reverse axes so that they point where `codes` says; no voxel is changed.
+
+    Args:
+        array: (..., X, Y, Z).
+        affine: Of its last three axes.
+        codes: Such as `RAS`.
+
+    Returns:
+        A view of the array, and its affine.
+
+    Raises:
+        DataError: `codes` does not name each of the three directions once.
+    """
+    turn = ornt_transform(io_orientation(affine), _wanted(codes))
+    shape = array.shape[-3:]
+    lead = array.ndim - 3
+    flipped = _flip(array, turn)
+    # Entry i of `turn` says which output axis the input axis i becomes.
+    order = np.argsort(turn[:, 0])
+    view = flipped.transpose((*range(lead), *(lead + int(axis) for axis in order)))
+    return view, affine @ inv_ornt_aff(turn, shape)
+
+
+def restore(array: NDArray[Any], affine: NDArray[np.float64], codes: str) -> NDArray[Any]:
+    """Undo `reorient`: turn an array whose axes follow `codes` back to the axes of the original affine.
+
+    Args:
+        array: (..., three axes as `reorient` returned them).
+        affine: The affine that `reorient` was given, not the one it returned, so that ties of an oblique grid between
+            two anatomical axes are undone as they were made.
+        codes: As given to `reorient`.
+
+    Returns:
+        A view (..., X, Y, Z).
+
+    Raises:
+        DataError: As `reorient`.
+    """
+    turn = ornt_transform(io_orientation(affine), _wanted(codes))
+    lead = array.ndim - 3
+    view = array.transpose((*range(lead), *(lead + int(axis) for axis in turn[:, 0])))
+    return _flip(view, turn)
+
+
+def _flip(array: NDArray[Any], turn: NDArray[np.float64]) -> NDArray[Any]:
+    first, second, third = (slice(None, None, int(flip)) for flip in turn[:, 1])
+    return array[..., first, second, third]
+
+
+def _wanted(codes: str) -> NDArray[np.float64]:
+    pairs = ("RL", "AP", "SI")
+    if len(codes) != 3 or any(sum(code in pair for code in codes.upper()) != 1 for pair in pairs):
+        raise DataError(
+            f"The orientation is '{codes}'; expected one of R or L, one of A or P and one of S or I in any order, "
+            "such as RAS."
+        )
+    return axcodes2ornt(codes.upper())
+
+
+def _rows(matrix: NDArray[np.float64]) -> str:
+    return "[" + "; ".join(_numbers(row) for row in np.atleast_2d(matrix)) + "]"
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.6g}" for value in np.ravel(values))
+
+
+def _sizes(shape: Shape) -> str:
+    return " x ".join(str(size) for size in shape)

@@ -1,0 +1,259 @@
+"""Opens NIfTI-1 and NIfTI-2 files with nothing taken on trust: the header is judged before memory is set aside.
+
+nibabel interprets the header (affine, scaling, types); the voxels are streamed here, so that a file costs no more
+memory than the array it becomes, is never unpacked beyond what its header declares, and has its checksum verified.
+Compression is recognized by content, not by name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from medformer.errors import DataError
+from medformer.imaging.geometry import Geometry
+
+MAX_BYTES = 4 * 2**30
+"""Largest volume that is read, as stored and as float32; 512 x 512 x 2000 float32 is half of it."""
+
+_MAX_RATIO = 1032  # a deflate stream cannot expand by more
+_MAX_OFFSET = 64 * 2**20  # header extensions are text; none come near this
+_CHUNK = 2**21  # voxels per read
+_KINDS = "iuf"
+_MAGIC = {b"n+1": True, b"ni1": False, b"n+2": True, b"ni2": False}
+_UNITS = {1: "meters", 3: "micrometers"}
+_SILENT = logging.Logger("medformer.nifti", level=logging.CRITICAL + 1)
+_DAMAGED = "Fetch or export the file again."
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file whose header has been judged.
+
+    Attributes:
+        path: As given.
+        voxels: The file that holds the voxels: `path` itself, or the .img beside a .hdr.
+        header: nibabel's header, repaired as nibabel does on loading.
+        geometry: Affine as read: sform if its code is above 0, else qform, else from voxel sizes (not placed).
+        dtype: As stored, with byte order.
+        offset: Of the first voxel, bytes.
+        scale: Slope and intercept; None where values are taken as stored.
+    """
+
+    path: Path
+    voxels: Path
+    header: Any
+    geometry: Geometry
+    dtype: np.dtype[Any]
+    offset: int
+    scale: tuple[float, float] | None
+
+    def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Give the stored values piece by piece in the file's (Fortran) order, with the place of each piece's first.
+
+        The array that is given is overwritten by the next piece.
+
+        Raises:
+            DataError: The file ends early, or its checksum is wrong.
+        """
+        count = math.prod(self.geometry.shape)
+        buffer = np.empty(min(count, _CHUNK), self.dtype)
+        try:
+            with _content(self.voxels) as file:
+                file.seek(self.offset)
+                for start in range(0, count, _CHUNK):
+                    piece = buffer[: min(_CHUNK, count - start)]
+                    _fill(file, piece, start, count, self)
+                    yield start, piece
+                file.read(1)  # the end of a gzip stream is where its checksum is compared
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{self.voxels} cannot be read to its end ({error}); expected "
+                f"{count * self.dtype.itemsize:,} bytes of voxels. {_DAMAGED}"
+            ) from error
+
+
+def open_nifti(path: Path) -> NiftiFile:
+    """Read and judge a header.
+
+    Raises:
+        DataError: No file, no NIfTI, a damaged header, a kind of image that is not supported, a size above
+            `MAX_BYTES`, or one that the file cannot hold.
+    """
+    path = Path(path)
+    head, voxels = _parts(path)
+    header, single = _header(head)
+    if single:
+        voxels = head
+    elif voxels == head:
+        raise DataError(f"{path} says that its voxels are in another file; expected them in it, or a .hdr and an .img.")
+    shape = _shape(header, path)
+    dtype = _dtype(header, path)
+    geometry = _geometry(header, shape, path)
+    try:
+        slope, inter = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise DataError(f"{path} says how to scale its values, but not sensibly ({error}). {_DAMAGED}") from error
+    offset = max(int(header["vox_offset"]), header.single_vox_offset if single else 0)
+    _refuse_size(path, voxels, shape, dtype, offset)
+    scale = None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
+    return NiftiFile(path, voxels, header, geometry, dtype, offset, scale)
+
+
+def _parts(path: Path) -> tuple[Path, Path]:
+    """The files of the header and of the voxels."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; expected a NIfTI file. Correct the path, or restore the file.")
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; expected a NIfTI file (.nii or .nii.gz).")
+    name = path.name.removesuffix(".gz")
+    if not name.endswith((".hdr", ".img")):
+        return path, path
+    partner = name[:-3] + ("img" if name.endswith("hdr") else "hdr")
+    beside = next(
+        (path.with_name(partner + end) for end in ("", ".gz") if path.with_name(partner + end).is_file()), None
+    )
+    if beside is None:
+        raise DataError(f"{path} has no {partner} beside it; expected header and voxels together.")
+    return (path, beside) if name.endswith("hdr") else (beside, path)
+
+
+def _header(path: Path) -> tuple[Any, bool]:
+    try:
+        with _content(path) as file:
+            block = file.read(540)
+    except PermissionError:
+        raise DataError(f"{path} may not be read by this user; expected a readable file. Change its access.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be unpacked ({error}); expected a NIfTI file. {_DAMAGED}") from error
+    if not block:
+        raise DataError(f"{path} is empty ({path.stat().st_size} bytes); expected a NIfTI file. {_DAMAGED}")
+    sizes = {int.from_bytes(block[:4], order): order for order in ("little", "big")}
+    kind = nibabel.Nifti1Header if 348 in sizes else nibabel.Nifti2Header if 540 in sizes else None
+    length = 348 if 348 in sizes else 540
+    magic = block[344:347] if length == 348 else block[4:7]
+    if kind is None or magic not in _MAGIC:
+        what = (
+            "is a DICOM file; give the folder of its series instead"
+            if block[128:132] == b"DICM"
+            else "is an ANALYZE 7.5 file, which does not say left from right; convert it to NIfTI"
+            if kind is not None and length == 348 and len(block) >= 348
+            else "does not begin as a NIfTI file does; convert or fetch it again"
+        )
+        raise DataError(f"{path} {what}. Expected NIfTI (.nii, .nii.gz), got bytes {block[:4].hex(' ')} and no magic.")
+    if len(block) < length:
+        raise DataError(f"{path} ends within its header ({len(block)} of {length} bytes). {_DAMAGED}")
+    header = kind(block[:length], check=False)
+    _refuse_spacing(header, path)
+    try:
+        header.check_fix(logger=_SILENT, error_level=40)
+    except (HeaderDataError, ValueError) as error:
+        raise DataError(f"{path} has a header that makes no sense ({error}). {_DAMAGED}") from error
+    return header, _MAGIC[magic]
+
+
+def _refuse_spacing(header: Any, path: Path) -> None:
+    # Before nibabel repairs the header: it would quietly make 1 mm of a size of 0.
+    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not np.isfinite(sizes).all() or (sizes == 0).any():
+        raise DataError(
+            f"{path} states voxel sizes of {' x '.join(f'{size:g}' for size in sizes)}; expected three sizes above "
+            "zero. Set the right spacing in its header, or convert the image again."
+        )
+    units = int(header["xyzt_units"]) & 7
+    if units in _UNITS:
+        raise DataError(
+            f"{path} is measured in {_UNITS[units]}; expected millimeters. Convert it, or correct xyzt_units."
+        )
+
+
+def _shape(header: Any, path: Path) -> tuple[int, int, int]:
+    rank = int(header["dim"][0])
+    shape = tuple(int(size) for size in header["dim"][1 : rank + 1]) if 1 <= rank <= 7 else ()
+    if not shape or min(shape) < 1:
+        raise DataError(f"{path} states the dimensions {[int(size) for size in header['dim']]}. {_DAMAGED}")
+    if rank < 3:
+        raise DataError(
+            f"{path} is {rank}-D with the shape {shape}; expected a volume of three axes. "
+            "Stack its slices, or store one slice as (X, Y, 1)."
+        )
+    further = [size for size in shape[3:] if size != 1]
+    if further:
+        raise DataError(
+            f"{path} has the shape {shape}: {math.prod(further)} volumes in one file; expected one. Split it into one "
+            "file for each channel or time point (for example with fslsplit or nibabel.four_to_three)."
+        )
+    return cast(tuple[int, int, int], shape[:3])
+
+
+def _dtype(header: Any, path: Path) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    if dtype.kind not in _KINDS or dtype.itemsize > 8 or dtype.names:
+        kind = "colors" if dtype.names else f"values of type {dtype}"
+        raise DataError(
+            f"{path} holds {kind}; expected integers or floating-point numbers of at most 64 bits. "
+            "Save one real number for each voxel."
+        )
+    return dtype
+
+
+def _geometry(header: Any, shape: tuple[int, int, int], path: Path) -> Geometry:
+    placed = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    try:
+        return Geometry(shape, header.get_best_affine(), placed)
+    except (HeaderDataError, ValueError) as error:
+        raise DataError(f"{path} has an affine that makes no sense ({error}). {_DAMAGED}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _refuse_size(path: Path, voxels: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int) -> None:
+    count = math.prod(shape)
+    if count * max(dtype.itemsize, 4) > MAX_BYTES:
+        raise DataError(
+            f"{path} declares {' x '.join(map(str, shape))} voxels of {dtype}, "
+            f"{count * max(dtype.itemsize, 4):,} bytes in memory; at most {MAX_BYTES:,} are read. "
+            "Crop or downsample it, or correct its header."
+        )
+    needed = offset + count * dtype.itemsize
+    size = voxels.stat().st_size
+    held = size * _MAX_RATIO if _is_gzip(voxels) else size
+    if offset > _MAX_OFFSET or needed > held:
+        raise DataError(
+            f"{voxels} declares {needed:,} bytes ({' x '.join(map(str, shape))} voxels of {dtype} from byte "
+            f"{offset:,}), but its {size:,} bytes cannot hold more than {held:,}: it is cut off or damaged. {_DAMAGED}"
+        )
+
+
+def _fill(file: BinaryIO, piece: NDArray[Any], start: int, count: int, stored: NiftiFile) -> None:
+    target = memoryview(cast(Any, piece.view(np.uint8)))
+    filled = 0
+    while filled < len(target):
+        got = cast(Any, file).readinto(target[filled:])
+        if not got:
+            found = start * piece.itemsize + filled
+            raise DataError(
+                f"{stored.voxels} ends after {found:,} of {count * piece.itemsize:,} bytes of voxels: it is cut off. "
+                f"{_DAMAGED}"
+            )
+        filled += got
+
+
+def _is_gzip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _content(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if _is_gzip(path) else open(path, "rb")

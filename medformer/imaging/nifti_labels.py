@@ -1,0 +1,166 @@
+"""Writing label maps and maps of values as NIfTI beside the image they belong to; what is written is read back.
+
+A result lies exactly where its image lies: the affine's own header fields (sform and qform with their codes, voxel
+sizes, units) are copied bit for bit from the input's header, not recomputed. The file is read back by nibabel, not by
+the reader of this package, and compared before it takes its name.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from medformer.errors import DataError, ResourceError
+from medformer.files import atomic_path
+from medformer.imaging.geometry import Geometry
+from medformer.imaging.nifti_file import open_nifti
+from medformer.imaging.volumes import Volume, read_geometry, smallest_integer
+
+_PLACEMENT = (
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+    "xyzt_units",
+)
+_LONGEST = 32767  # voxels per axis that NIfTI-1 can state
+_SCANNER = 1
+_LEVEL = 4  # of gzip: label maps shrink a hundredfold at any level, and the fastest still leaves twice the size
+_PLANES = 32
+
+
+def write_labels(path: Path, labels: NDArray[Any], like: Path | Volume) -> None:
+    """Write a label map on the grid of an image, in the smallest sufficient integer type, unscaled.
+
+    The type is uint8, uint16, int16 or int32. Equal arguments give equal bytes.
+
+    Args:
+        path: A name that ends in .nii.gz or .nii.
+        labels: Integers or bool (X, Y, Z) on the grid of `like`.
+        like: The image, as a file, a DICOM series folder or a volume that was read from either; a volume whose path
+            does not exist counts by its own affine. Without a NIfTI header, sform and qform both hold the affine with
+            code 1 (scanner).
+
+    Raises:
+        DataError: Labels that are no integers, beyond 32 bits or of another shape; a wrong suffix; an unreadable image.
+        ResourceError: The folder is not writable, the disk is full, or it returned something else than was written.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iub" or labels.ndim != 3 or labels.size == 0:
+        raise DataError(
+            f"The labels for {path} are {labels.dtype} of shape {labels.shape}; expected integers (X, Y, Z)."
+        )
+    dtype = smallest_integer(int(labels.min()), int(labels.max()))
+    _write(Path(path), labels, dtype, like)
+
+
+def write_map(path: Path, values: NDArray[Any], like: Path | Volume) -> None:
+    """Write a map of values in [0, 1], such as a probability, as float32 on the grid of an image.
+
+    Args:
+        path: As `write_labels`.
+        values: Floating-point (X, Y, Z) on the grid of `like`.
+        like: As `write_labels`.
+
+    Raises:
+        DataError: Values outside [0, 1] or NaN, or as `write_labels`.
+        ResourceError: As `write_labels`.
+    """
+    values = np.asarray(values)
+    if values.dtype.kind != "f" or values.ndim != 3 or values.size == 0:
+        raise DataError(f"The map for {path} is {values.dtype} of shape {values.shape}; expected floats (X, Y, Z).")
+    low, high = float(values.min()), float(values.max())
+    # Written so that NaN fails as well.
+    if not (low >= 0.0 and high <= 1.0):
+        raise DataError(f"The map for {path} runs from {low} to {high}; expected 0 to 1.")
+    _write(Path(path), values, np.dtype(np.float32), like)
+
+
+def _write(path: Path, array: NDArray[Any], dtype: np.dtype[Any], like: Path | Volume) -> None:
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{path} does not end in .nii.gz or .nii; choose such a name.")
+    header, geometry = _header(like)
+    if array.shape != geometry.shape:
+        raise DataError(
+            f"The result for {path} has the shape {array.shape}; its image has {geometry.shape}. "
+            "It belongs to another image, or was not brought back to its grid."
+        )
+    header.set_data_shape(array.shape)
+    header.set_data_dtype(dtype)
+    header["vox_offset"] = header.single_vox_offset
+    with atomic_path(path) as temporary:
+        with ExitStack() as stack:
+            raw = cast(BinaryIO, stack.enter_context(open(temporary, "wb")))
+            packed = path.name.endswith(".gz")
+            # No name and time inside, so that equal results are equal files.
+            file = stack.enter_context(gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0)) if packed else raw
+            file.write(header.binaryblock.ljust(header.single_vox_offset, b"\0"))
+            for start in range(0, array.shape[2], _PLANES):
+                file.write(array[:, :, start : start + _PLANES].astype(dtype, copy=False).tobytes(order="F"))
+        _compare(path, temporary, array, dtype, header, geometry)
+
+
+def _header(like: Path | Volume) -> tuple[Any, Geometry]:
+    """A header that places a result as `like` is placed, and the grid that it must read back as."""
+    source = like.path if isinstance(like, Volume) else Path(like)
+    if source.is_file() or not isinstance(like, Volume):
+        given = read_geometry(source) if source.is_dir() else open_nifti(source)
+    else:
+        given = like.geometry
+    if isinstance(given, Geometry):
+        header = (nibabel.Nifti2Header if max(given.shape) > _LONGEST else nibabel.Nifti1Header)()
+        header.set_data_shape(given.shape)
+        header.set_zooms(given.spacing)
+        header.set_sform(given.affine, code=_SCANNER)
+        header.set_qform(given.affine, code=_SCANNER, strip_shears=True)
+        header.set_xyzt_units("mm")
+        # A header keeps float32; that much of the affine is what can be compared.
+        geometry = Geometry(given.shape, header.get_best_affine())
+    else:
+        header = type(given.header)()
+        for name in _PLACEMENT:
+            header[name] = given.header[name]
+        header["pixdim"][:4] = given.header["pixdim"][:4]
+        geometry = given.geometry
+    header["magic"] = header.single_magic
+    return header, geometry
+
+
+def _compare(
+    path: Path, temporary: Path, array: NDArray[Any], dtype: np.dtype[Any], header: Any, geometry: Geometry
+) -> None:
+    reason = ""
+    try:
+        kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+        with open(temporary, "rb") as raw:
+            image = kind.from_stream(gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw)
+            voxels = np.asarray(image.dataobj)
+        found = image.header
+        if image.shape != array.shape or found.get_data_dtype() != dtype:
+            reason = f"it reads as {found.get_data_dtype()} {image.shape} and not as {dtype} {array.shape}"
+        elif any(found[name].tobytes() != header[name].tobytes() for name in _PLACEMENT):
+            reason = "its sform, qform or units differ from the image's"
+        elif not np.array_equal(image.affine, geometry.affine):
+            reason = "its affine differs from the image's"
+        elif not np.array_equal(voxels, array.astype(dtype, copy=False)):
+            reason = "its voxels differ from what was written"
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError) as error:
+        reason = f"it cannot be read back ({error})"
+    if reason:
+        raise ResourceError(f"{path} was written, but {reason}. Check the disk; the file was not kept.")

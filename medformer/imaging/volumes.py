@@ -1,0 +1,191 @@
+"""Reading volumes and label maps: one array contract for NIfTI files and folders of one DICOM series.
+
+Rules, the same for every file:
+
+* Axes and affine are those of the file; nothing is turned or resampled.
+* Axes of size 1 behind the third are dropped. Several volumes in one file are refused, as are complex numbers, colors,
+  ANALYZE files and units other than millimeters.
+* Values are scaled as the header says. NaN and infinity are refused unless they are asked for, never replaced.
+* Labels are whole numbers; floating-point ones pass within `WHOLE` of a whole number, as scaling leaves them.
+* Arrays come in the file's own (Fortran) order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.errors import DataError, ResourceError
+from medformer.imaging.geometry import Geometry
+from medformer.imaging.nifti_file import NiftiFile, open_nifti
+
+WHOLE = 1e-3
+"""How far a stored label may be off a whole number."""
+
+_LABELS = np.iinfo(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels and where they lie.
+
+    Attributes:
+        array: (X, Y, Z): float32 for images, integers for label maps.
+        geometry: Of the array.
+        path: Where it was read from.
+        stored: Type of the values in the file, such as `int16`.
+    """
+
+    array: NDArray[Any]
+    geometry: Geometry
+    path: Path
+    stored: str = ""
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Read where the voxels of a file or DICOM series lie, from headers alone.
+
+    Raises:
+        DataError: As `read_volume`, as far as headers tell.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from medformer.imaging.dicom import series_geometry
+
+        return series_geometry(path)
+    return open_nifti(path).geometry
+
+
+def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") -> Volume:
+    """Read an image.
+
+    Args:
+        path: A NIfTI file (.nii, .nii.gz, .hdr or .img), or a folder that holds one DICOM series.
+        nonfinite: What is done about NaN and infinite voxels.
+
+    Returns:
+        The volume, float32.
+
+    Raises:
+        DataError: The file is missing, damaged, cut off, too large, no single volume, has no sensible geometry, or
+            holds values that are not finite.
+        ResourceError: There is not enough memory.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from medformer.imaging.dicom import read_series
+
+        return read_series(path)
+    file = open_nifti(path)
+    flat = _empty(file, np.float32)
+    bad = 0
+    first = -1
+    for start, values in file.chunks():
+        piece = flat[start : start + len(values)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            piece[:] = _scaled(values, file)
+            # A float64 sum of float32 values is finite unless one of them is not.
+            suspicious = nonfinite == "error" and not math.isfinite(float(np.sum(piece, dtype=np.float64)))
+        if suspicious:
+            wrong = np.flatnonzero(~np.isfinite(piece))
+            if len(wrong):
+                first = start + int(wrong[0]) if first < 0 else first
+                bad += len(wrong)
+    if bad:
+        raise DataError(
+            f"{path} holds {bad:,} voxels that are NaN or infinite as float32 (the first at "
+            f"{_place(first, file)}); expected finite values. Mend the image where it was made; "
+            "nothing is replaced here."
+        )
+    return Volume(flat.reshape(file.geometry.shape, order="F"), file.geometry, path, file.dtype.name)
+
+
+def read_labels(path: Path) -> Volume:
+    """Read a label map.
+
+    Args:
+        path: A NIfTI file (.nii, .nii.gz, .hdr or .img), or a DICOM segmentation (.dcm).
+
+    Returns:
+        The labels in the smallest of uint8, uint16, int16 and int32 that holds them.
+
+    Raises:
+        DataError: As `read_volume`, or a value that is no whole number or beyond 32 bits.
+        ResourceError: There is not enough memory.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".dcm":
+        from medformer.imaging.dicom_seg import read_dicom_seg
+
+        return read_dicom_seg(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; expected a label map: a NIfTI file, or a DICOM segmentation (.dcm).")
+    file = open_nifti(path)
+    as_stored = file.scale is None and file.dtype.kind in "iu" and file.dtype.itemsize <= 2
+    flat = _empty(file, file.dtype.newbyteorder("=") if as_stored else np.int32)
+    low, high = 0, 0
+    for start, values in file.chunks():
+        whole = values if as_stored else _whole(_scaled(values, file), start, file)
+        low, high = min(low, int(whole.min())), max(high, int(whole.max()))
+        flat[start : start + len(whole)] = whole
+    array = flat.astype(smallest_integer(low, high), copy=False).reshape(file.geometry.shape, order="F")
+    return Volume(array, file.geometry, path, file.dtype.name)
+
+
+def smallest_integer(low: int, high: int) -> np.dtype[Any]:
+    """The smallest of uint8, uint16, int16 and int32 that holds `low` to `high`.
+
+    Raises:
+        DataError: None does.
+    """
+    for dtype in (np.uint8, np.uint16, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise DataError(f"Labels run from {low} to {high}; expected at most 32 bits ({_LABELS.min} to {_LABELS.max}).")
+
+
+def _scaled(values: NDArray[Any], file: NiftiFile) -> NDArray[Any]:
+    if file.scale is None:
+        return values
+    slope, inter = file.scale
+    return values * np.float64(slope) + np.float64(inter)
+
+
+def _whole(values: NDArray[Any], start: int, file: NiftiFile) -> NDArray[Any]:
+    whole = values if values.dtype.kind in "iu" else np.rint(values)
+    if values.dtype.kind == "f":
+        off = np.abs(values - whole)
+        # Negated so that NaN fails as well.
+        worst = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        if not off[worst] <= WHOLE:
+            raise DataError(
+                f"{file.path} holds {values[worst]:g} at {_place(start + worst, file)}; expected labels, which are "
+                "whole numbers. It may be a probability map or have been resampled with interpolation: threshold it, "
+                "or resample the labels with nearest neighbor."
+            )
+    if whole.min() < _LABELS.min or whole.max() > _LABELS.max:
+        raise DataError(
+            f"{file.path} holds labels from {whole.min():g} to {whole.max():g}; expected at most 32 bits "
+            f"({_LABELS.min} to {_LABELS.max}). Number the labels anew."
+        )
+    return whole
+
+
+def _empty(file: NiftiFile, dtype: Any) -> NDArray[Any]:
+    count = math.prod(file.geometry.shape)
+    try:
+        return np.empty(count, dtype)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{file.path} needs {count * np.dtype(dtype).itemsize:,} bytes of memory, which are not there. "
+            "Close other programs, or use a machine with more memory."
+        ) from error
+
+
+def _place(flat: int, file: NiftiFile) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.unravel_index(flat, file.geometry.shape, order="F"))
