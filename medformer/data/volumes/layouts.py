@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from medformer.data.layouts import group_expression
 from medformer.data.manifest import Case, Manifest, image_hash
 from medformer.data.problems import Problem
 from medformer.data.volumes.dataset_file import DatasetInfo, info_path, read_info
+from medformer.data.volumes.label_values import present_values
 from medformer.data.volumes.layout_readers import (
     Found,
     read_dicom,
@@ -152,7 +151,7 @@ _MOST_LABELS = 1000
 
 def _values(mask: Path) -> set[int]:
     try:
-        return {int(value) for value in np.unique(read_labels(mask).array)}
+        return set(present_values(read_labels(mask).array))
     except DataError:
         return set()
 
