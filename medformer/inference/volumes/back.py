@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from medformer.imaging.resample import resample, slab
 
 _PLANES = 8
 
@@ -33,7 +34,7 @@ def write_classes(
 ) -> dict[int, float]:
     """Write for each voxel the value of the class with the highest probability; on a tie, of the first such class.
 
-    The streams are resampled linearly (exactly the given numbers where grids coincide) and added. One class is looked
+    The streams are resampled linearly (see `resample`; where grids coincide, to exactly the given numbers) and added. One class is looked
     at after the other with a running maximum, so that no array ever holds all classes of the output.
 
     Args:
@@ -46,9 +47,9 @@ def write_classes(
         For each value written, the mean probability of its voxels.
     """
     length = target.shape[axis]
-    across = tuple(size for other, size in enumerate(target.shape) if other != axis)
     lookup = np.asarray(values, dtype=target.dtype)
     output = np.moveaxis(target, axis, 0)
+    across = (output.shape[1], output.shape[2])
     readers = [_Reader(stream, axis, length) for stream in streams]
     counts, sums = np.zeros(len(values), np.int64), np.zeros(len(values))
     for start in range(0, length, _PLANES):
@@ -83,35 +84,33 @@ class _Reader:
         self._length = length
         self._first = 0
         self._held: Tensor | None = None
-        self._low = self._high = torch.zeros(0, dtype=torch.int64)
-        self._share = torch.zeros(0)
+        self._low = self._high = 0
+        self._matrix: Tensor | None = None
 
     def move(self, start: int, stop: int) -> None:
         """Go to the output planes from `start` to before `stop`; `start` never goes back."""
-        # Both grids cover the same box: voxel centers lie half a voxel inside of its ends.
-        place = (torch.arange(start, stop, dtype=torch.float64) + 0.5) * self._size / self._length - 0.5
-        place = place.clamp(0, self._size - 1)
-        low = place.floor().long()
-        high = (low + 1).clamp(max=self._size - 1)
-        self._share = (place - low).float()[:, None, None]
-        first, last = int(low[0]), int(high[-1])
-        held = self._held
-        while held is None or self._first + held.shape[1] <= last:
+        low, high = start, stop
+        if self._size != self._length:
+            # What resampling makes of the identity is its matrix: which planes go into which, and by how much.
+            identity = np.eye(self._size, dtype=np.float32)[:, np.newaxis]
+            matrix = slab(identity, (self._length, 1, self._size), start, stop, 0)[:, 0]
+            used = np.flatnonzero(matrix.any(0))
+            low, high = int(used[0]), int(used[-1]) + 1
+            self._matrix = torch.from_numpy(np.ascontiguousarray(matrix[:, low:high]))
+        while self._held is None or self._first + self._held.shape[1] < high:
             piece = next(self._pieces)
-            if held is not None and first > self._first:
-                drop = min(first - self._first, held.shape[1])
-                held, self._first = held[:, drop:], self._first + drop
-            held = piece if held is None else torch.cat((held, piece), dim=1)
-        self._held = held
+            if self._held is None:
+                self._held = piece
+                continue
+            spent = min(max(low - self._first, 0), self._held.shape[1])
+            self._held = torch.cat((self._held[:, spent:], piece), dim=1)
+            self._first += spent
         self._low, self._high = low - self._first, high - self._first
 
-    def planes(self, index: int, across: tuple[int, ...]) -> Tensor:
+    def planes(self, index: int, across: tuple[int, int]) -> Tensor:
         """The current output planes of one class, float32 (planes, *across)."""
         assert self._held is not None
-        held = self._held[index]
-        stack = held[self._low]
-        if self._size != self._length:
-            stack = torch.lerp(stack, held[self._high], self._share)
-        if tuple(stack.shape[1:]) != across:
-            stack = F.interpolate(stack[:, None], across, mode="bilinear", align_corners=False)[:, 0]
-        return stack.cpu()
+        stack = self._held[index, self._low : self._high].cpu()
+        if self._matrix is not None:
+            stack = torch.tensordot(self._matrix, stack, dims=1)
+        return torch.from_numpy(resample(stack.numpy(), (len(stack), *across), order=1))

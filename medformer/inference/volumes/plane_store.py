@@ -41,7 +41,7 @@ class PlaneStore(AbstractContextManager["PlaneStore"]):
         self._bytes = 2 * classes * across[0] * across[1]
         self._written = 0
         self._folder = folder
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=folder)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115
 
     def add(self, pieces: Iterator[Tensor], weight: float) -> None:
         """Add `weight` times a whole volume.

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from medformer.imaging.resample import resample
 from medformer.inference.volumes.back import Stream, write_classes
 
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def test_labels_are_those_of_the_resampled_probabilities(target: Shape, axis: in
     given = probabilities((11, 9, 14))
     labels = np.zeros(target, np.uint8)
     write_classes([stream(given, axis, thickness)], labels, axis=axis, values=[0, 3, 7, 200])
-    whole = F.interpolate(given[None], target, mode="trilinear", align_corners=False)[0]
+    whole = torch.from_numpy(resample(given.numpy(), target, order=1))
     chosen = np.array([0, 3, 7, 200])[whole.argmax(0).numpy()]
     top = whole.topk(2, 0).values
     clear = (top[0] - top[1] > 1e-5).numpy()
@@ -59,7 +59,7 @@ def test_streams_of_different_grids_add_up() -> None:
     labels = np.zeros((12, 10, 16), np.uint8)
     streams = [stream(0.75 * fine, 2, 5), stream(0.25 * coarse, 2, 2)]
     confidence = write_classes(streams, labels, axis=2, values=range(4))
-    whole = 0.75 * fine + 0.25 * F.interpolate(coarse[None], (12, 10, 16), mode="trilinear", align_corners=False)[0]
+    whole = 0.75 * fine + 0.25 * torch.from_numpy(resample(coarse.numpy(), (12, 10, 16), order=1))
     assert (labels == whole.argmax(0).numpy()).mean() > 0.999
     for value, mean in confidence.items():
         assert mean == pytest.approx(float(whole.max(0).values.numpy()[labels == value].mean()), abs=1e-3)
