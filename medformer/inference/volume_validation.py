@@ -6,7 +6,7 @@ ValidationVolumeDice(cases, plan, batch_size=2, windows=16)    measure "dice"
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import batched, product
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,7 +72,9 @@ class ValidationVolumeDice:
         device = next(model.parameters()).device
         size = _size(case)
         pairs = np.zeros(self.count**2, np.int64)
-        for starts in batched(self._chosen(case), self.batch_size):
+        chosen = self._chosen(case)
+        for first in range(0, len(chosen), self.batch_size):
+            starts = chosen[first : first + self.batch_size]
             images = np.stack([cut(case.image, start, self.patch, case.lowest) for start in starts])
             predicted = model(torch.from_numpy(images).to(device)).argmax(1).cpu().numpy()
             for start, found in zip(starts, predicted, strict=True):
@@ -80,9 +82,8 @@ class ValidationVolumeDice:
                 truth = _classes(case)[tuple(there for there, _ in places)].astype(np.int64)
                 inside = found[tuple(here for _, here in places)]
                 pairs += np.bincount((truth * self.count + inside).ravel(), minlength=len(pairs))
-        table = pairs.reshape(self.count, self.count)[1:, :], pairs.reshape(self.count, self.count)[:, 1:]
-        both = np.diagonal(table[0], 1)
-        total = table[0].sum(1) + table[1].sum(0)
+        table = pairs.reshape(self.count, self.count)
+        both, total = np.diagonal(table)[1:], (table.sum(0) + table.sum(1))[1:]
         return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
 
     def _chosen(self, case: LabeledVolume) -> Sequence[Axes]:
@@ -105,8 +106,7 @@ def _tiles(size: Axes, patch: Axes) -> Iterator[Axes]:
         (middle,) if side >= length else window_starts(length, side, 0.0)
         for middle, length, side in zip(centered, size, patch, strict=True)
     ]
-    for first, second, third in product(*axes):
-        yield first, second, third
+    yield from product(*axes)
 
 
 def _overlap(start: int, side: int, length: int) -> tuple[slice, slice]:

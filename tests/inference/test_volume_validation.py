@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medformer.data.volumes.plan import Axes, Intensity, VolumePlan
+from medformer.inference.network_inputs import ItemImages
+from medformer.inference.volume_reconstruction import VolumeReconstructionLoss
+from medformer.inference.volume_validation import ValidationVolumeDice
+
+
+@dataclass(frozen=True)
+class Volume:
+    image: NDArray[np.float32]
+    classes: NDArray[Any] | None
+    lowest: NDArray[np.float32]
+
+
+class Thresholds(nn.Module):
+    """Class 1 above 0.5, class 2 above 1.5; remembers the shapes it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.shown: list[tuple[int, ...]] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.shown.append(tuple(image.shape))
+        distance = image - torch.arange(3.0).reshape(1, 3, 1, 1, 1)
+        return -self.scale * distance.square()
+
+
+def _plan(*patch: int) -> VolumePlan:
+    first, second, third = patch
+    size: Axes = (first, second, third)
+    labels = ((1, "Anterior"), (7, "Posterior"))
+    return VolumePlan((1.0, 1.0, 1.0), (Intensity(),), labels, size, ((2, 2, 2),), ((3, 3, 3),), 2)
+
+
+def _volume(*size: int, seed: int = 0, wrong: float = 0.1) -> Volume:
+    """Classes, and an image that says them, wrongly in some voxels."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(0, 3, size).astype(np.uint8)
+    said = np.where(generator.random(size) < wrong, generator.integers(0, 3, size), classes)
+    return Volume(said[None].astype(np.float32), classes, np.zeros(1, np.float32))
+
+
+def _dice(volume: Volume) -> list[float]:
+    said, truth = volume.image[0], volume.classes
+    assert truth is not None
+    return [2 * ((said == k) & (truth == k)).sum() / ((said == k).sum() + (truth == k).sum()) for k in (1, 2)]
+
+
+@pytest.mark.parametrize("patch", [(4, 4, 4), (12, 8, 4), (16, 8, 2), (20, 20, 20)])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_score_is_the_mean_dice_over_labels_and_cases(patch: tuple[int, ...], batch_size: int) -> None:
+    volumes = [_volume(12, 8, 4, seed=number, wrong=0.1 * number) for number in range(3)]
+    validation = ValidationVolumeDice(volumes, _plan(*patch), batch_size, windows=100)
+    model = Thresholds()
+    expected = np.mean([_dice(volume) for volume in volumes])
+    assert validation(model) == pytest.approx(expected) == validation(model)
+    assert validation.measure == "dice"
+    assert all(shape[0] <= batch_size and shape[2:] == patch for shape in model.shown)
+
+
+def test_a_volume_smaller_than_the_window_is_padded_with_its_minimum_and_padding_does_not_count() -> None:
+    volume = _volume(5, 9, 3)
+    lifted = Volume(volume.image, volume.classes, np.full(1, 2.0, np.float32))
+    assert ValidationVolumeDice([lifted], _plan(8, 8, 8), 1)(Thresholds()) == pytest.approx(
+        ValidationVolumeDice([volume], _plan(8, 8, 8), 1)(Thresholds())
+    )
+    shown: list[Tensor] = []
+
+    class Watching(Thresholds):
+        def forward(self, image: Tensor) -> Tensor:
+            shown.append(image)
+            return super().forward(image)
+
+    ValidationVolumeDice([lifted], _plan(8, 8, 8), 1)(Watching())
+    padded = np.pad(volume.image[0], ((2, 1), (0, 0), (3, 2)), constant_values=2.0)
+    np.testing.assert_array_equal(shown[0][0, 0, 1:7].numpy(), padded[1:7, :8])
+
+
+def test_labels_that_are_nowhere_count_1_and_false_ones_0() -> None:
+    empty = np.zeros((4, 4, 4), np.uint8)
+    silent = Volume(empty[None].astype(np.float32), empty, np.zeros(1, np.float32))
+    assert ValidationVolumeDice([silent], _plan(4, 4, 4))(Thresholds()) == 1.0
+    false = Volume(np.ones((1, 4, 4, 4), np.float32), empty, np.zeros(1, np.float32))
+    assert ValidationVolumeDice([false], _plan(4, 4, 4))(Thresholds()) == 0.5
+
+
+def test_of_a_large_case_few_windows_are_seen_and_most_of_them_have_labels() -> None:
+    classes = np.zeros((40, 40, 40), np.uint8)
+    classes[:20, :12, :20] = 1
+    image = classes[None].astype(np.float32)
+    image[0, 20:] = 1.0
+    model = Thresholds()
+    validation = ValidationVolumeDice([Volume(image, classes, np.zeros(1, np.float32))], _plan(4, 4, 4), 5, windows=8)
+    score = validation(model)
+    assert [shape[0] for shape in model.shown] == [5, 3]
+    # Six windows full of label 1, one or two in the half that is predicted without cause, label 2 nowhere.
+    assert score in [pytest.approx((1 + 2 * 6 / (2 * 6 + false)) / 2) for false in (1, 2)]
+    few = np.zeros((40, 40, 40), np.uint8)
+    few[5, 5, 5] = 1
+    lonely = Volume(few[None].astype(np.float32), few, np.zeros(1, np.float32))
+    assert ValidationVolumeDice([lonely], _plan(4, 4, 4), 8, windows=8)(model) == 1.0
+    assert model.shown[-1][0] == 8
+
+
+class Items:
+    def __init__(self, images: NDArray[np.float32]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: tuple[int, int], /) -> dict[str, Tensor]:
+        return {"image": torch.from_numpy(self.images[index[1]])}
+
+
+class HalfHidden:
+    def masks(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(len(images), 1, *images.shape[2:], generator=generator) < 0.5
+
+    def hide(self, images: Tensor, masks: Tensor) -> Tensor:
+        return images.masked_fill(masks, 0.0)
+
+
+class Blurred(nn.Module):
+    """Reconstructs from neighbors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.0))
+        self.shown: list[Tensor] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.shown.append(image)
+        return self.gain * F.avg_pool3d(image, 3, 1, 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_reconstruction_is_judged_on_hidden_voxels_against_the_mean_of_the_visible_ones(size: int) -> None:
+    images = np.random.default_rng(0).normal(3.0, 1.0, (5, 2, 6, 5, 4)).astype(np.float32)
+    validation = VolumeReconstructionLoss(HalfHidden(), ItemImages(Items(images)), size, seed=4)
+    model = Blurred()
+    torch.manual_seed(0)
+    first = validation(model)
+    torch.rand(5)
+    assert validation(model) == first
+    shown = torch.cat(model.shown[: len(model.shown) // 2])
+    hidden = shown == 0
+    truth = torch.from_numpy(images)
+    error = (F.avg_pool3d(shown, 3, 1, 1) - truth).square()[hidden].mean()
+    assert first == pytest.approx(error.item(), rel=1e-5)
+    record = validation.against_mean(model)
+    channels = zip(truth.flatten(0, 1), hidden.flatten(0, 1), strict=True)
+    mean = torch.stack([channel[~mask].mean() for channel, mask in channels]).reshape(5, 2, 1, 1, 1)
+    expected = (mean - truth).square()[hidden].mean()
+    assert record["mean_visible_mse"] == pytest.approx(expected.item(), rel=1e-5)
+    assert record == {**record, "masked_mse": first, "hidden": int(hidden.sum()), "patches": 5}
+    assert VolumeReconstructionLoss(HalfHidden(), images, size, seed=5)(model) != first
