@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from medformer.config import AbideConfig, TrainingConfig
 from medformer.connectome.atlases import require_regions
@@ -21,7 +20,8 @@ from medformer.files import digest, write_csv, write_json
 from medformer.inference.classification_validation import ValidationLoss
 from medformer.inference.classify import predict_scores
 from medformer.inference.connectome_validation import ReconstructionLoss
-from medformer.inference.decision import PlattScaling, prediction_rows, settle_decision, write_validation_scores
+from medformer.inference.decision import prediction_rows
+from medformer.inference.network_decision import learn_decision
 from medformer.models.connectome.autoencoder import MaskedAutoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
@@ -79,21 +79,20 @@ class AbideFold:
             )
             for member in range(self.config.members)
         ]
-        known = self._labels(fold.validation)
-        judged = self._scores(models, inputs.validation, fold.validation, seed)
-        scaling = PlattScaling().fit(_log_odds(judged), known) if self.config.inference.calibrate else None
-        judged = calibrated(judged, scaling)
-        write_validation_scores(folder, fold.validation, known, judged)
-        threshold = settle_decision(
-            self.config.inference.threshold, judged, known, path=folder / "threshold.json", scaling=scaling
+        decision = learn_decision(
+            folder,
+            fold.validation,
+            self._labels(fold.validation),
+            self._scores(models, inputs.validation, fold.validation, seed),
+            calibrate=self.config.inference.calibrate,
+            threshold=self.config.inference.threshold,
         )
         if fold.test:
-            scores = calibrated(self._scores(models, inputs.test, fold.test, seed), scaling)
             rows = prediction_rows(
                 fold.test,
                 self._labels(fold.test),
-                scores,
-                threshold,
+                decision.probabilities(self._scores(models, inputs.test, fold.test, seed)),
+                decision.threshold,
                 sites={name: self.features.cohort.by_id[name].site for name in fold.test},
                 covariates={name: self.features.cohort.by_id[name].covariates for name in fold.test},
             )
@@ -199,15 +198,6 @@ class AbideFold:
 
     def _labels(self, names: Sequence[str]) -> NDArray[np.int64]:
         return np.array([self.labels[name] for name in names], np.int64)
-
-
-def calibrated(scores: NDArray[np.float64], scaling: PlattScaling | None) -> NDArray[np.float64]:
-    """Networks' mean probabilities (n,) by the fold's sigmoid; as they are without one."""
-    return scores if scaling is None else scaling.transform(_log_odds(scores))
-
-
-def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(logit(np.clip(scores, 1e-6, 1 - 1e-6)))
 
 
 def member_folder(folder: Path, member: int) -> Path:
