@@ -23,10 +23,10 @@ def cut(array: NDArray[Any], start: Axes, shape: Axes, fill: ArrayLike) -> NDArr
     Returns:
         A new array (..., *shape) of the same type.
     """
-    size = np.array(array.shape[-3:])
-    first = np.array(start)
+    size = np.array(array.shape[-3:], np.int64)
+    first = np.array(start, np.int64)
     low = np.clip(first, 0, size)
-    high = np.clip(first + shape, low, size)
+    high = np.clip(first + np.array(shape, np.int64), low, size)
     inside = array[_box(low, high)]
     if inside.shape[-3:] == tuple(shape):
         return np.array(inside, order="C")
@@ -43,5 +43,6 @@ def centered_start(size: Axes, shape: Axes) -> Axes:
     return first, second, third
 
 
-def _box(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[EllipsisType | slice, ...]:
-    return (..., *(slice(int(begin), int(end)) for begin, end in zip(low, high, strict=True)))
+def _box(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[EllipsisType, slice, slice, slice]:
+    first, second, third = (slice(int(begin), int(end)) for begin, end in zip(low, high, strict=True))
+    return ..., first, second, third

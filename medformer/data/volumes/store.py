@@ -10,7 +10,7 @@ Everything is memory-mapped; what fits in a budget is held in memory besides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,29 +138,43 @@ class PreparedStore:
         grid = [FORMAT, ORDER, plan.orientation, plan.spacing, [_hash(path) for path in case.images]]
         key = digest([*grid, plan.to_json()["intensity"]])[:32]
         files = _Files(self.folder / f"{key}.image.npy", self.folder / f"{key}.json", None, None)
-        if not (_readable(files.image) and files.note.is_file()):
+        if not _complete(files):
             prepared = prepare_image(case, plan)
-            source = prepared.source
             _save(files.image, prepared.image)
-            note = {
-                "affine": prepared.affine.tolist(),
-                "source": {"shape": source.shape, "affine": source.affine.tolist(), "placed": source.placed},
-                "lowest": prepared.lowest.tolist(),
-            }
-            write_json(files.note, note)
+            write_json(files.note, _note(prepared))
         if not labels:
             return files
+        source = _load(case.id, files)[0].source
         key = digest([*grid, plan.labels, _hash(case.required_mask())])[:32]
         files = _Files(files.image, files.note, self.folder / f"{key}.classes.npy", self.folder / f"{key}.voxels.npy")
         assert files.classes is not None and files.voxels is not None
-        if not (_readable(files.classes) and _readable(files.voxels)):
-            classes = prepare_classes(case, plan, _load(case.id, files, labels=False)[0].source)
+        if not _complete(files):
+            classes = prepare_classes(case, plan, source)
             _save(files.classes, classes)
             _save(files.voxels, _find_voxels(classes, plan.classes, key))
         return files
 
 
-def _load(name: str, files: _Files, *, labels: bool = True) -> tuple[PreparedCase, NDArray[np.int64]]:
+def _note(prepared: PreparedCase) -> dict[str, Any]:
+    source = prepared.source
+    return {
+        "affine": prepared.affine.tolist(),
+        "source": {"shape": source.shape, "affine": source.affine.tolist(), "placed": source.placed},
+        "lowest": prepared.lowest.tolist(),
+    }
+
+
+def _complete(files: _Files) -> bool:
+    """Whether all of the files are there and undamaged, as far as their sizes tell."""
+    try:
+        _load("", files)
+    except DataError:
+        return False
+    return True
+
+
+def _load(name: str, files: _Files) -> tuple[PreparedCase, NDArray[np.int64]]:
+    """Map a case into memory, and what `_find_voxels` found in it; `[0]` without labels."""
     try:
         note = read_json(files.note)
         source = note["source"]
@@ -169,12 +183,12 @@ def _load(name: str, files: _Files, *, labels: bool = True) -> tuple[PreparedCas
         prepared = PreparedCase(
             id=name,
             image=_mapped(files.image),
-            classes=_mapped(files.classes) if labels and files.classes else None,
+            classes=_mapped(files.classes) if files.classes else None,
             affine=np.array(note["affine"], np.float64),
             source=Geometry((first, second, third), affine, bool(source["placed"])),
             lowest=np.array(note["lowest"], np.float32),
         )
-        return prepared, _mapped(files.voxels) if labels and files.voxels else np.zeros(1, np.int64)
+        return prepared, _mapped(files.voxels) if files.voxels else np.zeros(1, np.int64)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(
             f"Case '{name}': the prepared files in {files.image.parent} cannot be read ({error}); they were removed or "
@@ -183,14 +197,8 @@ def _load(name: str, files: _Files, *, labels: bool = True) -> tuple[PreparedCas
 
 
 def _held(prepared: PreparedCase) -> PreparedCase:
-    return PreparedCase(
-        id=prepared.id,
-        image=np.array(prepared.image),
-        classes=None if prepared.classes is None else np.array(prepared.classes),
-        affine=prepared.affine,
-        source=prepared.source,
-        lowest=prepared.lowest,
-    )
+    classes = None if prepared.classes is None else np.array(prepared.classes)
+    return replace(prepared, image=np.array(prepared.image), classes=classes)
 
 
 def _find_voxels(classes: NDArray[Any], count: int, key: str) -> NDArray[np.int64]:
@@ -232,11 +240,3 @@ def _save(path: Path, array: NDArray[Any]) -> None:
 def _mapped(path: Path) -> NDArray[Any]:
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
-
-
-def _readable(path: Path) -> bool:
-    try:
-        _mapped(path)
-    except (OSError, ValueError, EOFError):
-        return False
-    return True
