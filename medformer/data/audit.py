@@ -21,8 +21,9 @@ KINDS = {
     "group": "the same patient or sequence",
     "file": "the same file",
     "pixels": "the same pixels",
+    "voxels": "the same voxels",
     "connections": "the same connections",
-    "near-duplicate": "pictures or connectomes that show the same thing",
+    "near-duplicate": "pictures, volumes or connectomes that show the same thing",
 }
 """What is looked for, in the order in which findings are reported."""
 
@@ -93,6 +94,7 @@ class Audit:
         findings: Every leak, ordered by kind.
         accepted: Names the user accepts: a finding's own name, `kind:<site>` or `kind:*`.
         kinds: What was looked for, of `KINDS`.
+        threshold: Similarity from which two cases count as near-duplicates.
     """
 
     cases: int
@@ -100,6 +102,7 @@ class Audit:
     findings: tuple[Finding, ...]
     accepted: tuple[str, ...] = ()
     kinds: tuple[str, ...] = tuple(KINDS)
+    threshold: float = THRESHOLD
 
     def accepting(self, names: Iterable[str]) -> Audit:
         """Return the audit with more accepted names.
@@ -155,7 +158,7 @@ class Audit:
             "cases": self.cases,
             "parts": dict(self.parts),
             "looked_for": {kind: KINDS[kind] for kind in self.kinds},
-            "near_duplicate_threshold": THRESHOLD,
+            "near_duplicate_threshold": self.threshold,
             "accepted": list(self.accepted),
             "accepted_but_not_found": [name for name in self.accepted if name not in used],
             "leaks": len(leaks),
@@ -260,6 +263,7 @@ def search(
     divisions: Sequence[Division],
     same: Mapping[str, Sequence[str]],
     similar: Callable[[NDArray[np.int64]], Iterable[Match]],
+    threshold: float = THRESHOLD,
 ) -> Audit:
     """Look for cases that share something and stand in different parts of a division.
 
@@ -269,6 +273,7 @@ def search(
         same: By kind, the strongest first, a key per case; equal keys are findings.
         similar: Pairs that show the same thing. It gets the part of every case (-1 for none) under each division, shape
             (divisions, cases), so that it need not compare cases of one part.
+        threshold: The similarity that `similar` asks for.
     """
     search = _Search(cases, divisions)
     findings = [*search.same_ids(), *search.same_groups(), *search.same_contents(same, similar)]
@@ -276,7 +281,7 @@ def search(
     findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score, finding.a, finding.b))
     sizes = {part: len(ids) for part, ids in divisions[0][1].items()} if divisions else {}
     looked_for = tuple(kind for kind in KINDS if kind in {"id", "group", *same, "near-duplicate"})
-    return Audit(len(cases), sizes, tuple(findings), kinds=looked_for)
+    return Audit(len(cases), sizes, tuple(findings), kinds=looked_for, threshold=threshold)
 
 
 class _Search:

@@ -55,7 +55,9 @@ def audit_connectomes(
     subjects = divided(subjects, divisions)
     chosen = np.array([rows[subject.id] for subject in subjects])
     keys = [hashlib.sha256(np.ascontiguousarray(connections[row]).tobytes()).hexdigest() for row in chosen]
-    return search(subjects, divisions, {"connections": keys}, lambda sides: _matches(connections, chosen, sides))
+    return search(
+        subjects, divisions, {"connections": keys}, lambda sides: _matches(connections, chosen, sides), THRESHOLD
+    )
 
 
 def connectome_twins(connections: NDArray[np.float32]) -> list[Match]:

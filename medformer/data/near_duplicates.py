@@ -89,6 +89,34 @@ def near_duplicates(
     return [best[pair] for pair in sorted(best)]
 
 
+def correlated_rows(
+    rows: NDArray[np.float32], others: NDArray[np.float32], sides: NDArray[np.integer] | None, threshold: float
+) -> dict[tuple[int, int], float]:
+    """Pairs (first, second), first < second, whose row of `rows` and row of `others` correlate, with the correlation.
+
+    Args:
+        rows: float32 (N, F), each of mean 0 and norm 1 (or 0).
+        others: The same rows, perhaps seen another way, such as mirrored.
+        sides: As `near_duplicates`.
+        threshold: Correlation from which a pair counts.
+    """
+    found = {}
+    for start in range(0, len(rows), _BLOCK):
+        scores = rows[start : start + _BLOCK] @ others[start:].T
+        first, second = np.nonzero(scores >= threshold)
+        keep = first < second
+        if sides is not None:
+            keep &= _separated(sides, first + start, second + start)
+        for a, b in zip(first[keep].tolist(), second[keep].tolist(), strict=True):
+            found[start + a, start + b] = min(1.0, float(scores[a, b]))
+    return found
+
+
+def _separated(sides: NDArray[np.integer], first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
+    a, b = sides[:, first], sides[:, second]
+    return np.asarray(((a != b) & (a >= 0) & (b >= 0)).any(axis=0))
+
+
 def _candidates(
     coarse: NDArray[np.float32],
     flipped: NDArray[np.float32],
@@ -105,8 +133,7 @@ def _candidates(
         first = found + start
         keep = first < second
         if sides is not None:
-            a, b = sides[:, first], sides[:, second]
-            keep &= ((a != b) & (a >= 0) & (b >= 0)).any(axis=0)
+            keep &= _separated(sides, first, second)
         firsts.append(first[keep])
         seconds.append(second[keep])
     return np.concatenate(firsts), np.concatenate(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from medformer.data.problems import Problem
 from medformer.data.volumes.check_dataset import DatasetCheck
 from medformer.data.volumes.dataset_file import DatasetInfo, class_of
 from medformer.data.volumes.label_values import present_values
+from medformer.data.volumes.prints import voxel_hash
 from medformer.errors import DataError
 from medformer.files import sha256
 from medformer.imaging.geometry import Geometry, corner_distance
@@ -137,10 +137,7 @@ def _check_images(case: Case, info: DatasetInfo) -> _CheckedImage:
 
 def _channel(volume: Volume) -> _Channel:
     low, high = _limits(volume.array)
-    # The array lies in Fortran order, so that its transpose is what can be hashed without a copy.
-    content = hashlib.sha256(repr(volume.array.shape).encode())
-    content.update(np.ascontiguousarray(volume.array.T).data)
-    return _Channel(volume.geometry, max(abs(low), abs(high)), low == high, content.hexdigest())
+    return _Channel(volume.geometry, max(abs(low), abs(high)), low == high, voxel_hash(volume.array))
 
 
 def _limits(array: NDArray[Any]) -> tuple[float, float]:
