@@ -1,0 +1,361 @@
+"""Reading a DICOM series as one volume (needs the extra `dicom`).
+
+A series is read only if its slices make one regular box: same series, frame of reference, size, spacing and
+orientation, one slice at each step, stacked at right angles. Anything else is refused with the numbers, because a
+volume put together from it would be bent. highdicom turns the slices' attributes into an affine and from the patient
+convention of DICOM (left, back, head) into RAS; that affine is then held against what every slice says of itself.
+
+Arrays are (columns, rows, slices), as dcm2niix writes them. Values are rescaled by each slice's own slope and intercept
+or modality table; window and presentation settings are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.errors import ConfigError, DataError, ResourceError
+from medformer.imaging.geometry import Geometry
+from medformer.imaging.volumes import Volume
+
+_NAMES = {".dcm", ".dicom", ".ima"}
+_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "PatientID",
+    "Modality",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+]
+_TURN = 1e-3  # how far two slices' direction cosines may differ
+_UNEVEN = 0.05  # share of a voxel by which a slice may be off its place, or a gap off the others
+_SAME = 1e-3  # mm
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one series in one folder.
+
+    Attributes:
+        folder: Where they lie.
+        uid: Series instance UID.
+        files: Sorted by name.
+        patient: Patient ID; empty if it is not given.
+        study: Study instance UID; empty if it is not given.
+        modality: Such as MR or CT; empty if it is not given.
+        description: Of the series; empty if it is not given.
+    """
+
+    folder: Path
+    uid: str
+    files: tuple[Path, ...]
+    patient: str
+    study: str
+    modality: str
+    description: str
+
+
+@dataclass(frozen=True)
+class _Slice:
+    path: Path
+    header: Any
+    position: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.header.Columns), int(self.header.Rows)
+
+
+def find_series(folder: Path) -> list[Series]:
+    """List every DICOM series in a folder and the folders below it, sorted by folder and UID.
+
+    Hidden files, DICOMDIR and files that are not DICOM are passed over.
+
+    Raises:
+        ConfigError: The extra `dicom` is not installed.
+        DataError: No such folder, or a file called .dcm that is not DICOM.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected DICOM files, or folders of them.")
+    found: dict[tuple[Path, str], list[tuple[Path, Any]]] = {}
+    for place in sorted({folder, *(path for path in folder.rglob("*") if path.is_dir())}):
+        for path, header in _headers(place):
+            found.setdefault((place, str(header.get("SeriesInstanceUID", ""))), []).append((path, header))
+    return [
+        Series(
+            place,
+            uid,
+            tuple(path for path, _ in entries),
+            *(
+                str(entries[0][1].get(name, "") or "")
+                for name in ("PatientID", "StudyInstanceUID", "Modality", "SeriesDescription")
+            ),
+        )
+        for (place, uid), entries in sorted(found.items())
+    ]
+
+
+def series_geometry(folder: Path) -> Geometry:
+    """Where the voxels of a series lie, from its headers.
+
+    Raises:
+        ConfigError: The extra `dicom` is not installed.
+        DataError: As `read_series`.
+    """
+    return _grid(sorted_slices(folder), Path(folder))
+
+
+def read_series(folder: Path) -> Volume:
+    """Read a folder that holds one series.
+
+    Returns:
+        float32 (columns, rows, slices).
+
+    Raises:
+        ConfigError: The extra `dicom` is not installed.
+        DataError: No series, several, objects that are no images, slices that do not make one regular box, or pixels
+            that cannot be decoded or are not finite.
+        ResourceError: There is not enough memory.
+    """
+    folder = Path(folder)
+    pydicom = dicom_module("pydicom")
+    from pydicom.pixels import apply_modality_lut
+
+    slices = sorted_slices(folder)
+    geometry = _grid(slices, folder)
+    columns, rows, count = geometry.shape
+    try:
+        planes = np.empty((count, rows, columns), np.float32)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{folder} needs {math.prod(geometry.shape) * 4:,} bytes of memory, which are not there. "
+            "Close other programs, or use a machine with more memory."
+        ) from error
+    stored = ""
+    for plane, entry in zip(planes, slices, strict=True):
+        try:
+            data = pydicom.dcmread(entry.path)
+            pixels = data.pixel_array
+            plane[:] = apply_modality_lut(pixels, data)
+        except (OSError, ValueError, AttributeError, RuntimeError, NotImplementedError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{entry.path} could not be decoded ({error}); expected intact pixels of {columns} x {rows}. Fetch it "
+                "again; if its compression is named above, install pylibjpeg or decompress the series first."
+            ) from error
+        if not np.isfinite(plane).all():
+            raise DataError(f"{entry.path} holds pixels that are not finite; expected numbers. Export it again.")
+        stored = stored or pixels.dtype.name
+    return Volume(planes.T, geometry, folder, stored)
+
+
+def sorted_slices(folder: Path) -> list[_Slice]:
+    """The slices of the one series in a folder, in order along their normal.
+
+    Raises:
+        ConfigError: The extra `dicom` is not installed.
+        DataError: As `read_series`, except for what concerns the pixels.
+    """
+    folder = Path(folder)
+    headers = _headers(folder) if folder.is_dir() else []
+    if not headers:
+        raise DataError(f"{folder} holds no DICOM files; expected the slices of one series.")
+    slices = [_slice(path, header) for path, header in headers]
+    _require_one(folder, "series", [str(entry.header.get("SeriesInstanceUID", "")) for entry in slices])
+    _require_one(folder, "frames of reference", [str(entry.header.get("FrameOfReferenceUID", "")) for entry in slices])
+    _require_one(folder, "image sizes", [f"{entry.size[0]} x {entry.size[1]}" for entry in slices])
+    _require_one(folder, "pixel spacings", ["{:.4f} x {:.4f} mm".format(*entry.spacing.round(4)) for entry in slices])
+    first = slices[0]
+    turned = [entry for entry in slices if np.abs(entry.orientation - first.orientation).max() > _TURN]
+    if turned:
+        raise DataError(
+            f"{folder} holds slices of several orientations: {_list(turned[0].orientation)} in {turned[0].path.name} "
+            f"and {len(turned) - 1} more of {len(slices)}, {_list(first.orientation)} in {first.path.name}; expected "
+            "one. Remove localizers and reformatted views."
+        )
+    return sorted(slices, key=lambda entry: float(entry.position @ _normal(first)))
+
+
+def dicom_module(name: str) -> Any:
+    """Import pydicom or highdicom.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"DICOM needs {name}; install it with: pip install medformer[dicom]") from error
+
+
+def _headers(folder: Path) -> list[tuple[Path, Any]]:
+    pydicom = dicom_module("pydicom")
+    from pydicom.errors import InvalidDicomError
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or path.name == "DICOMDIR":
+            continue
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            str(header.get("SeriesInstanceUID", ""))
+        except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, TypeError) as error:
+            if path.suffix.lower() in _NAMES:
+                raise DataError(f"{path} is no readable DICOM file ({error}). Fetch it again, or remove it.") from error
+            continue
+        if header:
+            found.append((path, header))
+    return found
+
+
+def _slice(path: Path, header: Any) -> _Slice:
+    missing = [
+        name
+        for name in ("Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
+        if not header.get(name)
+    ]
+    frames = int(header.get("NumberOfFrames", 1) or 1)
+    if frames > 1:
+        raise DataError(
+            f"{path} holds {frames} frames ({_kind(header)}); expected one slice in each file. "
+            "Convert it to single-frame DICOM, or to NIfTI with dcm2niix."
+        )
+    if missing:
+        raise DataError(
+            f"{path} is no slice of a volume ({_kind(header)} without {', '.join(missing)}). "
+            "Keep only the images of one series in the folder."
+        )
+    if int(header.get("SamplesPerPixel", 1)) != 1 or header.get("PhotometricInterpretation") not in (
+        "MONOCHROME1",
+        "MONOCHROME2",
+    ):
+        raise DataError(
+            f"{path} holds {header.get('PhotometricInterpretation', 'pixels of an unknown kind')}; "
+            "expected gray values. Remove color captures from the series."
+        )
+    try:
+        values = [
+            np.array([float(value) for value in header[name].value], dtype=np.float64)
+            for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        ]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} has attributes that are no numbers ({error}). Export it again.") from error
+    position, orientation, spacing = values
+    if [len(value) for value in values] != [3, 6, 2] or not all(np.isfinite(value).all() for value in values):
+        raise DataError(f"{path} states its place as {_list(position)}, {_list(orientation)}, {_list(spacing)}.")
+    right, down = orientation[:3], orientation[3:]
+    if np.abs((right @ right - 1.0, down @ down - 1.0, right @ down)).max() > _TURN or spacing.min() <= 0:
+        raise DataError(
+            f"{path} states direction cosines {_list(orientation)} and pixel spacing {_list(spacing)} mm; expected two "
+            "unit vectors at right angles and sizes above zero. Export it again."
+        )
+    return _Slice(path, header, position, orientation, spacing)
+
+
+def _grid(slices: Sequence[_Slice], folder: Path) -> Geometry:
+    highdicom = dicom_module("highdicom")
+    first = slices[0]
+    depth = np.array([entry.position @ _normal(first) for entry in slices])
+    step = _even_step(slices, depth, folder)
+    box = highdicom.VolumeGeometry.from_attributes(
+        image_position=first.position.tolist(),
+        image_orientation=first.orientation.tolist(),
+        rows=first.size[1],
+        columns=first.size[0],
+        pixel_spacing=first.spacing.tolist(),
+        spacing_between_slices=step,
+        number_of_frames=len(slices),
+        coordinate_system="PATIENT",
+    )
+    affine = np.asarray(box.get_affine("RAS"), dtype=np.float64)[:, [2, 1, 0, 3]]
+    stated = np.array([entry.position for entry in slices]) * (-1.0, -1.0, 1.0)
+    made = affine[:3, 3] + np.arange(len(slices))[:, None] * affine[:3, 2]
+    off = np.linalg.norm(made - stated, axis=1)
+    worst = int(np.argmax(off))
+    if off[worst] > _UNEVEN * min(*first.spacing, step):
+        raise DataError(
+            f"{folder} does not make a straight stack: {slices[worst].path.name} lies {off[worst]:.3g} mm off "
+            "its place (slices shifted against each other, as under a tilted gantry). Resample it to a straight volume "
+            "first, for example with dcm2niix."
+        )
+    return Geometry((first.size[0], first.size[1], len(slices)), affine)
+
+
+def _normal(entry: _Slice) -> NDArray[np.float64]:
+    """The direction in which slices follow each other: highdicom's, for which (slice, row, column) is right-handed."""
+    return np.cross(entry.orientation[3:], entry.orientation[:3])
+
+
+def _even_step(slices: Sequence[_Slice], depth: NDArray[np.float64], folder: Path) -> float:
+    if len(slices) == 1:
+        header = slices[0].header
+        stated = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
+        if not stated or not float(stated) > 0:
+            raise DataError(f"{slices[0].path} is a single slice without a thickness; expected one above zero.")
+        return float(stated)
+    gaps = np.diff(depth)
+    twice = np.flatnonzero(gaps < _SAME)
+    if len(twice):
+        one, two = slices[twice[0]], slices[twice[0] + 1]
+        raise DataError(
+            f"{folder} holds {len(twice)} slices at a position that is taken already (first {one.path.name} and "
+            f"{two.path.name}, both at {_list(one.position)} mm); expected one slice at each position. Remove copies, "
+            "and split time points or echoes into folders of their own."
+        )
+    usual = float(np.median(gaps))
+    odd = np.flatnonzero(np.abs(gaps - usual) > _UNEVEN * usual)
+    if len(odd):
+        at = int(odd[0])
+        ratio = gaps[odd] / usual
+        between = f"between {slices[at].path.name} and {slices[at + 1].path.name}"
+        if (ratio > 1.5).all() and (np.abs(ratio - np.rint(ratio)) <= _UNEVEN * np.rint(ratio)).all():
+            raise DataError(
+                f"{folder} misses {int((np.rint(ratio) - 1).sum())} of its slices: {gaps[at]:.4g} mm {between}, where "
+                f"slices are {usual:.4g} mm apart ({len(slices)} files). Fetch the series again."
+            )
+        raise DataError(
+            f"{folder} has uneven slices: {gaps.min():.4g} to {gaps.max():.4g} mm apart ({gaps[at]:.4g} mm {between}, "
+            f"usually {usual:.4g} mm); expected one distance. Resample it to even slices first."
+        )
+    return float((depth[-1] - depth[0]) / (len(slices) - 1))
+
+
+def _require_one(folder: Path, what: str, values: Sequence[str]) -> None:
+    counts = {value: values.count(value) for value in dict.fromkeys(values)}
+    if len(counts) > 1:
+        listed = "; ".join(f"{value or 'none'} ({count} files)" for value, count in list(counts.items())[:4])
+        raise DataError(
+            f"{folder} holds {len(counts)} {what}: {listed}; expected one. Give each series a folder of its own."
+        )
+
+
+def _kind(header: Any) -> str:
+    uid = header.get("SOPClassUID")
+    return str(getattr(uid, "name", "") or header.get("Modality", "") or "an unknown object")
+
+
+def _list(values: NDArray[np.float64]) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
