@@ -120,7 +120,7 @@ def fitting_batch(
     return sizes[0]
 
 
-def times(numbers: Sequence[int]) -> str:
+def times(numbers: Sequence[object]) -> str:
     """Numbers with crosses between them."""
     return " x ".join(map(str, numbers))
 

@@ -1,0 +1,131 @@
+"""How much memory training a network takes, told before anything is allocated.
+
+One training step runs on the meta device: every operation happens, with shapes and without numbers, so that it takes a
+fraction of a second for any input. Whatever tensor is alive is counted, among them the activations kept for the
+backward pass and the gradients, and the largest sum is the peak. Weights, their average and the optimizer's two moments
+come on top, and what a process takes that has only loaded its libraries.
+
+`benchmarks/volume_memory.py` holds the result against processes that really train.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache, lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Axes = tuple[int, int, int]
+Builder = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...]], nn.Module]
+
+PROCESS = {"cpu": 920e6, "cuda": 0.6e9}
+"""Bytes before the first tensor: on a CPU the interpreter with torch and MONAI (measured), on a GPU its context."""
+
+FRAGMENTS = 1.08
+"""Memory held over memory used: freed blocks that the next tensor does not fit into, and workspaces of kernels."""
+
+COPIES = 4
+"""What is held of each weight besides its gradient: itself, its average, AdamW's two moments."""
+
+
+class TrainingCost:
+    """Peak bytes of training networks that `build` makes, remembered by what they were asked for.
+
+    Args:
+        build: From patch, strides and kernel sizes to a network.
+        in_channels: Of its input.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, build: Builder, in_channels: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
+        @lru_cache(maxsize=1)
+        def network(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
+            return build(patch, strides, kernel_sizes).to("meta")
+
+        @cache
+        def peak(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
+            model = network(patch, strides, kernel_sizes)
+            return training_memory(model, patch, batch_size, in_channels=in_channels, device=device)
+
+        self._peak = peak
+
+    def __call__(self, patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
+        return self._peak(patch, strides, kernel_sizes, batch_size)
+
+
+def training_memory(
+    model: nn.Module, patch: Sequence[int], batch_size: int, *, in_channels: int, device: Literal["cpu", "cuda"] = "cpu"
+) -> int:
+    """Expected peak bytes of a process that trains a network with AdamW and a weight average, in float32.
+
+    Args:
+        model: Segmentation network or classifier `(B, in_channels, *patch) -> logits`; moved to the meta device for
+            the while unless it is there.
+        patch: Voxels per axis.
+        batch_size: Patches per step.
+        in_channels: Of the input.
+        device: `cpu`, where it is the resident memory of the process, or `cuda`, where it is the memory of the device.
+    """
+    if any(parameter.device.type != "meta" for parameter in model.parameters()):
+        model = deepcopy(model).to("meta")
+    mode = model.training
+    model.train()
+    with torch.random.fork_rng(devices=[]), LiveTensors() as live:
+        image = torch.zeros(batch_size, in_channels, *patch, device="meta")
+        stand_in_loss(model(image)).backward()
+    model.train(mode)
+    model.zero_grad(set_to_none=True)
+    weights = sum(_bytes(tensor) for tensor in [*model.parameters(), *model.buffers()])
+    return int(PROCESS[device] + FRAGMENTS * live.peak + COPIES * weights)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside of it that are alive, each storage once.
+
+    Attributes:
+        now: Bytes alive.
+        peak: The most that ever were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self.now += self._sizes[key]
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def stand_in_loss(output: Any) -> Tensor:
+    """A stand-in that keeps what cross-entropy with Dice keeps: log probabilities, and probabilities."""
+    levels: list[Tensor] = list(output) if isinstance(output, (list, tuple)) else [output]
+    logarithms = [logits.float().log_softmax(1) for logits in levels]
+    return torch.stack([level.exp().mean() - level[:, :1].mean() for level in logarithms]).sum()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
