@@ -37,7 +37,7 @@ def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: 
 
 def machine() -> dict[str, Any]:
     """Describe what the numbers were measured on."""
-    names = ("torch", "timm", "segmentation-models-pytorch")
+    names = ("torch", "timm", "segmentation-models-pytorch", "monai")
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),

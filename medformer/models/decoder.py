@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import CONV, KernelSize, Pointwise, channels_last, per_axis
+from medformer.models.backbone.layers import CONV, InstanceNorm, KernelSize, Pointwise, channels_last, per_axis
 from medformer.models.backbone.mixers.attention import HEAD_CHANNELS
 
 _NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
@@ -106,8 +106,7 @@ class NormReLU(nn.Module):
         if setting.norm == "batch":
             self.norm = _NORM[spatial_dims](channels, eps=setting.eps, momentum=setting.momentum)
         else:
-            # A group norm of one channel each: unlike torch's instance norm it also takes a map of one position.
-            self.norm = nn.GroupNorm(channels, channels, eps=setting.eps)
+            self.norm = InstanceNorm(channels, setting.eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu_(self.norm(x))

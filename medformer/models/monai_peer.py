@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from math import prod
 from typing import Any
 
@@ -115,7 +116,13 @@ def dynunet(
 
 
 def swinunetr(*, spatial_dims: int, in_channels: int, out_channels: int, checkpointing: bool = False) -> nn.Module:
-    """Return SwinUNETR with 48 features (Hatamizadeh et al., BrainLes 2021), random weights."""
+    """Return SwinUNETR with 48 features (Hatamizadeh et al., BrainLes 2021), random weights.
+
+    Raises:
+        ConfigError: einops, which MONAI needs for it, is not installed.
+    """
+    if find_spec("einops") is None:
+        raise ConfigError("MONAI's SwinUNETR needs the package einops, which is missing: pip install einops")
     from monai.networks.nets import SwinUNETR
 
     network = SwinUNETR(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from medformer.config import VolumeModelConfig
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, UnknownNameError
 from medformer.models import monai_peer
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import VARIANTS, build_backbone
@@ -16,6 +16,7 @@ from medformer.models.meta_unet import MetaUNet
 from medformer.registry import Entry, Registry
 
 Axes = Sequence[int]
+PUBLISHED_KERNEL, SMALL_KERNEL = 7, 3
 
 
 @dataclass(frozen=True)
@@ -41,45 +42,49 @@ Builder = Callable[[VolumeModelConfig, int, int, Grid], nn.Module]
 def volume_backbone(
     config: VolumeModelConfig, in_channels: int, strides: Sequence[Axes], kernel_sizes: Sequence[Axes]
 ) -> MetaFormer:
-    """Return the named variant in as many dimensions as the plan has axes.
+    """Return the named variant with a plan's strides and kernels.
 
-    Its mixers get the plan's kernels. Where weights will be loaded they keep the variant's own, so that the weights
-    fit, but for axes on which the plan looks at single positions.
+    Where weights will be loaded, kernels have the size that the variant was published with, so that the weights fit,
+    but for axes on which the plan looks at single positions.
 
     Raises:
         UnknownNameError: No variant has that name.
         ConfigError: The plan has another number of stages.
     """
-    stages = len(VARIANTS[config.backbone].depths) if config.backbone in VARIANTS else len(strides)
+    if config.backbone not in VARIANTS:
+        raise UnknownNameError("backbone", config.backbone, VARIANTS)
+    variant = VARIANTS[config.backbone]
+    stages = len(variant.depths)
     if not len(strides) == len(kernel_sizes) == stages:
         raise ConfigError(
             f"The plan has {len(strides)} strides and {len(kernel_sizes)} kernel sizes; {config.backbone} has {stages} "
             "stages. Plan again."
         )
-    kernels = [tuple(kernel) for kernel in kernel_sizes]
-    stem = kernels[0]
-    if config.weights and config.backbone in VARIANTS:
-        own = [size or 7 for size in VARIANTS[config.backbone].kernel_sizes or (None,) * stages]
-        kernels = [tuple(1 if k == 1 else size for k in kernel) for kernel, size in zip(kernels, own, strict=True)]
-        stem = tuple(1 if k == 1 else 7 for k in stem)
+    # A stem sees what it steps over and as much beside it, as the published 7 does with its stride of 4.
+    stem = [max(k, 2 * step - 1) for k, step in zip(kernel_sizes[0], strides[0], strict=True)]
+    mixers = [tuple(kernel) for kernel in kernel_sizes]
+    if variant.stem == "convolutions":
+        stem = [min(k, SMALL_KERNEL) for k in stem]
+    if config.weights:
+        published = [own or PUBLISHED_KERNEL for own in variant.kernel_sizes or (None,) * stages]
+        mixers = [_resized(kernel, own) for kernel, own in zip(mixers, published, strict=True)]
+        if variant.stem == "patch":
+            stem = list(_resized(stem, PUBLISHED_KERNEL))
     return build_backbone(
         config.backbone,
-        spatial_dims=len(kernels[0]),
+        spatial_dims=len(stem),
         in_channels=in_channels,
         drop_path=config.drop_path,
-        kernel_sizes=kernels,
-        stem_kernel=_stem_kernel(config.backbone, stem, strides[0]),
+        kernel_sizes=mixers,
+        stem_kernel=stem,
         strides=strides,
         init=config.init,
         checkpointing=config.checkpointing,
     )
 
 
-def _stem_kernel(backbone: str, kernel: Axes, stride: Axes) -> tuple[int, ...]:
-    """The kernel of a patch stem spans its stride and its neighbors, as the published 7 does of stride 4."""
-    if backbone in VARIANTS and VARIANTS[backbone].stem == "patch":
-        return tuple(1 if k == 1 and s == 1 else max(k, 2 * s - 1) for k, s in zip(kernel, stride, strict=True))
-    return tuple(kernel)
+def _resized(kernel: Axes, size: int) -> tuple[int, ...]:
+    return tuple(1 if k == 1 else size for k in kernel)
 
 
 def _meta_unet(config: VolumeModelConfig, in_channels: int, out_channels: int, grid: Grid) -> nn.Module:

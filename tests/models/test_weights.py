@@ -75,6 +75,28 @@ def test_an_inflated_network_answers_a_stack_of_slices_like_the_slice() -> None:
         torch.testing.assert_close(torch.conv3d(stack, weights)[:, :, 1], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_kernel_spreads_along_the_axis_of_another_size(axis: int) -> None:
+    kernel = torch.randn(4, 3, 7, 7)
+    shape = [7, 7, 7]
+    shape[axis] = 3
+    for inflation in ("mean", "center"):
+        volume = inflate(kernel, (4, 3, *shape), inflation)  # type: ignore[arg-type]
+        assert volume is not None and volume.shape == (4, 3, *shape)
+        torch.testing.assert_close(volume.sum(2 + axis), kernel)
+    assert inflate(kernel, (4, 3, 3, 3, 7), "mean") is None
+
+
+def test_an_axis_that_loses_its_extent_keeps_the_response_to_what_is_constant_along_it() -> None:
+    kernel = torch.randn(4, 3, 3, 3)
+    point = inflate(kernel, (4, 3, 1, 1, 1), "mean")
+    assert point is not None
+    torch.testing.assert_close(point.flatten(2).sum(-1), kernel.sum((2, 3)))
+    line = inflate(kernel, (4, 3, 3, 1, 3), "mean")
+    assert line is not None
+    torch.testing.assert_close(line.sum((2, 3)), kernel.sum(2))
+
+
 @pytest.mark.parametrize("dims", [1, 3])
 def test_weights_of_2d_go_into_other_dimensions(dims: int, tmp_path: Path) -> None:
     source = build_backbone("caformer_s18")

@@ -13,7 +13,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+class Conv3d(nn.Conv3d):
+    """A 3-D convolution that oneDNN computes also for a single volume, `(B, C_in, *S) -> (B, C_out, *S)`.
+
+    For a batch of one and a map of few channels and rows torch takes a kernel that is several times slower.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 1 or not self._direct(x):
+            out: Tensor = super().forward(x)
+            return out
+        return torch.mkldnn_convolution(
+            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+        )
+
+    def _direct(self, x: Tensor) -> bool:
+        return (
+            x.device.type == "cpu"
+            and x.dtype == self.weight.dtype == torch.float32
+            and torch.backends.mkldnn.is_available()
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+        )
+
+
+CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 
 NormName = Literal["channel", "map", "group"]
 KernelSize = int | Sequence[int]
@@ -78,6 +104,27 @@ class MapNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, 1, self.weight, None, self.eps)
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each sample by its own mean and deviation over positions, with scale and bias."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type not in ("cpu", "meta"):
+            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        # With channels-last memory a CPU normalizes a batch of one in a tenth of the time that its group norm takes to
+        # train, and unlike its instance norm without changing the memory's order.
+        normed = [
+            torch.native_batch_norm(sample, self.weight, self.bias, None, None, True, 0.0, self.eps)[0]
+            for sample in x.split(1)
+        ]
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
 
 
 def make_norm(name: NormName, channels: int) -> nn.Module:

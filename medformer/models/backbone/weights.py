@@ -125,20 +125,27 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def inflate(kernel: Tensor, shape: tuple[int, ...], inflation: Inflation) -> Tensor | None:
     """Spread a 2-D kernel `(out, in, k, k)` to a kernel of `shape` in 1-D or 3-D; None when the sizes do not fit.
 
-    Going to 1-D sums over rows (`mean`) or takes the middle row (`center`).
+    The new axis is the one whose size is not k (kernels of anisotropic voxels), or else the first. An axis that loses
+    its extent, and the rows when going to 1-D, are summed (`mean`) or give their middle (`center`).
     """
-    dims = len(shape) - 2
-    if kernel.dim() != 4 or kernel.shape[:2] != shape[:2] or any(n != kernel.shape[-1] for n in shape[2:]):
+    if kernel.dim() != 4 or kernel.shape[:2] != shape[:2] or len(shape) not in (3, 5):
         return None
-    if dims == 1:
-        return kernel.sum(2) if inflation == "mean" else kernel[:, :, kernel.shape[2] // 2]
-    if dims != 3:
-        return None
-    depth = shape[2]
+    size = kernel.shape[-1]
+    new = next((axis for axis in range(2, len(shape)) if shape[axis] != size), 2)
+    plane = [1, shape[2]] if len(shape) == 3 else [n for axis, n in enumerate(shape) if axis > 1 and axis != new]
+    for axis, n in enumerate(plane, start=2):
+        if n not in (1, size):
+            return None
+        if n < size:
+            middle = kernel.narrow(axis, size // 2, 1)
+            kernel = kernel.sum(axis, keepdim=True) if inflation == "mean" else middle
+    if len(shape) == 3:
+        return kernel.squeeze(2)
+    depth = shape[new]
     if inflation == "mean":
-        return kernel.unsqueeze(2).expand(shape) / depth
+        return kernel.unsqueeze(new).expand(shape) / depth
     volume = kernel.new_zeros(shape)
-    volume[:, :, depth // 2] = kernel
+    volume.select(new, depth // 2).copy_(kernel)
     return volume
 
 

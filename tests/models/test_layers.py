@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medformer.models.backbone.layers import Conv3d, InstanceNorm, channels_last
+from medformer.models.backbone.mixers import MIXERS
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("size", [(5, 6, 7), (4, 9), (11,)])
+def test_instance_norm_is_torchs(batch: int, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = InstanceNorm(4), nn.GroupNorm(4, 4)
+    with torch.no_grad():
+        ours.weight.copy_(torch.rand(4))
+        ours.bias.copy_(torch.rand(4))
+    theirs.load_state_dict(ours.state_dict())
+    sides = []
+    for norm in (ours, theirs):
+        x = channels_last(torch.randn(batch, 4, *size, generator=torch.Generator().manual_seed(1))).requires_grad_()
+        y = norm(x)
+        y.pow(3).sum().backward()
+        sides.append([y, x.grad, norm.weight.grad, norm.bias.grad])
+    for one, two in zip(*sides, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+
+
+def test_instance_norm_keeps_channels_last_and_takes_one_position() -> None:
+    norm = InstanceNorm(4)
+    assert norm(channels_last(torch.randn(2, 4, 3, 5, 6))).movedim(1, -1).is_contiguous()
+    torch.testing.assert_close(norm(torch.randn(2, 4, 1, 1, 1)), torch.zeros(2, 4, 1, 1, 1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_volume_alone_is_convolved_as_in_a_batch(groups: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    conv, x = Conv3d(4, 8, (3, 3, 1), (2, 1, 1), (1, 1, 0), groups=groups, bias=bias), torch.randn(2, 4, 6, 7, 5)
+    with torch.no_grad():
+        batch, alone = conv(x), torch.cat([conv(x[:1]), conv(x[1:])])
+    torch.testing.assert_close(alone, batch, atol=1e-5, rtol=1e-5)
+    with_gradients = conv(x[:1])
+    torch.testing.assert_close(with_gradients, alone[:1], atol=1e-5, rtol=1e-5)
+    with_gradients.sum().backward()
+    assert conv.weight.grad is not None
+
+
+def test_a_lone_volume_keeps_channels_last() -> None:
+    conv = Conv3d(4, 8, 3, padding=1)
+    with torch.no_grad():
+        assert conv(channels_last(torch.randn(1, 4, 6, 7, 5))).movedim(1, -1).is_contiguous()
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if name not in ("identity", "random", "attention")])
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 1, 1), (3, 5, 1)])
+def test_mixers_take_a_kernel_per_axis(name: str, kernel: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    mixer = MIXERS[name].part(8, spatial_dims=3, stage=0, kernel_size=kernel).eval()
+    x = torch.zeros(1, 8, 7, 7, 7)
+    other = x.clone()
+    other[..., 3, 3, 3] = 5.0
+    with torch.no_grad():
+        touched = (mixer(x) != mixer(other)).any(1)[0].nonzero()
+    reach = (touched - 3).abs().amax(0)
+    assert reach.tolist() == [size // 2 for size in kernel]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medformer.config import VolumeModelConfig
+from medformer.errors import ConfigError
+from medformer.models.meta_unet import MetaUNet
+from medformer.models.volume_autoencoder import MaskedVolumeAutoencoder, spread
+from medformer.models.volume_build import build_volume_model
+from medformer.models.volume_classifier import build_volume_classifier
+
+STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+
+
+def segmenter(name: str = "meta_unet", channels: int = 2) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_volume_model(
+        VolumeModelConfig(name=name),
+        in_channels=channels,
+        out_channels=3,
+        patch=(32, 32, 16),
+        spacing=(1, 1, 2.5),
+        strides=STRIDES,
+        kernel_sizes=KERNELS,
+    )
+
+
+@pytest.mark.parametrize("size", [(28, 28, 28), (17, 9, 5), (1, 1, 1)])
+def test_a_classifier_takes_any_size(size: tuple[int, int, int]) -> None:
+    model = build_volume_classifier(
+        VolumeModelConfig(), in_channels=2, classes=3, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
+    ).eval()
+    x = torch.randn(2, 2, *size)
+    with torch.no_grad():
+        logits = model(x)
+        torch.testing.assert_close(model(x[1:]), logits[1:], atol=1e-4, rtol=1e-4)
+    assert logits.shape == (2, 3)
+
+
+def test_a_classifier_has_the_encoder_of_the_segmentation_network() -> None:
+    """So that masked pretraining serves both."""
+    model = build_volume_classifier(
+        VolumeModelConfig(), in_channels=2, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
+    )
+    network = segmenter()
+    assert isinstance(network, MetaUNet)
+    model.backbone.load_state_dict(network.backbone.state_dict())
+
+
+def test_segmentation_peers_do_not_classify() -> None:
+    with pytest.raises(ConfigError, match=r"monai:unet segments only.*meta_unet"):
+        build_volume_classifier(
+            VolumeModelConfig(name="monai:unet"),
+            in_channels=1,
+            patch=(28, 28, 28),
+            strides=STRIDES,
+            kernel_sizes=KERNELS,
+        )
+
+
+@pytest.mark.parametrize("size", [(32, 32, 16), (13, 18, 5)])
+def test_a_reconstruction_has_the_shape_of_the_volume(size: tuple[int, int, int]) -> None:
+    with torch.no_grad():
+        assert MaskedVolumeAutoencoder(segmenter())(torch.randn(2, 2, *size)).shape == (2, 2, *size)
+
+
+def test_pretraining_trains_the_networks_own_encoder() -> None:
+    network = segmenter()
+    assert isinstance(network, MetaUNet)
+    autoencoder, x = MaskedVolumeAutoencoder(network), torch.randn(2, 2, 16, 16, 8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(12):
+        loss = (autoencoder(x) - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        assert [key for key, p in autoencoder.named_parameters() if p.grad is None] == []
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key for key, _ in network.named_parameters() if key.startswith("backbone.")} == changed
+
+
+def test_peers_are_not_pretrained() -> None:
+    with pytest.raises(ConfigError, match=r"shared backbone.*meta_unet"):
+        MaskedVolumeAutoencoder(segmenter("monai:unet", channels=1))
+
+
+def test_a_position_predicts_the_voxels_under_it() -> None:
+    x = torch.arange(2 * 8 * 3 * 2).reshape(2, 8, 3, 2)
+    assert torch.equal(spread(x, (2, 2)), torch.nn.functional.pixel_shuffle(x, 2))
+    volume = spread(torch.arange(12).reshape(1, 12, 1, 1, 1), (1, 2, 3))
+    assert torch.equal(volume, torch.arange(12).reshape(1, 2, 1, 2, 3))

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from medformer.config import VolumeModelConfig
+from medformer.errors import ConfigError, UnknownNameError
+from medformer.models.backbone.variants import build_backbone
+from medformer.models.meta_unet import MetaUNet
+from medformer.models.monai_peer import SupervisedDynUNet, nnunet_topology
+from medformer.models.volume_build import VOLUME_MODELS, build_volume_model
+
+ISOTROPIC = {"strides": ((2, 2, 2),) * 3 + ((1, 1, 1),), "kernel_sizes": ((3, 3, 3),) * 4}
+# Thick slices along the last axis.
+THICK = {"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2), (1, 1, 1)), "kernel_sizes": ((3, 3, 1),) * 2 + ((3, 3, 3),) * 2}
+
+
+def build(
+    name: str = "meta_unet", grid: dict[str, Any] = ISOTROPIC, *, channels: int = 1, classes: int = 3, **config: Any
+) -> nn.Module:
+    torch.manual_seed(0)
+    return build_volume_model(
+        VolumeModelConfig(name=name, **config),
+        in_channels=channels,
+        out_channels=classes,
+        patch=(32, 32, 16),
+        spacing=(1.0, 1.0, 1.0 if grid is ISOTROPIC else 4.0),
+        **grid,
+    )
+
+
+@pytest.mark.parametrize("grid", [ISOTROPIC, THICK], ids=["isotropic", "thick"])
+@pytest.mark.parametrize("name", ["meta_unet", "monai:dynunet", "monai:unet"])
+@pytest.mark.parametrize("size", [(32, 32, 16), (17, 30, 5), (1, 1, 1)])
+def test_logits_have_the_input_size(name: str, grid: dict[str, Any], size: tuple[int, int, int]) -> None:
+    with torch.no_grad():
+        logits = build(name, grid, channels=2).eval()(torch.randn(1, 2, *size))
+    assert logits.shape == (1, 3, *size)
+    assert torch.isfinite(logits).all()
+
+
+def test_swinunetr_takes_any_size() -> None:
+    pytest.importorskip("einops")
+    with torch.no_grad():
+        assert build("monai:swinunetr").eval()(torch.randn(1, 1, 20, 33, 7)).shape == (1, 3, 20, 33, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "coarser"),
+    [
+        ("meta_unet", ISOTROPIC, [(17, 15, 7), (9, 8, 4)]),
+        ("meta_unet", THICK, [(17, 15, 13), (9, 8, 13)]),
+        ("monai:dynunet", ISOTROPIC, [(17, 15, 7)]),
+    ],
+)
+def test_deep_supervision_adds_logits_on_their_own_grids_while_training_only(
+    name: str, grid: dict[str, Any], coarser: list[tuple[int, ...]]
+) -> None:
+    model, x = build(name, grid), torch.randn(2, 1, 33, 30, 13)
+    outputs = model.train()(x)
+    assert [tuple(level.shape[2:]) for level in outputs] == [(33, 30, 13), *coarser]
+    sum(level.square().sum() for level in outputs).backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+    with torch.no_grad():
+        assert model.eval()(x).shape == (2, 3, 33, 30, 13)
+    assert isinstance(build(name, grid, deep_supervision=False).train()(x), torch.Tensor)
+
+
+@pytest.mark.parametrize("name", ["meta_unet", "monai:dynunet", "monai:unet"])
+def test_a_sample_does_not_depend_on_the_others(name: str) -> None:
+    model, x = build(name).train(), torch.randn(2, 1, 32, 24, 16)
+    other = x.clone()
+    other[1] = -other[1]
+    with torch.no_grad():
+        first, second = (y if isinstance(y, torch.Tensor) else y[0] for y in (model(x), model(other)))
+        torch.testing.assert_close(first[0], second[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.eval()(x[:1])[0], first[0], atol=1e-3, rtol=1e-3)
+
+
+def test_single_voxels_reach_the_result() -> None:
+    """A stem of stride 2 alone cannot tell a shift by one voxel from one of its own making; the detail path can."""
+    model = build().eval()
+    assert isinstance(model, MetaUNet)
+    x = torch.zeros(1, 1, 32, 32, 32)
+    x[..., 16, 16, 16] = 5.0
+    with torch.no_grad():
+        logits = model(x)
+        model.decoder.detail = None
+        blurred = model(x)
+    near = (slice(None), slice(None), slice(12, 20), slice(12, 20), slice(12, 20))
+
+    def sharpness(y: torch.Tensor) -> float:
+        centered = y[near] - y[near].mean((2, 3, 4), keepdim=True)
+        return float(centered.diff(dim=2).square().sum() / centered.square().sum())
+
+    assert sharpness(logits) > 2 * sharpness(blurred)
+
+
+def test_a_stem_of_stride_one_needs_no_detail() -> None:
+    fine = {"strides": ((1, 1, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), "kernel_sizes": ((3, 3, 3),) * 4}
+    model = build(grid=fine)
+    assert isinstance(model, MetaUNet) and model.decoder.detail is None
+    with torch.no_grad():
+        assert model.eval()(torch.randn(1, 1, 9, 16, 12)).shape == (1, 3, 9, 16, 12)
+
+
+def test_kernels_of_one_never_look_along_a_coarse_axis() -> None:
+    flat = {"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 1), (1, 1, 1)), "kernel_sizes": ((3, 3, 1),) * 4}
+    backbone = build(grid=flat).backbone.eval()
+    assert isinstance(backbone, nn.Module)
+    x = torch.randn(1, 1, 32, 32, 3)
+    other = x.clone()
+    other[..., 2] = 0.0
+    with torch.no_grad():
+        for one, two in zip(backbone(x), backbone(other), strict=True):
+            torch.testing.assert_close(one[..., :2], two[..., :2])
+            assert not torch.allclose(one[..., 2], two[..., 2])
+
+
+def test_the_network_can_be_sized_without_memory() -> None:
+    with torch.device("meta"):
+        model = build(classes=5).train()
+        assert model(torch.empty(2, 1, 64, 64, 64))[0].shape == (2, 5, 64, 64, 64)
+
+
+def test_checkpointing_changes_memory_and_nothing_else() -> None:
+    plain, saving = build().train(), build(checkpointing=True).train()
+    x = torch.randn(2, 1, 16, 16, 16)
+    for model in (plain, saving):
+        model(x)[0].square().sum().backward()
+    for one, two in zip(plain.parameters(), saving.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_the_peer_is_monais_network() -> None:
+    from monai.networks.nets import DynUNet
+
+    torch.manual_seed(0)
+    strides = [(1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)]
+    network = DynUNet(
+        3, 1, 3, [3] * 4, strides, strides[1:], filters=[8, 16, 32, 32], deep_supervision=True, deep_supr_num=1
+    ).train()
+    x = torch.randn(2, 1, 16, 16, 16)
+    with torch.no_grad():
+        theirs, ours = network(x), SupervisedDynUNet(network).train()(x)
+    assert isinstance(ours, list)
+    torch.testing.assert_close(ours[0], theirs[:, 0])
+    torch.testing.assert_close(nn.functional.interpolate(ours[1], scale_factor=2), theirs[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("patch", "spacing", "strides", "kernels"),
+    [
+        ((40, 56, 40), (1, 1, 1), [1, 2, 2, 2], [3, 3, 3, 3]),
+        ((128, 128, 128), (1, 1, 1), [1, 2, 2, 2, 2, 2], [3] * 6),
+        (
+            (256, 256, 20),
+            (0.6, 0.6, 3.0),
+            [1, (2, 2, 1), (2, 2, 1), 2, 2, (2, 2, 1)],
+            [(3, 3, 1), (3, 3, 1), 3, 3, 3, 3],
+        ),
+    ],
+)
+def test_topology_follows_nnunets_rule(
+    patch: tuple[int, ...], spacing: tuple[float, ...], strides: list[Any], kernels: list[Any]
+) -> None:
+    expected = [[(v,) * 3 if isinstance(v, int) else v for v in side] for side in (strides, kernels)]
+    assert list(nnunet_topology(patch, spacing)) == expected
+
+
+def test_the_peer_has_nnunets_widths() -> None:
+    model = build_volume_model(
+        VolumeModelConfig(name="monai:dynunet"),
+        in_channels=1,
+        out_channels=3,
+        patch=(128, 128, 128),
+        spacing=(1, 1, 1),
+        **ISOTROPIC,
+    )
+    assert {p.shape[0] for p in model.parameters() if p.dim() == 5} >= {32, 64, 128, 256, 320}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"name": "meta_unett"}, "Did you mean 'meta_unet'"),
+        ({"name": "monai:swinunet"}, "Did you mean 'monai:swinunetr'"),
+        ({"backbone": "convformer_v9"}, "Did you mean 'convformer_v8'"),
+    ],
+)
+def test_unknown_names_give_the_nearest(config: dict[str, str], message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message):
+        build(**config)
+
+
+def test_a_plan_for_another_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match="3 strides and 4 kernel sizes"):
+        build(grid={**ISOTROPIC, "strides": ((2, 2, 2),) * 3})
+    with pytest.raises(ConfigError, match="can be halved 1 times"):
+        build_volume_model(
+            VolumeModelConfig(name="monai:dynunet"),
+            in_channels=1,
+            out_channels=2,
+            patch=(8, 8, 8),
+            spacing=(1, 1, 1),
+            **ISOTROPIC,
+        )
+
+
+@pytest.mark.parametrize("grid", [ISOTROPIC, THICK], ids=["isotropic", "thick"])
+def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_path: Any) -> None:
+    from safetensors.torch import save_file
+
+    from medformer.models.backbone.weights import load_pretrained
+
+    save_file(build_backbone("poolformerv2_s12").state_dict(), tmp_path / "w.safetensors")
+    model = build(grid=grid, backbone="poolformerv2_s12", weights=str(tmp_path / "w.safetensors"))
+    assert isinstance(model, MetaUNet)
+    assert not load_pretrained(model.backbone, tmp_path / "w.safetensors").kept
+
+
+def test_swinunetr_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medformer.models.monai_peer.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install einops"):
+        build("monai:swinunetr")
+
+
+def test_every_model_says_what_it_is() -> None:
+    assert set(VOLUME_MODELS) == {"meta_unet", "monai:dynunet", "monai:swinunetr", "monai:unet"}
+    assert all(entry.description for entry in VOLUME_MODELS.values())
