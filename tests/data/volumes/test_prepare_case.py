@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -150,3 +151,25 @@ def test_one_slice_and_tiny_volumes_are_prepared(make_case: MakeCase) -> None:
         make_case("slice", image[:, :, 4:5], labels[:, :, 4:5], affine=np.diag([2.0, 1.0, 0.2, 1.0])), PLAN, labels=True
     )
     assert prepared.shape == (24, 14, 1) and np.isfinite(prepared.image).all()
+
+
+@pytest.mark.real_data
+def test_real_scans_lose_no_label(medformer_data: Path) -> None:
+    folder = medformer_data / "volumes" / "Task04_Hippocampus"
+    plan = replace(PLAN, labels=((1, "Anterior"), (2, "Posterior")), spacing=(0.8, 1.2, 1.0))
+    for image in sorted((folder / "imagesTr").glob("hippocampus_*.nii.gz"))[:5]:
+        case = Case(id=image.stem, image=image, mask=folder / "labelsTr" / image.name, group=image.stem)
+        prepared = prepare_case(case, plan, labels=True)
+        assert prepared.classes is not None and prepared.image.std() == pytest.approx(1.0, abs=0.1)
+        stored = np.asarray(nib.load(case.mask).dataobj)
+        for label in (1, 2):
+            milliliters = (prepared.classes == label).sum() * abs(np.linalg.det(prepared.affine[:3, :3])) / 1000
+            assert milliliters == pytest.approx((stored == label).sum() / 1000, rel=0.05)
+
+
+@pytest.mark.real_data
+def test_a_dicom_series_is_prepared_like_a_file(medformer_data: Path) -> None:
+    pytest.importorskip("highdicom")
+    series = sorted((medformer_data / "volumes" / "hippocampus_dicom").glob("*/*"))[0]
+    prepared = prepare_image([series], PLAN)
+    assert prepared.image.shape[0] == 1 and min(prepared.shape) > 20 and np.isfinite(prepared.image).all()
