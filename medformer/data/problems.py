@@ -55,6 +55,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "constant-regions": ("warning", "some regions do not vary; their correlations are 0"),
     "few-time-points": ("warning", "the series is not longer than the number of regions, so the matrix is singular"),
     "wrong-channels": ("error", "the channels are not those that the data set declares"),
+    "several-series": ("error", "the folder holds more than one DICOM series"),
     "orientation-mismatch": ("error", "the files of one case have their axes in different directions"),
     "affine-mismatch": ("error", "the files of one case lie in different places"),
     "fractional-labels": ("error", "the label map holds values that are no whole numbers"),

@@ -23,8 +23,9 @@ _EXAMPLE = f'{{"format": "{FORMAT}", "labels": {{"1": "tumor"}}, "channels": ["C
 CLASS_COLUMN = "label"
 """Manifest column of a case's class: 1 positive, 0 negative."""
 
-Patients = Literal["known", "case is patient"]
-"""Whether groups come from the data, or every case was taken for a patient because nothing says otherwise."""
+Patients = Literal["known", "inferred", "case is patient"]
+"""Whether groups come from the data, from what is known about a public data set (see `known_patients`), or every case
+was taken for a patient because nothing says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class DatasetInfo:
         labels: Value in the label maps and name of each label in ascending order, without the background, which is 0.
             Empty where cases are only classified.
         channels: Name of each image channel, in order.
-        patients: Whether the groups are known to be patients.
+        patients: Where the groups come from.
 
     Raises:
         DataError: A label is no whole number above 0, or names are empty, doubled or unprintable.

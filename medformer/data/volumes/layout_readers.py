@@ -16,7 +16,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medformer.data.layouts import natural_order
@@ -24,6 +24,7 @@ from medformer.data.problems import Problem
 from medformer.data.volumes.dataset_file import DatasetInfo, info_from_json
 from medformer.errors import ConfigError, DataError
 from medformer.files import digest, read_json
+from medformer.imaging.dicom import Series, find_series
 
 ENDINGS = (".nii.gz", ".nii", ".hdr")
 """What the name of a volume ends in; the `.img` of a `.hdr` belongs to it."""
@@ -31,6 +32,7 @@ ENDINGS = (".nii.gz", ".nii", ".hdr")
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
+_NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one layout holds; `info` is None where nothing in the folder describes the data."""
+    """What one layout holds.
+
+    Attributes:
+        found: Its cases.
+        problems: What does not fit.
+        info: What the folder says about the data; None where it says nothing.
+        channels: Names of the channels where they are known without `info`.
+    """
 
     found: tuple[Found, ...]
     problems: tuple[Problem, ...]
     info: DatasetInfo | None = None
+    channels: tuple[str, ...] = ()
 
 
 def recognize(folder: Path) -> str:
@@ -74,7 +84,7 @@ def recognize(folder: Path) -> str:
     images = _folder(folder, _IMAGES) or folder
     if _volumes(images, []):
         return "folders"
-    if _series(images):
+    if any(path.suffix.lower() == ".dcm" for path in images.rglob("*")) or find_series(images):
         return "dicom"
     inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
     raise DataError(
@@ -152,26 +162,55 @@ def read_folders(folder: Path) -> Reading:
     images, labels = _folder(folder, _IMAGES) or folder, _folder(folder, _LABELS)
     volumes = {stem: (path,) for stem, path in _volumes(images, problems).items()}
     found = _pair(volumes, {} if labels is None else _volumes(labels, problems), "", problems, labels)
-    description = folder / "dataset.json"
-    return Reading(tuple(found), tuple(problems), info_from_json(description) if description.is_file() else None)
+    return Reading(tuple(found), tuple(problems), _described(folder))
 
 
 def read_dicom(folder: Path) -> Reading:
     """Folders of one series each, and label maps named after them.
 
     Raises:
-        DataError: There is a `dataset.json` that is none.
+        ConfigError: The extra `dicom` is not installed.
+        DataError: There is a file called .dcm that is not DICOM, or a `dataset.json` that is none.
     """
     problems: list[Problem] = []
     labels = _folder(folder, _LABELS)
     top = _folder(folder, _IMAGES) or folder
-    series = [path for path in _series(top) if labels is None or not path.is_relative_to(labels)]
-    names = {_series_name(path, top): path for path in series}
-    masks = {} if labels is None else _volumes(labels, problems, nested=True)
-    pairs = _pair({name: (path,) for name, path in names.items()}, masks, "", problems, labels)
-    found = [Found(case.id, case.images, case.mask, patient=_patient(case.images[0])) for case in pairs]
+    by_folder: dict[Path, list[Series]] = {}
+    for series in find_series(top):
+        if labels is None or not series.folder.is_relative_to(labels):
+            by_folder.setdefault(series.folder, []).append(series)
+    images: dict[str, Series] = {}
+    for place, several in by_folder.items():
+        name = top.name if place == top else unicodedata.normalize("NFC", place.relative_to(top).as_posix())
+        if len(several) > 1:
+            detail = f"it holds {len(several)} series; expected one. Put each into its own folder"
+            problems.append(Problem(name, str(place), "several-series", detail))
+        elif several[0].modality in _NO_IMAGES:
+            problems.append(Problem(name, str(place), "not-an-image", f"its modality is {several[0].modality}"))
+        else:
+            images[name] = several[0]
+    masks = {} if labels is None else _volumes(labels, problems, endings=(*ENDINGS, ".dcm"), nested=True)
+    found = [
+        replace(case, patient=_pseudonym(images[case.id].patient))
+        for case in _pair({name: (series.folder,) for name, series in images.items()}, masks, "", problems, labels)
+    ]
+    modalities = {series.modality for series in images.values()}
+    return Reading(
+        tuple(found),
+        tuple(problems),
+        _described(folder),
+        (modalities.pop(),) if len(modalities) == 1 and "" not in modalities else (),
+    )
+
+
+def _pseudonym(patient: str) -> str:
+    """A manifest travels farther than the images do, so that no patient's id is put into it."""
+    return f"patient-{digest(patient.strip())[:12]}" if patient.strip() else ""
+
+
+def _described(folder: Path) -> DatasetInfo | None:
     description = folder / "dataset.json"
-    return Reading(tuple(found), tuple(problems), info_from_json(description) if description.is_file() else None)
+    return info_from_json(description) if description.is_file() else None
 
 
 def _both_parts(
@@ -214,7 +253,9 @@ def _pair(
     return found
 
 
-def _volumes(folder: Path, problems: list[Problem], *, nested: bool = False) -> dict[str, Path]:
+def _volumes(
+    folder: Path, problems: list[Problem], *, endings: tuple[str, ...] = ENDINGS, nested: bool = False
+) -> dict[str, Path]:
     """Volumes of a folder by name without ending; names that two files claim are reported and left out."""
     by_stem: dict[str, list[Path]] = {}
     for entry in sorted(folder.rglob("*") if nested else folder.iterdir()):
@@ -223,7 +264,7 @@ def _volumes(folder: Path, problems: list[Problem], *, nested: bool = False) -> 
         if any(part.startswith(".") for part in relative.parts) or (nested and entry.is_dir()):
             continue
         name = unicodedata.normalize("NFC", relative.as_posix())
-        ending = next((ending for ending in ENDINGS if name.lower().endswith(ending)), None)
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
         if ending is not None and entry.is_file():
             by_stem.setdefault(name[: -len(ending)], []).append(Path(os.path.abspath(entry)))
         elif entry.suffix.lower() != ".img" or not entry.with_suffix(".hdr").is_file():
@@ -251,32 +292,6 @@ def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]
         stem = next((name[: -len(ending)] for ending in ENDINGS if name.endswith(ending)), name)
         if stem not in found:
             yield Problem(stem, str(description.parent / image), "listed-missing")
-
-
-def _series(folder: Path) -> list[Path]:
-    from medformer.imaging.dicom import find_series
-
-    return sorted(find_series(folder), key=lambda path: natural_order(path.as_posix()))
-
-
-def _patient(series: Path) -> str:
-    """A pseudonym of the patient that the series names; empty where it names none."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    for file in sorted(series.iterdir()):
-        try:
-            header = dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
-        except (InvalidDicomError, OSError):
-            continue
-        name = str(header.get("PatientID") or "").strip()
-        # The manifest travels farther than the images do.
-        return f"patient-{digest(name)[:12]}" if name else ""
-    return ""
-
-
-def _series_name(series: Path, top: Path) -> str:
-    return top.name if series == top else unicodedata.normalize("NFC", series.relative_to(top).as_posix())
 
 
 def _folder(folder: Path, names: Iterable[str]) -> Path | None:

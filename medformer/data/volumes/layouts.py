@@ -16,7 +16,8 @@ from typing import Literal
 from medformer.data.layouts import group_expression
 from medformer.data.manifest import Case, Manifest, image_hash
 from medformer.data.problems import Problem
-from medformer.data.volumes.dataset_file import DatasetInfo, info_path, read_info
+from medformer.data.volumes.dataset_file import DatasetInfo, Patients, info_path, read_info
+from medformer.data.volumes.known_patients import inferred_patient
 from medformer.data.volumes.label_values import present_values
 from medformer.data.volumes.layout_readers import (
     Found,
@@ -68,7 +69,8 @@ def scan_volumes(
     """List the cases of a folder.
 
     The group, which is the patient, comes from `group_pattern`, else from the DICOM files. The Decathlon's and
-    nnU-Net's layouts cannot say; every case is then taken for a patient, and `info.patients` says so.
+    nnU-Net's layouts cannot say; every case is then taken for a patient unless `known_patients` knows better, and
+    `info.patients` says so.
 
     Args:
         folder: Where to look.
@@ -90,7 +92,7 @@ def scan_volumes(
     reading = _READERS[kind](folder)
     if not reading.found:
         raise DataError(f"No complete case was found in {folder} (layout {kind}); expected at least one image.")
-    groups = _groups(reading.found, pattern, ungrouped, kind)
+    groups, patients = _groups(reading.found, pattern, ungrouped, kind)
     reporter = reporter or SilentReporter()
     reporter.start("listing", len(reading.found))
     cases = []
@@ -100,8 +102,8 @@ def scan_volumes(
             reporter.advance()
     finally:
         reporter.finish()
-    info = reading.info or info_from_files(cases, reporter=reporter)
-    info = replace(info, patients="known" if all(groups) else "case is patient")
+    info = reading.info or info_from_files(cases, channels=reading.channels, reporter=reporter)
+    info = replace(info, patients=patients)
     return VolumeScan(tuple(cases), info, reading.problems, kind)
 
 
@@ -116,10 +118,17 @@ def info_of(manifest: Manifest, *, reporter: Reporter | None = None) -> DatasetI
     return info_from_files(manifest.cases, reporter=reporter)
 
 
-def info_from_files(cases: Sequence[Case], *, reporter: Reporter | None = None) -> DatasetInfo:
+def info_from_files(
+    cases: Sequence[Case], *, channels: tuple[str, ...] = (), reporter: Reporter | None = None
+) -> DatasetInfo:
     """Labels named after the values that occur in the label maps, channels after their position.
 
     A label map that cannot be read counts for nothing here; `check_volumes` names it.
+
+    Args:
+        cases: Whose label maps are read.
+        channels: Names of the channels, where they are known.
+        reporter: Told about the reading.
 
     Raises:
         DataError: The label maps hold more values than labels could be.
@@ -139,10 +148,10 @@ def info_from_files(cases: Sequence[Case], *, reporter: Reporter | None = None) 
             reporter.advance()
     finally:
         reporter.finish()
-    channels = max(len(case.images) for case in cases)
+    count = max(len(case.images) for case in cases)
     return DatasetInfo(
         labels=tuple((value, f"label {value}") for value in sorted(values) if value > 0),
-        channels=tuple(f"channel {number}" for number in range(1, channels + 1)),
+        channels=channels or tuple(f"channel {number}" for number in range(1, count + 1)),
     )
 
 
@@ -156,20 +165,26 @@ def _values(mask: Path) -> set[int]:
         return set()
 
 
-def _groups(found: Sequence[Found], pattern: re.Pattern[str] | None, ungrouped: str, layout: str) -> list[str]:
-    """The patient of each case; empty where it is to be taken for one."""
+def _groups(
+    found: Sequence[Found], pattern: re.Pattern[str] | None, ungrouped: str, layout: str
+) -> tuple[list[str], Patients]:
+    """The patient of each case, empty where it is to be taken for one, and where they come from."""
+    tacit = pattern is None and layout in _WITHOUT_PATIENTS
+    inferred = [inferred_patient(case.id) for case in found]
+    if tacit and all(inferred):
+        return inferred, "inferred"
     groups = []
     for case in found:
         match = None if pattern is None else pattern.search(case.id)
         groups.append(case.patient if pattern is None else (match.group(1) or "") if match else "")
     unknown = [case.id for case, group in zip(found, groups, strict=True) if not group]
-    if unknown and ungrouped == "error" and (pattern is not None or layout not in _WITHOUT_PATIENTS):
+    if unknown and ungrouped == "error" and not tacit:
         raise DataError(
             f"{len(unknown)} of {len(found)} volumes have no patient, such as '{unknown[0]}', so leakage cannot be "
             "ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when every volume really "
             "is of another patient."
         )
-    return groups
+    return groups, "case is patient" if unknown else "known"
 
 
 def _case(found: Found, group: str, site: str) -> Case:
