@@ -130,10 +130,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures under a heading."""
+    """Pictures under a heading; wide ones are twice as wide as others on the page."""
 
     title: str
     pictures: Sequence[Picture]
+    wide: bool = False
     kind: str = field(default="gallery", init=False)
 
 

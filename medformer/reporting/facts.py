@@ -13,6 +13,8 @@ from medformer.crossval.collect import read_oof, verify_oof
 from medformer.crossval.comparison import Comparison, adjust, compare_runs
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run_directory import RunDirectory
+from medformer.data.volumes.plan import VolumePlan
+from medformer.data.volumes.plan import read_plan as read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.files import read_csv, read_json, sha256
 from medformer.reporting.explanation import Explanation, read_explanation
@@ -56,6 +58,7 @@ class Facts:
         cohort: cohort.json; None when there is none.
         pretraining: Per fold, pretraining.json; folds without one are left out.
         explanation: What `explain` left; None when it was not run.
+        volume_plans: Per fold, plan.json: how volumes were presented; folds without one are left out.
     """
 
     run: RunDirectory
@@ -72,6 +75,7 @@ class Facts:
     cohort: Mapping[str, Any] | None = None
     pretraining: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     explanation: Explanation | None = None
+    volume_plans: Mapping[int, VolumePlan] = field(default_factory=dict)
 
     @cached_property
     def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:
@@ -105,6 +109,22 @@ class Facts:
     def noun(self) -> str:
         """What a case is called."""
         return {"polyp": "image", "volume": "volume", "abide": "subject"}.get(str(self.record.get("task")), "case")
+
+    @cached_property
+    def labels(self) -> Mapping[str, Any]:
+        """The numbers of each named label; empty where cases have a single mask."""
+        found: Mapping[str, Any] = self.metrics.get("by_label") or {}
+        return found
+
+    @cached_property
+    def target(self) -> str:
+        """What is segmented."""
+        return "labeled structure" if self.labels else "lesion"
+
+    @cached_property
+    def thresholded(self) -> bool:
+        """Whether decisions were made at a threshold; label maps take the most probable label."""
+        return any("threshold" in row for row in self.rows)
 
     @cached_property
     def first_rows(self) -> Sequence[Mapping[str, Any]]:
@@ -178,7 +198,7 @@ def read_facts(path: Path) -> Facts:
         if not file.is_file():
             raise DataError(f"{file} is missing, so there is nothing to report yet. Finish the run with --resume.")
     plan = read_plan(run.splits_json) if run.splits_json.is_file() else None
-    histories, pretraining = {}, {}
+    histories, pretraining, volume_plans = {}, {}, {}
     for fold in plan.folds if plan else ():
         history = run.fold(fold.index) / "history.csv"
         if history.is_file():
@@ -186,6 +206,9 @@ def read_facts(path: Path) -> Facts:
         reconstruction = run.fold(fold.index) / "pretraining.json"
         if reconstruction.is_file():
             pretraining[fold.index] = _mapping(reconstruction)
+        presented = run.fold(fold.index) / "plan.json"
+        if presented.is_file():
+            volume_plans[fold.index] = read_volume_plan(presented)
     return Facts(
         run=run,
         record=_mapping(run.run_json),
@@ -201,6 +224,7 @@ def read_facts(path: Path) -> Facts:
         cohort=_mapping(run.cohort_json) if run.cohort_json.is_file() else None,
         pretraining=pretraining,
         explanation=read_explanation(run.explain),
+        volume_plans=volume_plans,
     )
 
 

@@ -11,11 +11,16 @@ FAILED_BELOW = 0.1
 """Dice below this is a failure even where something was marked."""
 
 
-def failures(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Sort failed cases by how they failed; within each kind the largest error comes first."""
+def failures(rows: Sequence[Row], target: str = "lesion") -> dict[str, list[Row]]:
+    """Sort failed cases by how they failed; within each kind the largest error comes first.
+
+    Args:
+        rows: Scored cases.
+        target: What is segmented.
+    """
     found: dict[str, list[Row]] = {
-        "nothing marked on a lesion": [],
-        "something marked where there is no lesion": [],
+        f"nothing marked on a {target}": [],
+        f"something marked where there is no {target}": [],
         f"Dice below {FAILED_BELOW}": [],
     }
     missed, false_alarm, off_target = found.values()

@@ -38,8 +38,8 @@ LABELS = {
     "ece": "Calibration error (ECE)",
 }
 
-PIXEL_LABELS = {"sensitivity": "Pixel sensitivity", "precision": "Pixel precision"}
-"""In a segmentation these two count pixels, which a reader must not take for patients."""
+COUNTED = ("sensitivity", "precision")
+"""In a segmentation these two count pixels or voxels, which a reader must not take for patients."""
 
 EMPTY_RULES = {"one": "both empty:\u00a01", "zero": "both empty:\u00a00", "nan": "both empty: left out"}
 """What two empty masks score, in the words of a column header."""
@@ -72,7 +72,8 @@ def label(name: str, metrics: Mapping[str, Any]) -> str:
     """A metric's name as a reader sees it, with the rule for empty masks where that changes the number."""
     shown = LABELS.get(name, name)
     if not is_classification(metrics):
-        shown = PIXEL_LABELS.get(name, shown)
+        element = "Voxel" if metrics.get("by_label") else "Pixel"
+        shown = f"{element} {name}" if name in COUNTED else shown
     if name in ("dice", "iou"):
         shown += empty_rule(metrics)
     return shown

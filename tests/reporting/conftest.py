@@ -330,12 +330,25 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def segmented_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder on volumes and, beside it, its data; shared, so not to be changed."""
+    folder = tmp_path_factory.mktemp("volumes")
+    load(Path(__file__).with_name("volume_run.py")).make_volume_run(folder / "run", folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def chromium() -> ModuleType:
     """The module browser/chromium.py."""
-    file = Path(__file__).parent / "browser" / "chromium.py"
-    spec = importlib.util.spec_from_file_location("medformer_tests_chromium", file)
+    return load(Path(__file__).parent / "browser" / "chromium.py")
+
+
+def load(file: Path) -> ModuleType:
+    """Import a file that is in no package."""
+    name = f"medformer_tests_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

@@ -16,7 +16,7 @@ import pytest
 from medformer.reporting.report import build_report
 
 AXE = Path(__file__).parent / "browser" / "node_modules" / "axe-core" / "axe.min.js"
-REPORTS = ("segmentation", "classification", "connectomes")
+REPORTS = ("segmentation", "classification", "connectomes", "volumes")
 OpenReport = Callable[..., Any]
 
 
@@ -37,8 +37,13 @@ def browser(chromium: ModuleType) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def reports(finished: Path, classified: Path, connectomes: Path) -> dict[str, Path]:
-    folders = {"segmentation": finished / "run", "classification": classified, "connectomes": connectomes}
+def reports(finished: Path, classified: Path, connectomes: Path, segmented_volumes: Path) -> dict[str, Path]:
+    folders = {
+        "segmentation": finished / "run",
+        "classification": classified,
+        "connectomes": connectomes,
+        "volumes": segmented_volumes / "run",
+    }
     return {name: build_report(folder) for name, folder in folders.items()}
 
 

@@ -15,7 +15,7 @@ def table(column: str, *scores: float) -> tuple[Table, Figure]:
         column: list(scores),
         "seconds": [60.0] * len(scores),
     }
-    facts: Any = SimpleNamespace(histories={0: history}, config={}, noun="subject")
+    facts: Any = SimpleNamespace(histories={0: history}, thresholded=True, config={}, noun="subject")
     section = build(facts)
     assert section is not None
     found = {type(block): block for block in section.blocks}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from medformer.reporting.blocks import Section
 from medformer.reporting.facts import Facts
 from medformer.reporting.sections import (
+    agreement,
     attribution,
     audit,
     baselines,
@@ -19,6 +20,7 @@ from medformer.reporting.sections import (
     distribution,
     folds,
     gallery,
+    labels,
     learning,
     lesions,
     limits,
@@ -30,6 +32,7 @@ from medformer.reporting.sections import (
     site_probe,
     subgroups,
     summary,
+    volume_plan,
 )
 
 SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
@@ -38,10 +41,13 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     cohort.build,
     audit.build,
     plan.build,
+    volume_plan.build,
     pretraining.build,
     learning.build,
     folds.build,
     ranking.build,
+    labels.build,
+    agreement.build,
     distribution.build,
     lesions.build,
     subgroups.build,

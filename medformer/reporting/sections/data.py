@@ -15,6 +15,7 @@ from medformer.reporting.facts import Facts
 Rows = Sequence[Mapping[str, Any]]
 MOST_SITES = 40
 MOST_SEXES = 4
+_GROUPS = {"subject": "a person, with all of their scans", "volume": "a patient, with all of their scans"}
 
 
 def build(facts: Facts) -> Section:
@@ -28,7 +29,7 @@ def build(facts: Facts) -> Section:
     if facts.classification:
         columns["Positive"] = lambda part: _share(sum(row["label"] == 1 for row in part), len(part))
     elif all("truth_px" in row for row in rows):
-        columns["With a lesion"] = lambda part: _share(sum(row["truth_px"] != 0 for row in part), len(part))
+        columns[f"With a {facts.target}"] = lambda part: _share(sum(row["truth_px"] != 0 for row in part), len(part))
         if all(isinstance(row.get("truth_fraction"), (int, float)) for row in rows):
             columns[f"Median lesion (% of the {noun})"] = _median_lesion
     if any(_is_number(row.get("age")) for row in rows):
@@ -50,9 +51,8 @@ def build(facts: Facts) -> Section:
         f": {MOST_SITES} of {counted(len(sites), 'site')}" if len(sites) > MOST_SITES else ""
     )
     table = Table(caption, header, body, total=total) if body else Table(caption, header, [total], sortable=False)
-    text = "A group is what stays on one side of every split: a patient, or a sequence of frames."
-    if facts.noun == "subject":
-        text = "A group is what stays on one side of every split: a person, with all of their scans."
+    whole = _GROUPS.get(facts.noun, "a patient, or a sequence of frames")
+    text = f"A group is what stays on one side of every split: {whole}."
     if len(facts.sites) == 1:
         text += f" All are from one site: {facts.sites[0]}."
     elif not facts.sites:

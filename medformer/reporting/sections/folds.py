@@ -27,17 +27,20 @@ def build(facts: Facts) -> Section:
 
 
 def _parts_table(facts: Facts, column: str, title: str, parts: Mapping[str, Any]) -> Table:
-    rows = [[name, *cells(facts.metrics, part), _threshold(facts, column, name)] for name, part in parts.items()]
-    total = ["All", *cells(facts.metrics, facts.metrics["pooled"]), _threshold(facts, column, None)]
+    rows = [[name, *cells(facts.metrics, part), *_threshold(facts, column, name)] for name, part in parts.items()]
+    total = ["All", *cells(facts.metrics, facts.metrics["pooled"]), *_threshold(facts, column, None)]
     caption = f"Out-of-fold results per {column}: the test {facts.noun}s of each, and all of them together"
-    return Table(caption, [title, *header(facts.metrics, facts.noun), "Threshold"], rows, total=total)
+    last = ["Threshold"] if facts.thresholded else []
+    return Table(caption, [title, *header(facts.metrics, facts.noun), *last], rows, total=total)
 
 
-def _threshold(facts: Facts, column: str, name: str | None) -> str:
+def _threshold(facts: Facts, column: str, name: str | None) -> list[str]:
+    if not facts.thresholded:
+        return []
     found = {
         row["threshold"] for row in facts.rows if "threshold" in row and (name is None or str(row.get(column)) == name)
     }
-    return number(found.pop(), 2) if len(found) == 1 else "per fold"
+    return [number(found.pop(), 2) if len(found) == 1 else "per fold"]
 
 
 def _means_table(facts: Facts, pooled: Mapping[str, Any]) -> Table:
@@ -65,6 +68,8 @@ def _meanings(facts: Facts) -> list[str]:
     definitions = facts.metrics.get("definitions", {})
     described = {**definitions.get("metrics", {}), **{key: definitions.get(key) for key in ("max_e", "mean_e")}}
     items = [f"{label(name, facts.metrics)}: {text}." for name, text in described.items() if text]
+    if isinstance(definitions.get("labels"), str):
+        items.insert(0, f"Every number of one {facts.noun}: {definitions['labels']}.")
     if definitions.get("empty_policy"):
         policy = facts.metrics.get("empty_policy", "")
         items.append(f"Empty-mask policy “{policy}”, for Dice and IoU: {definitions['empty_policy']}.")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medformer.evaluation.volumes import label_column, label_names
 from medformer.reporting.blocks import Block, Gallery, Listing, Picture, Section, Table, Text, counted, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.failures import FAILED_BELOW, failures
@@ -15,6 +16,7 @@ Row = Mapping[str, Any]
 SHOWN = 3
 WORST_SHOWN = 6
 WRONG_SHOWN = 30
+MOST_LABELS = 6
 
 MOST_PICTURES = 200
 MOST_BYTES = 9_000_000
@@ -30,7 +32,7 @@ def _overlays(facts: Facts) -> Section | None:
     ranked = sorted(
         (row for row in facts.first_rows if math.isfinite(row["dice"])), key=lambda row: (row["dice"], str(row["id"]))
     )
-    failed = failures(facts.first_rows)
+    failed = failures(facts.first_rows, facts.target)
     if not ranked and not failed:
         return None
     pictures = CasePictures(facts)
@@ -39,26 +41,23 @@ def _overlays(facts: Facts) -> Section | None:
         "Around the median": _middle(ranked, SHOWN),
         "Best": ranked[::-1][:SHOWN],
     }
-    blocks: list[Block] = [
-        Text(
-            "Yellow is the prediction, blue the reference, each with a dark rim; a yellow line along the edge means "
-            "that the prediction reaches it. The cases are picked by their scores alone, not by eye."
-        )
-    ]
+    blocks: list[Block] = [Text(f"{pictures.legend} The cases are picked by their scores alone, not by eye.")]
     shown: set[str] = set()
     for title, rows in chosen.items():
         if rows:
-            blocks.append(Gallery(title, [_picture(pictures, row) for row in rows]))
+            blocks.append(Gallery(title, [_picture(pictures, row) for row in rows], pictures.wide))
             shown |= {str(row["id"]) for row in rows}
-    blocks += _failures(pictures, failed, shown)
+    blocks += _failures(facts, pictures, failed, shown)
     return Section("gallery", "Cases", blocks)
 
 
-def _failures(pictures: CasePictures, failed: Mapping[str, Sequence[Row]], shown: set[str]) -> list[Block]:
+def _failures(
+    facts: Facts, pictures: CasePictures, failed: Mapping[str, Sequence[Row]], shown: set[str]
+) -> list[Block]:
     every = [row for rows in failed.values() for row in rows]
     again = sum(str(row["id"]) in shown for row in every)
     rule = (
-        "A failure is an image with a lesion where nothing was marked, an image without one where anything was "
+        f"A failure is a case with a {facts.target} where nothing was marked, a case without one where anything was "
         f"marked, or a Dice below {FAILED_BELOW}."
     )
     if not every:
@@ -78,7 +77,7 @@ def _failures(pictures: CasePictures, failed: Mapping[str, Sequence[Row]], shown
             else:
                 drawn.append(_picture(pictures, row))
         if drawn:
-            blocks.append(Gallery(f"Failures: {title}", drawn))
+            blocks.append(Gallery(f"Failures: {title}", drawn, pictures.wide))
     if left_out:
         blocks.append(
             Text(
@@ -100,6 +99,7 @@ def _picture(pictures: CasePictures, row: Row) -> Picture:
     source, missing = pictures.overlay(row)
     name = str(row["id"])
     numbers = f"Dice {number(row['dice'])}, IoU {number(row.get('iou'))}"
+    labels = [f"{name} {number(row[label_column('dice', name)])}" for name in label_names([row])]
     place = [f"fold {row['fold']}" if "fold" in row else "", str(row.get("site") or "")]
     fraction = row.get("truth_fraction")
     if isinstance(fraction, (int, float)):
@@ -109,7 +109,12 @@ def _picture(pictures: CasePictures, row: Row) -> Picture:
     alt = (
         f"No picture of {name}: {missing}." if missing else f"{name} with predicted and reference outlines; {numbers}."
     )
-    return Picture(source, alt, name, [numbers, " · ".join(filter(None, place))])
+    lines = [
+        numbers,
+        f"Dice of {', '.join(labels[:MOST_LABELS])}" if len(labels) > 1 else "",
+        " · ".join(filter(None, place)),
+    ]
+    return Picture(source, alt, name, [line for line in lines if line])
 
 
 def _wrong(facts: Facts) -> Section:

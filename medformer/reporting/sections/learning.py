@@ -63,7 +63,8 @@ def build(facts: Facts) -> Section | None:
     alt = (
         "Learning curves, one line per fold: " + " and ".join(panels) + " against the epoch. The table gives the ends."
     )
-    chosen = "epoch and the threshold" if facts.config.get("inference", {}).get("threshold") == "fit" else "epoch"
+    fitted = facts.thresholded and facts.config.get("inference", {}).get("threshold") == "fit"
+    chosen = "epoch and the threshold" if fitted else "epoch"
     caption = (
         f"The inner validation part, taken out of the fold's training data, chooses the {chosen}; the test "
         f"{facts.noun}s take no part in that."

@@ -34,13 +34,22 @@ def build(facts: Facts) -> Section:
 
 def _segmentation(facts: Facts) -> list[str]:
     items = [
-        "The reference outlines are drawn by people and differ between readers; a Dice of 1 is not to be expected.",
-        "Dice and IoU weigh every pixel alike; they do not say how many lesions were missed, and a small lesion loses "
-        "more from one pixel than a large one.",
+        "The reference outlines are drawn by people and differ between readers; a Dice of 1 is not to be expected."
     ]
+    if facts.labels:
+        items.append(
+            "Dice and IoU weigh every voxel alike: a small label loses more from one voxel than a large one, and a "
+            "mean over labels hides the hard one."
+        )
+    else:
+        items.append(
+            "Dice and IoU weigh every pixel alike; they do not say how many lesions were missed, and a small lesion "
+            "loses more from one pixel than a large one."
+        )
     if not any(row.get("truth_px") == 0 for row in facts.rows):
         items.append(
-            f"Every {facts.noun} has foreground: false alarms on {facts.noun}s without a lesion were not measured."
+            f"Every {facts.noun} has foreground: false alarms on {facts.noun}s without a {facts.target} were not "
+            "measured."
         )
     return items
 

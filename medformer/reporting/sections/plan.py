@@ -19,8 +19,8 @@ def build(facts: Facts) -> Section | None:
     text = (
         f"Scheme: {scheme}, {counted(len(plan.folds), 'fold')}, seed {plan.seed}, {counted(len(plan.cases), 'case')}. "
         f"The plan is frozen in splits.json (SHA-256 {plan.digest()[:16]}…); a group is always on one side of a split, "
-        "unless the plan was predefined. Training fits the model, the inner validation part chooses the epoch and the "
-        "threshold, and the test part is only predicted."
+        f"unless the plan was predefined. Training fits the model, the inner validation part chooses the epoch"
+        f"{' and the threshold' if facts.thresholded else ''}, and the test part is only predicted."
     )
     balance = balance_table(plan)
     whole, *parts = balance.rows

@@ -78,7 +78,7 @@ def notes(facts: Facts) -> Iterator[str]:
 def _segmented(facts: Facts) -> list[KeyFact]:
     metrics, rule = facts.metrics["pooled"]["metrics"], empty_rule(facts.metrics)
     dice, iou = metrics["dice"], metrics["iou"]
-    failed = sum(map(len, failures(facts.first_rows).values()))
+    failed = sum(map(len, failures(facts.first_rows, facts.target).values()))
     middle = f"half of the {facts.noun}s {number(dice['q1'])} to {number(dice['q3'])}"
     return [
         KeyFact(f"mean Dice{rule}", number(dice["mean"]), f"95% interval {interval(dice)}"),
@@ -122,7 +122,7 @@ def _what_was_run(facts: Facts) -> str:
 
 
 def _meaning(facts: Facts) -> str:
-    text = _scores(facts.metrics["pooled"]) if facts.classification else _overlaps(facts.metrics["pooled"]["metrics"])
+    text = _scores(facts.metrics["pooled"]) if facts.classification else _overlaps(facts)
     text += (
         " The intervals say how far a number could move with other patients of the same kind; they say nothing about "
         "other hospitals or devices."
@@ -130,12 +130,15 @@ def _meaning(facts: Facts) -> str:
     return text
 
 
-def _overlaps(metrics: Mapping[str, Any]) -> str:
-    mean = metrics["iou"]["mean"]
-    text = "Dice is 1 where the predicted area equals the reference and 0 where they do not touch."
+def _overlaps(facts: Facts) -> str:
+    mean = facts.metrics["pooled"]["metrics"]["iou"]["mean"]
+    area = "volume" if facts.labels else "area"
+    text = f"Dice is 1 where the predicted {area} equals the reference and 0 where they do not touch."
+    if len(facts.labels) > 1:
+        text += f" The number of a {facts.noun} is the mean over its labels: {', '.join(facts.labels)}."
     if number(mean) != "–":
         text += (
-            f" A mean IoU of {number(mean, 2)} says that, of the area marked by either, on average {100 * mean:.0f}% "
+            f" A mean IoU of {number(mean, 2)} says that, of the {area} marked by either, on average {100 * mean:.0f}% "
             "is marked by both."
         )
     return text
