@@ -68,7 +68,7 @@ def test_what_both_find_absent_is_no_agreement_on_a_volume() -> None:
 
 @pytest.mark.parametrize(("count", "bias", "sd"), [(0, False, False), (1, True, False), (2, True, True)])
 def test_few_cases_have_what_they_can_have(count: int, bias: bool, sd: bool) -> None:
-    truth = np.arange(1.0, count + 1)
+    truth = np.arange(1, count + 1).astype(np.float64)
     found = agreement(truth**2 + 1, truth, ["one patient"] * count)
     assert math.isfinite(found["bias"]["value"]) == bias
     assert math.isfinite(found["sd"]) == math.isfinite(found["upper"]["value"]) == sd

@@ -14,7 +14,7 @@ from medformer.evaluation import volumes as label_maps
 from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
 
-DATA = {"sex": ["m", "f", ""], "age": [14, 50, ""], "site": ["a", "b", ""]}
+DATA: dict[str, list[Any]] = {"sex": ["m", "f", ""], "age": [14, 50, ""], "site": ["a", "b", ""]}
 
 
 def strict(content: Any) -> Any:
