@@ -18,7 +18,7 @@ SAMPLE = 48**3
 def seconds_per_step(
     model: nn.Module, patch: Sequence[int], batch_size: int, *, in_channels: int, device: str = "cpu"
 ) -> float:
-    """Expected seconds of a forward and a backward pass; the weights are left as they are.
+    """Expected seconds of a forward and a backward pass; weights are left as they are, statistics of norms are not.
 
     A step runs twice on a patch whose longest axes are halved until it holds at most about `SAMPLE` voxels, and the
     second is scaled by the voxels of the whole batch. Loading and augmentation are not in it.

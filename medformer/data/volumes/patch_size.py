@@ -40,10 +40,11 @@ def candidate_patches(shape: Sequence[float], spacing: Sequence[float]) -> Itera
             return
         axis = max(axes, key=lambda one: patch[one] / shape[one])
         smaller = list(patch)
-        # Never rounded up to the size that it came from: the strides below it may be larger.
         smaller[axis] -= layout.divisor[axis]
         below = fitted(smaller, spacing)
-        patch, layout = below if below[0] != patch else ((smaller[0], smaller[1], smaller[2]), layout)
+        # The smaller patch may have larger strides; never is it rounded up to where it came from, or beyond.
+        shrinks = below[0] != patch and all(n <= m for n, m in zip(below[0], patch, strict=True))
+        patch, layout = below if shrinks else ((smaller[0], smaller[1], smaller[2]), layout)
 
 
 def largest_patch(

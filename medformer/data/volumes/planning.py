@@ -5,8 +5,8 @@ percentile along a much coarser axis; clipping of CT by percentiles of the label
 median shape and loses voxels where it covers most of it, until training fits in memory; at least two patches a step.
 
 Different: the network has four stages whatever the patch (see `topology`); memory is what a model of this network says
-for each candidate, not a table of reference networks; a patch starts from at most
-`MAX_PATCH` voxels, as larger ones cost time that more steps use better; percentiles weigh every case alike.
+for each candidate, not a table of reference networks; a patch starts from at most `MAX_PATCH` voxels, as larger ones
+cost time that more steps use better; percentiles weigh every case alike.
 """
 
 from __future__ import annotations
