@@ -80,6 +80,13 @@ def fit_components(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], values: S
     return Components(rules, {value: {str(rule): score for rule, score in by.items()} for value, by in means.items()})
 
 
+def join_components(each: Sequence[Components]) -> Components:
+    """The rules of an ensemble: for each label what most of its members chose; on a tie, everything is kept."""
+    values = sorted({value for components in each for value in components.rules})
+    wanting = {value: sum(components.rules.get(value) == "largest" for components in each) for value in values}
+    return Components({value: "largest" if 2 * count > len(each) else "all" for value, count in wanting.items()})
+
+
 def write_components(path: Path, components: Components) -> None:
     """Write rules as JSON, beside the weights that they were chosen for."""
     write_json(path, {"format": FORMAT, "rules": components.rules, "dice": components.dice})

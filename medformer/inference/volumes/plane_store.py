@@ -18,7 +18,7 @@ from medformer.errors import ResourceError
 IN_MEMORY = 256 * 2**20
 """Bytes kept in memory; more go to a temporary file."""
 
-_PLANES = 16
+_PLANES = 8
 
 
 class PlaneStore(AbstractContextManager["PlaneStore"]):

@@ -15,7 +15,7 @@ LEAST_WEIGHT = 1e-3
 """Of a voxel in the corner of a window; the center has 1. MONAI's bound: what only a corner sees is still divided by
 a number that float32 holds well."""
 
-_PLANES = 16
+_PLANES = 8
 
 
 def window_starts(size: int, patch: int, overlap: float) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from medformer.inference.volumes.components import (
     Components,
     all_alike,
     fit_components,
+    join_components,
     read_components,
     write_components,
 )
@@ -70,6 +71,13 @@ def test_each_label_gets_the_rule_that_serves_it() -> None:
 def test_a_tie_keeps_everything_and_empty_masks_agree() -> None:
     rules = fit_components([(np.zeros((3, 3, 3), np.uint8),) * 2], (1,))
     assert rules.rules == {1: "all"} and rules.dice[1] == {"all": 1.0, "largest": 1.0}
+
+
+def test_an_ensemble_does_what_most_of_its_members_learned() -> None:
+    each = [Components({1: "largest", 2: "largest"}), Components({1: "largest", 2: "all"}), Components({1: "all"})]
+    assert join_components(each).rules == {1: "largest", 2: "all"}
+    assert join_components(each[:2]).rules == {1: "largest", 2: "all"}
+    assert join_components([]).rules == {}
 
 
 def test_rules_come_back_from_their_file(tmp_path: Path) -> None:
