@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from typing import Any
 import torch
 from alternating import machine
 from torch import nn
+from turns import Turn
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
@@ -171,29 +170,6 @@ def train_for_a_turn(
             raise
         return None
     return {"updates": result.updates, "epochs": result.epochs, "seconds": result.seconds}
-
-
-class Turn:
-    """Asks the training inside to save and stop after some minutes, as a batch system would: with SIGTERM."""
-
-    def __init__(self, minutes: float) -> None:
-        self.over = False
-        self._timer = threading.Timer(60 * minutes, self._stop)
-
-    def __enter__(self) -> Turn:
-        # `fit` listens while it trains; a signal that comes just before or after must not end the benchmark.
-        self._before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-        self._timer.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._timer.cancel()
-        self._timer.join()
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _stop(self) -> None:
-        self.over = True
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def score(

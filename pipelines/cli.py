@@ -14,6 +14,7 @@ import medformer
 from medformer.errors import ConfigError
 from pipelines.cli_abide import abide
 from pipelines.cli_polyp import polyp
+from pipelines.cli_volume import volume
 from pipelines.exits import guarded
 from pipelines.options import Overwrite, Resume, not_both
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(polyp, name="polyp")
 app.add_typer(abide, name="abide")
+app.add_typer(volume, name="volume")
 runs = typer.Typer(help="Look at cross-validations of any task.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(runs, name="crossval")
 
@@ -51,7 +53,7 @@ def demo(
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
-    """Cross-validate on synthetic connectomes and images; needs no data."""
+    """Cross-validate on synthetic connectomes, volumes and images; needs no data."""
     not_both(resume, overwrite)
     from pipelines import demo as job
 

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medformer.config import AbideConfig
+from medformer.config import AbideConfig, VolumeConfig
 from medformer.config_loading import load_config
 from medformer.data.synthetic.abide import write_synthetic_abide
+from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import ConfigError
 from pipelines.console import say
 
 _NOTE = "The images are synthetic: the numbers show that everything works, and say nothing about real colonoscopy."
 _SCANS_NOTE = "The scans are synthetic: the numbers show that everything works, and say nothing about autism."
+_VOLUMES_NOTE = (
+    "The volumes are deformed copies of the MNI152 template with planted lesions: the numbers show that everything "
+    "works, and say nothing about real lesions."
+)
 _ATLASES = {"coarse": 24, "middle": 36, "fine": 48}
 _SUBJECTS = 120
 
 
 def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
-    """Cross-validate on synthetic connectomes in `out/abide`, and on synthetic colonoscopy frames in `out/run`."""
-    if out.is_dir() and (set(entry.name for entry in out.iterdir()) - {"data", "run", "abide"}):
+    """Cross-validate on synthetic connectomes (`out/abide`), brain volumes (`out/volume`), and frames (`out/run`)."""
+    if out.is_dir() and (set(entry.name for entry in out.iterdir()) - {"data", "run", "abide", "volume"}):
         raise ConfigError(f"--out {out} holds other files than an earlier demo's. Choose another folder.")
     if out.is_dir() and any(out.iterdir()) and not (overwrite or resume):
         raise ConfigError(f"--out {out} is not empty. Add --resume to continue, --overwrite to start again.")
     _connectomes(out / "abide", overwrite=overwrite, resume=resume)
+    _volumes(out / "volume", overwrite=overwrite, resume=resume)
     _frames(out, overwrite=overwrite, resume=resume)
 
 
@@ -45,6 +51,21 @@ def _connectomes(out: Path, *, overwrite: bool, resume: bool) -> None:
         notes=[_SCANS_NOTE],
     )
     explain(run=run, steps=16)
+
+
+def _volumes(out: Path, *, overwrite: bool, resume: bool) -> None:
+    from pipelines.volume import run_volume
+
+    say("Scanning synthetic brains.")
+    manifest = write_synthetic_volumes(out / "data")
+    run = out / "run"
+    run_volume(
+        load_config("volume/demo", [f"data.manifest={manifest}"], model=VolumeConfig),
+        run,
+        resume=resume and run.is_dir(),
+        overwrite=overwrite and run.is_dir(),
+        notes=[_VOLUMES_NOTE],
+    )
 
 
 def _frames(out: Path, *, overwrite: bool, resume: bool) -> None:

@@ -20,14 +20,17 @@ def collect_info() -> dict[str, Any]:
     from medformer.crossval.run_record import installed_versions
     from medformer.data.named_splits import NAMED_SPLITS
     from medformer.inference.baselines.table import BASELINES
+    from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
     from medformer.models.backbone.mixers import MIXERS
     from medformer.models.backbone.variants import VARIANTS, variant_counts
     from medformer.models.build import SEGMENTERS
     from medformer.models.connectome.build import CONNECTOME_MODELS
     from medformer.models.connectome.defects import DEFECTS
+    from medformer.models.volume_build import VOLUME_MODELS
     from medformer.registry import Registry
     from medformer.training.losses import LOSSES
     from medformer.training.trackers.build import TRACKERS
+    from medformer.training.volume_losses import VOLUME_LOSSES
 
     def listed(table: Registry[Any]) -> list[dict[str, str]]:
         return [
@@ -60,6 +63,9 @@ def collect_info() -> dict[str, Any]:
             {"name": atlas.name, "description": f"{atlas.regions} regions; {atlas.title}", "paper": atlas.reference}
             for atlas in ATLASES.values()
         ],
+        "volume_models": listed(VOLUME_MODELS),
+        "volume_losses": listed(VOLUME_LOSSES),
+        "volume_baselines": listed(VOLUME_CLASSIFIERS),
         "losses": listed(LOSSES),
         "baselines": listed(BASELINES),
         "trackers": listed(TRACKERS),
@@ -90,6 +96,9 @@ def info(*, as_json: bool) -> None:
         ("Connectivity measures (data.measure)", "connectome_measures"),
         ("Connectome baselines", "connectome_baselines"),
         ("Atlases of ABIDE", "atlases"),
+        ("Volume models", "volume_models"),
+        ("Volume losses", "volume_losses"),
+        ("Baselines of volume classification", "volume_baselines"),
         ("Losses", "losses"),
         ("Baselines", "baselines"),
         ("Trackers (training.tracker)", "trackers"),

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medformer.config import AbideConfig, ExecutionConfig, PolypConfig
+from medformer.config import AbideConfig, ExecutionConfig, PolypConfig, VolumeConfig
 from medformer.crossval.run_directory import RunDirectory
 from medformer.crossval.run_record import RunInfo, session
 from medformer.progress import Reporter
@@ -34,6 +34,9 @@ _MAY_DIFFER = frozenset(
 )
 
 
+AnyConfig = PolypConfig | AbideConfig | VolumeConfig
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the cases come from.
@@ -50,7 +53,7 @@ class Source:
 
 
 def run_task(
-    config: PolypConfig | AbideConfig,
+    config: AnyConfig,
     source: Source,
     make_task: Callable[[RunDirectory], Task],
     out: Path,
@@ -91,7 +94,7 @@ def run_task(
 
 def recorded(
     run: RunDirectory,
-    config: PolypConfig | AbideConfig,
+    config: AnyConfig,
     source: Source,
     *,
     accept: Sequence[str] = (),
@@ -119,7 +122,7 @@ def report_on(run: RunDirectory) -> None:
     say(f"Report: {build_report(run.path)}")
 
 
-def _device(config: PolypConfig | AbideConfig) -> str:
+def _device(config: AnyConfig) -> str:
     import torch
 
     from medformer.training.devices import choose_device

@@ -36,6 +36,11 @@ ENTRIES = frozenset(
         "history.jsonl",
         "pretraining.json",
         "subjects.json",
+        "manifest.csv",
+        "manifest.csv.root.json",
+        "manifest.csv.dataset.json",
+        "plan.json",
+        "cache",
     )
 )
 """Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,16 @@ def score_folder(
     return rows, summarize(rows)
 
 
-def pair_folders(predictions: Path, masks: Path) -> list[tuple[str, Path, Path]]:
-    """Match two folders by relative path without suffix: (name, prediction, mask), sorted by name.
+def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:
+    """Match two folders by relative path without ending: (name, prediction, mask), sorted by name.
 
-    Files with other suffixes than those in `SUFFIXES`, and hidden files, are passed over.
+    Files with other endings, and hidden files, are passed over.
 
     Raises:
         DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
     """
-    found = {role: _by_name(Path(folder), role) for role, folder in (("predictions", predictions), ("masks", masks))}
+    folders = {"predictions": Path(predictions), "masks": Path(masks)}
+    found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
     unpaired = [
         f"{len(names)} without a {partner}: {_listed(names)}"
         for partner, names in (
@@ -111,20 +112,22 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[
         ResourceError: The folder is not writable or the disk is full.
     """
     table, numbers = Path(out) / TABLE, Path(out) / SUMMARY
-    write_csv(table, rows, [*COLUMNS, *(name for name in rows[0] if name not in COLUMNS)])
+    columns = [name for name in COLUMNS if name in rows[0]]
+    write_csv(table, rows, [*columns, *(name for name in rows[0] if name not in columns)])
     write_json(numbers, {"source": {"file": TABLE, "sha256": sha256(table)}, **summary})
     return table, numbers
 
 
-def _by_name(folder: Path, role: str) -> dict[str, Path]:
+def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"The {role} folder {folder} does not exist or is not a folder. Correct the path.")
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+        ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
+        if ending is not None and not path.name.startswith(".") and path.is_file():
+            found.setdefault(path.relative_to(folder).as_posix()[: -len(ending)], []).append(path)
     if not found:
-        raise DataError(f"The {role} folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))}).")
+        raise DataError(f"The {role} folder {folder} holds no file ending in {', '.join(sorted(endings))}.")
     repeated = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
     if repeated:
         raise DataError(

@@ -1,0 +1,196 @@
+"""What a segmentation of volumes does in one fold: plan, prepare, pretrain, train, predict the test cases once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medformer.config import VolumeConfig
+from medformer.crossval.plan import Fold
+from medformer.crossval.run_directory import RunDirectory
+from medformer.data.manifest import Case, path_from
+from medformer.data.volumes.augment import VolumeAugmentation
+from medformer.data.volumes.patches import PatchData
+from medformer.data.volumes.plan import VolumePlan
+from medformer.data.volumes.store import PreparedStore
+from medformer.evaluation.volumes import volume_row
+from medformer.files import write_csv
+from medformer.imaging.volumes import read_labels
+from medformer.inference.volume_validation import ValidationVolumeDice
+from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
+from medformer.inference.volumes.export import export_volume
+from medformer.inference.volumes.segmenter import VolumeSegmenter
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.training.devices import choose_device
+from medformer.training.fit import fit
+from medformer.training.objectives import VolumeObjective
+from medformer.training.volume_losses import build_volume_loss
+from pipelines.volume_network import metadata, new_network, planned_training
+from pipelines.volume_plan import Planner
+from pipelines.volume_pretrain import pretrained_encoder
+
+PLAN = "plan.json"
+COMPONENTS = "components.json"
+CACHE = "cache"
+
+
+class VolumeFold:
+    """The fold job of a segmentation (see `medformer.crossval.fold_job.FoldJob`).
+
+    Args:
+        config: The run's config.
+        planner: Plans from the training cases of a fold.
+        cases: Cases of the manifest by id. Permuted label maps are passed here.
+        run: Where label maps go.
+        root: Folder that paths in tables are relative to.
+        cache: Folder of prepared volumes.
+        reporter: Told about every step.
+        extra: Unlabeled cases for pretraining, none of whom is tested in any fold.
+    """
+
+    def __init__(
+        self,
+        config: VolumeConfig,
+        planner: Planner,
+        cases: Mapping[str, Case],
+        run: RunDirectory,
+        root: Path,
+        cache: Path,
+        reporter: Reporter,
+        extra: Sequence[Case] = (),
+    ) -> None:
+        self.config = config
+        self.planner = planner
+        self.cases = cases
+        self.run = run
+        self.root = root
+        self.cache = cache
+        self.reporter = reporter
+        self.extra = extra
+
+    def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
+        """Leave `plan.json`, `model.safetensors`, `history.csv`, `components.json` and `predictions.csv`."""
+        plan = self.planner.settle(folder / PLAN, fold.train)
+        model = self._train(plan, fold, folder, resume)
+        segmenter = make_segmenter([(model, plan)], self.config, choose_device(self.config.training.accelerator))
+        segmenter.components = self._components(segmenter, plan, fold)
+        write_components(folder / COMPONENTS, segmenter.components)
+        if fold.test:
+            rows = list(self._predict(segmenter, plan, fold))
+            write_csv(folder / "predictions.csv", rows, list(rows[0]))
+
+    def _train(self, plan: VolumePlan, fold: Fold, folder: Path, resume: bool) -> nn.Module:
+        config = self.config
+        seed = derive_seed(config.seed, "repeat", fold.repeat, "fold", fold.index)
+        model = new_network(config, plan, derive_seed(seed, "weights"))
+        encoder = pretrained_encoder(
+            config,
+            plan,
+            fold,
+            [*(self.cases[name] for name in fold.train), *self.extra],
+            [self.cases[name] for name in fold.validation],
+            out=folder / "pretraining",
+            cache=self.cache,
+            seed=seed,
+            resume=resume,
+            run=self.run.path,
+            reporter=self.reporter,
+        )
+        if encoder is not None:
+            backbone = model.get_submodule("backbone")
+            backbone.load_state_dict(encoder)
+        store = PreparedStore(
+            self.cache,
+            plan,
+            [self.cases[name] for name in (*fold.train, *fold.validation)],
+            memory_gb=config.data.cache,
+            reporter=self.reporter,
+        )
+        fit(
+            model,
+            VolumeObjective(build_volume_loss(config.loss.name)),
+            PatchData(
+                store,
+                plan,
+                fold.train,
+                config=config.data,
+                augmentation=VolumeAugmentation(config.augment, plan.spacing),
+                seed=seed,
+            ),
+            ValidationVolumeDice([store[name] for name in fold.validation], plan, config.inference.batch_size),
+            planned_training(config, plan),
+            out=folder,
+            seed=seed,
+            workers=config.data.workers,
+            resume=resume,
+            metadata=metadata(config, plan, fold, "segmentation"),
+            run=self.run.path,
+            reporter=self.reporter,
+        )
+        return model
+
+    def _components(self, segmenter: VolumeSegmenter, plan: VolumePlan, fold: Fold) -> Components:
+        """Which connected components are kept: as the config says, or as the inner validation part teaches."""
+        values = [value for value, _ in plan.labels]
+        wanted = self.config.inference.components
+        if wanted != "fit":
+            return all_alike(wanted, values)
+        cases = [self.cases[name] for name in fold.validation]
+        return fit_components(
+            (
+                (segmenter.segment(case).array, read_labels(case.required_mask()).array)
+                for case in self._told("components", cases)
+            ),
+            values,
+        )
+
+    def _predict(self, segmenter: VolumeSegmenter, plan: VolumePlan, fold: Fold) -> Iterator[dict[str, Any]]:
+        for case in self._told("test cases", [self.cases[name] for name in fold.test]):
+            found = segmenter.segment(case)
+            truth = read_labels(case.required_mask())
+            row = volume_row(
+                case.id,
+                found.array,
+                truth.array,
+                labels=dict(plan.labels),
+                spacing=found.geometry.spacing,
+                tolerance=self.config.inference.tolerance,
+            )
+            exported = export_volume(self.run.path, case.id, found, case, truth=truth.array)
+            yield {
+                "id": case.id,
+                "site": case.site,
+                **{name: value for name, value in row.items() if name != "id"},
+                "mask": exported["mask"],
+                "image": path_from(self.root, case.image),
+                "truth": path_from(self.root, case.required_mask()),
+            }
+
+    def _told(self, label: str, cases: Sequence[Case]) -> Iterator[Case]:
+        """Yield the cases, telling the reporter."""
+        self.reporter.start(label, len(cases))
+        try:
+            for case in cases:
+                yield case
+                self.reporter.advance()
+        finally:
+            self.reporter.finish()
+
+
+def make_segmenter(
+    members: Sequence[tuple[nn.Module, VolumePlan]], config: VolumeConfig, device: torch.device
+) -> VolumeSegmenter:
+    """Return the segmenter that a run's config asks for."""
+    return VolumeSegmenter(
+        members,
+        overlap=config.inference.overlap,
+        flips=config.inference.flips,
+        batch_size=config.inference.batch_size,
+        device=device,
+        precision=config.training.precision,
+    )

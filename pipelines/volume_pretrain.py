@@ -1,0 +1,244 @@
+"""Masked pretraining on volumes: in a fold, on its own training cases, or on all of a manifest at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from medformer.config import TrainingConfig, VolumeConfig
+from medformer.crossval.plan import Fold, PlanCase
+from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.schemes import predefined_plan
+from medformer.data.manifest import Case, image_hash
+from medformer.data.volumes.augment import VolumeAugmentation
+from medformer.data.volumes.fingerprint import fingerprint
+from medformer.data.volumes.patches import PatchData
+from medformer.data.volumes.plan import VolumePlan, read_plan
+from medformer.data.volumes.store import PreparedStore
+from medformer.errors import CheckpointError, LeakageError
+from medformer.files import read_json, write_json
+from medformer.inference.network_inputs import ItemImages
+from medformer.inference.volume_reconstruction import VolumeReconstructionLoss
+from medformer.models.volume_autoencoder import MaskedVolumeAutoencoder
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.training.checkpoint import load_model
+from medformer.training.fit import fit
+from medformer.training.volume_masking import MaskedVolumes
+from pipelines.console import make_reporter, say
+from pipelines.run import Source, recorded
+from pipelines.volume_data import open_volumes
+from pipelines.volume_network import metadata, new_network, planned_training
+from pipelines.volume_plan import Planner
+
+SUBJECTS = "subjects.json"
+PLAN = "plan.json"
+Encoder = dict[str, torch.Tensor]
+
+
+def pretrained_encoder(
+    config: VolumeConfig,
+    plan: VolumePlan,
+    fold: Fold,
+    train: Sequence[Case],
+    validation: Sequence[Case],
+    *,
+    out: Path,
+    cache: Path,
+    seed: int,
+    resume: bool,
+    run: Path,
+    reporter: Reporter,
+) -> Encoder | None:
+    """Train a fold's encoder to reconstruct what is hidden from it, or read the one that the config names.
+
+    Args:
+        config: The run's config.
+        plan: Of the fold.
+        fold: Whose test cases are never seen.
+        train: Training cases of the fold, and unlabeled ones that no fold tests.
+        validation: The inner validation part.
+        out: Folder of the pretraining; its quality is written beside it as JSON.
+        cache: Folder of prepared volumes.
+        seed: Of the fold.
+        resume: Continue what an earlier attempt left.
+        run: Folder of the run.
+        reporter: Told about every step.
+
+    Returns:
+        Weights of the encoder; None when there is no pretraining.
+    """
+    if config.pretraining.weights:
+        return read_encoder(config, plan, Path(config.pretraining.weights))
+    if not config.pretraining.enabled:
+        return None
+    network, judge = _pretrain(
+        config,
+        plan,
+        train,
+        validation,
+        out=out,
+        cache=cache,
+        seed=derive_seed(seed, "pretraining"),
+        resume=resume,
+        metadata=metadata(config, plan, fold, "pretraining"),
+        run=run,
+        reporter=reporter,
+    )
+    write_json(out.with_suffix(".json"), judge.against_mean(network))
+    return {name: value.clone() for name, value in network.backbone.state_dict().items()}
+
+
+def read_encoder(config: VolumeConfig, plan: VolumePlan, folder: Path) -> Encoder:
+    """Read the encoder that `medformer volume pretrain` left.
+
+    Raises:
+        CheckpointError: There is none, or it is of another network or plan.
+    """
+    seen = read_plan(folder / PLAN)
+    differing = [name for name in ("strides", "kernel_sizes") if getattr(seen, name) != getattr(plan, name)]
+    if differing:
+        raise CheckpointError(
+            f"pretraining.weights: the encoder in {folder} was planned with other {' and '.join(differing)}. Pretrain "
+            "with the same plan.spacing and plan.patch as this run's."
+        )
+    network = MaskedVolumeAutoencoder(new_network(config, plan, 0))
+    load_model(folder / "model.safetensors", network)
+    return dict(network.backbone.state_dict())
+
+
+def pretrain(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) -> None:
+    """Pretrain on all volumes of a manifest or folder, with a part of them held out for choosing weights."""
+    reporter = make_reporter()
+    volumes = open_volumes(config.data, out, reporter)
+    manifest = volumes.manifest
+    run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
+    with recorded(run, config, Source(manifest.path, manifest.root, volumes.digest())):
+        volumes.keep()
+        facts = fingerprint(manifest.cases, volumes.info, orientation=config.plan.orientation, reporter=reporter)
+        ids = [case.id for case in manifest.cases]
+        plan = Planner(config, volumes.info, facts).settle(out / PLAN, ids)
+        fold = predefined_plan(
+            [PlanCase(case.id, case.group, site=case.site) for case in manifest.cases],
+            train=ids,
+            validation=config.crossval.validation,
+            seed=config.seed,
+        ).folds[0]
+        write_json(out / SUBJECTS, case_prints(manifest.cases))
+        network, judge = _pretrain(
+            config,
+            plan,
+            [manifest.by_id[name] for name in fold.train],
+            [manifest.by_id[name] for name in fold.validation],
+            out=out,
+            cache=out / "cache",
+            seed=derive_seed(config.seed, "pretraining of all volumes"),
+            resume=resume,
+            metadata=metadata(config, plan, fold, "pretraining"),
+            run=out,
+            reporter=reporter,
+        )
+        quality = judge.against_mean(network)
+        write_json(out / "pretraining.json", quality)
+    say(
+        f"Masked voxels of {len(fold.validation)} held-out volumes: mean squared error {quality['masked_mse']:.4f}; "
+        f"guessing the mean of the visible ones gives {quality['mean_visible_mse']:.4f}."
+    )
+    say(f"Encoder: {out}. Use it with pretraining.weights={out}")
+
+
+def case_prints(cases: Sequence[Case]) -> dict[str, dict[str, str]]:
+    """By id: the patient, and a hash of the images."""
+    return {case.id: {"group": case.group, "image": image_hash(case.images)} for case in cases}
+
+
+def read_pretrained_cases(folder: Path) -> dict[str, dict[str, str]]:
+    """Which cases an encoder has seen.
+
+    Raises:
+        CheckpointError: The folder does not say.
+    """
+    try:
+        return dict(read_json(folder / SUBJECTS))
+    except (OSError, ValueError, TypeError):
+        raise CheckpointError(
+            f"pretraining.weights: {folder / SUBJECTS} is not there or damaged, so nobody can tell whether a tested "
+            "case was seen. Expected a folder that `medformer volume pretrain` wrote."
+        ) from None
+
+
+def require_untested(
+    tested: Mapping[str, Mapping[str, str]], seen: Mapping[str, Mapping[str, str]], where: str
+) -> None:
+    """Refuse pretraining that sees a case which some fold tests, by id, patient or identical images.
+
+    Raises:
+        LeakageError: Names the first of them.
+    """
+    for key in ("group", "image"):
+        owners = {row[key]: name for name, row in tested.items()}
+        for name, row in seen.items():
+            twin = name if name in tested else owners.get(row[key])
+            if twin is not None:
+                raise LeakageError(
+                    f"'{name}' of {where} is seen by pretraining, and is the case, the patient or the image of "
+                    f"'{twin}', which a fold tests. Pretrain without it."
+                )
+
+
+def _pretrain(
+    config: VolumeConfig,
+    plan: VolumePlan,
+    train: Sequence[Case],
+    validation: Sequence[Case],
+    *,
+    out: Path,
+    cache: Path,
+    seed: int,
+    resume: bool,
+    metadata: Mapping[str, object],
+    run: Path,
+    reporter: Reporter,
+) -> tuple[MaskedVolumeAutoencoder, VolumeReconstructionLoss]:
+    wanted = config.pretraining
+    store = PreparedStore(
+        cache, plan, [*train, *validation], memory_gb=config.data.cache, labels=False, reporter=reporter
+    )
+    network = MaskedVolumeAutoencoder(new_network(config, plan, derive_seed(seed, "weights")))
+    objective = MaskedVolumes(wanted.block, wanted.ratio)
+
+    def patches(cases: Sequence[Case], augmentation: VolumeAugmentation | None) -> PatchData:
+        names = [case.id for case in cases]
+        return PatchData(store, plan, names, config=config.data, augmentation=augmentation, seed=seed)
+
+    judge = VolumeReconstructionLoss(
+        objective,
+        ItemImages(patches(validation, None)),
+        config.inference.batch_size,
+        seed=derive_seed(seed, "validation masks"),
+    )
+    fit(
+        network,
+        objective,
+        patches(train, VolumeAugmentation(config.augment, plan.spacing)),
+        judge,
+        _pretraining_config(config, plan),
+        out=out,
+        seed=seed,
+        workers=config.data.workers,
+        resume=resume,
+        metadata=metadata,
+        run=run,
+        reporter=reporter,
+    )
+    return network, judge
+
+
+def _pretraining_config(config: VolumeConfig, plan: VolumePlan) -> TrainingConfig:
+    """How pretraining trains: as the network does, but for what the section `pretraining` says."""
+    wanted = config.pretraining
+    return planned_training(config, plan).model_copy(
+        update={"epochs": wanted.epochs, "lr": wanted.lr, "minutes": None, "patience": 0}
+    )

@@ -1,0 +1,244 @@
+"""Volumes from files to report: label maps on the grid of their images, plans from training cases, resuming, errors."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medformer.crossval.plan import read_plan as read_folds
+from medformer.data.manifest import read_manifest
+from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
+from medformer.files import read_csv, read_json
+from medformer.training.loop import Loop
+
+Medformer = Callable[..., Any]
+
+SMALL = (
+    "plan.patch=[16, 16, 16]",
+    "plan.batch_size=2",
+    "training.epochs=2",
+    "training.lr=3e-3",
+    "data.patches=1",
+    "data.workers=0",
+    "crossval.folds=2",
+    "inference.overlap=0.25",
+)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of ten small brains, of eight patients."""
+    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=10, spacing=8.0)
+
+
+@pytest.fixture(scope="module")
+def run(medformer: Medformer, volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished cross-validation."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    result = medformer("volume", "crossval", "--data", volumes, "--out", out, *SMALL)
+    assert result.code == 0, result.err
+    return out
+
+
+def test_every_case_gets_a_label_map_on_the_grid_of_its_image(run: Path, volumes: Path) -> None:
+    rows = {row["id"]: row for row in read_csv(run / "oof.csv")}
+    cases = read_manifest(volumes).cases
+    assert set(rows) == {case.id for case in cases}
+    for case in cases:
+        image, found = nib.load(case.image), nib.load(run / rows[case.id]["mask"])
+        assert found.shape == image.shape
+        assert np.array_equal(found.affine, image.affine)
+        for code in ("sform_code", "qform_code"):
+            assert int(found.header[code]) == int(image.header[code])
+        assert found.get_data_dtype() == np.uint8
+        assert set(np.unique(np.asanyarray(found.dataobj))) <= {0, 1, 2, 3}
+    for label in ("gray matter", "white matter", "lesion"):
+        assert all(0.0 <= float(row[f"dice:{label}"]) <= 1.0 for row in rows.values())
+
+
+def test_the_numbers_and_the_report_are_there_for_each_label(run: Path) -> None:
+    metrics = read_json(run / "metrics.json")
+    assert set(metrics["by_label"]) == {"gray matter", "white matter", "lesion"}
+    page = (run / "report.html").read_text("utf-8")
+    for words in ("Volume agreement", "How volumes are presented", "gray matter", "prior_mask"):
+        assert words in page
+    assert not (run / "cache").exists(), "prepared volumes are removed from a finished run"
+
+
+def test_patients_stay_on_one_side_and_each_fold_plans_by_itself(run: Path, volumes: Path) -> None:
+    groups = {case.id: case.group for case in read_manifest(volumes).cases}
+    for fold in read_folds(run / "splits.json").folds:
+        sides = [{groups[name] for name in part} for part in fold.parts.values()]
+        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+        assert read_json(run / "folds" / str(fold.index) / "plan.json")["patch"] == [16, 16, 16]
+
+
+def test_what_a_test_volume_holds_changes_nothing_of_its_fold(
+    medformer: Medformer, run: Path, volumes: Path, tmp_path: Path
+) -> None:
+    """Plan, weights and learning curve of a fold stay bit for bit when its test volumes are overwritten by noise."""
+    fold = read_folds(run / "splits.json").folds[0]
+    folder = tmp_path / "data"
+    shutil.copytree(volumes.parent, folder)
+    for name in fold.test:
+        path = folder / "images" / f"{name}.nii.gz"
+        image = nib.load(path)
+        noise = np.random.default_rng(0).integers(0, 60_000, image.shape).astype(np.uint16)
+        nib.save(nib.Nifti1Image(noise, image.affine, image.header), path)
+    manifest = folder / "manifest.csv"
+    text = manifest.read_text("utf-8").splitlines()
+    columns = text[0].split(",")
+    place = columns.index("sha256")
+    manifest.write_text(
+        "\n".join(
+            [
+                text[0],
+                *(",".join("" if i == place else cell for i, cell in enumerate(line.split(","))) for line in text[1:]),
+            ]
+        )
+        + "\n"
+    )
+    out = tmp_path / "run"
+    result = medformer("volume", "crossval", "--data", manifest, "--out", out, "--no-baselines", *SMALL)
+    assert result.code == 0, result.err
+    assert read_folds(out / "splits.json").folds[0].train == fold.train
+    before, after = (path / "folds" / "0" for path in (run, out))
+    for name in ("plan.json", "model.safetensors"):
+        assert (before / name).read_bytes() == (after / name).read_bytes()
+    losses = [[row["train_loss"] for row in read_csv(path / "history.csv")] for path in (before, after)]
+    assert losses[0] == losses[1]
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    medformer: Medformer, run: Path, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    arguments = ("volume", "crossval", "--data", volumes, "--out", out, *SMALL)
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_end_epoch", pressed)
+        medformer(*arguments).refused(130, "Interrupted", "--resume")
+    resumed = medformer(*arguments, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert (out / "oof.csv").read_bytes() == (run / "oof.csv").read_bytes()
+
+
+def test_new_volumes_are_labeled_by_the_ensemble_of_the_folds(
+    medformer: Medformer, run: Path, volumes: Path, tmp_path: Path
+) -> None:
+    case = read_manifest(volumes).cases[1]
+    out = tmp_path / "predicted"
+    result = medformer("volume", "predict", run, case.image, "--out", out)
+    assert result.code == 0, result.err
+    assert "2 network(s)" in result.out
+    (row,) = read_csv(out / "volumes.csv")
+    found = nib.load(out / row["mask"])
+    labels = np.asanyarray(found.dataobj)
+    assert np.array_equal(found.affine, nib.load(case.image).affine)
+    voxel_ml = abs(np.linalg.det(found.affine[:3, :3])) / 1000
+    assert float(row["pred_ml:gray matter"]) == pytest.approx((labels == 1).sum() * voxel_ml, rel=1e-6)
+    medformer("volume", "predict", run, case.image, "--out", out).refused(2, str(out))
+
+
+def test_label_maps_from_elsewhere_are_scored(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
+    labels = volumes.parent / "labels"
+    result = medformer("volume", "evaluate", "--predictions", labels, "--masks", labels, "--out", tmp_path / "scores")
+    assert result.code == 0, result.err
+    assert read_json(tmp_path / "scores" / "metrics.json")["pooled"]["metrics"]["dice"]["mean"] == 1.0
+
+
+def test_a_folder_is_enough_but_its_patients_must_be_told(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
+    """Without a manifest the run keeps one. Two visits of a patient under two names do not pass the audit."""
+    folder, out = tmp_path / "plain", tmp_path / "run"
+    for kind in ("images", "labels"):
+        shutil.copytree(volumes.parent / kind, folder / kind)
+    arguments = ("volume", "crossval", "--data", folder, "--out", out, "--no-baselines", *SMALL, "training.epochs=1")
+    medformer(*arguments).refused(3, "patient")
+    medformer(*arguments, "data.ungrouped=each").refused(4, "near-duplicate", "p006_v1", "p006_v2")
+    accepted = medformer(*arguments, "data.ungrouped=each", "--accept-leak", "near-duplicate:*", "--resume")
+    assert accepted.code == 0, accepted.err
+    assert len(read_manifest(out / "manifest.csv").cases) == len(read_csv(out / "oof.csv")) == 10
+
+
+def test_volumes_are_classified_with_linear_models_beside(medformer: Medformer, tmp_path: Path) -> None:
+    volumes = write_synthetic_volumes(tmp_path / "data", cases=20, spacing=12.0)
+    out = tmp_path / "run"
+    result = medformer("volume", "crossval", "--task", "classification", "--data", volumes, "--out", out, *SMALL)
+    assert result.code == 0, result.err
+    rows = read_csv(out / "oof.csv")
+    assert len(rows) == 20 and all(0.0 <= float(row["score"]) <= 1.0 for row in rows)
+    assert sorted(path.name for path in (out / "baselines").iterdir()) == ["linear_shape", "linear_voxels"]
+    assert "auc" in read_json(out / "metrics.json")["pooled"]["metrics"]
+    assert "linear_shape" in (out / "report.html").read_text("utf-8")
+
+
+def test_pretraining_sees_the_training_volumes_of_its_fold_alone(
+    medformer: Medformer, volumes: Path, tmp_path: Path
+) -> None:
+    arguments = ("--data", volumes, "--no-baselines", *SMALL, "pretraining.epochs=1")
+    out = tmp_path / "run"
+    result = medformer("volume", "crossval", "--out", out, *arguments, "pretraining.enabled=true")
+    assert result.code == 0, result.err
+    assert read_json(out / "folds" / "0" / "pretraining.json")["masked_mse"] > 0
+    alone = tmp_path / "encoder"
+    result = medformer("volume", "pretrain", "--data", volumes, "--out", alone, *SMALL, "pretraining.epochs=1")
+    assert result.code == 0, result.err
+    leaking = medformer("volume", "crossval", "--out", tmp_path / "leak", *arguments, f"pretraining.weights={alone}")
+    leaking.refused(4, "pretraining")
+
+
+def test_a_plan_says_what_training_will_take(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    result = medformer("volume", "plan", volumes, "--memory", "4GB", "--out", out)
+    assert result.code == 0, result.err
+    for word in ("spacing", "patch", "strides", "batch size", "memory", "per epoch"):
+        assert word in result.out
+    assert 0 < read_json(out)["memory_bytes"] <= 4e9
+    medformer("volume", "plan", volumes, "--memory", "lots").refused(2, "lots", "8GB")
+    medformer("volume", "plan", volumes, "--memory", "100MB").refused(2, "memory")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("model.name=monai:dynunett",), 2, ("dynunett", "monai:dynunet")),
+        (("model.backbone=convformer_v9",), 2, ("convformer_v9", "convformer_v8")),
+        (("loss.name=dice_cee",), 2, ("dice_cee", "dice_ce")),
+        (("training.batch_size=4",), 2, ("plan.batch_size",)),
+        (("plan.spacing=[1, 1]",), 2, ("plan.spacing",)),
+        (("pretraining.enabled=true", "model.name=monai:unet"), 2, ("meta_unet",)),
+    ],
+)
+def test_a_wrong_setting_ends_the_run_at_once(
+    medformer: Medformer, volumes: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    medformer("volume", "crossval", "--data", volumes, "--out", out, *arguments).refused(code, *words)
+
+
+def test_a_label_map_of_another_grid_is_named(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(volumes.parent, folder)
+    case = read_manifest(folder / "manifest.csv").cases[0]
+    mask = nib.load(case.required_mask())
+    affine = mask.affine.copy()
+    affine[0, 3] += 20.0
+    nib.save(nib.Nifti1Image(np.asanyarray(mask.dataobj), affine), case.required_mask())
+    result = medformer("volume", "crossval", "--data", folder / "manifest.csv", "--out", tmp_path / "run", *SMALL)
+    result.refused(3, case.id, "affine")
+
+
+def test_permuted_label_maps_are_a_canary(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ("--no-baselines", "--permute-labels", *SMALL, "training.epochs=1")
+    result = medformer("volume", "crossval", "--data", volumes, "--out", out, *arguments)
+    assert result.code == 0, result.err
+    assert len(read_csv(out / "canary" / "oof.csv")) == 10
