@@ -159,14 +159,17 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, tole
     say(f"Numbers: {numbers}")
 
 
+_PATIENTS = {
+    "case is patient": "The layout does not say which volumes are of one patient, so each was taken for a patient of "
+    "its own. Where that is not so, prepare a manifest with `medformer volume prepare --group-pattern`.",
+    "inferred": "The files do not say which volumes are of one patient; volumes that seem to be of one were kept "
+    "together (medformer/data/volumes/known_patients.py says why).",
+}
+
+
 def notes(info: DatasetInfo) -> list[str]:
     """What a reader of results on these data must know."""
-    if info.patients == "known":
-        return []
-    return [
-        "the layout does not say which volumes are of one patient, so each was taken for a patient of its own; where "
-        "that is not so, give --group-pattern to `medformer volume prepare`"
-    ]
+    return [_PATIENTS[info.patients]] if info.patients in _PATIENTS else []
 
 
 def split_parts(cases: Sequence[Case]) -> dict[str, list[str]]:
