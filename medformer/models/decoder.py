@@ -84,7 +84,7 @@ AS_PUBLISHED = DecoderSetting(
 )
 VOLUME = DecoderSetting(
     learned_attention=True,
-    convformers=(False, False, True, True),
+    convformers=(False, False, False, False),
     branch_features=False,
     smooth=True,
     momentum=0.1,

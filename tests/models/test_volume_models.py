@@ -107,17 +107,12 @@ def test_a_stem_of_stride_one_needs_no_detail() -> None:
         assert model.eval()(torch.randn(1, 1, 9, 16, 12)).shape == (1, 3, 9, 16, 12)
 
 
-def test_kernels_of_one_never_look_along_a_coarse_axis() -> None:
+@pytest.mark.parametrize("name", ["convformer_v8", "poolformerv2_s12", "convformer_s18"])
+def test_kernels_of_one_never_look_along_a_coarse_axis(name: str) -> None:
     flat = {"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 1), (1, 1, 1)), "kernel_sizes": ((3, 3, 1),) * 4}
-    backbone = build(grid=flat).backbone.eval()
-    assert isinstance(backbone, nn.Module)
-    x = torch.randn(1, 1, 32, 32, 3)
-    other = x.clone()
-    other[..., 2] = 0.0
-    with torch.no_grad():
-        for one, two in zip(backbone(x), backbone(other), strict=True):
-            torch.testing.assert_close(one[..., :2], two[..., :2])
-            assert not torch.allclose(one[..., 2], two[..., 2])
+    kernels = [m.kernel_size for m in build(grid=flat, backbone=name).modules() if isinstance(m, nn.Conv3d)]
+    assert kernels and {kernel[2] for kernel in kernels} == {1}
+    assert {kernel[:2] for kernel in kernels} <= {(3, 3), (1, 1)}
 
 
 def test_the_network_can_be_sized_without_memory() -> None:

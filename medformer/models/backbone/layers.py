@@ -21,7 +21,7 @@ class Conv3d(nn.Conv3d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] > 1 or not self._direct(x):
+        if x.shape[0] > 1 or isinstance(self.padding, str) or not self._direct(x):
             out: Tensor = super().forward(x)
             return out
         return torch.mkldnn_convolution(
@@ -41,7 +41,7 @@ class Conv3d(nn.Conv3d):
 
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 
-NormName = Literal["channel", "map", "group"]
+NormName = Literal["channel", "map", "group", "instance"]
 KernelSize = int | Sequence[int]
 """One odd number for all axes, or one for each."""
 
@@ -128,9 +128,11 @@ class InstanceNorm(nn.Module):
 
 
 def make_norm(name: NormName, channels: int) -> nn.Module:
-    """Return a block norm: `channel`, `map`, or `group` (GroupNorm with one group and bias, PoolFormer v1)."""
+    """Return a norm: `channel`, `map`, `instance`, or `group` (GroupNorm with one group and bias, PoolFormer v1)."""
     if name == "group":
         return nn.GroupNorm(1, channels, eps=1e-5)
+    if name == "instance":
+        return InstanceNorm(channels)
     return ChannelNorm(channels) if name == "channel" else MapNorm(channels)
 
 
@@ -227,7 +229,7 @@ class Mlp(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Strided convolution with an optional channel norm before (`pre`) or after (`post`) it.
+    """Strided convolution with a norm before (`pre`), after (`post`) or nowhere, over channels unless told otherwise.
 
     Padding is `(kernel - stride + 1) // 2`, which gives the published stem (7, stride 4, padding 2) and
     downsampling (3, stride 2, padding 1). An axis too short for the kernel is zero-padded at its end.
@@ -241,11 +243,12 @@ class Downsample(nn.Module):
         kernel: tuple[int, ...],
         stride: tuple[int, ...],
         norm: Literal["pre", "post", "none"],
+        kind: NormName = "channel",
     ) -> None:
         super().__init__()
         self.padding = tuple(max(0, (k - s + 1) // 2) for k, s in zip(kernel, stride, strict=True))
         self.kernel = kernel
-        self.norm = None if norm == "none" else ChannelNorm(in_channels if norm == "pre" else out_channels)
+        self.norm = None if norm == "none" else make_norm(kind, in_channels if norm == "pre" else out_channels)
         self.norm_first = norm == "pre"
         self.conv = CONV[spatial_dims](in_channels, out_channels, kernel, stride, self.padding)  # type: ignore[arg-type]
 
@@ -262,23 +265,29 @@ class Downsample(nn.Module):
 class ConvStem(nn.Module):
     """Three small convolutions in place of one large patch, `(B, C_in, *S) -> (B, C_out, *S / stride)`.
 
-    It learns quicker from little data (Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021). The
-    norms are over channels, so that a sample depends on no other.
+    It learns quicker from little data (Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021). No
+    norm makes a sample depend on another.
     """
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, kernel: tuple[int, ...], stride: tuple[int, ...]
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        kind: NormName = "channel",
     ) -> None:
         super().__init__()
         hidden, still = max(1, out_channels // 2), (1,) * spatial_dims
         halved = tuple(2 if step % 2 == 0 else step for step in stride)
         rest = tuple(step // half for step, half in zip(stride, halved, strict=True))
         self.layers = nn.Sequential(
-            Downsample(spatial_dims, in_channels, hidden, kernel, halved, "post"),
+            Downsample(spatial_dims, in_channels, hidden, kernel, halved, "post", kind),
             nn.ReLU(),
-            Downsample(spatial_dims, hidden, hidden, kernel, still, "post"),
+            Downsample(spatial_dims, hidden, hidden, kernel, still, "post", kind),
             nn.ReLU(),
-            Downsample(spatial_dims, hidden, out_channels, kernel, rest, "post"),
+            Downsample(spatial_dims, hidden, out_channels, kernel, rest, "post", kind),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class MetaFormer(nn.Module):
         channels: Channels per stage.
         mixers: Token mixer of each stage, names from `MIXERS`.
         kernel_sizes: Mixer kernel of each stage, per axis if given so, None for the mixer's own.
-        norm: Norm inside the blocks.
+        norm: Norm inside the blocks; `instance` is that of stem and downsampling too, which else norm over channels.
         activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
         mlp_ratio: Hidden over outer channels of the MLP.
         layer_scale: Initial factor on the branches, None for none.
@@ -167,15 +167,16 @@ class MetaFormer(nn.Module):
 
         kernel = per_axis(stem_kernel or (7 if stem == "patch" else 3), spatial_dims, "stem_kernel")
         stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
+        kind: NormName = "instance" if norm == "instance" else "channel"
         self.stem: nn.Module
         if stem == "none":
             if in_channels != channels[0] or set(steps[0]) != {1}:
                 raise ValueError("without a stem, in_channels must be the first stage's channels and its stride 1")
             self.stem = nn.Identity()
         elif stem == "patch":
-            self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm)
+            self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm, kind)
         else:
-            self.stem = ConvStem(spatial_dims, in_channels, channels[0], kernel, steps[0])
+            self.stem = ConvStem(spatial_dims, in_channels, channels[0], kernel, steps[0], kind)
         rates = torch.linspace(0.0, drop_path, sum(depths), device="cpu").tolist()
         stages = []
         for index, (depth, width, mixer, size) in enumerate(zip(depths, channels, mixers, kernel_sizes, strict=True)):
@@ -183,7 +184,7 @@ class MetaFormer(nn.Module):
             if index:
                 down_kernel = tuple(3 if step > 1 else 1 for step in steps[index])
                 down_norm: Literal["pre", "none"] = "pre" if transition_norm else "none"
-                down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, steps[index], down_norm)
+                down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, steps[index], down_norm, kind)
             first = sum(depths[:index])
             blocks = [
                 Block(

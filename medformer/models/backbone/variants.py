@@ -130,7 +130,7 @@ VARIANTS["convformer_v8"] = Variant(
         "plain convolutions on fine maps, then separable ones",
         "",
         ("convolution", "convolution", "separable_conv", "separable_conv"),
-        "channel",
+        "instance",
         head="mlp",
     ),
     (2, 2, 2, 2),
