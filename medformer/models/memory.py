@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache, lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_leaves
 Axes = tuple[int, int, int]
 Builder = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...]], nn.Module]
 
-PROCESS = {"cpu": 920e6, "cuda": 0.6e9}
-"""Bytes before the first tensor: on a CPU the interpreter with torch and MONAI (measured), on a GPU its context."""
+PROCESS = {"cpu": 920e6, "mps": 920e6, "cuda": 600e6}
+"""Bytes before the first tensor, by device: the interpreter with torch and MONAI (measured), or a GPU's context."""
 
 FRAGMENTS = 1.08
 """Memory held over memory used: freed blocks that the next tensor does not fit into, and workspaces of kernels."""
@@ -40,10 +40,10 @@ class TrainingCost:
     Args:
         build: From patch, strides and kernel sizes to a network.
         in_channels: Of its input.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `mps` or `cuda`.
     """
 
-    def __init__(self, build: Builder, in_channels: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
+    def __init__(self, build: Builder, in_channels: int, device: str = "cpu") -> None:
         @lru_cache(maxsize=1)
         def network(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
             return build(patch, strides, kernel_sizes).to("meta")
@@ -60,7 +60,7 @@ class TrainingCost:
 
 
 def training_memory(
-    model: nn.Module, patch: Sequence[int], batch_size: int, *, in_channels: int, device: Literal["cpu", "cuda"] = "cpu"
+    model: nn.Module, patch: Sequence[int], batch_size: int, *, in_channels: int, device: str = "cpu"
 ) -> int:
     """Expected peak bytes of a process that trains a network with AdamW and a weight average, in float32.
 
@@ -70,7 +70,7 @@ def training_memory(
         patch: Voxels per axis.
         batch_size: Patches per step.
         in_channels: Of the input.
-        device: `cpu`, where it is the resident memory of the process, or `cuda`, where it is the memory of the device.
+        device: `cpu` or `mps`, where it is the memory of the process, or `cuda`, where it is the device's.
     """
     if any(parameter.device.type != "meta" for parameter in model.parameters()):
         model = deepcopy(model).to("meta")
