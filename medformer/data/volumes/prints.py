@@ -83,10 +83,11 @@ def descriptor(array: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         float32 (SIDE, SIDE, SIDE), mean 0, norm 1; zeros where nothing varies.
     """
+    # Arrays lie in Fortran order as read: contracting the last axis of the transpose makes no large copy.
     small = array.T
     for size in array.shape:
-        # The last axis is contracted and then moved to the front: after three rounds the order is (X, Y, Z).
         small = np.moveaxis(small @ _boxes(size).T, 2, 0)
+    small = small.T
     low, high = np.percentile(small, (1, 99))
     small = np.clip(small, low, high)
     structure = small - _blur(small, _FINE)

@@ -1,0 +1,272 @@
+"""Every layout gives its cases, labels and channels, and whatever does not fit is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medformer.data.manifest import read_manifest, write_manifest
+from medformer.data.volumes.dataset_file import read_info, write_info
+from medformer.data.volumes.layouts import VolumeScan, info_of, scan_volumes
+from medformer.errors import ConfigError, DataError
+
+LABELS = {"0": "background", "1": "liver", "2": "tumor"}
+
+
+def volume(path: Path, values: object = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(np.full((4, 5, 6), values, dtype=np.uint8), np.eye(4)).to_filename(path)
+    return path
+
+
+def described(folder: Path, **content: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps({"modality": {"0": "CT"}, "labels": LABELS} | content))
+    return folder
+
+
+def msd(folder: Path, *names: str) -> Path:
+    for name in names:
+        volume(folder / "imagesTr" / f"{name}.nii.gz")
+        volume(folder / "labelsTr" / f"{name}.nii.gz")
+    return described(folder, training=[{"image": f"./imagesTr/{name}.nii.gz"} for name in names])
+
+
+def nnunet(folder: Path, names: list[str], channels: int = 2, **content: Any) -> Path:
+    for name in names:
+        volume(folder / "labelsTr" / f"{name}.nii.gz")
+        for channel in range(channels):
+            volume(folder / "imagesTr" / f"{name}_{channel:04}.nii.gz")
+    second = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "edema": 1, "core": 2}}
+    return described(folder, **second, file_ending=".nii.gz", **content)
+
+
+def reasons(found: VolumeScan) -> list[tuple[str, str]]:
+    return [(problem.case_id, problem.reason) for problem in found.problems]
+
+
+def test_decathlon(tmp_path: Path) -> None:
+    folder = msd(tmp_path / "Task09_Spleen", "spleen_10", "spleen_2")
+    found = scan_volumes(folder)
+    assert (found.layout, reasons(found)) == ("msd", [])
+    assert [(case.id, case.group, case.site) for case in found.cases] == [
+        ("spleen_2", "spleen_2", "Task09_Spleen"),
+        ("spleen_10", "spleen_10", "Task09_Spleen"),
+    ]
+    assert found.cases[0].mask == folder / "labelsTr" / "spleen_2.nii.gz"
+    assert found.info.labels == ((1, "liver"), (2, "tumor"))
+    assert (found.info.channels, found.info.patients) == (("CT",), "case is patient")
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    folder = msd(tmp_path, "a", "b", "c", "d")
+    (folder / "labelsTr" / "a.nii.gz").unlink()
+    (folder / "imagesTr" / "b.nii.gz").unlink()
+    (folder / "imagesTr" / "._c.nii.gz").write_bytes(b"macOS")
+    (folder / "imagesTr" / "notes.txt").write_text("")
+    volume(folder / "imagesTr" / "d.nii")
+    volume(folder / "imagesTs" / "e.nii.gz")
+    found = scan_volumes(folder)
+    assert [case.id for case in found.cases] == ["a", "c"]
+    assert reasons(found) == [
+        ("imagesTs", "without-labels"),
+        ("notes.txt", "not-an-image"),
+        ("d", "duplicate-name"),
+        ("a", "missing-mask"),
+        ("b", "missing-image"),
+        ("d", "missing-image"),
+        ("b", "listed-missing"),
+        ("d", "listed-missing"),
+    ]
+
+
+def test_decathlon_with_channels_in_one_file_names_the_tool(tmp_path: Path) -> None:
+    described(msd(tmp_path, "a"), modality={"0": "T1", "1": "T2"})
+    with pytest.raises(DataError, match=r"keeps 2 channels.*nnUNetv2_convert_MSD_dataset"):
+        scan_volumes(tmp_path)
+
+
+def test_the_hippocampi_of_one_scan_stay_together(tmp_path: Path) -> None:
+    found = scan_volumes(msd(tmp_path, "hippocampus_003", "hippocampus_004", "hippocampus_005"))
+    first, second, third = (case.group for case in found.cases)
+    assert first == second != third
+    assert found.info.patients == "inferred"
+
+
+def test_nnunet_with_two_channels_and_a_test_part(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["case_0001", "case_0002"])
+    volume(folder / "labelsTs" / "x.nii.gz")
+    for channel in range(2):
+        volume(folder / "imagesTs" / f"x_{channel:04}.nii.gz")
+    found = scan_volumes(folder)
+    assert (found.layout, reasons(found)) == ("nnunet", [])
+    assert [(case.id, case.split) for case in found.cases] == [
+        ("case_0001", "train"),
+        ("case_0002", "train"),
+        ("x", "test"),
+    ]
+    assert [path.name for path in found.cases[0].images] == ["case_0001_0000.nii.gz", "case_0001_0001.nii.gz"]
+    assert found.info.labels == ((1, "edema"), (2, "core"))
+    assert found.info.channels == ("T1", "T2")
+
+
+def test_nnunet_without_one_channel(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["a", "b"])
+    (folder / "imagesTr" / "b_0000.nii.gz").unlink()
+    found = scan_volumes(folder)
+    assert [case.id for case in found.cases] == ["a"]
+    assert reasons(found) == [("b", "wrong-channels"), ("b", "missing-image")]
+    assert "has the channels 0001; expected 2 (T1, T2)" in found.problems[0].detail
+
+
+def test_four_digits_that_label_maps_share_are_no_channel(tmp_path: Path) -> None:
+    assert scan_volumes(msd(tmp_path, "case_0001", "case_0002")).layout == "msd"
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, "'whole' is a region"),
+        ({"background": 0, "core": 1, "ignore": 2}, "'ignore'"),
+    ],
+)
+def test_regions_and_ignored_voxels_are_refused(tmp_path: Path, labels: dict[str, Any], match: str) -> None:
+    described(nnunet(tmp_path, ["a"], 1), channel_names={"0": "CT"}, labels=labels)
+    with pytest.raises(ConfigError, match=match):
+        scan_volumes(tmp_path)
+
+
+def test_a_kind_of_file_that_is_not_read(tmp_path: Path) -> None:
+    described(nnunet(tmp_path, ["a"], 1), file_ending=".nrrd")
+    with pytest.raises(ConfigError, match=r"end in '\.nrrd'"):
+        scan_volumes(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"modality": {"0": "CT"}}', '{"modality": ["CT"], "labels": {}}'])
+def test_a_damaged_description(tmp_path: Path, text: str) -> None:
+    (msd(tmp_path, "a") / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset\.json"):
+        scan_volumes(tmp_path)
+
+
+def test_plain_folders_name_labels_after_their_values(tmp_path: Path) -> None:
+    for name in ("p1_t0", "p1_t1", "p2_t0"):
+        volume(tmp_path / "images" / f"{name}.nii.gz")
+        volume(tmp_path / "masks" / f"{name}.nii", values=np.arange(6) % 2 * 7)
+    with pytest.raises(DataError, match="3 of 3 volumes have no patient"):
+        scan_volumes(tmp_path)
+    found = scan_volumes(tmp_path, group_pattern="^(p\\d)_")
+    assert [case.group for case in found.cases] == ["p1", "p1", "p2"]
+    assert (found.info.labels, found.info.channels) == (((7, "label 7"),), ("channel 1",))
+    assert found.info.patients == "known"
+    assert scan_volumes(tmp_path, ungrouped="each").info.patients == "case is patient"
+
+
+def test_a_pattern_that_misses_a_case(tmp_path: Path) -> None:
+    folder = msd(tmp_path, "p1_a", "other")
+    with pytest.raises(DataError, match="1 of 2 volumes have no patient, such as 'other'"):
+        scan_volumes(folder, group_pattern="^(p\\d)_")
+    found = scan_volumes(folder, group_pattern="^(p\\d)_", ungrouped="each")
+    assert {case.id: case.group for case in found.cases} == {"p1_a": "p1", "other": "other"}
+
+
+def test_images_alone(tmp_path: Path) -> None:
+    volume(tmp_path / "a.nii.gz")
+    found = scan_volumes(tmp_path, ungrouped="each")
+    assert (found.cases[0].mask, reasons(found), found.info.labels) == (None, [], ())
+
+
+def test_dicom_series_are_grouped_by_a_pseudonym_of_the_patient(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    root = tmp_path / "scans"
+    for name, patient, series in (
+        ("p/before", "Doe^Jane", "1.2.1"),
+        ("p/after", "Doe^Jane", "1.2.2"),
+        ("q/only", "X", "1.2.3"),
+        ("two", "Y", "1.2.4"),
+        ("two", "Y", "1.2.5"),
+    ):
+        dicom_file(root / name / f"{series}.dcm", patient, series)
+    volume(root / "labels" / "q" / "only.nii.gz", 1)
+    found = scan_volumes(root)
+    assert [case.id for case in found.cases] == ["p/after", "p/before", "q/only"]
+    after, before, only = found.cases
+    assert after.group == before.group != only.group
+    assert "Doe" not in after.group
+    assert only.mask == root / "labels" / "q" / "only.nii.gz"
+    assert (found.info.channels, found.info.patients) == (("MR",), "known")
+    assert reasons(found) == [("two", "several-series"), ("p/after", "missing-mask"), ("p/before", "missing-mask")]
+
+
+def dicom_file(path: Path, patient: str, series: str) -> None:
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"{series}.1"
+    data.SeriesInstanceUID, data.PatientID, data.Modality = series, patient, "MR"
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_an_unknown_layout_lists_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(DataError, match=r"no known layout; found notes\.txt"):
+        scan_volumes(tmp_path)
+    with pytest.raises(DataError, match="is not a folder"):
+        scan_volumes(tmp_path / "gone")
+
+
+def test_manifest_and_sidecar_round_trip(tmp_path: Path) -> None:
+    found = scan_volumes(nnunet(tmp_path / "data", ["a", "b"]))
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, found.cases)
+    manifest = read_manifest(path)
+    assert manifest.cases == found.cases
+    # Without a sidecar, the files say what they can.
+    assert info_of(manifest).channels == ("channel 1", "channel 2")
+    write_info(path, found.info)
+    assert read_info(path) == info_of(manifest) == found.info
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"format": "other"}, "format is 'other'"),
+        ({"labels": {"0": "x"}}, r"values \[0\]"),
+        ({"labels": {"1": "x", "2": "x"}}, "each once"),
+        ({"labels": {"1.5": "x"}}, "does not describe"),
+        ({"labels": {"1": " "}}, "not empty"),
+        ({"channels": []}, "No channel"),
+        ({"patients": "perhaps"}, "patients are 'perhaps'"),
+    ],
+)
+def test_a_bad_sidecar_is_refused(tmp_path: Path, change: dict[str, Any], match: str) -> None:
+    good = {"format": "medformer-volumes/1", "labels": {"1": "x"}, "channels": ["CT"], "patients": "known"}
+    (tmp_path / "m.csv.dataset.json").write_text(json.dumps(good | change))
+    with pytest.raises(DataError, match=match) as caught:
+        read_info(tmp_path / "m.csv")
+    assert "m.csv.dataset.json" in str(caught.value)
+
+
+@pytest.mark.real_data
+def test_the_decathlon_hippocampus(medformer_data: Path) -> None:
+    found = scan_volumes(medformer_data / "volumes" / "Task04_Hippocampus")
+    assert (len(found.cases), found.problems, found.info.patients) == (200, (), "inferred")
+    assert len({case.group for case in found.cases}) == 150
+    assert found.info.labels == ((1, "Anterior"), (2, "Posterior"))
+
+
+@pytest.mark.real_data
+def test_the_shared_dicom_series(medformer_data: Path) -> None:
+    pytest.importorskip("highdicom")
+    found = scan_volumes(medformer_data / "volumes" / "hippocampus_dicom")
+    assert (found.layout, len(found.cases), len({case.group for case in found.cases})) == ("dicom", 3, 3)
