@@ -8,7 +8,7 @@ weight average labels the remaining fifth once, on the grid of the files.
 
 MEDFORMER_DATA=/path/to/data python benchmarks/volume_accuracy.py --out volume-accuracy
 
-Settings are chosen with `--inner`, which opens half of the volumes (by a hash of their names) and no other, one fifth
+Settings are chosen with `--inner`, which opens half of the patients (by a hash of their names) and no other, one fifth
 of them held out. The same command continues an interrupted benchmark.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     configs["peer"] = load_config(arguments.config, [*arguments.override, *arguments.peer_override], model=VolumeConfig)
     torch.set_num_threads(arguments.threads)
     scan = scan_volumes(arguments.data / "volumes" / "Task04_Hippocampus")
-    cases = {case.id: case for case in scan.cases if not arguments.inner or development(case.id)}
+    cases = {case.id: case for case in scan.cases if not arguments.inner or development(case.group)}
     folds = draw_folds(configs["ours"], list(cases.values()), scan)[: arguments.folds]
     say(f"{len(cases)} volumes, {len(folds)} of {FOLDS} folds, {arguments.minutes:g} minutes for each side of a fold")
     trained = [run_fold(fold, cases, scan, configs, arguments) for fold in folds]
@@ -111,9 +111,9 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def development(name: str) -> bool:
-    """Whether a volume belongs to the half that settings may be chosen on."""
-    return int(hashlib.sha256(b"medformer-dev:" + name.encode()).hexdigest(), 16) % 2 == 0
+def development(patient: str) -> bool:
+    """Whether a patient belongs to the half that settings may be chosen on."""
+    return int(hashlib.sha256(b"medformer-dev:" + patient.encode()).hexdigest(), 16) % 2 == 0
 
 
 def draw_folds(config: VolumeConfig, cases: Sequence[Case], scan: VolumeScan) -> Sequence[Fold]:

@@ -110,8 +110,6 @@ def check_settings(config: VolumeConfig) -> None:
     spacing = config.plan.spacing or (1.0, 1.0, 1.0)
     patch, layout = fitted(config.plan.patch or (32, 32, 32), spacing)
     plan = VolumePlan(spacing, (Intensity(),), ((1, "any"),), patch, *layout, batch_size=1)
-    # Weights fill real tensors; without them nothing needs to be computed.
-    with torch.device("cpu" if config.model.weights else "meta"):
-        network = new_network(config, plan, 0)
+    network = new_network(config, plan, 0)
     if config.pretraining.enabled or config.pretraining.weights:
         MaskedVolumeAutoencoder(network)

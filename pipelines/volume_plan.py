@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from medformer.config import VolumeConfig
@@ -78,7 +77,7 @@ class Planner:
         strides: tuple[Axes, ...],
         kernel_sizes: tuple[Axes, ...],
     ) -> nn.Module:
-        """The config's network for a candidate, without numbers."""
+        """The config's network for a candidate."""
         candidate = VolumePlan(
             spacing=spacing,
             intensity=(Intensity(),) * len(self.info.channels),
@@ -89,8 +88,7 @@ class Planner:
             batch_size=1,
         )
         without = self.config.model.model_copy(update={"weights": None})
-        with torch.device("meta"):
-            return new_network(self.config.model_copy(update={"model": without}), candidate, 0)
+        return new_network(self.config.model_copy(update={"model": without}), candidate, 0)
 
 
 def plan(*, config: VolumeConfig, out: Path | None) -> None:
