@@ -93,7 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, per-case scores and JSON")
     parser.add_argument("--config", default="volume/default", help="shipped config or YAML file of our side")
     parser.add_argument("--peer", default="monai:dynunet", help="the other side's model")
-    parser.add_argument("--peer-lr", default="1e-3", help="the peer's peak learning rate: the best for it of --inner")
+    parser.add_argument("--peer-lr", default="3e-3", help="the peer's peak learning rate: the best for it of --inner")
     parser.add_argument("--inner", action="store_true", help="use the development half only, to choose settings by")
     parser.add_argument("--folds", type=int, default=FOLDS, help=f"how many of the {FOLDS} folds to run")
     parser.add_argument("--minutes", type=float, default=10.0, help="training time of each side of a fold")
@@ -105,7 +105,12 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("no data: set MEDFORMER_DATA or give --data")
-    common = ["data.workers=0", f"training.minutes={arguments.minutes}", f"training.accelerator={arguments.device}"]
+    common = [
+        "data.workers=0",
+        "plan.batch_size=2",
+        f"training.minutes={arguments.minutes}",
+        f"training.accelerator={arguments.device}",
+    ]
     arguments.override = [*common, *arguments.override]
     arguments.peer_override = [f"model.name={arguments.peer}", f"training.lr={arguments.peer_lr}"]
     return arguments

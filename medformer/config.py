@@ -394,7 +394,7 @@ class VolumeConfig(Section):
     model: VolumeModelConfig = VolumeModelConfig()
     loss: LossConfig = LossConfig(name="dice_ce")
     pretraining: VolumePretrainingConfig = VolumePretrainingConfig()
-    training: TrainingConfig = TrainingConfig(epochs=200, lr=1e-3, save_minutes=1.0)
+    training: TrainingConfig = TrainingConfig(epochs=200, lr=3e-3, save_minutes=1.0)
     crossval: CrossvalConfig = CrossvalConfig(stratify=("site", "size"))
     execution: ExecutionConfig = ExecutionConfig()
     inference: VolumeInferenceConfig = VolumeInferenceConfig()
