@@ -171,6 +171,18 @@ def test_a_run_without_plans_names_labels_by_their_values(copy: Copy) -> None:
     assert len(pictures(text)) == 12 and 'id="volume-plan"' not in text
 
 
+def test_pretraining_of_volumes_is_held_against_the_mean_of_what_is_visible(copy: Copy) -> None:
+    run = copy()
+    write_text(run.config_yaml, run.config_yaml.read_text("utf-8") + "pretraining:\n  ratio: 0.6\n")
+    for fold in range(3):
+        record = {"masked_mse": 0.3 + 0.1 * fold, "mean_visible_mse": 1.0, "hidden": 1000, "patches": 8}
+        write_json(run.fold(fold) / "pretraining.json", record)
+    text = part(build_report(run.path).read_text("utf-8"), "pretraining")
+    assert "trained to reconstruct blocks of voxels (60%) that were hidden from it" in text
+    assert "Fold Patches Error, network Error, mean visible voxel Explained 0 8 0.3000 1.0000 70.0%" in text
+    assert "All 24 0.4000 1.0000 60.0%" in text and "connection" not in text and "subject" not in text
+
+
 def test_one_label_needs_no_figure_of_labels(copy: Copy) -> None:
     run = copy()
     rows = [{key: value for key, value in row.items() if HOSTILE not in key} for row in read_csv(run.oof_csv)]
