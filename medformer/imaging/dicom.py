@@ -306,7 +306,8 @@ def _grid(slices: Sequence[_Slice], folder: Path) -> Geometry:
 
 def _normal(entry: _Slice) -> NDArray[np.float64]:
     """The direction in which slices follow each other: highdicom's, for which (slice, row, column) is right-handed."""
-    return np.cross(entry.orientation[3:], entry.orientation[:3])
+    normal: NDArray[np.float64] = np.cross(entry.orientation[3:], entry.orientation[:3]).astype(np.float64)
+    return normal
 
 
 def _even_step(slices: Sequence[_Slice], depth: NDArray[np.float64], folder: Path) -> float:
@@ -326,19 +327,19 @@ def _even_step(slices: Sequence[_Slice], depth: NDArray[np.float64], folder: Pat
             "and split time points or echoes into folders of their own."
         )
     usual = float(np.median(gaps))
-    odd = np.flatnonzero(np.abs(gaps - usual) > _UNEVEN * usual)
-    if len(odd):
-        at = int(odd[0])
-        ratio = gaps[odd] / usual
+    if (np.abs(gaps - usual) > _UNEVEN * usual).any():
+        least = float(gaps.min())
+        steps = np.rint(gaps / least)
+        at = int(np.argmax(gaps))
         between = f"between {slices[at].path.name} and {slices[at + 1].path.name}"
-        if (ratio > 1.5).all() and (np.abs(ratio - np.rint(ratio)) <= _UNEVEN * np.rint(ratio)).all():
+        if (np.abs(gaps - steps * least) <= _UNEVEN * least).all():
             raise DataError(
-                f"{folder} misses {int((np.rint(ratio) - 1).sum())} of its slices: {gaps[at]:.4g} mm {between}, where "
-                f"slices are {usual:.4g} mm apart ({len(slices)} files). Fetch the series again."
+                f"{folder} misses {int((steps - 1).sum())} slices, or mixes two spacings: {gaps[at]:.4g} mm {between}, "
+                f"where others are {least:.4g} mm apart ({len(slices)} files). Fetch the series again."
             )
         raise DataError(
-            f"{folder} has uneven slices: {gaps.min():.4g} to {gaps.max():.4g} mm apart ({gaps[at]:.4g} mm {between}, "
-            f"usually {usual:.4g} mm); expected one distance. Resample it to even slices first."
+            f"{folder} has uneven slices: {least:.4g} to {gaps[at]:.4g} mm apart (the most {between}, usually "
+            f"{usual:.4g} mm); expected one distance. Resample it to even slices first."
         )
     return float((depth[-1] - depth[0]) / (len(slices) - 1))
 

@@ -105,6 +105,10 @@ def open_nifti(path: Path) -> NiftiFile:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as error:
         raise DataError(f"{path} says how to scale its values, but not sensibly ({error}). {_DAMAGED}") from error
+    if not 0 <= header["vox_offset"] <= _MAX_OFFSET:
+        raise DataError(
+            f"{path} says that its voxels begin at byte {header['vox_offset']}, which cannot be. {_DAMAGED}"
+        )
     offset = max(int(header["vox_offset"]), header.single_vox_offset if single else 0)
     _refuse_size(path, voxels, shape, dtype, offset)
     scale = None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
@@ -133,13 +137,11 @@ def _header(path: Path) -> tuple[Any, bool]:
     try:
         with _content(path) as file:
             block = file.read(540)
-    except PermissionError:
-        raise DataError(f"{path} may not be read by this user; expected a readable file. Change its access.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked ({error}); expected a NIfTI file. {_DAMAGED}") from error
     if not block:
         raise DataError(f"{path} is empty ({path.stat().st_size} bytes); expected a NIfTI file. {_DAMAGED}")
-    sizes = {int.from_bytes(block[:4], order): order for order in ("little", "big")}
+    sizes = {int.from_bytes(block[:4], "little"): "<", int.from_bytes(block[:4], "big"): ">"}
     kind = nibabel.Nifti1Header if 348 in sizes else nibabel.Nifti2Header if 540 in sizes else None
     length = 348 if 348 in sizes else 540
     magic = block[344:347] if length == 348 else block[4:7]
@@ -154,7 +156,7 @@ def _header(path: Path) -> tuple[Any, bool]:
         raise DataError(f"{path} {what}. Expected NIfTI (.nii, .nii.gz), got bytes {block[:4].hex(' ')} and no magic.")
     if len(block) < length:
         raise DataError(f"{path} ends within its header ({len(block)} of {length} bytes). {_DAMAGED}")
-    header = kind(block[:length], check=False)
+    header = kind(block[:length], endianness=sizes[length], check=False)
     _refuse_spacing(header, path)
     try:
         header.check_fix(logger=_SILENT, error_level=40)
@@ -229,7 +231,7 @@ def _refuse_size(path: Path, voxels: Path, shape: tuple[int, int, int], dtype: n
     needed = offset + count * dtype.itemsize
     size = voxels.stat().st_size
     held = size * _MAX_RATIO if _is_gzip(voxels) else size
-    if offset > _MAX_OFFSET or needed > held:
+    if needed > held:
         raise DataError(
             f"{voxels} declares {needed:,} bytes ({' x '.join(map(str, shape))} voxels of {dtype} from byte "
             f"{offset:,}), but its {size:,} bytes cannot hold more than {held:,}: it is cut off or damaged. {_DAMAGED}"
@@ -251,8 +253,11 @@ def _fill(file: BinaryIO, piece: NDArray[Any], start: int, count: int, stored: N
 
 
 def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+    except PermissionError:
+        raise DataError(f"{path} may not be read by this user; expected a readable file. Change its access.") from None
 
 
 def _content(path: Path) -> BinaryIO:
