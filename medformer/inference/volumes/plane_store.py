@@ -31,7 +31,7 @@ class PlaneStore(AbstractContextManager["PlaneStore"]):
         classes: K, maps per voxel.
         shape: X, Y, Z of the whole.
         axis: Spatial axis that planes are stacked along.
-        folder: Where a temporary file may be made; the system's default without one.
+        folder: Where a temporary file may be made, itself made if needed; the system's default without one.
     """
 
     def __init__(self, classes: int, shape: tuple[int, int, int], *, axis: int, folder: Path | None = None) -> None:
@@ -41,6 +41,8 @@ class PlaneStore(AbstractContextManager["PlaneStore"]):
         self._bytes = 2 * classes * across[0] * across[1]
         self._written = 0
         self._folder = folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115
 
     def add(self, pieces: Iterator[Tensor], weight: float) -> None:
@@ -64,7 +66,7 @@ class PlaneStore(AbstractContextManager["PlaneStore"]):
                 self._file.write(stack.cpu().numpy().astype(np.float16).tobytes())
             except OSError as error:
                 raise ResourceError(
-                    f"No room for the {self.planes * self._bytes / 1e9:.1f} GB of probabilities of an ensemble in "
+                    f"No room for the {self.planes * self._bytes / 1e9:.3g} GB of probabilities of an ensemble in "
                     f"{self._folder or tempfile.gettempdir()}: {error}. Free some space, set TMPDIR to a larger disk, "
                     "or predict with one network."
                 ) from error

@@ -25,6 +25,7 @@ def test_weighted_volumes_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_full_disk_says_how_much_was_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plane_store, "IN_MEMORY", 100)
-    store = PlaneStore(2, (10, 10, 10), axis=2, folder=tmp_path / "missing")
-    with pytest.raises(ResourceError, match=r"No room for the 0\.0 GB .* TMPDIR"):
-        store.add(iter([torch.rand(2, 10, 10, 10)]), 1.0)
+    store = PlaneStore(2, (100, 100, 100), axis=2, folder=tmp_path / "made")
+    (tmp_path / "made").rmdir()
+    with pytest.raises(ResourceError, match=r"No room for the 0\.004 GB .* TMPDIR"):
+        store.add(iter([torch.rand(2, 100, 100, 1)]), 1.0)
