@@ -7,6 +7,8 @@ STAMP := $(VENV)/.medformer-installed
 # The first of these that the lock has wheels for creates the environment, else the first that is at least new enough;
 # `make setup PYTHON=...` chooses another.
 PYTHON ?=
+# Each takes up to 2 GB.
+TEST_PROCESSES ?= 2
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 LOCKED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -44,7 +46,7 @@ demo: setup ## Run the main job on synthetic images; ends with the path of the r
 	$(BIN)/medformer demo --out demo-run --overwrite
 
 test: setup ## Run the tests, except the slow ones and those that need a GPU
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: setup ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .

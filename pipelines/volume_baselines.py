@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run_directory import RunDirectory
-from medformer.data.manifest import Case, path_from
+from medformer.data.manifest import Case
 from medformer.data.volumes.dataset_file import DatasetInfo
-from medformer.evaluation.volumes import volume_row
 from medformer.files import write_csv
 from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
@@ -23,6 +22,7 @@ from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.label_prior import LabelPrior
 from medformer.progress import Reporter
+from pipelines.volume_fold import scored_row
 
 
 class PriorFold:
@@ -70,22 +70,7 @@ class PriorFold:
                 # A view that is turned as the prior is: writing to it turns back.
                 turned = reorient(found, truth.geometry.affine, self.config.plan.orientation)[0]
                 turned[...] = values[prior.predict(turned.shape)]
-                row = volume_row(
-                    case.id,
-                    found,
-                    truth.array,
-                    labels=dict(self.info.labels),
-                    spacing=truth.geometry.spacing,
-                    tolerance=self.config.inference.tolerance,
-                )
-                yield {
-                    "id": case.id,
-                    "site": case.site,
-                    **{name: value for name, value in row.items() if name != "id"},
-                    "mask": "",
-                    "image": path_from(self.root, case.image),
-                    "truth": path_from(self.root, case.required_mask()),
-                }
+                yield scored_row(case, found, truth, self.info.labels, self.config, self.root, mask="")
                 self.reporter.advance()
         finally:
             self.reporter.finish()

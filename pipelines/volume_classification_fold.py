@@ -29,9 +29,9 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.objectives import ClassificationObjective
 from pipelines.volume_fold import PLAN
-from pipelines.volume_network import metadata, new_network, planned_training
+from pipelines.volume_network import metadata, planned_training
 from pipelines.volume_plan import Planner
-from pipelines.volume_pretrain import pretrained_encoder
+from pipelines.volume_pretrain import first_network
 
 
 class VolumeClassificationFold:
@@ -93,22 +93,19 @@ class VolumeClassificationFold:
     def _train(self, plan: VolumePlan, fold: Fold, folder: Path, resume: bool) -> nn.Module:
         config = self.config
         seed = derive_seed(config.seed, "repeat", fold.repeat, "fold", fold.index)
-        model = new_network(config, plan, derive_seed(seed, "weights"))
-        encoder = pretrained_encoder(
+        model = first_network(
             config,
             plan,
             fold,
-            [*(self.cases[name] for name in fold.train), *self.extra],
-            [self.cases[name] for name in fold.validation],
-            out=folder / "pretraining",
+            self.cases,
+            self.extra,
+            folder=folder,
             cache=self.cache,
             seed=seed,
             resume=resume,
             run=self.run.path,
             reporter=self.reporter,
         )
-        if encoder is not None:
-            model.get_submodule("backbone").load_state_dict(encoder)
         store = self._store(plan, [*fold.train, *fold.validation])
         fit(
             model,

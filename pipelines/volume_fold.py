@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from medformer.config import VolumeConfig
@@ -19,7 +20,7 @@ from medformer.data.volumes.plan import VolumePlan
 from medformer.data.volumes.store import PreparedStore
 from medformer.evaluation.volumes import volume_row
 from medformer.files import write_csv
-from medformer.imaging.volumes import read_labels
+from medformer.imaging.volumes import Volume, read_labels
 from medformer.inference.volume_validation import ValidationVolumeDice
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
 from medformer.inference.volumes.export import export_volume
@@ -30,9 +31,9 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.objectives import VolumeObjective
 from medformer.training.volume_losses import build_volume_loss
-from pipelines.volume_network import metadata, new_network, planned_training
+from pipelines.volume_network import metadata, planned_training
 from pipelines.volume_plan import Planner
-from pipelines.volume_pretrain import pretrained_encoder
+from pipelines.volume_pretrain import first_network
 
 PLAN = "plan.json"
 COMPONENTS = "components.json"
@@ -87,23 +88,19 @@ class VolumeFold:
     def _train(self, plan: VolumePlan, fold: Fold, folder: Path, resume: bool) -> nn.Module:
         config = self.config
         seed = derive_seed(config.seed, "repeat", fold.repeat, "fold", fold.index)
-        model = new_network(config, plan, derive_seed(seed, "weights"))
-        encoder = pretrained_encoder(
+        model = first_network(
             config,
             plan,
             fold,
-            [*(self.cases[name] for name in fold.train), *self.extra],
-            [self.cases[name] for name in fold.validation],
-            out=folder / "pretraining",
+            self.cases,
+            self.extra,
+            folder=folder,
             cache=self.cache,
             seed=seed,
             resume=resume,
             run=self.run.path,
             reporter=self.reporter,
         )
-        if encoder is not None:
-            backbone = model.get_submodule("backbone")
-            backbone.load_state_dict(encoder)
         store = PreparedStore(
             self.cache,
             plan,
@@ -153,23 +150,8 @@ class VolumeFold:
         for case in self._told("test cases", [self.cases[name] for name in fold.test]):
             found = segmenter.segment(case)
             truth = read_labels(case.required_mask())
-            row = volume_row(
-                case.id,
-                found.array,
-                truth.array,
-                labels=dict(plan.labels),
-                spacing=found.geometry.spacing,
-                tolerance=self.config.inference.tolerance,
-            )
             exported = export_volume(self.run.path, case.id, found, case, truth=truth.array)
-            yield {
-                "id": case.id,
-                "site": case.site,
-                **{name: value for name, value in row.items() if name != "id"},
-                "mask": exported["mask"],
-                "image": path_from(self.root, case.image),
-                "truth": path_from(self.root, case.required_mask()),
-            }
+            yield scored_row(case, found.array, truth, plan.labels, self.config, self.root, mask=exported["mask"])
 
     def _told(self, label: str, cases: Sequence[Case]) -> Iterator[Case]:
         """Yield the cases, telling the reporter."""
@@ -180,6 +162,46 @@ class VolumeFold:
                 self.reporter.advance()
         finally:
             self.reporter.finish()
+
+
+def scored_row(
+    case: Case,
+    found: NDArray[Any],
+    truth: Volume,
+    labels: Iterable[tuple[int, str]],
+    config: VolumeConfig,
+    root: Path,
+    *,
+    mask: str,
+) -> dict[str, Any]:
+    """One row of a fold's table: a test case's scores and where its files are.
+
+    Args:
+        case: The case.
+        found: Predicted label values, (X, Y, Z).
+        truth: The reference.
+        labels: Value and name of each label.
+        config: The run's config.
+        root: Folder that paths are relative to.
+        mask: Where the label map was exported; empty where it was not.
+    """
+    row = volume_row(
+        case.id,
+        found,
+        truth.array,
+        labels=dict(labels),
+        spacing=truth.geometry.spacing,
+        tolerance=config.inference.tolerance,
+        voxel_ml=truth.geometry.voxel_ml,
+    )
+    return {
+        "id": case.id,
+        "site": case.site,
+        **{name: value for name, value in row.items() if name != "id"},
+        "mask": mask,
+        "image": path_from(root, case.image),
+        "truth": path_from(root, case.required_mask()),
+    }
 
 
 def make_segmenter(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch import nn
 
 from medformer.config import TrainingConfig, VolumeConfig
 from medformer.crossval.plan import Fold, PlanCase
@@ -35,63 +36,63 @@ from pipelines.volume_plan import Planner
 
 SUBJECTS = "subjects.json"
 PLAN = "plan.json"
-Encoder = dict[str, torch.Tensor]
 
 
-def pretrained_encoder(
+def first_network(
     config: VolumeConfig,
     plan: VolumePlan,
     fold: Fold,
-    train: Sequence[Case],
-    validation: Sequence[Case],
+    cases: Mapping[str, Case],
+    extra: Sequence[Case],
     *,
-    out: Path,
+    folder: Path,
     cache: Path,
     seed: int,
     resume: bool,
     run: Path,
     reporter: Reporter,
-) -> Encoder | None:
-    """Train a fold's encoder to reconstruct what is hidden from it, or read the one that the config names.
+) -> nn.Module:
+    """The network that a fold's training starts from: as drawn, or with an encoder that reconstructed hidden blocks.
 
     Args:
         config: The run's config.
         plan: Of the fold.
         fold: Whose test cases are never seen.
-        train: Training cases of the fold, and unlabeled ones that no fold tests.
-        validation: The inner validation part.
-        out: Folder of the pretraining; its quality is written beside it as JSON.
+        cases: Cases of the manifest by id.
+        extra: Unlabeled cases that pretraining may see too, none of which any fold tests.
+        folder: Of the fold; `pretraining/` and `pretraining.json` are left there.
         cache: Folder of prepared volumes.
         seed: Of the fold.
         resume: Continue what an earlier attempt left.
         run: Folder of the run.
         reporter: Told about every step.
-
-    Returns:
-        Weights of the encoder; None when there is no pretraining.
     """
+    network = new_network(config, plan, derive_seed(seed, "weights"))
     if config.pretraining.weights:
-        return read_encoder(config, plan, Path(config.pretraining.weights))
-    if not config.pretraining.enabled:
-        return None
-    network, judge = _pretrain(
-        config,
-        plan,
-        train,
-        validation,
-        out=out,
-        cache=cache,
-        seed=derive_seed(seed, "pretraining"),
-        resume=resume,
-        metadata=metadata(config, plan, fold, "pretraining"),
-        run=run,
-        reporter=reporter,
-    )
-    write_json(out.with_suffix(".json"), judge.against_mean(network))
-    return {name: value.clone() for name, value in network.backbone.state_dict().items()}
+        encoder = read_encoder(config, plan, Path(config.pretraining.weights))
+    elif config.pretraining.enabled:
+        pretrained, judge = _pretrain(
+            config,
+            plan,
+            [*(cases[name] for name in fold.train), *extra],
+            [cases[name] for name in fold.validation],
+            out=folder / "pretraining",
+            cache=cache,
+            seed=derive_seed(seed, "pretraining"),
+            resume=resume,
+            metadata=metadata(config, plan, fold, "pretraining"),
+            run=run,
+            reporter=reporter,
+        )
+        write_json(folder / "pretraining.json", judge.against_mean(pretrained))
+        encoder = pretrained.backbone.state_dict()
+    else:
+        return network
+    network.get_submodule("backbone").load_state_dict(encoder)
+    return network
 
 
-def read_encoder(config: VolumeConfig, plan: VolumePlan, folder: Path) -> Encoder:
+def read_encoder(config: VolumeConfig, plan: VolumePlan, folder: Path) -> dict[str, Any]:
     """Read the encoder that `medformer volume pretrain` left.
 
     Raises:

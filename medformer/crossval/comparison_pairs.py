@@ -240,7 +240,7 @@ def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
 
 
 def _is_truth(column: str) -> bool:
-    return column in ("label", "pixels", "lesions_true") or column.startswith("truth_")
+    return column in ("label", "pixels", "voxels", "lesions_true") or column.startswith("truth_")
 
 
 def _equal(one: float, other: float) -> bool:

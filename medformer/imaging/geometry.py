@@ -19,6 +19,9 @@ from medformer.errors import DataError
 
 Shape = tuple[int, int, int]
 
+GRID_TOLERANCE = 0.1
+"""How far apart two files may put the same voxel and still count as one grid, in voxels of the finest axis."""
+
 _FLAT = 1e-4  # volume of the cell that unit axes span, below which three axes lie in a plane
 _OBLIQUE = 1e-3  # share of an axis (sine of its angle) off its nearest anatomical axis
 

@@ -18,12 +18,9 @@ from medformer.data.volumes.label_values import present_values
 from medformer.data.volumes.prints import voxel_hash
 from medformer.errors import DataError
 from medformer.files import sha256
-from medformer.imaging.geometry import Geometry, corner_distance
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance
 from medformer.imaging.volumes import Volume, read_labels, read_volume
 from medformer.progress import Reporter, SilentReporter
-
-GRID_TOLERANCE = 0.1
-"""How far apart the files of one case may put the same voxel, in voxels; less than this is taken for rounding."""
 
 ROUNDING = 1e-3
 """The same, below which nothing is said: what storing an affine as float32 or as a quaternion does to it."""

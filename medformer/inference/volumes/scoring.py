@@ -10,15 +10,12 @@ import numpy as np
 from medformer.errors import DataError
 from medformer.evaluation.summary import summarize
 from medformer.evaluation.volumes import volume_row
-from medformer.imaging.geometry import corner_distance
+from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
 from medformer.imaging.volumes import read_labels
 from medformer.inference.scoring import pair_folders
 from medformer.progress import Reporter, SilentReporter
 
 ENDINGS = (".nii.gz", ".nii")
-
-GRID_TOLERANCE = 0.1
-"""How far apart two files may put the same voxel, in voxels, and still count as one grid."""
 
 
 def score_label_maps(
