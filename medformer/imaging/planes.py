@@ -76,7 +76,7 @@ def draw_planes(
     extent = np.array(turned.shape) * np.linalg.norm(affine[:3, :3], axis=0)
     scale = side / float(extent.max())
     where = _largest_planes(predicted if true is None or predicted.any() else true)
-    slices = [np.asarray(turned.take(index, axis), np.float32) for axis, index in enumerate(where)]
+    slices = [_plane(turned, axis, index).astype(np.float32) for axis, index in enumerate(where)]
     low, high = np.percentile(np.concatenate([plane.ravel() for plane in slices]), (1, 99))
     panels = []
     for axis, index in enumerate(where):
@@ -85,8 +85,8 @@ def draw_planes(
         picture = Image.fromarray(_upright(gray.astype(np.uint8))).resize((width, height), Image.Resampling.BILINEAR)
         drawn = np.repeat(np.asarray(picture)[..., None], 3, axis=2)
         if true is not None:
-            _tint(drawn, _enlarged(true.take(index, axis), height, width), names)
-        _outline(drawn, _enlarged(predicted.take(index, axis), height, width), names)
+            _tint(drawn, _enlarged(_plane(true, axis, index), height, width), names)
+        _outline(drawn, _enlarged(_plane(predicted, axis, index), height, width), names)
         panels.append(drawn)
     return _with_legend(_beside(panels), names)
 
@@ -121,6 +121,12 @@ def _largest_planes(labels: NDArray[Any]) -> tuple[int, int, int]:
         counts[2][index] = np.count_nonzero(plane)
     first, second, third = (int(count.argmax()) if count.any() else len(count) // 2 for count in counts)
     return first, second, third
+
+
+def _plane(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """A view: `take` would first copy the whole of a turned volume."""
+    view: NDArray[Any] = array[(slice(None),) * axis + (index,)]
+    return view
 
 
 def _upright(plane: NDArray[Any]) -> NDArray[Any]:
