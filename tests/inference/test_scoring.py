@@ -104,7 +104,7 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"predictions folder .*nowhere does not exist"):
         score_folder(tmp_path / "nowhere", masks)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"masks folder .*empty holds no picture"):
+    with pytest.raises(DataError, match=r"masks folder .*empty holds no file ending in"):
         score_folder(predictions, tmp_path / "empty")
 
 
