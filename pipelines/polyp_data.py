@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -10,9 +9,9 @@ from typing import cast, get_args
 from medformer.crossval.run_directory import RunDirectory
 from medformer.data.audit import audit_split
 from medformer.data.check import check_cases
-from medformer.data.grouping import link_near_duplicates
+from medformer.data.grouping import link_near_duplicates, split_parts
 from medformer.data.layouts import Layout, scan
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.problems import listed, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.files import write_json
@@ -77,21 +76,10 @@ def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str
     if out is not None:
         write_problems(out / "problems.csv", problems)
     require_usable(problems)
-    parts = _parts(found.cases)
+    parts = split_parts(found.cases)
     audit = audit_split(found.cases, parts, reporter=reporter).accepting(accept)
     if out is not None:
         write_json(out / "audit.json", {**audit.to_json(), "problems": listed(problems)})
     audit.raise_if_leaking()
     sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
     say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
-
-
-def _parts(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """The parts that must not share anything: the manifest's splits, or without any, every group."""
-    parts: dict[str, list[str]] = {}
-    split = any(case.split for case in cases)
-    for case in cases:
-        name = case.split if split else case.group
-        if name:
-            parts.setdefault(name, []).append(case.id)
-    return parts

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from medformer.config import VolumeDataConfig
 from medformer.crossval.run_directory import RunDirectory
-from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medformer.data.grouping import split_parts
+from medformer.data.manifest import Manifest, read_manifest, write_manifest
 from medformer.data.problems import Problem, listed, quarantine, require_usable, write_problems
 from medformer.data.volumes.audit import audit_volumes
 from medformer.data.volumes.check import check_volumes
@@ -170,17 +170,6 @@ _PATIENTS = {
 def notes(info: DatasetInfo) -> list[str]:
     """What a reader of results on these data must know."""
     return [_PATIENTS[info.patients]] if info.patients in _PATIENTS else []
-
-
-def split_parts(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """The parts that must not share anything: the manifest's splits, or without any, every group."""
-    parts: dict[str, list[str]] = {}
-    split = any(case.split for case in cases)
-    for case in cases:
-        name = case.split if split else case.group
-        if name:
-            parts.setdefault(name, []).append(case.id)
-    return parts
 
 
 def _tell(scan: VolumeScan, out: Path) -> None:

@@ -61,3 +61,14 @@ def link_near_duplicates(
         replace(case, group=cases[top].group or cases[top].id) if top in shared else case
         for case, top in zip(cases, roots, strict=True)
     ]
+
+
+def split_parts(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The parts that must not share anything: the manifest's splits, or without any, every group."""
+    parts: dict[str, list[str]] = {}
+    split = any(case.split for case in cases)
+    for case in cases:
+        name = case.split if split else case.group
+        if name:
+            parts.setdefault(name, []).append(case.id)
+    return parts

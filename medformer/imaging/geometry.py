@@ -192,3 +192,15 @@ def _numbers(values: NDArray[np.float64]) -> str:
 
 def _sizes(shape: Shape) -> str:
     return " x ".join(str(size) for size in shape)
+
+
+def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotate about the first axis, then the second, then the third, by angles in radians: (3, 3)."""
+    result = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        result = turn @ result
+    return result

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medformer.imaging.geometry import rotation
 from medformer.seeds import derive_seed
 
 Array = NDArray[np.float32]
@@ -136,15 +137,3 @@ class Anatomy:
             lesions.append(lesion)
             free = np.minimum(free, np.linalg.norm(points - center, axis=1) - 1.3 * radii.max())
         return tuple(lesions)
-
-
-def rotation(angles: Points) -> Points:
-    """Rotation by three angles about the axes, one after the other, (3, 3)."""
-    result = np.eye(3)
-    for axis, angle in enumerate(angles):
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-        result = turn @ result
-    return result

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medformer.data.manifest import Case, image_hash, write_manifest
-from medformer.data.synthetic.brain_tissue import BOX, Anatomy, Array, Lesion, Points, rotation
+from medformer.data.synthetic.brain_tissue import BOX, Anatomy, Array, Lesion, Points
 from medformer.data.volumes.dataset_file import CLASS_COLUMN, DatasetInfo, write_info
 from medformer.errors import ConfigError
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import Geometry, rotation
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.volumes import Volume
 from medformer.seeds import derive_seed

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from medformer.data.volumes.plan import Axes
+from medformer.imaging.geometry import rotation
 
 MAX_ANGLE = np.pi / 6
 """About each axis (nnU-Net's range)."""
@@ -117,25 +118,13 @@ def draw_deformation(
         if max(spacing) / min(spacing) > FLAT:
             angles[np.arange(3) != int(np.argmax(spacing))] = 0.0
         scale = np.exp(generator.uniform(-np.log(MAX_SCALE), np.log(MAX_SCALE)))
-        matrix = _rotation(angles) / scale
+        matrix = rotation(angles) / scale
         shift = generator.uniform(-MAX_SHIFT, MAX_SHIFT, 3) * sides
     bend, step = None, float(sides.max()) / GRID_STEPS
     if elastic:
         points = [int(np.ceil((length - 1) * side / step)) + 4 for length, side in zip(patch, spacing, strict=True)]
         bend = generator.uniform(-MAX_BEND, MAX_BEND, (3, *points)) * (generator.uniform() * step)
     return Deformation(matrix, shift, bend, step)
-
-
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotate about the first axis, then the second, then the third."""
-    result = np.eye(3)
-    for axis, angle in enumerate(angles):
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(3)
-        turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-        result = turn @ result
-    return result
 
 
 def _spline(bend: NDArray[np.float64], axes: Sequence[NDArray[np.float32]], step: float) -> torch.Tensor:
