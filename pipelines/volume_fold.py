@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,10 @@ from torch import nn
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
-from medformer.crossval.run_directory import RunDirectory
 from medformer.data.manifest import Case, path_from
 from medformer.data.volumes.augment import VolumeAugmentation
 from medformer.data.volumes.patches import PatchData
 from medformer.data.volumes.plan import VolumePlan
-from medformer.data.volumes.store import PreparedStore
 from medformer.evaluation.volumes import volume_row
 from medformer.files import write_csv
 from medformer.imaging.volumes import Volume, read_labels
@@ -25,54 +24,24 @@ from medformer.inference.volume_validation import ValidationVolumeDice
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
-from medformer.progress import Reporter
-from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
-from medformer.training.fit import fit
 from medformer.training.objectives import VolumeObjective
 from medformer.training.volume_losses import build_volume_loss
-from pipelines.volume_network import metadata, planned_training
-from pipelines.volume_plan import Planner
-from pipelines.volume_pretrain import first_network
+from pipelines.planned_fold import PLAN, PlannedFold
 
-PLAN = "plan.json"
 COMPONENTS = "components.json"
 CACHE = "cache"
 
 
-class VolumeFold:
-    """The fold job of a segmentation (see `medformer.crossval.fold_job.FoldJob`).
+@dataclass(kw_only=True)
+class VolumeFold(PlannedFold):
+    """The fold job of a segmentation; see `PlannedFold`.
 
-    Args:
-        config: The run's config.
-        planner: Plans from the training cases of a fold.
-        cases: Cases of the manifest by id. Permuted label maps are passed here.
-        run: Where label maps go.
+    Attributes:
         root: Folder that paths in tables are relative to.
-        cache: Folder of prepared volumes.
-        reporter: Told about every step.
-        extra: Unlabeled cases for pretraining, none of whom is tested in any fold.
     """
 
-    def __init__(
-        self,
-        config: VolumeConfig,
-        planner: Planner,
-        cases: Mapping[str, Case],
-        run: RunDirectory,
-        root: Path,
-        cache: Path,
-        reporter: Reporter,
-        extra: Sequence[Case] = (),
-    ) -> None:
-        self.config = config
-        self.planner = planner
-        self.cases = cases
-        self.run = run
-        self.root = root
-        self.cache = cache
-        self.reporter = reporter
-        self.extra = extra
+    root: Path
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave `plan.json`, `model.safetensors`, `history.csv`, `components.json` and `predictions.csv`."""
@@ -87,49 +56,19 @@ class VolumeFold:
 
     def _train(self, plan: VolumePlan, fold: Fold, folder: Path, resume: bool) -> nn.Module:
         config = self.config
-        seed = derive_seed(config.seed, "repeat", fold.repeat, "fold", fold.index)
-        model = first_network(
-            config,
-            plan,
-            fold,
-            self.cases,
-            self.extra,
-            folder=folder,
-            cache=self.cache,
-            seed=seed,
-            resume=resume,
-            run=self.run.path,
-            reporter=self.reporter,
-        )
-        store = PreparedStore(
-            self.cache,
-            plan,
-            [self.cases[name] for name in (*fold.train, *fold.validation)],
-            memory_gb=config.data.cache,
-            reporter=self.reporter,
-        )
-        fit(
+        model = self.first(plan, fold, folder, resume)
+        store = self.store(plan, [*fold.train, *fold.validation])
+        augmentation = VolumeAugmentation(config.augment, plan.spacing)
+        return self.fit(
             model,
             VolumeObjective(build_volume_loss(config.loss.name)),
-            PatchData(
-                store,
-                plan,
-                fold.train,
-                config=config.data,
-                augmentation=VolumeAugmentation(config.augment, plan.spacing),
-                seed=seed,
-            ),
+            PatchData(store, plan, fold.train, config=config.data, augmentation=augmentation, seed=self.seed(fold)),
             ValidationVolumeDice([store[name] for name in fold.validation], plan, config.inference.batch_size),
-            planned_training(config, plan),
-            out=folder,
-            seed=seed,
-            workers=config.data.workers,
+            plan=plan,
+            fold=fold,
+            folder=folder,
             resume=resume,
-            metadata=metadata(config, plan, fold, "segmentation"),
-            run=self.run.path,
-            reporter=self.reporter,
         )
-        return model
 
     def _components(self, segmenter: VolumeSegmenter, plan: VolumePlan, fold: Fold) -> Components:
         """Which connected components are kept: as the config says, or as the inner validation part teaches."""

@@ -92,7 +92,16 @@ def _segmentation(
     cases, root = volumes.manifest.by_id, volumes.manifest.root
 
     def network(given: Mapping[str, Case], part: RunDirectory) -> FoldJob:
-        return VolumeFold(config, planner, given, part, root, cache, reporter, extra)
+        return VolumeFold(
+            root=root,
+            cases=given,
+            config=config,
+            planner=planner,
+            run=part,
+            cache=cache,
+            reporter=reporter,
+            extra=extra,
+        )
 
     def prior(part: RunDirectory) -> FoldJob:
         return PriorFold(config, volumes.info, cases, root, reporter)
@@ -116,7 +125,16 @@ def _classification(
     features = VolumeFeatures(cases)
 
     def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
-        return VolumeClassificationFold(config, planner, cases, given, part, cache, reporter, extra)
+        return VolumeClassificationFold(
+            labels=given,
+            cases=cases,
+            config=config,
+            planner=planner,
+            run=part,
+            cache=cache,
+            reporter=reporter,
+            extra=extra,
+        )
 
     def linear(name: str, part: RunDirectory) -> FoldJob:
         return EstimatorFold(
