@@ -11,7 +11,6 @@ from pipelines.options import (
     AcceptLeak,
     Address,
     Baselines,
-    ConfigName,
     Devices,
     Executor,
     GpusPerFold,
@@ -40,6 +39,15 @@ VolumeData = Annotated[
         "--data",
         metavar="MANIFEST|FOLDER",
         help="CSV manifest, or a folder in a known layout (see `prepare`); short for data.manifest=...",
+    ),
+]
+VolumeConfigName = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="NAME|FILE",
+        help="A shipped config, or a YAML file.",
+        show_default="volume/default, or volume/classification for that task",
     ),
 ]
 Target = Annotated[
@@ -118,7 +126,7 @@ def plan(
         Path, typer.Argument(metavar="MANIFEST|FOLDER", exists=True, help="CSV manifest, or a folder of volumes.")
     ],
     overrides: Overrides = None,
-    config: ConfigName = "volume/default",
+    config: VolumeConfigName = None,
     memory: Annotated[
         str | None,
         typer.Option("--memory", metavar="SIZE", help="What training may take, such as 8GB.", show_default="8GB"),
@@ -142,7 +150,7 @@ def plan(
 def pretrain(
     out: RunOut,
     overrides: Overrides = None,
-    config: ConfigName = "volume/default",
+    config: VolumeConfigName = None,
     data: VolumeData = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -159,7 +167,7 @@ def pretrain(
 def train(
     out: RunOut,
     overrides: Overrides = None,
-    config: ConfigName = "volume/default",
+    config: VolumeConfigName = None,
     data: VolumeData = None,
     task: Target = None,
     resume: Resume = False,
@@ -181,7 +189,7 @@ def train(
 def crossval(
     out: RunOut,
     overrides: Overrides = None,
-    config: ConfigName = "volume/default",
+    config: VolumeConfigName = None,
     data: VolumeData = None,
     task: Target = None,
     resume: Resume = False,
@@ -257,9 +265,9 @@ def evaluate(
     job.evaluate(predictions=predictions, masks=masks, out=out, overwrite=overwrite, tolerance=tolerance)
 
 
-def _config(
-    name: str, data: Path | None, overrides: list[str] | None, flags: dict[str, Any] | None = None
-) -> VolumeConfig:
+def _config(name: str | None, data: Path | None, overrides: list[str] | None, flags: dict[str, Any]) -> VolumeConfig:
     from medformer.config import VolumeConfig
 
+    if name is None:
+        name = "volume/classification" if flags.get("target") == "classification" else "volume/default"
     return run_config(VolumeConfig, name, data, overrides, flags)

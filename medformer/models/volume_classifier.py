@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from medformer.config import VolumeModelConfig
 from medformer.errors import ConfigError
-from medformer.models.backbone.variants import Classifier, with_head
+from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.volume_build import VOLUME_MODELS, volume_backbone
+
+CLASSIFIER = "convformer_c8"
 
 
 def build_volume_classifier(
@@ -33,7 +35,8 @@ def build_volume_classifier(
 
     Raises:
         UnknownNameError: The model or backbone is not known; the nearest name is given.
-        ConfigError: The model is a segmentation peer, or the plan's numbers do not suit the network.
+        ConfigError: The model is a segmentation peer, its backbone normalizes each image's channels by themselves
+            (which takes away what the average over positions could tell), or the plan's numbers do not suit it.
     """
     if VOLUME_MODELS[config.name].name != "meta_unet":
         raise ConfigError(
@@ -42,4 +45,9 @@ def build_volume_classifier(
     if len(patch) != len(kernel_sizes[0]):
         raise ConfigError(f"The patch has {len(patch)} axes and the kernels {len(kernel_sizes[0])}. Plan again.")
     backbone = volume_backbone(config, in_channels, strides, kernel_sizes)
+    if VARIANTS[config.backbone].family.norm == "instance":
+        raise ConfigError(
+            f"model.backbone={config.backbone} has instance norm, which hides from a classifier what it averages over "
+            f"an image. Set model.backbone={CLASSIFIER}, or start from --config volume/classification."
+        )
     return with_head(backbone, config.backbone, classes, dropout)

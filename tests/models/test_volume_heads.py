@@ -8,15 +8,18 @@ from medformer.errors import ConfigError
 from medformer.models.meta_unet import MetaUNet
 from medformer.models.volume_autoencoder import MaskedVolumeAutoencoder, spread
 from medformer.models.volume_build import build_volume_model
-from medformer.models.volume_classifier import build_volume_classifier
+from medformer.models.volume_classifier import CLASSIFIER, build_volume_classifier
 
 STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 
 
-def segmenter(name: str = "meta_unet", channels: int = 2) -> torch.nn.Module:
+CONFIG = VolumeModelConfig(backbone=CLASSIFIER)
+
+
+def segmenter(name: str = "meta_unet", channels: int = 2, backbone: str = "convformer_v8") -> torch.nn.Module:
     torch.manual_seed(0)
     return build_volume_model(
-        VolumeModelConfig(name=name),
+        VolumeModelConfig(name=name, backbone=backbone),
         in_channels=channels,
         out_channels=3,
         patch=(32, 32, 16),
@@ -29,7 +32,7 @@ def segmenter(name: str = "meta_unet", channels: int = 2) -> torch.nn.Module:
 @pytest.mark.parametrize("size", [(28, 28, 28), (17, 9, 5), (1, 1, 1)])
 def test_a_classifier_takes_any_size(size: tuple[int, int, int]) -> None:
     model = build_volume_classifier(
-        VolumeModelConfig(), in_channels=2, classes=3, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
+        CONFIG, in_channels=2, classes=3, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
     ).eval()
     x = torch.randn(2, 2, *size)
     with torch.no_grad():
@@ -40,12 +43,42 @@ def test_a_classifier_takes_any_size(size: tuple[int, int, int]) -> None:
 
 def test_a_classifier_has_the_encoder_of_the_segmentation_network() -> None:
     """So that masked pretraining serves both."""
-    model = build_volume_classifier(
-        VolumeModelConfig(), in_channels=2, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
-    )
-    network = segmenter()
+    model = build_volume_classifier(CONFIG, in_channels=2, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS)
+    network = segmenter(backbone=CLASSIFIER)
     assert isinstance(network, MetaUNet)
     model.backbone.load_state_dict(network.backbone.state_dict())
+
+
+def test_a_classifier_learns_the_size_of_a_shape_that_fills_little_of_the_image() -> None:
+    """Averages over mostly empty images differ little; instance norm and a plain head learned nothing from them."""
+    torch.manual_seed(0)
+    model = build_volume_classifier(CONFIG, in_channels=1, patch=(16,) * 3, strides=STRIDES, kernel_sizes=KERNELS)
+    distance = torch.stack(torch.meshgrid(*[torch.arange(16.0) - 7.5] * 3, indexing="ij")).square().sum(0).sqrt()
+
+    def images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        large = torch.randint(2, (count,))
+        radius = 2.5 + 1.0 * large + 0.5 * torch.rand(count)
+        return (distance < radius.view(-1, 1, 1, 1)).float().unsqueeze(1), large
+
+    steps, optimizer = 40, torch.optim.AdamW(model.parameters(), lr=3e-4)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    for _ in range(steps):
+        x, y = images(8)
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay.step()
+    x, y = images(64)
+    with torch.no_grad():
+        assert (model.eval()(x).argmax(1) == y).float().mean() > 0.9
+
+
+def test_instance_norm_is_refused_for_classes() -> None:
+    with pytest.raises(ConfigError, match=r"convformer_v8 has instance norm.*model.backbone=convformer_c8"):
+        build_volume_classifier(
+            VolumeModelConfig(), in_channels=1, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
+        )
 
 
 def test_segmentation_peers_do_not_classify() -> None:

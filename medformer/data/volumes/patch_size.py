@@ -9,7 +9,7 @@ import numpy as np
 
 from medformer.config import VolumePlanConfig
 from medformer.data.volumes.plan import Axes
-from medformer.data.volumes.topology import STEM_FROM, Topology, fitted, topology
+from medformer.data.volumes.topology import Topology, fitted, topology
 from medformer.errors import ConfigError
 
 Target = Literal["segmentation", "classification"]
@@ -82,7 +82,8 @@ def given_patch(
     spacing: Sequence[float],
     cost: Cost | None,
     notes: list[str],
-    stem_from: int = STEM_FROM,
+    *,
+    whole: bool = False,
 ) -> tuple[Axes, Topology]:
     """The patch of the settings as it is, if it fits.
 
@@ -90,8 +91,8 @@ def given_patch(
         ConfigError: It does not.
     """
     assert settings.patch is not None
-    patch, layout = settings.patch, topology(settings.patch, spacing, stem_from)
-    if any(n % step for n, step in zip(patch, layout.divisor, strict=True)):
+    patch, layout = settings.patch, topology(settings.patch, spacing, whole=whole)
+    if not whole and any(n % step for n, step in zip(patch, layout.divisor, strict=True)):
         notes.append(f"the given patch is no multiple of {times(layout.divisor)}; the network pads it")
     batch = settings.batch_size or 2
     if cost is not None and (needed := cost(patch, *layout, batch)) > settings.memory * 1e9:

@@ -23,7 +23,7 @@ from medformer.data.volumes.dataset_file import DatasetInfo
 from medformer.data.volumes.facts import CaseFacts
 from medformer.data.volumes.patch_size import Cost, Target, fitting_batch, given_patch, largest_patch, times
 from medformer.data.volumes.plan import Axes, Intensity, VolumePlan
-from medformer.data.volumes.topology import WHOLE_STEM_FROM, Topology, fitted
+from medformer.data.volumes.topology import Topology, topology
 from medformer.errors import ConfigError, DataError
 
 Spacing = tuple[float, float, float]
@@ -148,10 +148,11 @@ def _whole_image(
 ) -> tuple[Spacing, np.ndarray, Axes, Topology]:
     """The median shape; where it takes too much memory, at a coarser spacing: a crop could miss the finding."""
     if settings.patch is not None:
-        return spacing, shapes, *given_patch(settings, spacing, cost, notes, WHOLE_STEM_FROM)
+        return spacing, shapes, *given_patch(settings, spacing, cost, notes, whole=True)
     original = spacing
     while True:
-        patch, layout = fitted([max(1, round(n)) for n in np.median(shapes, axis=0)], spacing, WHOLE_STEM_FROM)
+        x, y, z = (max(1, round(n)) for n in np.median(shapes, axis=0))
+        patch, layout = (x, y, z), topology((x, y, z), spacing, whole=True)
         needed = 0 if cost is None else cost(patch, *layout, settings.batch_size or 2)
         if needed <= settings.memory * 1e9:
             break

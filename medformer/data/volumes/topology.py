@@ -22,7 +22,7 @@ MIN_FEATURES = 4
 STEM_FROM = 32
 """Voxels of a patch from which the stem halves an axis; a smaller one is seen at full resolution."""
 
-WHOLE_STEM_FROM = 16
+WHOLE_STEM_FROM, WHOLE_MIN_FEATURES = 16, 2
 """The same for whole volumes that are classified: no border has to be drawn there, and half the resolution takes an
 eighth of the time."""
 
@@ -48,19 +48,20 @@ class Topology(NamedTuple):
         return x, y, z
 
 
-def topology(patch: Sequence[int], spacing: Sequence[float], stem_from: int = STEM_FROM) -> Topology:
+def topology(patch: Sequence[int], spacing: Sequence[float], *, whole: bool = False) -> Topology:
     """Decide strides and kernels.
 
     Args:
         patch: Voxels per axis, not necessarily a multiple of anything yet.
         spacing: Voxel size per axis, mm.
-        stem_from: Voxels from which the stem halves an axis.
+        whole: The patch is a volume to be classified.
     """
+    stem_from, features = (WHOLE_STEM_FROM, WHOLE_MIN_FEATURES) if whole else (STEM_FROM, MIN_FEATURES)
     size, voxel = [float(n) for n in patch], [float(mm) for mm in spacing]
     looks = [False, False, False]
     strides, kernels = [], []
     for stage in range(STAGES):
-        least = stem_from if stage == 0 else 2 * MIN_FEATURES
+        least = stem_from if stage == 0 else 2 * features
         # An axis that has run out of positions keeps its spacing; it must not hold back the others.
         finest = min((mm for mm, n in zip(voxel, size, strict=True) if n >= least), default=0.0)
         step = [2 if n >= least and mm <= COARSE * finest else 1 for mm, n in zip(voxel, size, strict=True)]
@@ -72,13 +73,13 @@ def topology(patch: Sequence[int], spacing: Sequence[float], stem_from: int = ST
     return Topology(_axes(strides), _axes(kernels))
 
 
-def fitted(patch: Sequence[int], spacing: Sequence[float], stem_from: int = STEM_FROM) -> tuple[Axes, Topology]:
+def fitted(patch: Sequence[int], spacing: Sequence[float]) -> tuple[Axes, Topology]:
     """Round a patch up to what its own strides divide, so that no voxel is padding inside of the network.
 
     Returns:
         The patch, and its topology.
     """
-    layout = topology(patch, spacing, stem_from)
+    layout = topology(patch, spacing)
     x, y, z = (-(-int(n) // step) * step for n, step in zip(patch, layout.divisor, strict=True))
     return (x, y, z), layout
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ class Family:
     activation: Literal["star_relu", "gelu"] = "star_relu"
     res_scale_from: int | None = 2
     transition_norm: bool = True
-    head: Literal["linear", "mlp", "pool_after_norm"] = "linear"
+    head: Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"] = "linear"
     drop_path: tuple[float, ...] = (0.1, 0.1, 0.2, 0.3, 0.4)
     """Stochastic depth of the published ImageNet training, one rate for each size."""
 
@@ -140,6 +140,18 @@ VARIANTS["convformer_v8"] = Variant(
     stem="convolutions",
     mlp_ratio=2.0,
 )
+# The same for classes of whole volumes. Instance norm takes each image's own mean from every channel, and with it most
+# of what the average over all positions could tell; and from scratch, on a few hundred volumes, these averages differ
+# so little between images that a head learns nothing from them until batch norm has taken away what they share.
+VARIANTS["convformer_c8"] = replace(
+    VARIANTS["convformer_v8"],
+    family=replace(
+        VARIANTS["convformer_v8"].family,
+        description="plain convolutions on fine maps, then separable ones, for classification",
+        norm="channel",
+        head="pool_after_batch_norm",
+    ),
+)
 
 
 def build_backbone(
@@ -186,17 +198,21 @@ def build_backbone(
 
 
 class LinearHead(nn.Module):
-    """Average pool, LayerNorm, linear; with `norm_first` GroupNorm on the map, then pool (PoolFormer v1's order)."""
+    """Average pool, LayerNorm, linear; or, with a norm for maps `(B, C, N)`, that norm, average pool, linear."""
 
-    def __init__(self, channels: int, num_classes: int, *, norm_first: bool = False) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, *, map_norm: nn.Module | None = None, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.norm_first = norm_first
-        self.norm = nn.GroupNorm(1, channels, eps=1e-5) if norm_first else nn.LayerNorm(channels, eps=1e-6)
+        self.norm_first = map_norm is not None
+        self.norm = nn.LayerNorm(channels, eps=1e-6) if map_norm is None else map_norm
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.norm(x).flatten(2).mean(-1) if self.norm_first else self.norm(x.flatten(2).mean(-1))
-        logits: Tensor = self.fc(pooled)
+        x = x.flatten(2)
+        pooled = self.norm(x).mean(-1) if self.norm_first else self.norm(x.mean(-1))
+        logits: Tensor = self.fc(self.dropout(pooled))
         return logits
 
 
@@ -255,7 +271,11 @@ def with_head(backbone: MetaFormer, name: str, num_classes: int, head_dropout: f
     if kind == "mlp":
         head = MlpHead(channels, num_classes, dropout=head_dropout)
     else:
-        head = LinearHead(channels, num_classes, norm_first=kind == "pool_after_norm")
+        norms = {
+            "pool_after_norm": nn.GroupNorm(1, channels, eps=1e-5),
+            "pool_after_batch_norm": nn.BatchNorm1d(channels),
+        }
+        head = LinearHead(channels, num_classes, map_norm=norms.get(kind), dropout=head_dropout)
     return Classifier(backbone, head.apply(init_published))
 
 

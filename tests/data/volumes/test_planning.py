@@ -192,6 +192,7 @@ def test_classification_sees_whole_volumes() -> None:
     )
 
     assert plan.patch == (28, 28, 28)
+    assert [step[0] for step in plan.strides] == [2, 2, 2, 1], "from 28 over 14 and 7 to 4 positions"
     assert plan.labels == ()
     assert plan.batch_size == 16
 

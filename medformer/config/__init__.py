@@ -1,0 +1,60 @@
+"""What a run can be told: typed pydantic models, YAML files with `extends:`, and `key.sub=value` overrides.
+
+A config holds names and typed values only. No import path, expression or class name in it can execute.
+"""
+
+from __future__ import annotations
+
+from medformer.config.abide import (
+    AbideConfig,
+    ConnectomeDataConfig,
+    ConnectomeInferenceConfig,
+    ConnectomeModelConfig,
+    FeaturesConfig,
+    PretrainingConfig,
+)
+from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, ModelConfig, PolypConfig
+from medformer.config.shared import CrossvalConfig, ExecutionConfig, LossConfig, Section, TrainingConfig
+from medformer.config.volume import (
+    VolumeAugmentConfig,
+    VolumeConfig,
+    VolumeDataConfig,
+    VolumeInferenceConfig,
+    VolumeModelConfig,
+    VolumePlanConfig,
+    VolumePretrainingConfig,
+)
+
+SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] = {
+    "polyp": PolypConfig,
+    "abide": AbideConfig,
+    "volume": VolumeConfig,
+}
+"""The schema of each task; shipped configs lie in a folder of the task's name."""
+
+__all__ = [
+    "SCHEMAS",
+    "AbideConfig",
+    "AugmentConfig",
+    "ConnectomeDataConfig",
+    "ConnectomeInferenceConfig",
+    "ConnectomeModelConfig",
+    "CrossvalConfig",
+    "DataConfig",
+    "ExecutionConfig",
+    "FeaturesConfig",
+    "InferenceConfig",
+    "LossConfig",
+    "ModelConfig",
+    "PolypConfig",
+    "PretrainingConfig",
+    "Section",
+    "TrainingConfig",
+    "VolumeAugmentConfig",
+    "VolumeConfig",
+    "VolumeDataConfig",
+    "VolumeInferenceConfig",
+    "VolumeModelConfig",
+    "VolumePlanConfig",
+    "VolumePretrainingConfig",
+]

@@ -1,0 +1,100 @@
+"""Sections that every task has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LossConfig(Section):
+    """Which loss; see `medformer info` for the table."""
+
+    name: str = Field("structure", description="a loss table name (`medformer info`)")
+
+
+class TrainingConfig(Section):
+    """How the network is trained."""
+
+    epochs: PositiveInt = Field(100, description="passes over the training part; not used when minutes is set")
+    minutes: PositiveFloat | None = Field(
+        None, description="wall-clock budget per training; the learning-rate schedule then follows the clock"
+    )
+    batch_size: PositiveInt = Field(16, description="images per step and device")
+    lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
+    weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW; norms and biases are not decayed")
+    warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
+    ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")
+    clip: NonNegativeFloat = Field(1.0, description="gradient norm limit; 0 turns it off")
+    patience: NonNegativeInt = Field(
+        0, description="epochs without a better inner-validation score before stopping; 0 never stops"
+    )
+    keep: Literal["best", "last"] = Field(
+        "best", description="weights to use: best on the inner validation part, or last, which never stops early"
+    )
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
+    devices: PositiveInt = Field(1, description="how many; more than one trains data-parallel")
+    strategy: Literal["auto", "ddp"] = Field("auto", description="auto, or ddp")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="32-true, bf16-mixed or 16-mixed"
+    )
+    lr_schedule: Literal["cosine", "exponential", "constant"] = Field(
+        "cosine", description="how the learning rate falls after warm-up"
+    )
+    lr_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.9, description="factor per epoch of the exponential schedule; others do not use it"
+    )
+    save_minutes: NonNegativeFloat = Field(
+        0.0, description="write the state for resuming at most this often; 0 writes it after every epoch"
+    )
+    tracker: Literal["none", "tensorboard", "mlflow"] = Field(
+        "none", description="also log learning curves to tensorboard or mlflow; history.csv is always written"
+    )
+
+
+class CrossvalConfig(Section):
+    """The fold plan, and what runs beside the model on the same folds."""
+
+    scheme: Literal[
+        "stratified-group-k-fold",
+        "stratified-k-fold",
+        "leave-one-site-out",
+        "leave-one-dataset-out",
+        "hold-out",
+        "predefined",
+    ] = Field("stratified-group-k-fold", description="how test parts are drawn")
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="k of the k-fold schemes; other schemes do not use it")
+    repeats: PositiveInt = Field(1, description="how often a k-fold or hold-out plan is drawn anew")
+    test: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.2, description="share of the cases that hold-out tests")
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.15,
+        description="share of each training part held out for early stopping and thresholds, grouped like the folds",
+    )
+    stratify: tuple[str, ...] = Field(
+        ("site", "size"), description="columns that folds are balanced by: site, label, size or any manifest column"
+    )
+    bins: PositiveInt = Field(3, description="quantiles that a continuous column is cut into for balancing")
+    baselines: bool = Field(True, description="run the task's baselines on the same folds")
+    permute_labels: bool = Field(
+        False, description="also run the same plan on permuted labels: a canary that sings when something leaks"
+    )
+
+
+class ExecutionConfig(Section):
+    """Where the folds run."""
+
+    executor: Literal["inline", "ray"] = Field("inline", description="one after another here, or as Ray tasks")
+    address: str | None = Field(None, description="Ray cluster, such as auto or ray://host:10001; null starts one here")
+    workers: PositiveInt | None = Field(None, description="folds at once on a Ray started here; null: what fits")
+    cpus_per_fold: PositiveFloat = Field(1.0, description="processors that Ray reserves for a fold")
+    gpus_per_fold: NonNegativeFloat = Field(0.0, description="share of a GPU that Ray reserves for a fold, such as 0.5")
