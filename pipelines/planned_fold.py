@@ -24,8 +24,6 @@ from pipelines.volume_network import metadata, planned_training
 from pipelines.volume_plan import Planner
 from pipelines.volume_pretrain import first_network
 
-PLAN = "plan.json"
-
 
 @dataclass(kw_only=True)
 class PlannedFold:

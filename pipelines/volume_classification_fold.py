@@ -22,7 +22,8 @@ from medformer.inference.network_decision import learn_decision
 from medformer.inference.network_inputs import ItemImages
 from medformer.training.devices import choose_device
 from medformer.training.objectives import ClassificationObjective
-from pipelines.planned_fold import PLAN, PlannedFold
+from pipelines.planned_fold import PlannedFold
+from pipelines.volume_plan import PLAN
 
 
 @dataclass(kw_only=True)

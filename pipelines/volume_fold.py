@@ -27,7 +27,8 @@ from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.training.devices import choose_device
 from medformer.training.objectives import VolumeObjective
 from medformer.training.volume_losses import build_volume_loss
-from pipelines.planned_fold import PLAN, PlannedFold
+from pipelines.planned_fold import PlannedFold
+from pipelines.volume_plan import PLAN
 
 COMPONENTS = "components.json"
 CACHE = "cache"

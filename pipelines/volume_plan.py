@@ -24,6 +24,9 @@ from pipelines.console import make_reporter, say
 from pipelines.volume_data import notes, open_volumes
 from pipelines.volume_network import new_network
 
+PLAN = "plan.json"
+"""Name of a plan in the folder of its fold or pretraining."""
+
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)?\s*", re.IGNORECASE)
 _GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 1.073741824, "m": 1e-3, "mb": 1e-3, "mib": 1.048576e-3}
 

@@ -19,9 +19,9 @@ from medformer.inference.volumes.export import TABLE, VolumeExport
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
 from pipelines.outputs import claim, clear
-from pipelines.planned_fold import PLAN
 from pipelines.volume_fold import COMPONENTS, make_segmenter
 from pipelines.volume_network import read_network
+from pipelines.volume_plan import PLAN
 
 ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 """Everything that a prediction writes below its folder."""

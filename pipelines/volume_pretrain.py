@@ -32,10 +32,9 @@ from pipelines.console import make_reporter, say
 from pipelines.run import Source, recorded
 from pipelines.volume_data import open_volumes
 from pipelines.volume_network import metadata, new_network, planned_training
-from pipelines.volume_plan import Planner
+from pipelines.volume_plan import PLAN, Planner
 
 SUBJECTS = "subjects.json"
-PLAN = "plan.json"
 
 
 def first_network(

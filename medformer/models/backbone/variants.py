@@ -271,11 +271,12 @@ def with_head(backbone: MetaFormer, name: str, num_classes: int, head_dropout: f
     if kind == "mlp":
         head = MlpHead(channels, num_classes, dropout=head_dropout)
     else:
-        norms = {
-            "pool_after_norm": nn.GroupNorm(1, channels, eps=1e-5),
-            "pool_after_batch_norm": nn.BatchNorm1d(channels),
-        }
-        head = LinearHead(channels, num_classes, map_norm=norms.get(kind), dropout=head_dropout)
+        map_norm: nn.Module | None = None
+        if kind == "pool_after_norm":
+            map_norm = nn.GroupNorm(1, channels, eps=1e-5)
+        elif kind == "pool_after_batch_norm":
+            map_norm = nn.BatchNorm1d(channels)
+        head = LinearHead(channels, num_classes, map_norm=map_norm, dropout=head_dropout)
     return Classifier(backbone, head.apply(init_published))
 
 
