@@ -113,26 +113,28 @@ def _table() -> dict[str, Variant]:
 
 
 VARIANTS: dict[str, Variant] = _table()
-# Ours, for training from scratch on little data: half the depth, small kernels for small inputs, a stem of small ones.
+# Ours, for training from scratch on little data: plain convolutions where maps are fine and channels few, separable
+# ones below, small kernels for small inputs, a stem of small ones, and norms of each image's own channels.
+_FROM_SCRATCH = Family(
+    "plain convolutions on fine maps, then separable ones",
+    "",
+    ("convolution", "convolution", "separable_conv", "separable_conv"),
+    "instance",
+    head="mlp",
+)
+# For images.
 VARIANTS["convformer_t10"] = Variant(
-    FAMILIES["convformer"],
+    _FROM_SCRATCH,
     (2, 2, 4, 2),
     (64, 128, 256, 384),
     drop_path=0.05,
-    kernel_sizes=(5, 5, 5, 3),
+    kernel_sizes=(3, 3, 5, 3),
     stem="convolutions",
+    mlp_ratio=2.0,
 )
-
-
-# Ours, for volumes: plain convolutions where maps are fine and channels few, separable ones below.
+# For volumes.
 VARIANTS["convformer_v8"] = Variant(
-    Family(
-        "plain convolutions on fine maps, then separable ones",
-        "",
-        ("convolution", "convolution", "separable_conv", "separable_conv"),
-        "instance",
-        head="mlp",
-    ),
+    _FROM_SCRATCH,
     (2, 2, 2, 2),
     (32, 64, 128, 256),
     drop_path=0.0,
@@ -140,13 +142,13 @@ VARIANTS["convformer_v8"] = Variant(
     stem="convolutions",
     mlp_ratio=2.0,
 )
-# The same for classes of whole volumes. Instance norm takes each image's own mean from every channel, and with it most
+# For classes of whole volumes. Instance norm takes each image's own mean from every channel, and with it most
 # of what the average over all positions could tell; and from scratch, on a few hundred volumes, these averages differ
 # so little between images that a head learns nothing from them until batch norm has taken away what they share.
 VARIANTS["convformer_c8"] = replace(
     VARIANTS["convformer_v8"],
     family=replace(
-        VARIANTS["convformer_v8"].family,
+        _FROM_SCRATCH,
         description="plain convolutions on fine maps, then separable ones, for classification",
         norm="channel",
         head="pool_after_batch_norm",
