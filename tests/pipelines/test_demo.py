@@ -10,6 +10,7 @@ import pytest
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
+from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.files import read_csv, read_json
 from medformer.training.loop import Loop
@@ -20,7 +21,7 @@ Medformer = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
-    """The same demo on fewer and smaller frames with a smaller network."""
+    """The same demo on fewer and smaller frames, scans and volumes, with a smaller network for polyps."""
 
     def load(name: str, overrides: Sequence[str], model: type[Any] = PolypConfig) -> Any:
         smaller = (
@@ -33,7 +34,11 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
     def write(folder: Path) -> Path:
         return write_synthetic_colonoscopy(folder, groups=6, frames_per_group=1, size=(48, 64))
 
+    def scan(folder: Path) -> Path:
+        return write_synthetic_volumes(folder, cases=10, spacing=8.0)
+
     monkeypatch.setattr(demo, "load_config", load)
+    monkeypatch.setattr(demo, "write_synthetic_volumes", scan)
     monkeypatch.setattr(demo, "write_synthetic_colonoscopy", write)
     monkeypatch.setattr(demo, "_ATLASES", {"coarse": 12, "fine": 16})
     monkeypatch.setattr(demo, "_SUBJECTS", 32)
