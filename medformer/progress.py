@@ -1,4 +1,4 @@
-"""How long work tells about itself, without knowing whether anyone is watching."""
+"""How long work tells about itself, without knowing whether anyone is watching; and how to spell a time."""
 
 from __future__ import annotations
 
@@ -39,3 +39,21 @@ class SilentReporter:
 
     def finish(self) -> None:
         """Ignore the end."""
+
+
+def duration(seconds: float) -> str:
+    """Spell a span of time in its two largest units, e.g. `3 min 20 s`; below ten seconds with a decimal."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    parts = []
+    for name, size in units:
+        count, whole = divmod(whole, size)
+        if count:
+            parts.append(f"{count} {name}")
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return " ".join(parts)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from medformer.progress import Reporter
+from medformer.progress import Reporter, duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -68,9 +68,9 @@ class PlainReporter:
             self._written = now
             spent = now - self._began
             left = (
-                "" if not self._total else f", about {_duration(spent / self._done * (self._total - self._done))} left"
+                "" if not self._total else f", about {duration(spent / self._done * (self._total - self._done))} left"
             )
-            self._write(f"{self._label} {self._count()} after {_duration(spent)}{left}{self._numbers()}")
+            self._write(f"{self._label} {self._count()} after {duration(spent)}{left}{self._numbers()}")
 
     def line(self, text: str) -> None:
         """Write the sentence."""
@@ -79,7 +79,7 @@ class PlainReporter:
     def finish(self) -> None:
         """Write how many steps it was and how long it took."""
         if self._label is not None:
-            self._write(f"{self._label} {self._count()} in {_duration(self._clock() - self._began)}{self._numbers()}")
+            self._write(f"{self._label} {self._count()} in {duration(self._clock() - self._began)}{self._numbers()}")
             self._label = None
 
     def _count(self) -> str:
@@ -147,11 +147,3 @@ class RichReporter:
             self._progress = None
         if self in _open:
             _open.remove(self)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

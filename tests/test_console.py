@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from medformer.progress import Reporter, SilentReporter
+from medformer.progress import Reporter, SilentReporter, duration
 from pipelines import console
 from pipelines.console import PlainReporter, RichReporter, make_reporter, say
 
@@ -26,8 +26,8 @@ def test_plain_lines_are_rare_and_tell_the_rest() -> None:
         reporter.advance(loss=0.25)
     reporter.finish()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "epoch 1 10/40 after 10.0 s, about 30.0 s left, loss 0.25"
-    assert lines[-1] == "epoch 1 40/40 in 40.0 s, loss 0.25"
+    assert lines[0] == "epoch 1 10/40 after 10 s, about 30 s left, loss 0.25"
+    assert lines[-1] == "epoch 1 40/40 in 40 s, loss 0.25"
     assert len(lines) == 5
 
 
@@ -37,7 +37,7 @@ def test_plain_lines_without_a_total_do_not_guess() -> None:
     reporter.start("reading", None)
     clock.now = 3700.0
     reporter.advance(5)
-    assert stream.getvalue() == "reading 5 after 1 h 01 min\n"
+    assert stream.getvalue() == "reading 5 after 1 h 1 min\n"
 
 
 def test_a_start_ends_what_was_open_and_a_finish_may_come_twice() -> None:
@@ -86,3 +86,21 @@ def test_every_reporter_keeps_the_protocol() -> None:
 def test_results_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     say("report.html")
     assert capsys.readouterr().out == "report.html\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 s"),
+        (3.24, "3.2 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (61.0, "1 min 1 s"),
+        (3600.0, "1 h"),
+        (3661.0, "1 h 1 min"),
+        (3605.0, "1 h"),
+        (200_000.0, "2 d 7 h"),
+    ],
+)
+def test_a_time_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.times import age, duration
+from medformer.crossval.times import age
 from medformer.errors import ConfigError
+from medformer.progress import duration
 
 BEAT = 30.0
 """Seconds between two signs of life."""

@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeVar
 
 from medformer.crossval.lock import Owner, read_owner
 from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.times import age, duration
+from medformer.crossval.times import age
 from medformer.evaluation.validation_measures import measured
 from medformer.files import read_csv, read_json
+from medformer.progress import duration
 
 T = TypeVar("T")
 

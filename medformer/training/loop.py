@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
-from medformer.progress import Reporter
+from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
 from medformer.training.batch_norm import share_batch_norm, unshared
 from medformer.training.ema import WeightAverage
@@ -249,10 +249,19 @@ class Loop:
             self.tracking.update(progress.history)
         title = self.measure.title if self.measure else ""
         valid = "" if score is None else f", validation {title} {score:.4f}{' (best)' if better else ''}"
-        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s")
+        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s{self._left()}")
         asked, _ = self._agree()
         if asked:
             self._interrupt(save=not saved)
+
+    def _left(self) -> str:
+        """Say how long the rest of the training will take, at the pace of the epochs so far."""
+        progress, config = self.progress, self.job.config
+        if progress.finished:
+            return ""
+        pace = progress.elapsed / progress.epoch
+        left = self.budget - progress.elapsed if self.budget is not None else pace * (config.epochs - progress.epoch)
+        return f", {'at most' if config.patience else 'about'} {duration(left)} left"
 
     def _validate(self) -> float | None:
         """Return the validation score of the averaged weights; a signal stops it at once, since it changes nothing."""

@@ -168,6 +168,25 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize(
+    ("config", "first"),
+    [
+        ({"epochs": 3}, ", about 6.0 s left"),
+        ({"epochs": 3, "patience": 5}, ", at most 6.0 s left"),
+        ({"minutes": 0.2}, ", about 9.0 s left"),
+    ],
+)
+def test_every_epoch_but_the_last_tells_how_long_the_rest_will_take(
+    tiny: ModuleType, tmp_path: Path, config: dict[str, Any], first: str
+) -> None:
+    recorder = Recorder()
+    tiny.train(tmp_path, config=config, reporter=recorder)
+    epochs = [line for line in recorder.lines if line.startswith("Epoch")]
+    assert epochs[0].endswith(first)
+    assert len(epochs) >= 3 and ["left" in line for line in epochs] == [True] * (len(epochs) - 1) + [False]
+
+
+@pytest.mark.usefixtures("ticking")
 def test_a_time_budget_ends_training_within_an_epoch(tiny: ModuleType, tmp_path: Path) -> None:
     recorder = Recorder()
     result = tiny.train(tmp_path, data=tiny.Squares(400), config={"minutes": 1.0, "epochs": 1}, reporter=recorder)

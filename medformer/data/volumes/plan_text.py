@@ -9,6 +9,7 @@ import numpy as np
 from medformer.data.volumes.facts import Fingerprint
 from medformer.data.volumes.patch_size import times
 from medformer.data.volumes.plan import Intensity, VolumePlan
+from medformer.progress import duration
 
 
 def describe_plan(plan: VolumePlan, fingerprint: Fingerprint, *, seconds_per_epoch: float | None = None) -> str:
@@ -50,7 +51,7 @@ def plan_rows(
     if plan.memory_bytes:
         rows.append(("memory", f"{plan.memory_bytes / 1e9:.1f} GB", "expected peak of training"))
     if seconds_per_epoch is not None:
-        rows.append(("time", f"{_duration(seconds_per_epoch)} per epoch", "expected, from a step measured here"))
+        rows.append(("time", f"{duration(seconds_per_epoch)} per epoch", "expected, from a step measured here"))
     rows += [("note", note, "") for note in plan.notes]
     return rows
 
@@ -90,9 +91,3 @@ def _smallest(plan: VolumePlan, fingerprint: Fingerprint) -> str:
 
 def _median(values: np.ndarray) -> str:
     return times([f"{value:g}" for value in np.median(values, axis=0)])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -231,5 +231,5 @@ def test_a_plan_is_told_in_words() -> None:
     assert "40 x 56 x 40 voxels" in lines["patch"]
     assert "smallest: tumor, median 0.1 ml" in lines["labels"]
     assert f"{plan.memory_bytes / 1e9:.1f} GB" in lines["memory"]
-    assert "1.5 min per epoch" in lines["time"]
+    assert "1 min 30 s per epoch" in lines["time"]
     assert "z-score" in lines["intensity"]
