@@ -1,4 +1,4 @@
-"""A plain convolution: every channel of every neighbor (ours, for fine maps of volumes)."""
+"""A plain convolution: every channel of every neighbor (ours, for fine maps when training from scratch)."""
 
 from __future__ import annotations
 
