@@ -10,6 +10,7 @@ from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.volume_build import VOLUME_MODELS, volume_backbone
 
 CLASSIFIER = "convformer_c8"
+"""The backbone that suits classes; `configs/volume/classification.yaml` sets it."""
 
 
 def build_volume_classifier(

@@ -116,7 +116,7 @@ VARIANTS: dict[str, Variant] = _table()
 # Ours, for training from scratch on little data: plain convolutions where maps are fine and channels few, separable
 # ones below, small kernels for small inputs, a stem of small ones, and norms of each image's own channels.
 _FROM_SCRATCH = Family(
-    "plain convolutions on fine maps, then separable ones",
+    "plain convolutions on fine maps, then separable ones, for segmentation",
     "",
     ("convolution", "convolution", "separable_conv", "separable_conv"),
     "instance",
