@@ -29,20 +29,20 @@ from medformer.config import AbideConfig
 from medformer.config_loading import load_config
 from medformer.connectome.baselines import build_baseline
 from medformer.crossval.blend_fold import BlendFold
-from medformer.crossval.collect import collect, read_oof, write_metrics
-from medformer.crossval.comparison import Comparison, adjust, compare_runs
-from medformer.crossval.estimator_fold import EstimatorFold
-from medformer.crossval.execute import execute
-from medformer.crossval.executors import build_executor
-from medformer.crossval.executors.protocol import Executor
-from medformer.crossval.fold_job import FoldJob
-from medformer.crossval.permute import permuted_assignment
+from medformer.crossval.checks.permute import permuted_assignment
+from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
+from medformer.crossval.compare.fold_auc import within_fold_auc
 from medformer.crossval.plan import Plan, read_plan, write_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.within_fold import within_fold_auc
+from medformer.crossval.run.collect import collect, read_oof, write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator_fold import EstimatorFold
+from medformer.crossval.run.execute import execute
+from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.executors.protocol import Executor
+from medformer.crossval.run.fold_job import FoldJob
 from medformer.data.connectomes.cohort import Cohort, read_cohort, write_cohort
-from medformer.data.connectomes.prepare import prepare_cohort
-from medformer.data.connectomes.twins import link_twins
+from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
+from medformer.data.connectomes.same_subject import link_twins
 from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_json
 from medformer.seeds import derive_seed

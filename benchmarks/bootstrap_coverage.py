@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from medformer.evaluation.bootstrap import Interval, grouped_interval
+from medformer.evaluation.statistics.bootstrap import Interval, grouped_interval
 
 PATIENTS = (20, 40)
 FRAMES = (3, 20)

@@ -30,22 +30,22 @@ from turns import Turn
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.schemes import predefined_plan
-from medformer.data.layouts import scan
+from medformer.crossval.plan.schemes import predefined_plan
+from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.layouts import scan
+from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case
-from medformer.data.segmentation_dataset import SegmentationDataset
-from medformer.data.transforms2d import Augmentation
 from medformer.errors import InterruptedRun
-from medformer.evaluation.segmentation import case_row
+from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.build import build_model
+from medformer.models.networks.build import build_model
 from medformer.seeds import derive_seed
 from medformer.training.fit import fit
-from medformer.training.losses import build_loss
-from medformer.training.objectives import SegmentationObjective
+from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.objectives import SegmentationObjective
 from pipelines.console import make_reporter
 from pipelines.polyp_fold import make_segmenter
 

@@ -32,25 +32,25 @@ from turns import Turn
 from medformer.config import VolumeConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import Fold, PlanCase
-from medformer.crossval.schemes import draw_plan
+from medformer.crossval.plan.schemes import draw_plan
 from medformer.data.manifest import Case
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.fingerprint import fingerprint
-from medformer.data.volumes.layouts import VolumeScan, scan_volumes
-from medformer.data.volumes.patches import PatchData
-from medformer.data.volumes.plan import VolumePlan
-from medformer.data.volumes.store import PreparedStore
+from medformer.data.volumes.inspect.fingerprint import fingerprint
+from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.patches import PatchData
+from medformer.data.volumes.prepare.store import PreparedStore
+from medformer.data.volumes.read.layouts import VolumeScan, scan_volumes
 from medformer.errors import InterruptedRun
-from medformer.evaluation.bootstrap import grouped_interval
+from medformer.evaluation.masks.volumes import volume_row
+from medformer.evaluation.statistics.bootstrap import grouped_interval
 from medformer.evaluation.summary import summarize
-from medformer.evaluation.volumes import volume_row
 from medformer.files import read_csv, read_json, write_csv, write_json
 from medformer.imaging.volumes import read_labels
 from medformer.models.backbone.variants import count_parameters
 from medformer.seeds import derive_seed
 from medformer.training.fit import fit
-from medformer.training.objectives import VolumeObjective
-from medformer.training.volume_losses import build_volume_loss
+from medformer.training.losses.objectives import VolumeObjective
+from medformer.training.losses.volume_losses import build_volume_loss
 from pipelines.console import make_reporter, say
 from pipelines.volume_fold import make_segmenter
 from pipelines.volume_network import new_network, planned_training

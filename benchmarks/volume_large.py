@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.config import VolumeModelConfig
-from medformer.data.volumes.plan import Intensity, VolumePlan
-from medformer.data.volumes.topology import fitted
+from medformer.data.volumes.plan.topology import fitted
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.windows import count_windows
-from medformer.models.volume_build import build_volume_model
+from medformer.models.networks.volume_build import build_volume_model
 
 LABELS = tuple((value, f"Organ {value}") for value in range(1, 6))
 SPACING = (0.78, 0.78, 1.0)

@@ -19,10 +19,10 @@ from alternating import machine
 from torch import Tensor, nn
 
 from medformer.config import TrainingConfig, VolumeModelConfig
-from medformer.data.volumes.plan import Axes
-from medformer.data.volumes.topology import fitted
+from medformer.data.volumes.plan.topology import fitted
+from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.models.memory import training_memory
-from medformer.models.volume_build import build_volume_model
+from medformer.models.networks.volume_build import build_volume_model
 
 TOLERANCE = 0.25
 CLASSES = 3
@@ -88,8 +88,8 @@ def build(setup: Setup) -> tuple[nn.Module, Axes]:
 def train(setup: Setup) -> int:
     """Train a few steps as a run does, and return the peak resident memory of this process in bytes."""
     from medformer.training.fit import fit
-    from medformer.training.objectives import VolumeObjective
-    from medformer.training.volume_losses import build_volume_loss
+    from medformer.training.losses.objectives import VolumeObjective
+    from medformer.training.losses.volume_losses import build_volume_loss
 
     model, patch = build(setup)
     config = TrainingConfig(epochs=1, batch_size=setup.batch_size, accelerator="cpu")

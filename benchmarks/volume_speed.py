@@ -18,7 +18,7 @@ from torch import nn
 
 from medformer.config import VolumeModelConfig
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.volume_build import build_volume_model
+from medformer.models.networks.volume_build import build_volume_model
 
 PEERS = {"monai:swinunetr": 6.0, "monai:dynunet": 2.0}
 """How many times faster than each ours has to be."""

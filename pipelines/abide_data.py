@@ -10,11 +10,16 @@ from typing import Literal
 from medformer.connectome.atlases import atlas_name
 from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
-from medformer.data.connectomes.extract import Settings, atlas_file, extract_bids
-from medformer.data.connectomes.fetch import fetch_abide
-from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE, Prepared, prepare_cohort
-from medformer.data.connectomes.quality import Limits
-from medformer.data.connectomes.twins import link_twins
+from medformer.data.connectomes.prepare.cohort_preparation import (
+    EXCLUSIONS_FILE,
+    PREPARATION_FILE,
+    Prepared,
+    prepare_cohort,
+)
+from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
+from medformer.data.connectomes.prepare.fetch import fetch_abide
+from medformer.data.connectomes.prepare.quality import Limits
+from medformer.data.connectomes.same_subject import link_twins
 from medformer.data.problems import quarantine, require_usable, write_problems
 from medformer.errors import ConfigError
 from medformer.files import read_json, write_json

@@ -9,13 +9,13 @@ import numpy as np
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import read_plan
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json
-from medformer.inference.attribution_checks import randomization_check
-from medformer.inference.attribution_fold import explain_fold
-from medformer.inference.attribution_tables import AtlasLabels, write_attributions
+from medformer.inference.attribution.checks import randomization_check
+from medformer.inference.attribution.fold import explain_fold
+from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
 from pipelines.abide_features import CohortFeatures, fold_inputs

@@ -13,32 +13,32 @@ from numpy.typing import NDArray
 from medformer.config import AbideConfig, TrainingConfig
 from medformer.connectome.atlases import require_regions
 from medformer.crossval.plan import Fold
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, ConfigError
 from medformer.files import digest, write_csv, write_json
-from medformer.inference.classification_validation import ValidationLoss
-from medformer.inference.classify import predict_scores
-from medformer.inference.connectome_validation import ReconstructionLoss
-from medformer.inference.decision import prediction_rows
-from medformer.inference.network_decision import learn_decision
+from medformer.inference.classes.classification_validation import ValidationLoss
+from medformer.inference.classes.classify import predict_scores
+from medformer.inference.classes.connectome_validation import ReconstructionLoss
+from medformer.inference.classes.decision import prediction_rows
+from medformer.inference.classes.network_decision import learn_decision
 from medformer.models.connectome.autoencoder import MaskedAutoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.defects import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.training.checkpoint import load_model
 from medformer.training.devices import check_devices, choose_device
 from medformer.training.fit import fit
+from medformer.training.losses.objectives import ClassificationObjective
 from medformer.training.masking import MaskedReconstruction
-from medformer.training.objectives import ClassificationObjective
+from medformer.training.saving.checkpoint import load_model
 from medformer.training.trackers.build import build_tracker
 from pipelines.abide_features import CohortFeatures, FoldInputs, Inputs, atlas_pipeline, fold_inputs
 
 
 class AbideFold:
-    """The fold job of a connectome network (see `medformer.crossval.fold_job.FoldJob`).
+    """The fold job of a connectome network (see `medformer.crossval.run.fold_job.FoldJob`).
 
     Args:
         config: The run's config.

@@ -9,8 +9,8 @@ import numpy as np
 
 from medformer.config import AbideConfig
 from medformer.crossval.plan import Fold, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import predefined_plan
+from medformer.crossval.plan.schemes import predefined_plan
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.cohort import Cohort, Subject
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, LeakageError

@@ -11,16 +11,16 @@ import numpy as np
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import ATLASES
 from medformer.connectome.baselines import baseline_names, build_baseline
-from medformer.crossval.estimator_fold import EstimatorFold
-from medformer.crossval.execute import FoldJob
+from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import draw_plan
-from medformer.crossval.site_probe import site_probe
-from medformer.data.connectome_audit import audit_connectomes
+from medformer.crossval.plan.schemes import draw_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator_fold import EstimatorFold
+from medformer.crossval.run.execute import FoldJob
+from medformer.data.connectomes.audit import audit_connectomes
 from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import Cohort
-from medformer.data.connectomes.prepare import EXCLUSIONS_FILE, PREPARATION_FILE
+from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.problems import Problem, listed, require_usable
 from medformer.files import digest, read_csv, read_json, write_json
 from medformer.progress import Reporter

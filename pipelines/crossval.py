@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from medformer.config import CrossvalConfig, ExecutionConfig
-from medformer.crossval.balance import balance_table, format_balance, plan_warnings
-from medformer.crossval.collect import collect, verify_oof, write_metrics
-from medformer.crossval.execute import FoldJob, execute
-from medformer.crossval.executors import build_executor
-from medformer.crossval.permute import permuted_assignment
+from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
+from medformer.crossval.run.collect import collect, verify_oof, write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import FoldJob, execute
+from medformer.crossval.run.executors import build_executor
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_json
@@ -139,7 +139,7 @@ def report(*, run: Path) -> None:
 
 def status(*, run: Path, watch: float | None) -> None:
     """Say where each fold of a run stands, once, or every `watch` seconds until the run has ended."""
-    from medformer.crossval.status import format_status, read_status
+    from medformer.crossval.run.status import format_status, read_status
 
     while True:
         found = read_status(run)
@@ -152,8 +152,8 @@ def status(*, run: Path, watch: float | None) -> None:
 
 def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, shared_cases: bool) -> None:
     """Compare each later run, or baseline inside a run, with the first, case by case."""
-    from medformer.crossval.comparison import compare_all, format_comparisons
-    from medformer.crossval.comparison_pairs import open_compared
+    from medformer.crossval.compare.compare import compare_all, format_comparisons
+    from medformer.crossval.compare.pairs import open_compared
     from medformer.reporting.comparison_files import write_comparison
 
     opened = [open_compared(run) for run in runs]

@@ -17,20 +17,20 @@ def collect_info() -> dict[str, Any]:
     from medformer.connectome.atlases import ATLASES
     from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
     from medformer.connectome.measures import MEASURES
-    from medformer.crossval.run_record import installed_versions
-    from medformer.data.named_splits import NAMED_SPLITS
+    from medformer.crossval.run.record import installed_versions
+    from medformer.data.frames.named_splits import NAMED_SPLITS
     from medformer.inference.baselines.table import BASELINES
     from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
     from medformer.models.backbone.mixers import MIXERS
     from medformer.models.backbone.variants import VARIANTS, variant_counts
-    from medformer.models.build import SEGMENTERS
     from medformer.models.connectome.build import CONNECTOME_MODELS
     from medformer.models.connectome.defects import DEFECTS
-    from medformer.models.volume_build import VOLUME_MODELS
+    from medformer.models.networks.build import SEGMENTERS
+    from medformer.models.networks.volume_build import VOLUME_MODELS
     from medformer.registry import Registry
-    from medformer.training.losses import LOSSES
+    from medformer.training.losses.image_losses import LOSSES
+    from medformer.training.losses.volume_losses import VOLUME_LOSSES
     from medformer.training.trackers.build import TRACKERS
-    from medformer.training.volume_losses import VOLUME_LOSSES
 
     def listed(table: Registry[Any]) -> list[dict[str, str]]:
         return [

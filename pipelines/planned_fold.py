@@ -10,16 +10,16 @@ from torch import nn
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan import VolumePlan
-from medformer.data.volumes.store import PreparedStore
+from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.fit import fit
 from medformer.training.job import Validate
 from medformer.training.loader import TrainingData
-from medformer.training.objectives import Objective
+from medformer.training.losses.objectives import Objective
 from pipelines.volume_network import metadata, planned_training
 from pipelines.volume_plan import Planner
 from pipelines.volume_pretrain import first_network
@@ -27,7 +27,7 @@ from pipelines.volume_pretrain import first_network
 
 @dataclass(kw_only=True)
 class PlannedFold:
-    """Base of the fold jobs on volumes (see `medformer.crossval.fold_job.FoldJob`).
+    """Base of the fold jobs on volumes (see `medformer.crossval.run.fold_job.FoldJob`).
 
     Attributes:
         config: The run's config.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medformer.config import PolypConfig
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import read_manifest
 from medformer.errors import ConfigError
 from pipelines.console import make_reporter, say
@@ -99,7 +99,7 @@ def predict(
 
 def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float) -> None:
     """Score a folder of prediction maps."""
-    from medformer.inference.scoring import score_folder, write_scores
+    from medformer.inference.frames.scoring import score_folder, write_scores
 
     claim(out, overwrite=overwrite)
     rows, summary = score_folder(predictions, masks, threshold=threshold, reporter=make_reporter())

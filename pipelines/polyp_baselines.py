@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
 from medformer.data.manifest import Case, path_from
-from medformer.evaluation.segmentation import binarize, case_row
+from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import write_csv
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.table import BASELINES, MaskBaseline
-from medformer.inference.export import confidence, count_components
+from medformer.inference.frames.export import confidence, count_components
 from medformer.inference.threshold import settle_threshold
 from medformer.progress import Reporter, SilentReporter
 from medformer.seeds import derive_seed
 
 
 class PolypBaselineFold:
-    """The fold job of a baseline (see `medformer.crossval.fold_job.FoldJob`).
+    """The fold job of a baseline (see `medformer.crossval.run.fold_job.FoldJob`).
 
     Its table has the columns of the network's. No mask is exported, so `mask` is empty.
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import audit_split
-from medformer.data.check import check_cases
+from medformer.data.frames.check import check_cases
+from medformer.data.frames.layouts import Layout, scan
 from medformer.data.grouping import link_near_duplicates, split_parts
-from medformer.data.layouts import Layout, scan
 from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.problems import listed, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError

@@ -11,28 +11,28 @@ from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.multiscale import resize_batch
+from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, path_from
-from medformer.data.multiscale import resize_batch
-from medformer.data.segmentation_dataset import SegmentationDataset
-from medformer.data.transforms2d import Augmentation
 from medformer.errors import ConfigError
-from medformer.evaluation.segmentation import case_row
+from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import digest, read_json, write_csv
 from medformer.imaging.images import read_image, read_mask
-from medformer.inference.export import export_case
-from medformer.inference.segment import Segmenter
+from medformer.inference.frames.export import export_case
+from medformer.inference.frames.segment import Segmenter
+from medformer.inference.frames.validation import ValidationDice
 from medformer.inference.threshold import settle_threshold
-from medformer.inference.validation import ValidationDice
 from medformer.models.backbone.weights import load_pretrained
-from medformer.models.build import build_model
-from medformer.models.meta_polyp import MetaPolyp
+from medformer.models.networks.build import build_model
+from medformer.models.networks.meta_polyp import MetaPolyp
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices, choose_device
 from medformer.training.fit import fit
-from medformer.training.losses import build_loss
-from medformer.training.objectives import SegmentationObjective
+from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.objectives import SegmentationObjective
 from medformer.training.trackers.build import build_tracker
 
 # Columns of an exported case that join its scores in the out-of-fold table.
@@ -40,7 +40,7 @@ _EXPORTED = ("components", "confidence")
 
 
 class PolypFold:
-    """The fold job of the polyp task (see `medformer.crossval.execute.FoldJob`).
+    """The fold job of the polyp task (see `medformer.crossval.run.execute.FoldJob`).
 
     Args:
         config: The run's config.

@@ -11,18 +11,18 @@ from torch import nn
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import read_plan
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.images import read_image
-from medformer.inference.export import Probabilities
-from medformer.inference.export_table import TABLE, Export
+from medformer.inference.frames.export import Probabilities
+from medformer.inference.frames.export_table import TABLE, Export
+from medformer.inference.frames.scoring import SUFFIXES
+from medformer.inference.frames.segment import Segmenter
 from medformer.inference.names import output_names
-from medformer.inference.scoring import SUFFIXES
-from medformer.inference.segment import Segmenter
-from medformer.models.build import build_model
+from medformer.models.networks.build import build_model
 from medformer.progress import Reporter
-from medformer.training.checkpoint import load_model
 from medformer.training.devices import choose_device
+from medformer.training.saving.checkpoint import load_model
 from pipelines.console import say
 from pipelines.outputs import claim, clear
 from pipelines.polyp_fold import fold_threshold, make_segmenter

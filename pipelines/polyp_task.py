@@ -8,17 +8,17 @@ from functools import partial
 from typing import Any
 
 from medformer.config import PolypConfig
-from medformer.crossval.execute import FoldJob
+from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import draw_plan
-from medformer.crossval.site_probe import site_probe
+from medformer.crossval.plan.schemes import draw_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import FoldJob
 from medformer.data.audit import audit_folds, audit_split
-from medformer.data.check import check_cases
+from medformer.data.frames.check import check_cases
+from medformer.data.frames.thumbnails import thumbnails
+from medformer.data.frames.transforms import resize_mask
 from medformer.data.manifest import Case, Manifest
 from medformer.data.problems import Problem, listed, require_usable
-from medformer.data.thumbnails import thumbnails
-from medformer.data.transforms2d import resize_mask
 from medformer.errors import DataError
 from medformer.files import digest, sha256, write_json
 from medformer.imaging.images import image_size, read_mask

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medformer.config import AbideConfig, ExecutionConfig, PolypConfig, VolumeConfig
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, session
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import RunInfo, session
 from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from pipelines.console import say

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import Case
-from medformer.data.volumes.dataset_file import DatasetInfo
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.files import write_csv
 from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
@@ -26,7 +26,7 @@ from pipelines.volume_fold import scored_row
 
 
 class PriorFold:
-    """The fold job of the label prior (see `medformer.crossval.fold_job.FoldJob`).
+    """The fold job of the label prior (see `medformer.crossval.run.fold_job.FoldJob`).
 
     Its table has the columns of the network's. No label map is exported, so `mask` is empty.
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.crossval.plan import Fold
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.images import WholeImages
-from medformer.data.volumes.plan import VolumePlan
+from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.images import WholeImages
 from medformer.files import write_csv
-from medformer.inference.classification_validation import ValidationLoss
-from medformer.inference.classify import predict_scores
-from medformer.inference.decision import prediction_rows
-from medformer.inference.network_decision import learn_decision
+from medformer.inference.classes.classification_validation import ValidationLoss
+from medformer.inference.classes.classify import predict_scores
+from medformer.inference.classes.decision import prediction_rows
+from medformer.inference.classes.network_decision import learn_decision
 from medformer.inference.network_inputs import ItemImages
 from medformer.training.devices import choose_device
-from medformer.training.objectives import ClassificationObjective
+from medformer.training.losses.objectives import ClassificationObjective
 from pipelines.planned_fold import PlannedFold
 from pipelines.volume_plan import PLAN
 

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from medformer.config import VolumeDataConfig
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.grouping import split_parts
 from medformer.data.manifest import Manifest, read_manifest, write_manifest
 from medformer.data.problems import Problem, listed, quarantine, require_usable, write_problems
-from medformer.data.volumes.audit import audit_volumes
-from medformer.data.volumes.check import check_volumes
-from medformer.data.volumes.dataset_file import DatasetInfo, write_info
-from medformer.data.volumes.layouts import Layout, VolumeScan, info_of, scan_volumes
-from medformer.data.volumes.medmnist import write_medmnist
+from medformer.data.volumes.inspect.audit import audit_volumes
+from medformer.data.volumes.inspect.check import check_volumes
+from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
+from medformer.data.volumes.read.layouts import Layout, VolumeScan, info_of, scan_volumes
+from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError
 from medformer.files import digest, write_json
-from medformer.inference.scoring import write_scores
+from medformer.inference.frames.scoring import write_scores
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.progress import Reporter
 from pipelines.console import make_reporter, say
@@ -163,7 +163,7 @@ _PATIENTS = {
     "case is patient": "The layout does not say which volumes are of one patient, so each was taken for a patient of "
     "its own. Where that is not so, prepare a manifest with `medformer volume prepare --group-pattern`.",
     "inferred": "The files do not say which volumes are of one patient; volumes that seem to be of one were kept "
-    "together (medformer/data/volumes/known_patients.py says why).",
+    "together (medformer/data/volumes/read/msd_patients.py says why).",
 }
 
 

@@ -14,19 +14,19 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
 from medformer.data.manifest import Case, path_from
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.patches import PatchData
-from medformer.data.volumes.plan import VolumePlan
-from medformer.evaluation.volumes import volume_row
+from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.patches import PatchData
+from medformer.evaluation.masks.volumes import volume_row
 from medformer.files import write_csv
 from medformer.imaging.volumes import Volume, read_labels
-from medformer.inference.volume_validation import ValidationVolumeDice
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
+from medformer.inference.volumes.validation import ValidationVolumeDice
 from medformer.training.devices import choose_device
-from medformer.training.objectives import VolumeObjective
-from medformer.training.volume_losses import build_volume_loss
+from medformer.training.losses.objectives import VolumeObjective
+from medformer.training.losses.volume_losses import build_volume_loss
 from pipelines.planned_fold import PlannedFold
 from pipelines.volume_plan import PLAN
 

@@ -9,19 +9,19 @@ from torch import nn
 
 from medformer.config import TrainingConfig, VolumeConfig
 from medformer.crossval.plan import Fold
-from medformer.data.volumes.plan import Intensity, VolumePlan
-from medformer.data.volumes.topology import fitted
+from medformer.data.volumes.plan.topology import fitted
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.weights import load_pretrained
-from medformer.models.volume_autoencoder import MaskedVolumeAutoencoder
-from medformer.models.volume_build import build_volume_model
-from medformer.models.volume_classifier import build_volume_classifier
-from medformer.training.checkpoint import load_model
+from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder
+from medformer.models.networks.volume_build import build_volume_model
+from medformer.models.networks.volume_classifier import build_volume_classifier
 from medformer.training.devices import check_devices
+from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.saving.checkpoint import load_model
 from medformer.training.trackers.build import build_tracker
-from medformer.training.volume_losses import build_volume_loss
 
 
 def new_network(config: VolumeConfig, plan: VolumePlan, seed: int) -> nn.Module:

@@ -10,12 +10,12 @@ from pathlib import Path
 from torch import nn
 
 from medformer.config import VolumeConfig
-from medformer.data.volumes.dataset_file import DatasetInfo
-from medformer.data.volumes.facts import Fingerprint
-from medformer.data.volumes.fingerprint import fingerprint
-from medformer.data.volumes.plan import Axes, Intensity, VolumePlan, read_plan, write_plan
-from medformer.data.volumes.plan_text import describe_plan
-from medformer.data.volumes.planning import plan_volumes, target_spacing
+from medformer.data.volumes.inspect.facts import Fingerprint
+from medformer.data.volumes.inspect.fingerprint import fingerprint
+from medformer.data.volumes.plan.plan_text import describe_plan
+from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
+from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_plan, write_plan
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import ConfigError
 from medformer.models.memory import TrainingCost
 from medformer.models.step_time import seconds_per_step

@@ -10,23 +10,23 @@ from torch import nn
 
 from medformer.config import TrainingConfig, VolumeConfig
 from medformer.crossval.plan import Fold, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import predefined_plan
+from medformer.crossval.plan.schemes import predefined_plan
+from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import Case, image_hash
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.fingerprint import fingerprint
-from medformer.data.volumes.patches import PatchData
-from medformer.data.volumes.plan import VolumePlan, read_plan
-from medformer.data.volumes.store import PreparedStore
+from medformer.data.volumes.inspect.fingerprint import fingerprint
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_plan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.patches import PatchData
+from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError, LeakageError
 from medformer.files import read_json, write_json
 from medformer.inference.network_inputs import ItemImages
-from medformer.inference.volume_reconstruction import VolumeReconstructionLoss
-from medformer.models.volume_autoencoder import MaskedVolumeAutoencoder
+from medformer.inference.volumes.reconstruction import VolumeReconstructionLoss
+from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.training.checkpoint import load_model
 from medformer.training.fit import fit
+from medformer.training.saving.checkpoint import load_model
 from medformer.training.volume_masking import MaskedVolumes
 from pipelines.console import make_reporter, say
 from pipelines.run import Source, recorded

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medformer.config import VolumeConfig
-from medformer.crossval.estimator_fold import EstimatorFold
-from medformer.crossval.execute import FoldJob
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import draw_plan
+from medformer.crossval.plan.schemes import draw_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator_fold import EstimatorFold
+from medformer.crossval.run.execute import FoldJob
 from medformer.data.manifest import Case, image_hash, read_manifest
 from medformer.data.problems import Problem, listed, require_usable
-from medformer.data.volumes.audit import audit_volumes
-from medformer.data.volumes.check import check_volumes
-from medformer.data.volumes.dataset_file import CLASS_COLUMN, class_of
-from medformer.data.volumes.facts import CaseFacts
-from medformer.data.volumes.fingerprint import fingerprint
+from medformer.data.volumes.inspect.audit import audit_volumes
+from medformer.data.volumes.inspect.check import check_volumes
+from medformer.data.volumes.inspect.facts import CaseFacts
+from medformer.data.volumes.inspect.fingerprint import fingerprint
+from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, class_of
 from medformer.files import digest, sha256, write_json
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS, VolumeFeatures
 from medformer.progress import Reporter

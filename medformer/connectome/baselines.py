@@ -19,9 +19,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from medformer.connectome.columns import Columns
+from medformer.connectome.features.span import SpanPart, TrainingSpan
 from medformer.connectome.inner_folds import InnerFolds
 from medformer.connectome.pipeline import feature_pipeline
-from medformer.connectome.span import SpanPart, TrainingSpan
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.registry import Entry, Registry
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.connectome.triangle import to_matrices, to_triangle
+from medformer.connectome.features.triangle import to_matrices, to_triangle
 from medformer.errors import DataError
 from medformer.registry import Entry, Registry
 
@@ -171,7 +171,7 @@ def _connectivity(values: NDArray[np.float64], kind: str, stored: bool = False) 
     from nilearn.connectome import ConnectivityMeasure
     from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 
-    from medformer.connectome.given_covariance import GivenCovariance
+    from medformer.connectome.features.given_covariance import GivenCovariance
 
     if kind == ROOT:
         return _root(_connectivity(values, "correlation"))

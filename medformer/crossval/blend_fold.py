@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from medformer.crossval.plan import Fold, some
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, write_csv
-from medformer.inference.decision import VALIDATION_SCORES, PlattScaling, prediction_rows, settle_decision
+from medformer.inference.classes.decision import VALIDATION_SCORES, PlattScaling, prediction_rows, settle_decision
 
 _OWN = frozenset(("id", "fold", "repeat", "group", "site", "label", "score", "threshold", "prediction"))
 _FLOOR = 1e-6

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.fingerprints import Fingerprint, fingerprints
+from medformer.data.frames.fingerprints import Fingerprint, fingerprints
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import THRESHOLD, Match, near_duplicates
 from medformer.errors import ConfigError, DataError, LeakageError

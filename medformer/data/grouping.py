@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medformer.data.fingerprints import Fingerprint, fingerprints
+from medformer.data.frames.fingerprints import Fingerprint, fingerprints
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import near_duplicates
 from medformer.progress import Reporter

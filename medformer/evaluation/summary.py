@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medformer.errors import DataError
-from medformer.evaluation import subgroups
-from medformer.evaluation.label_summary import summarize_labels
-from medformer.evaluation.segmentation_summary import SegmentationNumbers
+from medformer.evaluation.masks.label_summary import summarize_labels
+from medformer.evaluation.masks.segmentation_summary import SegmentationNumbers
+from medformer.evaluation.statistics import subgroups
 from medformer.evaluation.table import Row, group_names, has
 
 if TYPE_CHECKING:
-    from medformer.evaluation.classification_summary import ClassificationNumbers
+    from medformer.evaluation.classes.classification_summary import ClassificationNumbers
 
 FORMAT = "medformer-metrics/1"
 
@@ -26,10 +26,11 @@ def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000
     a bootstrap over groups: whole groups are drawn, with all their rows of all repeats.
 
     Args:
-        rows: One per case and repeat, in any order: of `medformer.evaluation.segmentation.case_row`, of
-            `medformer.evaluation.volumes.volume_row`, or with `label`, `score` and `prediction`. Optional columns:
-            `fold`, `repeat`, `site`, `size`, `sex` and `age` split the summary (`medformer.evaluation.subgroups`);
-            `group` names the patient or sequence for the intervals, without it every case stands for itself.
+        rows: One per case and repeat, in any order: of `medformer.evaluation.masks.segmentation.case_row`, of
+            `medformer.evaluation.masks.volumes.volume_row`, or with `label`, `score` and `prediction`. Optional
+            columns: `fold`, `repeat`, `site`, `size`, `sex` and `age` split the summary
+            (`medformer.evaluation.statistics.subgroups`); `group` names the patient or sequence for the intervals,
+            without it every case stands for itself.
         level: Coverage of the intervals.
         resamples: Bootstrap draws over groups.
         seed: Of the bootstrap.
@@ -71,6 +72,6 @@ def _read(kind: str, rows: Sequence[Row], options: Mapping[str, Any]) -> Segment
     if kind == "segmentation":
         return SegmentationNumbers(rows, group_names(rows), **options)
     # scikit-learn takes a second to import, which a segmentation need not wait for.
-    from medformer.evaluation.classification_summary import ClassificationNumbers
+    from medformer.evaluation.classes.classification_summary import ClassificationNumbers
 
     return ClassificationNumbers(rows, group_names(rows), **options)

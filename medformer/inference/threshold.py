@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.evaluation.overlap import Counts, EmptyPolicy
-from medformer.evaluation.saliency import check_pair
+from medformer.evaluation.masks.overlap import Counts, EmptyPolicy
+from medformer.evaluation.masks.saliency import check_pair
 from medformer.files import write_json
 
 # Two means this close are one mean with different rounding.

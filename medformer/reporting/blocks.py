@@ -97,7 +97,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """An inline SVG made by `medformer.reporting.figures`.
+    """An inline SVG made by `medformer.reporting.figures.charts`.
 
     Attributes:
         svg: The drawing; the only text that is not escaped, because it is ours.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from medformer.crossval.comparison import Comparison
+from medformer.crossval.compare.compare import Comparison
 from medformer.errors import ConfigError
 from medformer.files import write_csv, write_json, write_text
-from medformer.reporting.comparison_figure import comparison_forest
+from medformer.reporting.figures.comparison import comparison_forest
 
 # Light and dark values of the colors that the report's style sheet names.
 _COLORS = {

@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.canary import CanaryVerdict, canary_verdict
-from medformer.crossval.collect import read_oof, verify_oof
-from medformer.crossval.comparison import Comparison, adjust, compare_runs
+from medformer.crossval.checks.canary import CanaryVerdict, canary_verdict
+from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
 from medformer.crossval.plan import Plan, read_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.data.volumes.plan import VolumePlan
-from medformer.data.volumes.plan import read_plan as read_volume_plan
+from medformer.crossval.run.collect import read_oof, verify_oof
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.plan.volume_plan import read_plan as read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.files import read_csv, read_json, sha256
-from medformer.reporting.explanation import Explanation, read_explanation
+from medformer.reporting.figures.explanation import Explanation, read_explanation
 from medformer.yaml_files import parse_yaml
 
 PRIOR = "prior_mask"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from medformer.config import TrainingConfig
 from medformer.errors import DivergenceError, ResourceError
 from medformer.tensor_file import name_some
-from medformer.training.objectives import Load
+from medformer.training.losses.objectives import Load
 
 _MEMORY_WORDS = (
     "out of memory",

@@ -3,7 +3,7 @@
     fit(model, objective, train_data, validate, config, *, out, seed, workers=0, resume=False, metadata=None, run=None,
         reporter=None) -> FitResult
 
-`objective` turns a batch into a loss (`medformer.training.objectives`), `train_data` gives the batches
+`objective` turns a batch into a loss (`medformer.training.losses.objectives`), `train_data` gives the batches
 (`medformer.training.loader.TrainingData`), `validate` scores the inner validation part and says by its `measure` what
 the score is (`medformer.training.job.Validate`), and is None to train to the end.
 """
@@ -20,14 +20,14 @@ from torch import nn
 from medformer.config import TrainingConfig
 from medformer.errors import DataError
 from medformer.progress import Reporter, SilentReporter
-from medformer.training.checkpoint import load_model
 from medformer.training.devices import build_fabric
 from medformer.training.failures import explain_memory
 from medformer.training.job import FitResult, Job, Validate
 from medformer.training.loader import TrainingData
 from medformer.training.loop import Loop
-from medformer.training.objectives import Objective
+from medformer.training.losses.objectives import Objective
 from medformer.training.processes import run_in_processes
+from medformer.training.saving.checkpoint import load_model
 from medformer.training.signals import stop_on_signals
 from medformer.training.trackers.build import build_tracker
 from medformer.training.trackers.tracking import Tracking

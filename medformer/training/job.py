@@ -13,7 +13,7 @@ from torch import nn
 from medformer.config import TrainingConfig
 from medformer.evaluation.validation_measures import ValidationMeasure, require_measure
 from medformer.training.loader import TrainingData
-from medformer.training.objectives import Objective
+from medformer.training.losses.objectives import Objective
 
 
 class Validate(Protocol):

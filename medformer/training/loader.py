@@ -19,9 +19,9 @@ Batch = dict[str, Any]
 class TrainingData(Protocol):
     """What is trained on: `data[(epoch, index)]` gives a table of tensors, or tables of such, and "id": str.
 
-    Which tensors, the objective says (see `medformer.training.objectives`). An item depends on its epoch and index
-    alone, never on a random state or on the items before it; that is what makes a resumed run equal to an uninterrupted
-    one. With loader workers it must be picklable. Data may also give whole batches (`WholeBatches`).
+    Which tensors, the objective says (see `medformer.training.losses.objectives`). An item depends on its epoch and
+    index alone, never on a random state or on the items before it; that is what makes a resumed run equal to an
+    uninterrupted one. With loader workers it must be picklable. Data may also give whole batches (`WholeBatches`).
     """
 
     def __len__(self) -> int:

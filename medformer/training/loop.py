@@ -16,15 +16,15 @@ from medformer.seeds import derive_seed
 from medformer.training.batch_norm import share_batch_norm, unshared
 from medformer.training.ema import WeightAverage
 from medformer.training.failures import MemoryContext, divergence, nonfinite_cases
-from medformer.training.history import write_history
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
-from medformer.training.objectives import Moment
+from medformer.training.losses.objectives import Moment
 from medformer.training.optimizer import build_optimizer, set_learning_rate
-from medformer.training.saving import Saving
+from medformer.training.saving.history import write_history
+from medformer.training.saving.save_times import Saving
+from medformer.training.saving.state import Progress, load_state
 from medformer.training.schedule import Clock, learning_rate_factor, run_progress
 from medformer.training.signals import StopNow, StopRequest
-from medformer.training.state import Progress, load_state
 from medformer.training.trackers.build import forget_tracked
 from medformer.training.trackers.tracking import Tracking
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.features.triangle import triangle_size
 from medformer.errors import DataError
 from medformer.training.loader import Batch
-from medformer.training.objectives import Load, Moment, Network, connectome_load
+from medformer.training.losses.objectives import Load, Moment, Network, connectome_load
 
 Edges = Mapping[str, Tensor]
 """By atlas, (B, d): the upper triangle of a symmetric matrix, row by row, with or without its diagonal."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from medformer.errors import ConfigError
 from medformer.training.loader import Batch
+from medformer.training.losses.objectives import Load, Moment, Network, volume_load
 from medformer.training.masking import masked_error
-from medformer.training.objectives import Load, Moment, Network, volume_load
 
 
 class MaskedVolumes:

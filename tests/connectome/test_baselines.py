@@ -16,11 +16,11 @@ from sklearn.svm import SVC
 
 from medformer.connectome.baselines import BASELINES, baseline_names, build_baseline
 from medformer.connectome.columns import Block, Columns
+from medformer.connectome.features.span import TrainingSpan
 from medformer.connectome.inner_folds import InnerFolds
 from medformer.connectome.pipeline import feature_pipeline
-from medformer.connectome.span import TrainingSpan
-from medformer.crossval.estimator_fold import EstimatorFold, require_unfitted
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import read_csv
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medformer.connectome.columns import Block, Columns
-from medformer.connectome.combat import ComBat
+from medformer.connectome.features.combat import ComBat
 from medformer.errors import ConfigError, DataError
 
 SITES = ("north", "south", "east")

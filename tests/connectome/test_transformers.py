@@ -11,14 +11,14 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 
-from medformer.connectome.atlas_block import AtlasBlock, WithoutCovariates
-from medformer.connectome.combat import ComBat
-from medformer.connectome.confounds import ConfoundRegression
-from medformer.connectome.feature_scale import FeatureScale
-from medformer.connectome.fisher import FisherZ
-from medformer.connectome.subject_scale import SubjectScale
-from medformer.connectome.tangent import TangentSpace
-from medformer.connectome.triangle import to_matrices, to_triangle
+from medformer.connectome.features.atlas_block import AtlasBlock, WithoutCovariates
+from medformer.connectome.features.combat import ComBat
+from medformer.connectome.features.confounds import ConfoundRegression
+from medformer.connectome.features.feature_scale import FeatureScale
+from medformer.connectome.features.fisher import FisherZ
+from medformer.connectome.features.subject_scale import SubjectScale
+from medformer.connectome.features.tangent import TangentSpace
+from medformer.connectome.features.triangle import to_matrices, to_triangle
 from medformer.errors import ConfigError, DataError
 
 BUILDERS: dict[str, Callable[[Any], Any]] = {

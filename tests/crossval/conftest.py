@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from medformer.crossval.plan import Fold, Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo
-from medformer.crossval.schemes import make_plan
+from medformer.crossval.plan.schemes import make_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import RunInfo
 from medformer.files import write_csv
 
 

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from medformer.config import CrossvalConfig
-from medformer.crossval.balance import balance_table, format_balance, plan_warnings
 from medformer.crossval.plan import Fold, Plan, PlanCase
-from medformer.crossval.schemes import draw_plan, predefined_plan
+from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
+from medformer.crossval.plan.schemes import draw_plan, predefined_plan
 
 
 def cohort(sites: int = 2, groups: int = 40, seed: int = 0) -> list[PlanCase]:

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medformer.crossval.comparison import adjust, compare_all, compare_runs, short_names
-from medformer.crossval.comparison_measures import CLASSIFICATION, NO_DIRECTION, SEGMENTATION
-from medformer.crossval.comparison_pairs import open_compared
-from medformer.crossval.comparison_result import Comparison
+from medformer.crossval.compare.compare import adjust, compare_all, compare_runs, short_names
+from medformer.crossval.compare.measures import CLASSIFICATION, NO_DIRECTION, SEGMENTATION
+from medformer.crossval.compare.pairs import open_compared
+from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError, MedformerError
-from medformer.evaluation.classification import METRICS as CLASSIFICATION_METRICS
-from medformer.evaluation.classification import classification_metrics
-from medformer.evaluation.delong import delong_test
-from medformer.evaluation.multiple import holm
-from medformer.evaluation.segmentation import METRICS as SEGMENTATION_METRICS
-from medformer.evaluation.ttest import corrected_resampled_ttest
+from medformer.evaluation.classes.classification import METRICS as CLASSIFICATION_METRICS
+from medformer.evaluation.classes.classification import classification_metrics
+from medformer.evaluation.classes.delong import delong_test
+from medformer.evaluation.masks.segmentation import METRICS as SEGMENTATION_METRICS
+from medformer.evaluation.statistics.holm import holm
+from medformer.evaluation.statistics.ttest import corrected_resampled_ttest
 from medformer.files import read_csv, sha256, write_csv, write_json, write_text
 
 Row = dict[str, Any]

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from medformer.crossval.comparison import format_comparison, format_comparisons, format_table
-from medformer.crossval.comparison_pairs import Lost
-from medformer.crossval.comparison_result import Comparison, Outcome
-from medformer.crossval.comparison_text import p_value, reading, shorten, signed
+from medformer.crossval.compare.compare import format_comparison, format_comparisons, format_table
+from medformer.crossval.compare.pairs import Lost
+from medformer.crossval.compare.result import Comparison, Outcome
+from medformer.crossval.compare.text import p_value, reading, shorten, signed
 
 NAN = math.nan
 

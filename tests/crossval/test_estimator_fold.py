@@ -13,12 +13,12 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClas
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from medformer.crossval.collect import collect, read_oof
-from medformer.crossval.estimator_fold import EstimatorFold, require_unfitted
-from medformer.crossval.execute import execute
 from medformer.crossval.plan import Fold, Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import make_plan
+from medformer.crossval.plan.schemes import make_plan
+from medformer.crossval.run.collect import collect, read_oof
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
+from medformer.crossval.run.execute import execute
 from medformer.errors import DataError, LeakageError
 from medformer.files import read_csv, read_json
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from medformer.crossval.collect import collect, read_oof, write_metrics
-from medformer.crossval.execute import execute
-from medformer.crossval.journal import read_state
 from medformer.crossval.plan import Fold, Plan
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.collect import collect, read_oof, write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
+from medformer.crossval.run.journal import read_state
 from medformer.errors import DataError, DivergenceError, InterruptedRun, MedformerError, ResourceError
 from medformer.files import read_json, write_csv, write_text
 

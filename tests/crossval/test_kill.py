@@ -15,12 +15,12 @@ from medformer.files import read_json
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from medformer.crossval.collect import collect
-from medformer.crossval.execute import execute
+from medformer.crossval.run.collect import collect
+from medformer.crossval.run.execute import execute
 from medformer.crossval.plan import PlanCase, read_plan, write_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, session
-from medformer.crossval.schemes import make_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import RunInfo, session
+from medformer.crossval.plan.schemes import make_plan
 from medformer.files import read_csv, write_csv
 
 def job(fold, folder, resume):

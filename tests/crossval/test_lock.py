@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from medformer.crossval import lock
+from medformer.crossval.run import lock
 from medformer.errors import ConfigError
 from medformer.files import write_json
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from medformer.crossval import lock\n"
+    "import sys, time; from pathlib import Path; from medformer.crossval.run import lock\n"
     "try:\n lock.acquire(Path(sys.argv[1]))\n"
     "except lock.ConfigError as error: sys.exit(str(error))\n"
     "print('held', flush=True); time.sleep(float(sys.argv[2])); lock.release(Path(sys.argv[1]))"

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from medformer.crossval.permute import permuted_assignment
+from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.plan import PlanCase
 from medformer.errors import DataError
 

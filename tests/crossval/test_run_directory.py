@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, finish, session, start
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import RunInfo, finish, session, start
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError
 from medformer.files import read_json, write_text
 from medformer.yaml_files import read_yaml
@@ -101,7 +101,7 @@ def test_out_below_a_file_is_a_resource_error(tmp_path: Path) -> None:
 
 def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path: Path, info: RunInfo) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from medformer.crossval.run_directory import RunDirectory\n"
+        "import sys, time; from pathlib import Path; from medformer.crossval.run.directory import RunDirectory\n"
         f"RunDirectory.create(Path({str(tmp_path / 'run')!r})); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:

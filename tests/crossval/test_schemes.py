@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from medformer.config import CrossvalConfig
-from medformer.crossval.collect import collect, read_oof
-from medformer.crossval.dealing import draw_validation, groups_by_class
-from medformer.crossval.execute import execute
 from medformer.crossval.plan import Fold, Plan, PlanCase, read_plan, write_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import describe_plan, draw_plan, make_plan, predefined_plan
+from medformer.crossval.plan.group_split import draw_validation, groups_by_class
+from medformer.crossval.plan.schemes import describe_plan, draw_plan, make_plan, predefined_plan
+from medformer.crossval.run.collect import collect, read_oof
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
 from medformer.errors import ConfigError, DataError
 
 

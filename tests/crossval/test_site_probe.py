@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Fold, Plan, PlanCase
-from medformer.crossval.schemes import make_plan
-from medformer.crossval.site_probe import site_probe
+from medformer.crossval.plan.schemes import make_plan
 from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import DataError
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from medformer.crossval.execute import FoldJob, execute
-from medformer.crossval.journal import FoldState, read_state, write_state
 from medformer.crossval.plan import Fold, Plan, write_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, finish, start
-from medformer.crossval.status import STOPPED, Status, format_status, read_status
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import FoldJob, execute
+from medformer.crossval.run.journal import FoldState, read_state, write_state
+from medformer.crossval.run.record import RunInfo, finish, start
+from medformer.crossval.run.status import STOPPED, Status, format_status, read_status
 from medformer.errors import ConfigError, DataError
 from medformer.files import write_csv, write_text
 
@@ -87,7 +87,7 @@ def test_times_and_attempts_are_said(started: RunDirectory, plan: Plan) -> None:
 def test_a_killed_run_is_said_to_be_stopped(tmp_path: Path, info: RunInfo, plan: Plan) -> None:
     out = tmp_path / "run"
     code = (
-        "import sys, time; from pathlib import Path; from medformer.crossval.run_directory import RunDirectory\n"
+        "import sys, time; from pathlib import Path; from medformer.crossval.run.directory import RunDirectory\n"
         "RunDirectory.create(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as other:

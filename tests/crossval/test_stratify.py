@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.stratify import quantile_bins, read_column, with_strata
+from medformer.crossval.plan.strata import quantile_bins, read_column, with_strata
 from medformer.errors import ConfigError, DataError
 
 

@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from medformer.data import audit as audit_module
 from medformer.data.audit import audit_folds, audit_split
-from medformer.data.fingerprints import fingerprints
+from medformer.data.frames.fingerprints import fingerprints
+from medformer.data.frames.layouts import scan
 from medformer.data.grouping import link_near_duplicates
-from medformer.data.layouts import scan
 from medformer.data.manifest import Case
 from medformer.errors import ConfigError, DataError, LeakageError
 

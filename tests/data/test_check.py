@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.data.check import check_cases
+from medformer.data.frames.check import check_cases
 from medformer.data.manifest import Case
 from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems
 from medformer.errors import DataError, ResourceError

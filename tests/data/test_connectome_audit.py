@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import Fold
-from medformer.data.connectome_audit import audit_connectomes, connectome_twins
+from medformer.data.connectomes.audit import audit_connectomes, connectome_twins
 from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import LeakageError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.data.layouts import Scan, scan
+from medformer.data.frames.layouts import Scan, scan
+from medformer.data.frames.named_splits import named_split
 from medformer.data.manifest import read_manifest, write_manifest
-from medformer.data.named_splits import named_split
 from medformer.errors import ConfigError, DataError, UnknownNameError
 
 

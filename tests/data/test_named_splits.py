@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from medformer.data.layouts import scan
-from medformer.data.named_splits import NAMED_SPLITS, canonical_dataset, named_split
+from medformer.data.frames.layouts import scan
+from medformer.data.frames.named_splits import NAMED_SPLITS, canonical_dataset, named_split
 from medformer.errors import UnknownNameError
 from medformer.resources import manifests_dir
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medformer.data.fingerprints import SIDE, descriptor, pixel_hash
+from medformer.data.frames.fingerprints import SIDE, descriptor, pixel_hash
 from medformer.data.near_duplicates import THRESHOLD, near_duplicates
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from medformer.config import AugmentConfig
+from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.multiscale import draw_scale, resize_batch
+from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case
-from medformer.data.multiscale import draw_scale, resize_batch
 from medformer.data.sampling import EpochSampler
-from medformer.data.segmentation_dataset import SegmentationDataset
-from medformer.data.transforms2d import Augmentation
 from medformer.errors import DataError
 
 AUGMENTATION = Augmentation(AugmentConfig())

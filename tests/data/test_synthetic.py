@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medformer.data.fingerprints import descriptor
+from medformer.data.frames.fingerprints import descriptor
 from medformer.data.manifest import read_manifest
 from medformer.data.near_duplicates import near_duplicates
 from medformer.data.synthetic.colonoscopy import Frame, SyntheticColonoscopy, write_synthetic_colonoscopy

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import ttest_ind
 
 from medformer.data.connectomes.cohort import read_cohort
-from medformer.data.connectomes.prepare import prepare_cohort
-from medformer.data.connectomes.series_writer import label_table
+from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
+from medformer.data.connectomes.prepare.series_writer import label_table
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, read_planted, write_synthetic_abide
 from medformer.data.synthetic.abide_scans import Scan, SyntheticAbide
 from medformer.data.synthetic.brain import sources, synthetic_atlas

@@ -8,7 +8,7 @@ import pytest
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.synthetic.brain_tissue import LARGE, SMALL, Anatomy
 from medformer.data.synthetic.brain_volumes import LABELS, SCANNERS, scan_brain, write_synthetic_volumes
-from medformer.data.volumes.dataset_file import DatasetInfo, read_info
+from medformer.data.volumes.read.dataset_file import DatasetInfo, read_info
 from medformer.errors import ConfigError
 from medformer.imaging.geometry import same_grid
 from medformer.imaging.volumes import read_geometry, read_labels, read_volume

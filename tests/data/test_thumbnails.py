@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from medformer.data.frames.thumbnails import LENGTH, thumbnail, thumbnails
 from medformer.data.manifest import Case
-from medformer.data.thumbnails import LENGTH, thumbnail, thumbnails
 from medformer.imaging.pictures import write_image
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medformer.config import AugmentConfig
-from medformer.data.transforms2d import MEAN, STD, Augmentation, normalize, resize_image, resize_mask
+from medformer.data.frames.transforms import MEAN, STD, Augmentation, normalize, resize_image, resize_mask
 
 GEOMETRY = AugmentConfig(flip=0.5, rotate90=True, affine=1.0, color=0.0, blur=0.0)
 ALL = AugmentConfig(flip=0.5, rotate90=True, affine=1.0, color=1.0, blur=1.0)

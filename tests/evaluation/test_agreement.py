@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from medformer.evaluation.agreement import agreement, relative_error
+from medformer.evaluation.statistics.agreement import agreement, relative_error
 
 
 def test_bias_and_limits_are_those_of_bland_and_altman() -> None:

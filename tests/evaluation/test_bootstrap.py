@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import roc_auc_score
 
-from medformer.evaluation import resampling
-from medformer.evaluation.bootstrap import grouped_interval, grouped_statistic_interval, paired_grouped_test
+from medformer.evaluation.statistics import resampling
+from medformer.evaluation.statistics.bootstrap import grouped_interval, grouped_statistic_interval, paired_grouped_test
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bootstrap_coverage.py"
 

@@ -9,8 +9,7 @@ import pytest
 from sklearn import metrics
 
 from medformer.errors import DataError
-from medformer.evaluation.bootstrap import grouped_interval, grouped_statistic_interval
-from medformer.evaluation.classification import (
+from medformer.evaluation.classes.classification import (
     METRICS,
     calibration_bins,
     check_scored,
@@ -18,12 +17,13 @@ from medformer.evaluation.classification import (
     pr_curve,
     roc_curve,
 )
-from medformer.evaluation.classification_intervals import (
+from medformer.evaluation.classes.classification_intervals import (
     classification_intervals,
     paired_classification_tests,
     weighted_metrics,
 )
-from medformer.evaluation.resampling import draw, drawn_weights, number_groups
+from medformer.evaluation.statistics.bootstrap import grouped_interval, grouped_statistic_interval
+from medformer.evaluation.statistics.resampling import draw, drawn_weights, number_groups
 
 
 def cases(n: int = 120, seed: int = 0, digits: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

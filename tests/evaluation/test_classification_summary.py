@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from medformer.crossval.collect import read_oof
+from medformer.crossval.run.collect import read_oof
 from medformer.errors import DataError
-from medformer.evaluation.classification import METRICS
+from medformer.evaluation.classes.classification import METRICS
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 

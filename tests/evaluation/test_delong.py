@@ -9,7 +9,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from medformer.errors import DataError
-from medformer.evaluation.delong import delong_interval, delong_test
+from medformer.evaluation.classes.delong import delong_interval, delong_test
 
 # Albumin (g/dl), total protein (g/dl), Krebs-Goplerud score and outcome of the 43 complete patients of DeLong et al.,
 # Biometrics 1988. What SAS/STAT prints for them is in its guide, LOGISTIC procedure, "Comparing ROC Curves".

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medformer.crossval.collect import read_oof
+from medformer.crossval.run.collect import read_oof
 from medformer.errors import DataError
+from medformer.evaluation.masks.volumes import METRICS, volume_row
 from medformer.evaluation.summary import summarize
-from medformer.evaluation.volumes import METRICS, volume_row
 from medformer.files import write_csv
 
 LABELS = {1: "Anterior", 4: "Posterior"}

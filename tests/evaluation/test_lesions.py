@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from medformer.errors import DataError
-from medformer.evaluation.lesions import Lesions, detection
-from medformer.evaluation.lesions import count_lesions as count_real_lesions
+from medformer.evaluation.masks.lesions import Lesions, detection
+from medformer.evaluation.masks.lesions import count_lesions as count_real_lesions
 
 # Drawings are small, so here every component counts.
 count_lesions = partial(count_real_lesions, min_size=1)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from medformer.errors import DataError, UnknownNameError
-from medformer.evaluation.overlap import EMPTY_POLICIES, count, dice, iou
+from medformer.evaluation.masks.overlap import EMPTY_POLICIES, count, dice, iou
 
 
 @pytest.mark.parametrize("shape", [(97,), (13, 17), (5, 6, 7)])

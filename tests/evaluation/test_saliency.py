@@ -9,7 +9,7 @@ from PIL import Image
 from py_sod_metrics import MAE, DICEHandler, Emeasure, FmeasureV2, IOUHandler, Smeasure, WeightedFmeasure
 
 from medformer.errors import DataError
-from medformer.evaluation.saliency import max_and_mean_e, overlap_curves, score_map, stretch
+from medformer.evaluation.masks.saliency import max_and_mean_e, overlap_curves, score_map, stretch
 
 # The published maps of PraNet, scored by its protocol, to four digits.
 PUBLISHED = {

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from medformer.evaluation import classification, segmentation
-from medformer.evaluation import volumes as label_maps
+from medformer.evaluation.classes import classification
+from medformer.evaluation.masks import segmentation
+from medformer.evaluation.masks import volumes as label_maps
 from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
 

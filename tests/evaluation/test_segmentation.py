@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medformer.errors import DataError
-from medformer.evaluation.saliency import score_map
-from medformer.evaluation.segmentation import COLUMNS, binarize, case_row, e_curve, size_stratum
+from medformer.evaluation.masks.saliency import score_map
+from medformer.evaluation.masks.segmentation import COLUMNS, binarize, case_row, e_curve, size_stratum
 
 
 def block(height: int = 20, width: int = 20, rows: int = 4) -> np.ndarray:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medformer.crossval.collect import read_oof
-from medformer.evaluation.subgroups import AGES, age_bin, splits
+from medformer.crossval.run.collect import read_oof
+from medformer.evaluation.statistics.subgroups import AGES, age_bin, splits
 from medformer.files import read_csv, write_csv
 
 

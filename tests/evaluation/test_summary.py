@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from medformer.errors import DataError
-from medformer.evaluation.saliency import max_and_mean_e, score_map
-from medformer.evaluation.segmentation import COLUMNS, METRICS, case_row
+from medformer.evaluation.masks.saliency import max_and_mean_e, score_map
+from medformer.evaluation.masks.segmentation import COLUMNS, METRICS, case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 

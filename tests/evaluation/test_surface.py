@@ -11,8 +11,8 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
 from medformer.errors import DataError, UnknownNameError
-from medformer.evaluation.overlap import EMPTY_POLICIES
-from medformer.evaluation.surface import SURFACE_POLICIES, surface_distances, surface_scores
+from medformer.evaluation.masks.overlap import EMPTY_POLICIES
+from medformer.evaluation.masks.surface import SURFACE_POLICIES, surface_distances, surface_scores
 
 
 def blobs(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:

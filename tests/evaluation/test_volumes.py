@@ -8,8 +8,8 @@ import pytest
 from scipy import ndimage
 
 from medformer.errors import DataError, UnknownNameError
-from medformer.evaluation.segmentation import case_row
-from medformer.evaluation.volumes import METRICS, label_names, volume_row
+from medformer.evaluation.masks.segmentation import case_row
+from medformer.evaluation.masks.volumes import METRICS, label_names, volume_row
 
 LABELS = {2: "left, lower", 7: "right:upper", 300: "lesion"}
 SPACING = (0.8, 2.5, 1.1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import DataError
-from medformer.inference.attribution import integrated_gradients
+from medformer.inference.attribution.integrated_gradients import integrated_gradients
 
 SIZES = {"aal": 10, "cc200": 15}
 

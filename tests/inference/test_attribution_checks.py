@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.inference.attribution_checks import leaders, randomization_check, spearman, stability
+from medformer.inference.attribution.checks import leaders, randomization_check, spearman, stability
 
 EDGES = 60
 

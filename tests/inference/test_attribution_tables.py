@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from medformer.errors import DataError
 from medformer.evaluation.precision_at_k import precision_at_k
 from medformer.files import read_csv, read_json
-from medformer.inference.attribution_checks import randomization_check
-from medformer.inference.attribution_fold import FoldAttribution, explain_fold
-from medformer.inference.attribution_tables import AtlasLabels, write_attributions
+from medformer.inference.attribution.checks import randomization_check
+from medformer.inference.attribution.fold import FoldAttribution, explain_fold
+from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 
 REGIONS = {"aal": 6, "cc200": 8}
 LABELS = {

@@ -7,7 +7,7 @@ import pytest
 
 from medformer.data.manifest import Case
 from medformer.errors import DataError
-from medformer.evaluation.overlap import dice
+from medformer.evaluation.masks.overlap import dice
 from medformer.imaging.images import read_image, read_mask
 from medformer.imaging.masks import write_mask
 from medformer.imaging.pictures import write_image

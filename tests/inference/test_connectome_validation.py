@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.inference.connectome_validation import ReconstructionLoss
+from medformer.inference.classes.connectome_validation import ReconstructionLoss
 
 
 @pytest.fixture

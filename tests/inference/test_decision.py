@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medformer.errors import DataError
 from medformer.files import read_json
-from medformer.inference.decision import DecisionThreshold, PlattScaling, prediction_rows, settle_decision
+from medformer.inference.classes.decision import DecisionThreshold, PlattScaling, prediction_rows, settle_decision
 
 
 def draw(seed: int, n: int = 40) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

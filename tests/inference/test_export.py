@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medformer.errors import DataError
-from medformer.inference.export import COLUMNS, confidence, export_case
+from medformer.inference.frames.export import COLUMNS, confidence, export_case
 
 
 def two_regions() -> np.ndarray:

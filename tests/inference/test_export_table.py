@@ -8,8 +8,8 @@ import pytest
 
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, write_csv
-from medformer.inference import export_table
-from medformer.inference.export_table import Export
+from medformer.inference.frames import export_table
+from medformer.inference.frames.export_table import Export
 
 
 def probability(seed: int = 0) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_a_full_disk_keeps_the_cases_before_it(tmp_path: Path, monkeypatch: pyte
 
     with pytest.raises(ResourceError, match="no space left"), Export(tmp_path, threshold=0.5) as export:
         export.add("f0", None, probability(0))
-        monkeypatch.setattr("medformer.inference.export.write_mask", full)
+        monkeypatch.setattr("medformer.inference.frames.export.write_mask", full)
         export.add("f1", None, probability(1))
     assert ids(tmp_path) == ["f0"]
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from medformer.errors import DataError
-from medformer.evaluation.segmentation import case_row
+from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import read_csv, sha256
 from medformer.imaging.masks import write_mask, write_probability
-from medformer.inference.scoring import pair_folders, score_folder, write_scores
+from medformer.inference.frames.scoring import pair_folders, score_folder, write_scores
 
 
 def soft(seed: int, shape: tuple[int, int] = (18, 22)) -> tuple[np.ndarray, np.ndarray]:

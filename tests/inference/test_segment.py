@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.data.transforms2d import normalize, resize_image
+from medformer.data.frames.transforms import normalize, resize_image
 from medformer.errors import DataError, ResourceError
-from medformer.inference.segment import Segmenter
+from medformer.inference.frames.segment import Segmenter
 
 torch.set_num_threads(1)
 

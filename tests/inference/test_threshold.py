@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medformer.errors import DataError
-from medformer.evaluation.overlap import dice
-from medformer.evaluation.segmentation import binarize
+from medformer.evaluation.masks.overlap import dice
+from medformer.evaluation.masks.segmentation import binarize
 from medformer.inference.threshold import ThresholdSelector
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
-from medformer.crossval.estimator_fold import EstimatorFold
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient

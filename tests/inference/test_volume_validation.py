@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.data.volumes.plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
 from medformer.inference.network_inputs import ItemImages
-from medformer.inference.volume_reconstruction import VolumeReconstructionLoss
-from medformer.inference.volume_validation import ValidationVolumeDice
+from medformer.inference.volumes.reconstruction import VolumeReconstructionLoss
+from medformer.inference.volumes.validation import ValidationVolumeDice
 
 
 @dataclass(frozen=True)

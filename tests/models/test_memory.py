@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from medformer.config import VolumeModelConfig
 from medformer.models.memory import LiveTensors, TrainingCost, training_memory
+from medformer.models.networks.volume_build import build_volume_model
 from medformer.models.step_time import seconds_per_step
-from medformer.models.volume_build import build_volume_model
 
 STRIDES = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1))
 KERNELS = ((3, 3, 3),) * 4

@@ -7,9 +7,9 @@ from medformer.config import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.build import build_model
-from medformer.models.decoder import AS_PUBLISHED, MAX_KEYS, AxisAttention, Mix, PooledAttention
-from medformer.models.meta_polyp import MetaPolyp, meta_polyp
+from medformer.models.networks.build import build_model
+from medformer.models.networks.decoder import AS_PUBLISHED, MAX_KEYS, AxisAttention, Mix, PooledAttention
+from medformer.models.networks.meta_polyp import MetaPolyp, meta_polyp
 
 
 def small(dims: int = 2, setting: str = "paper", channels: int = 3) -> MetaPolyp:

@@ -5,10 +5,10 @@ import torch
 
 from medformer.config import VolumeModelConfig
 from medformer.errors import ConfigError
-from medformer.models.meta_unet import MetaUNet
-from medformer.models.volume_autoencoder import MaskedVolumeAutoencoder, spread
-from medformer.models.volume_build import build_volume_model
-from medformer.models.volume_classifier import CLASSIFIER, build_volume_classifier
+from medformer.models.networks.meta_unet import MetaUNet
+from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder, spread
+from medformer.models.networks.volume_build import build_volume_model
+from medformer.models.networks.volume_classifier import CLASSIFIER, build_volume_classifier
 
 STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 

@@ -9,9 +9,9 @@ from torch import nn
 from medformer.config import VolumeModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.variants import build_backbone
-from medformer.models.meta_unet import MetaUNet
-from medformer.models.monai_peer import SupervisedDynUNet, nnunet_topology
-from medformer.models.volume_build import VOLUME_MODELS, build_volume_model
+from medformer.models.networks.meta_unet import MetaUNet
+from medformer.models.networks.monai_peer import SupervisedDynUNet, nnunet_topology
+from medformer.models.networks.volume_build import VOLUME_MODELS, build_volume_model
 
 ISOTROPIC = {"strides": ((2, 2, 2),) * 3 + ((1, 1, 1),), "kernel_sizes": ((3, 3, 3),) * 4}
 # Thick slices along the last axis.
@@ -219,7 +219,7 @@ def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_pa
 
 
 def test_swinunetr_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medformer.models.monai_peer.find_spec", lambda name: None)
+    monkeypatch.setattr("medformer.models.networks.monai_peer.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install einops"):
         build("monai:swinunetr")
 

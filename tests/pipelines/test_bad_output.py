@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medformer.files import read_csv, read_json
-from medformer.inference.segment import Segmenter
+from medformer.inference.frames.segment import Segmenter
 from pipelines import polyp_fold
 
 Medformer = Callable[..., Any]
@@ -138,7 +138,7 @@ def test_ctrl_c_is_one_sentence(
 
     masks = data.parent / "masks"
     monkeypatch.setattr(polyp_fold, "case_row", pressed)
-    monkeypatch.setattr("medformer.inference.scoring.case_row", pressed)
+    monkeypatch.setattr("medformer.inference.frames.scoring.case_row", pressed)
     monkeypatch.setattr(Segmenter, "predict", pressed)
     commands = {
         "crossval": ("--data", data, *settings),

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from medformer.config import InferenceConfig, PolypConfig
-from medformer.crossval.collect import collect, read_oof
-from medformer.crossval.execute import execute
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.schemes import make_plan
+from medformer.crossval.plan.schemes import make_plan
+from medformer.crossval.run.collect import collect, read_oof
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import DataError, UnknownNameError
-from medformer.evaluation.segmentation import COLUMNS, case_row
+from medformer.evaluation.masks.segmentation import COLUMNS, case_row
 from medformer.files import read_csv, read_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.prior_mask import PriorMask

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.crossval.collect import read_oof
 from medformer.crossval.plan import read_plan, write_plan
+from medformer.crossval.run.collect import read_oof
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, sha256, write_json

@@ -15,12 +15,12 @@ import torch
 
 from medformer.config import ExecutionConfig, PolypConfig
 from medformer.config_loading import load_config
-from medformer.crossval.collect import collect
-from medformer.crossval.execute import execute
-from medformer.crossval.executors import Executor, build_executor
-from medformer.crossval.journal import read_state
 from medformer.crossval.plan import Fold, Plan, PlanCase
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.collect import collect
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
+from medformer.crossval.run.executors import Executor, build_executor
+from medformer.crossval.run.journal import read_state
 from medformer.data.manifest import read_manifest
 from medformer.files import read_csv
 from medformer.progress import SilentReporter

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from medformer.files import read_csv, read_json
-from medformer.inference.segment import Segmenter
+from medformer.inference.frames.segment import Segmenter
 from medformer.training.loop import Loop
 
 Medformer = Callable[..., Any]

@@ -12,21 +12,21 @@ import pytest
 from nilearn.datasets import fetch_coords_dosenbach_2010
 from PIL import Image
 
-from medformer.crossval.collect import collect, write_metrics
-from medformer.crossval.execute import execute
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, session
-from medformer.crossval.schemes import make_plan
+from medformer.crossval.plan.schemes import make_plan
+from medformer.crossval.run.collect import collect, write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
+from medformer.crossval.run.record import RunInfo, session
 from medformer.data.manifest import Case, read_manifest, write_manifest
-from medformer.evaluation.segmentation import case_row
+from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import write_mask
-from medformer.inference.attribution_checks import Randomization, Stage
-from medformer.inference.attribution_fold import FoldAttribution
-from medformer.inference.attribution_tables import AtlasLabels, write_attributions
+from medformer.inference.attribution.checks import Randomization, Stage
+from medformer.inference.attribution.fold import FoldAttribution
+from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 
 HEIGHT, WIDTH = 48, 60
 HOSTILE_SITE = "<script>alert('site')</script>$x$"

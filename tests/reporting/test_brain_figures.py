@@ -12,7 +12,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from medformer.reporting.brain_figures import edge_matrix, glass_brain, shade_limit
+from medformer.reporting.figures.brain import edge_matrix, glass_brain, shade_limit
 
 PLACES = np.array([[-40.0, -20, 30], [40, -20, 30], [-30, 40, 10], [30, -60, -20], [0, 0, 60], [np.nan] * 3])
 EDGES = [(0, 2, 2.0, 0.3), (1, 3, 1.0, -0.1), (0, 1, 0.5, 0.2)]

@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medformer.crossval.comparison_pairs import Lost
-from medformer.crossval.comparison_result import Comparison, Outcome
+from medformer.crossval.compare.pairs import Lost
+from medformer.crossval.compare.result import Comparison, Outcome
 from medformer.errors import ConfigError
 from medformer.files import read_csv, read_json
-from medformer.reporting.comparison_figure import comparison_block, comparison_forest
 from medformer.reporting.comparison_files import write_comparison
+from medformer.reporting.figures.comparison import comparison_block, comparison_forest
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, write_csv, write_json
-from medformer.reporting.explanation import read_explanation
 from medformer.reporting.facts import read_facts
+from medformer.reporting.figures.explanation import read_explanation
 from medformer.reporting.report import build_report
 from medformer.reporting.sections import attribution, cohort, pretraining
 

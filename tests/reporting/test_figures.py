@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medformer.reporting.figures import curves, forest, histogram
+from medformer.reporting.figures.charts import curves, forest, histogram
 
 
 def draw_all() -> dict[str, str]:

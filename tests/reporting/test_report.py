@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import medformer
-from medformer.crossval.collect import write_metrics
-from medformer.crossval.run_directory import RunDirectory
+from medformer.crossval.run.collect import write_metrics
+from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, write_csv, write_json, write_text

@@ -13,15 +13,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from medformer.crossval.collect import write_metrics
-from medformer.crossval.run_directory import RunDirectory
-from medformer.data.volumes.plan import read_plan, write_plan
+from medformer.crossval.run.collect import write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.volumes.plan.volume_plan import read_plan, write_plan
 from medformer.errors import DataError
 from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, write_csv, write_json, write_text
-from medformer.reporting.agreement_figure import AgreementPanel, bland_altman
 from medformer.reporting.facts import read_facts
+from medformer.reporting.figures.agreement import AgreementPanel, bland_altman
 from medformer.reporting.report import build_report
 from medformer.reporting.sections import agreement, labels, volume_plan
 

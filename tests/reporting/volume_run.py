@@ -8,17 +8,17 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from medformer.crossval.collect import collect, write_metrics
-from medformer.crossval.execute import execute
 from medformer.crossval.plan import Fold, PlanCase, write_plan
-from medformer.crossval.run_directory import RunDirectory
-from medformer.crossval.run_record import RunInfo, session
-from medformer.crossval.schemes import make_plan
+from medformer.crossval.plan.schemes import make_plan
+from medformer.crossval.run.collect import collect, write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
+from medformer.crossval.run.record import RunInfo, session
 from medformer.data.manifest import Case, read_manifest, write_manifest
-from medformer.data.volumes.plan import Intensity, VolumePlan
-from medformer.data.volumes.plan import write_plan as write_volume_plan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import write_plan as write_volume_plan
+from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
-from medformer.evaluation.volumes import volume_row
 from medformer.files import write_csv, write_json
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.volumes import read_labels

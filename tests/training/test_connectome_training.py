@@ -17,12 +17,12 @@ from torch import nn
 
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
-from medformer.inference.classification_validation import ValidationAuc
-from medformer.inference.connectome_validation import ReconstructionLoss
+from medformer.inference.classes.classification_validation import ValidationAuc
+from medformer.inference.classes.connectome_validation import ReconstructionLoss
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
+from medformer.training.losses.objectives import ClassificationObjective, Moment
 from medformer.training.masking import MaskedReconstruction
-from medformer.training.objectives import ClassificationObjective, Moment
 
 SCRIPT = Path(__file__).with_name("tiny_connectomes.py")
 

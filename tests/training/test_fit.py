@@ -21,9 +21,9 @@ from medformer.config import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
 from medformer.evaluation.validation_measures import MEASURES
 from medformer.tensor_file import read_tensors
-from medformer.training.checkpoint import read_metadata, save_model
-from medformer.training.history import history_columns
 from medformer.training.loader import BatchSource
+from medformer.training.saving.checkpoint import read_metadata, save_model
+from medformer.training.saving.history import history_columns
 
 
 class Scores:

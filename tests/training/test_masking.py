@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from medformer.connectome.triangle import to_triangle
+from medformer.connectome.features.triangle import to_triangle
 from medformer.errors import DataError
+from medformer.training.losses.objectives import Moment
 from medformer.training.masking import MaskedReconstruction, masked_error
-from medformer.training.objectives import Moment
 
 REGIONS = {"a": 10, "b": 25}
 NOW = Moment(0, 0, 0)

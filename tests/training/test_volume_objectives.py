@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from medformer.config import TrainingConfig
 from medformer.errors import ConfigError
 from medformer.training.failures import MemoryContext
-from medformer.training.objectives import ClassificationObjective, Moment, VolumeObjective
-from medformer.training.volume_losses import build_volume_loss
+from medformer.training.losses.objectives import ClassificationObjective, Moment, VolumeObjective
+from medformer.training.losses.volume_losses import build_volume_loss
 from medformer.training.volume_masking import MaskedVolumes
 
 NOW = Moment(0, 0, 0)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from medformer.config import TrainingConfig
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.inference.classification_validation import ValidationLoss
+from medformer.inference.classes.classification_validation import ValidationLoss
 from medformer.training.fit import FitResult, fit
-from medformer.training.objectives import ClassificationObjective, Objective
+from medformer.training.losses.objectives import ClassificationObjective, Objective
 
 REGIONS = {"small": 6, "large": 9}
 TRAIN, HELD_OUT = 40, 20

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 
 from medformer.config import AugmentConfig, TrainingConfig
+from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, read_manifest
-from medformer.data.segmentation_dataset import SegmentationDataset
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
-from medformer.data.transforms2d import Augmentation
-from medformer.inference.validation import ValidationDice
+from medformer.inference.frames.validation import ValidationDice
 from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.meta_polyp import MetaPolyp
+from medformer.models.networks.meta_polyp import MetaPolyp
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses import build_loss
-from medformer.training.objectives import SegmentationObjective
+from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.objectives import SegmentationObjective
 
 # Spawned processes read this file too, so it holds in all of them.
 torch.set_num_threads(1)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
 from medformer.data.connectomes.cohort import UNLABELLED, Cohort, Subject
-from medformer.data.connectomes.quality import oddities
-from medformer.data.connectomes.twins import LINKED
+from medformer.data.connectomes.prepare.quality import oddities
+from medformer.data.connectomes.same_subject import LINKED
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.progress import Reporter, SilentReporter

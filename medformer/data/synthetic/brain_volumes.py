@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from medformer.data.manifest import Case, image_hash, write_manifest
 from medformer.data.synthetic.brain_tissue import BOX, Anatomy, Array, Lesion, Points
-from medformer.data.volumes.dataset_file import CLASS_COLUMN, DatasetInfo, write_info
+from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, DatasetInfo, write_info
 from medformer.errors import ConfigError
 from medformer.imaging.geometry import Geometry, rotation
 from medformer.imaging.nifti_labels import write_labels

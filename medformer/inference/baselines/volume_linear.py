@@ -1,7 +1,7 @@
 """Linear classifiers of volumes by shape and by coarse voxels: what a network must beat on the same folds.
 
 `VolumeFeatures` describes each volume by itself, so nothing is learned from other cases; `VOLUME_CLASSIFIERS` holds the
-scikit-learn estimators that learn from these features in a fold (see `medformer.crossval.estimator_fold`).
+scikit-learn estimators that learn from these features in a fold (see `medformer.crossval.run.estimator_fold`).
 """
 
 from __future__ import annotations

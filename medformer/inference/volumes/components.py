@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medformer.errors import DataError
-from medformer.evaluation.overlap import dice, union_box
+from medformer.evaluation.masks.overlap import dice, union_box
 from medformer.files import read_json, write_json
 from medformer.inference.volumes.label_map import count_values
 

@@ -13,7 +13,7 @@ from medformer.errors import ConfigError
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.planes import write_planes
 from medformer.imaging.volumes import read_volume
-from medformer.inference.export_table import ExportTable
+from medformer.inference.frames.export_table import ExportTable
 from medformer.inference.names import check_name
 from medformer.inference.volumes.label_map import LabelMap
 

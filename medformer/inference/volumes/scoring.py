@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from medformer.errors import DataError
+from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
-from medformer.evaluation.volumes import volume_row
 from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
 from medformer.imaging.volumes import read_labels
-from medformer.inference.scoring import pair_folders
+from medformer.inference.frames.scoring import pair_folders
 from medformer.progress import Reporter, SilentReporter
 
 ENDINGS = (".nii.gz", ".nii")

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan import VolumePlan
-from medformer.data.volumes.prepare_case import prepare_image
+from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.prepare.prepare_case import prepare_image
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.volumes import smallest_integer
-from medformer.inference.passes import Precision, autocast, device_of, enough_memory, evaluating
-from medformer.inference.volumes.back import Stream, write_classes
+from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap
-from medformer.inference.volumes.plane_store import PlaneStore
+from medformer.inference.volumes.probability_buffer import PlaneStore
+from medformer.inference.volumes.resample_back import Stream, write_classes
 from medformer.inference.volumes.windows import stream
 
 _AXES = (-3, -2, -1)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from medformer.evaluation.volumes import label_column
-from medformer.reporting.agreement_figure import AgreementPanel, bland_altman
+from medformer.evaluation.masks.volumes import label_column
 from medformer.reporting.blocks import Block, Figure, Section, Table, Text, counted, interval, number, signed
 from medformer.reporting.facts import Facts
+from medformer.reporting.figures.agreement import AgreementPanel, bland_altman
 
 MOST_PANELS = 9
 

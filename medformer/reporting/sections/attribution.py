@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from medformer.reporting.blocks import Block, Figure, Notice, Section, Table, Text, counted, interval, number, signed
-from medformer.reporting.brain_figures import CLIP, edge_matrix, glass_brain
-from medformer.reporting.explanation import Explanation
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import curves
+from medformer.reporting.figures.brain import CLIP, edge_matrix, glass_brain
+from medformer.reporting.figures.charts import curves
+from medformer.reporting.figures.explanation import Explanation
 
 TITLE = "What the scores rest on"
 EDGES, REGIONS, PAIRS, DRAWN = 25, 15, 15, 30

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from medformer.crossval.comparison import Comparison
-from medformer.crossval.comparison_result import METHODS
-from medformer.crossval.comparison_text import p_value, reading
+from medformer.crossval.compare.compare import Comparison
+from medformer.crossval.compare.result import METHODS
+from medformer.crossval.compare.text import p_value, reading
 from medformer.reporting.blocks import (
     Block,
     Listing,
@@ -21,8 +21,8 @@ from medformer.reporting.blocks import (
     number,
     signed,
 )
-from medformer.reporting.comparison_figure import comparison_block
 from medformer.reporting.facts import Facts
+from medformer.reporting.figures.comparison import comparison_block
 from medformer.reporting.results import headline, label, primary, value
 
 ALPHA = 0.05

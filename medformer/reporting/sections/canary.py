@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medformer.crossval.canary import CanaryVerdict
+from medformer.crossval.checks.canary import CanaryVerdict
 from medformer.reporting.blocks import Block, Figure, Level, Notice, Section, Table, Text, Verdict, number
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import forest
+from medformer.reporting.figures.charts import forest
 
 SECTION = "Permutation canary"
 TITLE = "Permuted labels"

@@ -9,7 +9,7 @@ import numpy as np
 
 from medformer.reporting.blocks import Block, Figure, Section, counted
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import histogram
+from medformer.reporting.figures.charts import histogram
 
 SURFACE = {"hd95_px": "px", "hd95_mm": "mm"}
 NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medformer.evaluation.volumes import label_column, label_names
+from medformer.evaluation.masks.volumes import label_column, label_names
 from medformer.reporting.blocks import Block, Gallery, Listing, Picture, Section, Table, Text, counted, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.failures import FAILED_BELOW, failures
-from medformer.reporting.pictures import CasePictures
+from medformer.reporting.figures.overlays import CasePictures
 
 Row = Mapping[str, Any]
 SHOWN = 3

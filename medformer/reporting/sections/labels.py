@@ -7,7 +7,7 @@ from typing import Any
 
 from medformer.reporting.blocks import Block, Figure, Section, Table, Text, interval, number, signed
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import forest
+from medformer.reporting.figures.charts import forest
 from medformer.reporting.results import empty_rule, span, value
 from medformer.reporting.sections.agreement import digits
 

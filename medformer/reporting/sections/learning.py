@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from medformer.evaluation.validation_measures import measured
 from medformer.reporting.blocks import Figure, Section, Table, number
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import curves
+from medformer.reporting.figures.charts import curves
 
 LOSS = "train_loss"
 

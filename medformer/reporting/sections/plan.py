@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medformer.crossval.balance import balance_table, plan_warnings
+from medformer.crossval.plan.balance import balance_table, plan_warnings
 from medformer.reporting.blocks import Block, Notice, Section, Table, Text, counted, short
 from medformer.reporting.facts import Facts
 

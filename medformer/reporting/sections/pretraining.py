@@ -8,7 +8,7 @@ from typing import Any
 
 from medformer.reporting.blocks import Block, Figure, Notice, Section, Table, Text, counted, number
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import forest
+from medformer.reporting.figures.charts import forest
 
 TITLE = "Masked pretraining"
 EDGES = {"edges": "single connections", "regions": "all connections of some regions"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from medformer.reporting.blocks import Block, Figure, Section, Table, Text, interval, number
 from medformer.reporting.facts import Facts
-from medformer.reporting.figures import forest
+from medformer.reporting.figures.charts import forest
 from medformer.reporting.results import cells, header, headline, is_classification, primary, span, value
 
 TITLES = {"site": "Site", "size": "Lesion size", "sex": "Sex", "age": "Age"}

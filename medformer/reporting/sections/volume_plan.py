@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from medformer.data.volumes.plan import Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.reporting.blocks import Block, Listing, Section, Table, Text
 from medformer.reporting.facts import Facts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.data.connectomes.fetch import fetch_abide
+from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, write_synthetic_abide
 from medformer.errors import ConfigError, DataError, ResourceError, UnknownNameError
 

@@ -9,9 +9,9 @@ import pytest
 from scipy.io import savemat
 
 from medformer.data.connectomes.cohort import read_cohort
-from medformer.data.connectomes.npz import NpzRows
-from medformer.data.connectomes.prepare import prepare_cohort
-from medformer.data.connectomes.quality import Limits
+from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
+from medformer.data.connectomes.prepare.quality import Limits
+from medformer.data.connectomes.read.npz import NpzRows
 from medformer.errors import DataError
 
 REGIONS = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medformer.data.connectomes.phenotype import Phenotype, read_phenotype
+from medformer.data.connectomes.read.phenotype import Phenotype, read_phenotype
 from medformer.errors import DataError
 
 HEADER = "SUB_ID,FILE_ID,SITE_ID,DX_GROUP,AGE_AT_SCAN,SEX,func_mean_fd"

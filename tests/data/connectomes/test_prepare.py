@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from medformer.data.connectomes.cohort import read_cohort
-from medformer.data.connectomes.prepare import Prepared, prepare_cohort
-from medformer.data.connectomes.quality import Limits
+from medformer.data.connectomes.prepare.cohort_preparation import Prepared, prepare_cohort
+from medformer.data.connectomes.prepare.quality import Limits
 from medformer.errors import DataError
 
 

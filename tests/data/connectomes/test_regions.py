@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medformer.connectome.atlases import ATLASES, atlas_name, require_regions
-from medformer.data.connectomes.regions import Label, describe_atlas, read_labels
+from medformer.data.connectomes.read.regions import Label, describe_atlas, read_labels
 from medformer.errors import DataError
 
 

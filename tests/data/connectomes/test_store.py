@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medformer.connectome.features.triangle import triangle_size
 from medformer.connectome.measures import block_from_series
-from medformer.connectome.triangle import triangle_size
 from medformer.data.connectomes.store import AtlasBlock, FeatureStore, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.errors import DataError

@@ -12,9 +12,9 @@ import pytest
 from scipy import ndimage
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.audit import THRESHOLD, audit_volumes, similar_volumes
-from medformer.data.volumes.layouts import scan_volumes
-from medformer.data.volumes.prints import descriptor, volume_prints
+from medformer.data.volumes.inspect.audit import THRESHOLD, audit_volumes, similar_volumes
+from medformer.data.volumes.inspect.descriptors import descriptor, volume_prints
+from medformer.data.volumes.read.layouts import scan_volumes
 from medformer.errors import DataError, LeakageError
 
 MakeCase = Callable[..., Case]

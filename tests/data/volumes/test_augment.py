@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from medformer.config import VolumeAugmentConfig
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.crop import cut
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.crop import cut
 
 SPACING = (1.0, 1.2, 2.0)
 SIZE = (20, 24, 16)

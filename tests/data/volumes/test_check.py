@@ -13,9 +13,9 @@ import pytest
 
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import quarantine
-from medformer.data.volumes.check import check_volumes
-from medformer.data.volumes.dataset_file import DatasetInfo
-from medformer.data.volumes.layouts import scan_volumes
+from medformer.data.volumes.inspect.check import check_volumes
+from medformer.data.volumes.read.dataset_file import DatasetInfo
+from medformer.data.volumes.read.layouts import scan_volumes
 
 MakeCase = Callable[..., Case]
 

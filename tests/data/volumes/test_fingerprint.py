@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import Case
-from medformer.data.volumes import fingerprint as module
-from medformer.data.volumes.dataset_file import DatasetInfo
-from medformer.data.volumes.facts import QUANTILES, Fingerprint, facts_from_json
-from medformer.data.volumes.fingerprint import case_facts, fingerprint
+from medformer.data.volumes.inspect import fingerprint as module
+from medformer.data.volumes.inspect.facts import QUANTILES, Fingerprint, facts_from_json
+from medformer.data.volumes.inspect.fingerprint import case_facts, fingerprint
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
 
 INFO = DatasetInfo(((1, "liver"), (2, "tumor"), (7, "cyst")), ("MRI",))

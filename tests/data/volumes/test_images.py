@@ -9,10 +9,10 @@ import torch
 
 from medformer.config import VolumeAugmentConfig
 from medformer.data.manifest import Case
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.images import WholeImages
-from medformer.data.volumes.plan import Intensity, VolumePlan
-from medformer.data.volumes.store import PreparedStore
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.images import WholeImages
+from medformer.data.volumes.prepare.store import PreparedStore
 
 MakeCase = Callable[..., Case]
 

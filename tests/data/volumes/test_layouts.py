@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import read_manifest, write_manifest
-from medformer.data.volumes.dataset_file import read_info, write_info
-from medformer.data.volumes.layouts import VolumeScan, info_of, scan_volumes
+from medformer.data.volumes.read.dataset_file import read_info, write_info
+from medformer.data.volumes.read.layouts import VolumeScan, info_of, scan_volumes
 from medformer.errors import ConfigError, DataError
 
 LABELS = {"0": "background", "1": "liver", "2": "tumor"}

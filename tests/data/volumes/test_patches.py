@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from medformer.config import VolumeAugmentConfig, VolumeDataConfig
 from medformer.data.manifest import Case
 from medformer.data.sampling import EpochSampler
-from medformer.data.volumes.augment import VolumeAugmentation
-from medformer.data.volumes.patches import PatchData, draw_start
-from medformer.data.volumes.plan import Axes, Intensity, VolumePlan
-from medformer.data.volumes.store import PreparedStore
+from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.patches import PatchData, draw_start
+from medformer.data.volumes.prepare.store import PreparedStore
 
 MakeCase = Callable[..., Case]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from medformer.config import VolumePlanConfig
-from medformer.data.volumes.dataset_file import DatasetInfo
-from medformer.data.volumes.facts import CaseFacts, ChannelFacts, Fingerprint
-from medformer.data.volumes.patch_size import BATCH_SHARE, MAX_PATCH, candidate_patches
-from medformer.data.volumes.plan import Axes, Intensity
-from medformer.data.volumes.plan_text import describe_plan
-from medformer.data.volumes.planning import plan_volumes, target_spacing
+from medformer.data.volumes.inspect.facts import CaseFacts, ChannelFacts, Fingerprint
+from medformer.data.volumes.plan.patch_size import BATCH_SHARE, MAX_PATCH, candidate_patches
+from medformer.data.volumes.plan.plan_text import describe_plan
+from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
+from medformer.data.volumes.plan.volume_plan import Axes, Intensity
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import ConfigError, DataError
 
 INFO = DatasetInfo(((1, "liver"), (2, "tumor")), ("MRI",))

@@ -10,8 +10,8 @@ import pytest
 from scipy.ndimage import center_of_mass
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan import Intensity, VolumePlan
-from medformer.data.volumes.prepare_case import classes_of, prepare_case, prepare_image, scale_intensity
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.prepare.prepare_case import classes_of, prepare_case, prepare_image, scale_intensity
 from medformer.errors import DataError
 
 MakeCase = Callable[..., Case]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import Case
-from medformer.data.volumes import store as store_module
-from medformer.data.volumes.plan import Intensity, VolumePlan
-from medformer.data.volumes.prepare_case import prepare_case
-from medformer.data.volumes.store import MAX_VOXELS, PreparedStore
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.prepare import store as store_module
+from medformer.data.volumes.prepare.prepare_case import prepare_case
+from medformer.data.volumes.prepare.store import MAX_VOXELS, PreparedStore
 from medformer.errors import DataError
 
 MakeCase = Callable[..., Case]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.data.volumes.plan import Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 
 LABELS = ((3, "Ring"), (200, "Core"))
 AS_IS = Intensity(scheme="ct", low=-1e6, high=1e6, mean=0.0, std=1.0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from medformer.errors import ResourceError
-from medformer.inference.volumes import plane_store
-from medformer.inference.volumes.plane_store import PlaneStore
+from medformer.inference.volumes import probability_buffer as plane_store
+from medformer.inference.volumes.probability_buffer import PlaneStore
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

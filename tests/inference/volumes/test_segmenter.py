@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan import Intensity
+from medformer.data.volumes.plan.volume_plan import Intensity
 from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.inference.volumes import plane_store
+from medformer.inference.volumes import probability_buffer as plane_store
 from medformer.inference.volumes.components import all_alike
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 

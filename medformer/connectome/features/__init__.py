@@ -1,0 +1,1 @@
+"""Features of connectomes: scikit-learn transformers."""

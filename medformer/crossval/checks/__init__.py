@@ -1,0 +1,1 @@
+"""Checks beside a run: permuted labels and the site probe."""

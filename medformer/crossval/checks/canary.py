@@ -1,0 +1,221 @@
+"""What a run on permuted labels says: still at chance, or better than anything honest can be.
+
+With labels dealt out at random, what a pipeline learns from training cases says nothing about test cases, and it must
+score like a guess. If it scores better, something else told it: the labels of test cases took part in a step, most
+often a selection of features, a threshold or a stopping epoch.
+
+What such a canary cannot hear. A step that saw test cases but not their labels (a scaler, PCA or ComBat fitted on
+everybody) lifts scores little, with real labels as with permuted ones; it is kept out by construction (estimators are
+fitted per fold, and fitted ones refused) and by tests, not by this number. Nor does it hear the same patient on both
+sides of a split: the leakage audit looks for that. And one permutation is one draw: the interval says how large a leak
+must be to stand out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from medformer.crossval.compare.fold_auc import Row, group_of, null_auc, number_column, within_fold_auc
+from medformer.crossval.plan import some
+from medformer.errors import DataError
+from medformer.evaluation.statistics.bootstrap import grouped_interval
+
+Answer = Literal["at chance", "leak suspected", "cannot tell"]
+
+# A network may do a little better than the average mask without any leak: groups of equal size exchange their masks,
+# and the sizes of groups may go with the site; and the average is the best guess for a pixel, not quite for Dice.
+_DICE_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class CanaryVerdict:
+    """What the permuted run says.
+
+    Attributes:
+        answer: The verdict.
+        measure: What was compared.
+        value: The measure on permuted labels, averaged over permutations.
+        expected: What a guess gets: 0.5, or the Dice of the average training mask; NaN when not known.
+        low: Lower end of where the value lies without a leak; NaN when not known.
+        high: Upper end; a value above it is suspect.
+        level: Share of runs without a leak that lie between the ends.
+        real: The same measure on the real labels; None when not given.
+        permutations: Number of permuted runs.
+        cases: Number of cases in each.
+    """
+
+    answer: Answer
+    measure: Literal["AUC within folds", "Dice"]
+    value: float
+    expected: float
+    low: float
+    high: float
+    level: float
+    real: float | None
+    permutations: int
+    cases: int
+
+    @property
+    def text(self) -> str:
+        """The verdict in words, with its numbers and how much it can tell."""
+        runs = "one permutation" if self.permutations == 1 else f"{self.permutations} permutations"
+        words = [f"On permuted labels: {self.measure} {self.value:.3f} ({runs} of {self.cases} cases)."]
+        if self.real is not None:
+            words.append(f"On the real labels: {self.real:.3f}.")
+        if self.answer == "cannot tell":
+            nothing = self.measure == "Dice" and not np.isfinite(self.expected)
+            words.append(
+                "Cannot tell: without the baseline that predicts the average mask there is nothing to compare with."
+                if nothing
+                else "Cannot tell: there are too few cases or groups for any value to stand out."
+            )
+            return " ".join(words)
+        words.append(
+            f"A guess gets {self.expected:.3f}; without a leak {self.level:.0%} of such runs stay within "
+            f"{self.low:.3f} to {self.high:.3f}."
+        )
+        if self.answer == "leak suspected":
+            words.append(
+                "Leak suspected: the labels of test cases took part in some step. Look for what was selected, fitted "
+                "or tuned before the folds were drawn."
+            )
+            return " ".join(words)
+        words.append(f"At chance. A leak that lifts the value to less than {self.high:.3f} would not show.")
+        if self.real is not None and self.real <= self.high:
+            words.append("The result on the real labels is not above that either, so this tells little about it.")
+        if self.value < self.low:
+            words.append("It is lower than chance explains well; look at how labels and groups are distributed.")
+        return " ".join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the text as plain data."""
+        return {**asdict(self), "text": self.text}
+
+
+def canary_verdict(
+    permuted: Sequence[Sequence[Row]],
+    *,
+    real: Sequence[Row] | None = None,
+    floor: Sequence[Row] | None = None,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> CanaryVerdict:
+    """Judge one or more runs on permuted labels by their out-of-fold tables.
+
+    Classification: the AUC over pairs of the same fold, against its null distribution: the same scores with the labels
+    of each fold dealt out again, `draws` times (`medformer.crossval.compare.fold_auc`).
+
+    Segmentation: the mean Dice, against that of the average training mask (the baseline `prior_mask`), which is the
+    best guess for masks that have nothing to do with their images. The interval is a bootstrap over groups of the
+    difference, and a margin of 0.05 is added, because an honest network may still be a little better than the average.
+
+    Args:
+        permuted: The out-of-fold table of each permuted run (`medformer.crossval.run.collect.read_oof`).
+        real: The table of the run on real labels, for comparison.
+        floor: For segmentation, the table of the baseline `prior_mask`, best on the same permuted masks.
+        level: Coverage of the interval.
+        draws: Size of the null distribution or bootstrap.
+        seed: Of the draws.
+
+    Raises:
+        DataError: No table, an empty one, or tables of different kinds or cases.
+    """
+    tables = [*permuted, *([real] if real is not None else []), *([floor] if floor is not None else [])]
+    if not permuted or not all(tables):
+        raise DataError("There is no permuted run to judge, or a table is empty; expected at least one row each.")
+    kinds = {"score" if "score" in row else "dice" if "dice" in row else "" for table in tables for row in table}
+    if len(kinds) > 1 or kinds == {""}:
+        raise DataError(
+            "The tables are not of one kind; expected a column 'score' in all of them (classification) or 'dice' "
+            "(segmentation)."
+        )
+    if kinds == {"score"}:
+        return _judge_scores(permuted, real, level, draws, seed)
+    return _judge_masks(permuted, real, floor, level, draws, seed)
+
+
+def _judge_scores(
+    permuted: Sequence[Sequence[Row]], real: Sequence[Row] | None, level: float, draws: int, seed: int
+) -> CanaryVerdict:
+    value = float(np.mean([within_fold_auc(rows) for rows in permuted]))
+    generator = np.random.default_rng(seed)
+    null = np.mean([null_auc(rows, draws, generator) for rows in permuted], axis=0)
+    low, high = map(float, np.quantile(null, [(1 - level) / 2, (1 + level) / 2]))
+    # Where every dealing gives the same AUC, or none, no value could stand out.
+    blind = not np.isfinite([value, low, high]).all() or low == high or high >= 1.0
+    return CanaryVerdict(
+        answer="cannot tell" if blind else "leak suspected" if value > high else "at chance",
+        measure="AUC within folds",
+        value=value,
+        expected=0.5,
+        low=low,
+        high=high,
+        level=level,
+        real=None if real is None else within_fold_auc(real),
+        permutations=len(permuted),
+        cases=len({str(row.get("id", position)) for position, row in enumerate(permuted[0])}),
+    )
+
+
+def _judge_masks(
+    permuted: Sequence[Sequence[Row]],
+    real: Sequence[Row] | None,
+    floor: Sequence[Row] | None,
+    level: float,
+    draws: int,
+    seed: int,
+) -> CanaryVerdict:
+    dice = _mean_dice(permuted)
+    value = _mean(dice.values())
+    expected = high = float("nan")
+    answer: Answer = "cannot tell"
+    if floor is not None:
+        guessed = _mean_dice([floor])
+        different = sorted(set(guessed) ^ set(dice))
+        if different:
+            raise DataError(
+                f"The permuted run and the baseline hold different cases ({some(different)} in one only); expected "
+                "two runs on the same plan."
+            )
+        groups = {str(row["id"]): group_of(row, position) for position, row in enumerate(permuted[0])}
+        differences = np.array([dice[name] - guessed[name] for name in dice])
+        interval = grouped_interval(
+            differences, [groups[name] for name in dice], level=level, resamples=draws, seed=seed
+        )
+        expected = _mean(guessed.values())
+        high = expected + _DICE_MARGIN + _mean(differences) - interval.low
+        if np.isfinite(high):
+            answer = "leak suspected" if value > high else "at chance"
+    return CanaryVerdict(
+        answer=answer,
+        measure="Dice",
+        value=value,
+        expected=expected,
+        low=0.0,
+        high=high,
+        level=level,
+        real=None if real is None else _mean(_mean_dice([real]).values()),
+        permutations=len(permuted),
+        cases=len(dice),
+    )
+
+
+def _mean_dice(tables: Sequence[Sequence[Row]]) -> dict[str, float]:
+    """Dice of each case, averaged over tables and repeats."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for rows in tables:
+        for row, value in zip(rows, number_column(rows, "dice"), strict=True):
+            found[str(row["id"])].append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean of the values that are known; NaN when none is."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")

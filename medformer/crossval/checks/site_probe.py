@@ -1,0 +1,182 @@
+"""How well the site can be told from what a model is given: what it could learn instead of the disease."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.crossval.plan import Plan, PlanCase
+from medformer.crossval.run.estimator_fold import Vector, stack_features
+from medformer.evaluation.statistics.bootstrap import grouped_statistic_interval
+from medformer.inference.single_thread import single_thread
+from medformer.seeds import derive_seed
+
+CLASSIFIER = (
+    "logistic regression (L2, C = 1, classes weighed equally) on standardized features, reduced to at most 100 "
+    "principal components"
+)
+
+_COMPONENTS = 100
+_FOLDS = 5
+
+
+def site_probe(
+    features: Mapping[str, Vector],
+    sites: Mapping[str, str],
+    plan: Plan,
+    *,
+    described: str = "",
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Predict the site of each case from its features, and say how much better than chance that works.
+
+    A linear classifier is fitted on the training part of each fold (of the first repeat) and predicts the test part,
+    where its site was in training. When the plan keeps sites apart, as leave-one-site-out does, no test case can be
+    predicted that way; folds that keep groups together and mix sites are then drawn for the probe alone.
+
+    Args:
+        features: What the model is given, a vector (d,) per id.
+        sites: Site per id; cases without one are left out.
+        plan: The run's plan.
+        described: What the features are, for the report, such as `"thumbnails of the images"`.
+        level: Coverage of the interval.
+        seed: Of folds that are drawn here.
+
+    Returns:
+        Plain data. `applicable` says whether there is anything to predict, `text` says all in words. If so: `n` cases,
+        `groups`, `balanced_accuracy` (the mean over sites of the share of their cases that are recognized) with the
+        interval `low`, `high` (bootstrap over groups), `sites` (their number), `chance` (1 over that), `by_site` (each
+        with `n` and `recall`), `left_out` (sites of a single group, or that no fold both trains on and tests),
+        `features` (`described`), `split` (which folds) and `classifier`.
+
+    Raises:
+        DataError: A case has no features, or none that can be used.
+    """
+    cases = [case for case in plan.cases if sites.get(case.id)]
+    groups_of: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        groups_of[sites[case.id]].add(case.group)
+    # A site of one group is never in training and test at once.
+    eligible = {site for site, groups in groups_of.items() if len(groups) > 1}
+    left_out = sorted(set(groups_of) - eligible)
+    if len(eligible) < 2:
+        return _nothing(len(groups_of), left_out)
+    usable = [case for case in cases if sites[case.id] in eligible]
+    split = "the folds of the plan"
+    predicted = _predict(features, sites, _planned(plan, usable))
+    if len({sites[name] for name in predicted}) < len(eligible):
+        split = f"{_FOLDS} folds drawn for the probe, groups kept whole, because the plan keeps sites apart"
+        predicted = _predict(features, sites, _drawn(usable, sites, seed))
+    scored = [case for case in usable if case.id in predicted]
+    names = sorted({sites[case.id] for case in scored})
+    if len(names) < 2:
+        return _nothing(len(groups_of), left_out)
+    truth = np.array([names.index(sites[case.id]) for case in scored])
+    right = np.array([predicted[case.id] == sites[case.id] for case in scored], np.float64)
+
+    def recalls(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        counts = np.bincount(truth[rows], minlength=len(names))
+        hits = np.bincount(truth[rows], weights=right[rows], minlength=len(names))
+        return np.where(counts > 0, hits / np.maximum(counts, 1), np.nan)
+
+    def balanced(rows: NDArray[np.intp]) -> float:
+        return float(np.nanmean(recalls(rows)))
+
+    everything = np.arange(len(scored))
+    groups = [case.group for case in scored]
+    interval = grouped_statistic_interval(balanced, groups, classes=truth.tolist(), level=level)
+    result: dict[str, Any] = {
+        "applicable": True,
+        "n": len(scored),
+        "groups": len(set(groups)),
+        "balanced_accuracy": balanced(everything),
+        "low": interval.low,
+        "high": interval.high,
+        "sites": len(names),
+        "chance": 1 / len(names),
+        "by_site": {
+            name: {"n": int((truth == position).sum()), "recall": float(recall)}
+            for position, (name, recall) in enumerate(zip(names, recalls(everything), strict=True))
+        },
+        "left_out": sorted(set(groups_of) - set(names)),
+        "features": described,
+        "split": split,
+        "classifier": CLASSIFIER,
+    }
+    return {**result, "text": _describe(result)}
+
+
+def _planned(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[tuple[list[str], list[str]]]:
+    known = {case.id for case in cases}
+    for fold in plan.folds:
+        if fold.repeat == 0:
+            yield [name for name in fold.train if name in known], [name for name in fold.test if name in known]
+
+
+def _drawn(cases: Sequence[PlanCase], sites: Mapping[str, str], seed: int) -> Iterator[tuple[list[str], list[str]]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    strata, groups = [sites[case.id] for case in cases], [case.group for case in cases]
+    folds = min(_FOLDS, len(set(groups)), max(Counter(strata).values()))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=derive_seed(seed, "site probe") % 2**32)
+    with warnings.catch_warnings():
+        # A site with fewer groups than folds cannot be in each; that is no fault here.
+        warnings.simplefilter("ignore", UserWarning)
+        for train, test in splitter.split(np.zeros(len(cases)), strata, groups):
+            yield [cases[row].id for row in train], [cases[row].id for row in test]
+
+
+def _predict(
+    features: Mapping[str, Vector], sites: Mapping[str, str], folds: Iterator[tuple[list[str], list[str]]]
+) -> dict[str, str]:
+    """The predicted site of each test case whose site was in training with at least one other."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    predicted: dict[str, str] = {}
+    for train, test in folds:
+        known = {sites[name] for name in train}
+        asked = [name for name in test if sites[name] in known]
+        if len(known) < 2 or not asked:
+            continue
+        matrix = stack_features(features, train)
+        components = min(_COMPONENTS, *matrix.shape)
+        probe = make_pipeline(
+            StandardScaler(),
+            PCA(components, svd_solver="full"),
+            LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000),
+        )
+        with single_thread():
+            probe.fit(matrix, [sites[name] for name in train])
+            predicted |= zip(asked, map(str, probe.predict(stack_features(features, asked))), strict=True)
+    return predicted
+
+
+def _nothing(sites: int, left_out: Sequence[str]) -> dict[str, Any]:
+    text = f"There is nothing to tell apart: the cases come from {sites} site(s)"
+    text += f", of which {len(left_out)} have a single group." if left_out else "."
+    return {"applicable": False, "left_out": list(left_out), "text": text}
+
+
+def _describe(result: Mapping[str, Any]) -> str:
+    value, chance, low, high = (result[key] for key in ("balanced_accuracy", "chance", "low", "high"))
+    known = np.isfinite(low)
+    words = (
+        f"A linear classifier recognizes the site of {result['n']} cases with balanced accuracy {value:.2f} "
+        f"({f'{low:.2f} to {high:.2f}' if known else 'too few groups for an interval'}); guessing among "
+        f"{result['sites']} sites gives {chance:.2f}."
+    )
+    if known and low > chance:
+        return (
+            f"{words} What the model is given tells the site, so a model may use it where sites differ in what is to "
+            "be predicted. Look at the results per site, and leave sites out."
+        )
+    return f"{words} That is no better than guessing, as far as this many cases tell."

@@ -1,0 +1,159 @@
+"""Comparisons in words and as a table, for a terminal of any kind: plain characters, at most 100 columns."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from medformer.crossval.compare.result import METHODS, Comparison, Outcome
+
+WIDTH = 100
+_ALPHA = 0.05
+
+# A space at which no line is broken.
+_KEPT = "\N{NO-BREAK SPACE}"
+
+
+def format_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """The table, and below it each comparison in words."""
+    return "\n\n".join([format_table(comparisons), *map(format_comparison, comparisons)])
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Say a comparison in words: what was seen, how sure it is, and what must be known before it is believed."""
+    c = comparison
+    first, *others = c.outcomes
+    lower = ", lower is better" if c.lower_is_better else ""
+    cases = f"{_counted(c.cases, 'case')} of {_counted(c.groups, 'group')}"
+    repeats = f", {c.repeats} repeats" if c.repeats > 1 else ""
+    seen = (
+        f"{c.name_b} against {c.name_a}: {_folds(c)}{c.title} {number(c, c.value_b)} against "
+        f"{number(c, c.value_a)}{lower}, on the same {cases}{repeats}; "
+        f"difference {_tested(c, first)}, by {METHODS[first.method]}."
+    )
+    points = [*(f"By {METHODS[other.method]}: {_tested(c, other)}." for other in others), reading(c)]
+    points += [f"Caution: {caution}" for caution in c.cautions]
+    return "\n".join([_wrap(seen, hang="  "), *(_wrap(f"  - {point}", hang="    ") for point in points)])
+
+
+def format_table(comparisons: Sequence[Comparison]) -> str:
+    """One line per comparison, below one for the run that all are compared with."""
+    first = comparisons[0]
+    common = len({comparison.run_a for comparison in comparisons}) == 1
+    same_b = len({comparison.run_b for comparison in comparisons}) == 1
+    header = ("run", "value", "diff.", f"{first.level:.0%} interval", "p", "Holm", "fold p", "Holm", "folds")
+    rows: list[tuple[str, ...]] = [(first.name_a, number(first, first.value_a), *[""] * 7)] if common else []
+    for c in comparisons:
+        folds = c.fold_test
+        rows.append(
+            (
+                c.name_b if common else f"{'' if same_b else f'{c.name_b} '}against {c.name_a}",
+                number(c, c.value_b),
+                signed(c, c.difference),
+                f"{signed(c, c.low)} to {signed(c, c.high)}" if math.isfinite(c.low) else "-",
+                p_value(c.p),
+                p_value(c.p_holm),
+                p_value(folds.p) if folds else "-",
+                p_value(folds.p_holm) if folds else "-",
+                f"{c.folds_won}/{c.folds_lost}/{c.folds_tied}" if c.folds else "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(1, len(header))]
+    longest = WIDTH - sum(2 + width for width in widths)
+    cells = [header, *((shorten(name, longest), *rest) for name, *rest in rows)]
+    widths.insert(0, max(len(row[0]) for row in cells))
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+    lower = ", lower is better" if first.lower_is_better else ""
+    whom = f"; differences from {first.name_a}" if common else f"; of {first.name_b}" if same_b else ""
+    methods = "; ".join(dict.fromkeys(METHODS[c.test] for c in comparisons))
+    title = _wrap(
+        f"{first.title[0].upper()}{first.title[1:]}{lower}{whom}. Interval and p: {methods}. "
+        f"Fold p: {METHODS['folds']}. Holm: p adjusted for {_counted(len(comparisons), 'comparison')}. "
+        "Folds: won/lost/tied."
+    )
+    return "\n".join([title, "", lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
+
+
+def reading(comparison: Comparison) -> str:
+    """What the numbers allow to say, and no more."""
+    c = comparison
+    if c.identical:
+        return "The two are the same in every case."
+    if not math.isfinite(c.low):
+        return "No interval can be given, so nothing can be said about chance."
+    if c.low <= 0 <= c.high:
+        return "These cases do not tell the two apart; that is no evidence that they are equally good."
+    if c.p_holm >= _ALPHA:
+        return (
+            f"Alone, the interval excludes 0; among {_counted(c.together, 'comparison')} a difference like this is "
+            "not unusual by chance."
+        )
+    better = c.name_b if (c.difference > 0) != c.lower_is_better else c.name_a
+    whom = "cases" if c.test == "delong" else "groups"
+    said = f"{better} is better here by more than drawing other {whom} would explain"
+    if c.fold_test is not None and not c.fold_test.p_holm < _ALPHA:
+        return f"{said}, but the test over folds, in which training varies too, does not exclude 0."
+    return f"{said}; whether that holds for data from elsewhere was not tested."
+
+
+def number(comparison: Comparison, value: float) -> str:
+    """A value of the metric; what could not be computed is a dash."""
+    return f"{value:.{comparison.digits}f}" if math.isfinite(value) else "-"
+
+
+def signed(comparison: Comparison, value: float) -> str:
+    """A difference of the metric with its sign; 0 has none."""
+    if not math.isfinite(value):
+        return "-"
+    text = f"{value:+.{comparison.digits}f}"
+    return text if float(text) else text[1:]
+
+
+def p_value(p: float) -> str:
+    """Three decimals, and never 0."""
+    if not math.isfinite(p):
+        return "-"
+    return "<0.001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}"
+
+
+def shorten(name: str, longest: int) -> str:
+    """Keep both ends of a long name."""
+    if len(name) <= longest:
+        return name
+    head = (longest - 3) // 2
+    return f"{name[:head]}...{name[head + 3 - longest :]}"
+
+
+def _tested(c: Comparison, outcome: Outcome) -> str:
+    p = p_value(outcome.p)
+    chance = f"p {p}" if p.startswith("<") else f"p = {p}"
+    if c.together > 1:
+        chance += f", Holm-adjusted {p_value(outcome.p_holm)}"
+    if not math.isfinite(outcome.low):
+        return f"{signed(c, outcome.difference)} (no interval; {chance})"
+    contains = "includes" if outcome.low <= 0 <= outcome.high else "excludes"
+    interval = f"{c.level:.0%} interval {signed(c, outcome.low)} to {signed(c, outcome.high)}"
+    return f"{signed(c, outcome.difference)} ({interval}, {contains} 0; {chance})"
+
+
+def _folds(c: Comparison) -> str:
+    if not c.folds:
+        return ""
+    counts = [f"{count} {what}" for count, what in ((c.folds_lost, "worse"), (c.folds_tied, "tied")) if count]
+    rest = f" ({', '.join(counts)})" if counts else ""
+    return f"better on {c.folds_won} of {c.folds} folds{rest}; "
+
+
+def _wrap(text: str, hang: str = "") -> str:
+    """Break lines, but not between `p`, `=` and its number."""
+    kept = text.replace("p = ", f"p{_KEPT}={_KEPT}").replace("p <", f"p{_KEPT}<")
+    lines = textwrap.fill(kept, WIDTH, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+    return lines.replace(_KEPT, " ")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else noun + 's'}"

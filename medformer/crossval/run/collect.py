@@ -1,0 +1,129 @@
+"""From the folds' predictions to the out-of-fold table, and from that table alone to every number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medformer.crossval.plan import Plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.journal import is_complete, read_predictions, read_state
+from medformer.errors import DataError
+from medformer.files import read_csv, sha256, write_csv, write_json, write_text
+
+COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site", "age", "sex")
+_FROM_PLAN = ("age", "sex")
+TEXT_COLUMNS = frozenset({"id", "group", "site", "size", "image", "mask", "truth"})
+
+
+def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMNS_FIRST) -> Path:
+    """Merge the folds' predictions.csv into oof.csv, in manifest order within each repeat.
+
+    Returns:
+        The path of oof.csv.
+
+    Raises:
+        DataError: A fold is not done, its predictions changed, or the folds have different columns.
+    """
+    order = {case.id: position for position, case in enumerate(plan.cases)}
+    merged: dict[tuple[int, str], dict[str, Any]] = {}
+    columns: list[str] = []
+    for fold in plan.folds:
+        folder = run.fold(fold.index)
+        state = read_state(folder, fold.index, plan.digest())
+        if not is_complete(folder, fold, state):
+            raise DataError(
+                f"Fold {fold.index} is {state.state} or its predictions changed since; expected a finished fold. "
+                "Run the same command with --resume."
+            )
+        rows = read_predictions(folder, fold)
+        found = list(rows[0]) if rows else columns
+        if columns and found != columns:
+            raise DataError(
+                f"{folder / 'predictions.csv'} has columns {', '.join(found)}; "
+                f"the folds before it have {', '.join(columns)}."
+            )
+        columns = found
+        for row in rows:
+            case = plan.cases[order[row["id"]]]
+            known = {name: case.covariates[name] for name in _FROM_PLAN if name in case.covariates}
+            own = {"group": case.group, "fold": fold.index, "repeat": fold.repeat}
+            merged[fold.repeat, row["id"]] = {**known, **row, **own}
+    keys = sorted(merged, key=lambda key: (key[0], order[key[1]]))
+    if not keys:
+        raise DataError("The plan has no test cases, so there is no out-of-fold table to collect.")
+    present = merged[keys[0]]
+    header = [name for name in columns_first if name in present]
+    header += [name for name in present if name not in header]
+    write_csv(run.oof_csv, [merged[key] for key in keys], header)
+    # In the form that `sha256sum --check` reads.
+    write_text(run.oof_sha256, f"{sha256(run.oof_csv)}  {run.oof_csv.name}\n")
+    return run.oof_csv
+
+
+def verify_oof(run: RunDirectory) -> None:
+    """Refuse a table that is not the one the run wrote; one without a recorded hash passes, and one that is missing.
+
+    Raises:
+        DataError: oof.csv was changed; names both hashes.
+    """
+    if not run.oof_sha256.exists() or not run.oof_csv.exists():
+        return
+    recorded, found = run.oof_sha256.read_text("utf-8").partition(" ")[0], sha256(run.oof_csv)
+    if recorded != found:
+        raise DataError(
+            f"{run.oof_csv} was changed after the run wrote it: its SHA-256 is {found[:12]}, the run recorded "
+            f"{recorded[:12]}. Numbers from an edited table are not the run's. Run the cross-validation again with "
+            "--resume, which writes the table anew from the folds' predictions."
+        )
+
+
+def read_oof(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> list[dict[str, Any]]:
+    """Read the out-of-fold table with numbers as numbers.
+
+    A column is numeric when each of its filled cells is, also when none is filled; empty cells are then NaN. Columns in
+    `text_columns` stay text, so that an id such as `007` survives.
+
+    Raises:
+        DataError: The table is missing, empty or not a table.
+    """
+    try:
+        rows: list[dict[str, Any]] = list(read_csv(path))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Cannot read the out-of-fold table {path} ({error}). Run the cross-validation first."
+        ) from error
+    if not rows:
+        raise DataError(f"The out-of-fold table {path} is empty; expected one row per case.")
+    if any(None in row or None in row.values() for row in rows):
+        raise DataError(f"The out-of-fold table {path} has rows with more or fewer cells than its header.")
+    for column in rows[0]:
+        convert = None if column in text_columns else _converter([row[column] for row in rows])
+        if convert:
+            for row in rows:
+                row[column] = convert(row[column])
+    return rows
+
+
+def write_metrics(run: RunDirectory, summarize: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> Path:
+    """Write metrics.json from oof.csv alone, with the table's hash; the same table gives the same bytes.
+
+    Returns:
+        The path of metrics.json.
+    """
+    summary = summarize(read_oof(run.oof_csv))
+    write_json(run.metrics_json, {"source": {"file": run.oof_csv.name, "sha256": sha256(run.oof_csv)}, **summary})
+    return run.metrics_json
+
+
+def _converter(cells: Sequence[str]) -> Callable[[str], float | int] | None:
+    filled = [cell for cell in cells if cell]
+    try:
+        for cell in filled:
+            float(cell)
+    except ValueError:
+        return None
+    if len(filled) == len(cells) and all(cell.lstrip("-").isdigit() for cell in cells):
+        return int
+    return lambda cell: float(cell) if cell else float("nan")

@@ -1,0 +1,281 @@
+"""The folder that holds everything a run knows, and the care taken before writing into it or clearing it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from medformer.crossval.run.lock import acquire, release
+from medformer.errors import ConfigError, DataError, ResourceError
+from medformer.files import is_temporary, read_json
+
+FORMAT = "medformer-run/1"
+
+FILES = ("run.json", "config.yaml", "splits.json", "audit.json", "oof.csv", "metrics.json", "report.html")
+ENTRIES = frozenset(
+    (
+        *FILES,
+        "model_card.md",
+        "folds",
+        "baselines",
+        "canary",
+        "oof.sha256",
+        "site_probe.json",
+        "cohort.json",
+        "explain",
+        "masks",
+        "overlays",
+        "probabilities",
+        "train",
+        "problems.csv",
+        "predictions.csv",
+        "mlruns",
+        "model.safetensors",
+        "state.safetensors",
+        "history.csv",
+        "history.jsonl",
+        "pretraining.json",
+        "subjects.json",
+        "manifest.csv",
+        "manifest.csv.root.json",
+        "manifest.csv.dataset.json",
+        "plan.json",
+        "cache",
+    )
+)
+"""Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""
+
+
+class RunDirectory:
+    """Where each file of a run lives.
+
+    Use `create` for a folder to write into and `open` for a finished one.
+
+    Attributes:
+        path: The folder.
+        resumed: Whether an earlier session already wrote here.
+    """
+
+    def __init__(self, path: Path, *, resumed: bool = False) -> None:
+        self.path = Path(path)
+        self.resumed = resumed
+
+    @classmethod
+    def create(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> RunDirectory:
+        """Make the folder ready to be written into, and hold it until `release`.
+
+        Args:
+            path: A folder that is missing or empty, or an earlier run's folder with `resume` or `overwrite`.
+            resume: Continue the run found there.
+            overwrite: Delete the run found there. Files that no run writes are never deleted.
+
+        Raises:
+            ConfigError: The folder holds something and neither flag fits it, or another process writes there.
+            ResourceError: The folder cannot be made or cleared.
+        """
+        path = Path(path)
+        if resume and overwrite:
+            raise ConfigError("Got both --resume and --overwrite. Use one: continue the run, or delete it.")
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--out {path} is a file; expected a folder to be created. Choose another name.")
+        if resume and not path.is_dir():
+            raise ConfigError(f"--resume: there is no folder {path}. Check --out, or start a run without --resume.")
+        run = cls(path)
+        try:
+            if _visible(path) and not run.is_run():
+                raise ConfigError(
+                    f"--out {path} is not empty ({_some(_visible(path))}) and is not a run folder (no run.json of "
+                    "ours): it is neither resumed nor overwritten. Choose a new or empty folder."
+                )
+            if run.is_run() and not (resume or overwrite):
+                raise ConfigError(
+                    f"--out {path} already holds a run. Add --resume to continue it, --overwrite to delete it and "
+                    "start again, or choose another folder."
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            acquire(run.lock)
+            run._sweep()
+            if overwrite:
+                run.clear()
+            run.resumed = run.is_run()
+        except OSError as error:
+            run.release()
+            raise ResourceError(
+                f"Cannot prepare {path}: {error.strerror or error}. Choose a folder that you may write to."
+            ) from error
+        except ConfigError:
+            run.release()
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open an existing run for reading.
+
+        Raises:
+            ConfigError: The folder is not a run folder.
+        """
+        run = cls(Path(path), resumed=True)
+        if not run.path.is_dir():
+            raise ConfigError(f"There is no run folder {path}. Give the folder that a run wrote with --out.")
+        if not run.is_run():
+            raise ConfigError(f"{path} is not a run folder: it has no run.json written by medformer. Check the path.")
+        return run
+
+    def is_run(self) -> bool:
+        """Whether the folder holds a run.json of ours."""
+        try:
+            content = read_json(self.run_json)
+        except (OSError, ValueError):
+            return False
+        return isinstance(content, dict) and str(content.get("format", "")).startswith("medformer-run/")
+
+    def release(self) -> None:
+        """Let other processes write here; does nothing when this process does not hold the folder."""
+        release(self.lock)
+
+    def clear(self) -> None:
+        """Delete the run, its run.json last so that a half-cleared folder is still recognized.
+
+        Raises:
+            ConfigError: The folder also holds files that no run writes; nothing is deleted then.
+        """
+        foreign = [name for name in _visible(self.path) if name not in ENTRIES]
+        if foreign:
+            raise ConfigError(
+                f"--overwrite: {self.path} also holds files that no run writes ({_some(foreign)}). Move them elsewhere "
+                "or choose another folder; nothing was deleted."
+            )
+        for entry in sorted(self.path.iterdir(), key=lambda item: item.name == "run.json"):
+            if entry == self.lock:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def _sweep(self) -> None:
+        """Delete the temporary files that writes cut off by a kill left behind, so that nobody takes them for masks."""
+        for file in self.path.rglob(".*"):
+            if is_temporary(file.name) and file.is_file():
+                file.unlink()
+
+    def relative(self, path: Path) -> str:
+        """Return `path` relative to the folder, with forward slashes, for use in tables.
+
+        Raises:
+            DataError: The path lies outside the folder.
+        """
+        try:
+            return Path(path).resolve().relative_to(self.path.resolve()).as_posix()
+        except ValueError as error:
+            raise DataError(
+                f"{path} lies outside the run folder {self.path}; a run's tables only name its own files."
+            ) from error
+
+    @property
+    def run_json(self) -> Path:
+        """Versions, device, seeds, hashes, command, times, exit state."""
+        return self.path / "run.json"
+
+    @property
+    def config_yaml(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def splits_json(self) -> Path:
+        """The frozen fold plan."""
+        return self.path / "splits.json"
+
+    @property
+    def audit_json(self) -> Path:
+        """The leakage and data audit."""
+        return self.path / "audit.json"
+
+    @property
+    def oof_csv(self) -> Path:
+        """One row per case per repeat: the source of every number."""
+        return self.path / "oof.csv"
+
+    @property
+    def oof_sha256(self) -> Path:
+        """Hash of the out-of-fold table as the run wrote it."""
+        return self.path / "oof.sha256"
+
+    @property
+    def metrics_json(self) -> Path:
+        """Every number, computed from the out-of-fold table alone."""
+        return self.path / "metrics.json"
+
+    @property
+    def masks(self) -> Path:
+        """Exported masks."""
+        return self.path / "masks"
+
+    @property
+    def report_html(self) -> Path:
+        """The offline report."""
+        return self.path / "report.html"
+
+    @property
+    def model_card_md(self) -> Path:
+        """The model card."""
+        return self.path / "model_card.md"
+
+    @property
+    def folds(self) -> Path:
+        """The folder of fold folders."""
+        return self.path / "folds"
+
+    @property
+    def canary(self) -> RunDirectory:
+        """The same plan on permuted labels: `folds/`, `oof.csv` and `metrics.json` like the run's own."""
+        return RunDirectory(self.path / "canary", resumed=True)
+
+    def baseline(self, name: str) -> RunDirectory:
+        """A baseline on the same plan: `folds/`, `oof.csv` and `metrics.json` like the run's own."""
+        return RunDirectory(self.path / "baselines" / name, resumed=True)
+
+    @property
+    def baselines(self) -> dict[str, RunDirectory]:
+        """The baselines that have an out-of-fold table, by name."""
+        found = sorted(path.parent.name for path in self.path.glob("baselines/*/oof.csv"))
+        return {name: self.baseline(name) for name in found}
+
+    @property
+    def site_probe_json(self) -> Path:
+        """How well the site can be predicted from what the model is given."""
+        return self.path / "site_probe.json"
+
+    @property
+    def cohort_json(self) -> Path:
+        """Who is in the cohort, who was left out of it and why (connectome task)."""
+        return self.path / "cohort.json"
+
+    @property
+    def explain(self) -> Path:
+        """What the networks' scores rest on (connectome task)."""
+        return self.path / "explain"
+
+    @property
+    def lock(self) -> Path:
+        """Present while a process writes here."""
+        return self.path / ".lock"
+
+    def fold(self, index: int) -> Path:
+        """The folder of one fold: history.csv, model.safetensors, resume state, predictions.csv, fold.json."""
+        return self.folds / str(index)
+
+
+def _visible(path: Path) -> list[str]:
+    """Names in `path` without our lock and without the temporary files that a killed write leaves behind."""
+    if not path.is_dir():
+        return []
+    names = sorted(entry.name for entry in path.iterdir())
+    return [name for name in names if name != ".lock" and not is_temporary(name)]
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,208 @@
+"""One writer per run folder: a lock file that names its owner and survives neither the owner nor a kill.
+
+Whether an owner is alive is seen on its own host from its process, and from other hosts from the file's time, which the
+owner renews every half minute. An owner on another host that has given no sign for five minutes is taken for dead. A
+machine that sleeps gives none either: wake it only when nobody else has continued the run.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medformer.crossval.run.times import age
+from medformer.errors import ConfigError
+from medformer.progress import duration
+
+BEAT = 30.0
+"""Seconds between two signs of life."""
+SILENCE = 300.0
+"""Seconds without one after which an owner on another host counts as dead."""
+
+_beats: dict[Path, threading.Event] = {}
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who writes in a run folder.
+
+    Attributes:
+        pid: Process number.
+        host: Where.
+        user: Whose; empty when not known.
+        since: When it began, UTC.
+        silent: Seconds since its last sign of life; None when it gives none.
+        alive: Whether it still runs, as far as can be seen from here.
+    """
+
+    pid: int
+    host: str
+    user: str
+    since: str
+    silent: float | None
+    alive: bool
+
+    def __str__(self) -> str:
+        seconds = age(self.since)
+        held = f"since {self.since}" if seconds is None else f"for {duration(seconds)}"
+        return f"process {self.pid} on {self.host}{f', {self.user}' if self.user else ''}, {held}"
+
+
+def acquire(path: Path) -> None:
+    """Create the lock file, replacing one whose owner is dead.
+
+    A process is recognized by host, number and start time, because numbers are reused after a restart.
+
+    Raises:
+        ConfigError: Another live process holds the lock.
+    """
+    mine = _identity()
+    while True:
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            _make_way(path, mine)
+            continue
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            json.dump({**mine, "user": _user(), "since": now, "beat": BEAT}, file)
+        _start_beating(path, mine)
+        return
+
+
+def release(path: Path) -> None:
+    """Remove the lock file if this process holds it."""
+    if _is(_read(path), _identity()):
+        if beat := _beats.pop(path.absolute(), None):
+            beat.set()
+        with suppress(OSError):
+            path.unlink()
+
+
+def read_owner(path: Path) -> Owner | None:
+    """Return who holds the lock, dead or alive; None when nobody does."""
+    content = _read(path)
+    if not content:
+        return None
+    silent = None
+    if "beat" in content:
+        with suppress(OSError):
+            silent = max(0.0, time.time() - path.stat().st_mtime)
+    return Owner(
+        pid=content["pid"] if isinstance(content.get("pid"), int) else 0,
+        host=str(content.get("host", "")),
+        user=str(content.get("user", "")),
+        since=str(content.get("since", "")),
+        silent=silent,
+        alive=_alive(content, silent),
+    )
+
+
+def _make_way(path: Path, mine: dict[str, Any]) -> None:
+    """Remove a lock that nobody holds any more.
+
+    Raises:
+        ConfigError: Somebody holds it.
+    """
+    content = _read(path)
+    if not content:
+        # Either its owner is just writing it, or was killed while doing so.
+        time.sleep(0.2)
+        content = _read(path)
+    owner = read_owner(path)
+    if owner and owner.alive and not _is(content, mine):
+        seen = f"; last sign of life {duration(owner.silent)} ago" if owner.silent is not None else ""
+        elsewhere = owner.host != mine["host"]
+        freed = f" {duration(SILENCE)} after its last sign of life" if owner.silent is not None else f" deleting {path}"
+        gone = f"; if that process is gone, the folder becomes free by{freed}" if elsewhere else ""
+        raise ConfigError(
+            f"{path.parent} is being written by {owner}{seen}. Wait for it or choose another folder{gone}."
+        )
+    # Renaming has one winner, who may find that it renamed a lock taken anew after it looked.
+    aside = path.with_name(f".lock.{uuid.uuid4().hex[:8]}")
+    with suppress(FileNotFoundError):
+        os.rename(path, aside)
+        if _read(aside) != content:
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _start_beating(path: Path, mine: dict[str, Any]) -> None:
+    path, stopped = path.absolute(), threading.Event()
+    if former := _beats.pop(path, None):
+        former.set()
+    _beats[path] = stopped
+
+    def beat() -> None:
+        while not stopped.wait(BEAT):
+            content = _read(path)
+            if content and not _is(content, mine):
+                return
+            with suppress(OSError):
+                os.utime(path)
+
+    threading.Thread(target=beat, name="run-folder-lock", daemon=True).start()
+
+
+def _identity() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+def _is(content: dict[str, Any], mine: dict[str, Any]) -> bool:
+    return all(content.get(key) == value for key, value in mine.items())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What the file says; empty when it vanished or a kill left it half written."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _alive(owner: dict[str, Any], silent: float | None) -> bool:
+    if owner.get("host") != socket.gethostname():
+        return silent is None or silent < SILENCE
+    pid = owner.get("pid")
+    if not isinstance(pid, int):
+        return False
+    if os.name == "nt":
+        # Signal 0 would end the process there, so ask the user instead.
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return bool(owner.get("started") == _started(pid))
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot, where the system tells; otherwise empty."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    # A zombie has ended although its number is still taken.
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # A container may run as a number without a name.
+        return str(os.getuid()) if hasattr(os, "getuid") else ""

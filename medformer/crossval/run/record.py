@@ -1,0 +1,212 @@
+"""run.json: what ran, on what, with what, when, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import medformer
+from medformer.crossval.run.directory import FORMAT, RunDirectory
+from medformer.errors import ConfigError, InterruptedRun, MedformerError
+from medformer.files import digest, read_json, write_json, write_text
+from medformer.yaml_files import dump_yaml, read_yaml
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "monai",
+    "timm",
+    "segmentation-models-pytorch",
+    "lightning-fabric",
+    "albumentations",
+    "scikit-learn",
+    "nilearn",
+    "numpy",
+    "scipy",
+    "pillow",
+    "pysodmetrics",
+)
+
+State = Literal["running", "done", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the caller knows about a run before it starts.
+
+    Attributes:
+        task: `polyp`, `abide` or `volume`.
+        command: The command line, word by word.
+        config: The resolved config.
+        seed: The run's seed.
+        device: In words, e.g. `"cpu"` or `"cuda: NVIDIA H100"`.
+        threads: Processor threads that a fold computes with; another number may change the last digits.
+        manifest: Path of the manifest.
+        data_root: The folder that the manifest's paths are relative to.
+        data_sha256: Hash over the cases.
+        accepted_leaks: Leaks that the user accepted by name.
+        notes: What a reader of the report must know about the data, e.g. that they are synthetic.
+    """
+
+    task: str
+    command: Sequence[str]
+    config: Mapping[str, Any]
+    seed: int
+    device: str
+    threads: int = 1
+    manifest: str = ""
+    data_root: str = ""
+    data_sha256: str = ""
+    accepted_leaks: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> None:
+    """Write config.yaml and run.json, or append a session to the run.json of a resumed run.
+
+    Args:
+        run: The folder, created.
+        info: What is about to run.
+        may_differ: Dotted config keys that a resumed run may change, because they do not change results.
+
+    Raises:
+        ConfigError: A resumed run has another config; lists the keys that differ.
+    """
+    session = _session(info)
+    if run.resumed:
+        record = read_json(run.run_json)
+        # A kill may have come between run.json and config.yaml.
+        if run.config_yaml.exists() or record["config_sha256"] != digest(_plain(info.config)):
+            _check_config(run, info.config, may_differ)
+        record["sessions"].append(session)
+        record["accepted_leaks"] = sorted({*record["accepted_leaks"], *info.accepted_leaks})
+    else:
+        record = {
+            "format": FORMAT,
+            "task": info.task,
+            "seed": info.seed,
+            "config_sha256": digest(_plain(info.config)),
+            "data_sha256": info.data_sha256,
+            "manifest": info.manifest,
+            "data_root": info.data_root,
+            "accepted_leaks": sorted(info.accepted_leaks),
+            "notes": list(info.notes),
+            "state": "running",
+            "reason": "",
+            "sessions": [session],
+        }
+    # run.json comes first: it is what makes the folder recognizable as a run after a kill.
+    write_json(run.run_json, {**record, "state": "running", "reason": ""})
+    if not run.config_yaml.exists():
+        write_text(run.config_yaml, dump_yaml(_plain(info.config)))
+
+
+def finish(run: RunDirectory, state: State, reason: str = "") -> None:
+    """Record how the last session ended and let other processes write to the folder."""
+    try:
+        record = read_json(run.run_json)
+        end = {"state": state, "reason": reason}
+        record["sessions"][-1].update(end, finished=_now())
+        write_json(run.run_json, {**record, **end})
+    finally:
+        run.release()
+
+
+@contextmanager
+def session(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> Iterator[None]:
+    """Run the body between `start` and `finish`; the exit state follows from the exception, which is passed on."""
+    try:
+        start(run, info, may_differ=may_differ)
+    except BaseException:
+        run.release()
+        raise
+    try:
+        yield
+    except BaseException as error:
+        # A full disk may be the very reason; it must not hide behind a second error.
+        with suppress(MedformerError):
+            finish(
+                run, "interrupted" if isinstance(error, (InterruptedRun, KeyboardInterrupt)) else "failed", why(error)
+            )
+        raise
+    finish(run, "done")
+
+
+def why(error: BaseException) -> str:
+    """The reason that is written down for an error: its message, with its type where it is not one of ours."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C or SIGTERM"
+    return str(error) if isinstance(error, MedformerError) else f"{type(error).__name__}: {error}"
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python, medformer and the packages that results depend on."""
+    versions = {"python": platform.python_version(), "medformer": medformer.__version__}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _session(info: RunInfo) -> dict[str, Any]:
+    return {
+        "started": _now(),
+        "finished": None,
+        "state": "running",
+        "reason": "",
+        "command": list(info.command),
+        "device": info.device,
+        "threads": info.threads,
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "host": socket.gethostname(),
+        "versions": installed_versions(),
+    }
+
+
+def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Collection[str]) -> None:
+    try:
+        before = _flat(read_yaml(run.config_yaml))
+    except ConfigError as error:
+        raise ConfigError(f"--resume: {error} Restore the file, or start a new run in another folder.") from error
+    after = _flat(_plain(config))
+    missing = "(not set)"
+    changed = [
+        f"{key}: {before.get(key, missing)} before, {after.get(key, missing)} now"
+        for key in sorted({*before, *after})
+        if before.get(key, missing) != after.get(key, missing) and key not in may_differ
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume: the config differs from the one {run.path} was started with ({'; '.join(changed)}). "
+            "Resume with the same config, or start a new run in another folder."
+        )
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, Mapping):
+        return {prefix: config}
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists and everything unknown to YAML a string, so that a config equals what is read back."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""From downloads and images to a cohort."""

@@ -1,0 +1,262 @@
+"""From preprocessed scans (fMRIPrep's derivatives in BIDS) to series of regions in the layout that `prepare` reads.
+
+A scan that cannot be used is listed with its reason and does not stop the others. What was extracted with the same
+settings is not extracted again, so that a run of many hours can be stopped and called again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medformer.connectome.atlases import ATLASES, atlas_name, require_regions
+from medformer.data.connectomes.prepare.scan_confounds import STRATEGIES, load_scan_confounds
+from medformer.data.connectomes.prepare.series_writer import derivative, label_table, write_series
+from medformer.data.tables import Kind, read_table
+from medformer.errors import ConfigError, DataError, UnknownNameError
+from medformer.files import digest, read_json, sha256, write_csv, write_json
+from medformer.imaging.bids import BoldScan, find_scans
+from medformer.imaging.parcellation import Parcellation, extract_series, read_parcellation
+from medformer.progress import Reporter, SilentReporter
+
+PIPELINE = "fmriprep"
+
+_PARTICIPANTS = Kind(
+    what="a table of participants (TSV)",
+    origin="BIDS calls it participants.tsv.",
+    columns=("participant_id", "dx_group", "age", "sex", "site"),
+    required=("participant_id",),
+    per_row="participant",
+)
+_OURS = ("FILE_ID", "SUB_ID", "func_mean_fd", "participant_id")
+_RECORD = ("id", "path", "reason", "volumes", "kept_volumes", "mean_fd", "empty_regions", "least_coverage")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How signals are cleaned.
+
+    Attributes:
+        strategy: Which confounds; a key of `medformer.data.connectomes.prepare.scan_confounds.STRATEGIES`.
+        low_pass: Highest frequency, Hz; None for no limit.
+        high_pass: Lowest frequency, Hz; None for no limit (fMRIPrep's cosines among the confounds do this already).
+        fewest_volumes: A scan of which scrubbing leaves fewer is refused.
+    """
+
+    strategy: str = "simple"
+    low_pass: float | None = None
+    high_pass: float | None = None
+    fewest_volumes: int = 50
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What was written.
+
+    Attributes:
+        folder: What `prepare` reads, with the pipeline `fmriprep` and the strategy's name.
+        kept: Ids of the scans with series.
+        refused: For the others, why.
+        table: One row per scan: why it was refused, or its volumes, motion and coverage.
+    """
+
+    folder: Path
+    kept: tuple[str, ...]
+    refused: Mapping[str, str]
+    table: Path
+
+
+def atlas_file(text: str) -> tuple[str, Path]:
+    """Split `NAME=FILE`, or name an atlas by its file: `aal_roi_atlas.nii.gz` is aal, others go by their whole stem."""
+    name, _, file = text.rpartition("=")
+    path = Path(file)
+    if name:
+        return atlas_name(name), path
+    stem = path.name.removesuffix(".gz").removesuffix(".nii").lower()
+    first = atlas_name(stem.split("_")[0])
+    return (first if first in ATLASES else re.sub("[^a-z0-9]+", "-", stem).strip("-")), path
+
+
+def extract_bids(
+    bids: Path,
+    atlases: Mapping[str, Path],
+    out: Path,
+    *,
+    settings: Settings | None = None,
+    space: str | None = None,
+    task: str | None = None,
+    participants: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Extracted:
+    """Extract series of every scan.
+
+    Args:
+        bids: Derivatives with `*_desc-preproc_bold.nii.gz`.
+        atlases: Label volumes by the atlas's name (letters, digits and hyphens).
+        out: Where to: `Outputs/fmriprep/<strategy>/rois_<atlas>/`, `extraction.csv` beside these with one row per
+            scan, `Outputs/labels/<atlas>_labels.csv` with each region's number and place, and, where there is a table
+            of participants, `Phenotypic.csv` with a row per scan and its mean framewise displacement.
+        settings: How signals are cleaned.
+        space: The template; None where each scan has one MNI template.
+        task: Only this task; None for all.
+        participants: The table; `participants.tsv` of the derivatives or of the folder above when not given.
+        reporter: Told about every scan.
+
+    Raises:
+        ConfigError: A setting that makes no sense.
+        DataError: No scans, an unclear choice of them, an atlas that cannot be used, or nothing could be extracted.
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    settings = settings or Settings()
+    _check(settings, atlases)
+    scans = find_scans(bids, space=space, task=task)
+    parcellations = {name: read_parcellation(path) for name, path in atlases.items()}
+    for name, parcellation in parcellations.items():
+        require_regions(name, len(parcellation.labels), str(parcellation.path))
+    people = _participants(bids, participants)
+    fingerprint = digest([asdict(settings), {name: sha256(path) for name, path in atlases.items()}])
+    reporter = reporter or SilentReporter()
+    reporter.start("extract", len(scans))
+    rows = []
+    for scan in scans:
+        row = _one(scan, parcellations, settings, Path(out), fingerprint)
+        if row["reason"]:
+            reporter.line(f"{scan.id}: {row['reason']}")
+        rows.append(row)
+        reporter.advance()
+    reporter.finish()
+    table = Path(out) / "Outputs" / PIPELINE / settings.strategy / "extraction.csv"
+    write_csv(table, rows, _RECORD)
+    _write_labels(Path(out), parcellations)
+    if people is not None:
+        _write_phenotype(Path(out), scans, rows, people)
+    kept = tuple(str(row["id"]) for row in rows if not row["reason"])
+    refused = {str(row["id"]): str(row["reason"]) for row in rows if row["reason"]}
+    if not kept:
+        first, reason = next(iter(refused.items()))
+        raise DataError(f"None of {len(scans)} scans could be used; the first, {first}: {reason}")
+    return Extracted(Path(out), kept, refused, table)
+
+
+def _check(settings: Settings, atlases: Mapping[str, Path]) -> None:
+    if settings.strategy not in STRATEGIES:
+        raise UnknownNameError("confound strategy", settings.strategy, STRATEGIES)
+    low, high = settings.low_pass, settings.high_pass
+    if any(limit is not None and limit <= 0 for limit in (low, high)) or (low and high and high >= low):
+        raise ConfigError(f"Got frequencies from {high} to {low} Hz; expected positive numbers, the first one lower.")
+    wrong = [name for name in atlases if not name.replace("-", "").isalnum()]
+    if not atlases or wrong or settings.fewest_volumes < 2:
+        raise ConfigError(
+            f"Got the atlases {', '.join(atlases) or 'none'} and fewest_volumes={settings.fewest_volumes}; expected at "
+            "least one, names of letters, digits and hyphens, and at least 2 volumes."
+        )
+
+
+def _one(
+    scan: BoldScan, parcellations: Mapping[str, Parcellation], settings: Settings, out: Path, fingerprint: str
+) -> dict[str, Any]:
+    """Extract a scan unless that was done; returns its row."""
+    record = out / "scans" / f"{scan.id}.json"
+    folder = out / "Outputs" / PIPELINE / settings.strategy
+    inputs = [path.stat() for path in (scan.path, scan.mask, scan.confounds) if path is not None]
+    state = [fingerprint, *([file.st_size, file.st_mtime_ns] for file in inputs)]
+    if record.exists() and read_json(record)["state"] == state:
+        kinds = [derivative(name) for name in parcellations]
+        if all((folder / kind / f"{scan.id}_{kind}.1D").exists() for kind in kinds):
+            return dict(read_json(record)["row"])
+    row: dict[str, Any] = {**dict.fromkeys(_RECORD, ""), "id": scan.id, "path": str(scan.path)}
+    try:
+        row.update(_series(scan, parcellations, settings, folder))
+    except DataError as error:
+        for name in parcellations:
+            # What an earlier call wrote with other settings is no longer true.
+            (folder / derivative(name) / f"{scan.id}_{derivative(name)}.1D").unlink(missing_ok=True)
+        return {**row, "reason": str(error)}
+    write_json(record, {"state": state, "row": row})
+    return row
+
+
+def _series(
+    scan: BoldScan, parcellations: Mapping[str, Parcellation], settings: Settings, folder: Path
+) -> dict[str, Any]:
+    confounds = load_scan_confounds(scan, settings.strategy)
+    found = {
+        name: extract_series(
+            scan.path,
+            parcellation,
+            mask=scan.mask,
+            confounds=confounds.table,
+            kept=confounds.kept,
+            low_pass=settings.low_pass,
+            high_pass=settings.high_pass,
+            repetition_time=scan.repetition_time,
+        )
+        for name, parcellation in parcellations.items()
+    }
+    one = next(iter(found.values()))
+    if len(one.values) < settings.fewest_volumes:
+        raise DataError(
+            f"{scan.path} keeps {len(one.values)} of {one.volumes} volumes; expected {settings.fewest_volumes} or more."
+        )
+    for name, series in found.items():
+        write_series(folder, scan.id, name, series.values, parcellations[name].labels)
+    empty = {name: int((series.coverage == 0).sum()) for name, series in found.items()}
+    least = {name: f"{series.coverage.min():.3f}" for name, series in found.items()}
+    return {
+        "volumes": one.volumes,
+        "kept_volumes": len(one.values),
+        "mean_fd": "" if math.isnan(confounds.mean_fd) else f"{confounds.mean_fd:.6f}",
+        "empty_regions": " ".join(f"{name}:{count}" for name, count in empty.items()),
+        "least_coverage": " ".join(f"{name}:{share}" for name, share in least.items()),
+    }
+
+
+def _write_labels(out: Path, parcellations: Mapping[str, Parcellation]) -> None:
+    for name, parcellation in parcellations.items():
+        rows = [
+            {"index": label, "name": str(label), **{axis: f"{at:.1f}" for axis, at in zip("xyz", place, strict=True)}}
+            for label, place in zip(parcellation.labels, parcellation.coordinates.tolist(), strict=True)
+        ]
+        write_csv(label_table(out, name), rows, ("index", "name", "x", "y", "z"))
+
+
+def _participants(bids: Path, given: Path | None) -> dict[str, dict[str, str]] | None:
+    """Rows by participant; None where there is no table and none was named."""
+    path = given
+    if path is None:
+        path = next(
+            (
+                place / "participants.tsv"
+                for place in (bids, bids.absolute().parent)
+                if (place / "participants.tsv").exists()
+            ),
+            None,
+        )
+    if path is None:
+        return None
+    header, rows = read_table(path, _PARTICIPANTS)
+    people = [dict(zip(header, cells, strict=False)) for _, cells in rows]
+    return {f"sub-{person['participant_id'].removeprefix('sub-')}": person for person in people}
+
+
+def _write_phenotype(
+    out: Path, scans: list[BoldScan], rows: list[dict[str, Any]], people: Mapping[str, Mapping[str, str]]
+) -> None:
+    table = [
+        {
+            **people.get(scan.subject, {}),
+            "FILE_ID": scan.id,
+            "SUB_ID": scan.subject,
+            "func_mean_fd": row["mean_fd"],
+        }
+        for scan, row in zip(scans, rows, strict=True)
+        if not row["reason"]
+    ]
+    others = dict.fromkeys(name for person in people.values() for name in person)
+    columns = ["FILE_ID", "SUB_ID", "func_mean_fd", *(name for name in others if name not in _OURS)]
+    kept = [{name: row.get(name, "") for name in columns} for row in table]
+    write_csv(out / "Phenotypic.csv", kept, columns)

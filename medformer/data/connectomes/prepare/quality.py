@@ -1,0 +1,129 @@
+"""Who is kept of a cohort: limits, and what is done with data that are damaged or poor.
+
+Every subject who is left out is named with the reason; what is kept although something is odd is counted too:
+
+* A region that does not vary has no correlations; they are 0. Subjects with more than a share of such regions are left
+  out. The limit is on any one atlas.
+* A series that is not longer than the number of regions is kept: correlations do not need more, and measures that
+  invert a covariance shrink it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.connectome.atlases import require_regions
+from medformer.connectome.features.triangle import to_matrices
+from medformer.connectome.measures import constant_regions
+from medformer.data.connectomes.read.source import Candidate, Reading, UnusableError
+from medformer.data.connectomes.store import Content
+from medformer.data.problems import Problem
+from medformer.data.tables import known
+from medformer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a subject must meet to be kept.
+
+    Attributes:
+        usable_only: Leave out whom the quality control did not pass. None: where the table says so.
+        max_mean_fd: Largest mean framewise displacement, mm; who has none is left out. None: any.
+        min_time_points: Shortest scan; where the length is not known the subject is left out. 0: any.
+        max_constant_regions: Largest share of an atlas's regions that may not vary.
+    """
+
+    usable_only: bool | None = None
+    max_mean_fd: float | None = None
+    min_time_points: int = 0
+    max_constant_regions: float = 0.2
+
+
+def reject_candidate(candidate: Candidate, limits: Limits) -> Problem | None:
+    """Why someone is left out without a look at the data; None when they are not."""
+    subject = candidate.subject
+
+    def rejected(reason: str, detail: str) -> Problem:
+        return Problem(subject.id, "", reason, detail)
+
+    if limits.usable_only is not False and candidate.usable is False:
+        return rejected("not-usable", "")
+    if limits.usable_only and candidate.usable is None:
+        return rejected("not-usable", "the table has no verdict of the quality control")
+    if limits.max_mean_fd is not None:
+        text = known(subject.covariates.get("mean_fd", ""))
+        if not text:
+            return rejected("motion", f"how much is not known; the limit is {limits.max_mean_fd:g} mm")
+        if float(text) > limits.max_mean_fd:
+            return rejected("motion", f"{float(text):.3f} mm; the limit is {limits.max_mean_fd:g} mm")
+    if candidate.time_points is not None and candidate.time_points < limits.min_time_points:
+        return rejected("short-scan", f"{candidate.time_points} time points; the limit is {limits.min_time_points}")
+    return None
+
+
+def require_sound(
+    reading: Reading, content: Content, atlases: Sequence[str], candidate: Candidate, limits: Limits
+) -> None:
+    """Check one subject's data.
+
+    Raises:
+        UnusableError: An atlas is missing, a number of regions is wrong, values are not finite, series differ in
+            length or are too short, or too many regions do not vary.
+    """
+    missing = [atlas for atlas in atlases if atlas not in reading.values]
+    if missing:
+        raise UnusableError("missing-atlas", f"no {', '.join(missing)}; found {', '.join(reading.values) or 'none'}")
+    for atlas in atlases:
+        try:
+            require_regions(atlas, reading.regions[atlas])
+        except DataError as error:
+            raise UnusableError("region-count", str(error)) from None
+        bad = int(np.count_nonzero(~np.isfinite(reading.values[atlas])))
+        if bad:
+            raise UnusableError("not-finite", f"{bad} of {reading.values[atlas].size} values of {atlas}")
+    lengths = {atlas: len(reading.values[atlas]) for atlas in atlases} if content == "series" else {}
+    if len(set(lengths.values())) > 1:
+        text = ", ".join(f"{atlas} {length}" for atlas, length in lengths.items())
+        raise UnusableError("unequal-lengths", f"time points: {text}")
+    length = next(iter(lengths.values()), candidate.time_points)
+    if limits.min_time_points and (length is None or length < limits.min_time_points):
+        found = "an unknown number of" if length is None else length
+        raise UnusableError("short-scan", f"{found} time points; the limit is {limits.min_time_points}")
+    for atlas, still in constant_by_atlas(reading.values, reading.regions, content).items():
+        share = still.mean()
+        if share > limits.max_constant_regions or still.all():
+            detail = f"{still.sum()} of {still.size} regions of {atlas}; the limit is {limits.max_constant_regions:.0%}"
+            raise UnusableError("too-constant", detail)
+
+
+def oddities(
+    values: Mapping[str, NDArray[Any]], regions: Mapping[str, int], content: Content, case: str
+) -> Iterator[Problem]:
+    """Warnings of a subject who is kept: regions that do not vary, series not longer than the number of regions."""
+    for atlas, still in constant_by_atlas(values, regions, content).items():
+        if still.any():
+            yield Problem(case, "", "constant-regions", f"{still.sum()} of {still.size} regions of {atlas}")
+    if content == "series":
+        for atlas, series in values.items():
+            if len(series) <= regions[atlas]:
+                detail = f"{len(series)} time points, {regions[atlas]} regions of {atlas}"
+                yield Problem(case, "", "few-time-points", detail)
+
+
+def constant_by_atlas(
+    values: Mapping[str, NDArray[Any]], regions: Mapping[str, int], content: Content
+) -> dict[str, NDArray[np.bool_]]:
+    """Which regions do not vary, by atlas; of correlations, those that correlate with nothing."""
+    if content == "series":
+        return {atlas: constant_regions(series) for atlas, series in values.items()}
+    found = {}
+    for atlas, edges in values.items():
+        matrix = to_matrices(np.asarray(edges)[np.newaxis] != 0, regions[atlas])[0]
+        np.fill_diagonal(matrix, 0)
+        found[atlas] = ~matrix.any(axis=0)
+    return found

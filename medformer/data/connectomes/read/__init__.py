@@ -1,0 +1,1 @@
+"""Files of connectomes and people."""

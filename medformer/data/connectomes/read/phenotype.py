@@ -1,0 +1,205 @@
+"""The phenotypic table of ABIDE, and tables like it.
+
+Columns are found by name, whatever the case and whether or not spaces surround it:
+
+* `SUB_ID` (or `subject`, `participant_id`): the person.
+* `FILE_ID`: the scan, as files are called; `no_filename` where there is none. Without this column it is the person's.
+* `DX_GROUP`: 1 autism, 2 control; or `label` or `dx`: 1 autism, 0 control.
+* `SITE_ID` (`site`), `AGE_AT_SCAN` (`age`, years), `SEX` (1 or M, 2 or F), `func_mean_fd` (`mean_fd`, mm), `FIQ`.
+
+`-9999` and the usual words for nothing mean not known.
+
+A scan is usable when its quality control passed as nilearn's `fetch_abide_pcp(quality_checked=True)` demands: `OK` by
+rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. Of ABIDE I, 871 scans are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medformer.data.connectomes.cohort import Subject
+from medformer.data.connectomes.read.source import Candidate
+from medformer.data.problems import Problem
+from medformer.data.tables import Kind, id_fault, known, read_cells, require_good_rows
+from medformer.errors import DataError
+
+_TABLE = Kind(
+    what="a phenotypic table (CSV)",
+    origin="ABIDE's is called Phenotypic_V1_0b_preprocessed1.csv.",
+    columns=("SUB_ID", "FILE_ID", "SITE_ID", "DX_GROUP", "AGE_AT_SCAN", "SEX", "func_mean_fd"),
+    required=("SUB_ID", "DX_GROUP"),
+    per_row="subject",
+)
+_ALIASES = {
+    "person": ("sub_id", "participant_id", "subject"),
+    "file": ("file_id",),
+    "site": ("site_id", "site"),
+    "dx_group": ("dx_group",),
+    "label": ("label", "dx"),
+    "age": ("age_at_scan", "age"),
+    "sex": ("sex",),
+    "mean_fd": ("func_mean_fd", "mean_fd"),
+    "fiq": ("fiq",),
+}
+_RATERS = {
+    "qc_rater_1": {"ok"},
+    "qc_anat_rater_2": {"ok", "maybe"},
+    "qc_func_rater_2": {"ok", "maybe"},
+    "qc_anat_rater_3": {"ok"},
+    "qc_func_rater_3": {"ok"},
+}
+_SEXES = {"": "", "1": "M", "2": "F", "m": "M", "f": "F", "male": "M", "female": "F"}
+_DX_GROUP = {"1": 1, "2": 0}
+_LABEL = {"1": 1, "0": 0}
+
+
+@dataclass(frozen=True)
+class Phenotype:
+    """A table that was read.
+
+    Attributes:
+        path: The file.
+        candidates: Rows that name a file and make sense, in the file's order; ids are the names of the files.
+        problems: All other rows.
+        names_files: Whether there is a column for the files' names, so that ids are those of scans, not of people.
+    """
+
+    path: Path
+    candidates: tuple[Candidate, ...]
+    problems: tuple[Problem, ...]
+    names_files: bool
+
+
+def read_phenotype(path: Path) -> Phenotype:
+    """Read a table.
+
+    Raises:
+        DataError: It is missing or no such table, lacks the person or the diagnosis, or has ragged rows.
+    """
+    header, rows = read_cells(path, _TABLE)
+    places = _places(path, header)
+    ragged = [
+        f"line {n} has {len(cells)} cells, the header has {len(header)}"
+        for n, cells in rows
+        if len(cells) != len(header)
+    ]
+    require_good_rows(path, ragged, len(rows))
+    candidates: list[Candidate] = []
+    problems: list[Problem] = []
+    for _, cells in rows:
+        row = {name: value(cells[place]) for name, place in places.items()}
+        found = as_candidate(row, str(path))
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            candidates.append(found)
+    kept, conflicts = without_conflicts(candidates, str(path))
+    return Phenotype(path, tuple(kept), (*problems, *conflicts), "file" in places)
+
+
+def without_conflicts(candidates: Sequence[Candidate], path: str) -> tuple[list[Candidate], list[Problem]]:
+    """Part with everyone of whom a table says two things: which of them is true, nobody knows.
+
+    Returns:
+        The others, and one problem for each row that is left out: the same id twice, or one person with two diagnoses
+        or at two sites.
+    """
+    problems: dict[int, Problem] = {}
+
+    def clash(key: Callable[[Subject], str], said: Callable[[Subject], object], reason: str, text: str) -> None:
+        groups = defaultdict(list)
+        for place, candidate in enumerate(candidates):
+            groups[key(candidate.subject)].append(place)
+        for name, places in groups.items():
+            values = dict.fromkeys(said(candidates[place].subject) for place in places)
+            if len(values) > 1 or (reason == "doubled-row" and len(places) > 1):
+                detail = text.format(name, len(places), " and ".join(str(one) for one in values))
+                for place in places:
+                    problem = Problem(candidates[place].subject.id, path, reason, detail)
+                    problems.setdefault(place, problem)
+
+    clash(lambda one: one.id, lambda one: one.id, "doubled-row", "the file {0} has {1} rows; keep one")
+    clash(lambda one: one.group, lambda one: one.label, "label-conflict", "person {0} has the labels {2}; correct one")
+    clash(lambda one: one.group, lambda one: one.site, "two-sites", "person {0} is listed at {2}; correct one")
+    kept = [candidate for place, candidate in enumerate(candidates) if place not in problems]
+    return kept, [problems[place] for place in sorted(problems)]
+
+
+def as_candidate(row: Mapping[str, str], path: str) -> Candidate | Problem:
+    """Make one row a candidate, or say why it is none.
+
+    Args:
+        row: `person`, `dx_group` (1, 2) or `label` (1, 0), and what is known of `file`, `site`, `age`, `sex`,
+            `mean_fd`, `fiq` and the raters' columns; texts, empty for unknown.
+        path: The table, for problems.
+    """
+    # ABIDE's files pad a person's number to 7 digits, its table does not.
+    group = row["person"].zfill(7) if row["person"].isdigit() else row["person"]
+    name = row.get("file", row["person"])
+    if name == "no_filename" or not name:
+        return Problem(group, path, "no-file")
+    fault = id_fault(name)
+    if fault is not None:
+        return Problem(name, path, "bad-value", fault)
+    codes, text = (_DX_GROUP, row["dx_group"]) if "dx_group" in row else (_LABEL, row["label"])
+    label = codes.get(text.removesuffix(".0"))
+    if label is None:
+        expected = " or ".join(codes)
+        return Problem(name, path, "unknown-label", f"the diagnosis is '{text}'; expected {expected}")
+    covariates = {}
+    for column in ("age", "mean_fd", "fiq"):
+        text = row.get(column, "")
+        if text and not _is_number(text):
+            return Problem(name, path, "bad-value", f"{column} is '{text}'; expected a number or nothing")
+        covariates[column] = text
+    sex = _SEXES.get(row.get("sex", "").lower().removesuffix(".0"))
+    if sex is None:
+        return Problem(name, path, "bad-value", f"sex is '{row['sex']}'; expected 1, 2, M, F or nothing")
+    covariates["sex"] = sex
+    raters = [row[rater].lower() in passed for rater, passed in _RATERS.items() if rater in row]
+    usable = all(raters) if len(raters) == len(_RATERS) else None
+    return Candidate(Subject(name, group or name, row.get("site", ""), label, "", covariates), usable)
+
+
+def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
+    names = [name.strip().lower() for name in header]
+    places = {}
+    for column, aliases in {**_ALIASES, **{rater: (rater,) for rater in _RATERS}}.items():
+        found = next((alias for alias in aliases if alias in names), None)
+        if found is None:
+            continue
+        if names.count(found) > 1:
+            raise DataError(f"{path} names the column {found} more than once; rename or remove one of them.")
+        places[column] = names.index(found)
+    missing = [
+        text
+        for text, columns in {
+            "SUB_ID": ("person", "file"),
+            "DX_GROUP (1 autism, 2 control) or label (1, 0)": ("dx_group", "label"),
+        }.items()
+        if not set(columns) & set(places)
+    ]
+    if missing:
+        raise DataError(
+            f"{path} lacks {' and '.join(missing)}; found {', '.join(filter(None, header))}. "
+            "Give the cohort's phenotypic table, saved with commas."
+        )
+    places.setdefault("person", places.get("file", 0))
+    return places
+
+
+def value(cell: str) -> str:
+    """A cell's text, empty where it means not known."""
+    text = known(cell)
+    return "" if text in {"-9999", "-9999.0"} else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and float(text) >= 0
+    except ValueError:
+        return False

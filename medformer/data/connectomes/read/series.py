@@ -1,0 +1,86 @@
+"""Reading the time series of regions from `.1D` text files, one line per time point.
+
+Columns are separated by tabs, commas or spaces. The regions' numbers may stand in a first line, each or as a whole
+behind `#`, or as bare words; other lines that begin with `#` are comments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.data.connectomes.read.source import UnusableError
+
+
+@dataclass(frozen=True)
+class Series:
+    """One file.
+
+    Attributes:
+        values: Shape (T, R), float32; NaN where the file says so or has an empty cell.
+        numbers: The header's word for each region, without `#`; None without a header.
+    """
+
+    values: NDArray[np.float32]
+    numbers: tuple[str, ...] | None
+
+
+def read_series(path: Path) -> Series:
+    """Read a file.
+
+    Raises:
+        UnusableError: It cannot be read, is empty or ragged (`corrupt`), or ends in the middle of a line (`truncated`).
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnusableError("corrupt", f"it is not text (byte {error.start})") from None
+    except OSError as error:
+        raise UnusableError("corrupt", f"it cannot be read ({error.strerror})") from None
+    header: list[str] | None = None
+    rows: list[list[float]] = []
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for place, (number, line) in enumerate(filled):
+        cells = _cells(line)
+        if line.lstrip().startswith("#") or (not rows and header is None and not _is_numeric(cells)):
+            # The last line before the numbers is the header; those above it are comments.
+            header = header if rows else [cell.strip().strip("#\"' ") for cell in _cells(line.lstrip().lstrip("# "))]
+            continue
+        last = place == len(filled) - 1 and len(rows) > 0
+        try:
+            row = [float(cell) if cell.strip() else np.nan for cell in cells]
+        except ValueError:
+            reason = "truncated" if last and len(cells) <= len(rows[0]) else "corrupt"
+            raise UnusableError(reason, f"line {number} holds something that is no number") from None
+        if rows and len(row) != len(rows[0]):
+            cut = last and len(row) < len(rows[0])
+            where = "the last line, " if cut else ""
+            raise UnusableError(
+                "truncated" if cut else "corrupt",
+                f"{where}line {number}, has {len(row)} numbers; the lines before have {len(rows[0])}",
+            )
+        rows.append(row)
+    if not rows:
+        raise UnusableError("corrupt", "it holds no numbers")
+    values = np.asarray(rows, np.float32)
+    numbers = tuple(header) if header is not None and len(header) == values.shape[1] else None
+    return Series(values, numbers)
+
+
+def _cells(line: str) -> list[str]:
+    text = line.strip()
+    for separator in ("\t", ","):
+        if separator in text:
+            return text.removesuffix(separator).split(separator)
+    return text.split()
+
+
+def _is_numeric(cells: list[str]) -> bool:
+    try:
+        [float(cell) for cell in cells if cell.strip()]
+    except ValueError:
+        return False
+    return True

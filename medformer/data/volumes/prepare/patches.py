@@ -1,0 +1,112 @@
+"""Patches of prepared cases to train on, each at a place that its epoch and number alone decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medformer.config import VolumeDataConfig
+from medformer.data.volumes.plan.volume_plan import Axes, VolumePlan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.crop import cut
+from medformer.data.volumes.prepare.prepare_case import PreparedCase
+from medformer.data.volumes.prepare.store import PreparedStore
+from medformer.seeds import derive_seed
+
+
+class PatchData:
+    """Training data (see `medformer.training.loader.TrainingData`) of `config.patches` patches per case and epoch.
+
+    A patch lies anywhere inside of its case; along an axis where the case is shorter than the patch, the case lies
+    anywhere inside of the patch, and around it is the lowest value of each channel and background. With the probability
+    `config.foreground` it has a voxel of a label in its middle, as far as staying inside allows: of one of the labels
+    that the case has, each equally likely, however small.
+    """
+
+    def __init__(
+        self,
+        store: PreparedStore,
+        plan: VolumePlan,
+        ids: Sequence[str],
+        *,
+        config: VolumeDataConfig,
+        augmentation: VolumeAugmentation | None,
+        seed: int,
+    ) -> None:
+        """Store the settings.
+
+        Args:
+            store: Has the cases prepared; without labels there, items have no mask.
+            plan: Says how large a patch is.
+            ids: The cases to train on.
+            config: How many patches, and where.
+            augmentation: None for none.
+            seed: Of the training.
+        """
+        self.store = store
+        self.patch = plan.patch
+        self.ids = tuple(ids)
+        self.patches = config.patches
+        self.foreground = config.foreground
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Patches per epoch."""
+        return len(self.ids) * self.patches
+
+    def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
+        """Give {"image": float32 (C, *patch), "mask": int64 (1, *patch) of classes, "id": str}."""
+        epoch, position = index
+        name = self.ids[position // self.patches]
+        seed = derive_seed(self.seed, "patch", epoch, name, position % self.patches)
+        case = self.store[name]
+        voxels = self.store.voxels(name) if case.classes is not None else {}
+        start = draw_start(np.random.default_rng(seed), case.shape, self.patch, voxels, self.foreground)
+        image, classes = cut_patch(case, start, self.patch, self.augmentation, derive_seed(seed, "augment"))
+        item = {"image": torch.from_numpy(image), "id": name}
+        if classes is not None:
+            item["mask"] = torch.from_numpy(classes[np.newaxis].astype(np.int64))
+        return item
+
+
+def draw_start(
+    generator: np.random.Generator,
+    size: Axes,
+    patch: Axes,
+    voxels: Mapping[int, NDArray[np.int64]],
+    foreground: float,
+) -> Axes:
+    """Draw where a patch begins; see `PatchData`.
+
+    Args:
+        generator: Decides everything.
+        size: Of the case.
+        patch: Of the patch.
+        voxels: Flat indices of voxels of each label that the case has.
+        foreground: Probability of having a label in the middle, where there is one.
+    """
+    room = np.array(size) - patch
+    low, high = np.minimum(room, 0), np.maximum(room, 0)
+    start = generator.integers(low, high, endpoint=True)
+    if generator.random() < foreground and voxels:
+        places = voxels[generator.choice(sorted(voxels))]
+        middle = np.array(np.unravel_index(places[generator.integers(len(places))], size))
+        start = np.clip(middle - np.array(patch) // 2, low, high)
+    return int(start[0]), int(start[1]), int(start[2])
+
+
+def cut_patch(
+    case: PreparedCase, start: Axes, patch: Axes, augmentation: VolumeAugmentation | None, seed: int
+) -> tuple[NDArray[np.float32], NDArray[Any] | None]:
+    """Cut a patch (C, *patch) of a case, with its classes (*patch) if there are any, and augment it."""
+    reach = (0, 0, 0) if augmentation is None else augmentation.margin(patch, seed)
+    begin = (start[0] - reach[0], start[1] - reach[1], start[2] - reach[2])
+    shape = (patch[0] + 2 * reach[0], patch[1] + 2 * reach[1], patch[2] + 2 * reach[2])
+    image = cut(case.image, begin, shape, case.lowest)
+    classes = None if case.classes is None else cut(case.classes, begin, shape, 0)
+    return (image, classes) if augmentation is None else augmentation(image, classes, seed, patch)

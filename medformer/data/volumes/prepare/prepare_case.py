@@ -1,0 +1,184 @@
+"""One case as a network sees it: turned to the plan's orientation, at its spacing, with comparable intensities.
+
+The order is: read, scale the intensities on the scan's own grid (so that a clipped metal implant cannot ring into its
+surroundings, and a mean does not depend on the plan's spacing), turn, resample. Training, validation and prediction all
+come through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.data.manifest import Case
+from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.errors import DataError
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, reorient, same_grid
+from medformer.imaging.resample import Order, resample, resample_labels, resampled_affine, resampled_shape
+from medformer.imaging.volumes import read_labels, read_volume
+
+ORDER: Order = 3
+"""Of the interpolation of images. On 20 hippocampus scans of 1 mm (z-scored), cubic brings slices of 2 mm back with a
+root mean square error of .222 (linear .247), voxels of 2 mm with .313 (.361), and is as fast."""
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case on the plan's grid.
+
+    Attributes:
+        id: Name of the case.
+        image: float32 (C, *S).
+        classes: (*S), 0 background and i + 1 for `plan.labels[i]`, uint8 or, with more than 254 labels, uint16; None
+            when labels were not asked for.
+        affine: From voxels of this grid to RAS mm, 4 x 4.
+        source: The grid of the case's files.
+        lowest: (C,), the smallest value of each channel: what stands for the world outside of a volume.
+    """
+
+    id: str
+    image: NDArray[np.float32]
+    classes: NDArray[np.unsignedinteger[Any]] | None
+    affine: NDArray[np.float64]
+    source: Geometry
+    lowest: NDArray[np.float32]
+
+    @property
+    def shape(self) -> Axes:
+        """Voxels per axis, S."""
+        first, second, third = self.image.shape[1:]
+        return first, second, third
+
+
+def prepare_case(case: Case, plan: VolumePlan, *, labels: bool) -> PreparedCase:
+    """Read a case and bring it to a plan's grid.
+
+    Args:
+        case: A row of a manifest.
+        plan: Of this training.
+        labels: Whether its label map is needed.
+
+    Raises:
+        DataError: A file cannot be read; the case has another number of channels than the plan, or no label map; its
+            files lie on different grids; or the label map has a value that the plan does not know.
+    """
+    prepared = prepare_image(case, plan)
+    if not labels:
+        return prepared
+    return replace(prepared, classes=prepare_classes(case, plan, prepared.source))
+
+
+def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase:
+    """Read the image of a case, or the files of its channels, and bring it to a plan's grid; see `prepare_case`."""
+    name, paths = (case.id, case.images) if isinstance(case, Case) else (str(case[0]), tuple(case))
+    if len(paths) != len(plan.intensity):
+        raise DataError(
+            f"Case '{name}' has {len(paths)} channels ({', '.join(path.name for path in paths)}); the plan was made "
+            f"for {len(plan.intensity)}. Give it the channels that the training cases have, in their order."
+        )
+    channels: list[NDArray[np.float32]] = []
+    source: Geometry | None = None
+    affine = np.eye(4)
+    for path, intensity in zip(paths, plan.intensity, strict=True):
+        volume = read_volume(path)
+        source = source or volume.geometry
+        _require_same_grid(name, paths[0], source, path, volume.geometry)
+        scaled = scale_intensity(np.require(volume.array, np.float32, "W"), intensity)
+        channel, affine = _onto_grid(scaled, source, plan, None)
+        channels.append(channel)
+    assert source is not None
+    image = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
+    return PreparedCase(
+        id=name,
+        image=np.ascontiguousarray(image),
+        classes=None,
+        affine=affine,
+        source=source,
+        lowest=image.min(axis=(1, 2, 3)),
+    )
+
+
+def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[np.unsignedinteger[Any]]:
+    """Read the label map of a case whose image has the geometry `source`; see `prepare_case`."""
+    path = case.required_mask()
+    volume = read_labels(path)
+    _require_same_grid(case.id, case.image, source, path, volume.geometry)
+    classes = classes_of(volume.array, plan.labels, f"Case '{case.id}': {path}")
+    return np.ascontiguousarray(_onto_grid(classes, source, plan, range(plan.classes))[0])
+
+
+def scale_intensity(array: NDArray[np.float32], intensity: Intensity) -> NDArray[np.float32]:
+    """Make the values of one channel comparable, in place. An image of one value becomes 0 everywhere."""
+    if intensity.scheme == "ct":
+        np.clip(array, intensity.low, intensity.high, out=array)
+        mean, deviation = intensity.mean, intensity.std
+    else:
+        mean, deviation = _moments(array)
+    array -= np.float32(mean)
+    # Rounding alone gives an image of one value a deviation of up to a millionth of that value.
+    if deviation > 1e-6 * abs(mean):
+        array /= np.float32(deviation)
+    return array
+
+
+def classes_of(
+    labels: NDArray[np.integer[Any]], known: Sequence[tuple[int, str]], what: str
+) -> NDArray[np.unsignedinteger[Any]]:
+    """Replace label values by classes: 0 background, i + 1 for `known[i]`.
+
+    Raises:
+        DataError: A value is not known; `what` begins the message.
+    """
+    values = [0, *(value for value, _ in known)]
+    dtype = np.uint8 if len(values) <= 255 else np.uint16
+    unknown = np.iinfo(dtype).max
+    lowest, highest = int(labels.min()), int(labels.max())
+    table = np.full(max(values) + 1, unknown, dtype)
+    table[values] = np.arange(len(values))
+    if lowest >= 0 and highest < len(table):
+        classes = table[labels]
+        if not (classes == unknown).any():
+            return classes
+    surplus = sorted({int(value) for value in np.unique(labels)} - set(values))
+    listed = ", ".join(map(str, surplus[:5])) + (", ..." if len(surplus) > 5 else "")
+    declared = ", ".join(f"{value} {name}" for value, name in known)
+    raise DataError(
+        f"{what} has label values that nothing declares: {listed}; expected 0 (background), {declared}. "
+        "Declare them in the data set's description, or correct the label map."
+    )
+
+
+def _onto_grid(
+    array: NDArray[Any], source: Geometry, plan: VolumePlan, values: Sequence[int] | None
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Turn and resample an image, or the label values of a label map, and say where its voxels are."""
+    turned, affine = reorient(array, source.affine, plan.orientation)
+    old = (turned.shape[0], turned.shape[1], turned.shape[2])
+    shape = resampled_shape(old, Geometry(old, affine).spacing, plan.spacing)
+    if values is None:
+        moved = resample(turned, shape, order=ORDER)
+    else:
+        moved = resample_labels(turned, shape, values).astype(array.dtype, copy=False)
+    return moved, resampled_affine(affine, old, shape)
+
+
+def _require_same_grid(name: str, first: Path, grid: Geometry, other: Path, found: Geometry) -> None:
+    reason = same_grid(grid, found, tolerance_mm=GRID_TOLERANCE * min(grid.spacing))
+    if reason:
+        raise DataError(
+            f"Case '{name}': {other} does not lie on the grid of {first}: {reason}. "
+            "All files of a case must have the same shape and affine; resample one onto the other's grid."
+        )
+
+
+def _moments(array: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and standard deviation in double precision, plane by plane: a copy of a whole scan could be gigabytes."""
+    planes = array if array.flags.c_contiguous else array.T
+    mean = sum(float(plane.sum(dtype=np.float64)) for plane in planes) / array.size
+    variance = sum(float(np.square(plane - mean, dtype=np.float64).sum()) for plane in planes) / array.size
+    return mean, float(np.sqrt(variance))

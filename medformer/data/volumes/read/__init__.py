@@ -1,0 +1,1 @@
+"""Layouts of folders and files of volumes."""

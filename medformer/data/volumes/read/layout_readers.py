@@ -1,0 +1,298 @@
+"""What the known folder layouts of volumes look like: one function for each.
+
+* `msd`, the Medical Segmentation Decathlon: `dataset.json`, `imagesTr/<case>.nii.gz`, `labelsTr/<case>.nii.gz`.
+* `nnunet`, nnU-Net's raw data: `dataset.json`, `imagesTr/<case>_0000.nii.gz` (a file for each channel),
+  `labelsTr/<case>.nii.gz`.
+* `folders`: `images/` and `labels/` (or `masks/`) with equal names; or a folder of images alone. A `dataset.json` may
+  name the labels.
+* `dicom`: folders that each hold one series, at any depth; `labels/<series folder>.nii.gz` where there are labels.
+
+In the first two, `imagesTs` with `labelsTs` becomes the split `test`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medformer.data.frames.layouts import natural_order
+from medformer.data.problems import Problem
+from medformer.data.volumes.read.dataset_file import DatasetInfo, info_from_json
+from medformer.errors import ConfigError, DataError
+from medformer.files import digest, read_json
+from medformer.imaging.dicom import Series, find_series
+
+ENDINGS = (".nii.gz", ".nii", ".hdr")
+"""What the name of a volume ends in; the `.img` of a `.hdr` belongs to it."""
+
+_IMAGES = ("images", "image")
+_LABELS = ("labels", "label", "masks", "mask", "segmentations")
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+_NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """One case of a folder, before it is hashed and grouped.
+
+    Attributes:
+        id: Its name, unique in the folder.
+        images: One path for each channel.
+        mask: The label map; None where there is none.
+        split: `test`, `train`, or empty.
+        patient: Where the files themselves tell.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    mask: Path | None = None
+    split: str = ""
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one layout holds.
+
+    Attributes:
+        found: Its cases.
+        problems: What does not fit.
+        info: What the folder says about the data; None where it says nothing.
+        channels: Names of the channels where they are known without `info`.
+    """
+
+    found: tuple[Found, ...]
+    problems: tuple[Problem, ...]
+    info: DatasetInfo | None = None
+    channels: tuple[str, ...] = ()
+
+
+def recognize(folder: Path) -> str:
+    """The layout of a folder.
+
+    Raises:
+        DataError: It has none of them.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; expected one with volumes. Correct the path.")
+    if (folder / "imagesTr").is_dir():
+        return "nnunet" if _has_channel_numbers(folder) else "msd"
+    images = _folder(folder, _IMAGES) or folder
+    if _volumes(images, []):
+        return "folders"
+    if any(path.suffix.lower() == ".dcm" for path in images.rglob("*")) or find_series(images):
+        return "dicom"
+    inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
+    raise DataError(
+        f"{folder} has no known layout; found {inside}; expected dataset.json with imagesTr/ and labelsTr/, images/ "
+        f"and labels/, files that end in {', '.join(ENDINGS)}, or folders that each hold a DICOM series. "
+        "Rename the folders or write a CSV manifest by hand."
+    )
+
+
+def read_msd(folder: Path) -> Reading:
+    """The Decathlon's layout.
+
+    Raises:
+        DataError: It is not complete, or its images hold several channels in one file.
+    """
+    info = info_from_json(folder / "dataset.json")
+    if len(info.channels) > 1:
+        raise DataError(
+            f"{folder} keeps {len(info.channels)} channels ({', '.join(info.channels)}) in one 4-D file per case; "
+            "expected a file for each. Turn it into nnU-Net's layout with `nnUNetv2_convert_MSD_dataset`."
+        )
+    problems: list[Problem] = []
+    found = _both_parts(folder, problems, lambda images: {stem: (path,) for stem, path in images.items()})
+    problems.extend(_listed_but_missing(folder / "dataset.json", {case.id for case in found}))
+    return Reading(tuple(found), tuple(problems), info)
+
+
+def read_nnunet(folder: Path) -> Reading:
+    """NnU-Net's raw layout, of either version.
+
+    Raises:
+        DataError: It is not complete.
+        ConfigError: Its files are of a kind that is not read, or its labels are regions.
+    """
+    description = folder / "dataset.json"
+    info = info_from_json(description)
+    ending = str(read_json(description).get("file_ending", ENDINGS[0]))
+    if ending not in ENDINGS:
+        raise ConfigError(
+            f"{description} says that the files end in '{ending}'; expected {', '.join(ENDINGS)}. "
+            "Convert them to NIfTI."
+        )
+    problems: list[Problem] = []
+
+    def channels(images: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
+        by_case: dict[str, dict[int, Path]] = {}
+        for stem, path in images.items():
+            match = _CHANNEL.fullmatch(stem)
+            if match is None:
+                detail = "its name does not end in the number of a channel, such as _0000"
+                problems.append(Problem(stem, str(path), "not-an-image", detail))
+            else:
+                by_case.setdefault(match.group(1), {})[int(match.group(2))] = path
+        complete = {}
+        for case, files in by_case.items():
+            if sorted(files) == list(range(len(info.channels))):
+                complete[case] = tuple(files[number] for number in sorted(files))
+            else:
+                numbers = ", ".join(f"{number:04}" for number in sorted(files))
+                detail = f"has the channels {numbers}; expected {len(info.channels)} ({', '.join(info.channels)})"
+                problems.append(Problem(case, str(next(iter(files.values()))), "wrong-channels", detail))
+        return complete
+
+    found = _both_parts(folder, problems, channels)
+    return Reading(tuple(found), tuple(problems), info)
+
+
+def read_folders(folder: Path) -> Reading:
+    """Images, and label maps of the same names.
+
+    Raises:
+        DataError: There is a `dataset.json` that is none.
+    """
+    problems: list[Problem] = []
+    images, labels = _folder(folder, _IMAGES) or folder, _folder(folder, _LABELS)
+    volumes = {stem: (path,) for stem, path in _volumes(images, problems).items()}
+    found = _pair(volumes, {} if labels is None else _volumes(labels, problems), "", problems, labels)
+    return Reading(tuple(found), tuple(problems), _described(folder))
+
+
+def read_dicom(folder: Path) -> Reading:
+    """Folders of one series each, and label maps named after them.
+
+    Raises:
+        ConfigError: The extra `dicom` is not installed.
+        DataError: There is a file called .dcm that is not DICOM, or a `dataset.json` that is none.
+    """
+    problems: list[Problem] = []
+    labels = _folder(folder, _LABELS)
+    top = _folder(folder, _IMAGES) or folder
+    by_folder: dict[Path, list[Series]] = {}
+    for series in find_series(top):
+        if labels is None or not series.folder.is_relative_to(labels):
+            by_folder.setdefault(series.folder, []).append(series)
+    images: dict[str, Series] = {}
+    for place, several in by_folder.items():
+        name = top.name if place == top else unicodedata.normalize("NFC", place.relative_to(top).as_posix())
+        if len(several) > 1:
+            detail = f"it holds {len(several)} series; expected one. Put each into its own folder"
+            problems.append(Problem(name, str(place), "several-series", detail))
+        elif several[0].modality in _NO_IMAGES:
+            problems.append(Problem(name, str(place), "not-an-image", f"its modality is {several[0].modality}"))
+        else:
+            images[name] = several[0]
+    masks = {} if labels is None else _volumes(labels, problems, endings=(*ENDINGS, ".dcm"), nested=True)
+    found = [
+        replace(case, patient=_pseudonym(images[case.id].patient))
+        for case in _pair({name: (series.folder,) for name, series in images.items()}, masks, "", problems, labels)
+    ]
+    modalities = {series.modality for series in images.values()}
+    return Reading(
+        tuple(found),
+        tuple(problems),
+        _described(folder),
+        (modalities.pop(),) if len(modalities) == 1 and "" not in modalities else (),
+    )
+
+
+def _pseudonym(patient: str) -> str:
+    """A manifest travels farther than the images do, so that no patient's id is put into it."""
+    return f"patient-{digest(patient.strip())[:12]}" if patient.strip() else ""
+
+
+def _described(folder: Path) -> DatasetInfo | None:
+    description = folder / "dataset.json"
+    return info_from_json(description) if description.is_file() else None
+
+
+def _both_parts(
+    folder: Path, problems: list[Problem], channels: Callable[[dict[str, Path]], Mapping[str, tuple[Path, ...]]]
+) -> list[Found]:
+    """Training cases, and test cases where they have labels; `channels` tells which files are one case."""
+    tested = (folder / "labelsTs").is_dir()
+    parts = [("train" if tested else "", folder / "imagesTr", folder / "labelsTr")]
+    unlabeled = folder / "imagesTs"
+    if tested:
+        parts.append(("test", unlabeled, folder / "labelsTs"))
+    elif unlabeled.is_dir() and (some := channels(_volumes(unlabeled, problems))):
+        problems.append(Problem("imagesTs", str(unlabeled), "without-labels", f"{len(some)} cases; predict takes them"))
+    found: list[Found] = []
+    for split, images, labels in parts:
+        if not images.is_dir():
+            raise DataError(f"{images} is not a folder; expected the images of {folder}. Complete the data set.")
+        there = labels if labels.is_dir() else None
+        masks = {} if there is None else _volumes(there, problems)
+        found += _pair(channels(_volumes(images, problems)), masks, split, problems, there)
+    return found
+
+
+def _pair(
+    images: Mapping[str, tuple[Path, ...]],
+    masks: Mapping[str, Path],
+    split: str,
+    problems: list[Problem],
+    labels: Path | None,
+) -> list[Found]:
+    """Put images and label maps of one name together; what has no partner is named."""
+    found = []
+    for name in sorted(images, key=natural_order):
+        mask = masks.get(name)
+        if mask is None and labels is not None:
+            problems.append(Problem(name, str(images[name][0]), "missing-mask", f"no {name}.* in {labels}"))
+        found.append(Found(name, images[name], mask, split))
+    for name in sorted(masks.keys() - images.keys(), key=natural_order):
+        problems.append(Problem(name, str(masks[name]), "missing-image", "no complete image has this name"))
+    return found
+
+
+def _volumes(
+    folder: Path, problems: list[Problem], *, endings: tuple[str, ...] = ENDINGS, nested: bool = False
+) -> dict[str, Path]:
+    """Volumes of a folder by name without ending; names that two files claim are reported and left out."""
+    by_stem: dict[str, list[Path]] = {}
+    for entry in sorted(folder.rglob("*") if nested else folder.iterdir()):
+        relative = entry.relative_to(folder)
+        # macOS leaves a ._name beside every file it copies.
+        if any(part.startswith(".") for part in relative.parts) or (nested and entry.is_dir()):
+            continue
+        name = unicodedata.normalize("NFC", relative.as_posix())
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
+        if ending is not None and entry.is_file():
+            by_stem.setdefault(name[: -len(ending)], []).append(Path(os.path.abspath(entry)))
+        elif entry.suffix.lower() != ".img" or not entry.with_suffix(".hdr").is_file():
+            what = "is a folder" if entry.is_dir() else f"has the ending '{entry.suffix}'"
+            problems.append(Problem(name, str(entry), "not-an-image", what))
+    for stem, files in by_stem.items():
+        if len(files) > 1:
+            detail = f"{', '.join(file.name for file in files)} share a name; all are left out, keep one"
+            problems.append(Problem(stem, str(files[0]), "duplicate-name", detail))
+    return {stem: files[0] for stem, files in by_stem.items() if len(files) == 1}
+
+
+def _has_channel_numbers(folder: Path) -> bool:
+    """Whether names end in the number of a channel, which the names of the label maps do not repeat."""
+    images = _volumes(folder / "imagesTr", [])
+    labels = _volumes(folder / "labelsTr", []) if (folder / "labelsTr").is_dir() else {}
+    return bool(images) and not images.keys() & labels.keys() and all(map(_CHANNEL.fullmatch, images))
+
+
+def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]:
+    listed = read_json(description).get("training", [])
+    for entry in listed if isinstance(listed, list) else []:
+        image = str(entry.get("image", "")) if isinstance(entry, dict) else str(entry)
+        name = Path(image).name
+        stem = next((name[: -len(ending)] for ending in ENDINGS if name.endswith(ending)), name)
+        if stem not in found:
+            yield Problem(stem, str(description.parent / image), "listed-missing")
+
+
+def _folder(folder: Path, names: Iterable[str]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)

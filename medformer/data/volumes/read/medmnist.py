@@ -1,0 +1,93 @@
+"""MedMNIST's 3-D sets, which are arrays in one `.npz` file, as volumes with a manifest.
+
+Yang et al., "MedMNIST v2", Scientific Data 2023. The arrays say nothing of voxel sizes or orientation; 1 mm and RAS are
+written. Every sample counts as a patient.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from numpy.typing import NDArray
+
+from medformer.data.manifest import Case, image_hash, write_manifest
+from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, DatasetInfo, write_info
+from medformer.errors import DataError
+from medformer.files import write_bytes
+from medformer.progress import Reporter, SilentReporter
+
+SPLITS = ("train", "val", "test")
+
+_EXPECTED = "expected MedMNIST's arrays <split>_images (n, X, Y, Z) and <split>_labels (n, 1) for train, val and test"
+
+
+def write_medmnist(npz: Path, folder: Path, *, reporter: Reporter | None = None) -> Path:
+    """Write each sample as a NIfTI file, its class (0 or 1) in the manifest's column `label`, and its split.
+
+    Args:
+        npz: Such as `adrenalmnist3d.npz`.
+        folder: Gets `images/`, `manifest.csv` and its sidecar.
+        reporter: Told about the writing.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: It is no such file, or has other classes than 0 and 1.
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    parts = {split: _part(npz, split) for split in SPLITS}
+    reporter = reporter or SilentReporter()
+    reporter.start("writing", sum(len(images) for images, _ in parts.values()))
+    cases = []
+    try:
+        for split, (images, classes) in parts.items():
+            for index, (image, label) in enumerate(zip(images, classes, strict=True)):
+                name = f"{split}_{index:05}"
+                path = folder / "images" / f"{name}.nii.gz"
+                _write(path, image)
+                cases.append(
+                    Case(
+                        id=name,
+                        image=path,
+                        group=name,
+                        site=npz.stem,
+                        split=split,
+                        sha256=image_hash([path]),
+                        covariates={CLASS_COLUMN: str(int(label))},
+                    )
+                )
+                reporter.advance()
+    finally:
+        reporter.finish()
+    manifest = folder / "manifest.csv"
+    write_manifest(manifest, cases)
+    write_info(manifest, DatasetInfo((), ("image",), "case is patient"))
+    return manifest
+
+
+def _part(npz: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    try:
+        with np.load(npz, allow_pickle=False) as arrays:
+            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{npz} cannot be read ({error}); {_EXPECTED}. Download it again.") from None
+    if images.ndim != 4 or images.dtype != np.uint8 or labels.size != len(images) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{npz}: {split}_images is {images.dtype} {images.shape} and {split}_labels {labels.dtype} {labels.shape}; "
+            f"{_EXPECTED}."
+        )
+    labels = labels.reshape(-1)
+    if not np.isin(labels, (0, 1)).all():
+        values = ", ".join(str(value) for value in np.unique(labels))
+        raise DataError(f"{npz} has the classes {values}; expected 0 and 1. Only two classes are supported.")
+    return images, labels
+
+
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
+    # Without the time, so that writing again gives the same hashes.
+    write_bytes(path, gzip.compress(Nifti1Image(image, np.eye(4)).to_bytes(), mtime=0))

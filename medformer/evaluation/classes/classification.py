@@ -1,0 +1,200 @@
+"""A binary classification in numbers: discrimination, decisions at the threshold, and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics
+
+from medformer.errors import DataError
+from medformer.evaluation.classes.calibration import BINS, NEAREST, expected_calibration_error, recalibrate
+from medformer.evaluation.classes.calibration import calibration_bins as calibration_bins
+
+# The numbers of `classification_metrics`, with what they mean. Positive is label 1.
+METRICS: dict[str, str] = {
+    "auc": "area under the ROC curve: how often a positive case scores higher than a negative one, ties counting half",
+    "average_precision": "area under the precision-recall curve as a sum of steps; a score without information gives "
+    "the share of positives",
+    "accuracy": "share of cases decided rightly at the threshold",
+    "balanced_accuracy": "mean of sensitivity and specificity",
+    "sensitivity": "share of positive cases that were called positive",
+    "specificity": "share of negative cases that were called negative",
+    "f1": "harmonic mean of sensitivity and precision",
+    "mcc": "Matthews correlation of decision and label, 0 when all cases are decided alike",
+    "brier": "mean squared difference of score and label, lower is better",
+    "calibration_slope": "slope of the label's log odds on the score's logit (Cox 1958); 1 is right, below 1 the "
+    f"scores are too extreme; scores are kept {NEAREST:g} away from 0 and 1",
+    "calibration_intercept": "calibration in the large: what has to be added to the score's logit, with the "
+    "slope held at 1; 0 is right, above 0 the scores are too low on the whole",
+    "ece": f"expected calibration error: mean distance between score and share of positives over {BINS} equally wide "
+    "bins of the score, weighted by cases; lower is better",
+}
+
+# Two distinct scores among fewer cases than this are no sign that the scores are decisions.
+_FEW_CASES = 10
+
+
+class RocCurve(NamedTuple):
+    """Shape (k,) each, from the strictest threshold to the loosest."""
+
+    false_positive_rate: NDArray[np.float64]
+    sensitivity: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """Shape (k,) each, by rising recall."""
+
+    recall: NDArray[np.float64]
+    precision: NDArray[np.float64]
+
+
+class Scored(NamedTuple):
+    """Checked input, shape (n,) each; labels are 0.0 and 1.0."""
+
+    label: NDArray[np.float64]
+    score: NDArray[np.float64]
+    prediction: NDArray[np.float64]
+
+
+def classification_metrics(
+    label: ArrayLike,
+    score: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    ids: Sequence[str] | None = None,
+    part: bool = False,
+) -> dict[str, float]:
+    """Compute every number of `METRICS`.
+
+    What is not defined is NaN: everything that compares classes when only one is there, F1 without a positive label
+    or decision, and the calibration slope when the score separates the classes completely.
+
+    Args:
+        label: 0 or 1, shape (n,).
+        score: Probability of 1, in [0, 1], shape (n,).
+        prediction: The decision, 0 or 1, shape (n,).
+        ids: Names of the cases for messages, shape (n,).
+        part: These cases are a part of a table that was checked as a whole.
+
+    Raises:
+        DataError: As `check_scored`.
+    """
+    y, s, d = check_scored(label, score, prediction, ids=ids, part=part)
+    nan = float("nan")
+    both = 0 < y.sum() < len(y)
+    calibration = recalibrate(y, s)
+    recall = [float((d[y == kind] == kind).mean()) if (y == kind).any() else nan for kind in (0, 1)]
+    return {
+        "auc": float(metrics.roc_auc_score(y, s)) if both else nan,
+        "average_precision": float(metrics.average_precision_score(y, s)) if both else nan,
+        "accuracy": float(metrics.accuracy_score(y, d)),
+        "balanced_accuracy": (recall[0] + recall[1]) / 2,
+        "sensitivity": recall[1],
+        "specificity": recall[0],
+        "f1": float(metrics.f1_score(y, d)) if y.any() or d.any() else nan,
+        "mcc": float(metrics.matthews_corrcoef(y, d)) if both else nan,
+        "brier": float(((s - y) ** 2).mean()),
+        "calibration_slope": float(calibration.slope[0]),
+        "calibration_intercept": float(calibration.intercept[0]),
+        "ece": expected_calibration_error(y, s),
+    }
+
+
+def roc_curve(label: ArrayLike, score: ArrayLike) -> RocCurve:
+    """Sensitivity against false-positive rate at every threshold, corners included.
+
+    Raises:
+        DataError: As `check_scored`, or only one class is there.
+    """
+    y, s, _ = check_scored(label, score)
+    _need_both(y, "A ROC curve")
+    return RocCurve(*metrics.roc_curve(y, s, drop_intermediate=False))
+
+
+def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
+    """Precision against recall at every threshold.
+
+    Raises:
+        DataError: As `check_scored`, or only one class is there.
+    """
+    y, s, _ = check_scored(label, score)
+    _need_both(y, "A precision-recall curve")
+    precision, recall, _thresholds = metrics.precision_recall_curve(y, s)
+    return PrecisionRecallCurve(recall[::-1], precision[::-1])
+
+
+def check_scored(
+    label: ArrayLike,
+    score: ArrayLike,
+    prediction: ArrayLike | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    part: bool = False,
+) -> Scored:
+    """Check labels, scores and decisions.
+
+    Args:
+        label: 0 or 1, shape (n,).
+        score: Probability of 1, shape (n,).
+        prediction: The decision, shape (n,).
+        ids: Names of the cases for messages, shape (n,).
+        part: Do not look for decisions given as scores: some cases alone may well have extreme scores only.
+
+    Returns:
+        Them as floats; without `prediction`, the decision at 0.5.
+
+    Raises:
+        DataError: No cases, a label or decision other than 0 and 1, a score that is no number in [0, 1] (the case is
+            named), or scores that are decisions instead of probabilities.
+        ValueError: Lengths differ.
+    """
+    y, s = np.asarray(label, np.float64), np.asarray(score, np.float64)
+    d = np.asarray(s >= 0.5 if prediction is None else prediction, np.float64)
+    if not y.shape == s.shape == d.shape == (y.size,) or (ids is not None and len(ids) != len(y)):
+        raise ValueError(f"label {y.shape}, score {s.shape}, prediction {d.shape} and ids must have one length")
+    if not y.size:
+        raise DataError("There are no classified cases; expected at least one row with label and score.")
+    for name, values, wrong, expected in (
+        ("label", y, ~np.isin(y, (0.0, 1.0)), "0 (negative) or 1 (positive)"),
+        ("score", s, ~((s >= 0) & (s <= 1)), "a probability between 0 and 1"),
+        ("prediction", d, ~np.isin(d, (0.0, 1.0)), "0 or 1"),
+    ):
+        if wrong.any():
+            first = int(wrong.argmax())
+            more = f" (and {int(wrong.sum()) - 1} more cases)" if wrong.sum() > 1 else ""
+            case = ids[first] if ids is not None else f"row {first + 1}"
+            raise DataError(f"{case}{more}: {name} is {values[first]:g}, expected {expected}. Correct the table.")
+    if not part:
+        _refuse_decisions(s, d)
+    return Scored(y, s, d)
+
+
+def _refuse_decisions(score: NDArray[np.float64], prediction: NDArray[np.float64]) -> None:
+    """Refuse scores that only repeat the decision, such as 0 and 1 or 0.1 and 0.9.
+
+    Two values alone are no proof: a model of one yes-or-no covariate has no more, and they are probabilities.
+    """
+    values = np.unique(score)
+    if len(score) < _FEW_CASES or len(values) != 2:
+        return
+    hard = values[0] == 0 and values[1] == 1
+    mirrored = abs(values.sum() - 1) < 1e-9 and np.array_equal(score == values[1], prediction == 1)
+    if hard or mirrored:
+        shown = " and ".join(f"{value:g}" for value in values)
+        raise DataError(
+            f"The scores of all {len(score)} cases are {shown}: these are decisions, and an AUC of decisions means "
+            "little. Give the probability of the positive class as the score (predict_proba or a sigmoid's output), "
+            "and the decision as the prediction."
+        )
+
+
+def _need_both(label: NDArray[np.float64], what: str) -> None:
+    if not 0 < label.sum() < len(label):
+        raise DataError(
+            f"{what} needs positive and negative cases; all {len(label)} have label {label[0]:g}. "
+            "Draw it from a part of the table that has both."
+        )

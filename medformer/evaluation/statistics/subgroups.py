@@ -1,0 +1,117 @@
+"""Which rows of a table belong together: folds, repeats, sites, lesion sizes, sexes and ages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.evaluation.masks.segmentation import SIZES
+from medformer.evaluation.table import Row
+
+UNKNOWN = "unknown"
+
+# First year of each bin; the last one is open.
+_AGE_STARTS = (0, 12, 18, 30, 40, 50, 60, 70, 80)
+_OLDEST = 120
+
+AGES: tuple[str, ...] = (
+    "under 12",
+    *(f"{low}-{high - 1}" for low, high in pairwise(_AGE_STARTS[1:])),
+    f"{_AGE_STARTS[-1]} or older",
+)
+
+DEFINITIONS: dict[str, str] = {
+    "site": f"hospital or data set as the manifest names it; {UNKNOWN} where it names none",
+    "sex": f"as the manifest states it, m and f spelled out; {UNKNOWN} where it states none",
+    "age": f"in completed years, bins that are the same for every table; {UNKNOWN} where the manifest states none, or "
+    f"one that is below 0 or above {_OLDEST}. Cells that are no numbers are taken as names of bins",
+}
+"""How the parts of a split come about, for splits that leave a choice."""
+
+# What tables write into a cell without a value.
+_EMPTY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", UNKNOWN})
+
+_SEXES = {"m": "male", "f": "female"}
+
+
+def splits(rows: Sequence[Row]) -> dict[str, dict[str, NDArray[np.intp]]]:
+    """Split a table in every way that its columns allow.
+
+    Folds and lesion sizes are known for all rows or not used; repeats are used when there are several. Sites, sexes and
+    ages are used when any row has one; rows without one form the part `unknown`, which comes last.
+
+    Returns:
+        For `fold`, `repeat`, `site`, `size`, `sex` and `age`, as far as they are there: the row numbers of each part.
+        In every split, each row is in one part.
+    """
+    found: dict[str, dict[str, NDArray[np.intp]]] = {}
+    for column in ("fold", "repeat", "site", "size", "sex", "age"):
+        if not any(column in row for row in rows):
+            continue
+        names = _READERS.get(column, _plain)([row.get(column) for row in rows])
+        known = set(names) - {UNKNOWN}
+        optional = column in DEFINITIONS
+        if not known or (not optional and UNKNOWN in names) or (column == "repeat" and len(known) < 2):
+            continue
+        labels = np.array(names)
+        found[column] = {name: np.flatnonzero(labels == name) for name in sorted(set(names), key=_order)}
+    return found
+
+
+def age_bin(years: float) -> str:
+    """Name the bin of an age in years; `unknown` for what is no age."""
+    if not 0 <= years <= _OLDEST:
+        return UNKNOWN
+    return AGES[sum(years >= start for start in _AGE_STARTS) - 1]
+
+
+def _plain(cells: Sequence[Any]) -> list[str]:
+    """Cells as they are; empty ones are unknown."""
+    blank = [cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)) for cell in cells]
+    return [UNKNOWN if empty else str(cell) for cell, empty in zip(cells, blank, strict=True)]
+
+
+def _texts(cells: Sequence[Any]) -> list[str]:
+    """Cells of a covariate as text; what stands for a missing value is unknown."""
+    texts = ["" if cell is None else str(cell).strip() for cell in cells]
+    return [UNKNOWN if text.lower() in _EMPTY else text for text in texts]
+
+
+def _sexes(cells: Sequence[Any]) -> list[str]:
+    names: list[str] = []
+    for text in _texts(cells):
+        code = _number(text)
+        # A column of codes comes back from a file as 1.0 when another cell is empty.
+        names.append(_SEXES.get(text.lower(), text.lower()) if code is None else f"{code:g}")
+    return names
+
+
+def _ages(cells: Sequence[Any]) -> list[str]:
+    texts = _texts(cells)
+    years = [math.nan if text == UNKNOWN else _number(text) for text in texts]
+    return [age_bin(value) for value in years if value is not None] if None not in years else texts
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    """Sizes and ages in their order, then numbers by value, then names, and last what is not known."""
+    for listed in (tuple(SIZES), AGES):
+        if name in listed:
+            return 0, listed.index(name), name
+    if name == UNKNOWN:
+        return 3, 0, name
+    return (1, int(name), name) if name.isdecimal() else (2, 0, name)
+
+
+_READERS: Mapping[str, Callable[[Sequence[Any]], list[str]]] = {"sex": _sexes, "age": _ages}

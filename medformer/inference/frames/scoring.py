@@ -1,0 +1,142 @@
+"""Scoring a folder of prediction maps against a folder of masks, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medformer.errors import DataError
+from medformer.evaluation.masks.overlap import EmptyPolicy, check_policy
+from medformer.evaluation.masks.segmentation import COLUMNS, case_row
+from medformer.evaluation.summary import summarize
+from medformer.files import sha256, write_csv, write_json
+from medformer.imaging.images import read_mask
+from medformer.imaging.masks import read_probability
+from medformer.progress import Reporter, SilentReporter
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".npz"})
+
+TABLE = "scores.csv"
+SUMMARY = "metrics.json"
+
+_LISTED = 20
+
+
+def score_folder(
+    predictions: Path,
+    masks: Path,
+    *,
+    threshold: float = 0.5,
+    empty: EmptyPolicy = "one",
+    reporter: Reporter | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Score every prediction map against the mask of the same name.
+
+    Files are matched by their path below the two folders without the suffix. If the folders have subfolders, each is
+    a site of the summary, so that several test sets are scored in one go.
+
+    Args:
+        predictions: Folder of maps: 8-bit or 16-bit gray pictures, or NPZ files with the key `probability`.
+        masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
+        threshold: For Dice and IoU at one threshold; a map is not stretched for it.
+        empty: What Dice and IoU of two empty masks are.
+        reporter: Told about each case.
+
+    Returns:
+        One row per case (`case_row`, after it `site` where there are subfolders), and their summary (`summarize`).
+
+    Raises:
+        DataError: A folder is missing or holds no pictures, the two do not pair up, a file cannot be read, or sizes
+            differ.
+    """
+    check_policy(empty)
+    reporter = reporter or SilentReporter()
+    pairs = pair_folders(predictions, masks)
+    nested = any("/" in case for case, _, _ in pairs)
+    rows: list[dict[str, Any]] = []
+    highest = 0.0
+    reporter.start("scoring", len(pairs))
+    try:
+        for case, prediction_file, mask_file in pairs:
+            probability = read_probability(prediction_file)
+            highest = max(highest, float(probability.max()))
+            row = case_row(case, probability, read_mask(mask_file), threshold=threshold, empty=empty)
+            if nested:
+                row["site"] = case.rpartition("/")[0] or "."
+            rows.append(row)
+            reporter.advance(dice=row["dice"])
+    finally:
+        reporter.finish()
+    if 0.0 < highest <= 1.5 / 255:
+        raise DataError(
+            f"No prediction in {predictions} exceeds 1 on a scale of 0 to 255: these look like label maps of 0 and 1. "
+            "Save foreground as 255 (multiply by 255), so that it is not taken for a probability of 0.004."
+        )
+    return rows, summarize(rows)
+
+
+def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:
+    """Match two folders by relative path without ending: (name, prediction, mask), sorted by name.
+
+    Files with other endings, and hidden files, are passed over.
+
+    Raises:
+        DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
+    """
+    folders = {"predictions": Path(predictions), "masks": Path(masks)}
+    found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
+    unpaired = [
+        f"{len(names)} without a {partner}: {_listed(names)}"
+        for partner, names in (
+            ("prediction", sorted(found["masks"].keys() - found["predictions"].keys())),
+            ("mask", sorted(found["predictions"].keys() - found["masks"].keys())),
+        )
+        if names
+    ]
+    if unpaired:
+        raise DataError(
+            f"{predictions} and {masks} do not pair up by file name. {'; '.join(unpaired)}. "
+            "Add what is missing or remove what is too much: a score over part of a test set means something else."
+        )
+    return [(name, found["predictions"][name], mask) for name, mask in sorted(found["masks"].items())]
+
+
+def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write `scores.csv` and `metrics.json`, the latter with the hash of the table it was computed from.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    table, numbers = Path(out) / TABLE, Path(out) / SUMMARY
+    columns = [name for name in COLUMNS if name in rows[0]]
+    write_csv(table, rows, [*columns, *(name for name in rows[0] if name not in columns)])
+    write_json(numbers, {"source": {"file": TABLE, "sha256": sha256(table)}, **summary})
+    return table, numbers
+
+
+def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"The {role} folder {folder} does not exist or is not a folder. Correct the path.")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
+        if ending is not None and not path.name.startswith(".") and path.is_file():
+            found.setdefault(path.relative_to(folder).as_posix()[: -len(ending)], []).append(path)
+    if not found:
+        raise DataError(f"The {role} folder {folder} holds no file ending in {', '.join(sorted(endings))}.")
+    repeated = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
+    if repeated:
+        raise DataError(
+            f"The {role} folder {folder} has {len(repeated)} name(s) twice: {_listed(repeated)}. "
+            "Keep one file of each name."
+        )
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

@@ -1,0 +1,144 @@
+"""From uint8 images of any size to probability maps at that size: flips and ensembles averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medformer.data.frames.transforms import normalize, resize_image
+from medformer.errors import DataError
+from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
+
+# The four views form a group, so the averaged prediction of a flipped image is the flipped prediction.
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+
+
+class Segmenter:
+    """Predicts the foreground probability of every pixel with one network or an ensemble.
+
+    Each image is resized to `image_size`, normalized as in training, and passed through every model in every
+    view. Probabilities (after the sigmoid, not logits) are averaged over models and views with equal weight, then
+    resized back to the original size: bilinear, with antialiasing along an axis that shrinks. Resizing
+    probabilities keeps them within [0, 1], and a pixel on a confident edge ends near 0.5.
+
+    Args:
+        models: Networks that map (B, 3, H, W) to logits (B, 1, H, W). They are moved to `device` and stay there;
+            their training flags are put back after every call.
+        image_size: Network input, rows x columns.
+        flips: Average the image, its horizontal flip, its vertical flip and both: four passes instead of one.
+        device: Where to compute; by default where the first model is.
+        batch_size: Images per pass. Memory beyond the results grows with it, not with the number of images.
+        precision: Autocast type of the passes; averages are always float32.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        *,
+        image_size: tuple[int, int],
+        flips: bool = True,
+        device: torch.device | str | None = None,
+        batch_size: int = 8,
+        precision: Precision = "32-true",
+    ) -> None:
+        if not models:
+            raise ValueError("a Segmenter needs at least one model, got none")
+        if batch_size < 1 or min(image_size) < 1:
+            raise ValueError(f"batch_size and image_size must be positive, got {batch_size} and {image_size}")
+        self.models = tuple(models)
+        self.image_size = image_size
+        self.flips = flips
+        self.device = torch.device(device) if device is not None else device_of(self.models[0])
+        self.batch_size = batch_size
+        self.precision = precision
+
+    def predict(
+        self, images: Sequence[NDArray[np.uint8]], names: Sequence[str] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Predict one probability map per image.
+
+        Args:
+            images: RGB uint8 arrays of shape (H, W, 3); sizes may differ.
+            names: One per image, for errors; positions are named where absent.
+
+        Returns:
+            float32 arrays of shape (H, W) in [0, 1], one per image, at its own size.
+
+        Raises:
+            DataError: An image is not uint8 RGB, or a network answered NaN or infinity for it.
+            ResourceError: The device has not enough memory.
+        """
+        labels = list(names) if names is not None else [f"image {index}" for index in range(len(images))]
+        if len(labels) != len(images):
+            raise ValueError(f"{len(images)} images but {len(labels)} names")
+        for label, image in zip(labels, images, strict=True):
+            _check_image(image, label)
+        results: list[NDArray[np.float32]] = []
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            for model in self.models:
+                stack.enter_context(evaluating(model))
+                model.to(self.device)
+            for start in range(0, len(images), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                results.extend(self._predict_batch(images[part], labels[part]))
+        return results
+
+    def _predict_batch(
+        self, images: Sequence[NDArray[np.uint8]], labels: Sequence[str]
+    ) -> Iterator[NDArray[np.float32]]:
+        with enough_memory(lambda: self._out_of_memory(len(images))):
+            small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
+            probabilities = self._mean_probability(torch.from_numpy(small).to(self.device))
+            finite = torch.isfinite(probabilities).flatten(1).all(dim=1).tolist()
+            bad = [label for label, good in zip(labels, finite, strict=True) if not good]
+            if bad:
+                raise DataError(
+                    f"The network's output is NaN or infinite for {', '.join(bad)}. "
+                    "Its weights are damaged or its precision overflows: try precision 32-true, or train it again."
+                )
+            for image, probability in zip(images, probabilities, strict=True):
+                yield _resize_back(probability, image.shape[:2])
+
+    def _mean_probability(self, batch: Tensor) -> Tensor:
+        """Average over models and views of a batch (B, 3, H, W): float32 (B, H, W)."""
+        views = _FLIPS if self.flips else _FLIPS[:1]
+        total = torch.zeros(batch.shape[0], *batch.shape[2:], dtype=torch.float32, device=batch.device)
+        expected = (batch.shape[0], 1, *batch.shape[2:])
+        for model in self.models:
+            for axes in views:
+                with autocast(self.device, self.precision):
+                    logits = model(torch.flip(batch, axes) if axes else batch)
+                if tuple(logits.shape) != expected:
+                    raise ValueError(f"{type(model).__name__} returned {tuple(logits.shape)}, expected {expected}")
+                probability = torch.sigmoid(logits.float())[:, 0]
+                total += torch.flip(probability, axes) if axes else probability
+        return total / (len(self.models) * len(views))
+
+    def _out_of_memory(self, count: int) -> str:
+        rows, columns = self.image_size
+        return (
+            f"Out of memory on {self.device} while predicting {count} image(s) at {rows} x {columns} px "
+            f"with {len(self.models)} model(s). "
+            f"Use a smaller inference.batch_size (now {self.batch_size}) or image size."
+        )
+
+
+def _resize_back(probability: Tensor, size: tuple[int, ...]) -> NDArray[np.float32]:
+    if tuple(probability.shape) != size:
+        probability = F.interpolate(probability[None, None], size, mode="bilinear", antialias=True)[0, 0]
+    # Interpolation weights add up to one only to within rounding.
+    return probability.clamp_(0.0, 1.0).cpu().numpy()
+
+
+def _check_image(image: NDArray[np.uint8], label: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise DataError(
+            f"{label}: the image has shape {image.shape} and type {image.dtype}; expected RGB uint8 (H, W, 3)."
+        )

@@ -1,0 +1,197 @@
+"""What a network is trained for: how a batch becomes a loss.
+
+    SegmentationObjective(loss, scales=(1.0,))      batches {"image": (B, C, *S), "mask": (B, 1, *S), "id": [...]}
+    VolumeObjective(loss)                           the same, the mask a map of classes
+    ClassificationObjective(loss, smoothing=0.0)    batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]},
+                                                    or of images (B, C, *S) with `inputs="image"`
+    MaskedReconstruction(ratio, regions, ...)       batches {"edges": {atlas: (B, d)}, "id": [...]}; see `masking`
+    MaskedVolumes(block, ratio)                     batches {"image": (B, C, *S), "id": [...]}; see `volume_masking`
+
+The training loop knows none of these keys but `id`; everything else it asks the objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medformer.data.frames.multiscale import draw_scale, resize_batch
+from medformer.training.loader import Batch
+from medformer.training.losses.deep_supervision import supervised_loss
+
+Network = Callable[..., Any]
+"""The network as it is trained, perhaps wrapped for several processes: it must be called once per step."""
+
+
+class Moment(NamedTuple):
+    """When a step happens: what an objective draws may derive from it, or from torch's generator.
+
+    Attributes:
+        seed: Of the training.
+        epoch: Counted from 0.
+        step: Of the epoch, counted from 0.
+    """
+
+    seed: int
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """How big a batch is, in the words of an error about memory.
+
+    Attributes:
+        cases: In the batch.
+        seen: What one batch holds, such as `images of 352 x 352 with 3 channels`; may be empty.
+        smaller: Settings, besides a smaller batch, that take less memory.
+        batch_setting: What sets the size of a batch.
+    """
+
+    cases: int
+    seen: str = ""
+    smaller: tuple[str, ...] = ()
+    batch_setting: str = "training.batch_size"
+
+
+class Objective(Protocol):
+    """Turns a network and a batch into a loss.
+
+    It is copied to other processes when several train together, so it must be picklable.
+    """
+
+    def tensors(self, batch: Batch) -> dict[str, Any]:
+        """Return what of a batch goes to the device: tensors, whose first axis are the cases, or tables of such."""
+
+    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
+        """Say how big a batch of `tensors` is."""
+
+    def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
+        """Return the loss of a batch of `tensors`, a scalar; torch's generator is seeded from the moment before."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same when a training is resumed: JSON-able values, `loss` among them."""
+
+
+class SegmentationObjective:
+    """A loss between logits and masks, every batch at one of a few sizes.
+
+    Args:
+        loss: Called with logits and masks of one shape; see `medformer.training.losses.image_losses`. A network that
+            returns several maps is judged by all of them (`supervised_loss`).
+        scales: Multi-scale factors, one drawn per batch.
+    """
+
+    def __init__(self, loss: nn.Module, scales: Sequence[float] = (1.0,)) -> None:
+        self.loss = loss
+        self.scales = tuple(scales)
+
+    def tensors(self, batch: Batch) -> dict[str, Any]:
+        return {"image": batch["image"], "mask": batch["mask"]}
+
+    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
+        cases, channels, *size = batch["image"].shape
+        scale = draw_scale(self.scales, *moment)
+        scaled = f", resized by {scale:g} (augment.scales)" if scale != 1.0 else ""
+        smaller = ", ".join(str(max(1, int(length * 0.75))) for length in size)
+        return Load(
+            cases,
+            f"images of {' x '.join(map(str, size))} with {channels} channels{scaled}",
+            (f"data.image_size=[{smaller}]", "model.checkpointing=true"),
+        )
+
+    def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
+        resized = resize_batch(dict(batch), draw_scale(self.scales, *moment))
+        return supervised_loss(self.loss, network(resized["image"]), resized["mask"])
+
+    def identity(self) -> dict[str, Any]:
+        return {"loss": type(self.loss).__name__, "scales": list(self.scales)}
+
+
+class VolumeObjective:
+    """A loss between the logits of patches of volumes and their classes.
+
+    Args:
+        loss: Called with logits (B, K, *S) and classes (B, 1, *S); see `medformer.training.losses.volume_losses`. Of a
+            network that returns several maps, each is judged at its own resolution (`supervised_loss`).
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        self.loss = loss
+
+    def tensors(self, batch: Batch) -> dict[str, Any]:
+        return {"image": batch["image"], "mask": batch["mask"]}
+
+    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
+        return volume_load(batch["image"])
+
+    def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
+        return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")
+
+    def identity(self) -> dict[str, Any]:
+        return {"loss": type(self.loss).__name__}
+
+
+class ClassificationObjective:
+    """A loss between the logits of connectomes or images, two each, and their labels.
+
+    Args:
+        loss: `cross_entropy`, or `squared`: of the difference of the logits against +1 (label 1) and -1 (label 0), as a
+            ridge classifier has it. The difference is then no log odds; calibrate it.
+        smoothing: Share of the target that is spread evenly over the classes, in [0, 1); of cross-entropy.
+        inputs: What of a batch the network is given.
+    """
+
+    def __init__(
+        self,
+        loss: Literal["cross_entropy", "squared"] = "cross_entropy",
+        smoothing: float = 0.0,
+        *,
+        inputs: Literal["edges", "image"] = "edges",
+    ) -> None:
+        if not 0.0 <= smoothing < 1.0:
+            raise ValueError(f"label smoothing must be in [0, 1), got {smoothing}")
+        self.loss = loss
+        self.smoothing = smoothing
+        self.inputs = inputs
+
+    def tensors(self, batch: Batch) -> dict[str, Any]:
+        return {self.inputs: batch[self.inputs], "label": batch["label"]}
+
+    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
+        seen = batch[self.inputs]
+        return volume_load(seen) if isinstance(seen, Tensor) else connectome_load(seen)
+
+    def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
+        logits, labels = network(batch[self.inputs]), batch["label"]
+        if self.loss == "squared":
+            return F.mse_loss(logits[:, 1] - logits[:, 0], 2.0 * labels.to(logits.dtype) - 1.0)
+        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+
+    def identity(self) -> dict[str, Any]:
+        return {"loss": self.loss, "smoothing": self.smoothing}
+
+
+def connectome_load(edges: Mapping[str, Tensor]) -> Load:
+    """Say how big a batch of connectomes is, {atlas: (B, d)}."""
+    cases = next(iter(edges.values())).shape[0]
+    sizes = ", ".join(f"{name} with {block.shape[1]:,}" for name, block in edges.items())
+    return Load(cases, f"connections of {sizes}", ("fewer data.atlases",) if len(edges) > 1 else ())
+
+
+def volume_load(patches: Tensor) -> Load:
+    """Say how big a batch of patches of volumes is, (B, C, *S)."""
+    cases, channels, *size = patches.shape
+    # Multiples of 8 go through three downsamplings without a rest.
+    smaller = ", ".join(str(max(1, length * 3 // 4 // 8 * 8 or length * 3 // 4)) for length in size)
+    plural = "" if channels == 1 else "s"
+    return Load(
+        cases,
+        f"patches of {' x '.join(map(str, size))} voxels with {channels} channel{plural}",
+        (f"plan.patch=[{smaller}]", "model.checkpointing=true"),
+        "plan.batch_size",
+    )
