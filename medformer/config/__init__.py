@@ -25,7 +25,10 @@ from medformer.config.volume import (
     VolumePretrainingConfig,
 )
 
-SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] = {
+AnyConfig = PolypConfig | AbideConfig | VolumeConfig
+"""The config of a run of any task."""
+
+SCHEMAS: dict[str, type[AnyConfig]] = {
     "polyp": PolypConfig,
     "abide": AbideConfig,
     "volume": VolumeConfig,
@@ -35,6 +38,7 @@ SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] =
 __all__ = [
     "SCHEMAS",
     "AbideConfig",
+    "AnyConfig",
     "AugmentConfig",
     "ConnectomeDataConfig",
     "ConnectomeInferenceConfig",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from medformer.errors import CheckpointError
+from medformer.files import read_json
 from medformer.inference.classes.decision import PlattScaling, settle_decision, write_validation_scores
 
 _LEAST = 1e-6
@@ -27,6 +29,22 @@ class NetworkDecision:
 
     threshold: float
     scaling: PlattScaling | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `learn_decision` left in a fold's folder.
+
+        Raises:
+            CheckpointError: The file is missing or damaged.
+        """
+        path = folder / "threshold.json"
+        try:
+            content = read_json(path)
+            sigmoid = content.get("sigmoid")
+            scaling = PlattScaling.of(float(sigmoid["slope"]), float(sigmoid["intercept"])) if sigmoid else None
+            return cls(float(content["threshold"]), scaling)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{path} is missing or damaged ({error}). Train again with --resume.") from None
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Networks' mean scores (n,) by the sigmoid; as they are without one."""

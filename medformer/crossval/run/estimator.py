@@ -1,32 +1,47 @@
-"""A fold job for feature vectors: any scikit-learn classifier of two classes, fitted on training cases alone."""
+"""A learner for feature vectors: any scikit-learn classifier of two classes, fitted on training cases alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import Fold, some
 from medformer.errors import DataError, LeakageError
-from medformer.files import write_csv
-from medformer.inference.classes.decision import PlattScaling, prediction_rows, settle_decision, write_validation_scores
+from medformer.crossval.run.classes import ClassPredictor, labels_of
+from medformer.crossval.run.contract import Context, Vectors
+from medformer.data.manifest import Case
+from medformer.inference.classes.decision import PlattScaling, settle_decision, write_validation_scores
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
 
 Vector = NDArray[np.floating[Any]]
 
+
+class Described(Protocol):
+    """Cases with a feature vector each; the studies of connectomes and of classified volumes are such."""
+
+    @property
+    def by_id(self) -> Mapping[str, Case]:
+        """Cases by id; their labels are read."""
+
+    @property
+    def vectors(self) -> Vectors:
+        """A vector (d,) per id; the mapping may load them when asked."""
+
+
 _OWN = ("id", "fold", "repeat", "group", "site", "label", "score", "threshold", "prediction")
 
 
-class EstimatorFold:
-    """Fits a clone of an estimator on the training part and predicts the test part once.
+class EstimatorLearner:
+    """Fits a clone of an estimator on the training part of a fold (a `Learner`).
 
-    (See `medformer.crossval.run.fold_job.FoldJob`.) The estimator is cloned for each fold, and refused when a part of
-    it is fitted already, because that part may have seen test cases. The validation part decides the threshold, and the
-    scale of the scores where an estimator has no probabilities of its own.
+    The estimator is cloned for each fold, and refused when a part of it is fitted already, because that part may have
+    seen test cases. The validation part decides the threshold, and the scale of the scores where an estimator has no
+    probabilities of its own.
 
     The score is `predict_proba` of class 1. An estimator that only has `decision_function` gets a sigmoid fitted on
     the validation part (`PlattScaling`). Parts that draw random numbers and leave `random_state` open get a seed
@@ -34,14 +49,11 @@ class EstimatorFold:
     depend on how many cores a worker has.
 
     Args:
-        features: A vector (d,) of finite numbers per id; the mapping may load them when asked.
-        labels: 1 (positive) or 0 per id. Permuted labels are passed here.
+        study: Cases with a label, 1 (positive) or 0, and a vector (d,) of finite numbers for each.
         estimator: An unfitted classifier or pipeline.
-        sites: Site per id.
-        covariates: Further columns of the table by id, such as age and sex; the same for every id.
         threshold: `"fit"`, the threshold with the highest balanced accuracy (highest Youden index) on the validation
             part, or a number in [0, 1].
-        seed: The run's seed.
+        covariates: Add the cases' covariates, such as age and sex, as columns of the table.
 
     Raises:
         LeakageError: A part of the estimator is fitted.
@@ -51,96 +63,87 @@ class EstimatorFold:
 
     def __init__(
         self,
-        features: Mapping[str, Vector],
-        labels: Mapping[str, int],
+        study: Described,
         estimator: Any,
         *,
-        sites: Mapping[str, str] | None = None,
-        covariates: Mapping[str, Mapping[str, str]] | None = None,
         threshold: float | Literal["fit"] = "fit",
-        seed: int = 0,
+        covariates: bool = False,
     ) -> None:
         if threshold != "fit" and not 0.0 <= threshold <= 1.0:
             raise ValueError(f"a threshold must be 'fit' or in [0, 1], got {threshold}")
-        clashes = sorted({name for row in (covariates or {}).values() for name in row} & set(_OWN))
-        if clashes:
+        named = {name for case in study.by_id.values() for name in case.covariates} if covariates else set()
+        if clashes := sorted(named & set(_OWN)):
             raise ValueError(f"covariates must not be named like columns of the table, got {', '.join(clashes)}")
         if not (hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")):
             raise ValueError(f"expected a classifier with predict_proba or decision_function, got {estimator!r}")
         require_unfitted(estimator)
-        self.features = features
-        self.labels = labels
+        self.study: Any = study
         self.estimator = estimator
-        self.sites = sites or {}
-        self.covariates = covariates or {}
         self.threshold = threshold
-        self.seed = seed
+        self.covariates = covariates
 
-    def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
-        """Leave `threshold.json`, `validation.csv` and `predictions.csv`; an interrupted fold simply starts again."""
+    def fit(self, context: Context) -> ClassPredictor:
+        """Leave `threshold.json` and `validation.csv`; an interrupted fold simply starts again.
+
+        Raises:
+            DataError: A case has no label or no usable vector, or a part holds a single class.
+        """
+        fold = context.fold
         with single_thread():
-            estimator = self._fitted(fold)
-            scaling = self._scaling(estimator, fold)
-            known = self._labels(fold.validation)
-            scores = self._scores(estimator, scaling, fold.validation)
-            write_validation_scores(folder, fold.validation, known, scores)
-            threshold = settle_decision(self.threshold, scores, known, path=folder / "threshold.json", scaling=scaling)
-            if fold.test:
-                rows = prediction_rows(
-                    fold.test,
-                    self._labels(fold.test),
-                    self._scores(estimator, scaling, fold.test),
-                    threshold,
-                    sites=self.sites,
-                    covariates=self.covariates,
-                )
-                write_csv(folder / "predictions.csv", rows, list(rows[0]))
+            estimator = self._fitted(context)
+            known = labels_of(self.study.by_id, fold.validation)
+            scaling = None
+            if not hasattr(estimator, "predict_proba"):
+                values = estimator.decision_function(stack_features(self.study.vectors, fold.validation))
+                scaling = PlattScaling().fit(values, known)
+            member = FittedEstimator(estimator, scaling)
+            scores = member.scores(self.study, fold.validation)
+            write_validation_scores(context.folder, fold.validation, known, scores)
+            threshold = settle_decision(
+                self.threshold, scores, known, path=context.folder / "threshold.json", scaling=scaling
+            )
+        return ClassPredictor([member], threshold, covariates=self.covariates)
 
-    def _fitted(self, fold: Fold) -> Any:
+    def _fitted(self, context: Context) -> Any:
         from sklearn.base import clone
 
         estimator = clone(self.estimator)
         # Cloning keeps what declares itself frozen, so look again at what will really be fitted.
         require_unfitted(estimator)
-        _seed(estimator, derive_seed(self.seed, "repeat", fold.repeat, "fold", fold.index, "estimator"))
-        matrix, labels = self._matrix(fold.train), self._labels(fold.train)
+        _seed(estimator, context.seed("estimator"))
+        train = context.fold.train
+        matrix, labels = stack_features(self.study.vectors, train), labels_of(self.study.by_id, train)
         if len(set(labels.tolist())) < 2:
             raise DataError(
-                f"The {len(labels)} training cases of fold {fold.index} all have label {labels[0]}; expected both "
-                "classes. Use fewer folds, or stratify by label."
+                f"The {len(labels)} training cases of fold {context.fold.index} all have label {labels[0]}; expected "
+                "both classes. Use fewer folds, or stratify by label."
             )
         return estimator.fit(matrix, labels)
 
-    def _scaling(self, estimator: Any, fold: Fold) -> PlattScaling | None:
-        """The sigmoid for an estimator without probabilities."""
-        if hasattr(estimator, "predict_proba"):
-            return None
-        values = estimator.decision_function(self._matrix(fold.validation))
-        return PlattScaling().fit(values, self._labels(fold.validation))
 
-    def _scores(self, estimator: Any, scaling: PlattScaling | None, names: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of class 1, shape (n,)."""
-        matrix = self._matrix(names)
-        if scaling:
-            scores = scaling.transform(estimator.decision_function(matrix))
-        else:
-            scores = estimator.predict_proba(matrix)[:, list(estimator.classes_).index(1)]
+@dataclass(frozen=True)
+class FittedEstimator:
+    """A fitted estimator, and the sigmoid that makes probabilities of its decision values where it has none."""
+
+    estimator: Any
+    scaling: PlattScaling | None = None
+
+    def scores(self, study: Described, names: Sequence[str]) -> NDArray[np.float64]:
+        """Probabilities of class 1, (n,).
+
+        Raises:
+            DataError: A case has no usable vector, or its score is not finite.
+        """
+        with single_thread():
+            matrix = stack_features(study.vectors, names)
+            if self.scaling:
+                scores = self.scaling.transform(self.estimator.decision_function(matrix))
+            else:
+                scores = self.estimator.predict_proba(matrix)[:, list(self.estimator.classes_).index(1)]
         bad = [name for name, finite in zip(names, np.isfinite(scores), strict=True) if not finite]
         if bad:
             raise DataError(f"The estimator gives {some(bad)} a score that is not finite. Scale the features.")
         return np.asarray(scores, np.float64)
-
-    def _labels(self, names: Sequence[str]) -> NDArray[np.int64]:
-        missing = [name for name in names if name not in self.labels]
-        if missing:
-            raise DataError(f"There is no label for {some(missing)}; expected 0 or 1 for every case of the plan.")
-        wrong = [name for name in names if self.labels[name] not in (0, 1)]
-        if wrong:
-            raise DataError(f"The label of {wrong[0]} is {self.labels[wrong[0]]!r}; expected 0 or 1 (1 is positive).")
-        return np.array([int(self.labels[name]) for name in names], np.int64)
-
-    def _matrix(self, names: Sequence[str]) -> NDArray[np.float64]:
-        return stack_features(self.features, names)
 
 
 def stack_features(features: Mapping[str, Vector], names: Sequence[str]) -> NDArray[np.float64]:

@@ -1,0 +1,295 @@
+"""The connectome networks of a fold: fit the features, pretrain, train the members, learn calibration and threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medformer.config import AbideConfig, TrainingConfig
+from medformer.connectome.atlases import require_regions
+from medformer.crossval.run.classes import ClassPredictor, labels_of
+from medformer.crossval.run.contract import Context
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.connectomes.dataset import ConnectomeData
+from medformer.errors import CheckpointError
+from medformer.files import digest, write_json
+from medformer.inference.classes.classification_validation import ValidationLoss
+from medformer.inference.classes.classify import predict_scores
+from medformer.inference.classes.connectome_validation import ReconstructionLoss
+from medformer.inference.classes.network_decision import NetworkDecision, learn_decision
+from medformer.models.connectome.autoencoder import MaskedAutoencoder
+from medformer.models.connectome.build import build_connectome_model
+from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.defects import active_defects
+from medformer.seeds import derive_seed
+from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
+from medformer.training.devices import choose_device
+from medformer.training.fit import fit
+from medformer.training.losses.objectives import ClassificationObjective
+from medformer.training.masking import MaskedReconstruction
+from medformer.training.saving.checkpoint import load_model
+
+if TYPE_CHECKING:
+    from medformer.tasks.abide.study import AbideStudy
+
+
+@dataclass(frozen=True)
+class ConnectomeMember:
+    """What a fold knows: features, networks, calibration (a `Member` of a `ClassPredictor`).
+
+    Attributes:
+        config: Of the run.
+        features: What the fold's features learned.
+        models: The networks of the fold, whose probabilities are averaged.
+        seed: Of the fold; only the defect `noise_at_test` draws from it.
+        decision: Sigmoid and threshold; None while they are not learned.
+    """
+
+    config: AbideConfig
+    features: FoldFeatures
+    models: Sequence[ConnectomeClassifier]
+    seed: int
+    decision: NetworkDecision | None = None
+
+    def scores(self, study: AbideStudy, names: Sequence[str]) -> NDArray[np.float64]:
+        """Calibrated probabilities of autism, (n,)."""
+        scores = self.judge(self.features.transform(study.features_in(self.features.columns), names), names)
+        return scores if self.decision is None else self.decision.probabilities(scores)
+
+    def judge(self, inputs: Inputs, names: Sequence[str]) -> NDArray[np.float64]:
+        """The networks' mean probability for inputs by atlas, before calibration, (n,)."""
+        return predict_scores(
+            self.models,
+            seen(self.config, inputs, self.seed),
+            ids=names,
+            batch_size=self.config.inference.batch_size,
+            device=choose_device(self.config.training.accelerator),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectomeLearner:
+    """Trains the networks of a config on connectomes (a `Learner` and a `Pretrainer`).
+
+    Attributes:
+        study: The subjects.
+        extra: Unlabeled subjects for pretraining, none of whom is tested in any fold.
+        encoders: A run on the same plan whose pretrained encoders are reused, since labels have no part in them.
+    """
+
+    study: AbideStudy
+    extra: AbideStudy | None = None
+    encoders: RunDirectory | None = field(default=None)
+
+    def fit(self, context: Context) -> ClassPredictor:
+        """Leave features, weights and history per network, `pretraining.json`, `threshold.json` in the fold's folder."""
+        config, fold, folder = self.study.config, context.fold, context.folder
+        features = FoldFeatures.fit(config, self.study.features, fold.train)
+        features.save(folder)
+        train, validation = (features.transform(self.study.features, part) for part in (fold.train, fold.validation))
+        encoder = self._encoder(features, train, validation, context)
+        models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
+        labels = labels_of(self.study.by_id, fold.validation)
+        judge = ConnectomeMember(config, features, models, context.seed())
+        decision = learn_decision(
+            folder,
+            fold.validation,
+            labels,
+            judge.judge(validation, fold.validation),
+            calibrate=config.inference.calibrate,
+            threshold=config.inference.threshold,
+        )
+        if fold.test:
+            trained = {self.study.by_id[name].site for name in fold.train}
+            unseen = [name for name in fold.test if self.study.by_id[name].site not in trained]
+            write_json(folder / "inputs.json", {"unseen_sites": unseen})
+        member = ConnectomeMember(config, features, models, context.seed(), decision)
+        return ClassPredictor([member], decision.threshold, covariates=True)
+
+    def pretrain(self, context: Context) -> Mapping[str, Any]:
+        """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
+        features = FoldFeatures.fit(self.study.config, self.study.features, context.fold.train)
+        parts = (context.fold.train, context.fold.validation)
+        train, validation = (features.transform(self.study.features, part) for part in parts)
+        network, judge = self._pretrain(features, train, validation, context, context.folder)
+        return judge.against_mean(network, train)
+
+    def _encoder(
+        self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context
+    ) -> Mapping[str, torch.Tensor] | None:
+        """Weights of the encoder that training starts from; None to start from scratch."""
+        wanted, folder = self.study.config.pretraining, context.folder
+        if wanted.weights:
+            return self._read_encoder(Path(wanted.weights))
+        if not wanted.enabled:
+            return None
+        if self.encoders is not None:
+            earlier = self.encoders.fold(context.fold.index) / "pretraining"
+            return self._read_encoder(earlier, self._metadata(context, "pretraining"))
+        network, judge = self._pretrain(features, train, validation, context, folder / "pretraining")
+        write_json(folder / "pretraining.json", judge.against_mean(network, train))
+        return {name: value.clone() for name, value in network.encoder.state_dict().items()}
+
+    def _pretrain(
+        self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context, out: Path
+    ) -> tuple[MaskedAutoencoder, ReconstructionLoss]:
+        config, seed = self.study.config, context.seed()
+        wanted, names = config.pretraining, list(context.fold.train)
+        if self.extra is not None:
+            more = features.transform(self.extra.features_in(features.columns), list(self.extra.by_id))
+            train = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
+            names += self.extra.by_id
+        model = new_network(config, self.study.features, derive_seed(seed, "pretraining"))
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "decoder"))
+            network = MaskedAutoencoder(model)
+        regions = self.study.features.regions
+        objective = MaskedReconstruction(wanted.ratio, regions, kind=wanted.mask, noise=wanted.noise)
+        judge = ReconstructionLoss(objective, validation, seed=derive_seed(seed, "validation masks"))
+        fit(
+            network,
+            objective,
+            ConnectomeData(train, None, names, seed=seed),
+            judge,
+            pretraining_config(config),
+            out=out,
+            seed=derive_seed(seed, "pretraining"),
+            resume=context.resume,
+            metadata=self._metadata(context, "pretraining"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return network, judge
+
+    def _train(
+        self,
+        number: int,
+        encoder: Mapping[str, torch.Tensor] | None,
+        train: Inputs,
+        validation: Inputs,
+        context: Context,
+    ) -> ConnectomeClassifier:
+        config, fold, seed = self.study.config, context.fold, derive_seed(context.seed(), "member", number)
+        model = new_network(config, self.study.features, derive_seed(seed, "weights"))
+        if encoder is not None:
+            model.encoder.load_state_dict(encoder)
+        judge = ValidationLoss(
+            seen(config, validation, seed),
+            labels_of(self.study.by_id, fold.validation),
+            config.inference.batch_size,
+        )
+        labels = labels_of(self.study.by_id, fold.train)
+        fit(
+            model,
+            ClassificationObjective(config.loss),
+            ConnectomeData(train, labels, fold.train, noise=config.noise, seed=seed),
+            judge,
+            config.training,
+            out=member_folder(context.folder, number),
+            seed=seed,
+            resume=context.resume,
+            metadata=self._metadata(context, "classifier"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return model
+
+    def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> dict[str, torch.Tensor]:
+        """Read a pretrained encoder.
+
+        Raises:
+            CheckpointError: There is none, it is of another network, or its metadata are not these.
+        """
+        network = MaskedAutoencoder(new_network(self.study.config, self.study.features, 0))
+        found = load_model(folder / "model.safetensors", network)
+        wrong = [key for key, value in (metadata or {}).items() if json.loads(json.dumps(value)) != found.get(key)]
+        if wrong:
+            raise CheckpointError(
+                f"The encoder in {folder} differs in {', '.join(wrong)} from what this fold needs. Pretrain again."
+            )
+        return network.encoder.state_dict()
+
+    def _metadata(self, context: Context, purpose: str) -> dict[str, object]:
+        config = self.study.config
+        return {
+            "task": config.task,
+            "purpose": purpose,
+            "model": config.model.model_dump(mode="json"),
+            "features": config.features.model_dump(mode="json"),
+            "measure": config.data.measure,
+            "regions": self.study.features.regions,
+            "pretraining": config.pretraining.model_dump(mode="json"),
+            "fold": context.fold.index,
+            "cases_sha256": digest([context.fold.train, context.fold.validation]),
+        }
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where a network of a fold is: the first in the fold's own folder, the others below it."""
+    return folder if number == 0 else folder / "members" / str(number)
+
+
+def new_network(config: AbideConfig, features: CohortFeatures, seed: int) -> ConnectomeClassifier:
+    """Build the network of a config with first weights that a seed decides.
+
+    Raises:
+        DataError: A known atlas has another number of regions.
+        ConfigError: The config names no network that can be built.
+    """
+    return build_network(config, features.regions, features.diagonal, seed)
+
+
+def build_network(config: AbideConfig, regions: Mapping[str, int], diagonal: bool, seed: int) -> ConnectomeClassifier:
+    """Build the network of a config for atlases with these numbers of regions; see `new_network`."""
+    for atlas, number in regions.items():
+        require_regions(atlas, number)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_connectome_model(config.model, regions, diagonal=diagonal)
+
+
+def load_member(config: AbideConfig, folder: Path) -> ConnectomeMember:
+    """Load what a fold that is done left in its folder.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not fit the config.
+    """
+    features = FoldFeatures.load(config, folder)
+    regions = {block.atlas: block.regions for block in features.columns.blocks}
+    models = []
+    for number in range(config.members):
+        model = build_network(config, regions, features.columns.blocks[0].diagonal, 0)
+        load_model(member_folder(folder, number) / "model.safetensors", model)
+        models.append(model.eval())
+    return ConnectomeMember(config, features, models, 0, NetworkDecision.load(folder))
+
+
+def seen(config: AbideConfig, inputs: Inputs, seed: int) -> Inputs:
+    """What a network is given to judge: the features, with noise where that defect is asked for."""
+    if "noise_at_test" not in active_defects(config.model):
+        return inputs
+    rng = np.random.default_rng(derive_seed(seed, "noise at test"))
+    return {
+        atlas: block + rng.normal(0.0, config.noise, block.shape).astype(np.float32) for atlas, block in inputs.items()
+    }
+
+
+def pretraining_config(config: AbideConfig) -> TrainingConfig:
+    """How pretraining trains: as the classifier does, but for what the section `pretraining` says."""
+    wanted = config.pretraining
+    return config.training.model_copy(
+        update={
+            "epochs": wanted.epochs,
+            "minutes": None,
+            "batch_size": wanted.batch_size,
+            "lr": wanted.lr,
+            "patience": wanted.patience,
+        }
+    )
