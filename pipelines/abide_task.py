@@ -48,7 +48,7 @@ def abide_task(
     require_usable(problems)
     features = CohortFeatures(cohort, config)
     unlabeled = None if extra is None else CohortFeatures(extra, config, features.columns.sites)
-    labels = {subject.id: subject.label for subject in cohort.subjects}
+    labels = {subject.id: subject.required_label() for subject in cohort.cases}
 
     def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
         return AbideFold(config, features, given, part, reporter, unlabeled)
@@ -58,8 +58,8 @@ def abide_task(
             features,
             labels,
             build_baseline(name, features.columns, partial(atlas_pipeline, config, features.columns)),
-            sites={subject.id: subject.site for subject in cohort.subjects},
-            covariates={subject.id: subject.covariates for subject in cohort.subjects},
+            sites={subject.id: subject.site for subject in cohort.cases},
+            covariates={subject.id: subject.covariates for subject in cohort.cases},
             threshold=config.inference.threshold,
             seed=config.seed,
         )
@@ -68,7 +68,7 @@ def abide_task(
         return network({name: labels[assignment[name]] for name in labels}, part)
 
     def probe(plan: Plan) -> dict[str, Any] | None:
-        sites = {subject.id: subject.site for subject in cohort.subjects if subject.site}
+        sites = {subject.id: subject.site for subject in cohort.cases if subject.site}
         if len(set(sites.values())) < 2:
             return None
         first = features.columns.slice(features.columns.atlases[0])
@@ -97,10 +97,10 @@ def plan_cases(cohort: Cohort, features: CohortFeatures) -> list[PlanCase]:
             subject.group,
             fingerprint=digest([cohort.store.stored(atlas, subject.id).tobytes().hex() for atlas in atlases]),
             site=subject.site,
-            label=str(subject.label),
+            label=str(subject.required_label()),
             covariates=dict(subject.covariates),
         )
-        for subject in cohort.subjects
+        for subject in cohort.cases
     ]
 
 
@@ -108,7 +108,7 @@ def draw(cases: Sequence[PlanCase], *, config: AbideConfig, cohort: Cohort) -> P
     """Draw the plan that the config asks for."""
 
     def of(*parts: str) -> list[str]:
-        return [subject.id for subject in cohort.subjects if subject.split in parts]
+        return [subject.id for subject in cohort.cases if subject.split in parts]
 
     return draw_plan(
         cases, config.crossval, seed=config.seed, train=of("train"), validation=of("val", "validation"), test=of("test")
@@ -128,18 +128,18 @@ def _audit(
     """Write audit.json, and stop on any leak that is not accepted by name."""
     atlas = min(cohort.store.atlases, key=lambda name: cohort.store.atlases[name].regions)
     connections = cohort.store.block(atlas, "correlation")
-    order = np.array([cohort.store.rows[subject.id] for subject in cohort.subjects])
+    order = np.array([cohort.store.rows[subject.id] for subject in cohort.cases])
     audit = audit_connectomes(
-        [subject.id for subject in cohort.subjects],
-        [subject.group for subject in cohort.subjects],
-        [subject.site for subject in cohort.subjects],
+        [subject.id for subject in cohort.cases],
+        [subject.group for subject in cohort.cases],
+        [subject.site for subject in cohort.cases],
         np.asarray(connections[order]),
         plan.folds,
     ).accepting(accept)
     write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
     audit.raise_if_leaking()
     tested = {name for fold in plan.folds for name in fold.test}
-    subjects = [subject for subject in cohort.subjects if subject.id in tested]
+    subjects = [subject for subject in cohort.cases if subject.id in tested]
     if extra is not None:
         require_untested(subject_prints(cohort, subjects), subject_prints(extra), str(extra.path))
     if config.pretraining.weights:
@@ -166,7 +166,7 @@ def cohort_facts(run: RunDirectory, cohort: Cohort) -> dict[str, Any]:
         for name in read_json(path)["unseen_sites"]:
             unseen.setdefault(cohort.by_id[name].site, set()).add(name)
     return {
-        "kept": len(cohort.subjects),
+        "kept": len(cohort.cases),
         "excluded": prepared.get("excluded", {}),
         "exclusions": [row for row in exclusions if row["severity"] == "error"],
         "atlases": {

@@ -102,7 +102,7 @@ def _plan_case(case: Case, size: float) -> PlanCase:
     return PlanCase(
         case.id,
         case.group,
-        fingerprint=digest([sha256(case.image), sha256(case.required_mask())]),
+        fingerprint=digest([sha256(case.required_image()), sha256(case.required_mask())]),
         site=case.site,
         covariates={**case.covariates, "size": f"{size:.6f}"},
     )
@@ -136,6 +136,6 @@ def _with_masks_of(cases: Mapping[str, Case], assignment: Mapping[str, str], par
     for name, case in cases.items():
         other = read_mask(cases[assignment[name]].required_mask())
         path = part.path / "labels" / f"{name}.png"
-        write_mask(path, resize_mask(other, image_size(case.image)))
+        write_mask(path, resize_mask(other, image_size(case.required_image())))
         given[name] = replace(case, mask=path)
     return given
