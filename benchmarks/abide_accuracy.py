@@ -110,7 +110,7 @@ def main() -> None:
     content = {
         "machine": machine(),
         "seconds": round(time.monotonic() - began),
-        "subjects": len(cohort.subjects),
+        "subjects": len(cohort.cases),
         "folds": table_of(arguments.out / "runs"),
         "sites": table_of(arguments.out / "sites"),
         "development": halves(arguments.out / "runs"),
@@ -186,7 +186,7 @@ def fisher_z(cohort: Cohort, arguments: argparse.Namespace) -> None:
     run = RunDirectory.open(arguments.out / "runs" / OURS)
     config = config_of(OURS, cohort, arguments, ["data.measure=correlation", "features.scale=none"])
     features = CohortFeatures(cohort, config)
-    labels = {subject.id: subject.label for subject in cohort.subjects}
+    labels = {subject.id: subject.label for subject in cohort.cases}
     steps = partial(atlas_pipeline, config, features.columns)
     for name in ON_FISHER_Z:
         job = EstimatorFold(features, labels, build_baseline(name, features.columns, steps), seed=config.seed)
@@ -202,7 +202,7 @@ def permuted(cohort: Cohort, arguments: argparse.Namespace) -> None:
             config = config_of(name, cohort, arguments, folds)
             features = CohortFeatures(cohort, config)
             plan = permuted_plan(arguments.out / "permuted" / "splits.json", cohort, features, config)
-            labels = {subject.id: subject.label for subject in cohort.subjects}
+            labels = {subject.id: subject.label for subject in cohort.cases}
             truth = RunDirectory(arguments.out / "permuted" / "real" / name)
             with build_executor(config.execution) as executor:
                 if number < 0:

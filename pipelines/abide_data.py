@@ -168,7 +168,7 @@ def check(*, manifest: Path, out: Path | None) -> None:
     for problem in problems:
         say(str(problem))
     warnings = sum(problem.severity == "warning" for problem in problems)
-    say(f"{len(cohort.subjects)} subjects, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
+    say(f"{len(cohort.cases)} subjects, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
     if out is not None:
         write_problems(out / "problems.csv", problems)
     require_usable(problems)

@@ -154,7 +154,7 @@ def test_the_readers_of_the_project_s_layout_take_it_with_names_networks_and_pla
     prepared = prepare_cohort(tmp_path / "abide", tmp_path / "cohort", labels=labels)
     cohort, drawn = read_cohort(prepared.manifest), SyntheticAbide(regions, volumes=40)
     assert not prepared.excluded
-    for index, subject in enumerate(cohort.subjects):
+    for index, subject in enumerate(cohort.cases):
         scan = drawn.scan(index)
         assert (subject.id, subject.site, subject.label) == (scan.id, scan.site, scan.label)
         assert subject.covariates["sex"] == scan.person.sex

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +47,7 @@ def audit_connectomes(
         DataError: A fold names an unknown subject.
     """
     rows = {name: row for row, name in enumerate(ids)}
-    subjects = [
-        Case(name, Path(name), group=group, site=site) for name, group, site in zip(ids, groups, sites, strict=True)
-    ]
+    subjects = [Case(name, group=group, site=site) for name, group, site in zip(ids, groups, sites, strict=True)]
     divisions = fold_divisions(folds)
     subjects = divided(subjects, divisions)
     chosen = np.array([rows[subject.id] for subject in subjects])

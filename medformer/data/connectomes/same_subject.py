@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from medformer.data.connectomes.audit import connectome_twins
-from medformer.data.connectomes.cohort import Cohort, Subject
+from medformer.data.connectomes.cohort import Cohort
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 
 LINKED = "linked"
 """Column of the manifest: whose group a subject joined because the connectomes are alike; empty for all others."""
 
 
-def link_twins(cohort: Cohort) -> tuple[list[Subject], list[Problem]]:
+def link_twins(cohort: Cohort) -> tuple[list[Case], list[Problem]]:
     """Return the subjects with joined groups, and a warning for each pair.
 
     The atlas with the fewest regions decides. Whether the pair is one person scanned twice or one scan under two names
@@ -24,7 +25,7 @@ def link_twins(cohort: Cohort) -> tuple[list[Subject], list[Problem]]:
     atlas = min(cohort.store.atlases, key=lambda name: cohort.store.atlases[name].regions)
     connections = cohort.store.block(atlas, "correlation")
     chosen = np.asarray(connections[cohort.rows]) if len(cohort.rows) < len(connections) else connections
-    subjects, problems = list(cohort.subjects), []
+    subjects, problems = list(cohort.cases), []
     for match in connectome_twins(chosen):
         first, second = subjects[match.first], subjects[match.second]
         detail = f"like '{first.id}' (correlation {match.score:.2f}), whose group it joins"
@@ -35,7 +36,7 @@ def link_twins(cohort: Cohort) -> tuple[list[Subject], list[Problem]]:
     return subjects, problems
 
 
-def _joined(subjects: Sequence[Subject], to: Subject, *, drop: str) -> list[Subject]:
+def _joined(subjects: Sequence[Case], to: Case, *, drop: str) -> list[Case]:
     return [
         replace(subject, group=to.group, covariates={**subject.covariates, LINKED: to.id})
         if subject.group == drop and subject.group != to.group

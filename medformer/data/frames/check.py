@@ -69,15 +69,15 @@ class _CheckedImage:
 
 def _check_image(case: Case) -> _CheckedImage:
     path = str(case.image)
-    if not case.image.is_file():
+    if not case.required_image().is_file():
         return _CheckedImage((Problem(case.id, path, "missing-image", "the image does not exist"),))
     found = []
-    file_hash = sha256(case.image)
+    file_hash = sha256(case.required_image())
     if case.sha256 and file_hash != case.sha256:
         found.append(Problem(case.id, path, "changed", "its hash differs from the manifest's; prepare again"))
     try:
-        info = image_info(case.image)
-        image = read_image(case.image)
+        info = image_info(case.required_image())
+        image = read_image(case.required_image())
     except DataError as error:
         return _CheckedImage((*found, Problem(case.id, path, "corrupt", str(error))), None, file_hash)
     if min(image.shape[:2]) < SMALLEST_SIDE:

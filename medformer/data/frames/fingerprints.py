@@ -105,8 +105,8 @@ def descriptor(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _fingerprint(case: Case) -> Fingerprint:
-    image = read_image(case.image)
-    return Fingerprint(case.id, sha256(case.image), pixel_hash(image), descriptor(image))
+    image = read_image(case.required_image())
+    return Fingerprint(case.id, sha256(case.required_image()), pixel_hash(image), descriptor(image))
 
 
 def _blur(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

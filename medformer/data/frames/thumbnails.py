@@ -46,7 +46,7 @@ def thumbnails(
     found = {}
     try:
         for case in cases:
-            found[case.id] = thumbnail(read_image(case.image), image_size)
+            found[case.id] = thumbnail(read_image(case.required_image()), image_size)
             reporter.advance()
     finally:
         reporter.finish()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from medformer.data.connectomes.cohort import FEATURES, Subject, write_cohort
+from medformer.data.connectomes.cohort import FEATURES, write_cohort
 from medformer.data.connectomes.prepare.quality import Limits, oddities, reject_candidate, require_sound
 from medformer.data.connectomes.read.matrices import find_matrices
 from medformer.data.connectomes.read.npz import find_npz
@@ -18,6 +18,7 @@ from medformer.data.connectomes.read.regions import Labels, describe_atlas, find
 from medformer.data.connectomes.read.source import Candidate, Reading, Source, UnusableError
 from medformer.data.connectomes.store import AtlasBlock
 from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem, write_problems
 from medformer.errors import DataError
 from medformer.files import write_json
@@ -139,7 +140,7 @@ class _Run:
     reporter: Reporter
     stack: ExitStack = field(default_factory=ExitStack)
     writer: StoreWriter | None = None
-    subjects: list[Subject] = field(default_factory=list)
+    subjects: list[Case] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     numbers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medformer.data.connectomes.cohort import Subject
 from medformer.data.connectomes.read.source import Candidate
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.tables import Kind, id_fault, known, read_cells, require_good_rows
 from medformer.errors import DataError
@@ -110,7 +110,7 @@ def without_conflicts(candidates: Sequence[Candidate], path: str) -> tuple[list[
     """
     problems: dict[int, Problem] = {}
 
-    def clash(key: Callable[[Subject], str], said: Callable[[Subject], object], reason: str, text: str) -> None:
+    def clash(key: Callable[[Case], str], said: Callable[[Case], object], reason: str, text: str) -> None:
         groups = defaultdict(list)
         for place, candidate in enumerate(candidates):
             groups[key(candidate.subject)].append(place)
@@ -162,7 +162,8 @@ def as_candidate(row: Mapping[str, str], path: str) -> Candidate | Problem:
     covariates["sex"] = sex
     raters = [row[rater].lower() in passed for rater, passed in _RATERS.items() if rater in row]
     usable = all(raters) if len(raters) == len(_RATERS) else None
-    return Candidate(Subject(name, group or name, row.get("site", ""), label, "", covariates), usable)
+    case = Case(name, group=group or name, site=row.get("site", ""), label=label, covariates=covariates)
+    return Candidate(case, usable)
 
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:

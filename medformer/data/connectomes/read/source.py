@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from medformer.data.connectomes.cohort import Subject
 from medformer.data.connectomes.store import Content
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 
@@ -32,7 +32,7 @@ class Candidate:
         time_points: Length of the scan; None when it is only known after reading, or not at all.
     """
 
-    subject: Subject
+    subject: Case
     usable: bool | None = None
     time_points: int | None = None
 
