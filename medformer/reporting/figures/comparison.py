@@ -11,7 +11,8 @@ from matplotlib.figure import Figure as Canvas
 
 from medformer.crossval.compare.compare import Comparison
 from medformer.crossval.compare.result import Outcome
-from medformer.crossval.compare.text import p_value, shorten, signed
+from medformer.crossval.compare.text import shorten
+from medformer.evaluation.number_format import PLAIN
 from medformer.reporting.blocks import Figure
 from medformer.reporting.figures.charts import INK, MUTED, SERIES, STYLE, to_svg
 
@@ -67,8 +68,8 @@ def comparison_forest(key: str, comparisons: Sequence[Comparison]) -> str:
 def comparison_block(key: str, comparisons: Sequence[Comparison]) -> Figure:
     """The forest plot as a block of the report, with what it shows in words."""
     spoken = [
-        f"{c.name_b} against {c.name_a}: {signed(c, c.difference)}, "
-        f"{c.level:.0%} interval {signed(c, c.low)} to {signed(c, c.high)}"
+        f"{c.name_b} against {c.name_a}: {PLAIN.signed(c.difference, c.digits)}, "
+        f"{c.level:.0%} interval {PLAIN.signed(c.low, c.digits)} to {PLAIN.signed(c.high, c.digits)}"
         for c in comparisons
     ]
     return Figure(
@@ -96,10 +97,10 @@ def _draw(axes: Axes, row: int, comparison: Comparison) -> None:
             alpha=0.6,
             label="one fold",
         )
-    adjusted = f", Holm {p_value(comparison.p_holm)}" if comparison.together > 1 else ""
+    adjusted = f", Holm {PLAIN.p_value(comparison.p_holm)}" if comparison.together > 1 else ""
     axes.annotate(
-        f"{signed(comparison, main.difference)}  [{signed(comparison, main.low)}, {signed(comparison, main.high)}]\n"
-        f"p {p_value(comparison.p)}{adjusted}",
+        f"{PLAIN.signed(main.difference, comparison.digits)}  [{PLAIN.signed(main.low, comparison.digits)}, {PLAIN.signed(main.high, comparison.digits)}]\n"
+        f"p {PLAIN.p_value(comparison.p)}{adjusted}",
         xy=(1.02, row),
         xycoords=("axes fraction", "data"),
         va="center",
