@@ -19,7 +19,8 @@ from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.files import write_csv
-from medformer.imaging.volumes import Volume, read_labels
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_labels
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter

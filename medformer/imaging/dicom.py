@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.imaging.geometry import Geometry
-from medformer.imaging.volumes import Volume
+from medformer.imaging.volume import Volume
 
 _NAMES = {".dcm", ".dicom", ".ima"}
 _TAGS = [

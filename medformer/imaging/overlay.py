@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from medformer.errors import DataError
-from medformer.files import atomic_path
+from medformer.imaging.images import write_image
 
 PREDICTION_COLOR = (240, 228, 66)
 """Yellow of the Okabe-Ito palette (Okabe and Ito 2008): told apart from the blue with any color vision."""
@@ -70,9 +69,7 @@ def write_overlay(
         DataError: The sizes differ.
         ResourceError: The folder is not writable or the disk is full.
     """
-    drawn = Image.fromarray(draw_overlay(image, mask, truth))
-    with atomic_path(Path(path)) as temporary:
-        drawn.save(temporary, format="PNG")
+    write_image(Path(path), draw_overlay(image, mask, truth))
 
 
 def _grow(area: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from medformer.errors import DataError
-from medformer.files import atomic_path
 from medformer.imaging.geometry import Geometry, reorient
+from medformer.imaging.images import write_image
 
 LABEL_COLORS: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0),
@@ -106,9 +106,7 @@ def write_planes(
         DataError: The shapes differ.
         ResourceError: The folder is not writable or the disk is full.
     """
-    drawn = Image.fromarray(draw_planes(image, labels, geometry, names, truth=truth))
-    with atomic_path(Path(path)) as temporary:
-        drawn.save(temporary, format="PNG")
+    write_image(Path(path), draw_planes(image, labels, geometry, names, truth=truth))
 
 
 def _largest_planes(labels: NDArray[Any]) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from medformer.data.frames.thumbnails import LENGTH, thumbnail, thumbnails
 from medformer.data.manifest import Case
-from medformer.imaging.pictures import write_image
+from medformer.imaging.images import write_image
 
 
 def test_a_thumbnail_says_color_place_surround_and_sharpness() -> None:

@@ -15,7 +15,7 @@ from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.nifti_labels import write_labels
-from medformer.imaging.volumes import Volume
+from medformer.imaging.volume import Volume
 from medformer.inference.baselines.label_prior import LabelPrior
 from medformer.inference.baselines.volume_linear import (
     GRID,

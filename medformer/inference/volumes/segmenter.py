@@ -16,7 +16,7 @@ from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import prepare_image
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.geometry import Geometry, reorient
-from medformer.imaging.volumes import smallest_integer
+from medformer.imaging.volume import smallest_integer
 from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap

@@ -19,7 +19,8 @@ from medformer.data.volumes.read.label_values import present_values
 from medformer.errors import DataError
 from medformer.files import sha256
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance
-from medformer.imaging.volumes import Volume, read_labels, read_volume
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter, SilentReporter
 
 ROUNDING = 1e-3

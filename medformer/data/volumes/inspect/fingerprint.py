@@ -25,7 +25,8 @@ from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
 from medformer.files import digest, read_json, write_json
 from medformer.imaging.geometry import Geometry, reorient
-from medformer.imaging.volumes import Volume, read_labels, read_volume
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter, SilentReporter
 
 SAMPLE = 200_000
