@@ -21,6 +21,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import Audit, Division
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
+from medformer.data.problems import Problem
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 
@@ -164,6 +165,10 @@ class Study(ABC, Generic[C, D]):
     @abstractmethod
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
         """Read every case once and describe it: problems, hashes, facts, descriptors (see `medformer.data.inventory`)."""
+
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        """What is wrong with the cases, each by itself and beside the others."""
+        return inventory.problems
 
     @abstractmethod
     def plan_case(self, case: Case, record: Record) -> PlanCase:

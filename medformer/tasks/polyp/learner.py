@@ -90,7 +90,7 @@ class FramePredictor:
                 "site": case.site,
                 **case_row(case.id, probability, truth, threshold=self.threshold),
                 **found,
-                "image": path_from(study.data.root, case.image),
+                "image": path_from(study.data.root, case.required_image()),
                 "truth": path_from(study.data.root, case.required_mask()),
             }
 
@@ -98,16 +98,13 @@ class FramePredictor:
         """Yield case, image and probabilities, decoding one batch at a time."""
         size = self.mapper.batch_size
         title = f"{self.name}, {label}" if self.name else label
-        reporter.start(title, len(cases))
-        try:
-            for part in (cases[first : first + size] for first in range(0, len(cases), size)):
-                images = [read_image(case.image) for case in part]
-                found = self.mapper.predict(images, [case.id for case in part])
-                for case, image, probability in zip(part, images, found, strict=True):
-                    yield case, image, probability
-                    reporter.advance()
-        finally:
-            reporter.finish()
+        bar = reporter.track(cases, title)
+        for part in (cases[first : first + size] for first in range(0, len(cases), size)):
+            images = [read_image(case.required_image()) for case in part]
+            found = self.mapper.predict(images, [case.id for case in part])
+            for image, probability in zip(images, found, strict=True):
+                yield next(bar), image, probability
+        next(bar, None)
 
 
 def with_threshold(study: PolypStudy, mapper: Mapper, context: Context, name: str = "") -> FramePredictor:

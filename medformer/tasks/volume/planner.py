@@ -1,8 +1,7 @@
-"""Planning for volumes: `medformer volume plan`, and the plan that each fold makes from its training cases."""
+"""The plan that each fold makes from its training cases: what the network sees, and how large."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,24 +10,15 @@ from torch import nn
 
 from medformer.config import VolumeConfig
 from medformer.data.volumes.inspect.facts import Fingerprint
-from medformer.data.volumes.inspect.fingerprint import fingerprint
-from medformer.data.volumes.plan.plan_text import describe_plan
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_plan, write_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
-from medformer.errors import ConfigError
 from medformer.models.memory import TrainingCost
-from medformer.models.step_time import seconds_per_step
 from medformer.training.devices import choose_device
-from pipelines.console import make_reporter, say
-from pipelines.volume_data import notes, open_volumes
-from pipelines.volume_network import new_network
+from medformer.tasks.volume.network import new_network, without_weights
 
 PLAN = "plan.json"
 """Name of a plan in the folder of its fold or pretraining."""
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)?\s*", re.IGNORECASE)
-_GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 1.073741824, "m": 1e-3, "mb": 1e-3, "mib": 1.048576e-3}
 
 
 class Planner:
@@ -65,8 +55,8 @@ class Planner:
             ),
         )
 
-    def settle(self, path: Path, ids: Sequence[str]) -> VolumePlan:
-        """Read the plan that an earlier attempt left, or plan and write it down."""
+    def plan_once(self, path: Path, ids: Sequence[str]) -> VolumePlan:
+        """Read the plan that an earlier attempt left, or plan and write it."""
         if path.is_file():
             return read_plan(path)
         plan = self.plan(ids)
@@ -90,40 +80,4 @@ class Planner:
             kernel_sizes=kernel_sizes,
             batch_size=1,
         )
-        without = self.config.model.model_copy(update={"weights": None})
-        return new_network(self.config.model_copy(update={"model": without}), candidate, 0)
-
-
-def plan(*, config: VolumeConfig, out: Path | None) -> None:
-    """Plan from all cases of a manifest or folder, and say what training will take."""
-    reporter = make_reporter()
-    volumes = open_volumes(config.data, Path(), reporter)
-    facts = fingerprint(volumes.manifest.cases, volumes.info, orientation=config.plan.orientation, reporter=reporter)
-    made = Planner(config, volumes.info, facts).plan([case.id for case in volumes.manifest.cases])
-    patches = len(facts.cases) * (config.data.patches if config.target == "segmentation" else 1)
-    step = seconds_per_step(
-        new_network(config, made, 0),
-        made.patch,
-        made.batch_size,
-        in_channels=len(made.intensity),
-        device=choose_device(config.training.accelerator).type,
-    )
-    say(describe_plan(made, facts, seconds_per_epoch=step * max(1, patches // made.batch_size)))
-    for note in notes(volumes.info):
-        say(f"note: {note}")
-    say("Cross-validation plans anew in each fold, from the fold's training cases alone.")
-    if out is not None:
-        write_plan(out, made)
-        say(f"Plan: {out}")
-
-
-def gigabytes(text: str) -> float:
-    """Read a size such as `8GB`, `500MB` or `8`, which are gigabytes.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise ConfigError(f"--memory {text}: expected a size above 0, such as 8GB or 500MB.")
-    return float(match[1]) * _GB[(match[2] or "").lower()]
+        return new_network(without_weights(self.config), candidate, 0)

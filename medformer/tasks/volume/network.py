@@ -18,10 +18,8 @@ from medformer.models.backbone.weights import load_pretrained
 from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder
 from medformer.models.networks.volume_build import build_volume_model
 from medformer.models.networks.volume_classifier import build_volume_classifier
-from medformer.training.devices import check_devices
 from medformer.training.losses.volume_losses import build_volume_loss
 from medformer.training.saving.checkpoint import load_model
-from medformer.training.trackers.build import build_tracker
 
 
 def new_network(config: VolumeConfig, plan: VolumePlan, seed: int) -> nn.Module:
@@ -68,10 +66,14 @@ def read_network(config: VolumeConfig, plan: VolumePlan, folder: Path) -> nn.Mod
     Raises:
         CheckpointError: Its weights are missing, damaged or of another network.
     """
-    without = config.model_copy(update={"model": config.model.model_copy(update={"weights": None})})
-    network = new_network(without if config.model.weights else config, plan, 0)
+    network = new_network(without_weights(config), plan, 0)
     load_model(folder / "model.safetensors", network)
     return network.eval()
+
+
+def without_weights(config: VolumeConfig) -> VolumeConfig:
+    """The config of a network whose weights come from elsewhere."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": None})})
 
 
 def planned_training(config: VolumeConfig, plan: VolumePlan) -> TrainingConfig:
@@ -94,18 +96,13 @@ def metadata(config: VolumeConfig, plan: VolumePlan, fold: Fold, purpose: str) -
     }
 
 
-def check_settings(config: VolumeConfig) -> None:
-    """Build what every fold will build, so that a wrong name or file ends the run before volumes are read.
+def check_network(config: VolumeConfig) -> None:
+    """Build a small network of a config, so that a wrong name or file ends the run before volumes are read.
 
     Raises:
         ConfigError: An unknown name, or settings that do not go together.
         CheckpointError: `model.weights` cannot be read or does not fit.
-        ResourceError: The device is not there.
     """
-    if config.execution.address is None:
-        # A cluster's head may lack what its workers have; there the first fold tells.
-        check_devices(config.training)
-    build_tracker(config.training.tracker, Path(), Path())
     build_volume_loss(config.loss.name)
     spacing = config.plan.spacing or (1.0, 1.0, 1.0)
     patch, layout = fitted(config.plan.patch or (32, 32, 32), spacing)
