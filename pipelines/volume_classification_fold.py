@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.crossval.plan import Fold
+from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.images import WholeImages
@@ -19,7 +20,6 @@ from medformer.inference.classes.classification_validation import ValidationLoss
 from medformer.inference.classes.classify import predict_scores
 from medformer.inference.classes.decision import prediction_rows
 from medformer.inference.classes.network_decision import learn_decision
-from medformer.inference.network_inputs import ItemImages
 from medformer.training.devices import choose_device
 from medformer.training.losses.objectives import ClassificationObjective
 from pipelines.planned_fold import PlannedFold

@@ -23,13 +23,14 @@ from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, class_of
 from medformer.files import digest, sha256, write_json
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS, VolumeFeatures
 from medformer.progress import Reporter
+from medformer.training.pretraining.seen import read_seen, require_untested
 from pipelines.crossval import MakeJob, Task
 from pipelines.volume_baselines import PriorFold, with_labels_of
 from pipelines.volume_classification_fold import VolumeClassificationFold
 from pipelines.volume_data import Volumes
 from pipelines.volume_fold import CACHE, VolumeFold
 from pipelines.volume_plan import Planner
-from pipelines.volume_pretrain import case_prints, read_pretrained_cases, require_untested
+from pipelines.volume_pretrain import case_prints
 
 FACTS = "facts.json"
 _VALIDATION = frozenset({"val", "validation"})
@@ -212,4 +213,4 @@ def _audit(
     if extra:
         require_untested(prints, case_prints(extra), config.pretraining.extra)
     if config.pretraining.weights:
-        require_untested(prints, read_pretrained_cases(Path(config.pretraining.weights)), "the pretraining")
+        require_untested(prints, read_seen(config.pretraining.weights, "volume"), "the pretraining")
