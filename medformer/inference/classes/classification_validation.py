@@ -3,7 +3,7 @@
 ValidationLoss(inputs, labels, batch_size=128)    cross-entropy, measure "loss"
 ValidationAuc(inputs, labels, batch_size=128)     area under the ROC curve, measure "auc"
 
-Inputs are connections by atlas or images (see `medformer.inference.network_inputs`).
+Inputs are connections by atlas or images (see `medformer.data.network_inputs`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.data.network_inputs import Inputs, batches
 from medformer.errors import DataError
-from medformer.inference.network_inputs import Inputs, batches
 
 
 class ValidationLoss:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from medformer.data.network_inputs import Inputs, batches
 from medformer.errors import DataError
-from medformer.inference.network_inputs import Inputs, batches
 from medformer.tensor_file import name_some
 
 
