@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medformer.config import AbideConfig
-from medformer.connectome.columns import COVARIATES, Block, Columns
+from medformer.connectome.columns import COVARIATES, Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import Fold, some
 from medformer.data.connectomes.cohort import Cohort
@@ -51,7 +51,7 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
             )
         self._blocks = {name: cohort.store.block(name, measure) for name in atlases}
         self.columns = Columns(
-            tuple(Block(name, measure, cohort.store.atlases[name].regions) for name in atlases),
+            tuple(FeatureBlock(name, measure, cohort.store.atlases[name].regions) for name in atlases),
             _known_covariates(cohort, _needed(config)),
             tuple(sites if sites is not None else sorted({subject.site for subject in cohort.cases if subject.site})),
         )
