@@ -8,7 +8,7 @@ import numpy as np
 
 from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import Cohort
-from medformer.data.connectomes.store import AtlasBlock, open_store
+from medformer.data.connectomes.store import StoredAtlas, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.data.manifest import Case
 
@@ -16,7 +16,7 @@ from medformer.data.manifest import Case
 def cohort(folder: Path, subjects: list[Case], change: dict[str, np.ndarray], regions: int = 4) -> Cohort:
     names = tuple(map(str, range(regions)))
     atlas = "mine" if regions == 4 else "dos160"
-    with StoreWriter(folder, {atlas: AtlasBlock(regions, "series", names)}) as writer:
+    with StoreWriter(folder, {atlas: StoredAtlas(regions, "series", names)}) as writer:
         for seed, subject in enumerate(subjects):
             series = np.random.default_rng(seed).normal(size=(9, regions))
             writer.add(subject.id, {atlas: change.get(subject.id, series)})

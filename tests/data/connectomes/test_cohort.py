@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
-from medformer.data.connectomes.store import AtlasBlock
+from medformer.data.connectomes.store import StoredAtlas
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.data.manifest import Case
 from medformer.errors import DataError
@@ -29,7 +29,7 @@ SUBJECTS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with StoreWriter(tmp_path / "features", {"six": AtlasBlock(6, "series", tuple("abcdef"))}) as writer:
+    with StoreWriter(tmp_path / "features", {"six": StoredAtlas(6, "series", tuple("abcdef"))}) as writer:
         for seed, name in enumerate("cab"):
             writer.add(name, {"six": np.random.default_rng(seed).normal(size=(9, 6))})
     return tmp_path

@@ -16,7 +16,7 @@ from medformer.data.connectomes.read.npz import find_npz
 from medformer.data.connectomes.read.pcp import find_pcp
 from medformer.data.connectomes.read.regions import Labels, describe_atlas, find_labels, read_labels
 from medformer.data.connectomes.read.source import Candidate, Reading, Source, UnusableError
-from medformer.data.connectomes.store import AtlasBlock
+from medformer.data.connectomes.store import StoredAtlas
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem, write_problems
@@ -172,7 +172,7 @@ class _Run:
         self.subjects.append(replace(subject, covariates={**subject.covariates, **known}))
         self.problems.extend(oddities(reading.values, reading.regions, self.source.content, subject.id))
 
-    def _described(self, atlas: str, reading: Reading) -> AtlasBlock:
+    def _described(self, atlas: str, reading: Reading) -> StoredAtlas:
         numbers = reading.numbers.get(atlas)
         block = describe_atlas(atlas, self.source.content, reading.regions[atlas], numbers, self.labels.get(atlas))
         if numbers is None and atlas in self.labels and block.names[0] == "1":
