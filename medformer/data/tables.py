@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from medformer.errors import DataError
-
-_UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+from medformer.missing import is_missing
 
 Record = TypeVar("Record")
 
@@ -136,15 +135,10 @@ def read_records(
     return records
 
 
-def known(text: str) -> str:
-    """The text, or nothing where it is one of the words that tables use for nothing."""
-    return "" if text.lower() in _UNKNOWN else text
-
-
 def id_fault(identifier: str) -> str | None:
     """What is wrong with an id, which also names files; None when nothing is."""
-    if not known(identifier):
-        return "the id is empty; give every case its own"
+    if is_missing(identifier):
+        return "the id is empty, or a word for what is not known; give every case its own"
     parts = identifier.split("/")
     if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
         return (

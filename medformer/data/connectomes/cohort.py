@@ -22,9 +22,10 @@ from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
 from medformer.data.manifest import LABEL, Case, case_values
-from medformer.data.tables import Kind, known, read_records
+from medformer.data.tables import Kind, read_records
 from medformer.errors import DataError
 from medformer.files import digest, write_csv
+from medformer.missing import known
 
 MANIFEST_FILE = "manifest.csv"
 FEATURES = "features"

@@ -98,9 +98,9 @@ def _draw(axes: Axes, row: int, comparison: Comparison) -> None:
             label="one fold",
         )
     adjusted = f", Holm {PLAIN.p_value(comparison.p_holm)}" if comparison.together > 1 else ""
+    interval = ", ".join(PLAIN.signed(end, comparison.digits) for end in (main.low, main.high))
     axes.annotate(
-        f"{PLAIN.signed(main.difference, comparison.digits)}  [{PLAIN.signed(main.low, comparison.digits)}, {PLAIN.signed(main.high, comparison.digits)}]\n"
-        f"p {PLAIN.p_value(comparison.p)}{adjusted}",
+        f"{PLAIN.signed(main.difference, comparison.digits)}  [{interval}]\np {PLAIN.p_value(comparison.p)}{adjusted}",
         xy=(1.02, row),
         xycoords=("axes fraction", "data"),
         va="center",
