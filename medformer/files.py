@@ -74,8 +74,21 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, keys in the given order; NaN and infinity become null (strict JSON has neither)."""
-    write_text(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+    """Write JSON atomically, keys in the given order; see `strict_json` for what becomes of other values."""
+    write_text(path, json.dumps(strict_json(content), indent=2, allow_nan=False) + "\n")
+
+
+def strict_json(content: Any) -> Any:
+    """Return content as strict JSON reads it back: string keys, lists, and null for NaN and infinity."""
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {str(key): strict_json(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [strict_json(value) for value in content]
+    if isinstance(content, Path):
+        return str(content)
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -108,15 +121,3 @@ def digest(content: Any) -> str:
     """SHA-256 of a JSON-able object, independent of key order."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _strict(content: Any) -> Any:
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    if isinstance(content, Mapping):
-        return {str(key): _strict(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_strict(value) for value in content]
-    if isinstance(content, Path):
-        return str(content)
-    return content
