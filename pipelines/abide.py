@@ -23,18 +23,18 @@ from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.connectomes.same_subject import link_same_subjects
 from medformer.data.problems import write_problems
 from medformer.errors import ConfigError, DataError
-from medformer.files import read_json, write_csv, write_json
+from medformer.files import read_json, write_json
 from medformer.inference.attribution.checks import randomization_check
 from medformer.inference.attribution.fold import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.learner import load_member
-from medformer.tasks.abide.study import AbideStudy, AbideTask
+from medformer.tasks.abide.study import AbideStudy
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
 from pipelines.outputs import claim, clear
-from pipelines.work import finished_folds, open_run
+from pipelines.work import open_run
 
 _SHOWN = 10
 _CHECKED = 40  # subjects whose maps the randomization check compares

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from medformer.crossval.run.estimator_fold import EstimatorFold
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient

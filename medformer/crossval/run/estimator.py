@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.crossval.plan import Fold, some
-from medformer.errors import DataError, LeakageError
+from medformer.crossval.plan import some
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Vectors
 from medformer.data.manifest import Case
+from medformer.errors import DataError, LeakageError
 from medformer.inference.classes.decision import PlattScaling, settle_decision, write_validation_scores
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed

@@ -26,7 +26,6 @@ from medformer.crossval.run.fold_job import LearnerJob
 from medformer.crossval.run.record import RunInfo, session
 from medformer.data.audit import fold_divisions
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import Case
 from medformer.data.problems import require_usable
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
@@ -189,9 +188,7 @@ def audit_plan(
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
     given = any(case.split in VALIDATION for case in study.cases if case.id in used)
     # A validation part that the manifest gives may share groups with training, which a drawn one never does.
-    divisions = (
-        [("", plan.folds[0].parts)] if plan.scheme == "predefined" and given else fold_divisions(plan.folds)
-    )
+    divisions = [("", plan.folds[0].parts)] if plan.scheme == "predefined" and given else fold_divisions(plan.folds)
     audit = study.audit(divisions, inventory).accepting(accept)
     write_audit(directory.audit_json, audit, inventory.problems)
     audit.raise_if_leaking()

@@ -24,7 +24,13 @@ from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.table import BASELINES
 from medformer.progress import Reporter
-from medformer.tasks.polyp.learner import FrameBaselineLearner, FrameLearner, FramePredictor, load_predictor, new_network
+from medformer.tasks.polyp.learner import (
+    FrameBaselineLearner,
+    FrameLearner,
+    FramePredictor,
+    load_predictor,
+    new_network,
+)
 from medformer.tasks.settings import check_training
 from medformer.training.losses.image_losses import build_loss
 
@@ -96,9 +102,7 @@ class PolypTask:
     ) -> PolypStudy:
         if not config.data.manifest:
             raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
-        return PolypStudy(
-            config=config, data=read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
-        )
+        return PolypStudy(config=config, data=read_manifest(config.data.manifest, ungrouped=config.data.ungrouped))
 
     def load(self, config: PolypConfig, folders: Sequence[Path]) -> FramePredictor:
         return load_predictor(config, folders)

@@ -14,8 +14,8 @@ from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_plan, write_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.models.memory import TrainingCost
-from medformer.training.devices import choose_device
 from medformer.tasks.volume.network import new_network, without_weights
+from medformer.training.devices import choose_device
 
 PLAN = "plan.json"
 """Name of a plan in the folder of its fold or pretraining."""
