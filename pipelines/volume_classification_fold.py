@@ -38,7 +38,7 @@ class VolumeClassificationFold(PlannedFold):
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave `plan.json`, `model.safetensors`, `history.csv`, `threshold.json` and `predictions.csv`."""
-        plan = self.planner.settle(folder / PLAN, fold.train)
+        plan = self.planner.plan_once(folder / PLAN, fold.train)
         model = self._train(plan, fold, folder, resume)
         decision = learn_decision(
             folder,

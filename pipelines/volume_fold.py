@@ -47,7 +47,7 @@ class VolumeFold(PlannedFold):
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave `plan.json`, `model.safetensors`, `history.csv`, `components.json` and `predictions.csv`."""
-        plan = self.planner.settle(folder / PLAN, fold.train)
+        plan = self.planner.plan_once(folder / PLAN, fold.train)
         model = self._train(plan, fold, folder, resume)
         segmenter = make_segmenter([(model, plan)], self.config, choose_device(self.config.training.accelerator))
         segmenter.components = self._components(segmenter, plan, fold)

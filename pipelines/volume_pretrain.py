@@ -13,8 +13,8 @@ from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.plan.schemes import predefined_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import Case, image_hash
-from medformer.data.volumes.inspect.fingerprint import fingerprint
-from medformer.data.volumes.plan.volume_plan import VolumePlan, read_plan
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData
 from medformer.data.volumes.prepare.store import PreparedStore
@@ -97,7 +97,7 @@ def read_encoder(config: VolumeConfig, plan: VolumePlan, folder: Path) -> dict[s
     Raises:
         CheckpointError: There is none, or it is of another network or plan.
     """
-    seen = read_plan(folder / PLAN)
+    seen = read_volume_plan(folder / PLAN)
     differing = [name for name in ("strides", "kernel_sizes") if getattr(seen, name) != getattr(plan, name)]
     if differing:
         raise CheckpointError(
@@ -117,9 +117,9 @@ def pretrain(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) 
     run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with recorded(run, config, Source(manifest.path, manifest.root, volumes.digest())):
         volumes.keep()
-        facts = fingerprint(manifest.cases, volumes.info, orientation=config.plan.orientation, reporter=reporter)
+        records = inspect_volumes(manifest.cases, masks=bool(volumes.info.labels), reporter=reporter)
         ids = [case.id for case in manifest.cases]
-        plan = Planner(config, volumes.info, facts).settle(out / PLAN, ids)
+        plan = Planner(config, volumes.info, records).plan_once(out / PLAN, ids)
         fold = predefined_plan(
             [PlanCase(case.id, case.group, site=case.site) for case in manifest.cases],
             train=ids,
