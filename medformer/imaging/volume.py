@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from medformer.imaging.geometry import Geometry
 
 LABEL_RANGE = np.iinfo(np.int32)
 """Values that a label may have."""
+
+_MOST_COUNTED = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,3 +51,23 @@ def smallest_integer(low: int, high: int) -> np.dtype[Any]:
     raise DataError(
         f"Labels run from {low} to {high}; expected at most 32 bits ({LABEL_RANGE.min} to {LABEL_RANGE.max})."
     )
+
+
+def label_counts(labels: NDArray[Any]) -> dict[int, int]:
+    """How often each value occurs, by ascending value; plane by plane, so that no large copy is made.
+
+    Args:
+        labels: Integers (X, Y, Z).
+    """
+    low, high = int(labels.min()), int(labels.max())
+    planes = labels if labels.flags.c_contiguous else labels.T
+    if high - low < _MOST_COUNTED:
+        counts = np.zeros(high - low + 1, np.int64)
+        for plane in planes:
+            counts += np.bincount(plane.ravel().astype(np.intp) - low, minlength=len(counts))
+        return {int(value) + low: int(counts[value]) for value in np.flatnonzero(counts)}
+    found: Counter[int] = Counter()
+    for plane in planes:
+        values, numbers = np.unique(plane, return_counts=True)
+        found.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    return dict(sorted(found.items()))

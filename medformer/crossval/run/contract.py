@@ -1,7 +1,7 @@
 """The contract of a task: it opens a study of cases, a learner fits on a fold, and the fold leaves a predictor.
 
-Every number of a run comes from predictors applied to cases they never saw. The runner (`medformer.crossval.run.runner`)
-knows nothing else of a task; the command line, `predict`, `explain` and the benchmarks use the same objects.
+Every number of a run comes from predictors applied to cases they never saw. The runner
+(`medformer.crossval.run.runner`) knows nothing else of a task; the command line, `predict`, `explain` and the benchmarks use the same objects.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from medformer.config import AnyConfig, CrossvalConfig
-from medformer.crossval.plan import Fold, Plan, PlanCase
+from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import Audit, Division
 from medformer.data.inventory import Inventory, Record
@@ -24,6 +25,7 @@ from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
+from medformer.training.pretraining.seen import SeenCase
 
 Row = dict[str, Any]
 """One row of a table of predictions."""
@@ -83,11 +85,11 @@ class Context:
 class Predictor(Protocol):
     """What one fold, or an ensemble of folds, knows: weights, preprocessing, threshold, calibration, plan."""
 
-    def predict(self, study: Study[Any, Any], names: Sequence[str], out: Path, reporter: Reporter) -> Iterable[Row]:
+    def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterable[Row]:
         """Predict cases, labelled or new, and yield a row for each, in order.
 
         Args:
-            study: Holds the cases.
+            study: The `Study` that holds the cases, of the same task.
             names: Ids of those to predict.
             out: Folder for masks and other files; rows name them relative to it.
             reporter: Receives the progress.
@@ -98,8 +100,8 @@ class Learner(Protocol):
     """Fits on the training part of a fold, and selects on its inner validation part."""
 
     @property
-    def study(self) -> Study[Any, Any]:
-        """The cases that it learns from and is tested on."""
+    def study(self) -> Any:
+        """The `Study` that it learns from and is tested on."""
 
     def fit(self, context: Context) -> Predictor:
         """Learn from `context.fold.train` and `.validation`, and leave everything learned in `context.folder`.
@@ -109,11 +111,15 @@ class Learner(Protocol):
         """
 
 
-class Pretrainer(Protocol):
-    """A learner that can also be pretrained without labels."""
+class NetworkLearner(Learner, Protocol):
+    """A learner of networks, which can also be pretrained without labels."""
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
-        """Train an encoder to reconstruct hidden parts of its input; return how well that works on held-out cases."""
+        """Train an encoder to reconstruct hidden parts of its input; labels are not read.
+
+        Returns:
+            What `pretraining.json` says: the error on held-out cases, beside that of a guess.
+        """
 
 
 C = TypeVar("C", bound=AnyConfig)
@@ -164,7 +170,12 @@ class Study(ABC, Generic[C, D]):
 
     @abstractmethod
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
-        """Read every case once and describe it: problems, hashes, facts, descriptors (see `medformer.data.inventory`)."""
+        """Read every case once and describe it: problems, hashes, facts, descriptors.
+
+        Args:
+            cache: Folder that keeps the result (see `take_inventory`); None to keep nothing.
+            reporter: Receives the progress.
+        """
 
     def problems(self, inventory: Inventory) -> list[Problem]:
         """What is wrong with the cases, each by itself and beside the others."""
@@ -174,12 +185,21 @@ class Study(ABC, Generic[C, D]):
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """What planning needs to know of a case."""
 
+    def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
+        """What tells each case apart from others: its group, and a hash of its data."""
+        return {case.id: SeenCase(case.group, inventory[case.id].hashes["file"]) for case in self.cases}
+
+    @property
+    @abstractmethod
+    def extra(self) -> Self | None:
+        """The unlabeled cases that pretraining may see too; None without any."""
+
     @abstractmethod
     def audit(self, divisions: Sequence[Division], inventory: Inventory) -> Audit:
         """Look for cases that share something and stand in different parts of a division."""
 
     @abstractmethod
-    def learner(self, inventory: Inventory, cache: Path) -> Learner:
+    def learner(self, inventory: Inventory, cache: Path) -> NetworkLearner:
         """The method that the config names.
 
         Args:
@@ -218,7 +238,7 @@ class Task(Protocol):
 
     def open(
         self,
-        config: AnyConfig,
+        config: Any,
         reporter: Reporter,
         *,
         out: Path | None = None,
@@ -237,18 +257,15 @@ class Task(Protocol):
             DataError: They cannot be read.
         """
 
-    def load(self, config: AnyConfig, folders: Sequence[Path]) -> Predictor:
+    def load(self, config: Any, folders: Sequence[Path], device: torch.device | None = None) -> Predictor:
         """Load what finished folds left, as one predictor that averages them.
 
         Args:
             config: Of the run.
             folders: Of the folds.
+            device: Where to compute; where the config says without one.
 
         Raises:
             CheckpointError: A file is missing, damaged or does not fit.
         """
 
-
-def parts_of(plan: Plan) -> set[str]:
-    """Ids of all cases that some fold uses."""
-    return {name for fold in plan.folds for ids in fold.parts.values() for name in ids}

@@ -24,7 +24,7 @@ from medformer.crossval.run.execute import execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.fold_job import LearnerJob
 from medformer.crossval.run.record import RunInfo, session
-from medformer.data.audit import fold_divisions
+from medformer.data.audit import fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.problems import require_usable
 from medformer.errors import ConfigError, DataError
@@ -33,6 +33,7 @@ from medformer.files import read_json, write_json
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
+from medformer.training.pretraining.seen import read_seen, require_untested, write_seen
 
 VALIDATION = frozenset({"val", "validation"})
 """What a manifest calls the part that selects."""
@@ -90,11 +91,12 @@ def run(
     with _recorded(directory, study, accept=accept, notes=[*notes, *study.notes]):
         study.keep(directory)
         inventory = study.inspect(directory.inventory, reporter)
-        require_usable(inventory.problems)
+        require_usable(study.problems(inventory))
         plan = frozen_plan(directory, study, inventory)
         for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
             reporter.line(line)
         audit_plan(directory, study, plan, inventory, accept)
+        refuse_seen(directory, study, plan, inventory, reporter)
         _run_folds(directory, study, plan, inventory, reporter)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
@@ -127,11 +129,10 @@ def pretrain(
             validation=config.crossval.validation,
             seed=config.seed,
         ).folds[0]
-        write_seen(directory.path, study.cases, inventory)
+        write_seen(directory.path, study.seen_cases(inventory))
         learner = study.learner(inventory, directory.cache)
-        context = Context(fold, directory.path, directory, config.seed, resume, reporter)
-        quality = dict(learner.pretrain(context))
-        write_json(directory.path / "pretraining.json", quality)
+        quality = learner.pretrain(Context(fold, directory.path, directory, config.seed, resume, reporter))
+        shutil.rmtree(directory.cache, ignore_errors=True)
     return {**quality, "held_out": len(fold.validation)}
 
 
@@ -180,7 +181,7 @@ def draw(study: Study[Any, Any], inventory: Inventory) -> Plan:
 def audit_plan(
     directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str]
 ) -> None:
-    """Write audit.json, and stop on any leak that is not accepted by name, or on tested cases that pretraining sees.
+    """Write audit.json, and stop on any leak that is not accepted by name.
 
     Raises:
         LeakageError: There is one.
@@ -190,8 +191,27 @@ def audit_plan(
     # A validation part that the manifest gives may share groups with training, which a drawn one never does.
     divisions = [("", plan.folds[0].parts)] if plan.scheme == "predefined" and given else fold_divisions(plan.folds)
     audit = study.audit(divisions, inventory).accepting(accept)
-    write_audit(directory.audit_json, audit, inventory.problems)
+    write_findings(directory.audit_json, audit, study.problems(inventory))
     audit.raise_if_leaking()
+
+
+def refuse_seen(
+    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, reporter: Reporter
+) -> None:
+    """Refuse a plan that tests a case which pretraining sees.
+
+    Raises:
+        LeakageError: Names the first such case.
+        CheckpointError: The pretrained encoder does not say what it has seen.
+    """
+    wanted = study.config.pretraining
+    tested = {name for fold in plan.folds for name in fold.test}
+    cases = {name: case for name, case in study.seen_cases(inventory).items() if name in tested}
+    if study.extra is not None:
+        extra = study.extra.seen_cases(study.extra.inspect(directory.extra_inventory, reporter))
+        require_untested(cases, extra, wanted.extra)
+    if wanted.weights:
+        require_untested(cases, read_seen(wanted.weights, study.config.task), "the pretraining")
 
 
 def _run_folds(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,28 +12,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medformer.config import AbideConfig, TrainingConfig
+from medformer.config import AbideConfig
 from medformer.connectome.atlases import require_regions
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.errors import CheckpointError
 from medformer.files import digest, write_json
 from medformer.inference.classes.classification_validation import ValidationLoss
 from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.connectome_validation import ReconstructionLoss
 from medformer.inference.classes.network_decision import NetworkDecision, learn_decision
-from medformer.models.connectome.autoencoder import MaskedAutoencoder
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.defects import active_defects
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
+from medformer.tasks.pretraining import first_encoder
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
-from medformer.training.masking import MaskedReconstruction
+from medformer.training.pretraining.masks import ConnectionMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
 from medformer.training.saving.checkpoint import load_model
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class ConnectomeMember:
         models: The networks of the fold, whose probabilities are averaged.
         seed: Of the fold; only the defect `noise_at_test` draws from it.
         decision: Sigmoid and threshold; None while they are not learned.
+        device: Where to compute; where the config says without one.
     """
 
     config: AbideConfig
@@ -57,6 +59,7 @@ class ConnectomeMember:
     models: Sequence[ConnectomeClassifier]
     seed: int
     decision: NetworkDecision | None = None
+    device: torch.device | None = None
 
     def scores(self, study: AbideStudy, names: Sequence[str]) -> NDArray[np.float64]:
         """Calibrated probabilities of autism, (n,)."""
@@ -70,31 +73,29 @@ class ConnectomeMember:
             seen(self.config, inputs, self.seed),
             ids=names,
             batch_size=self.config.inference.batch_size,
-            device=choose_device(self.config.training.accelerator),
+            device=self.device or choose_device(self.config.training.accelerator),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectomeLearner:
-    """Trains the networks of a config on connectomes (a `Learner` and a `Pretrainer`).
+    """Trains the networks of a config on connectomes (a `NetworkLearner`).
 
     Attributes:
         study: The subjects.
-        extra: Unlabeled subjects for pretraining, none of whom is tested in any fold.
         encoders: A run on the same plan whose pretrained encoders are reused, since labels have no part in them.
     """
 
     study: AbideStudy
-    extra: AbideStudy | None = None
-    encoders: RunDirectory | None = field(default=None)
+    encoders: RunDirectory | None = None
 
     def fit(self, context: Context) -> ClassPredictor:
-        """Leave features, weights and history per network, `pretraining.json`, `threshold.json` in the fold's folder."""
+        """Leave features, weights and history per network, and `threshold.json` in the fold's folder."""
         config, fold, folder = self.study.config, context.fold, context.folder
         features = FoldFeatures.fit(config, self.study.features, fold.train)
         features.save(folder)
         train, validation = (features.transform(self.study.features, part) for part in (fold.train, fold.validation))
-        encoder = self._encoder(features, train, validation, context)
+        encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
         models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
         labels = labels_of(self.study.by_id, fold.validation)
         judge = ConnectomeMember(config, features, models, context.seed())
@@ -117,56 +118,43 @@ class ConnectomeLearner:
         """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
         features = FoldFeatures.fit(self.study.config, self.study.features, context.fold.train)
         parts = (context.fold.train, context.fold.validation)
-        train, validation = (features.transform(self.study.features, part) for part in parts)
-        network, judge = self._pretrain(features, train, validation, context, context.folder)
-        return judge.against_mean(network, train)
-
-    def _encoder(
-        self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context
-    ) -> Mapping[str, torch.Tensor] | None:
-        """Weights of the encoder that training starts from; None to start from scratch."""
-        wanted, folder = self.study.config.pretraining, context.folder
-        if wanted.weights:
-            return self._read_encoder(Path(wanted.weights))
-        if not wanted.enabled:
-            return None
-        if self.encoders is not None:
-            earlier = self.encoders.fold(context.fold.index) / "pretraining"
-            return self._read_encoder(earlier, self._metadata(context, "pretraining"))
-        network, judge = self._pretrain(features, train, validation, context, folder / "pretraining")
-        write_json(folder / "pretraining.json", judge.against_mean(network, train))
-        return {name: value.clone() for name, value in network.encoder.state_dict().items()}
+        inputs = [features.transform(self.study.features, part) for part in parts]
+        out = context.folder
+        return self._pretrain(features, *inputs, context, out, out / "pretraining.json")[1]
 
     def _pretrain(
-        self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context, out: Path
-    ) -> tuple[MaskedAutoencoder, ReconstructionLoss]:
+        self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context, out: Path, record: Path
+    ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, seed = self.study.config, context.seed()
-        wanted, names = config.pretraining, list(context.fold.train)
-        if self.extra is not None:
-            more = features.transform(self.extra.features_in(features.columns), list(self.extra.by_id))
-            train = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
-            names += self.extra.by_id
+        wanted, names, edges = config.pretraining, list(context.fold.train), train
+        if self.study.extra is not None:
+            extra = self.study.extra
+            more = features.transform(extra.features_in(features.columns), list(extra.by_id))
+            edges = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
+            names += extra.by_id
         model = new_network(config, self.study.features, derive_seed(seed, "pretraining"))
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(seed, "decoder"))
-            network = MaskedAutoencoder(model)
-        regions = self.study.features.regions
-        objective = MaskedReconstruction(wanted.ratio, regions, kind=wanted.mask, noise=wanted.noise)
-        judge = ReconstructionLoss(objective, validation, seed=derive_seed(seed, "validation masks"))
-        fit(
+        network = masked_autoencoder(model, derive_seed(seed, "decoder"))
+        judge = ReconstructionLoss(
+            ConnectionMask(wanted.ratio, self.study.features.regions, kind=wanted.mask, noise=wanted.noise),
+            validation,
+            TrainingMean(train),
+            unit="subjects",
+            seed=derive_seed(seed, "validation masks"),
+        )
+        quality = pretrain(
             network,
-            objective,
-            ConnectomeData(train, None, names, seed=seed),
+            ConnectomeData(edges, None, names, seed=seed),
             judge,
-            pretraining_config(config),
+            pretraining_settings(config.training, wanted),
             out=out,
+            record=record,
             seed=derive_seed(seed, "pretraining"),
             resume=context.resume,
             metadata=self._metadata(context, "pretraining"),
             run=context.run.path,
             reporter=context.reporter,
         )
-        return network, judge
+        return network, quality
 
     def _train(
         self,
@@ -201,20 +189,19 @@ class ConnectomeLearner:
         )
         return model
 
-    def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> dict[str, torch.Tensor]:
-        """Read a pretrained encoder.
+    def _encoder(
+        self, pretrain: Callable[[Path, Path], tuple[MaskedAutoencoder, Any]], context: Context
+    ) -> Mapping[str, torch.Tensor] | None:
+        """Weights of the encoder that training starts from; None to start from scratch."""
+        wanted = self.study.config.pretraining
+        if wanted.enabled and not wanted.weights and self.encoders is not None:
+            earlier = self.encoders.fold(context.fold.index) / "pretraining"
+            return self._read_encoder(earlier, self._metadata(context, "pretraining"))
+        return first_encoder(wanted, context.folder, self._read_encoder, pretrain)
 
-        Raises:
-            CheckpointError: There is none, it is of another network, or its metadata are not these.
-        """
-        network = MaskedAutoencoder(new_network(self.study.config, self.study.features, 0))
-        found = load_model(folder / "model.safetensors", network)
-        wrong = [key for key, value in (metadata or {}).items() if json.loads(json.dumps(value)) != found.get(key)]
-        if wrong:
-            raise CheckpointError(
-                f"The encoder in {folder} differs in {', '.join(wrong)} from what this fold needs. Pretrain again."
-            )
-        return network.encoder.state_dict()
+    def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> Mapping[str, torch.Tensor]:
+        network = new_network(self.study.config, self.study.features, 0)
+        return read_encoder(folder, masked_autoencoder(network), metadata)
 
     def _metadata(self, context: Context, purpose: str) -> dict[str, object]:
         config = self.study.config
@@ -255,8 +242,8 @@ def build_network(config: AbideConfig, regions: Mapping[str, int], diagonal: boo
         return build_connectome_model(config.model, regions, diagonal=diagonal)
 
 
-def load_member(config: AbideConfig, folder: Path) -> ConnectomeMember:
-    """Load what a fold that is done left in its folder.
+def load_member(config: AbideConfig, folder: Path, device: torch.device | None = None) -> ConnectomeMember:
+    """Load what a fold that is done left in its folder, to compute on a device or where the config says.
 
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit the config.
@@ -268,7 +255,7 @@ def load_member(config: AbideConfig, folder: Path) -> ConnectomeMember:
         model = build_network(config, regions, features.columns.blocks[0].diagonal, 0)
         load_model(member_folder(folder, number) / "model.safetensors", model)
         models.append(model.eval())
-    return ConnectomeMember(config, features, models, 0, NetworkDecision.load(folder))
+    return ConnectomeMember(config, features, models, 0, NetworkDecision.load(folder), device)
 
 
 def seen(config: AbideConfig, inputs: Inputs, seed: int) -> Inputs:
@@ -279,17 +266,3 @@ def seen(config: AbideConfig, inputs: Inputs, seed: int) -> Inputs:
     return {
         atlas: block + rng.normal(0.0, config.noise, block.shape).astype(np.float32) for atlas, block in inputs.items()
     }
-
-
-def pretraining_config(config: AbideConfig) -> TrainingConfig:
-    """How pretraining trains: as the classifier does, but for what the section `pretraining` says."""
-    wanted = config.pretraining
-    return config.training.model_copy(
-        update={
-            "epochs": wanted.epochs,
-            "minutes": None,
-            "batch_size": wanted.batch_size,
-            "lr": wanted.lr,
-            "patience": wanted.patience,
-        }
-    )

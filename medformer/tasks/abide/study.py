@@ -62,7 +62,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return self.features if self.features.columns == columns else CohortFeatures(self.data, self.config, columns)
 
     @cached_property
-    def extra(self) -> AbideStudy | None:
+    def extra(self) -> Self | None:
         """Unlabeled subjects that pretraining may see too."""
         path = self.config.pretraining.extra
         return replace(self, data=read_cohort(path, unlabelled="allow")) if path else None
@@ -99,7 +99,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return audit_connectomes(self.cases, divisions, inventory)
 
     def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
-        return ConnectomeLearner(study=self, extra=self.extra)
+        return ConnectomeLearner(study=self)
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], EstimatorLearner]]:
         return {name: partial(self.baseline, name) for name in baseline_names(self.features.columns)}
@@ -176,7 +176,9 @@ class AbideTask:
             )
         return AbideStudy(config=config, data=read_cohort(config.data.manifest, unlabelled=unlabelled))
 
-    def load(self, config: AbideConfig, folders: Sequence[Path]) -> ClassPredictor:
-        members = [load_member(config, folder) for folder in folders]
+    def load(
+        self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None
+    ) -> ClassPredictor:
+        members = [load_member(config, folder, device) for folder in folders]
         thresholds = [member.decision.threshold for member in members if member.decision is not None]
         return ClassPredictor(members, sum(thresholds) / len(thresholds))

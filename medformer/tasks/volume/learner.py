@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +19,17 @@ from medformer.data.volumes.prepare.images import WholeImages
 from medformer.data.volumes.prepare.patches import PatchData
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
-from medformer.files import write_json
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classification_validation import ValidationLoss
 from medformer.inference.classes.network_decision import learn_decision
-from medformer.inference.network_inputs import ItemImages
+from medformer.data.network_inputs import ItemImages
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
-from medformer.inference.volumes.reconstruction import VolumeReconstructionLoss
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice
-from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
+from medformer.tasks.pretraining import first_encoder
 from medformer.tasks.volume.network import metadata, new_network, planned_training
 from medformer.tasks.volume.planner import PLAN, Planner
 from medformer.tasks.volume.predictor import COMPONENTS, VolumeMember, VolumePredictor, make_segmenter
@@ -39,8 +39,9 @@ from medformer.training.job import Validate
 from medformer.training.loader import TrainingData
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
 from medformer.training.losses.volume_losses import build_volume_loss
-from medformer.training.saving.checkpoint import load_model
-from medformer.training.volume_masking import MaskedVolumes
+from medformer.training.pretraining.masks import BlockMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
 
 if TYPE_CHECKING:
     from medformer.tasks.volume.study import VolumeStudy
@@ -48,25 +49,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeLearner:
-    """What both learners share (a `Pretrainer`).
+    """What both learners share (a `NetworkLearner` but for `fit`).
 
     Attributes:
         study: The cases.
         planner: Plans from the training cases of a fold.
         cache: Folder of prepared volumes.
-        extra: Unlabeled cases for pretraining, none of which is tested in any fold.
     """
 
     study: VolumeStudy
     planner: Planner
     cache: Path
-    extra: Sequence[Case] = ()
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
         """Plan from all cases, and train an encoder to reconstruct hidden blocks of them; labels are not read."""
-        plan = self.planner.plan_once(context.folder / PLAN, list(self.study.by_id))
-        _, judge, network = self._pretrain(plan, context, context.folder, context.seed())
-        return judge.against_mean(network)
+        out = context.folder
+        plan = self.planner.plan_once(out / PLAN, list(self.study.by_id))
+        return self._pretrain(plan, context, context.seed(), out, out / "pretraining.json")[1]
 
     def _store(self, plan: VolumePlan, names: Sequence[str], reporter: Reporter) -> PreparedStore:
         """Prepared cases, with their label maps where the run segments."""
@@ -105,15 +104,15 @@ class VolumeLearner:
         """The network that training starts from: as drawn, or with an encoder that reconstructed hidden blocks."""
         config = self.study.config
         network = new_network(config, plan, derive_seed(context.seed(), "weights"))
-        if config.pretraining.weights:
-            encoder = self._read_encoder(plan, Path(config.pretraining.weights))
-        elif config.pretraining.enabled:
-            folder, seed = context.folder / "pretraining", derive_seed(context.seed(), "pretraining")
-            encoder, judge, pretrained = self._pretrain(plan, context, folder, seed)
-            write_json(context.folder / "pretraining.json", judge.against_mean(pretrained))
-        else:
-            return network
-        network.get_submodule("backbone").load_state_dict(encoder)
+        seed = derive_seed(context.seed(), "pretraining")
+        encoder = first_encoder(
+            config.pretraining,
+            context.folder,
+            partial(self._read_encoder, plan),
+            partial(self._pretrain, plan, context, seed),
+        )
+        if encoder is not None:
+            network.get_submodule("backbone").load_state_dict(encoder)
         return network
 
     def _read_encoder(self, plan: VolumePlan, folder: Path) -> Mapping[str, Any]:
@@ -129,16 +128,14 @@ class VolumeLearner:
                 f"pretraining.weights: the encoder in {folder} was planned with other {' and '.join(differing)}. "
                 "Pretrain with the same plan.spacing and plan.patch as this run's."
             )
-        network = MaskedVolumeAutoencoder(new_network(self.study.config, plan, 0))
-        load_model(folder / "model.safetensors", network)
-        return network.backbone.state_dict()
+        return read_encoder(folder, masked_autoencoder(new_network(self.study.config, plan, 0)))
 
     def _pretrain(
-        self, plan: VolumePlan, context: Context, out: Path, seed: int
-    ) -> tuple[Mapping[str, Any], VolumeReconstructionLoss, MaskedVolumeAutoencoder]:
+        self, plan: VolumePlan, context: Context, seed: int, out: Path, record: Path
+    ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, by_id = self.study.config, self.study.by_id
-        wanted = config.pretraining
-        train = [*(by_id[name] for name in context.fold.train), *self.extra]
+        wanted, extra = config.pretraining, self.study.extra
+        train = [*(by_id[name] for name in context.fold.train), *(() if extra is None else extra.cases)]
         validation = [by_id[name] for name in context.fold.validation]
         store = PreparedStore(
             self.cache,
@@ -148,27 +145,28 @@ class VolumeLearner:
             labels=False,
             reporter=context.reporter,
         )
-        network = MaskedVolumeAutoencoder(new_network(config, plan, derive_seed(seed, "weights")))
-        objective = MaskedVolumes(wanted.block, wanted.ratio)
+        network = new_network(config, plan, derive_seed(seed, "weights"))
+        autoencoder = masked_autoencoder(network, derive_seed(seed, "decoder"))
 
         def patches(cases: Sequence[Case], augmentation: VolumeAugmentation | None) -> PatchData:
             names = [case.id for case in cases]
             return PatchData(store, plan, names, config=config.data, augmentation=augmentation, seed=seed)
 
-        judge = VolumeReconstructionLoss(
-            objective,
+        judge = ReconstructionLoss(
+            BlockMask(wanted.block, wanted.ratio),
             ItemImages(patches(validation, None)),
-            config.inference.batch_size,
+            VisibleMean(),
+            unit="patches",
+            batch_size=config.inference.batch_size,
             seed=derive_seed(seed, "validation masks"),
         )
-        settings = {"epochs": wanted.epochs, "lr": wanted.lr, "minutes": None, "patience": 0}
-        fit(
-            network,
-            objective,
+        quality = pretrain(
+            autoencoder,
             patches(train, VolumeAugmentation(config.augment, plan.spacing)),
             judge,
-            planned_training(config, plan).model_copy(update=settings),
+            pretraining_settings(planned_training(config, plan), wanted),
             out=out,
+            record=record,
             seed=seed,
             workers=config.data.workers,
             resume=context.resume,
@@ -176,7 +174,7 @@ class VolumeLearner:
             run=context.run.path,
             reporter=context.reporter,
         )
-        return network.backbone.state_dict(), judge, network
+        return autoencoder, quality
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from medformer.imaging.volume import Volume
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classify import predict_scores
 from medformer.inference.classes.network_decision import NetworkDecision
-from medformer.inference.network_inputs import ItemImages
+from medformer.data.network_inputs import ItemImages
 from medformer.inference.volumes.components import join_components, read_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
@@ -160,7 +160,10 @@ def load_predictor(
     models = [read_network(config, plan, folder) for plan, folder in zip(plans, folders, strict=True)]
     if config.target == "classification":
         decisions = [NetworkDecision.load(folder) for folder in folders]
-        members = [VolumeMember(*each, config, cache, own) for *each, own in zip(models, plans, decisions, strict=True)]
+        members = [
+            VolumeMember(model, plan, config, cache, decision)
+            for model, plan, decision in zip(models, plans, decisions, strict=True)
+        ]
         return ClassPredictor(members, sum(own.threshold for own in decisions) / len(decisions))
     device = device or choose_device(config.training.accelerator)
     segmenter = make_segmenter(list(zip(models, plans, strict=True)), config, device)

@@ -1,4 +1,4 @@
-"""What identifies a volume: its file, its voxels, and a small descriptor that survives conversion and resampling.
+"""What identifies a volume beside its file: its voxels, and a small descriptor that survives conversion and resampling.
 
 The descriptor is what the leakage audit compares. The volume is turned to RAS and averaged over a grid of `SIDE` boxes
 along each axis; of this, the local structure is kept and divided by the local contrast, as
@@ -8,17 +8,10 @@ along each axis; of this, the local structure is kept and divided by the local c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-
-from medformer.data.manifest import Case, image_hash
-from medformer.imaging.geometry import reorient
-from medformer.imaging.volumes import read_volume
-from medformer.progress import Reporter, SilentReporter
 
 SIDE = 24
 """Boxes along each axis."""
@@ -28,42 +21,6 @@ _FINE, _CONTRAST = 1.5, 3.0
 
 _FLAT = 1e-3
 """Share of the largest contrast below which a region counts as flat, so that noise is not blown up to structure."""
-
-
-@dataclass(frozen=True, eq=False)
-class VolumePrint:
-    """What identifies one volume.
-
-    Attributes:
-        id: The case.
-        sha256: Hash of the image files.
-        voxels: Hash of the voxels of every channel and of their shape.
-        descriptor: float32 (SIDE, SIDE, SIDE) of the first channel, mean 0, norm 1; zeros where nothing varies.
-    """
-
-    id: str
-    sha256: str
-    voxels: str
-    descriptor: NDArray[np.float32]
-
-
-def volume_prints(cases: Sequence[Case], reporter: Reporter | None = None) -> list[VolumePrint]:
-    """Read every volume once and fingerprint it, in the order of `cases`.
-
-    Raises:
-        DataError: A volume cannot be read or holds NaN.
-        ResourceError: There is not enough memory for one volume.
-    """
-    reporter = reporter or SilentReporter()
-    reporter.start("fingerprints", len(cases))
-    found = []
-    try:
-        for case in cases:
-            found.append(_print(case))
-            reporter.advance()
-    finally:
-        reporter.finish()
-    return found
 
 
 def voxel_hash(array: NDArray[np.float32]) -> str:
@@ -98,19 +55,6 @@ def descriptor(array: NDArray[np.float32]) -> NDArray[np.float32]:
     normal = structure / (contrast + _FLAT * largest)
     normal -= normal.mean()
     return (normal / np.linalg.norm(normal)).astype(np.float32)
-
-
-def _print(case: Case) -> VolumePrint:
-    hashes = []
-    first: NDArray[np.float32] | None = None
-    for path in case.images:
-        volume = read_volume(path)
-        hashes.append(voxel_hash(volume.array))
-        if first is None:
-            first = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
-    assert first is not None
-    voxels = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return VolumePrint(case.id, image_hash(case.images), voxels, first)
 
 
 def _boxes(size: int) -> NDArray[np.float32]:

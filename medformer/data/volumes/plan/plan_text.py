@@ -6,31 +6,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medformer.data.volumes.inspect.facts import Fingerprint
+from medformer.data.volumes.inspect.facts import CaseFacts
 from medformer.data.volumes.plan.patch_size import times
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.progress import duration
 
 
-def describe_plan(plan: VolumePlan, fingerprint: Fingerprint, *, seconds_per_epoch: float | None = None) -> str:
+def describe_plan(plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_epoch: float | None = None) -> str:
     """Describe a plan and the cases that it was made from, as a table in plain text.
 
     Args:
         plan: What was decided.
-        fingerprint: Of the cases that it was made from, in the plan's orientation.
+        facts: Of the cases that it was made from, in the plan's orientation.
         seconds_per_epoch: Expected; None leaves the line out.
     """
-    return table(plan_rows(plan, fingerprint, seconds_per_epoch=seconds_per_epoch))
+    return table(plan_rows(plan, facts, seconds_per_epoch=seconds_per_epoch))
 
 
 def plan_rows(
-    plan: VolumePlan, fingerprint: Fingerprint, *, seconds_per_epoch: float | None = None
+    plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_epoch: float | None = None
 ) -> list[tuple[str, str, str]]:
     """The lines of that table: what, value, why."""
-    shapes = np.array([case.shape for case in fingerprint.cases])
-    spacings = np.array([case.spacing for case in fingerprint.cases])
+    shapes = np.array([case.shape for case in facts])
+    spacings = np.array([case.spacing for case in facts])
     rows = [
-        ("cases", str(len(fingerprint.cases)), f"median {_median(shapes)} voxels of {_median(spacings)} mm"),
+        ("cases", str(len(facts)), f"median {_median(shapes)} voxels of {_median(spacings)} mm"),
         ("orientation", plan.orientation, "axes of what the network sees"),
         ("spacing", f"{times([f'{mm:g}' for mm in plan.spacing])} mm", "median of the cases, unless given"),
     ]
@@ -45,9 +45,7 @@ def plan_rows(
         ("batch size", str(plan.batch_size), "patches per step"),
     ]
     if plan.labels:
-        rows.append(
-            ("labels", ", ".join(f"{value} {name}" for value, name in plan.labels), _smallest(plan, fingerprint))
-        )
+        rows.append(("labels", ", ".join(f"{value} {name}" for value, name in plan.labels), _smallest(plan, facts)))
     if plan.memory_bytes:
         rows.append(("memory", f"{plan.memory_bytes / 1e9:.1f} GB", "expected peak of training"))
     if seconds_per_epoch is not None:
@@ -72,15 +70,11 @@ def _intensity(entry: Intensity) -> tuple[str, str]:
     )
 
 
-def _smallest(plan: VolumePlan, fingerprint: Fingerprint) -> str:
+def _smallest(plan: VolumePlan, facts: Sequence[CaseFacts]) -> str:
     """Which label is the smallest where it occurs, in ml; what a patch and a spacing must not lose."""
     sizes: dict[str, float] = {}
     for value, name in plan.labels:
-        volumes = [
-            case.labels[value] * float(np.prod(case.spacing)) / 1000
-            for case in fingerprint.cases
-            if case.labels.get(value)
-        ]
+        volumes = [case.labels[value] * float(np.prod(case.spacing)) / 1000 for case in facts if case.labels.get(value)]
         if volumes:
             sizes[name] = float(np.median(volumes))
     if not sizes:

@@ -20,8 +20,8 @@ FORMAT = "medformer-volumes/1"
 _EXAMPLE = f'{{"format": "{FORMAT}", "labels": {{"1": "tumor"}}, "channels": ["CT"], "patients": "known"}}'
 
 Patients = Literal["known", "inferred", "case is patient"]
-"""Whether groups come from the data, from what is known about a public data set (see `known_patients`), or every case
-was taken for a patient because nothing says otherwise."""
+"""Where the groups come from: the data; what is known about a public data set (see `layouts.inferred_patient`); or
+nothing names the patients, and every case counts as one."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def info_from_json(path: Path) -> DatasetInfo:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is no dataset.json ({error}); expected labels, and modality (Decathlon) or channel_names "
-            "(nnU-Net). Mend it."
+            "(nnU-Net). Correct it."
         ) from None
     names = [
         f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name

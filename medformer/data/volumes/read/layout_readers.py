@@ -36,7 +36,7 @@ _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderCase:
     """One case of a folder, before it is hashed and grouped.
 
     Attributes:
@@ -55,17 +55,17 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FolderContent:
     """What one layout holds.
 
     Attributes:
-        found: Its cases.
+        cases: What it holds.
         problems: What does not fit.
         info: What the folder says about the data; None where it says nothing.
         channels: Names of the channels where they are known without `info`.
     """
 
-    found: tuple[Found, ...]
+    cases: tuple[FolderCase, ...]
     problems: tuple[Problem, ...]
     info: DatasetInfo | None = None
     channels: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ def recognize(folder: Path) -> str:
     )
 
 
-def read_msd(folder: Path) -> Reading:
+def read_msd(folder: Path) -> FolderContent:
     """The Decathlon's layout.
 
     Raises:
@@ -109,10 +109,10 @@ def read_msd(folder: Path) -> Reading:
     problems: list[Problem] = []
     found = _both_parts(folder, problems, lambda images: {stem: (path,) for stem, path in images.items()})
     problems.extend(_listed_but_missing(folder / "dataset.json", {case.id for case in found}))
-    return Reading(tuple(found), tuple(problems), info)
+    return FolderContent(tuple(found), tuple(problems), info)
 
 
-def read_nnunet(folder: Path) -> Reading:
+def read_nnunet(folder: Path) -> FolderContent:
     """NnU-Net's raw layout, of either version.
 
     Raises:
@@ -149,10 +149,10 @@ def read_nnunet(folder: Path) -> Reading:
         return complete
 
     found = _both_parts(folder, problems, channels)
-    return Reading(tuple(found), tuple(problems), info)
+    return FolderContent(tuple(found), tuple(problems), info)
 
 
-def read_folders(folder: Path) -> Reading:
+def read_folders(folder: Path) -> FolderContent:
     """Images, and label maps of the same names.
 
     Raises:
@@ -162,10 +162,10 @@ def read_folders(folder: Path) -> Reading:
     images, labels = _folder(folder, _IMAGES) or folder, _folder(folder, _LABELS)
     volumes = {stem: (path,) for stem, path in _volumes(images, problems).items()}
     found = _pair(volumes, {} if labels is None else _volumes(labels, problems), "", problems, labels)
-    return Reading(tuple(found), tuple(problems), _described(folder))
+    return FolderContent(tuple(found), tuple(problems), _described(folder))
 
 
-def read_dicom(folder: Path) -> Reading:
+def read_dicom(folder: Path) -> FolderContent:
     """Folders of one series each, and label maps named after them.
 
     Raises:
@@ -195,7 +195,7 @@ def read_dicom(folder: Path) -> Reading:
         for case in _pair({name: (series.folder,) for name, series in images.items()}, masks, "", problems, labels)
     ]
     modalities = {series.modality for series in images.values()}
-    return Reading(
+    return FolderContent(
         tuple(found),
         tuple(problems),
         _described(folder),
@@ -215,7 +215,7 @@ def _described(folder: Path) -> DatasetInfo | None:
 
 def _both_parts(
     folder: Path, problems: list[Problem], channels: Callable[[dict[str, Path]], Mapping[str, tuple[Path, ...]]]
-) -> list[Found]:
+) -> list[FolderCase]:
     """Training cases, and test cases where they have labels; `channels` tells which files are one case."""
     tested = (folder / "labelsTs").is_dir()
     parts = [("train" if tested else "", folder / "imagesTr", folder / "labelsTr")]
@@ -224,7 +224,7 @@ def _both_parts(
         parts.append(("test", unlabeled, folder / "labelsTs"))
     elif unlabeled.is_dir() and (some := channels(_volumes(unlabeled, problems))):
         problems.append(Problem("imagesTs", str(unlabeled), "without-labels", f"{len(some)} cases; predict takes them"))
-    found: list[Found] = []
+    found: list[FolderCase] = []
     for split, images, labels in parts:
         if not images.is_dir():
             raise DataError(f"{images} is not a folder; expected the images of {folder}. Complete the data set.")
@@ -240,14 +240,14 @@ def _pair(
     split: str,
     problems: list[Problem],
     labels: Path | None,
-) -> list[Found]:
+) -> list[FolderCase]:
     """Put images and label maps of one name together; what has no partner is named."""
     found = []
     for name in sorted(images, key=natural_order):
         mask = masks.get(name)
         if mask is None and labels is not None:
             problems.append(Problem(name, str(images[name][0]), "missing-mask", f"no {name}.* in {labels}"))
-        found.append(Found(name, images[name], mask, split))
+        found.append(FolderCase(name, images[name], mask, split))
     for name in sorted(masks.keys() - images.keys(), key=natural_order):
         problems.append(Problem(name, str(masks[name]), "missing-image", "no complete image has this name"))
     return found
