@@ -9,14 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from medformer.config import VolumeConfig
-<<<<<<< HEAD:medformer/tasks/volume/planner.py
-from medformer.data.volumes.inspect.facts import Fingerprint
-=======
 from medformer.data.inventory import Inventory
-from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.facts import case_facts
-from medformer.data.volumes.plan.plan_text import describe_plan
->>>>>>> volumes:pipelines/volume_plan.py
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
@@ -63,11 +57,7 @@ class Planner:
         )
 
     def plan_once(self, path: Path, ids: Sequence[str]) -> VolumePlan:
-<<<<<<< HEAD:medformer/tasks/volume/planner.py
         """Read the plan that an earlier attempt left, or plan and write it."""
-=======
-        """Read the plan that an earlier attempt left, or plan and write it down."""
->>>>>>> volumes:pipelines/volume_plan.py
         if path.is_file():
             return read_volume_plan(path)
         plan = self.plan(ids)
@@ -91,45 +81,4 @@ class Planner:
             kernel_sizes=kernel_sizes,
             batch_size=1,
         )
-<<<<<<< HEAD:medformer/tasks/volume/planner.py
         return new_network(without_weights(self.config), candidate, 0)
-=======
-        without = self.config.model.model_copy(update={"weights": None})
-        return new_network(self.config.model_copy(update={"model": without}), candidate, 0)
-
-
-def plan(*, config: VolumeConfig, out: Path | None) -> None:
-    """Plan from all cases of a manifest or folder, and say what training will take."""
-    reporter = make_reporter()
-    volumes = open_volumes(config.data, Path(), reporter)
-    records = inspect_volumes(volumes.manifest.cases, masks=bool(volumes.info.labels), reporter=reporter)
-    facts = [case_facts(record, volumes.info, config.plan.orientation) for record in records.values()]
-    made = Planner(config, volumes.info, records).plan(list(records))
-    patches = len(facts) * (config.data.patches if config.target == "segmentation" else 1)
-    step = seconds_per_step(
-        new_network(config, made, 0),
-        made.patch,
-        made.batch_size,
-        in_channels=len(made.intensity),
-        device=choose_device(config.training.accelerator).type,
-    )
-    say(describe_plan(made, facts, seconds_per_epoch=step * max(1, patches // made.batch_size)))
-    for note in notes(volumes.info):
-        say(f"note: {note}")
-    say("Cross-validation plans anew in each fold, from the fold's training cases alone.")
-    if out is not None:
-        write_volume_plan(out, made)
-        say(f"Plan: {out}")
-
-
-def gigabytes(text: str) -> float:
-    """Read a size such as `8GB`, `500MB` or `8`, which are gigabytes.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise ConfigError(f"--memory {text}: expected a size above 0, such as 8GB or 500MB.")
-    return float(match[1]) * _GB[(match[2] or "").lower()]
->>>>>>> volumes:pipelines/volume_plan.py

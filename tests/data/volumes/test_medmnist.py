@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import read_manifest
-<<<<<<< HEAD
-from medformer.data.volumes.inspect.check import check_volumes
-from medformer.data.volumes.read.dataset_file import read_info
-=======
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
-from medformer.data.volumes.read.dataset_file import class_of, read_info
->>>>>>> volumes
+from medformer.data.volumes.read.dataset_file import read_info
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import DataError
 from medformer.imaging.volumes import read_volume

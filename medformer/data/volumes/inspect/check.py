@@ -10,14 +10,7 @@ import numpy as np
 from medformer.data.inventory import Record, duplicates
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-<<<<<<< HEAD
-from medformer.data.volumes.inspect.check_dataset import DatasetCheck
-from medformer.data.volumes.inspect.descriptors import voxel_hash
 from medformer.data.volumes.read.dataset_file import DatasetInfo
-from medformer.data.volumes.read.label_values import present_values
-=======
-from medformer.data.volumes.read.dataset_file import DatasetInfo, class_of
->>>>>>> volumes
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry
 
@@ -68,50 +61,8 @@ def volume_problems(
 def _channel_count(case: Case, info: DatasetInfo) -> Iterator[Problem]:
     if len(case.images) != len(info.channels):
         names = ", ".join(info.channels)
-<<<<<<< HEAD
-        found(
-            "wrong-channels",
-            case.required_image(),
-            f"it has {len(case.images)}; expected {len(info.channels)} ({names})",
-        )
-    absent = [path for path in case.images if not path.exists()]
-    for path in absent:
-        found("missing-image", path, "the image does not exist")
-    if absent:
-        return checked
-    checked.file_hash = image_hash(case.images)
-    if case.sha256 and checked.file_hash != case.sha256:
-        found("changed", case.required_image(), "its hash differs from the manifest's; prepare again")
-    channels = []
-    for path in case.images:
-        try:
-            volume = read_volume(path, nonfinite="keep")
-        except DataError as error:
-            found("corrupt", path, str(error))
-            continue
-        channels.append(_channel(volume))
-        for reason, detail in _oddities(volume):
-            found(reason, path, detail)
-        if len(channels) > 1:
-            for reason, detail in _grid_faults(channels[0].geometry, volume.geometry, "the first channel"):
-                found(reason, path, detail)
-    if len(channels) < len(case.images):
-        return checked
-    hashes = [channel.voxel_hash for channel in channels]
-    if len(set(hashes)) < len(hashes):
-        found("wrong-channels", case.required_image(), "two channels hold the same voxels")
-    constant = [name for name, channel in zip(case.images, channels, strict=True) if channel.constant]
-    if len(constant) == len(channels):
-        found("constant-image", case.required_image(), f"every voxel is {channels[0].largest:g}")
-    else:
-        for path in constant:
-            found("constant-channel", path, "")
-    checked.channels = channels
-    return checked
-=======
         detail = f"it has {len(case.images)}; expected {len(info.channels)} ({names})"
         yield Problem(case.id, str(case.image), "wrong-channels", detail)
->>>>>>> volumes
 
 
 def _label_faults(case: Case, record: Record, info: DatasetInfo) -> Iterator[Problem]:
