@@ -13,8 +13,7 @@ from medformer.crossval.plan import read_plan
 from medformer.crossval.run import runner
 from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.audit import write_findings
-from medformer.data.grouping import split_parts
+from medformer.data.audit import split_parts, write_findings
 from medformer.data.problems import quarantine, require_usable, write_problems
 from medformer.errors import ConfigError
 from medformer.evaluation.summary import summarize

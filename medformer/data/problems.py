@@ -97,6 +97,16 @@ class Problem:
         """`error` when the case cannot be used, else `warning`."""
         return REASONS[self.reason][0]
 
+    def to_json(self) -> dict[str, str]:
+        """The problem as plain data, for `audit.json`."""
+        return {
+            "id": self.case_id,
+            "severity": self.severity,
+            "reason": self.reason,
+            "detail": self.detail,
+            "path": self.path,
+        }
+
     def __str__(self) -> str:
         detail = self.detail or REASONS[self.reason][1]
         return f"{self.severity}: {self.case_id}: {self.reason}: {detail}" + (f" ({self.path})" if self.path else "")
@@ -108,31 +118,8 @@ def write_problems(path: str | os.PathLike[str], problems: Sequence[Problem]) ->
     Raises:
         ResourceError: The folder is not writable or the disk is full.
     """
-    rows = [
-        {
-            "id": problem.case_id,
-            "path": problem.path,
-            "severity": problem.severity,
-            "reason": problem.reason,
-            "detail": problem.detail or REASONS[problem.reason][1],
-        }
-        for problem in problems
-    ]
+    rows = [{**problem.to_json(), "detail": problem.detail or REASONS[problem.reason][1]} for problem in problems]
     write_csv(Path(path), rows, ["id", "path", "severity", "reason", "detail"])
-
-
-def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    """Problems as plain data, for `audit.json`."""
-    return [
-        {
-            "id": problem.case_id,
-            "severity": problem.severity,
-            "reason": problem.reason,
-            "detail": problem.detail,
-            "path": problem.path,
-        }
-        for problem in problems
-    ]
 
 
 def quarantine(problems: Sequence[Problem]) -> list[str]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from medformer.config import AnyConfig, CrossvalConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.audit import Audit, Division
-from medformer.data.inventory import Inventory, Record
+from medformer.data.audit import Audit, Division, audit
+from medformer.data.inventory import Inventory, Record, duplicates
 from medformer.data.manifest import Case
+from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
@@ -178,8 +179,8 @@ class Study(ABC, Generic[C, D]):
         """
 
     def problems(self, inventory: Inventory) -> list[Problem]:
-        """What is wrong with the cases, each by itself and beside the others."""
-        return inventory.problems
+        """What is wrong with the cases, each by itself and compared with the others."""
+        return [*inventory.problems, *duplicates(self.cases, inventory, self.comparison.hashes)]
 
     @abstractmethod
     def plan_case(self, case: Case, record: Record) -> PlanCase:
@@ -194,9 +195,14 @@ class Study(ABC, Generic[C, D]):
     def extra(self) -> Self | None:
         """The unlabeled cases that pretraining may see too; None without any."""
 
+    @property
     @abstractmethod
+    def comparison(self) -> CaseComparison:
+        """How cases are compared, to find those that are the same or show the same thing."""
+
     def audit(self, divisions: Sequence[Division], inventory: Inventory) -> Audit:
-        """Look for cases that share something and stand in different parts of a division."""
+        """Look for cases that share something and are in different parts of a division."""
+        return audit(self.cases, divisions, inventory, self.comparison)
 
     @abstractmethod
     def learner(self, inventory: Inventory, cache: Path) -> NetworkLearner:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from medformer.data.connectomes.audit import connectome_twins
 from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.near_duplicates import similar_connectomes
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 
@@ -26,7 +26,7 @@ def link_twins(cohort: Cohort) -> tuple[list[Case], list[Problem]]:
     connections = cohort.store.block(atlas, "correlation")
     chosen = np.asarray(connections[cohort.rows]) if len(cohort.rows) < len(connections) else connections
     subjects, problems = list(cohort.cases), []
-    for match in connectome_twins(chosen):
+    for match in similar_connectomes(list(chosen)):
         first, second = subjects[match.first], subjects[match.second]
         detail = f"like '{first.id}' (correlation {match.score:.2f}), whose group it joins"
         if first.label != second.label:

@@ -19,11 +19,14 @@ from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Study, Vectors
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
-from medformer.data.audit import Audit, Division
 from medformer.data.connectomes.cohort import Cohort, read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
+from medformer.data.connectomes.inspect import inspect_cohort
+from medformer.data.connectomes.near_duplicates import CONNECTOMES
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
+from medformer.data.near_duplicates import CaseComparison
+from medformer.data.problems import Problem
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, read_json, write_json
 from medformer.models.connectome.defects import DEFECTS, active_defects
@@ -31,6 +34,7 @@ from medformer.progress import Reporter
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
 from medformer.tasks.abide.learner import ConnectomeLearner, load_member, new_network
 from medformer.tasks.settings import check_training
+from medformer.training.pretraining.seen import SeenCase
 
 _POLICIES = {
     "constant-regions": ("A region without signal", "kept; its connections are 0"),
@@ -81,7 +85,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             new_network(self.config, self.features, 0)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
-        return inspect_cohort(self.data, cache=cache, reporter=reporter)
+        return inspect_cohort(self.data, reporter=reporter)
 
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """The fingerprint covers what is stored of a subject, whatever is computed from it."""
@@ -91,12 +95,19 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             case.group,
             fingerprint=digest(stored),
             site=case.site,
-            label=str(case.label),
+            label=str(case.required_label()),
             covariates=dict(case.covariates),
         )
 
-    def audit(self, divisions: Sequence[Division], inventory: Inventory) -> Audit:
-        return audit_connectomes(self.cases, divisions, inventory)
+    @property
+    def comparison(self) -> CaseComparison:
+        return CONNECTOMES
+
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        return inventory.problems
+
+    def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
+        return {case.id: SeenCase(case.group, inventory[case.id].hashes["connections"]) for case in self.cases}
 
     def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
         return ConnectomeLearner(study=self)

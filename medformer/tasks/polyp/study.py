@@ -13,12 +13,14 @@ import torch
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.contract import Learner, Study, Vectors
-from medformer.data.audit import Audit, Division
+from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.multiscale import resize_batch
+from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.frames.transforms import resize_mask
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest, read_manifest
-from medformer.errors import ConfigError, DataError
+from medformer.data.near_duplicates import CaseComparison
+from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
@@ -51,20 +53,24 @@ class PolypStudy(Study[PolypConfig, Manifest]):
                 f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
                 "Add them, or leave the cases out of the manifest."
             )
-        return inspect_frames(self.cases, image_size=self.config.data.image_size, cache=cache, reporter=reporter)
+        size = self.config.data.image_size
+        return inspect_frames(
+            self.cases, image_size=size, require_masks=self.masks, cache=cache, reporter=reporter
+        )
 
     def plan_case(self, case: Case, record: Record) -> PlanCase:
-        """Plan by the share of the image that is foreground, beside what the manifest says; the hash covers both files."""
+        """Plan by the foreground's share of the image and by what the manifest says; the hash covers both files."""
         return PlanCase(
             case.id,
             case.group,
             fingerprint=digest([record.hashes["file"], record.hashes["mask"]]),
             site=case.site,
-            covariates={**case.covariates, "size": record.facts["size"]},
+            covariates={**case.covariates, "size": f"{record.facts['foreground']:.6f}"},
         )
 
-    def audit(self, divisions: Sequence[Division], inventory: Inventory) -> Audit:
-        return audit_frames(self.cases, divisions, inventory)
+    @property
+    def comparison(self) -> CaseComparison:
+        return FRAMES
 
     def learner(self, inventory: Inventory, cache: Path) -> Learner:
         return FrameLearner(self)
@@ -83,8 +89,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         return replace(self, data=replace(self.data, cases=tuple(cases)))
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
-        thumbnails = {name: record.arrays["thumbnail"] for name, record in inventory.items()}
-        return thumbnails, "thumbnails of the images as the network sees them"
+        return inventory.arrays("thumbnail"), "thumbnails of the images as the network sees them"
 
 
 class PolypTask:

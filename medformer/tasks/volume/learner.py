@@ -13,7 +13,7 @@ from torch import nn
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan.volume_plan import VolumePlan, read_plan
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.images import WholeImages
 from medformer.data.volumes.prepare.patches import PatchData
@@ -121,7 +121,7 @@ class VolumeLearner:
         Raises:
             CheckpointError: There is none, or it is of another network or plan.
         """
-        earlier = read_plan(folder / PLAN)
+        earlier = read_volume_plan(folder / PLAN)
         differing = [name for name in ("strides", "kernel_sizes") if getattr(earlier, name) != getattr(plan, name)]
         if differing:
             raise CheckpointError(

@@ -16,7 +16,7 @@ from medformer.config import VolumeConfig
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Row
 from medformer.data.manifest import Case, path_from
-from medformer.data.volumes.plan.volume_plan import VolumePlan, read_plan
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.images import WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.evaluation.masks.volumes import volume_row
@@ -156,7 +156,7 @@ def load_predictor(
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit the config.
     """
-    plans = [read_plan(folder / PLAN) for folder in folders]
+    plans = [read_volume_plan(folder / PLAN) for folder in folders]
     models = [read_network(config, plan, folder) for plan, folder in zip(plans, folders, strict=True)]
     if config.target == "classification":
         decisions = [NetworkDecision.load(folder) for folder in folders]

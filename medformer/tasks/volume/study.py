@@ -16,10 +16,14 @@ from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Learner, Study, Vectors
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
-from medformer.data.audit import Audit, Division
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.descriptors import VOLUMES
+from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.data.volumes.read.layouts import info_of, scan_volumes
 from medformer.errors import ConfigError
@@ -137,7 +141,13 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
             write_info(self.data.path, self.data.info)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
-        return inspect_volumes(self.cases, self.data.info, cache=cache, reporter=reporter)
+        return inspect_volumes(
+            self.cases,
+            masks=self.labelled and self.config.target == "segmentation",
+            features=self.config.target == "classification",
+            cache=cache,
+            reporter=reporter,
+        )
 
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """Plan by what the manifest says and by how much is labeled; the hash covers every file."""
@@ -147,14 +157,19 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
                 fingerprint=record.hashes["file"], label=str(case.required_label()), covariates=case.covariates
             )
         hashes = digest([record.hashes["file"], record.hashes["mask"]])
-        return common(fingerprint=hashes, covariates={**case.covariates, "size": labeled_size(record)})
+        return common(fingerprint=hashes, covariates={**case.covariates, "size": f"{self._labeled_mm3(record):.6g}"})
 
-    def audit(self, divisions: Sequence[Division], inventory: Inventory) -> Audit:
-        return audit_volumes(self.cases, divisions, inventory)
+    @property
+    def comparison(self) -> CaseComparison:
+        return VOLUMES
+
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        found = volume_problems(self.cases, inventory, self.data.info, target=self.config.target)
+        return [*self.data.problems, *found]
 
     def planner(self, inventory: Inventory) -> Planner:
         """What makes plans from the training cases of a fold."""
-        return Planner(self.config, self.data.info, facts_of(inventory))
+        return Planner(self.config, self.data.info, inventory)
 
     def learner(self, inventory: Inventory, cache: Path) -> SegmentationLearner | ClassificationLearner:
         learner = SegmentationLearner if self.config.target == "segmentation" else ClassificationLearner
@@ -178,6 +193,11 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
         return VolumeFeatures(self.by_id), "shapes and coarse voxels of the volumes"
+
+    def _labeled_mm3(self, record: Record) -> float:
+        facts = case_facts(record, self.data.info, self.config.plan.orientation)
+        x, y, z = facts.spacing
+        return sum(facts.labels.values()) * x * y * z
 
     def _class_of(self, case: Case, other: Case, folder: Path) -> Case:
         return replace(case, label=other.label)
