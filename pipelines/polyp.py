@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.layouts import Layout, scan
+from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.grouping import link_near_duplicates
 from medformer.data.manifest import Case, write_manifest
 from medformer.errors import ConfigError, DataError
@@ -37,16 +39,17 @@ def prepare(
     overwrite: bool,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
-    reporter = make_reporter()
     claim_file(out, overwrite=overwrite)
-    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern, reporter=reporter)
+    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern)
     list_problems(found.problems, out)
     cases = list(found.cases)
     if ungrouped == "each":
         cases = [replace(case, group=case.group or case.id) for case in cases]
     if link_duplicates:
         before = len({case.group for case in cases})
-        cases = link_near_duplicates(cases, reporter=reporter)
+        cases = link_near_duplicates(
+            cases, inspect_frames(cases, require_masks=False, reporter=make_reporter()), FRAMES
+        )
         say(f"Linking near-duplicates joined {before} groups into {len({case.group for case in cases})}.")
     unknown = [case.id for case in cases if not case.group]
     if unknown:

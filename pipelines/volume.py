@@ -9,8 +9,9 @@ from typing import cast
 
 from medformer.config import VolumeConfig
 from medformer.data.manifest import write_manifest
+from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.plan_text import describe_plan
-from medformer.data.volumes.plan.volume_plan import write_plan
+from medformer.data.volumes.plan.volume_plan import write_volume_plan
 from medformer.data.volumes.read.dataset_file import write_info
 from medformer.data.volumes.read.layouts import Layout, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
@@ -20,9 +21,10 @@ from medformer.inference.frames.scoring import write_scores
 from medformer.inference.volumes.export import TABLE, VolumeExport
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.models.step_time import seconds_per_step
+from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
 from medformer.tasks.volume.network import new_network
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
-from medformer.tasks.volume.study import PATIENT_NOTES, VolumeTask
+from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
 from pipelines.outputs import claim, claim_file, clear, list_problems
@@ -51,16 +53,16 @@ def prepare(
         layout=cast(Layout, layout),
         ungrouped="each" if ungrouped == "each" else "error",
         group_pattern=group_pattern,
-        reporter=make_reporter(),
     )
+    cases, info = complete(scan, make_reporter())
     list_problems(scan.problems, out)
-    write_manifest(out, scan.cases)
-    write_info(out, scan.info)
-    groups, channels = len({case.group for case in scan.cases}), len(scan.info.channels)
-    labels = ", ".join(f"{value} {name}" for value, name in scan.info.labels) or "none"
-    say(f"{len(scan.cases)} volumes of {groups} patients, {channels} channel(s), labels: {labels}: {out}")
-    if scan.info.patients in PATIENT_NOTES:
-        say(f"note: {PATIENT_NOTES[scan.info.patients]}")
+    write_manifest(out, cases)
+    write_info(out, info)
+    groups, channels = len({case.group for case in cases}), len(info.channels)
+    labels = ", ".join(f"{value} {name}" for value, name in info.labels) or "none"
+    say(f"{len(cases)} volumes of {groups} patients, {channels} channel(s), labels: {labels}: {out}")
+    if info.patients in PATIENT_NOTES:
+        say(f"note: {PATIENT_NOTES[info.patients]}")
     say(f"Next: medformer volume check {out}")
 
 
@@ -78,12 +80,13 @@ def plan(*, config: VolumeConfig, out: Path | None) -> None:
         in_channels=len(made.intensity),
         device=choose_device(config.training.accelerator).type,
     )
-    say(describe_plan(made, planner.facts, seconds_per_epoch=step * max(1, patches // made.batch_size)))
+    facts = [case_facts(record, study.data.info, config.plan.orientation) for record in planner.records.values()]
+    say(describe_plan(made, facts, seconds_per_epoch=step * max(1, patches // made.batch_size)))
     for note in study.notes:
         say(f"note: {note}")
     say("Cross-validation plans anew in each fold, from the fold's training cases alone.")
     if out is not None:
-        write_plan(out, made)
+        write_volume_plan(out, made)
         say(f"Plan: {out}")
 
 

@@ -69,8 +69,8 @@ def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite
     quality = runner.pretrain(get_task(task), config, out, make_reporter(), resume=resume, overwrite=overwrite)
     guess = next(name for name in quality if name.startswith("mean_"))
     say(
-        f"Hidden parts of {quality['held_out']} held-out cases: mean squared error {quality['masked_mse']:.4f}; guessing "
-        f"a mean instead gives {quality[guess]:.4f}."
+        f"Hidden parts of {quality['held_out']} held-out cases: mean squared error {quality['masked_mse']:.4f}; "
+        f"guessing a mean instead gives {quality[guess]:.4f}."
     )
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 

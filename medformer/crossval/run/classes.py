@@ -38,9 +38,7 @@ class ClassPredictor:
         self.covariates = covariates
 
     def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
-        """Yield `id`, `site`, covariates where asked for, `label` (empty where unknown), `score`, `threshold` and
-        `prediction` of each case; see `Predictor.predict`.
-        """
+        """Yield id, site, label (empty where unknown), score, threshold and prediction of each case."""
         for name, score in zip(names, np.mean(self.scores(study, names), axis=0), strict=True):
             case = study.by_id[name]
             yield {

@@ -1,7 +1,8 @@
 """The contract of a task: it opens a study of cases, a learner fits on a fold, and the fold leaves a predictor.
 
 Every number of a run comes from predictors applied to cases they never saw. The runner
-(`medformer.crossval.run.runner`) knows nothing else of a task; the command line, `predict`, `explain` and the benchmarks use the same objects.
+(`medformer.crossval.run.runner`) knows nothing else of a task; the command line, `predict`, `explain` and the
+benchmarks use the same objects.
 """
 
 from __future__ import annotations
@@ -274,4 +275,3 @@ class Task(Protocol):
         Raises:
             CheckpointError: A file is missing, damaged or does not fit.
         """
-

@@ -118,9 +118,9 @@ class ConnectomeLearner:
         """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
         features = FoldFeatures.fit(self.study.config, self.study.features, context.fold.train)
         parts = (context.fold.train, context.fold.validation)
-        inputs = [features.transform(self.study.features, part) for part in parts]
+        train, validation = (features.transform(self.study.features, part) for part in parts)
         out = context.folder
-        return self._pretrain(features, *inputs, context, out, out / "pretraining.json")[1]
+        return self._pretrain(features, train, validation, context, out, out / "pretraining.json")[1]
 
     def _pretrain(
         self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context, out: Path, record: Path

@@ -20,9 +20,9 @@ from medformer.crossval.run.contract import Study, Vectors
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.connectomes.inspect import inspect_cohort
 from medformer.data.connectomes.near_duplicates import CONNECTOMES
+from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
@@ -187,9 +187,7 @@ class AbideTask:
             )
         return AbideStudy(config=config, data=read_cohort(config.data.manifest, unlabelled=unlabelled))
 
-    def load(
-        self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None
-    ) -> ClassPredictor:
+    def load(self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None) -> ClassPredictor:
         members = [load_member(config, folder, device) for folder in folders]
         thresholds = [member.decision.threshold for member in members if member.decision is not None]
         return ClassPredictor(members, sum(thresholds) / len(thresholds))

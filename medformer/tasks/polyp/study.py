@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -39,7 +39,19 @@ from medformer.training.losses.image_losses import build_loss
 
 @dataclass(frozen=True, kw_only=True)
 class PolypStudy(Study[PolypConfig, Manifest]):
-    """The images of a manifest; see `Study`."""
+    """The images of a manifest; see `Study`.
+
+    Attributes:
+        masks: Whether an image without a mask is a problem.
+    """
+
+    masks: bool = True
+
+    @cached_property
+    def extra(self) -> Self | None:
+        """Unlabeled images that pretraining may see too."""
+        path = self.config.pretraining.extra
+        return replace(self, data=read_manifest(path, ungrouped="each"), masks=False) if path else None
 
     def check(self) -> None:
         check_training(self.config)
@@ -47,16 +59,8 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         _check_forward_pass(self.config)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
-        unmasked = [case.id for case in self.cases if case.mask is None]
-        if unmasked:
-            raise DataError(
-                f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
-                "Add them, or leave the cases out of the manifest."
-            )
         size = self.config.data.image_size
-        return inspect_frames(
-            self.cases, image_size=size, require_masks=self.masks, cache=cache, reporter=reporter
-        )
+        return inspect_frames(self.cases, image_size=size, require_masks=self.masks, cache=cache, reporter=reporter)
 
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """Plan by the foreground's share of the image and by what the manifest says; the hash covers both files."""
@@ -72,7 +76,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
     def comparison(self) -> CaseComparison:
         return FRAMES
 
-    def learner(self, inventory: Inventory, cache: Path) -> Learner:
+    def learner(self, inventory: Inventory, cache: Path) -> FrameLearner:
         return FrameLearner(self)
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
@@ -84,7 +88,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         for case in self.cases:
             other = read_mask(self.by_id[giver[case.id]].required_mask())
             path = folder / "labels" / f"{case.id}.png"
-            write_mask(path, resize_mask(other, image_size(case.image)))
+            write_mask(path, resize_mask(other, image_size(case.required_image())))
             cases.append(replace(case, mask=path))
         return replace(self, data=replace(self.data, cases=tuple(cases)))
 
@@ -107,10 +111,11 @@ class PolypTask:
     ) -> PolypStudy:
         if not config.data.manifest:
             raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
-        return PolypStudy(config=config, data=read_manifest(config.data.manifest, ungrouped=config.data.ungrouped))
+        data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
+        return PolypStudy(config=config, data=data, masks=unlabelled == "error")
 
-    def load(self, config: PolypConfig, folders: Sequence[Path]) -> FramePredictor:
-        return load_predictor(config, folders)
+    def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
+        return load_predictor(config, folders, device)
 
 
 def _check_forward_pass(config: PolypConfig) -> None:

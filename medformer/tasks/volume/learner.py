@@ -13,6 +13,7 @@ from torch import nn
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.data.manifest import Case
+from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.images import WholeImages
@@ -22,7 +23,6 @@ from medformer.errors import CheckpointError
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classification_validation import ValidationLoss
 from medformer.inference.classes.network_decision import learn_decision
-from medformer.data.network_inputs import ItemImages
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice

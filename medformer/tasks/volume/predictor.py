@@ -16,6 +16,7 @@ from medformer.config import VolumeConfig
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Row
 from medformer.data.manifest import Case, path_from
+from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.images import WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
@@ -24,7 +25,6 @@ from medformer.imaging.volume import Volume
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classify import predict_scores
 from medformer.inference.classes.network_decision import NetworkDecision
-from medformer.data.network_inputs import ItemImages
 from medformer.inference.volumes.components import join_components, read_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter

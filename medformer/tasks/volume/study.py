@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+import torch
 
 from medformer.config import CrossvalConfig, VolumeConfig
 from medformer.crossval.plan import PlanCase
@@ -17,80 +18,28 @@ from medformer.crossval.run.contract import Learner, Study, Vectors
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.data.inventory import Inventory, Record
-from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.inspect.facts import case_facts
-from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
-from medformer.data.volumes.read.layouts import info_of, scan_volumes
-from medformer.errors import ConfigError
+from medformer.data.volumes.read.dataset_file import write_info
 from medformer.files import digest
 from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS, VolumeFeatures
+from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
 from medformer.tasks.settings import check_training
 from medformer.tasks.volume.baselines import PriorLearner
+from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, SegmentationLearner
 from medformer.tasks.volume.network import check_network
 from medformer.tasks.volume.planner import Planner
 from medformer.tasks.volume.predictor import VolumePredictor, load_predictor
-
-MANIFEST = "manifest.csv"
-"""Name of the manifest that a run on a folder keeps beside its results."""
-
-PATIENT_NOTES = {
-    "case is patient": "The layout does not say which volumes are of one patient, so each was taken for a patient of "
-    "its own. Where that is not so, prepare a manifest with `medformer volume prepare --group-pattern`.",
-    "inferred": "The files do not say which volumes are of one patient; volumes that seem to be of one were kept "
-    "together (medformer/data/volumes/read/msd_patients.py says why).",
-}
-
-
-@dataclass(frozen=True)
-class Volumes:
-    """Volumes of a manifest or a folder (a `Dataset`).
-
-    Attributes:
-        manifest: The cases.
-        info: What they have in common.
-        scanned: Whether they come from a folder, so that no manifest file is there yet.
-        problems: What did not fit in that folder.
-    """
-
-    manifest: Manifest
-    info: DatasetInfo
-    scanned: bool = False
-    problems: tuple[Problem, ...] = ()
-
-    @property
-    def path(self) -> Path:
-        """The manifest file."""
-        return self.manifest.path
-
-    @property
-    def root(self) -> Path:
-        """The folder that paths in tables are relative to."""
-        return self.manifest.root
-
-    @property
-    def cases(self) -> Sequence[Case]:
-        """In the order of the manifest."""
-        return self.manifest.cases
-
-    @property
-    def by_id(self) -> Mapping[str, Case]:
-        """Cases by id."""
-        return self.manifest.by_id
-
-    def digest(self) -> str:
-        """SHA-256 over all that is said of the cases."""
-        return digest([self.manifest.digest(), self.info.labels, self.info.channels])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +48,11 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
 
     Attributes:
         labelled: Whether a case without a label map or class is a problem.
+        vectors: What linear classifiers are given (see `volume_features`); they set it from the inventory.
     """
 
-    labelled: bool = field(default=True)
+    labelled: bool = True
+    vectors: Vectors = field(default_factory=dict)
 
     @property
     def crossval(self) -> CrossvalConfig:
@@ -118,12 +69,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return [PATIENT_NOTES[patients]] if patients in PATIENT_NOTES else []
 
     @cached_property
-    def vectors(self) -> Vectors:
-        """What the linear classifiers are given."""
-        return VolumeFeatures(self.by_id)
-
-    @cached_property
-    def extra(self) -> VolumeStudy | None:
+    def extra(self) -> Self | None:
         """Unlabeled cases that pretraining may see too."""
         path = self.config.pretraining.extra
         if not path:
@@ -173,17 +119,17 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
 
     def learner(self, inventory: Inventory, cache: Path) -> SegmentationLearner | ClassificationLearner:
         learner = SegmentationLearner if self.config.target == "segmentation" else ClassificationLearner
-        extra = () if self.extra is None else self.extra.cases
-        return learner(study=self, planner=self.planner(inventory), cache=cache, extra=extra)
+        return learner(study=self, planner=self.planner(inventory), cache=cache)
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
         if self.config.target == "segmentation":
             return {"prior_mask": partial(PriorLearner, self)}
-        return {name: partial(self.linear, name) for name in VOLUME_CLASSIFIERS}
+        return {name: partial(self.linear, name, inventory) for name in VOLUME_CLASSIFIERS}
 
-    def linear(self, name: str) -> EstimatorLearner:
+    def linear(self, name: str, inventory: Inventory) -> EstimatorLearner:
         """A linear classifier by name."""
-        return EstimatorLearner(self, VOLUME_CLASSIFIERS[name].part(), threshold=self.config.inference.threshold)
+        described = replace(self, vectors=inventory.arrays("features"))
+        return EstimatorLearner(described, VOLUME_CLASSIFIERS[name].part(), threshold=self.config.inference.threshold)
 
     def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
         """Label maps are stretched to the grid of the image that they are given to."""
@@ -192,7 +138,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return replace(self, data=replace(self.data, manifest=replace(self.data.manifest, cases=cases)))
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
-        return VolumeFeatures(self.by_id), "shapes and coarse voxels of the volumes"
+        if self.config.target == "classification":
+            return inventory.arrays("features"), "shapes and coarse voxels of the volumes"
+        small = {name: array.ravel() for name, array in inventory.arrays("descriptor").items()}
+        return small, "local structure of the volumes, reduced to a coarse grid"
 
     def _labeled_mm3(self, record: Record) -> float:
         facts = case_facts(record, self.data.info, self.config.plan.orientation)
@@ -229,34 +178,10 @@ class VolumeTask:
         out: Path | None = None,
         unlabelled: Literal["error", "allow"] = "error",
     ) -> VolumeStudy:
-        data = open_volumes(config, out or Path(), reporter)
+        data = open_volumes(config.data, out, reporter)
         return VolumeStudy(config=config, data=data, labelled=unlabelled == "error")
 
-    def load(self, config: VolumeConfig, folders: Sequence[Path]) -> VolumePredictor | ClassPredictor:
-        return load_predictor(config, folders, folders[0].parent.parent / "cache")
-
-
-def open_volumes(config: VolumeConfig, out: Path, reporter: Reporter) -> Volumes:
-    """Read a manifest, or list a folder in a known layout.
-
-    Args:
-        config: Names either.
-        out: Folder in which the manifest of a folder will be kept.
-        reporter: Receives the progress.
-
-    Raises:
-        ConfigError: Nothing is named.
-        DataError: See `read_manifest` and `scan_volumes`.
-    """
-    if not config.data.manifest:
-        raise ConfigError(
-            "No data: give --data with a folder of volumes (imagesTr/ and labelsTr/, images/ and labels/, or DICOM "
-            "series), or with a manifest, which `medformer volume prepare` writes from one."
-        )
-    path = Path(config.data.manifest)
-    if not path.is_dir():
-        manifest = read_manifest(path, ungrouped=config.data.ungrouped)
-        return Volumes(manifest, info_of(manifest, reporter=reporter))
-    scan = scan_volumes(path, ungrouped=config.data.ungrouped, reporter=reporter)
-    manifest = Manifest(out / MANIFEST, path.resolve(), scan.cases)
-    return Volumes(manifest, scan.info, scanned=True, problems=scan.problems)
+    def load(
+        self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None
+    ) -> VolumePredictor | ClassPredictor:
+        return load_predictor(config, folders, folders[0].parent.parent / "cache", device)
