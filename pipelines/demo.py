@@ -18,7 +18,8 @@ _NOTES = {
     "abide": "The scans are synthetic: the numbers show that everything works, and say nothing about autism.",
     "volume": "The volumes are deformed copies of the MNI152 template with planted lesions: the numbers show that "
     "everything works, and say nothing about real lesions.",
-    "polyp": "The images are synthetic: the numbers show that everything works, and say nothing about real colonoscopy.",
+    "polyp": "The images are synthetic: the numbers show that everything works, and say nothing about real "
+    "colonoscopy.",
 }
 _ATLASES = {"coarse": 24, "middle": 36, "fine": 48}
 _SUBJECTS = 120

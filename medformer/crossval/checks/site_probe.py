@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run.estimator_fold import Vector, stack_features
+from medformer.crossval.run.estimator import Vector, stack_features
 from medformer.evaluation.statistics.bootstrap import grouped_statistic_interval
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from medformer.data.frames.transforms import normalize, resize_image
 from medformer.errors import DataError
-from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
+from medformer.exhaustion import enough_memory
+from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
 
 # The four views form a group, so the averaged prediction of a flipped image is the flipped prediction.
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))

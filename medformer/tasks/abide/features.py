@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medformer.config import AbideConfig
-from medformer.connectome.columns import COVARIATES, AtlasColumns, Columns
-from medformer.connectome.fitted import load_fitted, save_fitted
+from medformer.connectome.columns import COVARIATES, FeatureBlock, Columns
+from medformer.estimator_file import load_fitted, save_fitted
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import some
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.manifest import Case
-from medformer.data.tables import known
+from medformer.missing import known
 from medformer.errors import CheckpointError, ConfigError, DataError
 from medformer.files import read_json, write_json
 from medformer.inference.single_thread import single_thread
@@ -64,13 +64,13 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
             )
         self._blocks = {name: cohort.store.block(name, measure) for name in atlases}
         known = _known_covariates(cohort, _needed(config))
-        blocks = tuple(AtlasColumns(name, measure, cohort.store.atlases[name].regions) for name in atlases)
+        blocks = tuple(FeatureBlock(name, measure, cohort.store.atlases[name].regions) for name in atlases)
         if sites is None:
             sites = sorted({case.site for case in cohort.cases if case.site})
         self.columns = columns or Columns(blocks, known, tuple(sites))
         if blocks != self.columns.blocks:
             raise DataError(
-                f"{cohort.path} has {_described(blocks)}; the networks were trained on {_described(columns.blocks)}. "
+                f"{cohort.path} has {_described(blocks)}; the networks were trained on {_described(self.columns.blocks)}. "
                 "Prepare the subjects with the same atlases."
             )
         self._unknown = set(self.columns.covariates) - set(known)
@@ -167,7 +167,7 @@ def read_columns(folder: Path) -> Columns:
     path = folder / COLUMNS_FILE
     try:
         content = read_json(path)
-        blocks = tuple(AtlasColumns(**block) for block in content["blocks"])
+        blocks = tuple(FeatureBlock(**block) for block in content["blocks"])
         return Columns(blocks, tuple(content["covariates"]), tuple(content["sites"]))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
@@ -224,5 +224,5 @@ def _number(case: Case, name: str, sites: Sequence[str]) -> float:
     return case.covariate(name)
 
 
-def _described(blocks: Sequence[AtlasColumns]) -> str:
+def _described(blocks: Sequence[FeatureBlock]) -> str:
     return ", ".join(f"{block.atlas} ({block.regions} regions, {block.measure})" for block in blocks)
