@@ -148,7 +148,7 @@ def test_hashes_of_files_that_cannot_be_read(tmp_path: Path) -> None:
 
     assert [problem.reason for problem in record.problems] == ["corrupt"]
     assert record.hashes == {"file": image_hash(case.images), "mask": sha256(case.required_mask())}
-    assert file_hashes([case], {"a": record}) == {case.mask: sha256(case.required_mask())}
+    assert file_hashes([case], {"a": record}) == {path: sha256(path) for path in (case.image, case.required_mask())}
 
 
 def test_a_pair_of_header_and_voxels_and_a_folder_are_hashed_as_image_hash_does(tmp_path: Path) -> None:

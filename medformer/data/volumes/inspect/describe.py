@@ -89,8 +89,10 @@ def file_hashes(cases: Sequence[Case], records: Mapping[str, Record]) -> dict[Pa
     known: dict[Path, str] = {}
     for case in cases:
         record = records[case.id]
+        if len(case.images) == 1:
+            known[case.image] = record.hashes.get("file", "")
         for path, channel in zip(case.images, record.facts.get("channels", ()), strict=False):
-            known[path] = channel["sha256"]
+            known[path] = channel["sha256"] or known.get(path, "")
         if case.mask is not None and "mask" in record.hashes:
             known[case.mask] = record.hashes["mask"]
     return {path: value for path, value in known.items() if value}
