@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
@@ -30,29 +34,23 @@ def link_near_duplicates(
     Raises:
         DataError: A case has no descriptor because it could not be read.
     """
-    parent = list(range(len(cases)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    def link(first: int, second: int) -> None:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-
+    links: list[tuple[int, int]] = []
     first_with: dict[tuple[str, str], int] = {}
     for index, case in enumerate(cases):
         shared = {kind: value for kind, value in records[case.id].hashes.items() if kind in comparison.hashes}
         for key in (shared | ({"group": case.group} if case.group else {})).items():
-            link(index, first_with.setdefault(key, index))
-    for match in comparison.similar([records[case.id].array("descriptor") for case in cases], None):
-        link(match.first, match.second)
+            links.append((first_with.setdefault(key, index), index))
+    matches = comparison.similar([records[case.id].array("descriptor") for case in cases], None)
+    links.extend((match.first, match.second) for match in matches)
 
-    roots = [root(index) for index in range(len(cases))]
-    merged = {top for top, count in Counter(roots).items() if count > 1}
+    first, second = np.array(links, np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (first, second)), shape=(len(cases), len(cases)))
+    _, component = connected_components(graph, directed=False)
+    members = Counter(component)
+    top: dict[int, Case] = {}
+    for case, number in zip(cases, component, strict=True):
+        top.setdefault(number, case)
     return [
-        replace(case, group=cases[top].group or cases[top].id) if top in merged else case
-        for case, top in zip(cases, roots, strict=True)
+        replace(case, group=top[number].group or top[number].id) if members[number] > 1 else case
+        for case, number in zip(cases, component, strict=True)
     ]
