@@ -43,7 +43,7 @@ _POLYP = (
         "prepare",
         "Turn folders of images into a manifest.",
         "The folders have a known layout.",
-        "pipelines.polyp_data:prepare",
+        "pipelines.polyp:prepare",
         (
             argument("folders", list[Path], "Folders of images and masks.", "FOLDER", **FOLDER),
             option("out", Path, "CSV manifest to write.", "FILE"),
@@ -108,7 +108,7 @@ _ABIDE = (
         "fetch",
         "Download preprocessed time series of ABIDE I.",
         "nilearn downloads them, with the phenotypic table of the Preprocessed Connectomes Project.",
-        "pipelines.abide_data:fetch",
+        "pipelines.abide:fetch",
         (
             OUT.but(help="Folder to download to."),
             ATLASES.but(help="An atlas to download; repeatable.", default=["aal", "cc200", "dos160"]),
@@ -125,7 +125,7 @@ _ABIDE = (
         "extract",
         "Extract time series from fMRIPrep derivatives.",
         "nilearn averages preprocessed BOLD over the regions of each atlas, with nuisance regression.",
-        "pipelines.abide_data:extract",
+        "pipelines.abide:extract",
         (
             option("bids", Path, "fMRIPrep derivatives.", "DIR", **FOLDER),
             ATLASES.but(help="Label image of a parcellation; repeatable.", metavar="FILE|NAME=FILE"),
@@ -147,7 +147,7 @@ _ABIDE = (
         "prepare",
         "Turn time series or matrices into a cohort.",
         "Reads every subject once and writes manifest.csv, features/ and exclusions.csv.",
-        "pipelines.abide_data:prepare",
+        "pipelines.abide:prepare",
         (
             argument(
                 "source",
@@ -209,7 +209,7 @@ _ABIDE = (
         "Classify new subjects with a finished run.",
         "Writes each subject's score, decision and calibrated probability, from the run's network or the ensemble of "
         "its folds.",
-        "pipelines.work:predict_connectomes",
+        "pipelines.abide:predict",
         (
             RUN,
             argument(
@@ -232,7 +232,7 @@ _ABIDE = (
         "explain",
         "Show which connections the scores depend on.",
         "Attributes each fold's test scores to connections and regions, checks the result, and adds it to the report.",
-        "pipelines.abide_explain:explain",
+        "pipelines.abide:explain",
         (RUN, option("steps", int, "Points of the integral of each gradient.", "N", min=2, default=32)),
     ),
 )
@@ -244,7 +244,7 @@ _VOLUME = (
         "prepare",
         "Turn a folder of volumes into a manifest.",
         "The folder has a known layout. The names of the labels are written beside the manifest.",
-        "pipelines.volume_data:prepare",
+        "pipelines.volume:prepare",
         (
             argument(
                 "source",
@@ -277,7 +277,7 @@ _VOLUME = (
         "plan",
         "Plan spacing, patch and batch; estimate memory and time.",
         "Uses all cases. Cross-validation makes a plan of its own in each fold, from the fold's training cases alone.",
-        "pipelines.volume_plan:plan",
+        "pipelines.volume:plan",
         (
             replace(DATA_ARGUMENT, key="data.manifest").but(**_VOLUMES),
             OVERRIDES,
@@ -299,7 +299,7 @@ _VOLUME = (
         "predict",
         "Segment new volumes with a finished run.",
         "Uses the run's network, or the ensemble of its folds; label maps have the geometry of their volumes.",
-        "pipelines.volume_predict:predict",
+        "pipelines.volume:predict",
         (
             RUN,
             argument(
@@ -317,7 +317,7 @@ _VOLUME = (
         ),
     ),
     evaluate_verb(
-        "pipelines.volume_data:evaluate",
+        "pipelines.volume:evaluate",
         "label maps",
         "Dice, HD95, surface Dice and volumes for each label.",
         option("tolerance", float, "Tolerance of the surface Dice.", "MM", min=0.0, default=2.0),
@@ -353,14 +353,14 @@ GROUPS: Mapping[str, tuple[str, tuple[Verb, ...]]] = {
                 "report",
                 "Write the report of a run again.",
                 "Reads nothing but the files in the run folder.",
-                "pipelines.crossval:report",
+                "pipelines.work:report",
                 (RUN,),
             ),
             Verb(
                 "compare",
                 "Compare runs of the same plan.",
                 "Difference, interval, tests over groups and folds, and a forest plot.",
-                "pipelines.crossval:compare",
+                "pipelines.work:compare",
                 (
                     argument(
                         "runs",
@@ -392,7 +392,7 @@ GROUPS: Mapping[str, tuple[str, tuple[Verb, ...]]] = {
                 "status",
                 "Show which folds are done, running, failed or still to come.",
                 "The run may be going on or may have ended.",
-                "pipelines.crossval:status",
+                "pipelines.work:status",
                 (RUN, option("watch", float, "Repeat after so many seconds.", "SECONDS", min=0.5, default=None)),
             ),
         ),

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medformer.config import AbideConfig
-from medformer.connectome.columns import COVARIATES, FeatureBlock, Columns
-from medformer.estimator_file import load_fitted, save_fitted
+from medformer.connectome.columns import COVARIATES, Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import some
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.manifest import Case
-from medformer.missing import known
 from medformer.errors import CheckpointError, ConfigError, DataError
+from medformer.estimator_file import load_fitted, save_fitted
 from medformer.files import read_json, write_json
 from medformer.inference.single_thread import single_thread
+from medformer.missing import known
 
 Inputs = dict[str, NDArray[np.float32]]
 """By atlas, float32 (n, d)."""
@@ -70,8 +70,8 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
         self.columns = columns or Columns(blocks, known, tuple(sites))
         if blocks != self.columns.blocks:
             raise DataError(
-                f"{cohort.path} has {_described(blocks)}; the networks were trained on {_described(self.columns.blocks)}. "
-                "Prepare the subjects with the same atlases."
+                f"{cohort.path} has {_described(blocks)}; the networks were trained on "
+                f"{_described(self.columns.blocks)}. Prepare the subjects with the same atlases."
             )
         self._unknown = set(self.columns.covariates) - set(known)
 

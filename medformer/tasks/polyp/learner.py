@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from medformer.crossval.run.contract import Context, Row
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, path_from
+from medformer.data.network_inputs import ItemImages
 from medformer.errors import CheckpointError, ConfigError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
@@ -26,15 +28,20 @@ from medformer.inference.frames.export import confidence, count_components, expo
 from medformer.inference.frames.segment import Segmenter
 from medformer.inference.frames.validation import ValidationDice
 from medformer.inference.threshold import settle_threshold
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.backbone.weights import load_pretrained
 from medformer.models.networks.build import build_model
 from medformer.models.networks.meta_polyp import MetaPolyp
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
+from medformer.tasks.pretraining import first_encoder
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.pretraining.masks import BlockMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
 from medformer.training.saving.checkpoint import load_model
 
 if TYPE_CHECKING:
@@ -49,7 +56,9 @@ Map = NDArray[np.float32]
 class Mapper(Protocol):
     """What maps images to probabilities of a lesion: networks, or a baseline."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int:
+        """Images per call."""
 
     def predict(self, images: Sequence[Image], names: Sequence[str]) -> Sequence[Map]:
         """Map RGB images (H, W, 3) to probabilities, float32 (H, W) in [0, 1]; names are for messages."""
@@ -123,7 +132,7 @@ def with_threshold(study: PolypStudy, mapper: Mapper, context: Context, name: st
 
 @dataclass(frozen=True)
 class FrameLearner:
-    """Trains the network of a config (a `Learner`).
+    """Trains the network of a config (a `NetworkLearner`).
 
     Attributes:
         study: The cases.
@@ -135,38 +144,90 @@ class FrameLearner:
         """Leave `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
         config, fold, seed = self.study.config, context.fold, context.seed()
         model = new_network(config, derive_seed(seed, "weights"))
+        pretraining = partial(self._pretrain, context, derive_seed(seed, "pretraining"))
+        encoder = first_encoder(config.pretraining, context.folder, self._read_encoder, pretraining)
+        if encoder is not None:
+            model.get_submodule("backbone").load_state_dict(encoder)
         fit(
             model,
             SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
-            self._dataset(fold.train, Augmentation(config.augment), seed),
-            ValidationDice(self._dataset(fold.validation, None, seed), config.training.batch_size),
+            self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
+            ValidationDice(self._dataset(self._cases(fold.validation), seed), config.training.batch_size),
             config.training,
             out=context.folder,
             seed=seed,
             workers=config.data.workers,
             resume=context.resume,
-            metadata={
-                "task": config.task,
-                "model": config.model.model_dump(mode="json"),
-                "image_size": list(config.data.image_size),
-                "loss": config.loss.name,
-                "augment": config.augment.model_dump(mode="json"),
-                "fold": fold.index,
-                "cases_sha256": digest([fold.train, fold.validation]),
-            },
+            metadata=self._metadata(context, "segmentation"),
             reporter=context.reporter,
             run=context.run.path,
         )
         segmenter = make_segmenter([model], config, choose_device(config.training.accelerator))
         return with_threshold(self.study, segmenter, context)
 
-    def _dataset(self, names: Sequence[str], augmentation: Augmentation | None, seed: int) -> SegmentationDataset:
-        return SegmentationDataset(
-            [self.study.by_id[name] for name in names],
-            self.study.config.data.image_size,
-            augmentation=augmentation,
+    def pretrain(self, context: Context) -> Mapping[str, Any]:
+        """Train an encoder to reconstruct hidden blocks of the images of `context.fold`; masks are not read."""
+        out = context.folder
+        return self._pretrain(context, context.seed(), out, out / "pretraining.json")[1]
+
+    def _pretrain(
+        self, context: Context, seed: int, out: Path, record: Path
+    ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
+        config, extra = self.study.config, self.study.extra
+        wanted = config.pretraining
+        network = masked_autoencoder(new_network(config, derive_seed(seed, "weights")), derive_seed(seed, "decoder"))
+        train = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
+        images = partial(self._dataset, seed=seed, masks=False)
+        judge = ReconstructionLoss(
+            BlockMask(wanted.block, wanted.ratio),
+            ItemImages(images(self._cases(context.fold.validation))),
+            VisibleMean(),
+            unit="images",
+            batch_size=config.inference.batch_size,
+            seed=derive_seed(seed, "validation masks"),
+        )
+        quality = pretrain(
+            network,
+            images(train, augmentation=Augmentation(config.augment)),
+            judge,
+            pretraining_settings(config.training, wanted),
+            out=out,
+            record=record,
             seed=seed,
-            cache=self.study.config.data.cache,
+            workers=config.data.workers,
+            resume=context.resume,
+            metadata=self._metadata(context, "pretraining"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return network, quality
+
+    def _read_encoder(self, folder: Path) -> Mapping[str, torch.Tensor]:
+        return read_encoder(folder, masked_autoencoder(new_network(self.study.config, 0)))
+
+    def _metadata(self, context: Context, purpose: str) -> dict[str, Any]:
+        config, fold = self.study.config, context.fold
+        return {
+            "task": config.task,
+            "purpose": purpose,
+            "model": config.model.model_dump(mode="json"),
+            "image_size": list(config.data.image_size),
+            "loss": config.loss.name,
+            "augment": config.augment.model_dump(mode="json"),
+            "pretraining": config.pretraining.model_dump(mode="json"),
+            "fold": fold.index,
+            "cases_sha256": digest([fold.train, fold.validation]),
+        }
+
+    def _cases(self, names: Sequence[str]) -> list[Case]:
+        return [self.study.by_id[name] for name in names]
+
+    def _dataset(
+        self, cases: Sequence[Case], seed: int, *, augmentation: Augmentation | None = None, masks: bool = True
+    ) -> SegmentationDataset:
+        data = self.study.config.data
+        return SegmentationDataset(
+            cases, data.image_size, augmentation=augmentation, seed=seed, cache=data.cache, masks=masks
         )
 
 

@@ -90,7 +90,7 @@ def file_hashes(cases: Sequence[Case], records: Mapping[str, Record]) -> dict[Pa
     for case in cases:
         record = records[case.id]
         if len(case.images) == 1:
-            known[case.image] = record.hashes.get("file", "")
+            known[case.images[0]] = record.hashes.get("file", "")
         for path, channel in zip(case.images, record.facts.get("channels", ()), strict=False):
             known[path] = channel["sha256"] or known.get(path, "")
         if case.mask is not None and "mask" in record.hashes:
