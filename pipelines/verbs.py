@@ -56,15 +56,14 @@ _POLYP = (
         _THRESHOLD.but(None, show_default="the run's own"),
         flags.DEVICE,
     ),
-    flags.evaluate_verb(
-        "pipelines.polyp:evaluate", "prediction maps", "Dice, IoU and the PraNet protocol.", _THRESHOLD
-    ),
+    flags.evaluate_verb("pipelines.polyp:evaluate", "prediction maps", "Dice, IoU and PraNet's protocol.", _THRESHOLD),
 )
 
 _PROJECT = Literal["cpac", "dparsf", "ccs", "niak"]
 _STRATEGIES = Literal["filt_noglobal", "filt_global", "nofilt_noglobal", "nofilt_global"]
 _CONFOUNDS = Literal["none", "simple", "simple-gsr", "scrubbing", "scrubbing-gsr", "compcor"]
 _MISSING = Literal["exclude", "error"]
+_MOTION = "Exclude subjects with a larger mean framewise displacement."
 _ABIDE = (
     verb(
         "fetch",
@@ -107,9 +106,7 @@ _ABIDE = (
         option("phenotype", Path, None, "Phenotypic table.", "FILE", shown="found", **FILE),
         flags.PIPELINE,
         flags.STRATEGY,
-        option(
-            "max_mean_fd", float, None, "Exclude larger mean framewise displacement.", "MM", min=0.0, shown="no limit"
-        ),
+        option("max_mean_fd", float, None, _MOTION, "MM", min=0.0, shown="no limit"),
         option("min_timepoints", int, 0, "Exclude shorter scans.", "N", min=0),
         switch("all_quality", "Keep subjects that failed visual quality control."),
         option(
