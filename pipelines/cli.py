@@ -50,7 +50,7 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
 
 
 def _load(task: str, name: str | None, overrides: list[str], keys: Mapping[str, Any]) -> BaseModel:
-    """Load a config. Overrides take precedence over the file, and options over both.
+    """Load a config. An override takes precedence over the file, and an option over both.
 
     Args:
         task: Decides the schema, and the config where none is named.

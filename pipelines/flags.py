@@ -27,28 +27,37 @@ class Parameter:
     Attributes:
         name: Keyword under which the value is passed on.
         kind: Type of a value that the user gives.
-        settings: What else Typer takes: default, help, metavar, limits. Without a default, a value is required.
+        default: Value where the user gives none; `...` where a value is required.
+        settings: What else Typer takes: help, metavar, limits.
         spelled: How the user writes an option; empty for an argument.
-        key: The config key that it sets, if it sets one.
+        key: The config key that it sets, if it sets one; None then leaves the key as it is.
     """
 
     name: str
     kind: Any
+    default: Any
     settings: Mapping[str, Any]
     spelled: str = ""
     key: str = ""
 
-    def but(self, **settings: Any) -> Parameter:
+    def but(self, default: Any = ..., kind: Any = None, key: str | None = None, **settings: Any) -> Parameter:
         """Return the same parameter with other settings, such as the help text of one task."""
-        return replace(self, settings={**self.settings, **settings})
+        return replace(
+            self,
+            kind=kind or self.kind,
+            default=self.default if default is ... else default,
+            settings={**self.settings, **settings},
+            key=self.key if key is None else key,
+        )
 
     def signature(self) -> inspect.Parameter:
         """Return the parameter in the form that Typer reads."""
-        settings = {"default": ..., **self.settings}
-        default = settings.pop("default")
-        if self.key and self.spelled:
-            settings["help"] += f" Sets {self.key}."
-        read = typer.Option(default, self.spelled, **settings) if self.spelled else typer.Argument(default, **settings)
+        settings = dict(self.settings)
+        if not self.spelled:
+            read = typer.Argument(self.default, **settings)
+        else:
+            settings["help"] += f" Sets {self.key}." if self.key else ""
+            read = typer.Option(self.default, self.spelled, **settings)
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=read, annotation=self.kind)
 
 
@@ -76,29 +85,40 @@ class Verb:
 
 
 def argument(name: str, kind: Any, help: str, metavar: str, **settings: Any) -> Parameter:
-    """Define an argument."""
-    return Parameter(name, kind, {"help": help, "metavar": metavar, **settings})
+    """Define an argument; a value is required."""
+    return Parameter(name, kind, ..., {"help": help, "metavar": metavar, **settings})
 
 
 def option(
     name: str,
     kind: Any,
+    default: Any,
     help: str,
     metavar: str | None = None,
     *,
-    unset: str | None = None,
+    shown: str = "",
     spelled: str = "",
     key: str = "",
     **settings: Any,
 ) -> Parameter:
-    """Define an option, spelled like its name unless `spelled` says otherwise.
+    """Define an option, spelled like its name unless `spelled` is given; `shown` says what a default of None means."""
+    settings |= {"help": help, "metavar": metavar, "show_default": shown or True}
+    return Parameter(name, kind, default, settings, spelled or f"--{name.replace('_', '-')}", key)
 
-    Where the option may be left out and its value is then None, `unset` is what the help page shows as the default.
-    """
-    if unset is not None:
-        settings |= {"default": None, "show_default": unset}
-    spelled = spelled or f"--{name.replace('_', '-')}"
-    return Parameter(name, kind, {"help": help, "metavar": metavar, **settings}, spelled, key)
+
+def switch(name: str, help: str, spelled: str = "") -> Parameter:
+    """Define an option without a value, which is off unless it is given."""
+    return option(name, bool, False, help, spelled=spelled)
+
+
+def setting(key: str, kind: Any, help: str, metavar: str | None = None, **settings: Any) -> Parameter:
+    """Define an option that sets a config key."""
+    return option(key.split(".")[-1], kind, None, help, metavar, key=key, **settings)
+
+
+def verb(name: str, summary: str, details: str, calls: str, *parameters: Parameter, **more: Mapping[str, Any]) -> Verb:
+    """Define a verb; `more` is what it passes and sets."""
+    return Verb(name, summary, details, calls, parameters, **more)
 
 
 def _gigabytes(text: str) -> float:
@@ -117,128 +137,53 @@ FILE: Mapping[str, Any] = {"exists": True, "dir_okay": False}
 FOLDER: Mapping[str, Any] = {"exists": True, "file_okay": False}
 SHARE: Mapping[str, Any] = {"min": 0.0, "max": 1.0}
 
-OVERRIDES = argument(
-    "overrides",
-    list[str],
-    "Config values to change, such as training.epochs=50; `medformer info` lists the keys.",
-    "KEY=VALUE",
-    default=[],
-    show_default=False,
+_OVERRIDES = "Config values to change, such as training.epochs=50; `medformer info` lists the keys."
+OVERRIDES = argument("overrides", list[str], _OVERRIDES, "KEY=VALUE", show_default=False).but([])
+CONFIG = option("config", str, None, "A shipped config, such as polyp/quick, or a YAML file.", "NAME|FILE")
+CASES = argument("data", Path, "CSV manifest of the cases.", "MANIFEST", exists=True)
+DATA = setting("data.manifest", Path, "CSV manifest of the cases.", "MANIFEST", spelled="--data")
+_TARGETS = Literal["segmentation", "classification"]
+_TARGET = "A label for each voxel, or one for each volume."
+TARGET = setting("target", _TARGETS, _TARGET, spelled="--task", shown="segmentation")
+MEMORY = setting("plan.memory", float, "Memory that training may use.", "SIZE", parser=_gigabytes, shown="8GB")
+OUT = option("out", Path, ..., "Run folder to write.", "DIR")
+RESUME = switch("resume", "Continue what an earlier, interrupted call left in --out.")
+OVERWRITE = switch("overwrite", "Delete what an earlier call left in --out.")
+_ACCEPT = (
+    "Accept one finding of the leakage audit, by the name that the audit gives it; repeatable. The report lists it."
 )
-CONFIG = option("config", str, "A shipped config, such as polyp/quick, or a YAML file.", "NAME|FILE", default=None)
-DATA = option("data", Path, "CSV manifest of the cases.", "MANIFEST", key="data.manifest", default=None)
-DATA_ARGUMENT = argument("data", Path, "CSV manifest of the cases.", "MANIFEST", exists=True)
-TARGET = option(
-    "target",
-    Literal["segmentation", "classification"],
-    "A label for each voxel, or one for each volume.",
-    spelled="--task",
-    key="target",
-    unset="segmentation",
-)
-MEMORY = option(
-    "memory",
-    float,
-    "Memory that training may use, such as 8GB.",
-    "SIZE",
-    key="plan.memory",
-    parser=_gigabytes,
-    unset="8GB",
-)
-OUT = option("out", Path, "Run folder to write.", "DIR")
-RESUME = option("resume", bool, "Continue what an earlier, interrupted call left in --out.", default=False)
-OVERWRITE = option("overwrite", bool, "Delete what an earlier call left in --out.", default=False)
-ACCEPT = option(
-    "accept",
-    list[str],
-    "Accept one finding of the leakage audit, by the name that the audit gives it; repeatable. The report lists it.",
-    "NAME",
-    spelled="--accept-leak",
-    default=[],
-)
-UNGROUPED = option(
-    "ungrouped",
-    Literal["error", "each"],
-    "Cases without a patient or sequence: refuse them, or make each its own group.",
-    default="error",
-)
-GROUP_PATTERN = option(
-    "group_pattern",
-    str,
-    "Regular expression for the patient or sequence in a file name; its first group is used.",
-    "REGEX",
-    default=None,
-)
+ACCEPT = option("accept", list[str], [], _ACCEPT, "NAME", spelled="--accept-leak")
+_UNGROUPED = "Cases without a patient or sequence: refuse them, or make each its own group."
+UNGROUPED = option("ungrouped", Literal["error", "each"], "error", _UNGROUPED)
+_PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
+GROUP_PATTERN = option("group_pattern", str, None, _PATTERN, "REGEX")
 RUN = argument("run", Path, "Run folder of train or crossval.", "RUN", **FOLDER)
-DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "Where to compute.", default="auto")
-ATLASES = option("atlases", list[str], "An atlas to use; repeatable.", "NAME", spelled="--atlas")
-PIPELINE = option(
-    "pipeline",
-    Literal["cpac", "dparsf", "ccs", "niak", "fmriprep"],
-    "Pipeline that preprocessed the series; fmriprep: `extract` wrote them.",
-    default="cpac",
-)
-STRATEGY = option(
-    "strategy",
-    str,
-    "Such as filt_noglobal; for extracted series, the value of --confounds.",
-    "NAME",
-    default="filt_noglobal",
-)
-CROSSVAL = (
-    ACCEPT,
-    option(
-        "baselines",
-        bool,
-        "Run the baselines on the same folds.",
-        spelled="--baselines/--no-baselines",
-        key="crossval.baselines",
-        unset="on",
-    ),
-    option(
-        "permute_labels",
-        bool,
-        "Also run the plan on permuted labels: a score above chance shows a leak.",
-        key="crossval.permute_labels",
-        default=None,
-    ),
-    option(
-        "executor",
-        Literal["inline", "ray"],
-        "Run the folds one after another here, or as Ray tasks.",
-        key="execution.executor",
-        unset="inline",
-    ),
-    option(
-        "address",
-        str,
-        "Ray cluster; without it, Ray starts on this machine.",
-        "ADDRESS",
-        key="execution.address",
-        default=None,
-    ),
-    option(
-        "gpus_per_fold",
-        float,
-        "Share of a GPU that Ray reserves for a fold.",
-        "SHARE",
-        key="execution.gpus_per_fold",
-        min=0.0,
-        unset="0",
-    ),
-    option("devices", int, "Devices that train one fold together.", "N", key="training.devices", min=1, unset="1"),
-    option(
-        "strategy", Literal["auto", "ddp"], "How these devices train together.", key="training.strategy", unset="auto"
-    ),
+DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "auto", "Where to compute.")
+ATLASES = option("atlases", list[str], ..., "An atlas to use; repeatable.", "NAME", spelled="--atlas")
+_PIPELINES = Literal["cpac", "dparsf", "ccs", "niak", "fmriprep"]
+PIPELINE = option("pipeline", _PIPELINES, "cpac", "Pipeline that made the series; fmriprep: from `extract`.")
+_STRATEGY = "Such as filt_noglobal; for extracted series, the value of --confounds."
+STRATEGY = option("strategy", str, "filt_noglobal", _STRATEGY, "NAME")
+
+_BASELINES = "Run the baselines on the same folds."
+_PERMUTE = "Also run the plan on permuted labels: a score above chance shows a leak."
+_CROSSVAL = (
+    setting("crossval.baselines", bool, _BASELINES, spelled="--baselines/--no-baselines", shown="on"),
+    setting("crossval.permute_labels", bool, _PERMUTE),
+    setting("execution.executor", Literal["inline", "ray"], "Run the folds here, or as Ray tasks.", shown="inline"),
+    setting("execution.address", str, "Ray cluster; without it, Ray starts on this machine.", "ADDRESS"),
+    setting("execution.gpus_per_fold", float, "Share of a GPU that Ray gives a fold.", "SHARE", min=0.0, shown="0"),
+    setting("training.devices", int, "Devices that train one fold together.", "N", min=1, shown="1"),
+    setting("training.strategy", Literal["auto", "ddp"], "How these devices train together.", shown="auto"),
 )
 
 
 def check_verb(task: str, data: Parameter, details: str, *more: Parameter, **passes: Any) -> Verb:
     """Return the verb `check` of a task, with further parameters and keywords."""
-    out = option("out", Path, "Also write the findings to this folder.", "DIR", default=None)
-    parameters = (data, out, *more, ACCEPT)
+    out = option("out", Path, None, "Also write the findings to this folder.", "DIR")
     passes = {"task": task, **passes}
-    return Verb("check", "Check every case and look for leakage.", details, "pipelines.work:check", parameters, passes)
+    summary = "Check every case and look for leakage."
+    return verb("check", summary, details, "pipelines.work:check", data, out, *more, ACCEPT, passes=passes)
 
 
 def training_verbs(task: str, masked: str, crossval: str, *parameters: Parameter) -> tuple[Verb, ...]:
@@ -251,44 +196,44 @@ def training_verbs(task: str, masked: str, crossval: str, *parameters: Parameter
         parameters: Those of the task, besides the ones that all tasks have.
     """
     common = (OUT, OVERRIDES, *parameters, RESUME, OVERWRITE)
+    passes = {"task": task}
     return (
-        Verb(
+        verb(
             "pretrain",
             "Pretrain the encoder without labels.",
             f"The encoder learns to reconstruct masked {masked}.",
             "pipelines.work:pretrain",
-            common,
-            {"task": task},
-            {"pretraining.enabled": True},
+            *common,
+            passes=passes,
+            sets={"pretraining.enabled": True},
         ),
-        Verb(
+        verb(
             "train",
             "Train one network on a given split.",
             "Trains on the cases whose split is `train`, and reports on those whose split begins with `test`.\n\n"
             "Without a split column, trains on all cases and tests nothing.",
             "pipelines.work:train",
-            (*common, ACCEPT),
-            {"task": task},
-            {"crossval.scheme": "predefined"},
+            *common,
+            ACCEPT,
+            passes=passes,
+            sets={"crossval.scheme": "predefined"},
         ),
-        Verb(
+        verb(
             "crossval",
             "Cross-validate and write a report.",
             crossval,
             "pipelines.work:crossval",
-            (*common, *CROSSVAL),
-            {"task": task},
+            *common,
+            ACCEPT,
+            *_CROSSVAL,
+            passes=passes,
         ),
     )
 
 
 def evaluate_verb(calls: str, maps: str, details: str, cutoff: Parameter) -> Verb:
     """Return the verb `evaluate` of a task that segments."""
-    parameters = (
-        option("predictions", Path, f"Folder of {maps}, named like the masks.", "DIR", **FOLDER),
-        option("masks", Path, "Folder of true masks.", "DIR", **FOLDER),
-        OUT.but(help="Folder for the tables."),
-        OVERWRITE,
-        cutoff,
-    )
-    return Verb("evaluate", f"Score any folder of {maps}.", details, calls, parameters)
+    predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
+    masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
+    out = OUT.but(help="Folder for the tables.")
+    return verb("evaluate", f"Score any folder of {maps}.", details, calls, predictions, masks, out, OVERWRITE, cutoff)

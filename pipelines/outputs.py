@@ -1,4 +1,4 @@
-"""What `--out` may be for a command that writes into a folder of its own."""
+"""The folder of `--out`, for commands that write into a folder of their own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipelines.console import say
 
 
 def claim(out: Path, *, overwrite: bool, resume: bool | None = None) -> None:
-    """Make sure, before any work is done, that results can go to `out`, and create it.
+    """Check before any work is done that results can go to `out`, and create it.
 
     Args:
-        out: A folder that is missing or empty, or one with earlier results and a flag that says what to do with them.
+        out: A folder that is missing or empty, or one with earlier results that a flag says to replace or to continue.
         overwrite: Earlier results may be replaced.
         resume: Earlier results may be added to; None where the command cannot.
 

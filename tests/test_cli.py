@@ -292,7 +292,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         (OSError(errno.ENOSPC, "No space left on device", "/x/oof.csv"), 5, "/x/oof.csv"),
     ],
 )
-def test_what_the_user_can_mend_is_one_message_and_an_exit_code(
+def test_an_error_that_the_user_can_correct_is_one_message_and_an_exit_code(
     calls: Calls, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
 ) -> None:
     calls.error = error
