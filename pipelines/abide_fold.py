@@ -17,10 +17,8 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import ConfigError
 from medformer.files import digest, write_csv, write_json
-from medformer.inference.classes.classification_validation import ValidationLoss
-from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.decision import prediction_rows
-from medformer.inference.classes.network_decision import learn_decision
+from medformer.inference.classes.classify import ValidationLoss, predict_scores
+from medformer.inference.classes.decision import learn_decision, prediction_rows
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier

@@ -16,10 +16,8 @@ from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.images import WholeImages
 from medformer.files import write_csv
-from medformer.inference.classes.classification_validation import ValidationLoss
-from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.decision import prediction_rows
-from medformer.inference.classes.network_decision import learn_decision
+from medformer.inference.classes.classify import ValidationLoss, predict_scores
+from medformer.inference.classes.decision import learn_decision, prediction_rows
 from medformer.training.devices import choose_device
 from medformer.training.losses.objectives import ClassificationObjective
 from pipelines.planned_fold import PlannedFold
