@@ -29,7 +29,7 @@ from medformer.inference.attribution.fold import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
-from medformer.tasks.abide.learner import load_member
+from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
@@ -209,9 +209,9 @@ def explain(*, run: Path, steps: int) -> None:
     found, check = [], None
     tested = [fold for fold in read_plan(opened.splits_json).folds if fold.test]
     for fold in reporter.track(tested, "explaining folds"):
-        member = load_member(config, opened.fold(fold.index))
-        models = [model.to(device) for model in member.models]
-        train, test = (member.features.transform(study.features, part) for part in (fold.train, fold.test))
+        scorer = load_scorer(config, opened.fold(fold.index))
+        models = [model.to(device) for model in scorer.models]
+        train, test = (scorer.features.transform(study.features, part) for part in (fold.train, fold.test))
         reference = {atlas: block.mean(axis=0) for atlas, block in train.items()}
         labels = np.array([study.by_id[name].required_label() for name in fold.test], np.int64)
         found.append(

@@ -1,4 +1,4 @@
-"""What a training says when numbers or memory give out."""
+"""What a training advises when numbers or memory give out."""
 
 from __future__ import annotations
 
@@ -10,49 +10,24 @@ import torch
 from torch import Tensor
 
 from medformer.config import TrainingConfig
-from medformer.errors import DivergenceError
 from medformer.tensor_file import name_some
 from medformer.training.losses.objectives import Load
 
 
-def divergence(
-    *,
-    epoch: int,
-    step: int,
-    steps: int,
-    loss: float,
-    norm: float,
-    ids: Sequence[str],
-    bad_ids: Sequence[str],
-    config: TrainingConfig,
-    best_epoch: int,
-) -> DivergenceError:
-    """Return the error for a loss or gradient that is not a finite number.
+def divergence_advice(bad_ids: Sequence[str], config: TrainingConfig) -> str:
+    """Say what to do about a loss or gradient that is not a finite number.
 
     Args:
-        epoch: Counted from 1.
-        step: Counted from 1.
-        steps: Steps per epoch.
-        loss: Loss of the batch.
-        norm: Its gradient norm.
-        ids: Cases of the batch.
-        bad_ids: Those among them whose data already hold NaN or infinity.
-        config: For the advice.
-        best_epoch: Epoch of the weights on disk, 0 when there are none.
+        bad_ids: Cases of the batch whose data already hold NaN or infinity.
+        config: How it was trained.
     """
-    kept = f"The weights on disk are those of epoch {best_epoch}." if best_epoch else "No weights were saved yet."
     if bad_ids:
-        advice = f"The input itself is not finite in {name_some(bad_ids)}: repair or leave out these cases."
-    else:
-        clip = "" if config.clip else ", training.clip=1.0"
-        precision = "" if config.precision == "32-true" else ", training.precision=32-true"
-        advice = (
-            f"The inputs are finite. Look at these cases, or start again with training.lr={config.lr / 10:g} "
-            f"(now {config.lr:g}){clip}{precision}."
-        )
-    return DivergenceError(
-        f"Training diverged in epoch {epoch}, step {step} of {steps}: loss {loss:g}, gradient norm {norm:g}, expected "
-        f"finite numbers. Cases of the batch: {', '.join(ids)}. {advice} {kept}"
+        return f"The input itself is not finite in {name_some(bad_ids)}: repair or leave out these cases."
+    clip = "" if config.clip else ", training.clip=1.0"
+    precision = "" if config.precision == "32-true" else ", training.precision=32-true"
+    return (
+        f"The inputs are finite. Look at these cases, or start again with training.lr={config.lr / 10:g} "
+        f"(now {config.lr:g}){clip}{precision}."
     )
 
 

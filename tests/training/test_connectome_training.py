@@ -17,7 +17,7 @@ from torch import nn
 
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
-from medformer.inference.classes.classification_validation import ValidationAuc
+from medformer.inference.classes.classify import ValidationAuc
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
 from medformer.training.losses.objectives import ClassificationObjective, Moment

@@ -4,38 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import some
-from medformer.crossval.run.contract import Row
+from medformer.crossval.run.contract import Context, Row
 from medformer.data.manifest import Case
 from medformer.errors import DataError
+from medformer.inference.classes.decision import Decision, learn_decision
 from medformer.progress import Reporter
 
 
-class Member(Protocol):
-    """What scores cases: the networks or the estimator of one fold, with its preprocessing and calibration."""
+class Scorer(Protocol):
+    """What scores cases: the networks or the estimator of one fold, with its preprocessing."""
 
-    def scores(self, study: Any, names: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of class 1, (n,)."""
+    def outputs(self, study: Any, names: Sequence[str]) -> NDArray[np.float64]:
+        """Scores of class 1 before calibration, (n,)."""
 
 
 class ClassPredictor:
-    """Averages the probabilities of its members and compares them with a threshold (a `Predictor`).
+    """Averages the calibrated probabilities of its members and compares them with a threshold (a `Predictor`).
 
     Args:
-        members: One per fold.
-        threshold: A case is positive where its probability is at least this.
+        members: What scores, with calibration and threshold, one per fold.
         covariates: Add the cases' covariates as columns.
+
+    Attributes:
+        threshold: A case is positive where its probability is at least this: the mean of the members' thresholds.
     """
 
-    def __init__(self, members: Sequence[Member], threshold: float, *, covariates: bool = False) -> None:
+    def __init__(self, members: Sequence[tuple[Scorer, Decision]], *, covariates: bool = False) -> None:
         self.members = members
-        self.threshold = threshold
         self.covariates = covariates
+        self.threshold = sum(decision.threshold for _, decision in members) / len(members)
+
+    @classmethod
+    def learn(
+        cls,
+        scorer: Scorer,
+        study: Any,
+        context: Context,
+        *,
+        calibrate: bool,
+        threshold: float | Literal["fit"],
+        log_odds: bool = True,
+        covariates: bool = False,
+    ) -> Self:
+        """Learn calibration and threshold on the inner validation part of a fold; see `learn_decision`."""
+        names = context.fold.validation
+        decision = learn_decision(
+            context.folder,
+            names,
+            labels_of(study.by_id, names),
+            scorer.outputs(study, names),
+            calibrate=calibrate,
+            threshold=threshold,
+            log_odds=log_odds,
+        )
+        return cls([(scorer, decision)], covariates=covariates)
 
     def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
         """Yield id, site, label (empty where unknown), score, threshold and prediction of each case."""
@@ -52,8 +80,8 @@ class ClassPredictor:
             }
 
     def scores(self, study: Any, names: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of class 1 by each member, (members, n)."""
-        return np.stack([member.scores(study, names) for member in self.members])
+        """Calibrated probabilities of class 1 by each member, (members, n)."""
+        return np.stack([decision.probabilities(scorer.outputs(study, names)) for scorer, decision in self.members])
 
 
 def labels_of(cases: Mapping[str, Case], names: Sequence[str]) -> NDArray[np.int64]:

@@ -14,7 +14,6 @@ from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Vectors
 from medformer.data.manifest import Case
 from medformer.errors import DataError, LeakageError
-from medformer.inference.classes.decision import PlattScaling, settle_decision, write_validation_scores
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
 
@@ -88,21 +87,16 @@ class EstimatorLearner:
         Raises:
             DataError: A case has no label or no usable vector, or a part holds a single class.
         """
-        fold = context.fold
-        with single_thread():
-            estimator = self._fitted(context)
-            known = labels_of(self.study.by_id, fold.validation)
-            scaling = None
-            if not hasattr(estimator, "predict_proba"):
-                values = estimator.decision_function(stack_features(self.study.vectors, fold.validation))
-                scaling = PlattScaling().fit(values, known)
-            member = FittedEstimator(estimator, scaling)
-            scores = member.scores(self.study, fold.validation)
-            write_validation_scores(context.folder, fold.validation, known, scores)
-            threshold = settle_decision(
-                self.threshold, scores, known, path=context.folder / "threshold.json", scaling=scaling
-            )
-        return ClassPredictor([member], threshold, covariates=self.covariates)
+        estimator = self._fitted(context)
+        return ClassPredictor.learn(
+            FittedEstimator(estimator),
+            self.study,
+            context,
+            calibrate=not hasattr(estimator, "predict_proba"),
+            threshold=self.threshold,
+            log_odds=False,
+            covariates=self.covariates,
+        )
 
     def _fitted(self, context: Context) -> Any:
         from sklearn.base import clone
@@ -118,32 +112,32 @@ class EstimatorLearner:
                 f"The {len(labels)} training cases of fold {context.fold.index} all have label {labels[0]}; expected "
                 "both classes. Use fewer folds, or stratify by label."
             )
-        return estimator.fit(matrix, labels)
+        with single_thread():
+            return estimator.fit(matrix, labels)
 
 
 @dataclass(frozen=True)
 class FittedEstimator:
-    """A fitted estimator, and the sigmoid that makes probabilities of its decision values where it has none."""
+    """A fitted estimator (a `Scorer`)."""
 
     estimator: Any
-    scaling: PlattScaling | None = None
 
-    def scores(self, study: Described, names: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of class 1, (n,).
+    def outputs(self, study: Described, names: Sequence[str]) -> NDArray[np.float64]:
+        """Probabilities of class 1, or decision values of an estimator without them, (n,).
 
         Raises:
-            DataError: A case has no usable vector, or its score is not finite.
+            DataError: A case has no usable vector, or its output is not finite.
         """
         with single_thread():
             matrix = stack_features(study.vectors, names)
-            if self.scaling:
-                scores = self.scaling.transform(self.estimator.decision_function(matrix))
+            if hasattr(self.estimator, "predict_proba"):
+                outputs = self.estimator.predict_proba(matrix)[:, list(self.estimator.classes_).index(1)]
             else:
-                scores = self.estimator.predict_proba(matrix)[:, list(self.estimator.classes_).index(1)]
-        bad = [name for name, finite in zip(names, np.isfinite(scores), strict=True) if not finite]
+                outputs = self.estimator.decision_function(matrix)
+        bad = [name for name, finite in zip(names, np.isfinite(outputs), strict=True) if not finite]
         if bad:
             raise DataError(f"The estimator gives {some(bad)} a score that is not finite. Scale the features.")
-        return np.asarray(scores, np.float64)
+        return np.asarray(outputs, np.float64)
 
 
 def stack_features(features: Mapping[str, Vector], names: Sequence[str]) -> NDArray[np.float64]:

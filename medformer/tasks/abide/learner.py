@@ -19,9 +19,7 @@ from medformer.crossval.run.contract import Context
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
-from medformer.inference.classes.classification_validation import ValidationLoss
-from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.network_decision import NetworkDecision, learn_decision
+from medformer.inference.classes.classify import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
@@ -42,32 +40,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ConnectomeMember:
-    """What a fold knows: features, networks, calibration (a `Member` of a `ClassPredictor`).
+class ConnectomeScorer:
+    """The features and networks of a fold (a `Scorer`).
 
     Attributes:
         config: Of the run.
         features: What the fold's features learned.
         models: The networks of the fold, whose probabilities are averaged.
         seed: Of the fold; only the defect `noise_at_test` draws from it.
-        decision: Sigmoid and threshold; None while they are not learned.
         device: Where to compute; where the config says without one.
     """
 
     config: AbideConfig
     features: FoldFeatures
     models: Sequence[ConnectomeClassifier]
-    seed: int
-    decision: NetworkDecision | None = None
+    seed: int = 0
     device: torch.device | None = None
 
-    def scores(self, study: AbideStudy, names: Sequence[str]) -> NDArray[np.float64]:
-        """Calibrated probabilities of autism, (n,)."""
-        scores = self.judge(self.features.transform(study.features_in(self.features.columns), names), names)
-        return scores if self.decision is None else self.decision.probabilities(scores)
-
-    def judge(self, inputs: Inputs, names: Sequence[str]) -> NDArray[np.float64]:
-        """The networks' mean probability for inputs by atlas, before calibration, (n,)."""
+    def outputs(self, study: AbideStudy, names: Sequence[str]) -> NDArray[np.float64]:
+        """The networks' mean probability of autism, (n,)."""
+        inputs = self.features.transform(study.features_in(self.features.columns), names)
         return predict_scores(
             self.models,
             seen(self.config, inputs, self.seed),
@@ -97,22 +89,18 @@ class ConnectomeLearner:
         train, validation = (features.transform(self.study.features, part) for part in (fold.train, fold.validation))
         encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
         models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
-        labels = labels_of(self.study.by_id, fold.validation)
-        judge = ConnectomeMember(config, features, models, context.seed())
-        decision = learn_decision(
-            folder,
-            fold.validation,
-            labels,
-            judge.judge(validation, fold.validation),
-            calibrate=config.inference.calibrate,
-            threshold=config.inference.threshold,
-        )
         if fold.test:
             trained = {self.study.by_id[name].site for name in fold.train}
             unseen = [name for name in fold.test if self.study.by_id[name].site not in trained]
             write_json(folder / "inputs.json", {"unseen_sites": unseen})
-        member = ConnectomeMember(config, features, models, context.seed(), decision)
-        return ClassPredictor([member], decision.threshold, covariates=True)
+        return ClassPredictor.learn(
+            ConnectomeScorer(config, features, models, context.seed()),
+            self.study,
+            context,
+            calibrate=config.inference.calibrate,
+            threshold=config.inference.threshold,
+            covariates=True,
+        )
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
         """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
@@ -242,7 +230,7 @@ def build_network(config: AbideConfig, regions: Mapping[str, int], diagonal: boo
         return build_connectome_model(config.model, regions, diagonal=diagonal)
 
 
-def load_member(config: AbideConfig, folder: Path, device: torch.device | None = None) -> ConnectomeMember:
+def load_scorer(config: AbideConfig, folder: Path, device: torch.device | None = None) -> ConnectomeScorer:
     """Load what a fold that is done left in its folder, to compute on a device or where the config says.
 
     Raises:
@@ -255,7 +243,7 @@ def load_member(config: AbideConfig, folder: Path, device: torch.device | None =
         model = build_network(config, regions, features.columns.blocks[0].diagonal, 0)
         load_model(member_folder(folder, number) / "model.safetensors", model)
         models.append(model.eval())
-    return ConnectomeMember(config, features, models, 0, NetworkDecision.load(folder), device)
+    return ConnectomeScorer(config, features, models, device=device)
 
 
 def seen(config: AbideConfig, inputs: Inputs, seed: int) -> Inputs:

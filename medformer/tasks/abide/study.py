@@ -29,10 +29,11 @@ from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, read_json, write_json
+from medformer.inference.classes.decision import read_decision
 from medformer.models.connectome.defects import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
-from medformer.tasks.abide.learner import ConnectomeLearner, load_member, new_network
+from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network
 from medformer.tasks.settings import check_training
 from medformer.training.pretraining.seen import SeenCase
 
@@ -188,6 +189,6 @@ class AbideTask:
         return AbideStudy(config=config, data=read_cohort(config.data.manifest, unlabelled=unlabelled))
 
     def load(self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None) -> ClassPredictor:
-        members = [load_member(config, folder, device) for folder in folders]
-        thresholds = [member.decision.threshold for member in members if member.decision is not None]
-        return ClassPredictor(members, sum(thresholds) / len(thresholds))
+        return ClassPredictor(
+            [(load_scorer(config, folder, device), read_decision(folder)) for folder in folders], covariates=True
+        )

@@ -27,7 +27,7 @@ from medformer.inference.baselines.table import BASELINES, MaskBaseline
 from medformer.inference.frames.export import confidence, count_components, export_case
 from medformer.inference.frames.segment import Segmenter
 from medformer.inference.frames.validation import ValidationDice
-from medformer.inference.threshold import settle_threshold
+from medformer.inference.threshold import DiceThreshold, learn_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.backbone.weights import load_pretrained
 from medformer.models.networks.build import build_model
@@ -120,8 +120,9 @@ def with_threshold(study: PolypStudy, mapper: Mapper, context: Context, name: st
     """Learn the threshold on the inner validation part of a fold, and leave it in the fold's folder."""
     wanted, cases = study.config.inference.threshold, [study.by_id[id_] for id_ in context.fold.validation]
     judge = FramePredictor(mapper, 0.5, study.config, name)
-    threshold = settle_threshold(
+    threshold = learn_threshold(
         wanted,
+        DiceThreshold(),
         (probability for _, _, probability in judge.maps(cases, "threshold", context.reporter)),
         (read_mask(case.required_mask()) for case in cases),
         cases=len(cases),

@@ -21,8 +21,7 @@ from medformer.data.volumes.prepare.patches import PatchData
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
 from medformer.imaging.volumes import read_labels
-from medformer.inference.classes.classification_validation import ValidationLoss
-from medformer.inference.classes.network_decision import learn_decision
+from medformer.inference.classes.classify import ValidationLoss
 from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice
@@ -32,7 +31,7 @@ from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder
 from medformer.tasks.volume.network import metadata, new_network, planned_training
 from medformer.tasks.volume.planner import PLAN, Planner
-from medformer.tasks.volume.predictor import COMPONENTS, VolumeMember, VolumePredictor, make_segmenter
+from medformer.tasks.volume.predictor import COMPONENTS, VolumeScorer, VolumePredictor, make_segmenter
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
@@ -224,22 +223,18 @@ class ClassificationLearner(VolumeLearner):
         store = self._store(plan, [*fold.train, *fold.validation], context.reporter)
         augmentation = VolumeAugmentation(config.augment, plan.spacing)
         labels = {name: case.required_label() for name, case in self.study.by_id.items()}
-        known = labels_of(self.study.by_id, fold.validation)
         judged = ItemImages(WholeImages(store, plan, fold.validation))
         model = self._train(
             plan,
             ClassificationObjective(inputs="image"),
             WholeImages(store, plan, fold.train, labels, augmentation=augmentation, seed=seed),
-            ValidationLoss(judged, known, plan.batch_size),
+            ValidationLoss(judged, labels_of(self.study.by_id, fold.validation), plan.batch_size),
             context,
         )
-        judge = VolumeMember(model, plan, config, self.cache)
-        decision = learn_decision(
-            context.folder,
-            fold.validation,
-            known,
-            judge.scores(self.study, fold.validation),
+        return ClassPredictor.learn(
+            VolumeScorer(model, plan, config, self.cache),
+            self.study,
+            context,
             calibrate=config.inference.calibrate,
             threshold=config.inference.threshold,
         )
-        return ClassPredictor([VolumeMember(model, plan, config, self.cache, decision)], decision.threshold)

@@ -24,7 +24,7 @@ from medformer.evaluation.masks.volumes import volume_row
 from medformer.imaging.volume import Volume
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.network_decision import NetworkDecision
+from medformer.inference.classes.decision import read_decision
 from medformer.inference.volumes.components import join_components, read_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
@@ -68,35 +68,32 @@ class VolumePredictor:
 
 
 @dataclass(frozen=True)
-class VolumeMember:
-    """The network of a fold that classifies volumes (a `Member` of a `ClassPredictor`).
+class VolumeScorer:
+    """The network of a fold that classifies volumes (a `Scorer`).
 
     Attributes:
         model: Gives logits (B, 2).
         plan: How volumes are prepared for it.
         config: Of the run.
         cache: Folder of prepared volumes.
-        decision: Sigmoid and threshold; None while they are not learned.
     """
 
     model: nn.Module
     plan: VolumePlan
     config: VolumeConfig
     cache: Path
-    decision: NetworkDecision | None = None
 
-    def scores(self, study: VolumeStudy, names: Sequence[str]) -> NDArray[np.float64]:
-        """Calibrated probabilities of the positive class, (n,)."""
+    def outputs(self, study: VolumeStudy, names: Sequence[str]) -> NDArray[np.float64]:
+        """The network's probability of the positive class, (n,)."""
         cases = [study.by_id[name] for name in names]
         store = PreparedStore(self.cache, self.plan, cases, memory_gb=self.config.data.cache, labels=False)
-        scores = predict_scores(
+        return predict_scores(
             [self.model],
             ItemImages(WholeImages(store, self.plan, names)),
             ids=names,
             batch_size=self.plan.batch_size,
             device=choose_device(self.config.training.accelerator),
         )
-        return scores if self.decision is None else self.decision.probabilities(scores)
 
 
 def scored_row(
@@ -159,12 +156,8 @@ def load_predictor(
     plans = [read_volume_plan(folder / PLAN) for folder in folders]
     models = [read_network(config, plan, folder) for plan, folder in zip(plans, folders, strict=True)]
     if config.target == "classification":
-        decisions = [NetworkDecision.load(folder) for folder in folders]
-        members = [
-            VolumeMember(model, plan, config, cache, decision)
-            for model, plan, decision in zip(models, plans, decisions, strict=True)
-        ]
-        return ClassPredictor(members, sum(own.threshold for own in decisions) / len(decisions))
+        scorers = [VolumeScorer(model, plan, config, cache) for model, plan in zip(models, plans, strict=True)]
+        return ClassPredictor(list(zip(scorers, map(read_decision, folders), strict=True)))
     device = device or choose_device(config.training.accelerator)
     segmenter = make_segmenter(list(zip(models, plans, strict=True)), config, device)
     segmenter.components = join_components([read_components(folder / COMPONENTS) for folder in folders])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medformer.data.network_inputs import ItemImages, batches, cases_of
 from medformer.errors import DataError
-from medformer.inference.classes.classification_validation import ValidationAuc, ValidationLoss
+from medformer.inference.classes.classify import ValidationAuc, ValidationLoss
 
 LABELS = np.array([0, 1, 1, 0, 1, 0, 0])
 
