@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import Fold
-from medformer.data.connectomes.audit import audit_connectomes, connectome_twins
+from medformer.data.connectomes.audit import audit_connectomes, same_subject_pairs
 from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import LeakageError
 
@@ -53,7 +53,7 @@ def test_two_scans_of_one_brain_and_one_person_in_two_parts_are_found() -> None:
 def test_many_connections_at_once_identify_nobody() -> None:
     connections = edges()
     connections[[2, 15]] = np.tanh(np.arctanh(connections[[2, 15]]) + 0.4)
-    assert not connectome_twins(connections)
+    assert not same_subject_pairs(connections)
 
 
 @pytest.mark.real_data
@@ -63,6 +63,6 @@ def test_abide_holds_one_scan_under_two_names_and_diagnoses() -> None:
         pytest.skip("MEDFORMER_DATA is not set")
     with np.load(Path(folder) / "abide" / "abide_fc_697.npz") as data:
         names, labels, connections = data["file_id"], data["dx"], data["fc_cc200"].astype(np.float32)
-    (twins,) = connectome_twins(connections)
+    (twins,) = same_subject_pairs(connections)
     assert [str(names[row]) for row in (twins.first, twins.second)] == ["Yale_0050578", "Yale_0050602"]
     assert labels[twins.first] != labels[twins.second]

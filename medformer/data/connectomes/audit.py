@@ -13,16 +13,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.data.audit import Audit, SplitFold, divided, fold_divisions, search
+from medformer.data.connectomes.cohort import Cohort
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import Match
+from medformer.data.problems import Problem
 
 THRESHOLD = 0.75
 """Correlation of centered connectomes from which two subjects count as one."""
+
+LINKED = "linked"
+"""Column of the manifest: the subject whose group this one joined because their connectomes are alike, or nothing."""
 
 _BATCH = 256
 
@@ -57,10 +63,41 @@ def audit_connectomes(
     )
 
 
-def connectome_twins(connections: NDArray[np.float32]) -> list[Match]:
-    """Every pair of rows that seems to show one brain, ordered by position."""
+def same_subject_pairs(connections: NDArray[np.float32]) -> list[Match]:
+    """Every pair of rows that seems to show one brain, in order."""
     rows = np.arange(len(connections))
     return _matches(connections, rows, rows[np.newaxis])
+
+
+def link_same_subject(cohort: Cohort) -> tuple[list[Case], list[Problem]]:
+    """Give subjects whose connectomes show one brain one group, so that no split separates them.
+
+    The atlas with the fewest regions decides. The data do not show whether a pair is one person scanned twice or one
+    scan under two names; if the two have different diagnoses, one of them is wrong.
+
+    Returns:
+        The subjects with joined groups, and a warning for each pair.
+    """
+    connections = cohort.store.block(cohort.smallest_atlas, "correlation")
+    chosen = np.asarray(connections[cohort.rows]) if len(cohort.rows) < len(connections) else connections
+    subjects, problems = list(cohort.cases), []
+    for match in same_subject_pairs(chosen):
+        first, second = subjects[match.first], subjects[match.second]
+        detail = f"like '{first.id}' (correlation {match.score:.2f}), whose group it joins"
+        if first.label != second.label:
+            detail += "; the two have different diagnoses, so that one of them is wrong"
+        problems.append(Problem(second.id, "", "same-brain", detail))
+        subjects = _joined(subjects, first, drop=second.group)
+    return subjects, problems
+
+
+def _joined(subjects: Sequence[Case], to: Case, *, drop: str) -> list[Case]:
+    return [
+        replace(subject, group=to.group, covariates={**subject.covariates, LINKED: to.id})
+        if subject.group == drop and subject.group != to.group
+        else subject
+        for subject in subjects
+    ]
 
 
 def _matches(connections: NDArray[np.float32], chosen: NDArray[np.intp], sides: NDArray[np.int64]) -> list[Match]:
