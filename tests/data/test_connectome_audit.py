@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.plan import Fold
 from medformer.data.connectomes.audit import audit_connectomes, same_subject_pairs
-from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import LeakageError
 
 IDS = [f"s{number}" for number in range(20)]
