@@ -43,9 +43,9 @@ from medformer.crossval.run.execute import execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.executors.protocol import Executor
 from medformer.crossval.run.fold_job import FoldJob
+from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.cohort import Cohort, read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
-from medformer.data.connectomes.same_subject import link_twins
 from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_json
 from medformer.seeds import derive_seed
@@ -146,7 +146,7 @@ def prepared(arguments: argparse.Namespace) -> Cohort:
     folder = arguments.out / "cohort"
     if not (folder / "manifest.csv").is_file():
         prepare_cohort(arguments.data / "abide" / "abide_fc_697.npz", folder, reporter=make_reporter())
-        write_cohort(folder, link_twins(read_cohort(folder))[0])
+        write_cohort(folder, link_same_subject(read_cohort(folder))[0])
     return read_cohort(folder)
 
 

@@ -20,7 +20,7 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
-from medformer.data.connectomes.same_subject import link_twins
+from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.problems import write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, write_json
@@ -150,7 +150,7 @@ def prepare_folder(source: Path, out: Path, *, overwrite: bool, **settings: Any)
 def _finish(made: Prepared, out: Path) -> None:
     """Join the groups of subjects who show one brain, and say what came of the preparation."""
     cohort = read_cohort(made.manifest, unlabelled="allow")
-    cases, same = link_twins(cohort)
+    cases, same = link_same_subject(cohort)
     if same:
         write_cohort(out, cases)
         write_problems(out / EXCLUSIONS_FILE, [*made.problems, *same])

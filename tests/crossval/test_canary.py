@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.checks.canary import canary_verdict
 from medformer.crossval.checks.permute import permuted_assignment
@@ -21,7 +22,6 @@ from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import execute
-from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import DataError
 
 PERMUTATIONS = 20

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planted import read_planted
 
-from medformer.data.synthetic.abide import read_planted, write_synthetic_abide
+from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.evaluation.precision_at_k import precision_at_k
 from medformer.files import read_csv, read_json, write_csv
 

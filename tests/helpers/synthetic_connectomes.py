@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.synthetic.couplings import mirrored, root, shift
-from medformer.data.synthetic.people import draw_person
+from medformer.data.synthetic.abide import draw_person, mirrored, root, shift
 from medformer.errors import ConfigError
 from medformer.seeds import derive_seed
 
@@ -100,7 +99,7 @@ def synthetic_connectomes(
         subjects: Number of subjects; half of each site's (rounded down) carry the diagnosis.
         scans: Scans of each subject, alike in all but the sampling noise.
         sites: Number of scanners; subjects come to them in turn.
-        regions: Number of regions; they are dealt to 8 networks.
+        regions: Number of regions; they belong to 8 networks in equal shares.
         effect: Shift of the diagnosed subjects' couplings, in standard deviations between subjects; 0 for none.
         site_effect: Strength of what a scanner adds; 0 for none. Ages differ between sites in any case.
         seed: Same seed, same cohort.
