@@ -303,6 +303,9 @@ CLASSES = _table(
 )
 """Of a score and a decision per case; positive is label 1."""
 
+PRIMARY = {"segmentation": "dice", "classification": "auc"}
+"""The metric that stands for a run where there is room for one, by the `kind` of its metrics.json."""
+
 _STEERING = _table(
     MASKS["dice"],
     *(CLASSES[name] for name in ("auc", "accuracy", "balanced_accuracy")),
