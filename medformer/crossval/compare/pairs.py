@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,9 @@ from medformer.crossval.plan import Fold, Plan, read_plan, some
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
+from medformer.evaluation.metrics import Kind
 from medformer.evaluation.table import Row, group_names, numbers
 from medformer.files import read_json
-
-Kind = Literal["segmentation", "classification"]
 
 # Baselines lie two folders below their run.
 _DEEPEST = 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from medformer.crossval.compare.pairs import Kind, Lost
+from medformer.crossval.compare.pairs import Lost
+from medformer.evaluation.metrics import Kind
 
 Method = Literal["bootstrap", "folds", "delong"]
 
