@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, Protocol
 
-from medformer.data.tables import Kind, read_records
+from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 from medformer.missing import known
@@ -33,7 +33,7 @@ LABEL = "label"
 """Column of a case's class."""
 
 _CHANNEL = re.compile(r"image_[1-9]\d*")
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a CSV manifest",
     origin="`prepare` writes one from a folder of images and masks.",
     columns=COLUMNS,

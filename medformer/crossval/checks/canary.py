@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medformer.crossval.compare.fold_auc import Row, null_auc, number_column, within_fold_auc
+from medformer.crossval.checks.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.plan import some
 from medformer.errors import DataError
 from medformer.evaluation.statistics.bootstrap import grouped_interval
-from medformer.evaluation.table import group_names
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
+from medformer.evaluation.table import Row, group_names, numbers
 
 Answer = Literal["at chance", "leak suspected", "cannot tell"]
 
@@ -103,9 +104,7 @@ def canary_verdict(
     *,
     real: Sequence[Row] | None = None,
     floor: Sequence[Row] | None = None,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> CanaryVerdict:
     """Judge one or more runs on permuted labels by their out-of-fold tables.
 
@@ -120,9 +119,7 @@ def canary_verdict(
         permuted: The out-of-fold table of each permuted run (`medformer.crossval.run.collect.read_oof`).
         real: The table of the run on real labels, for comparison.
         floor: For segmentation, the table of the baseline `prior_mask`, best on the same permuted masks.
-        level: Coverage of the interval.
-        draws: Size of the null distribution or bootstrap.
-        seed: Of the draws.
+        bootstrap: Level of the interval, and draws of the null distribution or over groups.
 
     Raises:
         DataError: No table, an empty one, or tables of different kinds or cases.
@@ -137,17 +134,15 @@ def canary_verdict(
             "(segmentation)."
         )
     if kinds == {"score"}:
-        return _judge_scores(permuted, real, level, draws, seed)
-    return _judge_masks(permuted, real, floor, level, draws, seed)
+        return _judge_scores(permuted, real, bootstrap)
+    return _judge_masks(permuted, real, floor, bootstrap)
 
 
-def _judge_scores(
-    permuted: Sequence[Sequence[Row]], real: Sequence[Row] | None, level: float, draws: int, seed: int
-) -> CanaryVerdict:
+def _judge_scores(permuted: Sequence[Sequence[Row]], real: Sequence[Row] | None, bootstrap: Bootstrap) -> CanaryVerdict:
     value = float(np.mean([within_fold_auc(rows) for rows in permuted]))
-    generator = np.random.default_rng(seed)
-    null = np.mean([null_auc(rows, draws, generator) for rows in permuted], axis=0)
-    low, high = map(float, np.quantile(null, [(1 - level) / 2, (1 + level) / 2]))
+    generator = np.random.default_rng(bootstrap.seed)
+    null = np.mean([null_auc(rows, bootstrap.resamples, generator) for rows in permuted], axis=0)
+    low, high = map(float, np.quantile(null, [(1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2]))
     # Where every dealing gives the same AUC, or none, no value could stand out.
     blind = not np.isfinite([value, low, high]).all() or low == high or high >= 1.0
     return CanaryVerdict(
@@ -157,7 +152,7 @@ def _judge_scores(
         expected=0.5,
         low=low,
         high=high,
-        level=level,
+        level=bootstrap.level,
         real=None if real is None else within_fold_auc(real),
         permutations=len(permuted),
         cases=len({str(row.get("id", position)) for position, row in enumerate(permuted[0])}),
@@ -168,9 +163,7 @@ def _judge_masks(
     permuted: Sequence[Sequence[Row]],
     real: Sequence[Row] | None,
     floor: Sequence[Row] | None,
-    level: float,
-    draws: int,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> CanaryVerdict:
     dice = _mean_dice(permuted)
     value = _mean(dice.values())
@@ -186,9 +179,7 @@ def _judge_masks(
             )
         groups = dict(zip((str(row["id"]) for row in permuted[0]), group_names(permuted[0]), strict=True))
         differences = np.array([dice[name] - guessed[name] for name in dice])
-        interval = grouped_interval(
-            differences, [groups[name] for name in dice], level=level, resamples=draws, seed=seed
-        )
+        interval = grouped_interval(differences, [groups[name] for name in dice], bootstrap)
         expected = _mean(guessed.values())
         high = expected + _DICE_MARGIN + _mean(differences) - interval.low
         if np.isfinite(high):
@@ -200,7 +191,7 @@ def _judge_masks(
         expected=expected,
         low=0.0,
         high=high,
-        level=level,
+        level=bootstrap.level,
         real=None if real is None else _mean(_mean_dice([real]).values()),
         permutations=len(permuted),
         cases=len(dice),
@@ -211,7 +202,7 @@ def _mean_dice(tables: Sequence[Sequence[Row]]) -> dict[str, float]:
     """Dice of each case, averaged over tables and repeats."""
     found: dict[str, list[float]] = defaultdict(list)
     for rows in tables:
-        for row, value in zip(rows, number_column(rows, "dice"), strict=True):
+        for row, value in zip(rows, numbers(rows, "dice"), strict=True):
             found[str(row["id"])].append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}
 

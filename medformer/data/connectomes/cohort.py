@@ -22,7 +22,7 @@ from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
 from medformer.data.manifest import LABEL, Case, case_values
-from medformer.data.tables import Kind, read_records
+from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError
 from medformer.files import digest, write_csv
 from medformer.missing import known
@@ -32,7 +32,7 @@ FEATURES = "features"
 COLUMNS = ("id", "group", "site", "split", "label", "age", "sex", "mean_fd")
 _OWN = ("id", "group", "site", "split", "label")
 _NUMBERS = ("age", "mean_fd")
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a cohort manifest (CSV)",
     origin="`medformer abide prepare` writes one.",
     columns=COLUMNS,

@@ -8,17 +8,13 @@ an honest pooled AUC lies below 0.5. Pairs of the same fold do not know this bia
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from medformer.errors import DataError
-from medformer.evaluation.table import group_names
-
-Row = Mapping[str, Any]
+from medformer.evaluation.table import Row, group_names, numbers
 
 # Cases dealt out at once; bounds memory.
 _CHUNK = 2_000_000
@@ -31,7 +27,7 @@ def within_fold_auc(rows: Sequence[Row]) -> float:
     """
     won = pairs = 0.0
     for part in _by_fold(rows).values():
-        labels, scores = number_column(part, "label"), number_column(part, "score")
+        labels, scores = numbers(part, "label"), numbers(part, "score")
         positives, negatives = float((labels == 1).sum()), float((labels != 1).sum())
         won += float(rankdata(scores)[labels == 1].sum()) - positives * (positives + 1) / 2
         pairs += positives * negatives
@@ -62,7 +58,7 @@ def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) ->
         members: dict[str, list[int]] = defaultdict(list)
         for position, group in enumerate(group_names(part)):
             members[group].append(position)
-        labels, ranks = number_column(part, "label"), rankdata(number_column(part, "score"))
+        labels, ranks = numbers(part, "label"), rankdata(numbers(part, "score"))
         width = max(map(len, members.values()))
         # A group takes over the labels of another; the larger of two repeats those of the smaller.
         dealt = np.stack([np.resize(labels[positions], width) == 1 for positions in members.values()])
@@ -82,18 +78,6 @@ def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) ->
     widening = 2**0.5 if len(parts) > 1 else 1.0
     with np.errstate(invalid="ignore"):
         return np.where(pairs > 0, 0.5 + widening * (won / pairs - 0.5), np.nan)
-
-
-def number_column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
-    """Read a column of a table as numbers, shape (n,).
-
-    Raises:
-        DataError: The column is missing, or a cell holds none.
-    """
-    try:
-        return np.array([float(row[name]) for row in rows])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"Column '{name}' of the table is missing or holds what is no number ({error}).") from error
 
 
 def _by_fold(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
