@@ -139,6 +139,6 @@ def _with_masks_of(cases: Mapping[str, Case], assignment: Mapping[str, str], par
     for name, case in cases.items():
         other = read_mask(cases[assignment[name]].required_mask())
         path = part.path / "labels" / f"{name}.png"
-        write_mask(path, resize_mask(other, image_size(case.image)))
+        write_mask(path, resize_mask(other, image_size(case.required_image())))
         given[name] = replace(case, mask=path)
     return given

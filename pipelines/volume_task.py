@@ -20,7 +20,6 @@ from medformer.data.volumes.inspect.check import check_volumes
 from medformer.data.volumes.inspect.descriptors import VOLUMES, volume_records
 from medformer.data.volumes.inspect.facts import CaseFacts
 from medformer.data.volumes.inspect.fingerprint import fingerprint
-from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, class_of
 from medformer.files import digest, sha256
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS, VolumeFeatures
 from medformer.progress import Reporter
@@ -121,7 +120,7 @@ def _classification(
     extra: Sequence[Case],
 ) -> _Jobs:
     cases = volumes.manifest.by_id
-    labels = {name: class_of(case) for name, case in cases.items()}
+    labels = {name: case.required_label() for name, case in cases.items()}
     features = VolumeFeatures(cases)
 
     def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
@@ -154,15 +153,14 @@ def _classification(
 
 def _plan_case(case: Case, facts: CaseFacts, config: VolumeConfig) -> PlanCase:
     """Plan by what the manifest says and by how much is labeled; the hash covers every file."""
-    covariates = {name: value for name, value in case.covariates.items() if name != CLASS_COLUMN}
     if config.target == "classification":
         return PlanCase(
             case.id,
             case.group,
             fingerprint=image_hash(case.images),
             site=case.site,
-            label=str(class_of(case)),
-            covariates=covariates,
+            label=str(case.required_label()),
+            covariates=case.covariates,
         )
     x, y, z = facts.spacing
     return PlanCase(
@@ -170,7 +168,7 @@ def _plan_case(case: Case, facts: CaseFacts, config: VolumeConfig) -> PlanCase:
         case.group,
         fingerprint=digest([image_hash(case.images), sha256(case.required_mask())]),
         site=case.site,
-        covariates={**covariates, "size": f"{sum(facts.labels.values()) * x * y * z:.6g}"},
+        covariates={**case.covariates, "size": f"{sum(facts.labels.values()) * x * y * z:.6g}"},
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from medformer.connectome.features.triangle import triangle_size
+from medformer.connectome.triangle import triangle_size
 from medformer.errors import DataError
 from medformer.training.loader import Batch
 from medformer.training.losses.objectives import Load, Moment, Network, connectome_load

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medformer.connectome.features.triangle import to_triangle
+from medformer.connectome.triangle import to_triangle
 from medformer.errors import DataError
 from medformer.training.losses.objectives import Moment
 from medformer.training.masking import MaskedReconstruction, masked_error

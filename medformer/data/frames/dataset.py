@@ -108,7 +108,7 @@ class SegmentationDataset(Dataset[SegmentationItem]):
     def _load(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         case = self.cases[position]
         assert case.mask is not None
-        image, mask = read_image(case.image), read_mask(case.mask)
+        image, mask = read_image(case.required_image()), read_mask(case.mask)
         if image.shape[:2] != mask.shape:
             raise DataError(
                 f"Case '{case.id}': the image {case.image} has {image.shape[0]} x {image.shape[1]} pixels "

@@ -83,7 +83,7 @@ class _Description:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.image = case.images[0]
+        self.image = case.required_image()
         self.problems: list[Problem] = []
         self.hashes: dict[str, str] = {}
         self.facts: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.check_dataset import DatasetCheck
 from medformer.data.volumes.inspect.descriptors import voxel_hash
-from medformer.data.volumes.read.dataset_file import DatasetInfo, class_of
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.data.volumes.read.label_values import present_values
 from medformer.errors import DataError
 from medformer.files import sha256
@@ -95,7 +95,11 @@ def _check_images(case: Case, info: DatasetInfo) -> _CheckedImage:
 
     if len(case.images) != len(info.channels):
         names = ", ".join(info.channels)
-        found("wrong-channels", case.image, f"it has {len(case.images)}; expected {len(info.channels)} ({names})")
+        found(
+            "wrong-channels",
+            case.required_image(),
+            f"it has {len(case.images)}; expected {len(info.channels)} ({names})",
+        )
     absent = [path for path in case.images if not path.exists()]
     for path in absent:
         found("missing-image", path, "the image does not exist")
@@ -103,7 +107,7 @@ def _check_images(case: Case, info: DatasetInfo) -> _CheckedImage:
         return checked
     checked.file_hash = image_hash(case.images)
     if case.sha256 and checked.file_hash != case.sha256:
-        found("changed", case.image, "its hash differs from the manifest's; prepare again")
+        found("changed", case.required_image(), "its hash differs from the manifest's; prepare again")
     channels = []
     for path in case.images:
         try:
@@ -121,10 +125,10 @@ def _check_images(case: Case, info: DatasetInfo) -> _CheckedImage:
         return checked
     hashes = [channel.voxel_hash for channel in channels]
     if len(set(hashes)) < len(hashes):
-        found("wrong-channels", case.image, "two channels hold the same voxels")
+        found("wrong-channels", case.required_image(), "two channels hold the same voxels")
     constant = [name for name, channel in zip(case.images, channels, strict=True) if channel.constant]
     if len(constant) == len(channels):
-        found("constant-image", case.image, f"every voxel is {channels[0].largest:g}")
+        found("constant-image", case.required_image(), f"every voxel is {channels[0].largest:g}")
     else:
         for path in constant:
             found("constant-channel", path, "")
@@ -217,7 +221,7 @@ def _is_image(path: Path) -> bool:
 
 def _check_class(case: Case) -> Iterable[Problem]:
     try:
-        class_of(case)
+        case.required_label()
     except DataError as error:
         yield Problem(case.id, str(case.image), "no-class", str(error))
 
