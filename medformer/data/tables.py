@@ -87,7 +87,7 @@ def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, 
 
 def read_records(
     path: Path,
-    kind: Kind,
+    form: TableForm,
     fault: Callable[[Mapping[str, str]], str | None],
     make: Callable[[Mapping[str, str]], Record],
     *,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
-from medformer.data.connectomes.audit import LINKED
 from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.near_duplicates import LINKED
 from medformer.data.connectomes.prepare.quality import oddities
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem

@@ -34,11 +34,10 @@ def inspect_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> Inven
         return Inventory(Record(subject.id, tuple(problems[subject.id])) for subject in cohort.cases)
     store = cohort.store
     blocks = {atlas: store.block(atlas, "correlation", reporter=reporter) for atlas in sorted(store.atlases)}
-    smallest = min(store.atlases, key=lambda name: store.atlases[name].regions)
     records = []
     for subject, row in zip(cohort.cases, cohort.rows, strict=True):
         connections = digest([np.asarray(block[row]).tobytes().hex() for block in blocks.values()])
-        descriptor = blocks[smallest][row]
+        descriptor = blocks[cohort.smallest_atlas][row]
         records.append(
             Record(
                 subject.id,

@@ -65,9 +65,8 @@ def link_same_subject(cohort: Cohort) -> tuple[list[Case], list[Problem]]:
         The subjects with joined groups, and a warning for each pair.
     """
     connections = cohort.store.block(cohort.smallest_atlas, "correlation")
-    chosen = np.asarray(connections[cohort.rows]) if len(cohort.rows) < len(connections) else connections
     subjects, problems = list(cohort.cases), []
-    for match in similar_connectomes(list(chosen)):
+    for match in similar_connectomes([connections[row] for row in cohort.rows]):
         first, second = subjects[match.first], subjects[match.second]
         detail = f"like '{first.id}' (correlation {match.score:.2f}), whose group it joins"
         if first.label != second.label:

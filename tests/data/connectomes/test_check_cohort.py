@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.inspect import inspect_cohort
 from medformer.data.connectomes.store import StoredAtlas, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.data.manifest import Case
+from medformer.errors import DataError
 
 
 def cohort(folder: Path, subjects: list[Case], change: dict[str, np.ndarray], regions: int = 4) -> Cohort:
@@ -73,3 +76,24 @@ def test_the_number_of_regions(tmp_path: Path) -> None:
     problems = check_cohort(cohort(tmp_path, people(2), {}, regions=160))
     assert [one.reason for one in problems if one.severity == "error"] == ["region-count", "region-count"]
     assert "expected 161" in problems[0].detail
+
+
+def test_one_pass_gives_problems_hashes_and_descriptors(tmp_path: Path) -> None:
+    still = np.random.default_rng(7).normal(size=(9, 4))
+    still[:, 2] = 5
+    checked = cohort(tmp_path, people(3), {"s2": still})
+    records = inspect_cohort(checked)
+    assert list(records) == ["s0", "s1", "s2"]
+    assert records.problems == check_cohort(checked)
+    assert len({record.hashes["connections"] for record in records.values()}) == 3
+    rows = checked.store.block("mine", "correlation")
+    np.testing.assert_array_equal(records["s1"].arrays["descriptor"], rows[1])
+
+
+def test_no_connections_are_computed_while_a_subject_cannot_be_used(tmp_path: Path) -> None:
+    holes = np.full((9, 4), np.nan)
+    records = inspect_cohort(cohort(tmp_path, people(2), {"s1": holes}))
+    assert [problem.reason for problem in records.problems] == ["not-finite"]
+    assert not records["s0"].hashes
+    with pytest.raises(DataError, match="'s1' cannot be used"):
+        records["s1"].array("descriptor")
