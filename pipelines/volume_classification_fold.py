@@ -13,7 +13,7 @@ from torch import nn
 from medformer.crossval.plan import Fold
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
-from medformer.data.volumes.prepare.images import WholeImages
+from medformer.data.volumes.prepare.patches import WholeImages
 from medformer.files import write_csv
 from medformer.inference.classes.classification_validation import ValidationLoss
 from medformer.inference.classes.classify import predict_scores

@@ -12,7 +12,7 @@ from medformer.config_loading import load_config
 from medformer.crossval.plan import read_plan as read_folds
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
-from medformer.data.volumes.read.new_volumes import list_volumes
+from medformer.data.volumes.read.layouts import list_volumes
 from medformer.errors import ConfigError
 from medformer.inference.volumes.components import Components, join_components, read_components
 from medformer.inference.volumes.export import TABLE, VolumeExport

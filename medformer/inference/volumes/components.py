@@ -14,7 +14,7 @@ from scipy import ndimage
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice, union_box
 from medformer.files import read_json, write_json
-from medformer.inference.volumes.label_map import count_values
+from medformer.imaging.volume import label_counts
 
 FORMAT = "medformer-components/1"
 
@@ -124,6 +124,6 @@ def _keep_largest(labels: NDArray[Any], value: int) -> None:
     inside = mask[box]
     parts, count = ndimage.label(inside, structure=np.ones((3, 3, 3), dtype=bool))
     if count > 1:
-        sizes = count_values(parts, count + 1)
-        sizes[0] = 0
-        labels[box][inside & (parts != sizes.argmax())] = 0
+        sizes = label_counts(parts)
+        largest = max(range(1, count + 1), key=sizes.__getitem__)
+        labels[box][inside & (parts != largest)] = 0

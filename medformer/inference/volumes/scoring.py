@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
+from medformer.imaging.volume import label_counts
 from medformer.imaging.volumes import read_labels
 from medformer.inference.frames.scoring import pair_folders
 from medformer.progress import Reporter, SilentReporter
@@ -41,7 +40,7 @@ def score_label_maps(
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks, ENDINGS)
-    values = sorted({int(value) for _, _, mask in pairs for value in np.unique(read_labels(mask).array) if value})
+    values = sorted({value for _, _, mask in pairs for value in label_counts(read_labels(mask).array) if value})
     if not values:
         raise DataError(f"The label maps in {masks} are all empty; expected at least one label above 0.")
     labels = {value: f"label {value}" for value in values}

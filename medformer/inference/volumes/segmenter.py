@@ -20,7 +20,7 @@ from medformer.imaging.volume import smallest_integer
 from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap
-from medformer.inference.volumes.probability_buffer import PlaneStore
+from medformer.inference.volumes.probability_buffer import ProbabilityBuffer
 from medformer.inference.volumes.resample_back import Stream, write_classes
 from medformer.inference.volumes.windows import stream
 
@@ -116,14 +116,14 @@ class VolumeSegmenter:
             confidence = write_classes([first.stream(axis)], turned, axis=axis, values=values)
         else:
             with ExitStack() as stack:
-                stores: dict[tuple[int, int, int], PlaneStore] = {}
+                stores: dict[tuple[int, int, int], ProbabilityBuffer] = {}
                 current: _Pass | None = first
                 for number, group in enumerate(groups):
                     current = current if number == 0 else _Pass(self, group, scan)
                     assert current is not None
                     shape = current.shape
                     if shape not in stores:
-                        store = PlaneStore(len(values), shape, axis=axis, folder=self.folder)
+                        store = ProbabilityBuffer(len(values), shape, axis=axis, folder=self.folder)
                         stores[shape] = stack.enter_context(store)
                     stores[shape].add(current.stream(axis).pieces, len(group) / len(self.members))
                     # The next volume is prepared only after this one is let go.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.data.volumes.plan.volume_plan import Axes, VolumePlan
-from medformer.data.volumes.prepare.crop import centered_start, cut
+from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.inference.volumes.windows import window_starts
 
 

@@ -29,9 +29,11 @@ from medformer.imaging.dicom import Series, find_series
 ENDINGS = (".nii.gz", ".nii", ".hdr")
 """What the name of a volume ends in; the `.img` of a `.hdr` belongs to it."""
 
+CHANNEL = re.compile(r"(.+)_(\d{4})")
+"""Name of a file of one channel: the case, and the channel's number."""
+
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
@@ -132,7 +134,7 @@ def read_nnunet(folder: Path) -> FolderContent:
     def channels(images: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
         by_case: dict[str, dict[int, Path]] = {}
         for stem, path in images.items():
-            match = _CHANNEL.fullmatch(stem)
+            match = CHANNEL.fullmatch(stem)
             if match is None:
                 detail = "its name does not end in the number of a channel, such as _0000"
                 problems.append(Problem(stem, str(path), "not-an-image", detail))
@@ -281,7 +283,7 @@ def _has_channel_numbers(folder: Path) -> bool:
     """Whether names end in the number of a channel, which the names of the label maps do not repeat."""
     images = _volumes(folder / "imagesTr", [])
     labels = _volumes(folder / "labelsTr", []) if (folder / "labelsTr").is_dir() else {}
-    return bool(images) and not images.keys() & labels.keys() and all(map(_CHANNEL.fullmatch, images))
+    return bool(images) and not images.keys() & labels.keys() and all(map(CHANNEL.fullmatch, images))
 
 
 def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]:
