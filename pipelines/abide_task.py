@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import ATLASES
@@ -17,12 +16,15 @@ from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import FoldJob
-from medformer.data.connectomes.audit import audit_connectomes
-from medformer.data.connectomes.check import check_cohort
+from medformer.data.audit import audit, fold_divisions, write_findings
 from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.inspect import inspect_cohort
+from medformer.data.connectomes.near_duplicates import CONNECTOMES
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
-from medformer.data.problems import Problem, listed, require_usable
-from medformer.files import digest, read_csv, read_json, write_json
+from medformer.data.inventory import Inventory
+from medformer.data.manifest import Case
+from medformer.data.problems import require_usable
+from medformer.files import digest, read_csv, read_json
 from medformer.progress import Reporter
 from pipelines.abide_features import CohortFeatures, atlas_pipeline
 from pipelines.abide_fold import AbideFold
@@ -44,8 +46,8 @@ def abide_task(
         DataError: Subjects that cannot be used.
         LeakageError: A subject that pretraining may see is tested.
     """
-    problems = check_cohort(cohort, reporter=reporter)
-    require_usable(problems)
+    records = inspect_cohort(cohort, reporter=reporter)
+    require_usable(records.problems)
     features = CohortFeatures(cohort, config)
     unlabeled = None if extra is None else CohortFeatures(extra, config, features.columns.sites)
     labels = {subject.id: subject.label for subject in cohort.subjects}
@@ -80,7 +82,7 @@ def abide_task(
         cases=plan_cases(cohort, features),
         data_sha256=cohort.digest(),
         draw=partial(draw, config=config, cohort=cohort),
-        audit=partial(_audit, run=run, config=config, cohort=cohort, accept=accept, problems=problems, extra=extra),
+        audit=partial(_audit, run=run, config=config, cohort=cohort, accept=accept, records=records, extra=extra),
         job=partial(network, labels),
         baselines=makers,
         permuted=permuted,
@@ -122,22 +124,14 @@ def _audit(
     config: AbideConfig,
     cohort: Cohort,
     accept: Sequence[str],
-    problems: Sequence[Problem],
+    records: Inventory,
     extra: Cohort | None,
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
-    atlas = min(cohort.store.atlases, key=lambda name: cohort.store.atlases[name].regions)
-    connections = cohort.store.block(atlas, "correlation")
-    order = np.array([cohort.store.rows[subject.id] for subject in cohort.subjects])
-    audit = audit_connectomes(
-        [subject.id for subject in cohort.subjects],
-        [subject.group for subject in cohort.subjects],
-        [subject.site for subject in cohort.subjects],
-        np.asarray(connections[order]),
-        plan.folds,
-    ).accepting(accept)
-    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
-    audit.raise_if_leaking()
+    cases = [Case(one.id, Path(one.id), group=one.group, site=one.site) for one in cohort.subjects]
+    found = audit(cases, fold_divisions(plan.folds), records, CONNECTOMES).accepting(accept)
+    write_findings(run.audit_json, found, records.problems)
+    found.raise_if_leaking()
     tested = {name for fold in plan.folds for name in fold.test}
     subjects = [subject for subject in cohort.subjects if subject.id in tested]
     if extra is not None:

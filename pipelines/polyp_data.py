@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import cast, get_args
 
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.audit import audit_split
-from medformer.data.frames.check import check_cases
+from medformer.data.audit import audit, split_parts, write_findings
+from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.layouts import Layout, scan
-from medformer.data.grouping import link_near_duplicates, split_parts
+from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.grouping import link_near_duplicates
+from medformer.data.inventory import duplicates
 from medformer.data.manifest import read_manifest, write_manifest
-from medformer.data.problems import listed, quarantine, require_usable, write_problems
+from medformer.data.problems import quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
-from medformer.files import write_json
 from pipelines.console import make_reporter, say
 
 
@@ -47,7 +48,7 @@ def prepare(
         cases = [replace(case, group=case.group or case.id) for case in cases]
     if link_duplicates:
         before = len({case.group for case in cases})
-        cases = link_near_duplicates(cases, reporter=reporter)
+        cases = link_near_duplicates(cases, inspect_frames(cases, reporter=reporter), FRAMES)
         say(f"Linking near-duplicates joined {before} groups into {len({case.group for case in cases})}.")
     unknown = [case.id for case in cases if not case.group]
     if unknown:
@@ -68,7 +69,8 @@ def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str
         raise ConfigError(f"--out {out} is the folder of a run, whose audit would be replaced. Choose another folder.")
     reporter = make_reporter()
     found = read_manifest(manifest, ungrouped="each" if ungrouped == "each" else "error")
-    problems = check_cases(found.cases, reporter=reporter)
+    records = inspect_frames(found.cases, reporter=reporter)
+    problems = [*records.problems, *duplicates(found.cases, records, FRAMES.hashes)]
     for problem in problems:
         say(str(problem))
     warnings = sum(problem.severity == "warning" for problem in problems)
@@ -77,9 +79,13 @@ def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str
         write_problems(out / "problems.csv", problems)
     require_usable(problems)
     parts = split_parts(found.cases)
-    audit = audit_split(found.cases, parts, reporter=reporter).accepting(accept)
+    result = audit(found.cases, [("", parts)], records, FRAMES).accepting(accept)
     if out is not None:
-        write_json(out / "audit.json", {**audit.to_json(), "problems": listed(problems)})
-    audit.raise_if_leaking()
+        write_findings(out / "audit.json", result, problems)
+    result.raise_if_leaking()
     sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
-    say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
+    say(
+        f"No leak between {sides}."
+        if not result.findings
+        else f"{len(result.findings)} findings, all accepted by name."
+    )

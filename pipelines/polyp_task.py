@@ -13,14 +13,15 @@ from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import FoldJob
-from medformer.data.audit import audit_folds, audit_split
-from medformer.data.frames.check import check_cases
-from medformer.data.frames.thumbnails import thumbnails
+from medformer.data.audit import audit, fold_divisions, write_findings
+from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.frames.transforms import resize_mask
+from medformer.data.inventory import Inventory, Record, duplicates
 from medformer.data.manifest import Case, Manifest
-from medformer.data.problems import Problem, listed, require_usable
+from medformer.data.problems import Problem, require_usable
 from medformer.errors import DataError
-from medformer.files import digest, sha256, write_json
+from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.table import BASELINES
@@ -41,8 +42,7 @@ def polyp_task(
     from pipelines.polyp_baselines import PolypBaselineFold
     from pipelines.polyp_fold import PolypFold
 
-    problems = _check(manifest, reporter)
-    sizes = {case.id: float(read_mask(case.required_mask()).mean()) for case in manifest.cases}
+    records, problems = _inspect(run, config, manifest, reporter)
 
     def model(cases: Mapping[str, Case], part: RunDirectory) -> FoldJob:
         return PolypFold(config, cases, part, manifest.root, reporter)
@@ -54,17 +54,18 @@ def polyp_task(
         sites = {case.id: case.site for case in manifest.cases}
         if len(set(sites.values())) < 2:
             return None
-        small = thumbnails(manifest.cases, config.data.image_size, reporter)
-        return site_probe(small, sites, plan, described="thumbnails of the images as the network sees them")
+        return site_probe(
+            records.arrays("thumbnail"), sites, plan, described="thumbnails of the images as the network sees them"
+        )
 
     def permuted(part: RunDirectory, assignment: Mapping[str, str]) -> FoldJob:
         return model(_with_masks_of(manifest.by_id, assignment, part), part)
 
     return Task(
-        cases=[_plan_case(case, sizes[case.id]) for case in manifest.cases],
+        cases=[_plan_case(case, records[case.id]) for case in manifest.cases],
         data_sha256=manifest.digest(),
         draw=partial(_draw, config=config, manifest=manifest),
-        audit=partial(_audit, run=run, manifest=manifest, accept=accept, problems=problems, reporter=reporter),
+        audit=partial(_audit, run=run, manifest=manifest, accept=accept, records=records, problems=problems),
         job=partial(model, manifest.by_id),
         baselines={name: partial(baseline, name) for name in BASELINES},
         permuted=permuted,
@@ -84,27 +85,32 @@ def _draw(cases: Sequence[PlanCase], *, config: PolypConfig, manifest: Manifest)
     )
 
 
-def _check(manifest: Manifest, reporter: Reporter) -> list[Problem]:
-    """Decode every case; return the warnings, and stop on anything worse."""
+def _inspect(
+    run: RunDirectory, config: PolypConfig, manifest: Manifest, reporter: Reporter
+) -> tuple[Inventory, list[Problem]]:
+    """Read every case once; return what is known of them and the warnings, and stop on anything worse."""
     unmasked = [case.id for case in manifest.cases if case.mask is None]
     if unmasked:
         raise DataError(
             f"{len(unmasked)} cases have no mask, such as '{unmasked[0]}'; training needs one for every case. "
             "Add them, or leave the cases out of the manifest."
         )
-    problems = check_cases(manifest.cases, reporter=reporter)
+    records = inspect_frames(
+        manifest.cases, image_size=config.data.image_size, cache=run.path / "inventory", reporter=reporter
+    )
+    problems = [*records.problems, *duplicates(manifest.cases, records, FRAMES.hashes)]
     require_usable(problems)
-    return problems
+    return records, problems
 
 
-def _plan_case(case: Case, size: float) -> PlanCase:
+def _plan_case(case: Case, record: Record) -> PlanCase:
     """Plan by the share of the image that is foreground, beside what the manifest says; the hash covers both files."""
     return PlanCase(
         case.id,
         case.group,
-        fingerprint=digest([sha256(case.image), sha256(case.required_mask())]),
+        fingerprint=digest([record.hashes["file"], record.hashes["mask"]]),
         site=case.site,
-        covariates={**case.covariates, "size": f"{size:.6f}"},
+        covariates={**case.covariates, "size": f"{record.facts['foreground']:.6f}"},
     )
 
 
@@ -114,20 +120,17 @@ def _audit(
     run: RunDirectory,
     manifest: Manifest,
     accept: Sequence[str],
+    records: Inventory,
     problems: Sequence[Problem],
-    reporter: Reporter,
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
-    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    cases = [case for case in manifest.cases if case.id in used]
-    if plan.scheme == "predefined" and any(case.split in _VALIDATION for case in cases):
+    divisions = fold_divisions(plan.folds)
+    if plan.scheme == "predefined" and any(case.split in _VALIDATION for case in manifest.cases):
         # A validation part that the manifest gives may share groups with training, which a drawn one never does.
-        audit = audit_split(cases, plan.folds[0].parts, reporter=reporter)
-    else:
-        audit = audit_folds(cases, plan.folds, reporter=reporter)
-    audit = audit.accepting(accept)
-    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
-    audit.raise_if_leaking()
+        divisions = [("", plan.folds[0].parts)]
+    found = audit(manifest.cases, divisions, records, FRAMES).accepting(accept)
+    write_findings(run.audit_json, found, problems)
+    found.raise_if_leaking()
 
 
 def _with_masks_of(cases: Mapping[str, Case], assignment: Mapping[str, str], part: RunDirectory) -> dict[str, Case]:

@@ -8,12 +8,12 @@ from typing import Literal, cast, get_args
 
 from medformer.config import VolumeDataConfig
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.grouping import split_parts
+from medformer.data.audit import audit, split_parts, write_findings
 from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
-from medformer.data.problems import Problem, listed, quarantine, require_usable, write_problems
-from medformer.data.volumes.inspect.audit import audit_volumes
+from medformer.data.problems import Problem, quarantine, require_usable, write_problems
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.data.volumes.read.layouts import (
     Layout,
@@ -25,7 +25,7 @@ from medformer.data.volumes.read.layouts import (
 )
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError
-from medformer.files import digest, write_json
+from medformer.files import digest
 from medformer.inference.frames.scoring import write_scores
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.progress import Reporter
@@ -157,12 +157,16 @@ def check(*, data: Path, out: Path | None, target: Target, accept: list[str], un
         write_problems(out / "problems.csv", problems)
     require_usable(problems)
     parts = split_parts(cases)
-    audit = audit_volumes(cases, parts, records).accepting(accept)
+    result = audit(cases, [("", parts)], records, VOLUMES).accepting(accept)
     if out is not None:
-        write_json(out / "audit.json", {**audit.to_json(), "problems": listed(problems)})
-    audit.raise_if_leaking()
+        write_findings(out / "audit.json", result, problems)
+    result.raise_if_leaking()
     sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} patients"
-    say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
+    say(
+        f"No leak between {sides}."
+        if not result.findings
+        else f"{len(result.findings)} findings, all accepted by name."
+    )
 
 
 def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, tolerance: float) -> None:

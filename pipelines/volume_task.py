@@ -13,15 +13,16 @@ from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import FoldJob
+from medformer.data.audit import audit, fold_divisions, write_findings
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, read_manifest
-from medformer.data.problems import Problem, listed, require_usable
-from medformer.data.volumes.inspect.audit import audit_volumes
+from medformer.data.problems import Problem, require_usable
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, class_of
-from medformer.files import digest, write_json
+from medformer.files import digest
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
 from pipelines.crossval import MakeJob, Task
@@ -81,7 +82,6 @@ def volume_task(
             accept=accept,
             problems=problems,
             extra=extra,
-            reporter=reporter,
         ),
         job=jobs.job,
         baselines=jobs.baselines,
@@ -209,14 +209,11 @@ def _audit(
     accept: Sequence[str],
     problems: Sequence[Problem],
     extra: Sequence[Case],
-    reporter: Reporter,
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
-    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    audit = audit_volumes([case for case in cases if case.id in used], plan.folds, records)
-    audit = audit.accepting(accept)
-    write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
-    audit.raise_if_leaking()
+    found = audit(cases, fold_divisions(plan.folds), records, VOLUMES).accepting(accept)
+    write_findings(run.audit_json, found, problems)
+    found.raise_if_leaking()
     tested = {name for fold in plan.folds for name in fold.test}
     prints = case_prints([case for case in cases if case.id in tested])
     if extra:

@@ -1,20 +1,24 @@
-"""The leakage audit: nothing may be on both sides of a split, neither by name, nor by file, nor by what it shows."""
+"""The leakage audit: no case may be on both sides of a split, whether by its id, its group, its files or its content.
+
+The audit opens no file. It compares the records of an inventory in the way that a task asks for (`CaseComparison`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medformer.data.frames.fingerprints import Fingerprint, fingerprints
+from medformer.data.inventory import Record
 from medformer.data.manifest import Case
-from medformer.data.near_duplicates import THRESHOLD, Match, near_duplicates
+from medformer.data.near_duplicates import CaseComparison
+from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, LeakageError
-from medformer.progress import Reporter
+from medformer.files import write_json
 
 KINDS = {
     "id": "the same case",
@@ -90,7 +94,7 @@ class Audit:
 
     Attributes:
         cases: Number of cases looked at.
-        parts: Number of cases per part; for folds, of the first fold.
+        parts: Number of cases in each part; for folds, of the first fold.
         findings: Every leak, ordered by kind.
         accepted: Names the user accepts: a finding's own name, `kind:<site>` or `kind:*`.
         kinds: What was looked for, of `KINDS`.
@@ -102,7 +106,7 @@ class Audit:
     findings: tuple[Finding, ...]
     accepted: tuple[str, ...] = ()
     kinds: tuple[str, ...] = tuple(KINDS)
-    threshold: float = THRESHOLD
+    threshold: float = 1.0
 
     def accepting(self, names: Iterable[str]) -> Audit:
         """Return the audit with more accepted names.
@@ -163,59 +167,23 @@ class Audit:
             "accepted_but_not_found": [name for name in self.accepted if name not in used],
             "leaks": len(leaks),
             "findings": [
-                {
-                    "name": finding.name,
-                    "kind": finding.kind,
-                    "a": finding.a,
-                    "b": finding.b,
-                    "part_a": finding.part_a,
-                    "part_b": finding.part_b,
-                    "files": list(finding.files),
-                    "score": round(finding.score, 4),
-                    "detail": finding.detail,
-                    "accepted": finding not in leaks,
-                }
-                for finding in self.findings
+                {"name": finding.name, **_plain(finding), "accepted": finding not in leaks} for finding in self.findings
             ],
         }
 
 
-def audit_split(
-    cases: Sequence[Case],
-    parts: Mapping[str, Sequence[str]],
-    *,
-    prints: Sequence[Fingerprint] | None = None,
-    reporter: Reporter | None = None,
-) -> Audit:
-    """Look for leaks between the parts of one split.
+def _plain(finding: Finding) -> dict[str, Any]:
+    shown = asdict(finding) | {"files": list(finding.files), "score": round(finding.score, 4)}
+    return {name: value for name, value in shown.items() if name not in ("site", "group")}
 
-    Args:
-        cases: The cases; those in no part are left out.
-        parts: Case ids by part, such as `train` and `test`; every pair of parts is compared.
-        prints: Fingerprints of `cases`, when they are already there.
-        reporter: Told about the decoding.
+
+def write_findings(path: Path, audit: Audit, problems: Sequence[Problem]) -> None:
+    """Write `audit.json`: the audit, and the problems of the data.
 
     Raises:
-        DataError: A part names an unknown case, or a picture cannot be decoded.
+        ResourceError: The folder is not writable or the disk is full.
     """
-    return _audit_pictures(cases, [("", parts)], prints, reporter)
-
-
-def audit_folds(
-    cases: Sequence[Case],
-    folds: Sequence[SplitFold],
-    *,
-    prints: Sequence[Fingerprint] | None = None,
-    reporter: Reporter | None = None,
-) -> Audit:
-    """Look for leaks between what each fold learns from (train and validation) and what it is tested on.
-
-    A leak is reported once, for the first fold it shows in.
-
-    Raises:
-        DataError: As `audit_split`.
-    """
-    return _audit_pictures(cases, fold_divisions(folds), prints, reporter)
+    write_json(path, {**audit.to_json(), "problems": [problem.to_json() for problem in problems]})
 
 
 def fold_divisions(folds: Sequence[SplitFold]) -> list[Division]:
@@ -227,21 +195,47 @@ def fold_divisions(folds: Sequence[SplitFold]) -> list[Division]:
     return divisions
 
 
-def _audit_pictures(
+def split_parts(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """The parts that must not share anything: the manifest's splits, or without any, every group."""
+    parts: dict[str, list[str]] = {}
+    split = any(case.split for case in cases)
+    for case in cases:
+        name = case.split if split else case.group
+        if name:
+            parts.setdefault(name, []).append(case.id)
+    return parts
+
+
+def audit(
     cases: Sequence[Case],
     divisions: Sequence[Division],
-    prints: Sequence[Fingerprint] | None,
-    reporter: Reporter | None,
+    records: Mapping[str, Record],
+    comparison: CaseComparison,
 ) -> Audit:
-    cases = divided(cases, divisions)
-    by_id = {print_.id: print_ for print_ in (fingerprints(cases, reporter) if prints is None else prints)}
-    prints = [by_id[case.id] for case in cases]
-    same = {"file": [print_.sha256 for print_ in prints], "pixels": [print_.pixels for print_ in prints]}
-    descriptors = [print_.descriptor for print_ in prints]
-    return search(cases, divisions, same, lambda sides: near_duplicates(np.stack(descriptors), sides))
+    """Look for cases that share something and are in different parts of a division.
+
+    A leak is reported once, for the first division it shows in, and a pair of cases under the strongest kind.
+
+    Args:
+        cases: The cases; those in no part are left out.
+        divisions: Each way in which the cases are divided: `fold_divisions` of the folds of a plan, or one division
+            `("", parts)`. Every pair of parts is compared.
+        records: Of the cases, with the hashes that `comparison` names and the array `descriptor`.
+        comparison: How the task's cases are compared.
+
+    Raises:
+        DataError: A part names an unknown case, or a case has no descriptor because it could not be read.
+    """
+    search = _Search(_divided(cases, divisions), divisions)
+    findings = [*search.same_ids(), *search.same_groups(), *search.same_contents(records, comparison)]
+    order = list(KINDS)
+    findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score, finding.a, finding.b))
+    sizes = {part: len(ids) for part, ids in divisions[0][1].items()} if divisions else {}
+    looked_for = tuple(kind for kind in KINDS if kind in {"id", "group", *comparison.hashes, "near-duplicate"})
+    return Audit(len(search.cases), sizes, tuple(findings), kinds=looked_for, threshold=comparison.threshold)
 
 
-def divided(cases: Sequence[Case], divisions: Sequence[Division]) -> list[Case]:
+def _divided(cases: Sequence[Case], divisions: Sequence[Division]) -> list[Case]:
     """The cases that some part holds.
 
     Raises:
@@ -258,43 +252,19 @@ def divided(cases: Sequence[Case], divisions: Sequence[Division]) -> list[Case]:
     return [case for case in cases if case.id in used]
 
 
-def search(
-    cases: Sequence[Case],
-    divisions: Sequence[Division],
-    same: Mapping[str, Sequence[str]],
-    similar: Callable[[NDArray[np.int64]], Iterable[Match]],
-    threshold: float = THRESHOLD,
-) -> Audit:
-    """Look for cases that share something and stand in different parts of a division.
-
-    Args:
-        cases: Every one in some part.
-        divisions: A label and the ids of each part, for each way the cases are divided.
-        same: By kind, the strongest first, a key per case; equal keys are findings.
-        similar: Pairs that show the same thing. It gets the part of every case (-1 for none) under each division, shape
-            (divisions, cases), so that it need not compare cases of one part.
-        threshold: The similarity that `similar` asks for.
-    """
-    search = _Search(cases, divisions)
-    findings = [*search.same_ids(), *search.same_groups(), *search.same_contents(same, similar)]
-    order = list(KINDS)
-    findings.sort(key=lambda finding: (order.index(finding.kind), -finding.score, finding.a, finding.b))
-    sizes = {part: len(ids) for part, ids in divisions[0][1].items()} if divisions else {}
-    looked_for = tuple(kind for kind in KINDS if kind in {"id", "group", *same, "near-duplicate"})
-    return Audit(len(cases), sizes, tuple(findings), kinds=looked_for, threshold=threshold)
-
-
 class _Search:
-    """The cases, and the part each of them is in under every division."""
+    """The cases, and the part each of them is in under every division.
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        divisions: Sequence[Division],
-    ) -> None:
+    Attributes:
+        parts: int (L, N), the position of each case's part among those of each division, negative for none.
+    """
+
+    def __init__(self, cases: Sequence[Case], divisions: Sequence[Division]) -> None:
         self.cases = cases
         self.divisions = divisions
-        self.part_of = [{id_: part for part, ids in parts.items() for id_ in ids} for _, parts in divisions]
+        part_of = [{id_: number for number, ids in enumerate(parts.values()) for id_ in ids} for _, parts in divisions]
+        parts = np.array([[row.get(case.id, -1) for case in cases] for row in part_of], np.int64)
+        self.parts = parts.reshape(len(divisions), len(cases))
 
     def same_ids(self) -> list[Finding]:
         by_id = {case.id: case for case in self.cases}
@@ -305,67 +275,60 @@ class _Search:
                 for id_ in ids:
                     earlier = first_part.setdefault(id_, part)
                     if earlier != part and id_ not in found:
-                        found[id_] = self._finding("id", by_id[id_], by_id[id_], label + earlier, label + part)
+                        found[id_] = _finding("id", by_id[id_], by_id[id_], label + earlier, label + part)
         return list(found.values())
 
     def same_groups(self) -> list[Finding]:
-        groups: dict[str, list[Case]] = {}
-        for case in self.cases:
+        groups: dict[str, list[int]] = {}
+        for index, case in enumerate(self.cases):
             if case.group:
-                groups.setdefault(case.group, []).append(case)
+                groups.setdefault(case.group, []).append(index)
         found = []
         for group, members in groups.items():
-            for (label, _), part_of in zip(self.divisions, self.part_of, strict=True):
+            for (label, parts), row in zip(self.divisions, self.parts, strict=True):
                 by_part: dict[str, list[Case]] = {}
-                for case in members:
-                    if case.id in part_of:
-                        by_part.setdefault(part_of[case.id], []).append(case)
+                for index in members:
+                    if row[index] >= 0:
+                        by_part.setdefault(label + list(parts)[row[index]], []).append(self.cases[index])
                 if len(by_part) > 1:
                     (part_a, in_a), (part_b, in_b) = list(by_part.items())[:2]
-                    detail = ", ".join(f"{len(some)} cases in {label}{part}" for part, some in by_part.items())
-                    finding = self._finding("group", in_a[0], in_b[0], label + part_a, label + part_b)
+                    detail = ", ".join(f"{len(some)} cases in {part}" for part, some in by_part.items())
+                    finding = _finding("group", in_a[0], in_b[0], part_a, part_b)
                     found.append(replace(finding, group=group, detail=detail))
                     break
         return found
 
-    def same_contents(
-        self, same: Mapping[str, Sequence[str]], similar: Callable[[NDArray[np.int64]], Iterable[Match]]
-    ) -> list[Finding]:
-        """Pairs with the same key or alike; each pair once, under the strongest kind."""
+    def same_contents(self, records: Mapping[str, Record], comparison: CaseComparison) -> list[Finding]:
         found: dict[tuple[int, int], Finding] = {}
-        for kind, keys in same.items():
+        for kind in comparison.hashes:
             buckets: dict[str, list[int]] = {}
-            for index, key in enumerate(keys):
-                buckets.setdefault(key, []).append(index)
+            for index, case in enumerate(self.cases):
+                if kind in records[case.id].hashes:
+                    buckets.setdefault(records[case.id].hashes[kind], []).append(index)
             for bucket in buckets.values():
                 for first, second in combinations(bucket, 2):
                     self._add(found, kind, first, second, 1.0, "")
-        if len(self.cases) > 1:
-            for match in similar(self._sides()):
-                detail = f"similarity {match.score:.2f}" + (f", mirrored {match.mirrored}" if match.mirrored else "")
-                self._add(found, "near-duplicate", match.first, match.second, match.score, detail)
+        descriptors = [records[case.id].array("descriptor") for case in self.cases]
+        for match in comparison.similar(descriptors, self.parts):
+            detail = f"similarity {match.score:.2f}" + (f", mirrored {match.mirrored}" if match.mirrored else "")
+            self._add(found, "near-duplicate", match.first, match.second, match.score, detail)
         return list(found.values())
 
     def _add(
         self, found: dict[tuple[int, int], Finding], kind: str, first: int, second: int, score: float, detail: str
     ) -> None:
+        """Note a pair under the first division that separates it, unless it is known under a stronger kind."""
         if (first, second) in found:
             return
-        a, b = self.cases[first], self.cases[second]
-        for (label, _), part_of in zip(self.divisions, self.part_of, strict=True):
-            part_a, part_b = part_of.get(a.id), part_of.get(b.id)
-            if part_a is not None and part_b is not None and part_a != part_b:
-                finding = self._finding(kind, a, b, label + part_a, label + part_b)
+        for (label, parts), row in zip(self.divisions, self.parts, strict=True):
+            if row[first] != row[second] and min(row[first], row[second]) >= 0:
+                part_a, part_b = (label + list(parts)[row[index]] for index in (first, second))
+                finding = _finding(kind, self.cases[first], self.cases[second], part_a, part_b)
                 found[first, second] = replace(finding, score=score, detail=detail)
                 return
 
-    def _sides(self) -> NDArray[np.int64]:
-        rows = []
-        for (_, parts), part_of in zip(self.divisions, self.part_of, strict=True):
-            number = {part: index for index, part in enumerate(parts)}
-            rows.append([number[part_of[case.id]] if case.id in part_of else -1 for case in self.cases])
-        return np.array(rows, dtype=np.int64)
 
-    def _finding(self, kind: str, a: Case, b: Case, part_a: str, part_b: str) -> Finding:
-        site = a.site if a.site == b.site else ""
-        return Finding(kind, a.id, b.id, part_a, part_b, (str(a.image), str(b.image)), site)
+def _finding(kind: str, a: Case, b: Case, part_a: str, part_b: str) -> Finding:
+    site = a.site if a.site == b.site else ""
+    # A connectome has no file of its own.
+    return Finding(kind, a.id, b.id, part_a, part_b, (str(a.image or a.id), str(b.image or b.id)), site)

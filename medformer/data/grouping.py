@@ -1,74 +1,56 @@
-"""Giving pictures of the same thing the same group, so that no split can separate them."""
+"""Giving cases that show the same thing the same group, so that no split can separate them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from medformer.data.frames.fingerprints import Fingerprint, fingerprints
+from medformer.data.inventory import Record
 from medformer.data.manifest import Case
-from medformer.data.near_duplicates import near_duplicates
-from medformer.progress import Reporter
+from medformer.data.near_duplicates import CaseComparison
 
 
 def link_near_duplicates(
-    cases: Sequence[Case], *, prints: Sequence[Fingerprint] | None = None, reporter: Reporter | None = None
+    cases: Sequence[Case], records: Mapping[str, Record], comparison: CaseComparison
 ) -> list[Case]:
-    """Merge the groups of cases that share pixels or are near-duplicates.
+    """Merge the groups of cases that have the same content or are near-duplicates.
 
     A case without a group that is linked to nothing keeps its empty group: near-duplicates are evidence that two
-    pictures belong together, their absence is no evidence that they do not.
+    cases belong together, their absence is no evidence that they do not.
 
     Args:
         cases: Cases, with or without groups.
-        prints: Fingerprints of `cases` in the same order, when they are already there.
-        reporter: Told about the decoding.
+        records: Of the cases, with the hashes that `comparison` names and the array `descriptor`.
+        comparison: How the task's cases are compared.
 
     Returns:
         The cases in the same order. A merged group is named after its first member: its group, or its id.
 
     Raises:
-        DataError: A picture cannot be decoded.
+        DataError: A case has no descriptor because it could not be read.
     """
-    prints = fingerprints(cases, reporter) if prints is None else prints
-    parent = list(range(len(cases)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    def link(first: int, second: int) -> None:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-
+    links: list[tuple[int, int]] = []
     first_with: dict[tuple[str, str], int] = {}
-    for index, (case, print_) in enumerate(zip(cases, prints, strict=True)):
-        link(index, first_with.setdefault(("pixels", print_.pixels), index))
-        if case.group:
-            link(index, first_with.setdefault(("group", case.group), index))
-    if len(cases) > 1:
-        for match in near_duplicates(np.stack([print_.descriptor for print_ in prints])):
-            link(match.first, match.second)
+    for index, case in enumerate(cases):
+        shared = {kind: value for kind, value in records[case.id].hashes.items() if kind in comparison.hashes}
+        for key in (shared | ({"group": case.group} if case.group else {})).items():
+            links.append((first_with.setdefault(key, index), index))
+    matches = comparison.similar([records[case.id].array("descriptor") for case in cases], None)
+    links.extend((match.first, match.second) for match in matches)
 
-    roots = [root(index) for index in range(len(cases))]
-    shared = {top for top, count in Counter(roots).items() if count > 1}
+    first, second = np.array(links, np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (first, second)), shape=(len(cases), len(cases)))
+    _, component = connected_components(graph, directed=False)
+    members = Counter(component)
+    top: dict[int, Case] = {}
+    for case, number in zip(cases, component, strict=True):
+        top.setdefault(number, case)
     return [
-        replace(case, group=cases[top].group or cases[top].id) if top in shared else case
-        for case, top in zip(cases, roots, strict=True)
+        replace(case, group=top[number].group or top[number].id) if members[number] > 1 else case
+        for case, number in zip(cases, component, strict=True)
     ]
-
-
-def split_parts(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """The parts that must not share anything: the manifest's splits, or without any, every group."""
-    parts: dict[str, list[str]] = {}
-    split = any(case.split for case in cases)
-    for case in cases:
-        name = case.split if split else case.group
-        if name:
-            parts.setdefault(name, []).append(case.id)
-    return parts

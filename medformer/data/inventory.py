@@ -142,9 +142,8 @@ def take_inventory(
     reporter.start("inspecting", len(cases))
     pool = ThreadPoolExecutor(workers)
     try:
-        for case, (key, entry) in zip(
-            cases, pool.map(lambda one: _inspect(one, describe, files, known), cases), strict=True
-        ):
+        inspected = pool.map(lambda one: _inspect(one, describe, files, known), cases)
+        for case, (key, entry) in zip(cases, inspected, strict=True):
             records.append(entry.record(case.id))
             found[key] = entry
             if known.get(key) is not entry:
@@ -205,7 +204,8 @@ def _inspect(
     """The key of a case, and its entry: the known one where the files did not change."""
     paths = files(case)
     expected = case.sha256, case.covariates.get("mask_sha256", "")
-    key = digest([expected, {kind: [str(path) for path in some] for kind, some in paths.items()}])
+    listed = {kind: [str(path) for path in some] for kind, some in paths.items()}
+    key = digest([expected, listed if any(listed.values()) else case.id])
     # Taken before the files are read, so that a change while they are read is noticed the next time.
     stamps = [_stamp(path) for some in paths.values() for path in some]
     earlier = known.get(key)

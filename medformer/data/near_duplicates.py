@@ -1,40 +1,14 @@
-"""Pairs of pictures that show the same thing: re-encoded, rescaled, mirrored, cropped, or neighboring video frames.
-
-Two steps. Candidates are pairs whose smoothed descriptors correlate, computed for all pairs as matrix products.
-Each candidate is then aligned (shifts up to 9 % of the side, zooms up to 14 %) and scored by the normalized
-correlation of the descriptors over the overlap, averaged over brightness and the two color channels.
-
-`THRESHOLD` comes from measurements on 1672 public polyp images (Kvasir-SEG, CVC-ClinicDB, CVC-300). Among the 0.7
-million pairs from different datasets and the 180,000 pairs of different ClinicDB sequences, in four orientations,
-the highest scores were 0.58 and 0.59 (0.79 without color). Copies scored at least 0.78 when rescaled or
-re-encoded at JPEG quality 30, and at least 0.65 when cropped by 10 %. All 24 pairs above the threshold inside
-Kvasir-SEG were seen to show the same polyp. Frames that follow one another in a ClinicDB sequence exceed it in two
-of five cases: a moving camera makes different pictures, which is why sequences need groups and not this search.
-"""
+"""What makes two cases the same: equal hashes, or descriptors that are alike. Every task says which."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-THRESHOLD = 0.60
-"""Score from which two pictures count as near-duplicates."""
-
-GRAY_THRESHOLD = 0.85
-"""The same where one picture has no color, so that brightness alone must decide."""
-
-_CANDIDATE = 0.40
-_CANDIDATE_BLUR = 1.5
-_ALIGNED_BLUR = 0.7
-_ZOOMS = (0.88, 0.94, 1.0, 1 / 0.94, 1 / 0.88)
-_SHIFT = 3
-_PRESENT = 0.1
 _BLOCK = 1024
-
-_FLIPS: dict[str, tuple[int, ...]] = {"": (), "left-right": (3,), "top-bottom": (2,), "half turn": (2, 3)}
 
 
 @dataclass(frozen=True)
@@ -42,135 +16,68 @@ class Match:
     """A pair of near-duplicates.
 
     Attributes:
-        first: Index of one picture.
+        first: Index of one case.
         second: Index of the other, larger than `first`.
-        score: Normalized correlation after alignment, at most 1.
+        score: Similarity, at most 1.
         mirrored: How the second had to be flipped; empty when not at all.
     """
 
     first: int
     second: int
     score: float
-    mirrored: str
+    mirrored: str = ""
 
 
-def near_duplicates(
-    descriptors: NDArray[np.float32], sides: NDArray[np.integer] | None = None, threshold: float = THRESHOLD
-) -> list[Match]:
-    """Find every pair of near-duplicates.
+@dataclass(frozen=True)
+class CaseComparison:
+    """How the cases of a task are compared.
+
+    Attributes:
+        hashes: Kinds of hashes that are compared, the strongest statement first.
+        similar: Finds the pairs of near-duplicates, ordered by position, each pair once with its best orientation. It
+            gets the descriptors of the cases, and either None or int (L, N): the part that each case is in under each
+            of L divisions, negative for none. With parts, only pairs that some division separates are looked at.
+        threshold: The score from which `similar` counts a pair.
+    """
+
+    hashes: tuple[str, ...]
+    similar: Callable[[Sequence[NDArray[np.float32]], NDArray[np.integer] | None], list[Match]]
+    threshold: float
+
+
+def matches_above(
+    threshold: float,
+    count: int,
+    scores: Callable[[slice], NDArray[np.floating]],
+    parts: NDArray[np.integer] | None,
+    mirrored: str = "",
+) -> Iterator[Match]:
+    """Give every pair whose score reaches a threshold, ordered by position.
 
     Args:
-        descriptors: float32 (N, 3, S, S), as `fingerprints.descriptor` makes them.
-        sides: int (L, N), the part that each picture is in under each of L divisions, negative for none; when
-            given, only pairs that some division separates are looked at.
         threshold: Score from which a pair counts.
-
-    Returns:
-        Matches ordered by (first, second), each pair once with its best orientation.
+        count: Number of cases N.
+        scores: Returns the scores (rows, N) of some rows with every case; the rows come in blocks.
+        parts: As in `CaseComparison.similar`.
+        mirrored: How the second case of each pair was flipped for these scores.
     """
+    for start in range(0, count, _BLOCK):
+        block = scores(slice(start, min(start + _BLOCK, count)))
+        row, second = np.nonzero(block >= threshold)
+        first = row + start
+        keep = first < second
+        if parts is not None:
+            a, b = parts[:, first], parts[:, second]
+            keep &= ((a != b) & (a >= 0) & (b >= 0)).any(axis=0)
+        for one, other, score in zip(first[keep], second[keep], block[row, second][keep], strict=True):
+            yield Match(int(one), int(other), min(1.0, float(score)), mirrored)
+
+
+def best_matches(found: Iterable[Match]) -> list[Match]:
+    """Each pair once, with its best score, ordered by position."""
     best: dict[tuple[int, int], Match] = {}
-    if len(descriptors) < 2:
-        return []
-    present = np.sqrt((descriptors**2).mean(axis=(2, 3))) > _PRESENT
-    coarse = _unit(_smooth(descriptors, _CANDIDATE_BLUR)[:, :, ::2, ::2])
-    fine = _smooth(descriptors, _ALIGNED_BLUR)
-    for name, axes in _FLIPS.items():
-        first, second = _candidates(coarse, np.flip(coarse, axes), present, sides)
-        flipped = np.flip(fine, axes)
-        for start in range(0, len(first), _BLOCK):
-            some, other = first[start : start + _BLOCK], second[start : start + _BLOCK]
-            both = present[some] & present[other]
-            scores = _aligned_scores(fine[some], flipped[other], both)
-            limits = np.where(both[:, 1:].any(axis=1), threshold, max(threshold, GRAY_THRESHOLD))
-            for index in np.flatnonzero(scores >= limits):
-                pair = int(some[index]), int(other[index])
-                if pair not in best or scores[index] > best[pair].score:
-                    best[pair] = Match(*pair, float(scores[index]), name)
+    for match in found:
+        pair = match.first, match.second
+        if pair not in best or match.score > best[pair].score:
+            best[pair] = match
     return [best[pair] for pair in sorted(best)]
-
-
-def correlated_rows(
-    rows: NDArray[np.float32], others: NDArray[np.float32], sides: NDArray[np.integer] | None, threshold: float
-) -> dict[tuple[int, int], float]:
-    """Pairs (first, second), first < second, whose row of `rows` and row of `others` correlate, with the correlation.
-
-    Args:
-        rows: float32 (N, F), each of mean 0 and norm 1 (or 0).
-        others: The same rows, perhaps seen another way, such as mirrored.
-        sides: As `near_duplicates`.
-        threshold: Correlation from which a pair counts.
-    """
-    found = {}
-    for start in range(0, len(rows), _BLOCK):
-        scores = rows[start : start + _BLOCK] @ others[start:].T
-        first, second = np.nonzero(scores >= threshold)
-        keep = first < second
-        if sides is not None:
-            keep &= _separated(sides, first + start, second + start)
-        for a, b in zip(first[keep].tolist(), second[keep].tolist(), strict=True):
-            found[start + a, start + b] = min(1.0, float(scores[a, b]))
-    return found
-
-
-def _separated(sides: NDArray[np.integer], first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
-    a, b = sides[:, first], sides[:, second]
-    return np.asarray(((a != b) & (a >= 0) & (b >= 0)).any(axis=0))
-
-
-def _candidates(
-    coarse: NDArray[np.float32],
-    flipped: NDArray[np.float32],
-    present: NDArray[np.bool_],
-    sides: NDArray[np.integer] | None,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    rows = coarse.reshape(len(coarse), -1)
-    columns = np.ascontiguousarray(flipped).reshape(len(coarse), -1).T
-    channels = present.astype(np.float32)
-    firsts, seconds = [], []
-    for start in range(0, len(rows), _BLOCK):
-        shared = np.maximum(channels[start : start + _BLOCK] @ channels.T, 1.0)
-        found, second = np.nonzero(rows[start : start + _BLOCK] @ columns / shared >= _CANDIDATE)
-        first = found + start
-        keep = first < second
-        if sides is not None:
-            keep &= _separated(sides, first, second)
-        firsts.append(first[keep])
-        seconds.append(second[keep])
-    return np.concatenate(firsts), np.concatenate(seconds)
-
-
-def _aligned_scores(
-    some: NDArray[np.float32], other: NDArray[np.float32], both: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Best mean correlation of the shared channels over shifts and zooms; pairs along the first axis."""
-    side = some.shape[-1]
-    count = np.maximum(both.sum(axis=1), 1)
-    best = np.full(len(some), -1.0)
-    for zoom in _ZOOMS:
-        zoomed = _zoomed(other, zoom)
-        for down in range(-_SHIFT, _SHIFT + 1):
-            for right in range(-_SHIFT, _SHIFT + 1):
-                a = some[:, :, max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)]
-                b = zoomed[:, :, max(0, -down) : side + min(0, -down), max(0, -right) : side + min(0, -right)]
-                energy = np.einsum("ncyx,ncyx->nc", a, a) * np.einsum("ncyx,ncyx->nc", b, b)
-                correlation = np.einsum("ncyx,ncyx->nc", a, b) / np.sqrt(energy + 1e-12)
-                best = np.maximum(best, (correlation * both).sum(axis=1) / count)
-    return best
-
-
-def _zoomed(planes: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
-    """Magnify about the center by linear interpolation, zero outside."""
-    side = planes.shape[-1]
-    center = (side - 1) / 2
-    source = (np.arange(side) - center) / zoom + center
-    weights = np.maximum(0.0, 1.0 - np.abs(source[:, None] - np.arange(side))).astype(np.float32)
-    return np.asarray(weights @ planes @ weights.T)
-
-
-def _smooth(descriptors: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    return ndimage.gaussian_filter(descriptors, (0, 0, sigma, sigma), mode="constant")
-
-
-def _unit(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    norm = np.sqrt((planes**2).sum(axis=(2, 3), keepdims=True))
-    return planes / np.maximum(norm, 1e-6)

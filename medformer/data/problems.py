@@ -1,4 +1,4 @@
-"""What can be wrong with a case, as codes that a script can read and sentences that a person can."""
+"""What can be wrong with a case: codes for scripts, and sentences for people."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Severity = Literal["error", "warning"]
 REASONS: dict[str, tuple[Severity, str]] = {
     "missing-image": ("error", "there is a mask but no image"),
     "missing-mask": ("error", "there is an image but no mask"),
-    "duplicate-name": ("error", "two files claim the same name"),
+    "duplicate-name": ("error", "two files have the same name"),
     "corrupt": ("error", "the file cannot be decoded"),
     "changed": ("error", "the file is not the one that the manifest's hash was taken from"),
     "size-mismatch": ("error", "image and mask differ in size"),
-    "tiny": ("error", "the picture is too small to show anything"),
+    "tiny": ("error", "the picture is too small to be used"),
     "mask-is-image": ("error", "the mask is the picture itself"),
     "non-binary-mask": ("error", "too much of the mask is neither background nor foreground"),
     "empty-mask": ("warning", "the mask has no foreground"),
@@ -36,38 +36,38 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "not-in-table": ("error", "there are data but no row in the phenotypic table"),
     "doubled-row": ("error", "the phenotypic table has several rows for this file"),
     "unknown-label": ("error", "the diagnosis is not known"),
-    "bad-value": ("error", "a value of the phenotypic table makes no sense"),
+    "bad-value": ("error", "a value of the phenotypic table is impossible"),
     "label-conflict": ("error", "one person has two diagnoses"),
     "two-sites": ("error", "one person is listed at two sites"),
-    "not-usable": ("error", "the raters of the quality control did not pass it"),
-    "motion": ("error", "the head moved more than the limit, or it is not known how much"),
+    "not-usable": ("error", "the quality control did not pass it"),
+    "motion": ("error", "the head motion is above the limit or unknown"),
     "missing-atlas": ("error", "an atlas is missing"),
     "truncated": ("error", "the file ends in the middle of a line"),
     "not-finite": ("error", "values are NaN or infinite"),
     "not-correlation": ("error", "the matrix does not hold correlations"),
-    "region-count": ("error", "the number of regions is not the atlas's"),
-    "region-names": ("error", "the regions are not those of the other subjects, or in another order"),
-    "unequal-lengths": ("error", "the atlases' series differ in length, so one of them is cut off"),
-    "short-scan": ("error", "the scan has fewer time points than the limit, or it is not known how many"),
-    "too-constant": ("error", "more regions than the limit do not vary"),
+    "region-count": ("error", "the number of regions differs from that of the atlas"),
+    "region-names": ("error", "the regions or their order differ from those of the other subjects"),
+    "unequal-lengths": ("error", "the time series of the atlases differ in length, so one of them is truncated"),
+    "short-scan": ("error", "the number of time points is below the limit or unknown"),
+    "too-constant": ("error", "more regions than the limit are constant over time"),
     "same-connectome": ("error", "another subject has exactly the same data"),
     "same-brain": ("warning", "the connectome of another subject shows the same brain"),
-    "constant-regions": ("warning", "some regions do not vary; their correlations are 0"),
+    "constant-regions": ("warning", "some regions are constant over time; their correlations are 0"),
     "few-time-points": ("warning", "the series is not longer than the number of regions, so the matrix is singular"),
     "wrong-channels": ("error", "the channels are not those that the data set declares"),
     "several-series": ("error", "the folder holds more than one DICOM series"),
-    "orientation-mismatch": ("error", "the files of one case have their axes in different directions"),
-    "affine-mismatch": ("error", "the files of one case lie in different places"),
-    "fractional-labels": ("error", "the label map holds values that are no whole numbers"),
+    "orientation-mismatch": ("error", "the axes of the files of one case point in different directions"),
+    "affine-mismatch": ("error", "the files of one case have different positions in space"),
+    "fractional-labels": ("error", "the label map holds values that are not whole numbers"),
     "undeclared-label": ("error", "the label map holds values that the data set does not declare"),
-    "no-class": ("error", "the column `label` does not say 0 or 1"),
+    "no-class": ("error", "the column `label` is neither 0 nor 1"),
     "constant-image": ("error", "every voxel of every channel has the same value"),
     "constant-channel": ("warning", "every voxel of a channel has the same value"),
-    "affine-rounding": ("warning", "the files of one case lie in places that differ by a rounding error"),
-    "no-affine": ("warning", "the header does not say where the voxels lie"),
+    "affine-rounding": ("warning", "the positions of the files of one case differ by a rounding error"),
+    "no-affine": ("warning", "the header does not state the position of the voxels"),
     "one-slice": ("warning", "the volume has a single slice along an axis"),
     "odd-spacing": ("warning", "the voxel size is far from that of the other cases"),
-    "intensity-scale": ("warning", "the cases' intensities are on very different scales"),
+    "intensity-scale": ("warning", "the intensities of the cases are on very different scales"),
     "label-never-seen": ("warning", "no case has this declared label"),
     "duplicate-voxels": ("warning", "another case has the same voxels"),
     "listed-missing": ("warning", "dataset.json lists a case that the folder lacks"),
@@ -97,6 +97,16 @@ class Problem:
         """`error` when the case cannot be used, else `warning`."""
         return REASONS[self.reason][0]
 
+    def to_json(self) -> dict[str, str]:
+        """The problem as plain data, for `audit.json`."""
+        return {
+            "id": self.case_id,
+            "severity": self.severity,
+            "reason": self.reason,
+            "detail": self.detail,
+            "path": self.path,
+        }
+
     def __str__(self) -> str:
         detail = self.detail or REASONS[self.reason][1]
         return f"{self.severity}: {self.case_id}: {self.reason}: {detail}" + (f" ({self.path})" if self.path else "")
@@ -108,31 +118,8 @@ def write_problems(path: str | os.PathLike[str], problems: Sequence[Problem]) ->
     Raises:
         ResourceError: The folder is not writable or the disk is full.
     """
-    rows = [
-        {
-            "id": problem.case_id,
-            "path": problem.path,
-            "severity": problem.severity,
-            "reason": problem.reason,
-            "detail": problem.detail or REASONS[problem.reason][1],
-        }
-        for problem in problems
-    ]
+    rows = [{**problem.to_json(), "detail": problem.detail or REASONS[problem.reason][1]} for problem in problems]
     write_csv(Path(path), rows, ["id", "path", "severity", "reason", "detail"])
-
-
-def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    """Problems as plain data, for `audit.json`."""
-    return [
-        {
-            "id": problem.case_id,
-            "severity": problem.severity,
-            "reason": problem.reason,
-            "detail": problem.detail,
-            "path": problem.path,
-        }
-        for problem in problems
-    ]
 
 
 def quarantine(problems: Sequence[Problem]) -> list[str]:
@@ -154,5 +141,5 @@ def require_usable(problems: Sequence[Problem]) -> None:
     more = f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
     raise DataError(
         f"{len(quarantine(errors))} cases cannot be used ({counts}); expected none:\n  {shown}{more}\n"
-        "Mend or remove these files, then prepare and check again."
+        "Repair or remove these files, then prepare and check again."
     )

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +68,17 @@ class ImageInfo:
     format: str
 
 
-def image_info(path: str | os.PathLike[str]) -> ImageInfo:
+def image_info(path: str | os.PathLike[str], content: bytes | None = None) -> ImageInfo:
     """Read a picture's size, mode and format from its header.
+
+    Args:
+        path: The file.
+        content: Its bytes, where they were read before; the file is not opened then.
 
     Raises:
         DataError: The file is missing, is no picture, is animated or is too large.
     """
-    with _opened(Path(path)) as picture:
+    with _opened(Path(path), content) as picture:
         height, width = picture.height, picture.width
         if picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             height, width = width, height
@@ -90,8 +95,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return info.height, info.width
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Decode a picture.
+def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> NDArray[np.uint8]:
+    """Decode a picture; see `image_info` for the arguments.
 
     Returns:
         uint8 (H, W, 3), RGB, 0-255.
@@ -100,7 +105,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         DataError: The file is missing, corrupt, truncated, animated, too large, or of a refused kind.
     """
     path = Path(path)
-    with _opened(path) as picture:
+    with _opened(path, content) as picture:
         upright = _upright(picture)
         if _is_deep(upright, picture.format):
             gray = _rescale_16_bit(np.asarray(upright), path)
@@ -108,8 +113,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         return _rgb(upright, path)
 
 
-def read_mask_values(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Decode a mask to one 0-255 value per pixel, before any threshold.
+def read_mask_values(path: str | os.PathLike[str], content: bytes | None = None) -> NDArray[np.uint8]:
+    """Decode a mask to one 0-255 value per pixel, before any threshold; see `image_info` for the arguments.
 
     A color counts by its brightest channel, so that red, white and palette colors are all foreground. Two
     kinds of small numbers are recognized: a lossless mask that holds only 0 and 1 is a label map (1 becomes
@@ -122,7 +127,7 @@ def read_mask_values(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         DataError: As `read_image`.
     """
     path = Path(path)
-    with _opened(path) as picture:
+    with _opened(path, content) as picture:
         lossless = picture.format not in _LOSSY
         upright = _upright(picture)
         if _is_deep(upright, picture.format):
@@ -190,10 +195,10 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open `path`, refuse what must not be decoded, and turn every decoding failure into a `DataError`."""
+def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open a picture, refuse what must not be decoded, and turn every decoding failure into a `DataError`."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path if content is None else BytesIO(content)) as picture:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise DataError(

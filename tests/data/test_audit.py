@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medformer.data import audit as audit_module
-from medformer.data.audit import audit_folds, audit_split
-from medformer.data.frames.fingerprints import fingerprints
+from medformer.data.audit import Audit, SplitFold, audit, fold_divisions, write_findings
+from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.layouts import scan
+from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.grouping import link_near_duplicates
 from medformer.data.manifest import Case
+from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, LeakageError
 
 
@@ -60,20 +62,28 @@ class Fold:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
+def audit_split(cases: Sequence[Case], split: Mapping[str, Sequence[str]]) -> Audit:
+    return audit(cases, [("", split)], inspect_frames(cases), FRAMES)
+
+
+def audit_folds(cases: Sequence[Case], folds: Sequence[SplitFold]) -> Audit:
+    return audit(cases, fold_divisions(folds), inspect_frames(cases), FRAMES)
+
+
 def test_a_clean_split_passes(cases: list[Case]) -> None:
-    audit = audit_split(cases, parts(cases))
-    audit.raise_if_leaking()
-    assert audit.findings == ()
-    assert audit.to_json()["parts"] == {"train": 3, "test": 3}
+    found = audit_split(cases, parts(cases))
+    found.raise_if_leaking()
+    assert found.findings == ()
+    assert found.to_json()["parts"] == {"train": 3, "test": 3}
 
 
 def test_one_group_on_both_sides(cases: list[Case]) -> None:
     cases[4] = replace(cases[4], group="patient 1")
-    audit = audit_split(cases, parts(cases))
-    assert [finding.name for finding in audit.findings] == ["group:patient 1"]
-    assert audit.findings[0].detail == "1 cases in train, 1 cases in test"
+    found = audit_split(cases, parts(cases))
+    assert [finding.name for finding in found.findings] == ["group:patient 1"]
+    assert found.findings[0].detail == "1 cases in train, 1 cases in test"
     with pytest.raises(LeakageError) as caught:
-        audit.raise_if_leaking()
+        found.raise_if_leaking()
     for said in ("1 findings", str(cases[1].image), str(cases[4].image), "--accept-leak"):
         assert said in str(caught.value)
     assert caught.value.exit_code == 4
@@ -89,9 +99,9 @@ def test_one_group_on_both_sides(cases: list[Case]) -> None:
 )
 def test_the_same_picture_under_another_patient(cases: list[Case], copy: dict[str, object], kind: str) -> None:
     cases = with_picture(cases, 5, scene(0), **copy)
-    audit = audit_split(cases, parts(cases))
-    assert [finding.name for finding in audit.findings] == [f"{kind}:north/0|south/5"]
-    finding = audit.findings[0]
+    found = audit_split(cases, parts(cases))
+    assert [finding.name for finding in found.findings] == [f"{kind}:north/0|south/5"]
+    finding = found.findings[0]
     assert finding.files == (str(cases[0].image), str(cases[5].image))
     assert {finding.part_a, finding.part_b} == {"train", "test"}
 
@@ -118,9 +128,9 @@ def test_the_same_case_on_both_sides(cases: list[Case]) -> None:
 @pytest.mark.parametrize("name", ["near-duplicate:north/0|north/3", "near-duplicate:north", "near-duplicate:*"])
 def test_accepting_by_name_lets_it_through_and_records_it(cases: list[Case], name: str) -> None:
     cases = with_picture(cases, 3, scene(0), suffix="jpg", quality=80)
-    audit = audit_split(cases, parts(cases)).accepting([name])
-    audit.raise_if_leaking()
-    content = json.loads(json.dumps(audit.to_json()))
+    found = audit_split(cases, parts(cases)).accepting([name])
+    found.raise_if_leaking()
+    content = json.loads(json.dumps(found.to_json()))
     assert content["accepted"] == [name]
     assert content["leaks"] == 0
     assert [(finding["kind"], finding["accepted"]) for finding in content["findings"]] == [("near-duplicate", True)]
@@ -129,11 +139,11 @@ def test_accepting_by_name_lets_it_through_and_records_it(cases: list[Case], nam
 def test_accepting_one_finding_does_not_accept_another(cases: list[Case]) -> None:
     cases = with_picture(cases, 3, scene(0), suffix="jpg", quality=80)
     cases = with_picture(cases, 4, scene(1), suffix="jpg", quality=80)
-    audit = audit_split(cases, parts(cases)).accepting(["near-duplicate:north", "group:nobody"])
+    found = audit_split(cases, parts(cases)).accepting(["near-duplicate:north", "group:nobody"])
     with pytest.raises(LeakageError, match=r"north/1\|south/4") as caught:
-        audit.raise_if_leaking()
+        found.raise_if_leaking()
     assert "north/3" not in str(caught.value)
-    assert audit.to_json()["accepted_but_not_found"] == ["group:nobody"]
+    assert found.to_json()["accepted_but_not_found"] == ["group:nobody"]
 
 
 @pytest.mark.parametrize("name", ["", "duplicate:*", "near-duplicate", "near-duplicate:"])
@@ -145,9 +155,9 @@ def test_names_that_no_finding_can_have(cases: list[Case], name: str) -> None:
 def test_only_the_first_ten_are_shown(tmp_path: Path) -> None:
     scene(0).save(tmp_path / "a.png")
     many = [Case(f"c{index:02d}", tmp_path / "a.png", None, f"g{index}") for index in range(12)]
-    audit = audit_split(many, {"train": ["c00"], "test": [case.id for case in many[1:]]})
+    found = audit_split(many, {"train": ["c00"], "test": [case.id for case in many[1:]]})
     with pytest.raises(LeakageError, match=r"11 findings(.|\n)*c00\|c10(.|\n)*and 1 more"):
-        audit.raise_if_leaking()
+        found.raise_if_leaking()
 
 
 def test_folds_compare_what_is_learnt_from_with_what_is_tested(cases: list[Case]) -> None:
@@ -158,9 +168,9 @@ def test_folds_compare_what_is_learnt_from_with_what_is_tested(cases: list[Case]
         Fold((ids[0], ids[2]), (ids[1],), (ids[5],)),
         Fold((ids[5], ids[2]), (ids[0],), (ids[1],)),
     ]
-    audit = audit_folds(cases, folds)
-    assert [finding.name for finding in audit.findings] == ["near-duplicate:north/1|south/5"]
-    assert {audit.findings[0].part_a, audit.findings[0].part_b} == {"fold 1 train", "fold 1 test"}
+    found = audit_folds(cases, folds)
+    assert [finding.name for finding in found.findings] == ["near-duplicate:north/1|south/5"]
+    assert {found.findings[0].part_a, found.findings[0].part_b} == {"fold 1 train", "fold 1 test"}
     assert audit_folds(cases, folds[:1]).findings == ()
 
 
@@ -175,10 +185,25 @@ def test_a_picture_that_cannot_be_decoded_is_named(cases: list[Case]) -> None:
         audit_split(cases, parts(cases))
 
 
-def test_fingerprints_can_be_handed_over(cases: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
-    prints = fingerprints(cases)
-    monkeypatch.setattr(audit_module, "fingerprints", None)
-    assert audit_split(cases, parts(cases), prints=prints).findings == ()
+def test_no_file_is_opened_for_the_audit(cases: list[Case]) -> None:
+    records = inspect_frames(cases)
+    for case in cases:
+        case.image.unlink()
+    assert audit(cases, [("", parts(cases))], records, FRAMES).findings == ()
+
+
+def test_everything_is_written_to_one_file(cases: list[Case], tmp_path: Path) -> None:
+    cases = with_picture(cases, 3, scene(0), suffix="jpg", quality=80)
+    problem = Problem("north/0", "0.png", "wrong-mode")
+    write_findings(tmp_path / "audit.json", audit_split(cases, parts(cases)), [problem])
+    content = json.loads((tmp_path / "audit.json").read_text("utf-8"))
+    assert content["problems"] == [
+        {"id": "north/0", "severity": "warning", "reason": "wrong-mode", "detail": "", "path": "0.png"}
+    ]
+    (finding,) = content["findings"]
+    assert list(finding) == ["name", "kind", "a", "b", "part_a", "part_b", "files", "score", "detail", "accepted"]
+    assert finding["files"] == [str(cases[0].image), str(cases[3].image)]
+    assert finding["score"] == round(finding["score"], 4) < 1
 
 
 def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -> None:
@@ -186,7 +211,7 @@ def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -
     cases = with_picture(cases, 4, scene(2))
     cases[0] = replace(cases[0], group="")
     cases[1] = replace(cases[1], group="")
-    linked = link_near_duplicates(cases)
+    linked = link_near_duplicates(cases, inspect_frames(cases), FRAMES)
     assert [case.group for case in linked] == ["north/0", "", "patient 2", "north/0", "patient 2", "patient 5"]
     assert [case.id for case in linked] == [case.id for case in cases]
 
@@ -194,16 +219,16 @@ def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -
 @pytest.mark.real_data
 def test_pranets_split_of_clinicdb_separates_neighboring_frames(medformer_data: Path) -> None:
     found = scan([medformer_data / "polyp" / "CVC-ClinicDB", medformer_data / "polyp" / "Kvasir-SEG"], split="pranet")
-    audit = audit_split(
+    found = audit_split(
         found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
     )
-    kinds = [(finding.kind, finding.site) for finding in audit.findings]
+    kinds = [(finding.kind, finding.site) for finding in found.findings]
     assert kinds.count(("group", "CVC-ClinicDB")) == 26
     assert kinds.count(("near-duplicate", "CVC-ClinicDB")) > 100
     assert kinds.count(("near-duplicate", "Kvasir-SEG")) == 2
     assert all(site for _, site in kinds), "pictures of different datasets were taken for near-duplicates"
     groups = {case.id: case.group for case in found.cases}
-    for finding in audit.findings:
+    for finding in found.findings:
         if finding.site == "CVC-ClinicDB":
             assert groups[finding.a] == groups[finding.b], f"{finding.name} crosses sequences"
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,30 +12,10 @@ import pytest
 
 from medformer.data import inventory as module
 from medformer.data.inventory import Inventory, Record, duplicates, take_inventory
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.files import sha256
-
-_OPENED: list[str] = []
-_HOOKED: list[bool] = []
-
-
-def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "open" and _HOOKED and isinstance(arguments[0], (str, os.PathLike)):
-        _OPENED.append(os.fspath(arguments[0]))
-
-
-sys.addaudithook(_note)
-
-
-@pytest.fixture
-def opened() -> Iterator[list[str]]:
-    """Every file that is opened, by its whole path; an audit hook cannot be removed, so it is switched."""
-    _OPENED.clear()
-    _HOOKED.append(True)
-    yield _OPENED
-    _HOOKED.clear()
 
 
 @pytest.fixture
@@ -244,7 +222,7 @@ def test_a_folder_counts_as_its_files(tmp_path: Path) -> None:
 
     def describe(case: Case) -> Record:
         seen.append(case.id)
-        return Record(case.id, hashes={"file": module.image_hash(case.images)})
+        return Record(case.id, hashes={"file": image_hash(case.images)})
 
     case = Case("a", folder)
     for _ in range(2):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medformer.data.frames.fingerprints import SIDE, descriptor, pixel_hash
-from medformer.data.near_duplicates import THRESHOLD, near_duplicates
+from medformer.data.frames.descriptors import SIDE, THUMBNAIL_LENGTH, descriptor, pixel_hash, thumbnail
+from medformer.data.frames.near_duplicates import THRESHOLD, similar_frames
 
 
 def scene(seed: int, side: int = 160) -> np.ndarray:
@@ -46,9 +46,7 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def search(*pictures: np.ndarray, sides: list[list[int]] | None = None) -> list[tuple[int, int]]:
-    found = near_duplicates(
-        np.stack([descriptor(image) for image in pictures]), None if sides is None else np.array(sides)
-    )
+    found = similar_frames([descriptor(image) for image in pictures], None if sides is None else np.array(sides))
     return [(match.first, match.second) for match in found]
 
 
@@ -60,7 +58,7 @@ def test_copies_are_found(name: str) -> None:
 
 @pytest.mark.parametrize(("flip", "name"), [((1,), "left-right"), ((0,), "top-bottom"), ((0, 1), "half turn")])
 def test_mirrored_copies_are_found_and_named(flip: tuple[int, ...], name: str) -> None:
-    found = near_duplicates(np.stack([descriptor(scene(2)), descriptor(np.flip(scene(2), flip).copy())]))
+    found = similar_frames([descriptor(scene(2)), descriptor(np.flip(scene(2), flip).copy())])
     assert [(match.mirrored, match.score > 0.95) for match in found] == [(name, True)]
 
 
@@ -88,17 +86,32 @@ def test_only_pairs_that_a_division_separates_are_looked_at() -> None:
 
 def test_the_score_does_not_depend_on_the_order() -> None:
     pair = [descriptor(scene(0)), descriptor(COPIES["cropped"](scene(0)))]
-    there, back = near_duplicates(np.stack(pair))[0].score, near_duplicates(np.stack(pair[::-1]))[0].score
+    there, back = similar_frames(pair)[0].score, similar_frames(pair[::-1])[0].score
     assert there == pytest.approx(back, abs=0.05)
     assert THRESHOLD < there <= 1.0 + 1e-6
 
 
 def test_fewer_than_two_pictures() -> None:
     assert search(scene(0)) == []
-    assert near_duplicates(np.zeros((0, 3, SIDE, SIDE), np.float32)) == []
+    assert similar_frames([]) == []
 
 
 def test_the_pixel_hash_tells_shapes_apart() -> None:
     flat = np.zeros((2, 8, 3), np.uint8)
     assert pixel_hash(flat) == pixel_hash(flat.copy())
     assert pixel_hash(flat) != pixel_hash(flat.reshape(4, 4, 3))
+
+
+def test_a_thumbnail_says_color_place_surround_and_sharpness() -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[:, 45:] = (255, 0, 0)
+    vector = thumbnail(image, (64, 64))
+    assert vector.shape == (THUMBNAIL_LENGTH,)
+    assert vector.dtype == np.float32
+    small = vector[:192].reshape(8, 8, 3)
+    np.testing.assert_allclose(small[:, 0], [[0, 0, 0]] * 8, atol=1e-6)
+    np.testing.assert_allclose(small[:, -1], [[1, 0, 0]] * 8, atol=1e-6)
+    np.testing.assert_allclose(vector[192:195], [0.5, 0, 0], atol=0.02)
+    assert 0.4 < vector[198] < 0.6
+    noisy = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8)
+    assert thumbnail(noisy, (64, 64))[199] > 5 * vector[199]

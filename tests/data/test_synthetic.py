@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from medformer.data.frames.fingerprints import descriptor
+from medformer.data.frames.descriptors import descriptor
+from medformer.data.frames.near_duplicates import similar_frames
 from medformer.data.manifest import read_manifest
-from medformer.data.near_duplicates import near_duplicates
 from medformer.data.synthetic.colonoscopy import Frame, SyntheticColonoscopy, write_synthetic_colonoscopy
 from medformer.data.synthetic.noise import fractal_noise, sample, smooth_noise
 from medformer.data.synthetic.patient import AREA, SITES, admit
@@ -165,4 +165,4 @@ def test_sample_reads_between_pixels_and_wraps() -> None:
 def test_the_leakage_audit_takes_no_two_groups_for_the_same() -> None:
     generator = SyntheticColonoscopy(SMALL, seed=1)
     descriptors = np.stack([descriptor(generator.frame(group, 0).image) for group in range(8)])
-    assert near_duplicates(descriptors) == []
+    assert similar_frames(descriptors) == []

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from medformer.data.connectomes.audit import connectome_twins
 from medformer.data.connectomes.cohort import Cohort, Subject
+from medformer.data.connectomes.near_duplicates import similar_connectomes
 from medformer.data.problems import Problem
 
 LINKED = "linked"
@@ -25,7 +25,7 @@ def link_twins(cohort: Cohort) -> tuple[list[Subject], list[Problem]]:
     connections = cohort.store.block(atlas, "correlation")
     chosen = np.asarray(connections[cohort.rows]) if len(cohort.rows) < len(connections) else connections
     subjects, problems = list(cohort.subjects), []
-    for match in connectome_twins(chosen):
+    for match in similar_connectomes(list(chosen)):
         first, second = subjects[match.first], subjects[match.second]
         detail = f"like '{first.id}' (correlation {match.score:.2f}), whose group it joins"
         if first.label != second.label:

@@ -1,4 +1,4 @@
-"""Turning folders in a known layout into cases; nothing is dropped without being named.
+"""Turning folders in a known layout into cases; every file that is left out is named.
 
 Layouts:
 
@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,13 +42,24 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """One pair of folders; `site` is empty where each file's dataset must be looked up by its stem."""
+class _FolderPair:
+    """One folder of images and its folder of masks.
 
-    site: str
-    split: str
+    Attributes:
+        images: Folder of the images.
+        masks: Folder of the masks.
+        site: Name of the dataset; empty for PraNet's training folder, which mixes two.
+        split: Part that the layout stands for; empty when it says nothing.
+    """
+
     images: Path
     masks: Path
+    site: str
+    split: str
+
+    def site_of(self, stem: str) -> str:
+        """The dataset of a file; PraNet's list says which file of the training folder is from which."""
+        return self.site or named_split("pranet").dataset_of(stem, "train") or self.images.parent.name
 
 
 def scan(
@@ -62,43 +73,43 @@ def scan(
 ) -> Scan:
     """List the cases of one or several folders.
 
-    An image without a mask stays a case without a mask and is reported; a mask without an image, a name that two
-    files claim, and files that are no pictures are reported and left out.
+    An image without a mask is reported and becomes a case without a mask. A mask without an image, files with the
+    same name, and files that are not pictures are reported and left out.
 
-    The group comes from `group_pattern`, else from the named split, else from the table of ClinicDB's sequences;
-    it stays empty where none of them knows it.
+    The group comes from `group_pattern`, else from the named split, else from the table of ClinicDB's sequences.
+    It is empty when none of these knows it.
 
     Args:
         folders: Where to look.
         layout: How the folders are laid out; `auto` recognizes it.
         site: Name of the dataset, instead of the folder's; for a single pair of folders only.
-        group_pattern: Regular expression with one group, searched in each file's stem: the patient or sequence.
+        group_pattern: Regular expression with one group, which finds the patient or sequence in each file's stem.
         split: A named split that fills the split column.
-        reporter: Told about the hashing.
+        reporter: Receives one step per case.
 
     Raises:
-        DataError: A folder does not exist, has none of the layouts, or holds no pair at all.
+        DataError: A folder does not exist, has none of the layouts, or holds no image.
         ConfigError: The pattern does not compile or has not exactly one group, or `site` names several datasets.
     """
     paths = [Path(folders)] if isinstance(folders, (str, os.PathLike)) else [Path(folder) for folder in folders]
     pattern = group_expression(group_pattern)
     named = None if split is None else named_split(split)
-    sources = [source for path in paths for source in _sources(path, layout)]
+    pairs = [pair for path in paths for pair in _folder_pairs(path, layout)]
     if site is not None:
-        if len(sources) != 1:
+        if len(pairs) != 1:
             raise ConfigError(
-                f"The site '{site}' was given for {len(sources)} datasets; expected one. Prepare them one by one."
+                f"The site '{site}' was given for {len(pairs)} datasets; expected one. Prepare them one by one."
             )
-        sources = [_Source(site, sources[0].split, sources[0].images, sources[0].masks)]
+        pairs = [replace(pairs[0], site=site)]
     reporter = reporter or SilentReporter()
     reporter.start("listing", None)
     problems: list[Problem] = []
     cases: dict[str, Case] = {}
     try:
-        for source in sources:
-            for case in _pair(source, pattern, named, problems):
+        for pair in pairs:
+            for case in _cases_of(pair, pattern, named, problems):
                 if case.id in cases:
-                    detail = f"{cases[case.id].image} has this name too; only that one is kept"
+                    detail = f"{cases[case.id].image} has the same name; only that file is kept"
                     problems.append(Problem(case.id, str(case.image), "duplicate-name", detail))
                     continue
                 cases[case.id] = case
@@ -114,23 +125,14 @@ def scan(
     return Scan(tuple(cases.values()), tuple(problems))
 
 
-def _sources(folder: Path, layout: Layout) -> list[_Source]:
+def _folder_pairs(folder: Path, layout: Layout) -> list[_FolderPair]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with images/ and masks/. Correct the path.")
     train, test = folder / "TrainDataset", folder / "TestDataset"
     if layout == "pranet" or (layout == "auto" and (train.is_dir() or test.is_dir())):
-        found = [_Source("", "train", *pair)] if (pair := _pair_of_folders(train)) else []
-        for dataset in _subfolders(test):
-            if pair := _pair_of_folders(dataset):
-                found.append(_Source(canonical_dataset(dataset.name), "test", *pair))
-    elif pair := _pair_of_folders(folder):
-        found = [_Source(canonical_dataset(Path(os.path.abspath(folder)).name), "", *pair)]
+        found = _with_masks([train], "train", site="") + _with_masks(_subfolders(test), "test")
     else:
-        found = [
-            _Source(canonical_dataset(dataset.name), "", *pair)
-            for dataset in _subfolders(folder)
-            if (pair := _pair_of_folders(dataset))
-        ]
+        found = _with_masks([folder]) or _with_masks(_subfolders(folder))
     if not found:
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
         raise DataError(
@@ -140,19 +142,30 @@ def _sources(folder: Path, layout: Layout) -> list[_Source]:
     return found
 
 
-def _pair(
-    source: _Source, pattern: re.Pattern[str] | None, named: NamedSplit | None, problems: list[Problem]
+def _with_masks(folders: Sequence[Path], split: str = "", site: str | None = None) -> list[_FolderPair]:
+    """Those of the folders that hold a folder of images and one of masks."""
+    found = []
+    for folder in folders:
+        images = next((folder / name for name in _IMAGES if (folder / name).is_dir()), None)
+        masks = next((folder / name for name in _MASKS if (folder / name).is_dir()), None)
+        if images is not None and masks is not None:
+            name = canonical_dataset(Path(os.path.abspath(folder)).name) if site is None else site
+            found.append(_FolderPair(images, masks, name, split))
+    return found
+
+
+def _cases_of(
+    pair: _FolderPair, pattern: re.Pattern[str] | None, named: NamedSplit | None, problems: list[Problem]
 ) -> list[Case]:
-    images = _pictures(source.images, source.site, problems)
-    masks = _pictures(source.masks, source.site, problems)
+    images, masks = (_pictures(folder, pair.site, problems) for folder in (pair.images, pair.masks))
     cases = []
     for stem in sorted(images, key=natural_order):
-        site = source.site or _dataset_of_training_stem(stem, source)
+        site = pair.site_of(stem)
         mask = masks.pop(stem, None)
         case_id = f"{site}/{stem}"
         if mask is None:
-            problems.append(Problem(case_id, str(images[stem]), "missing-mask", f"no {stem}.* in {source.masks}"))
-        row = named.find(site, stem) if named is not None else None
+            problems.append(Problem(case_id, str(images[stem]), "missing-mask", f"no {stem}.* in {pair.masks}"))
+        row = None if named is None else named.find(site, stem)
         covariates = {} if mask is None else {"mask_sha256": sha256(mask)}
         if row is not None and row.fold:
             covariates["fold"] = row.fold
@@ -163,33 +176,34 @@ def _pair(
                 mask=mask,
                 group=_group(site, stem, pattern, named),
                 site=site,
-                split=(row.split if row is not None else "") if named is not None else source.split,
+                split=pair.split if named is None else row.split if row is not None else "",
                 sha256=sha256(images[stem]),
                 covariates=covariates,
             )
         )
     for stem in sorted(masks, key=natural_order):
-        site = source.site or _dataset_of_training_stem(stem, source)
-        problems.append(Problem(f"{site}/{stem}", str(masks[stem]), "missing-image", f"no {stem}.* in {source.images}"))
+        case_id = f"{pair.site_of(stem)}/{stem}"
+        problems.append(Problem(case_id, str(masks[stem]), "missing-image", f"no {stem}.* in {pair.images}"))
     return cases
 
 
 def _pictures(folder: Path, site: str, problems: list[Problem]) -> dict[str, Path]:
-    """Pictures of a folder by stem; names that two files claim are reported and left out."""
+    """Pictures of a folder by stem; files that share a name are reported and left out."""
     by_stem: dict[str, list[Path]] = {}
+    where = site or folder.parent.name
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or entry.name == "Thumbs.db":
             continue
         stem = unicodedata.normalize("NFC", entry.stem)
         if entry.suffix.lower() not in _SUFFIXES or entry.is_dir():
             what = "is a folder" if entry.is_dir() else f"has the ending '{entry.suffix}'"
-            problems.append(Problem(f"{site or folder.parent.name}/{stem}", str(entry), "not-an-image", what))
+            problems.append(Problem(f"{where}/{stem}", str(entry), "not-an-image", what))
             continue
         by_stem.setdefault(stem, []).append(Path(os.path.abspath(entry)))
     for stem, files in by_stem.items():
         if len(files) > 1:
-            detail = f"{', '.join(file.name for file in files)} share a name; all are left out, keep one"
-            problems.append(Problem(f"{site or folder.parent.name}/{stem}", str(files[0]), "duplicate-name", detail))
+            detail = f"{', '.join(file.name for file in files)} share a name; all are left out; keep one of them"
+            problems.append(Problem(f"{where}/{stem}", str(files[0]), "duplicate-name", detail))
     return {stem: files[0] for stem, files in by_stem.items() if len(files) == 1}
 
 
@@ -208,22 +222,13 @@ def _split_problems(cases: Mapping[str, Case], named: NamedSplit) -> list[Proble
     problems = [
         Problem(case.id, str(case.image), "not-in-split", f"'{named.name}' does not list it; its split stays empty")
         for case in cases.values()
-        if named.find(case.site, _stem(case)) is None
+        if named.find(case.site, case.id.removeprefix(f"{case.site}/")) is None
     ]
     for site in dict.fromkeys(case.site for case in cases.values()):
         for stem in named.stems(site):
             if f"{site}/{stem}" not in cases:
                 problems.append(Problem(f"{site}/{stem}", "", "split-case-missing", f"'{named.name}' lists it"))
     return problems
-
-
-def _stem(case: Case) -> str:
-    return case.id[len(case.site) + 1 :]
-
-
-def _dataset_of_training_stem(stem: str, source: _Source) -> str:
-    """PraNet's training folder mixes two datasets; its list says which file is from which."""
-    return named_split("pranet").dataset_of(stem, "train") or source.images.parent.name
 
 
 def group_expression(pattern: str | None) -> re.Pattern[str] | None:
@@ -237,19 +242,13 @@ def group_expression(pattern: str | None) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"The group pattern '{pattern}' is no regular expression: {error}.") from None
+        raise ConfigError(f"The group pattern '{pattern}' is not a regular expression: {error}.") from None
     if compiled.groups != 1:
         raise ConfigError(
             f"The group pattern '{pattern}' has {compiled.groups} groups; expected exactly one pair of parentheses, "
             "around the patient or sequence, such as '^(\\d+)_'."
         )
     return compiled
-
-
-def _pair_of_folders(folder: Path) -> tuple[Path, Path] | None:
-    images = next((folder / name for name in _IMAGES if (folder / name).is_dir()), None)
-    masks = next((folder / name for name in _MASKS if (folder / name).is_dir()), None)
-    return None if images is None or masks is None else (images, masks)
 
 
 def _subfolders(folder: Path) -> list[Path]:

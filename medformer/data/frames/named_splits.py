@@ -61,7 +61,7 @@ class SplitRow:
     stem: str
     split: str
     group: str
-    fold: str
+    fold: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,9 @@ def named_split(name: str) -> NamedSplit:
         ResourceError: The installation lacks its tables.
     """
     table = read_csv(manifests_dir() / NAMED_SPLITS[name].part)
-    rows = {
-        (row["dataset"], row["stem"]): SplitRow(
-            row["dataset"], row["stem"], row["split"], row["group"], row.get("fold", "")
-        )
-        for row in table
-    }
-    return NamedSplit(name, rows)
+    return NamedSplit(name, {(row["dataset"], row["stem"]): SplitRow(**row) for row in table})
 
 
 def canonical_dataset(name: str) -> str:
-    """Return the canonical name of a public dataset, or `name` itself when it is none that is known."""
+    """Return the canonical name of a public dataset, or `name` itself when it is not known."""
     return _ALIASES.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)

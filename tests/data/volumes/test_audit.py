@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from medformer.data.audit import Audit, Division, audit, fold_divisions
 from medformer.data.manifest import Case
-from medformer.data.volumes.inspect.audit import THRESHOLD, audit_volumes, similar_volumes
 from medformer.data.volumes.inspect.describe import inspect_volumes
-from medformer.data.volumes.inspect.descriptors import descriptor
+from medformer.data.volumes.inspect.descriptors import (
+    THRESHOLD,
+    VOLUMES,
+    descriptor,
+    similar_volumes,
+)
 from medformer.data.volumes.read.layouts import scan_volumes
 from medformer.errors import DataError, LeakageError
 
@@ -26,13 +31,13 @@ def scan(seed: int = 0, shape: tuple[int, int, int] = (40, 44, 36)) -> Any:
     return (ndimage.gaussian_filter(rough, 2.5) * 900 + 300).astype(np.float32)
 
 
-def descriptors(cases: Sequence[Case]) -> Any:
-    return np.stack(list(inspect_volumes(cases).arrays("descriptor").values()))
-
-
 @dataclass(frozen=True)
 class Fold:
     parts: dict[str, list[str]]
+
+
+def audit_volumes(cases: Sequence[Case], *divisions: Division) -> Audit:
+    return audit(cases, divisions, inspect_volumes(cases), VOLUMES)
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -48,13 +53,12 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_is_found(make_case: MakeCase, kind: str) -> None:
     cases = [make_case("a", scan()), make_case("b", COPIES[kind](scan()).astype(np.float32)), make_case("c", scan(1))]
-    records = inspect_volumes(cases)
-    audit = audit_volumes(cases, {"train": ["a", "c"], "test": ["b"]}, records)
-    assert [finding.name for finding in audit.findings] == ["near-duplicate:a|b"]
-    assert audit.findings[0].score >= THRESHOLD == audit.to_json()["near_duplicate_threshold"]
+    found = audit_volumes(cases, ("", {"train": ["a", "c"], "test": ["b"]}))
+    assert [finding.name for finding in found.findings] == ["near-duplicate:a|b"]
+    assert found.findings[0].score >= THRESHOLD == found.to_json()["near_duplicate_threshold"]
     with pytest.raises(LeakageError, match=str(cases[1].image)):
-        audit.raise_if_leaking()
-    assert not audit_volumes(cases, {"train": ["a", "b"], "test": ["c"]}, records).findings
+        found.raise_if_leaking()
+    assert not audit_volumes(cases, ("", {"train": ["a", "b"], "test": ["c"]})).findings
 
 
 def test_stored_with_other_axes_or_mirrored(make_case: MakeCase) -> None:
@@ -63,7 +67,7 @@ def test_stored_with_other_axes_or_mirrored(make_case: MakeCase) -> None:
     # Voxel (i, j, k) of this array lies along (back, up, left): the same anatomy as the first.
     same = make_case("b", np.ascontiguousarray(scan()[::-1, ::-1].transpose(1, 2, 0)), affine=turned)
     mirrored = make_case("c", np.ascontiguousarray(scan()[::-1]))
-    matches = similar_volumes(descriptors([original, same, mirrored]))
+    matches = similar_volumes(list(inspect_volumes([original, same, mirrored]).arrays("descriptor").values()))
     assert [(match.first, match.second, match.mirrored) for match in matches] == [
         (0, 1, ""),
         (0, 2, "left-right"),
@@ -74,30 +78,30 @@ def test_stored_with_other_axes_or_mirrored(make_case: MakeCase) -> None:
 def test_file_voxels_and_patient(make_case: MakeCase) -> None:
     a, b = make_case("a", scan()), make_case("b", scan(), affine=np.diag([2.0, 2.0, 2.0, 1.0]))
     c, d = replace(a, id="c", group="c"), replace(make_case("d", scan(4)), group="a")
-    cases = [a, b, c, d]
-    fold = Fold({"train": ["a"], "validation": [], "test": ["b", "c", "d"]})
-    audit = audit_volumes(cases, [fold], inspect_volumes(cases))
-    assert [finding.name for finding in audit.findings] == ["group:a", "file:a|c", "voxels:a|b"]
-    assert audit.findings[0].part_a == "fold 0 train"
-    assert set(audit.kinds) == {"id", "group", "file", "voxels", "near-duplicate"}
+    found = audit_volumes(
+        [a, b, c, d], *fold_divisions([Fold({"train": ["a"], "validation": [], "test": ["b", "c", "d"]})])
+    )
+    assert [finding.name for finding in found.findings] == ["group:a", "file:a|c", "voxels:a|b"]
+    assert found.findings[0].part_a == "fold 0 train"
+    assert set(found.kinds) == {"id", "group", "file", "voxels", "near-duplicate"}
 
 
 def test_volumes_of_one_value_are_like_nothing(make_case: MakeCase) -> None:
     flat = np.full((20, 20, 20), 1e6, np.float32)
     assert not descriptor(flat).any()
     cases = [make_case("a", flat), make_case("b", flat + 1)]
-    assert not audit_volumes(cases, {"train": ["a"], "test": ["b"]}, inspect_volumes(cases)).findings
+    assert not audit_volumes(cases, ("", {"train": ["a"], "test": ["b"]})).findings
 
 
 def test_an_unknown_case(make_case: MakeCase) -> None:
     with pytest.raises(DataError, match="'x'"):
-        audit_volumes([make_case("a", scan())], {"train": ["a"], "test": ["x"]}, {})
+        audit_volumes([make_case("a", scan())], ("", {"train": ["a"], "test": ["x"]}))
 
 
 @pytest.mark.real_data
 def test_hippocampi_of_different_patients_stay_far_below_the_threshold(medformer_data: Path) -> None:
     cases = scan_volumes(medformer_data / "volumes" / "Task04_Hippocampus").cases
-    rows = descriptors(cases).reshape(len(cases), -1)
+    rows = np.stack([array.ravel() for array in inspect_volumes(cases).arrays("descriptor").values()])
     scores = rows @ rows.T
     groups = np.array([case.group for case in cases])
     others = groups[:, None] != groups[None]

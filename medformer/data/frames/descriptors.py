@@ -1,6 +1,6 @@
-"""What identifies a picture: its file, its pixels, and a small descriptor that survives re-encoding.
+"""Numbers that describe a picture: what identifies it, and what a simple classifier tells an endoscope by.
 
-The descriptor is what `near_duplicates` compares. It keeps the local structure of brightness and of two color
+The descriptor is what `similar_frames` compares. It keeps the local structure of brightness and of two color
 differences and drops what a copy may change (size, exposure) and what different pictures of one endoscope share
 (the black border, the overall illumination).
 """
@@ -8,20 +8,12 @@ differences and drops what a copy may change (size, exposure) and what different
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-
-from medformer.data.manifest import Case
-from medformer.files import sha256
-from medformer.imaging.images import read_image
-from medformer.progress import Reporter, SilentReporter
 
 SIDE = 32
 """Rows and columns of a descriptor."""
@@ -39,40 +31,10 @@ _CLIP = 2.5
 """Limit of the normalized contrast, so that highlights do not dominate."""
 
 
-@dataclass(frozen=True, eq=False)
-class Fingerprint:
-    """What identifies one picture.
+_COLORS = 8
 
-    Attributes:
-        id: The case.
-        sha256: Hash of the image file.
-        pixels: Hash of the decoded picture and its size.
-        descriptor: float32 (3, SIDE, SIDE); brightness, red minus green, blue minus green.
-    """
-
-    id: str
-    sha256: str
-    pixels: str
-    descriptor: NDArray[np.float32]
-
-
-def fingerprints(cases: Sequence[Case], reporter: Reporter | None = None) -> list[Fingerprint]:
-    """Decode every picture once and fingerprint it, in the order of `cases`.
-
-    Raises:
-        DataError: A picture cannot be decoded.
-    """
-    reporter = reporter or SilentReporter()
-    reporter.start("fingerprints", len(cases))
-    found: list[Fingerprint] = []
-    try:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            for fingerprint in pool.map(_fingerprint, cases):
-                found.append(fingerprint)
-                reporter.advance()
-    finally:
-        reporter.finish()
-    return found
+THUMBNAIL_LENGTH = _COLORS * _COLORS * 3 + 8
+"""Numbers of a thumbnail."""
 
 
 def pixel_hash(image: NDArray[np.uint8]) -> str:
@@ -104,9 +66,19 @@ def descriptor(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack(channels).astype(np.float32)
 
 
-def _fingerprint(case: Case) -> Fingerprint:
-    image = read_image(case.image)
-    return Fingerprint(case.id, sha256(case.image), pixel_hash(image), descriptor(image))
+def thumbnail(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.float32]:
+    """Describe an RGB image (H, W, 3) as the network sees it: float32 (THUMBNAIL_LENGTH,), all in [0, 1].
+
+    The image is stretched to `image_size` (rows, columns) as for the network. The vector holds 8 x 8 mean colors, mean
+    and standard deviation of each channel, the share of nearly black pixels (the border of an endoscope's picture), and
+    the mean absolute difference of neighboring pixels (how sharp the picture is).
+    """
+    seen = cv2.resize(image, image_size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255.0)
+    small = cv2.resize(seen, (_COLORS, _COLORS), interpolation=cv2.INTER_AREA)
+    dark = (seen.max(axis=2) < 0.1).mean()
+    sharpness = (np.abs(np.diff(seen, axis=0)).mean() + np.abs(np.diff(seen, axis=1)).mean()) / 2
+    parts = [small.ravel(), seen.mean(axis=(0, 1)), seen.std(axis=(0, 1)), [dark, sharpness]]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _blur(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
-"""Every kind of bad case is found, with its code and its file."""
+"""Every kind of bad frame is found, with its code and its file; every good one is described; a file is read once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.data.frames.check import check_cases
+from medformer.data.frames import describe as describe_module
+from medformer.data.frames.describe import describe_frame, inspect_frames
+from medformer.data.frames.descriptors import THUMBNAIL_LENGTH, pixel_hash
+from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.inventory import duplicates
 from medformer.data.manifest import Case
 from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, sha256
+from medformer.imaging.images import read_mask
 
 
 def picture(seed: int = 0, shape: tuple[int, int] = (40, 50)) -> np.ndarray:
@@ -31,6 +37,11 @@ def case(folder: Path, name: str = "a", image: np.ndarray | None = None, area: n
     Image.fromarray(picture() if image is None else image).save(image_path)
     Image.fromarray(mask() if area is None else area).save(mask_path)
     return Case(name, image_path, mask_path)
+
+
+def check_cases(cases: Sequence[Case], *, require_masks: bool = True) -> list[Problem]:
+    records = inspect_frames(cases, require_masks=require_masks)
+    return [*records.problems, *duplicates(cases, records, FRAMES.hashes)]
 
 
 def codes(*cases: Case, require_masks: bool = True) -> list[str]:
@@ -137,6 +148,51 @@ def test_every_case_is_checked_and_the_errors_are_listed(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"12 cases cannot be used \(12 corrupt\)(.|\n)*c10: corrupt(.|\n)*and 2 more"):
         require_usable(problems)
     require_usable([problem for problem in problems if problem.severity == "warning"])
+
+
+def test_what_a_record_holds(tmp_path: Path) -> None:
+    good = case(tmp_path)
+    assert good.mask is not None
+    record = describe_frame(good, image_size=(32, 32))
+    assert record.problems == ()
+    assert record.hashes == {"file": sha256(good.image), "mask": sha256(good.mask), "pixels": pixel_hash(picture())}
+    assert record.facts == {"height": 40, "width": 50, "foreground": float(read_mask(good.mask).mean())}
+    assert record.arrays["thumbnail"].shape == (THUMBNAIL_LENGTH,)
+    assert list(describe_frame(good).arrays) == ["descriptor"]
+
+
+def test_each_file_is_opened_once_and_no_image_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    cases = [case(tmp_path, name, picture(seed)) for seed, name in enumerate("ab")]
+    opened.clear()
+    first = inspect_frames(cases, image_size=(32, 32), cache=tmp_path / "cache")
+    pictures = [path for path in opened if path.endswith(".png")]
+    assert sorted(pictures) == sorted(str(path) for case in cases for path in (case.image, case.mask))
+    opened.clear()
+    monkeypatch.setattr(describe_module, "read_image", None)
+    again = inspect_frames(cases, image_size=(32, 32), cache=tmp_path / "cache")
+    assert not [path for path in opened if path.endswith(".png")]
+    for name, record in again.items():
+        assert (record.hashes, record.facts) == (first[name].hashes, first[name].facts)
+        assert {key: array.tobytes() for key, array in record.arrays.items()} == {
+            key: array.tobytes() for key, array in first[name].arrays.items()
+        }
+
+
+def test_a_file_that_may_not_be_read_is_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = case(tmp_path)
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(describe_module, "read_image", lambda path, content: refused_picture(path))
+    assert codes(good) == ["corrupt"]
+
+
+def refused_picture(path: Path) -> np.ndarray:
+    raise DataError(f"{path} may not be read by this user")
 
 
 def test_problems_are_written_as_a_table(tmp_path: Path) -> None:
