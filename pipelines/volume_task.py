@@ -25,13 +25,14 @@ from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, class_of
 from medformer.files import digest
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
+from medformer.training.pretraining.seen import read_seen, require_untested
 from pipelines.crossval import MakeJob, Task
 from pipelines.volume_baselines import PriorFold, with_labels_of
 from pipelines.volume_classification_fold import VolumeClassificationFold
 from pipelines.volume_data import Volumes
 from pipelines.volume_fold import CACHE, VolumeFold
 from pipelines.volume_plan import Planner
-from pipelines.volume_pretrain import case_prints, read_pretrained_cases, require_untested
+from pipelines.volume_pretrain import case_prints
 
 INVENTORY = "inventory"
 _VALIDATION = frozenset({"val", "validation"})
@@ -219,4 +220,4 @@ def _audit(
     if extra:
         require_untested(prints, case_prints(extra), config.pretraining.extra)
     if config.pretraining.weights:
-        require_untested(prints, read_pretrained_cases(Path(config.pretraining.weights)), "the pretraining")
+        require_untested(prints, read_seen(config.pretraining.weights, "volume"), "the pretraining")

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medformer.config import TrainingConfig
-from medformer.errors import DivergenceError, ResourceError
+from medformer.errors import DivergenceError
 from medformer.tensor_file import name_some
 from medformer.training.losses.objectives import Load
-
-_MEMORY_WORDS = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "unable to allocate",
-    "unable to mmap",
-    "bus error",
-    "killed by signal: killed",
-)
 
 
 def divergence(
@@ -105,8 +92,8 @@ class MemoryContext:
     parameters: int
     load: Load | None = None
 
-    def advice(self, error: BaseException) -> ResourceError:
-        """Return the error that says what was asked for and what to try."""
+    def advice(self) -> str:
+        """Say what was asked for and what to try."""
         load = self.load or Load(self.config.batch_size)
         batch, seen = load.cases, f", {load.seen}" if load.seen else ""
         # Weights, gradients, two moments and the average, in float32.
@@ -117,29 +104,8 @@ class MemoryContext:
         if self.config.precision == "32-true":
             options.append("training.precision=bf16-mixed")
         options += load.smaller or ("a smaller model",)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return ResourceError(
+        return (
             f"Out of memory: batch of {batch}{seen}, network of {self.parameters:,} parameters "
             f"(weights, gradients, optimizer and average alone take {fixed:.2f} GiB). Try {', or '.join(options)}; "
-            f"fewer data.workers if the machine, not the GPU, ran out. Reported: {reason}"
+            "fewer data.workers if the machine, not the GPU, ran out."
         )
-
-
-@contextmanager
-def explain_memory(config: TrainingConfig, model: nn.Module) -> Iterator[MemoryContext]:
-    """Turn a lack of memory inside the block into a `ResourceError` with numbers and advice."""
-    context = MemoryContext(config, sum(parameter.numel() for parameter in model.parameters()))
-    try:
-        yield context
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not _is_memory(error):
-            raise
-        raise context.advice(error) from error
-
-
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return any(words in str(error).lower() for words in _MEMORY_WORDS)

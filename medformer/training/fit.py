@@ -19,9 +19,10 @@ from torch import nn
 
 from medformer.config import TrainingConfig
 from medformer.errors import DataError
+from medformer.exhaustion import enough_memory
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.devices import build_fabric
-from medformer.training.failures import explain_memory
+from medformer.training.failures import MemoryContext
 from medformer.training.job import FitResult, Job, Validate
 from medformer.training.loader import TrainingData
 from medformer.training.loop import Loop
@@ -110,10 +111,11 @@ def fit(
 
 
 def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> FitResult:
+    memory = MemoryContext(job.config, sum(parameter.numel() for parameter in model.parameters()))
     # One process speaks for all.
     tracker = build_tracker(job.config.tracker if fabric.is_global_zero else "none", job.out, job.run or job.out)
     with (
-        explain_memory(job.config, model) as memory,
+        enough_memory(memory.advice),
         stop_on_signals() as stop,
         Tracking(tracker, job.name, job.identity(model), reporter) as tracking,
     ):

@@ -20,9 +20,7 @@ from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
 from medformer.training.losses.objectives import Moment
 from medformer.training.optimizer import build_optimizer, set_learning_rate
-from medformer.training.saving.history import write_history
-from medformer.training.saving.save_times import Saving
-from medformer.training.saving.state import Progress, load_state
+from medformer.training.saving.state import Progress, Saving, write_history
 from medformer.training.schedule import Clock, learning_rate_factor, run_progress
 from medformer.training.signals import StopNow, StopRequest
 from medformer.training.trackers.build import forget_tracked
@@ -77,9 +75,8 @@ class Loop:
             rank=fabric.global_rank,
             replicas=fabric.world_size,
         )
-        self.identity = job.identity(model)
         self.measure = job.measure
-        self.saving = Saving(job, self.identity, model, self.average, self.optimizer)
+        self.saving = Saving(job, model, self.average, self.optimizer)
         self.progress = Progress()
         self.skipped = 0
 
@@ -115,7 +112,7 @@ class Loop:
     def _begin(self) -> None:
         job = self.job
         if job.resume and job.state.exists():
-            self.progress = load_state(job.state, self.identity, self.model, self.average, self.optimizer)
+            self.progress = self.saving.load()
             self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
             if self.progress.best_epoch and not job.weights.exists():
                 raise CheckpointError(

@@ -8,11 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
-from medformer.inference.network_inputs import ItemImages
-from medformer.inference.volumes.reconstruction import VolumeReconstructionLoss
 from medformer.inference.volumes.validation import ValidationVolumeDice
 
 
@@ -112,58 +109,3 @@ def test_of_a_large_case_few_windows_are_seen_and_most_of_them_have_labels() -> 
     lonely = Volume(few[None].astype(np.float32), few, np.zeros(1, np.float32))
     assert ValidationVolumeDice([lonely], _plan(4, 4, 4), 8, windows=8)(model) == 1.0
     assert model.shown[-1][0] == 8
-
-
-class Items:
-    def __init__(self, images: NDArray[np.float32]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: tuple[int, int], /) -> dict[str, Tensor]:
-        return {"image": torch.from_numpy(self.images[index[1]])}
-
-
-class HalfHidden:
-    def masks(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(len(images), 1, *images.shape[2:], generator=generator) < 0.5
-
-    def hide(self, images: Tensor, masks: Tensor) -> Tensor:
-        return images.masked_fill(masks, 0.0)
-
-
-class Blurred(nn.Module):
-    """Reconstructs from neighbors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(1.0))
-        self.shown: list[Tensor] = []
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.shown.append(image)
-        return self.gain * F.avg_pool3d(image, 3, 1, 1)
-
-
-@pytest.mark.parametrize("size", [1, 2, 50])
-def test_reconstruction_is_judged_on_hidden_voxels_against_the_mean_of_the_visible_ones(size: int) -> None:
-    images = np.random.default_rng(0).normal(3.0, 1.0, (5, 2, 6, 5, 4)).astype(np.float32)
-    validation = VolumeReconstructionLoss(HalfHidden(), ItemImages(Items(images)), size, seed=4)
-    model = Blurred()
-    torch.manual_seed(0)
-    first = validation(model)
-    torch.rand(5)
-    assert validation(model) == first
-    shown = torch.cat(model.shown[: len(model.shown) // 2])
-    hidden = shown == 0
-    truth = torch.from_numpy(images)
-    error = (F.avg_pool3d(shown, 3, 1, 1) - truth).square()[hidden].mean()
-    assert first == pytest.approx(error.item(), rel=1e-5)
-    record = validation.against_mean(model)
-    channels = zip(truth.flatten(0, 1), hidden.flatten(0, 1), strict=True)
-    mean = torch.stack([channel[~mask].mean() for channel, mask in channels]).reshape(5, 2, 1, 1, 1)
-    expected = (mean - truth).square()[hidden].mean()
-    assert record["mean_visible_mse"] == pytest.approx(expected.item(), rel=1e-5)
-    assert record == {**record, "masked_mse": first, "hidden": int(hidden.sum()), "patches": 5}
-    assert VolumeReconstructionLoss(HalfHidden(), images, size, seed=5)(model) != first

@@ -23,7 +23,7 @@ from medformer.evaluation.validation_measures import MEASURES
 from medformer.tensor_file import read_tensors
 from medformer.training.loader import BatchSource
 from medformer.training.saving.checkpoint import read_metadata, save_model
-from medformer.training.saving.history import history_columns
+from medformer.training.saving.state import history_columns
 
 
 class Scores:

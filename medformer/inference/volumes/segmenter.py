@@ -15,9 +15,10 @@ from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import prepare_image
 from medformer.errors import ConfigError, DataError
+from medformer.exhaustion import enough_memory
 from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.volume import smallest_integer
-from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
+from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap
 from medformer.inference.volumes.probability_buffer import ProbabilityBuffer

@@ -8,7 +8,7 @@ from pathlib import Path
 from medformer.registry import Entry, Registry
 from medformer.training.trackers.mlflow import RUN_FILE, MlflowTracker
 from medformer.training.trackers.tensorboard import FOLDER, TensorBoardTracker, event_files
-from medformer.training.trackers.tracker import NoTracker, Tracker
+from medformer.training.trackers.tracking import NoTracker, Tracker
 
 TRACKERS: Registry[Callable[[Path, Path], Tracker]] = Registry(
     "tracker",

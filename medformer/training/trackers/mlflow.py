@@ -11,7 +11,7 @@ from typing import Any
 
 from medformer.errors import ConfigError
 from medformer.files import read_json, write_json
-from medformer.training.trackers.tracker import Ending, Logged, require
+from medformer.training.trackers.tracking import Ending, Logged, require
 
 LOCAL_STORE = "mlruns"
 RUN_FILE = "mlflow.json"

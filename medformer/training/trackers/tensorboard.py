@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medformer.training.trackers.tracker import Ending, Logged, require
+from medformer.training.trackers.tracking import Ending, Logged, require
 
 FOLDER = "tensorboard"
 
