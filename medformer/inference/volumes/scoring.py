@@ -29,7 +29,7 @@ def score_label_maps(
         predictions: Folder of NIfTI label maps.
         masks: Folder of the references, on the same grids.
         tolerance: Of the normalized surface Dice, mm.
-        reporter: Told about each case.
+        reporter: Receives one step per case.
 
     Returns:
         One row per case (`volume_row`), and their summary (`summarize`).
@@ -45,21 +45,16 @@ def score_label_maps(
         raise DataError(f"The label maps in {masks} are all empty; expected at least one label above 0.")
     labels = {value: f"label {value}" for value in values}
     rows: list[dict[str, Any]] = []
-    reporter.start("scoring", len(pairs))
-    try:
-        for case, prediction_file, mask_file in pairs:
-            found, truth = read_labels(prediction_file), read_labels(mask_file)
-            if found.geometry.shape == truth.geometry.shape:
-                apart = corner_distance(found.geometry, truth.geometry) / min(truth.geometry.spacing)
-                if apart > GRID_TOLERANCE:
-                    raise DataError(
-                        f"{case}: {prediction_file} and {mask_file} lie {apart:.3g} voxels apart at a corner; expected "
-                        f"one grid, within {GRID_TOLERANCE:g}. Resample the prediction onto the reference's grid."
-                    )
-            spacing = truth.geometry.spacing
-            row = volume_row(case, found.array, truth.array, labels=labels, spacing=spacing, tolerance=tolerance)
-            rows.append(row)
-            reporter.advance(dice=row["dice"])
-    finally:
-        reporter.finish()
+    for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
+        found, truth = read_labels(prediction_file), read_labels(mask_file)
+        if found.geometry.shape == truth.geometry.shape:
+            apart = corner_distance(found.geometry, truth.geometry) / min(truth.geometry.spacing)
+            if apart > GRID_TOLERANCE:
+                raise DataError(
+                    f"{case}: {prediction_file} and {mask_file} lie {apart:.3g} voxels apart at a corner; expected one "
+                    f"grid, within {GRID_TOLERANCE:g}. Resample the prediction onto the reference's grid."
+                )
+        spacing = truth.geometry.spacing
+        rows.append(volume_row(case, found.array, truth.array, labels=labels, spacing=spacing, tolerance=tolerance))
+        reporter.advance(0, dice=rows[-1]["dice"])
     return rows, summarize(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -59,22 +60,18 @@ def largest_patch(
     if cost is None:
         return candidates[0]
     batch, budget = settings.batch_size or 2, settings.memory * 1e9
-    patch, layout = candidates[-1]
-    if (least := cost(patch, *layout, batch)) > budget:
+
+    def needed(candidate: tuple[Axes, Topology]) -> int:
+        patch, (strides, kernel_sizes) = candidate
+        return cost(patch, strides, kernel_sizes, batch)
+
+    if (least := needed(candidates[-1])) > budget:
         raise ConfigError(
-            f"Training needs at least {least / 1e9:.2f} GB (patch {times(patch)}, batch size {batch}); "
+            f"Training needs at least {least / 1e9:.2f} GB (patch {times(candidates[-1][0])}, batch size {batch}); "
             f"plan.memory allows {settings.memory:g} GB. Raise it (--memory), set model.checkpointing=true, or choose "
             "a smaller model."
         )
-    low, high = 0, len(candidates) - 1
-    while low < high:
-        middle = (low + high) // 2
-        patch, layout = candidates[middle]
-        if cost(patch, *layout, batch) <= budget:
-            high = middle
-        else:
-            low = middle + 1
-    return candidates[low]
+    return candidates[bisect_left(candidates, True, hi=len(candidates) - 1, key=lambda one: needed(one) <= budget)]
 
 
 def given_patch(
@@ -116,14 +113,9 @@ def fitting_batch(
         most = max(2, min(MAX_IMAGES, int(BATCH_SHARE * len(shapes))))
     else:
         most = max(2, int(BATCH_SHARE * float(shapes.prod(axis=1, dtype=np.float64).sum()) / np.prod(patch)))
-    sizes = list(range(2, most + 1))
     if cost is None:
         return most
-    while len(sizes) > 1:
-        middle = len(sizes) // 2
-        fits = cost(patch, *layout, sizes[middle]) <= settings.memory * 1e9
-        sizes = sizes[middle:] if fits else sizes[:middle]
-    return sizes[0]
+    return 2 + bisect_left(range(3, most + 1), True, key=lambda n: cost(patch, *layout, n) > settings.memory * 1e9)
 
 
 def times(numbers: Sequence[object]) -> str:

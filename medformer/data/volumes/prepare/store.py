@@ -82,22 +82,16 @@ class PreparedStore:
         self._files: dict[str, _Files] = {}
         self._open: dict[str, PreparedCase] = {}
         self._voxels: dict[str, NDArray[np.int64]] = {}
-        reporter = reporter or SilentReporter()
-        reporter.start("Preparing volumes", len(cases))
         left = memory_gb * 1e9
-        try:
-            for case in cases:
-                files = self._files[case.id] = self._made(case, labels)
-                prepared, voxels = _load(case.id, files)
-                size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
-                if size <= left:
-                    left -= size
-                    prepared = _held(prepared)
-                self._open[case.id] = prepared
-                self._voxels[case.id] = voxels
-                reporter.advance()
-        finally:
-            reporter.finish()
+        for case in (reporter or SilentReporter()).track(cases, "Preparing volumes"):
+            files = self._files[case.id] = self._made(case, labels)
+            prepared, voxels = _load(case.id, files)
+            size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
+            if size <= left:
+                left -= size
+                prepared = _held(prepared)
+            self._open[case.id] = prepared
+            self._voxels[case.id] = voxels
 
     @property
     def ids(self) -> tuple[str, ...]:

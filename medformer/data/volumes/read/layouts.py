@@ -133,19 +133,13 @@ def with_hashes(
         records: Of these cases; without them, the files are read.
         reporter: Receives one step per case.
     """
-    reporter = reporter or SilentReporter()
-    reporter.start("hashing", len(cases))
     hashed = []
-    try:
-        for case in cases:
-            known = {} if records is None else records[case.id].hashes
-            covariates = dict(case.covariates)
-            if case.mask is not None:
-                covariates["mask_sha256"] = known.get("mask") or image_hash([case.mask])
-            hashed.append(replace(case, sha256=known.get("file") or image_hash(case.images), covariates=covariates))
-            reporter.advance()
-    finally:
-        reporter.finish()
+    for case in (reporter or SilentReporter()).track(cases, "hashing"):
+        known = {} if records is None else records[case.id].hashes
+        covariates = dict(case.covariates)
+        if case.mask is not None:
+            covariates["mask_sha256"] = known.get("mask") or image_hash([case.mask])
+        hashed.append(replace(case, sha256=known.get("file") or image_hash(case.images), covariates=covariates))
     return tuple(hashed)
 
 
