@@ -7,6 +7,7 @@ Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -105,7 +106,7 @@ def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float) -> str:
         tolerance_mm: How far apart the same corner voxel may lie.
     """
     if first.shape != second.shape:
-        return f"the shapes differ: {_sizes(first.shape)} and {_sizes(second.shape)} voxels"
+        return f"the shapes differ: {times(first.shape)} and {times(second.shape)} voxels"
     distance = corner_distance(first, second)
     if distance <= tolerance_mm:
         return ""
@@ -160,8 +161,9 @@ def _numbers(values: NDArray[np.float64]) -> str:
     return " ".join(f"{value:.6g}" for value in np.ravel(values))
 
 
-def _sizes(shape: Shape) -> str:
-    return " x ".join(str(size) for size in shape)
+def times(numbers: Iterable[object]) -> str:
+    """Numbers with crosses between them, such as 4 x 5 x 6."""
+    return " x ".join(map(str, numbers))
 
 
 def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from medformer.config import VolumePlanConfig
 from medformer.data.volumes.plan.topology import Topology, fitted, topology
 from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.errors import ConfigError
+from medformer.imaging.geometry import times
 
 Target = Literal["segmentation", "classification"]
 
@@ -116,11 +117,6 @@ def fitting_batch(
     if cost is None:
         return most
     return 2 + bisect_left(range(3, most + 1), True, key=lambda n: cost(patch, *layout, n) > settings.memory * 1e9)
-
-
-def times(numbers: Sequence[object]) -> str:
-    """Numbers with crosses between them."""
-    return " x ".join(map(str, numbers))
 
 
 def _largest_box(shape: Sequence[float], spacing: Sequence[float]) -> list[int]:
