@@ -21,7 +21,7 @@ from medformer.evaluation.masks.volumes import volume_row
 from medformer.files import write_csv
 from medformer.imaging.volume import Volume
 from medformer.imaging.volumes import read_labels
-from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
+from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice
@@ -77,7 +77,7 @@ class VolumeFold(PlannedFold):
         values = [value for value, _ in plan.labels]
         wanted = self.config.inference.components
         if wanted != "fit":
-            return all_alike(wanted, values)
+            return same_rule(wanted, values)
         cases = [self.cases[name] for name in fold.validation]
         return fit_components(
             (

@@ -74,7 +74,7 @@ def test_rows_made_with_other_settings_are_not_kept(tmp_path: Path, changed: dic
     assert not image_exports(tmp_path, **{**settings, **changed}, resume=True).done("f0")
 
 
-def test_without_resume_the_table_starts_anew(tmp_path: Path) -> None:
+def test_without_resume_the_table_starts_empty(tmp_path: Path) -> None:
     for name in ("old", "new"):
         with image_exports(tmp_path, threshold=0.5) as export:
             export.add(name, None, probability())

@@ -36,9 +36,9 @@ class Components:
     dice: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def apply(self, labels: NDArray[Any]) -> None:
-        """Turn what the rules drop into background, in place.
+        """Set the components that the rules drop to background, in place.
 
-        Labels are judged one by one on what was predicted: what one label loses is not offered to another.
+        Each label is processed by itself: a voxel that one label loses does not become another label.
 
         Args:
             labels: Label values (X, Y, Z).
@@ -48,7 +48,7 @@ class Components:
                 _keep_largest(labels, value)
 
 
-def all_alike(rule: Rule, values: Iterable[int]) -> Components:
+def same_rule(rule: Rule, values: Iterable[int]) -> Components:
     """The same rule for every label value."""
     return Components(dict.fromkeys(values, rule))
 
@@ -68,7 +68,7 @@ def fit_components(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], values: S
     scores: dict[int, dict[Rule, list[float]]] = {value: {rule: [] for rule in RULES} for value in values}
     for predicted, truth in pairs:
         cleaned = predicted.copy()
-        all_alike("largest", values).apply(cleaned)
+        same_rule("largest", values).apply(cleaned)
         for value in values:
             expected = truth == value
             scores[value]["all"].append(dice(predicted == value, expected))
@@ -96,7 +96,7 @@ def read_components(path: Path) -> Components:
     """Read rules.
 
     Raises:
-        DataError: The file is missing, damaged or holds no rules.
+        DataError: The file is missing, damaged or holds something else.
     """
     try:
         content = read_json(path)
@@ -118,7 +118,7 @@ def read_components(path: Path) -> Components:
 
 
 def _keep_largest(labels: NDArray[Any], value: int) -> None:
-    """Two voxels belong together if they share a face, an edge or a corner; of equals, the first stays."""
+    """Two voxels are connected if they share a face, an edge or a corner; of equal components, the first stays."""
     mask = labels == value
     box = union_box(mask, mask)
     inside = mask[box]

@@ -1,4 +1,4 @@
-"""Scoring a folder of label maps against a folder of reference label maps, whoever made them."""
+"""Scoring a folder of label maps, from any source, against a folder of reference label maps."""
 
 from __future__ import annotations
 

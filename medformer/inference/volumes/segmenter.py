@@ -74,7 +74,7 @@ class VolumeSegmenter:
     ) -> None:
         if not members:
             raise ConfigError("A segmenter needs at least one network, got none.")
-        _require_alike([plan for _, plan in members])
+        _require_compatible([plan for _, plan in members])
         self.members = tuple(members)
         self.plan = members[0][1]
         self.overlap = overlap
@@ -114,7 +114,7 @@ class VolumeSegmenter:
         source = prepared.source
         labels = dict(self.plan.labels)
         array = np.zeros(source.shape, smallest_integer(0, max(labels)), order="F")
-        # A view that is turned as the networks see the volume: writing to it turns back.
+        # A view in the orientation of the networks: writing to it turns back.
         turned = reorient(array, source.affine, self.plan.orientation)[0]
         axis = int(np.argmax(turned.shape))
         values = [0, *labels]
@@ -190,7 +190,7 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
     return list(groups.values())
 
 
-def _require_alike(plans: Sequence[VolumePlan]) -> None:
+def _require_compatible(plans: Sequence[VolumePlan]) -> None:
     first = plans[0]
     if not first.labels:
         raise ConfigError("The plan of the first network has no labels; a network for classification segments nothing.")
@@ -203,5 +203,5 @@ def _require_alike(plans: Sequence[VolumePlan]) -> None:
             if own != other:
                 raise ConfigError(
                     f"Network {number} of the ensemble was trained with {what} {own}, the first with {other}. "
-                    "Only networks trained on the same question can be averaged."
+                    "Only networks of the same task can be averaged."
                 )

@@ -21,7 +21,7 @@ from medformer.inference.volumes.windows import window_starts
 
 
 class ValidationVolumeDice:
-    """Mean Dice over labels and cases on the plan's grid; a label that is neither there nor predicted counts 1.
+    """Mean Dice over labels and cases on the plan's grid; a label that is absent and not predicted counts 1.
 
     Cheap enough for every epoch: windows lie side by side, without overlap (but for the last one along an axis, which
     ends with the volume; what two windows see counts twice) and without flips, and at most `windows` of a case are

@@ -13,7 +13,7 @@ from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.inference.volumes import probability_buffer
-from medformer.inference.volumes.components import all_alike
+from medformer.inference.volumes.components import same_rule
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 
 torch.set_num_threads(1)
@@ -132,7 +132,7 @@ def test_components_are_cleaned_on_the_grid_of_the_file(oracle: ModuleType, tmp_
     labels[9, 9, 9] = 3
     labels[7:10, 2:4, 2:4] = labels[2, 8, 8] = 200
     path = oracle.write_image(tmp_path / "a.nii.gz", labels)
-    result = VolumeSegmenter([(oracle.Oracle(), oracle.plan())], components=all_alike("largest", (3,))).segment(path)
+    result = VolumeSegmenter([(oracle.Oracle(), oracle.plan())], components=same_rule("largest", (3,))).segment(path)
     assert np.count_nonzero(result.array == 3) == 64 and np.count_nonzero(result.array == 200) == 13
     assert result.volumes_ml[3] == pytest.approx(0.064)
 

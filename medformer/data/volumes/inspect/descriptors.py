@@ -11,7 +11,7 @@ the highest score was 0.58, and that pair is the two sides of one patient; of ot
 pairs of adrenal masks it was 0.80. Copies of hippocampi scored at least 0.99 with another gamma, bias field or scale,
 0.91 with noise of 10 %, smoothed by a voxel or resampled 1.5 times finer, and 0.87 resampled 1.3 times coarser.
 Coarser copies (0.70 at half the resolution) and copies with a voxel of 35 cut off each side (0.79) are not found
-reliably: groups have to say what belongs together, this search only finds what they forgot.
+reliably: groups must state what belongs together; this search only finds what they missed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ MAX_PATCH = 128**3
 """Voxels of the largest patch that is planned, before rounding up to what the strides divide."""
 
 MIN_PATCH = 16
-"""Voxels of an axis below which no patch is made smaller."""
+"""No axis of a patch is made shorter than this, voxels."""
 
 BATCH_SHARE = 0.05
 """Share of all training voxels that one step may see; a pair of patches is always allowed."""
@@ -44,7 +44,7 @@ def candidate_patches(shape: Sequence[float], spacing: Sequence[float]) -> Itera
         smaller = list(patch)
         smaller[axis] -= layout.divisor[axis]
         below = fitted(smaller, spacing)
-        # The smaller patch may have larger strides; never is it rounded up to where it came from, or beyond.
+        # With larger strides the smaller patch may be rounded up; it must not reach the size that it came from.
         shrinks = below[0] != patch and all(n <= m for n, m in zip(below[0], patch, strict=True))
         patch, layout = below if shrinks else ((smaller[0], smaller[1], smaller[2]), layout)
 
@@ -55,7 +55,7 @@ def largest_patch(
     """The first candidate that fits, by bisection.
 
     Raises:
-        ConfigError: Not even the smallest does.
+        ConfigError: Not even the smallest fits.
     """
     candidates = list(candidate_patches([float(n) for n in shape], spacing))
     if cost is None:
@@ -83,7 +83,7 @@ def given_patch(
     *,
     whole: bool = False,
 ) -> tuple[Axes, Topology]:
-    """The patch of the settings as it is, if it fits.
+    """The patch of the settings, unchanged, if it fits.
 
     Raises:
         ConfigError: It does not.
@@ -109,7 +109,7 @@ def fitting_batch(
     cost: Cost | None,
     target: Target,
 ) -> int:
-    """As many as memory allows, up to a share of the training part; 2 at least."""
+    """As many as memory allows, up to a share of the training part, but at least 2."""
     if target == "classification":
         most = max(2, min(MAX_IMAGES, int(BATCH_SHARE * len(shapes))))
     else:

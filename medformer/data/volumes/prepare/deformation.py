@@ -3,7 +3,7 @@
 A box may reach beyond the volume. A deformation is drawn first, then applied in one interpolation.
 
 Angles and displacements are in mm, so that voxels which are longer than wide are not sheared. The interpolation reads
-from a crop that is larger than the patch by what the deformation reaches for; nothing then has to be invented at the
+from a crop that is larger than the patch by as much as the deformation needs, so no values have to be made up at the
 patch's border.
 """
 
@@ -112,8 +112,8 @@ class Deformation:
     ) -> NDArray[Any]:
         """Deform a crop (C, X, Y, Z) around the patch's place to (C, *patch), of the same type.
 
-        Values are interpolated linearly, or taken from the nearest voxel. What would lie outside of the crop is that of
-        its border.
+        Values are interpolated linearly, or taken from the nearest voxel. Outside of the crop, the
+        values of its border continue.
         """
         grid = self._grid(patch, spacing, array.shape[1:])
         source = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]

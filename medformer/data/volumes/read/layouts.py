@@ -58,7 +58,7 @@ class VolumeScan:
 
     Attributes:
         cases: In the order of their names, without hashes (see `with_hashes`).
-        info: What the folder declares; None where only the files themselves can tell (see `info_from_records`).
+        info: What the folder declares; None where it has to be read from the files (see `info_from_records`).
         channels: Names of the channels where they are known without `info`.
         patients: Where the groups come from.
         problems: Everything that does not fit.
@@ -223,7 +223,7 @@ def list_volumes(given: Sequence[Path], *, channels: int = 1, without: Path | No
 
 
 def inferred_patient(case_id: str) -> str:
-    """The patient that a case of a public data set seems to be of; empty for every other case."""
+    """The patient that a case of a public data set seems to belong to; empty for every other case."""
     match = _HIPPOCAMPUS.fullmatch(case_id)
     return f"hippocampus-pair-{(int(match.group(1)) + 1) // 2:03}" if match else ""
 

@@ -1,6 +1,6 @@
 """MedMNIST's 3-D sets, which are arrays in one `.npz` file, as volumes with a manifest.
 
-Yang et al., "MedMNIST v2", Scientific Data 2023. The arrays say nothing of voxel sizes or orientation; 1 mm and RAS are
+Yang et al., "MedMNIST v2", Scientific Data 2023. The arrays have no voxel sizes and no orientation; 1 mm and RAS are
 written. Every sample counts as a patient.
 """
 
@@ -37,7 +37,7 @@ def write_medmnist(npz: Path, folder: Path, *, reporter: Reporter | None = None)
         The manifest.
 
     Raises:
-        DataError: It is no such file, or has other classes than 0 and 1.
+        DataError: It is not such a file, or has other classes than 0 and 1.
         ResourceError: The folder is not writable or the disk is full.
     """
     samples = [(split, *sample) for split in SPLITS for sample in enumerate(zip(*_part(npz, split), strict=True))]
