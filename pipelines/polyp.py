@@ -13,8 +13,7 @@ from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.grouping import link_near_duplicates
 from medformer.data.manifest import Case, write_manifest
 from medformer.errors import ConfigError, DataError
-from medformer.inference.frames.export import Probabilities
-from medformer.inference.frames.export_table import TABLE, Export
+from medformer.inference.frames.export import TABLE, Probabilities, image_exports
 from medformer.inference.frames.scoring import SUFFIXES, score_folder, write_scores
 from medformer.inference.names import output_names
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
@@ -96,7 +95,7 @@ def predict(
     cases = [Case(name, path) for name, path in zip(output_names(paths), paths, strict=True)]
     if overwrite:
         clear(out, ENTRIES)
-    with Export(out, threshold=cut, probabilities=cast(Probabilities, probabilities), resume=resume) as export:
+    with image_exports(out, threshold=cut, probabilities=cast(Probabilities, probabilities), resume=resume) as export:
         left = [case for case in cases if not export.done(case.id)]
         for case, image, probability in predictor.maps(left, "images", make_reporter()):
             export.add(case.id, image, probability, source=str(case.image))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -13,12 +12,11 @@ from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.plan_text import describe_plan
 from medformer.data.volumes.plan.volume_plan import write_volume_plan
 from medformer.data.volumes.read.dataset_file import write_info
-from medformer.data.volumes.read.layouts import Layout, scan_volumes
+from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
-from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError
 from medformer.inference.frames.scoring import write_scores
-from medformer.inference.volumes.export import TABLE, VolumeExport
+from medformer.inference.volumes.export import TABLE, volume_exports
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.models.step_time import seconds_per_step
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
@@ -32,9 +30,6 @@ from pipelines.work import finished_folds, open_run
 
 ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 """Everything that a prediction writes below its folder."""
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)?\s*", re.IGNORECASE)
-_GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 1.073741824, "m": 1e-3, "mb": 1e-3, "mib": 1.048576e-3}
 
 
 def prepare(
@@ -115,7 +110,7 @@ def predict(
     if overwrite:
         clear(out, ENTRIES)
     labels = [name for _, name in predictor.labels]
-    with VolumeExport(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
+    with volume_exports(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
         left = [case for case in cases if not export.done(case.id)]
         for case in make_reporter().track(left, "volumes"):
             export.add(case.id, segmenter.segment(case), case, source=str(case.image))
@@ -138,14 +133,3 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, tole
     say(f"Table: {table}")
     say(f"Numbers: {numbers}")
 
-
-def gigabytes(text: str) -> float:
-    """Read a size such as `8GB`, `500MB` or `8`, which are gigabytes.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise ConfigError(f"--memory {text}: expected a size above 0, such as 8GB or 500MB.")
-    return float(match[1]) * _GB[(match[2] or "").lower()]

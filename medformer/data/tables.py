@@ -99,7 +99,7 @@ def read_records(
 
     Args:
         path: The file.
-        kind: What it is expected to be.
+        form: What it is expected to be.
         fault: What is wrong with a row (cells by column) whose id is well formed; None when nothing is.
         make: The record of a row without fault.
         verbatim: Which columns are left as they are, such as names of files, which the file system compares by bytes.
@@ -108,7 +108,7 @@ def read_records(
         DataError: See `read_table`; or a row is ragged, an id is empty, unsafe or used twice, a row has a fault, or
             there are no rows. All bad rows are counted, and the first ten are named.
     """
-    header, rows = read_table(path, kind)
+    header, rows = read_table(path, form)
     problems: list[str] = []
     records: list[Record] = []
     first_line: dict[str, int] = {}
@@ -131,7 +131,7 @@ def read_records(
         records.append(make(row))
     require_good_rows(path, problems, len(rows))
     if not records:
-        raise DataError(f"{path} has a header but no rows; expected at least one {kind.per_row}. {kind.origin}")
+        raise DataError(f"{path} has a header but no rows; expected at least one {form.per_row}. {form.origin}")
     return records
 
 

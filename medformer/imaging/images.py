@@ -7,7 +7,7 @@ Reading follows the same rules for every format and mode that Pillow opens:
 * 16-bit gray is divided by 257, so that full scale maps to full scale; a picture is never stretched by its
   own minimum and maximum, because the same tissue would then look different from case to case.
 * Floating-point and 32-bit pictures are refused: their range is not stated anywhere in the file.
-* Animations and multi-page files are refused: which frame is meant is not ours to guess.
+* Animations and multi-page files are refused: it is not known which frame is meant.
 * Pictures above `MAX_PIXELS` are refused before they are decoded.
 """
 

@@ -1,4 +1,4 @@
-"""Overlays for the eye: thin contours of a prediction and of the truth on the picture at its own resolution."""
+"""Overlays: thin contours of a prediction and of the truth on the picture at its own resolution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medformer.errors import DataError
 from medformer.imaging.images import write_image
 
 PREDICTION_COLOR = (240, 228, 66)
-"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): told apart from the blue with any color vision."""
+"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): distinguishable from the blue with any color vision."""
 
 TRUTH_COLOR = (86, 180, 233)
 """Sky blue of the Okabe-Ito palette."""
@@ -44,7 +44,7 @@ def draw_overlay(
     for name, area in (("prediction", mask), ("truth", truth)):
         if area is not None and area.shape != image.shape[:2]:
             raise DataError(f"The {name} is {area.shape} px; expected the picture's size {image.shape[:2]}.")
-    # At least two pixels where there is room: the hue of a thinner line drowns between its rims.
+    # At least two pixels where there is room: between its dark rims the color of a thinner line is hard to see.
     width = max(1, min(2, min(image.shape[:2]) // 120), round(min(image.shape[:2]) / 350))
     along_edge = mask & ~_shrink(np.ones_like(mask), width)
     outside = (_grow(mask, width) & ~mask) | along_edge

@@ -1,4 +1,4 @@
-"""Three planes through a volume with its labels, for the eye.
+"""A picture of three planes through a volume with its labels.
 
 The volume is turned so that up is the head (axial: the front) and the patient's right is on the left of the picture, as
 radiologists hold films; sagittal planes face left. Pixels are square in mm. A line is a prediction, a tint the truth.
@@ -29,7 +29,7 @@ LABEL_COLORS: tuple[tuple[int, int, int], ...] = (
     (204, 121, 167),
     (0, 114, 178),
 )
-"""Of the first label, the second, ...; then again. Okabe and Ito (2008), told apart with any color vision."""
+"""Of the first label, the second, ...; then again. Okabe and Ito (2008), distinguishable with any color vision."""
 
 SIDE = 384
 """Pixels along the longest edge of the volume."""

@@ -48,7 +48,7 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
 
     Args:
         path: A NIfTI file (.nii, .nii.gz, .hdr or .img), or a folder that holds one DICOM series.
-        nonfinite: What is done about NaN and infinite voxels.
+        nonfinite: Whether NaN and infinite voxels are an error or are kept.
 
     Returns:
         The volume, float32.
@@ -138,7 +138,7 @@ def _whole(values: NDArray[Any], start: int, file: NiftiFile) -> NDArray[Any]:
     if whole.min() < LABEL_RANGE.min or whole.max() > LABEL_RANGE.max:
         raise DataError(
             f"{file.path} holds labels from {whole.min():g} to {whole.max():g}; expected at most 32 bits "
-            f"({LABEL_RANGE.min} to {LABEL_RANGE.max}). Number the labels anew."
+            f"({LABEL_RANGE.min} to {LABEL_RANGE.max}). Renumber the labels."
         )
     return whole
 

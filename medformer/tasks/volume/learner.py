@@ -22,7 +22,7 @@ from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classify import ValidationLoss
-from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
+from medformer.inference.volumes.components import Components, same_rule, fit_components, write_components
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
@@ -203,7 +203,7 @@ class SegmentationLearner(VolumeLearner):
         values = [value for value, _ in plan.labels]
         wanted = self.study.config.inference.components
         if wanted != "fit":
-            return all_alike(wanted, values)
+            return same_rule(wanted, values)
         cases = [self.study.by_id[name] for name in context.fold.validation]
         pairs = (
             (segmenter.segment(case).array, read_labels(case.required_mask()).array)

@@ -24,7 +24,7 @@ from medformer.data.volumes.inspect.facts import channel_facts
 from medformer.data.volumes.inspect.features import volume_features
 from medformer.errors import DataError
 from medformer.files import digest, sha256
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance, reorient
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance, reorient, times
 from medformer.imaging.volume import Volume, label_counts
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter
@@ -234,13 +234,13 @@ def _faults(volume: Volume) -> Iterator[tuple[str, str]]:
     if not volume.geometry.placed:
         yield "no-affine", "neither sform nor qform is set, so left and right are not known and are guessed"
     if 1 in volume.geometry.shape:
-        yield "one-slice", f"its shape is {_sizes(volume.geometry)}; the missing depth is padded"
+        yield "one-slice", f"its shape is {times(volume.geometry.shape)}; the missing depth is padded"
 
 
 def _grid_faults(first: Geometry, second: Geometry, other: str) -> Iterator[tuple[str, str]]:
     """How the second grid differs from the first, which is the one of `other`."""
     if first.shape != second.shape:
-        yield "size-mismatch", f"it has {_sizes(second)} voxels, {other} has {_sizes(first)}"
+        yield "size-mismatch", f"it has {times(second.shape)} voxels, {other} has {times(first.shape)}"
         return
     distance = corner_distance(first, second) / min(first.spacing)
     if distance <= ROUNDING:
@@ -261,7 +261,3 @@ def _is_image(path: Path) -> bool:
     except DataError:
         return False
     return True
-
-
-def _sizes(geometry: Geometry) -> str:
-    return " x ".join(str(size) for size in geometry.shape)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from medformer.data.volumes.inspect.facts import CaseFacts
-from medformer.data.volumes.plan.patch_size import times
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.imaging.geometry import times
 from medformer.progress import duration
 
 
@@ -20,13 +20,6 @@ def describe_plan(plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_e
         facts: Of the cases that it was made from, in the plan's orientation.
         seconds_per_epoch: Expected; None leaves the line out.
     """
-    return table(plan_rows(plan, facts, seconds_per_epoch=seconds_per_epoch))
-
-
-def plan_rows(
-    plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_epoch: float | None = None
-) -> list[tuple[str, str, str]]:
-    """The lines of that table: what, value, why."""
     shapes = np.array([case.shape for case in facts])
     spacings = np.array([case.spacing for case in facts])
     rows = [
@@ -50,14 +43,10 @@ def plan_rows(
         rows.append(("memory", f"{plan.memory_bytes / 1e9:.1f} GB", "expected peak of training"))
     if seconds_per_epoch is not None:
         rows.append(("time", f"{duration(seconds_per_epoch)} per epoch", "expected, from a step measured here"))
-    rows += [("note", note, "") for note in plan.notes]
-    return rows
-
-
-def table(rows: Sequence[tuple[str, str, str]]) -> str:
-    """Align rows of text; a row without a reason may be as long as it likes."""
+    # A note has no third column, and may be as long as it needs.
     first = max(len(what) for what, _, _ in rows)
-    second = max(len(value) for _, value, why in rows if why)
+    second = max(len(value) for _, value, _ in rows)
+    rows += [("note", note, "") for note in plan.notes]
     return "\n".join(f"{what:<{first}}  {value:<{second}}  {why}".rstrip() for what, value, why in rows)
 
 

@@ -3,7 +3,7 @@
 In the store's folder lie, for each case, `<key>.image.npy` with `<key>.json` (where its voxels are), and
 `<key>.classes.npy` with `<key>.voxels.npy` (where its labels are). A key is the hash of the case's files and of those
 parts of the plan that decide what the arrays hold, so folds whose plans agree in these share the files, and a file
-that changed is prepared anew. The last file of each pair is written last: without it the pair counts as not made.
+that changed is prepared again. The second file of each pair is written last: without it the pair counts as missing.
 Everything is memory-mapped; what fits in a budget is held in memory besides.
 """
 
@@ -82,22 +82,16 @@ class PreparedStore:
         self._files: dict[str, _Files] = {}
         self._open: dict[str, PreparedCase] = {}
         self._voxels: dict[str, NDArray[np.int64]] = {}
-        reporter = reporter or SilentReporter()
-        reporter.start("Preparing volumes", len(cases))
         left = memory_gb * 1e9
-        try:
-            for case in cases:
-                files = self._files[case.id] = self._made(case, labels)
-                prepared, voxels = _load(case.id, files)
-                size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
-                if size <= left:
-                    left -= size
-                    prepared = _held(prepared)
-                self._open[case.id] = prepared
-                self._voxels[case.id] = voxels
-                reporter.advance()
-        finally:
-            reporter.finish()
+        for case in (reporter or SilentReporter()).track(cases, "Preparing volumes"):
+            files = self._files[case.id] = self._made(case, labels)
+            prepared, voxels = _load(case.id, files)
+            size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
+            if size <= left:
+                left -= size
+                prepared = _held(prepared)
+            self._open[case.id] = prepared
+            self._voxels[case.id] = voxels
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -204,7 +198,7 @@ def _load(name: str, files: _Files) -> tuple[PreparedCase, NDArray[np.int64]]:
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(
             f"Case '{name}': the prepared files in {files.image.parent} cannot be read ({error}); they were removed or "
-            "damaged while they were in use. Start again with --resume: what is missing is prepared anew."
+            "damaged while they were in use. Start again with --resume: what is missing is prepared again."
         ) from error
 
 

@@ -29,9 +29,11 @@ from medformer.imaging.dicom import Series, find_series
 ENDINGS = (".nii.gz", ".nii", ".hdr")
 """What the name of a volume ends in; the `.img` of a `.hdr` belongs to it."""
 
+CHANNEL = re.compile(r"(.+)_(\d{4})")
+"""Name of a file of one channel: the case, and the channel's number."""
+
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
@@ -44,7 +46,7 @@ class FolderCase:
         images: One path for each channel.
         mask: The label map; None where there is none.
         split: `test`, `train`, or empty.
-        patient: Where the files themselves tell.
+        patient: As the files name it; empty where they do not.
     """
 
     id: str
@@ -61,8 +63,8 @@ class FolderContent:
     Attributes:
         cases: What it holds.
         problems: What does not fit.
-        info: What the folder says about the data; None where it says nothing.
-        channels: Names of the channels where they are known without `info`.
+        info: What the folder declares about the data; None without a description.
+        channels: Names of the channels, where they are known without `info`.
     """
 
     cases: tuple[FolderCase, ...]
@@ -132,7 +134,7 @@ def read_nnunet(folder: Path) -> FolderContent:
     def channels(images: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
         by_case: dict[str, dict[int, Path]] = {}
         for stem, path in images.items():
-            match = _CHANNEL.fullmatch(stem)
+            match = CHANNEL.fullmatch(stem)
             if match is None:
                 detail = "its name does not end in the number of a channel, such as _0000"
                 problems.append(Problem(stem, str(path), "not-an-image", detail))
@@ -156,7 +158,7 @@ def read_folders(folder: Path) -> FolderContent:
     """Images, and label maps of the same names.
 
     Raises:
-        DataError: There is a `dataset.json` that is none.
+        DataError: `dataset.json` is not valid.
     """
     problems: list[Problem] = []
     images, labels = _folder(folder, _IMAGES) or folder, _folder(folder, _LABELS)
@@ -170,7 +172,7 @@ def read_dicom(folder: Path) -> FolderContent:
 
     Raises:
         ConfigError: The extra `dicom` is not installed.
-        DataError: There is a file called .dcm that is not DICOM, or a `dataset.json` that is none.
+        DataError: A file called .dcm is not DICOM, or `dataset.json` is not valid.
     """
     problems: list[Problem] = []
     labels = _folder(folder, _LABELS)
@@ -204,7 +206,7 @@ def read_dicom(folder: Path) -> FolderContent:
 
 
 def _pseudonym(patient: str) -> str:
-    """A manifest travels farther than the images do, so that no patient's id is put into it."""
+    """A manifest may be published without the images, so it must not contain a patient's id."""
     return f"patient-{digest(patient.strip())[:12]}" if patient.strip() else ""
 
 
@@ -216,7 +218,7 @@ def _described(folder: Path) -> DatasetInfo | None:
 def _both_parts(
     folder: Path, problems: list[Problem], channels: Callable[[dict[str, Path]], Mapping[str, tuple[Path, ...]]]
 ) -> list[FolderCase]:
-    """Training cases, and test cases where they have labels; `channels` tells which files are one case."""
+    """Training cases, and test cases where they have labels; `channels` groups the files of each case."""
     tested = (folder / "labelsTs").is_dir()
     parts = [("train" if tested else "", folder / "imagesTr", folder / "labelsTr")]
     unlabeled = folder / "imagesTs"
@@ -241,7 +243,7 @@ def _pair(
     problems: list[Problem],
     labels: Path | None,
 ) -> list[FolderCase]:
-    """Put images and label maps of one name together; what has no partner is named."""
+    """Pair images and label maps by name; one without a partner becomes a problem."""
     found = []
     for name in sorted(images, key=natural_order):
         mask = masks.get(name)
@@ -256,7 +258,7 @@ def _pair(
 def _volumes(
     folder: Path, problems: list[Problem], *, endings: tuple[str, ...] = ENDINGS, nested: bool = False
 ) -> dict[str, Path]:
-    """Volumes of a folder by name without ending; names that two files claim are reported and left out."""
+    """Volumes of a folder by name without ending; names that two files share are reported and left out."""
     by_stem: dict[str, list[Path]] = {}
     for entry in sorted(folder.rglob("*") if nested else folder.iterdir()):
         relative = entry.relative_to(folder)
@@ -281,7 +283,7 @@ def _has_channel_numbers(folder: Path) -> bool:
     """Whether names end in the number of a channel, which the names of the label maps do not repeat."""
     images = _volumes(folder / "imagesTr", [])
     labels = _volumes(folder / "labelsTr", []) if (folder / "labelsTr").is_dir() else {}
-    return bool(images) and not images.keys() & labels.keys() and all(map(_CHANNEL.fullmatch, images))
+    return bool(images) and not images.keys() & labels.keys() and all(map(CHANNEL.fullmatch, images))
 
 
 def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]:

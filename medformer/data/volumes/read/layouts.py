@@ -1,4 +1,4 @@
-"""Turning a folder of volumes into cases; whatever is left out is named.
+"""Turning a folder of volumes into cases, for training or for prediction; whatever is left out is named.
 
 `layout_readers` says which layouts there are. A case's id is its file's name without channel number and ending; for
 DICOM, the series' folder below the data's folder. No volume is opened here: hashes and label values come from the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,8 @@ from medformer.data.manifest import Case, Manifest, image_hash
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
 from medformer.data.volumes.read.layout_readers import (
+    CHANNEL,
+    ENDINGS,
     FolderCase,
     read_dicom,
     read_folders,
@@ -28,6 +30,7 @@ from medformer.data.volumes.read.layout_readers import (
     recognize,
 )
 from medformer.errors import DataError
+from medformer.imaging.dicom import find_series
 from medformer.progress import Reporter, SilentReporter
 
 Layout = Literal["auto", "msd", "nnunet", "folders", "dicom"]
@@ -55,7 +58,7 @@ class VolumeScan:
 
     Attributes:
         cases: In the order of their names, without hashes (see `with_hashes`).
-        info: What the folder declares; None where only the files themselves can tell (see `info_from_records`).
+        info: What the folder declares; None where it has to be read from the files (see `info_from_records`).
         channels: Names of the channels where they are known without `info`.
         patients: Where the groups come from.
         problems: Everything that does not fit.
@@ -130,19 +133,13 @@ def with_hashes(
         records: Of these cases; without them, the files are read.
         reporter: Receives one step per case.
     """
-    reporter = reporter or SilentReporter()
-    reporter.start("hashing", len(cases))
     hashed = []
-    try:
-        for case in cases:
-            known = {} if records is None else records[case.id].hashes
-            covariates = dict(case.covariates)
-            if case.mask is not None:
-                covariates["mask_sha256"] = known.get("mask") or image_hash([case.mask])
-            hashed.append(replace(case, sha256=known.get("file") or image_hash(case.images), covariates=covariates))
-            reporter.advance()
-    finally:
-        reporter.finish()
+    for case in (reporter or SilentReporter()).track(cases, "hashing"):
+        known = {} if records is None else records[case.id].hashes
+        covariates = dict(case.covariates)
+        if case.mask is not None:
+            covariates["mask_sha256"] = known.get("mask") or image_hash([case.mask])
+        hashed.append(replace(case, sha256=known.get("file") or image_hash(case.images), covariates=covariates))
     return tuple(hashed)
 
 
@@ -189,8 +186,44 @@ def info_from_records(
     )
 
 
+def list_volumes(given: Sequence[Path], *, channels: int = 1, without: Path | None = None) -> list[Case]:
+    """List NIfTI files and DICOM series as cases, each once.
+
+    A folder stands for every NIfTI file below it; one that has none, for every folder of a DICOM series below it. With
+    several channels, files named `ID_0000`, `ID_0001`, ... are one case; a single file is one in any case.
+
+    Args:
+        given: Files and folders.
+        channels: That the network sees.
+        without: A folder whose files are left out: that of the results.
+
+    Raises:
+        DataError: There is no volume, a case lacks channels, or two have one name.
+        ConfigError: A folder holds DICOM, and the extra `dicom` is not installed.
+    """
+    files = [file for path in given for file in (_below(path, without) if path.is_dir() else (path,))]
+    cases: dict[str, list[Path]] = {}
+    for file in dict.fromkeys(Path(os.path.abspath(file)) for file in files):
+        name = file.name if file.is_dir() else _stem(file)
+        match = CHANNEL.fullmatch(name) if channels > 1 else None
+        cases.setdefault(match[1] if match else name, []).append(file)
+    if not cases:
+        raise DataError(
+            f"No volume in {', '.join(map(str, given))}; expected files ending in {', '.join(ENDINGS)}, or folders of "
+            "DICOM series."
+        )
+    for name, paths in cases.items():
+        if len(paths) != channels:
+            shown = ", ".join(str(path) for path in paths[:4])
+            raise DataError(
+                f"'{name}' has {len(paths)} file(s) ({shown}); the network was trained on {channels} channel(s). "
+                + ("Name them ID_0000, ID_0001, ..." if channels > 1 else "Give every volume a name of its own.")
+            )
+    return [Case(name, sorted(paths)[0], further=tuple(sorted(paths)[1:])) for name, paths in cases.items()]
+
+
 def inferred_patient(case_id: str) -> str:
-    """The patient that a case of a public data set seems to be of; empty for every other case."""
+    """The patient that a case of a public data set seems to belong to; empty for every other case."""
     match = _HIPPOCAMPUS.fullmatch(case_id)
     return f"hippocampus-pair-{(int(match.group(1)) + 1) // 2:03}" if match else ""
 
@@ -215,3 +248,24 @@ def _groups(
             "really is of another patient."
         )
     return groups, "case is patient" if unknown else "known"
+
+
+def _below(folder: Path, without: Path | None) -> Iterator[Path]:
+    def wanted(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return not hidden and (without is None or not path.resolve().is_relative_to(without.resolve()))
+
+    volumes = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if wanted(path) and path.is_file() and path.name.lower().endswith(ENDINGS)
+    ]
+    if volumes:
+        yield from volumes
+        return
+    yield from sorted({series.folder for series in find_series(folder) if wanted(series.folder)})
+
+
+def _stem(file: Path) -> str:
+    ending = next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), file.suffix)
+    return file.name[: len(file.name) - len(ending)]
