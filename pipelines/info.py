@@ -21,40 +21,45 @@ def collect_info() -> dict[str, Any]:
     from medformer.data.frames.named_splits import NAMED_SPLITS
     from medformer.inference.baselines.table import BASELINES
     from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
-    from medformer.models.backbone.mixers import MIXERS
+    from medformer.models.backbone.mixers import MIXERS, mixer_parameters
     from medformer.models.backbone.variants import VARIANTS, variant_counts
     from medformer.models.connectome.build import CONNECTOME_MODELS
     from medformer.models.connectome.defects import DEFECTS
-    from medformer.models.networks.build import SEGMENTERS
-    from medformer.models.networks.volume_build import VOLUME_MODELS
+    from medformer.models.networks.build import NETWORKS
     from medformer.registry import Registry
     from medformer.training.losses.image_losses import LOSSES
     from medformer.training.losses.volume_losses import VOLUME_LOSSES
     from medformer.training.trackers.build import TRACKERS
 
-    def listed(table: Registry[Any]) -> list[dict[str, str]]:
+    def listed(table: Registry[Any]) -> list[dict[str, Any]]:
         return [
-            {"name": entry.name, "description": entry.description, "paper": entry.paper, "sizes": entry.sizes}
+            {
+                "name": entry.name,
+                "description": entry.description,
+                "paper": entry.paper,
+                "sizes": entry.sizes,
+                "cannot": dict(entry.cannot),
+            }
             for entry in table.values()
         ]
 
     return {
         "version": medformer.__version__,
         "packages": installed_versions(),
-        "models": listed(SEGMENTERS),
+        "models": listed(NETWORKS),
         "backbones": [
             {
                 "name": name,
-                "description": variant.family.description,
-                "paper": variant.family.paper,
-                "depths": list(variant.depths),
-                "channels": list(variant.channels),
-                "mixers": list(variant.family.mixers),
+                "description": entry.description,
+                "paper": entry.paper,
+                "depths": list(entry.part.depths),
+                "channels": list(entry.part.channels),
+                "mixers": list(entry.part.mixers),
                 "parameters": variant_counts(name),
             }
-            for name, variant in VARIANTS.items()
+            for name, entry in VARIANTS.items()
         ],
-        "mixers": listed(MIXERS),
+        "mixers": [{**row, "parameters": describe_keys(mixer_parameters(row["name"]))} for row in listed(MIXERS)],
         "connectome_models": listed(CONNECTOME_MODELS),
         "connectome_defects": listed(DEFECTS),
         "connectome_measures": listed(MEASURES),
@@ -63,7 +68,7 @@ def collect_info() -> dict[str, Any]:
             {"name": atlas.name, "description": f"{atlas.regions} regions; {atlas.title}", "paper": atlas.reference}
             for atlas in ATLASES.values()
         ],
-        "volume_models": listed(VOLUME_MODELS),
+        "volume_models": [row for row in listed(NETWORKS) if "3-D" not in row["cannot"]],
         "volume_losses": listed(VOLUME_LOSSES),
         "volume_baselines": listed(VOLUME_CLASSIFIERS),
         "losses": listed(LOSSES),

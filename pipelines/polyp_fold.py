@@ -24,9 +24,8 @@ from medformer.inference.frames.export import export_case
 from medformer.inference.frames.segment import Segmenter
 from medformer.inference.frames.validation import ValidationDice
 from medformer.inference.threshold import settle_threshold
-from medformer.models.backbone.weights import load_pretrained
-from medformer.models.networks.build import build_model
-from medformer.models.networks.meta_polyp import MetaPolyp
+from medformer.models.networks.build import build_network, load_encoder
+from medformer.models.networks.grid import Grid
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices, choose_device
@@ -72,7 +71,7 @@ class PolypFold:
         config, seed = self.config, derive_seed(self.config.seed, "repeat", fold.repeat, "fold", fold.index)
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "weights"))
-            model = _build_network(config)
+            model = new_network(config)
         train = self._dataset(fold.train, Augmentation(config.augment), seed)
         validation = ValidationDice(self._dataset(fold.validation, None, seed), config.training.batch_size)
         fit(
@@ -171,7 +170,7 @@ def check_settings(config: PolypConfig) -> None:
     build_tracker(config.training.tracker, Path(), Path())
     build_loss(config.loss.name)
     # On the meta device shapes are followed but nothing is computed.
-    network = _build_network(config).to("meta").train()
+    network = new_network(config).to("meta").train()
     cases, size = min(2, config.training.batch_size), config.data.image_size
     with torch.device("meta"):
         batch = {"image": torch.empty(cases, 3, *size), "mask": torch.empty(cases, 1, *size)}
@@ -206,12 +205,9 @@ def fold_threshold(folder: Path) -> float:
     return float(read_json(folder / "threshold.json")["threshold"])
 
 
-def _build_network(config: PolypConfig) -> nn.Module:
-    model = build_model(config.model)
-    if config.model.weights:
-        if not isinstance(model, MetaPolyp):
-            raise ConfigError(
-                f"model.weights fills a MetaFormer encoder, and {config.model.name} has none. Set model.weights=null."
-            )
-        load_pretrained(model.backbone, config.model.weights)
+def new_network(config: PolypConfig, *, pretrained: bool = True) -> nn.Module:
+    """Build the network of a config from torch's generator, and fill its encoder with `model.weights` if pretrained."""
+    model = build_network(config.model, Grid(in_channels=3, out_channels=1, size=config.data.image_size))
+    if pretrained:
+        load_encoder(model, config.model)
     return model

@@ -19,13 +19,12 @@ from medformer.inference.frames.export_table import TABLE, Export
 from medformer.inference.frames.scoring import SUFFIXES
 from medformer.inference.frames.segment import Segmenter
 from medformer.inference.names import output_names
-from medformer.models.networks.build import build_model
 from medformer.progress import Reporter
 from medformer.training.devices import choose_device
 from medformer.training.saving.checkpoint import load_model
 from pipelines.console import say
 from pipelines.outputs import claim, clear
-from pipelines.polyp_fold import fold_threshold, make_segmenter
+from pipelines.polyp_fold import fold_threshold, make_segmenter, new_network
 
 ENTRIES = (TABLE, "masks", "overlays", "probabilities")
 """Everything that a prediction writes below its folder."""
@@ -106,7 +105,7 @@ def _ensemble(run: RunDirectory, config: PolypConfig) -> tuple[list[nn.Module], 
         # A fold learns its threshold once its network is trained.
         if not (folder / "threshold.json").is_file():
             continue
-        model = build_model(config.model)
+        model = new_network(config, pretrained=False)
         load_model(folder / "model.safetensors", model)
         models.append(model)
         thresholds.append(fold_threshold(folder))

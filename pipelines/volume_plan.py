@@ -90,8 +90,7 @@ class Planner:
             kernel_sizes=kernel_sizes,
             batch_size=1,
         )
-        without = self.config.model.model_copy(update={"weights": None})
-        return new_network(self.config.model_copy(update={"model": without}), candidate, 0)
+        return new_network(self.config, candidate, 0, pretrained=False)
 
 
 def plan(*, config: VolumeConfig, out: Path | None) -> None:

@@ -13,14 +13,21 @@ from medformer.config.abide import (
     FeaturesConfig,
     PretrainingConfig,
 )
-from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, ModelConfig, PolypConfig
-from medformer.config.shared import CrossvalConfig, ExecutionConfig, LossConfig, Section, TrainingConfig
+from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, PolypConfig
+from medformer.config.shared import (
+    CrossvalConfig,
+    ExecutionConfig,
+    LossConfig,
+    MixerSpec,
+    ModelConfig,
+    Section,
+    TrainingConfig,
+)
 from medformer.config.volume import (
     VolumeAugmentConfig,
     VolumeConfig,
     VolumeDataConfig,
     VolumeInferenceConfig,
-    VolumeModelConfig,
     VolumePlanConfig,
     VolumePretrainingConfig,
 )
@@ -45,6 +52,7 @@ __all__ = [
     "FeaturesConfig",
     "InferenceConfig",
     "LossConfig",
+    "MixerSpec",
     "ModelConfig",
     "PolypConfig",
     "PretrainingConfig",
@@ -54,7 +62,6 @@ __all__ = [
     "VolumeConfig",
     "VolumeDataConfig",
     "VolumeInferenceConfig",
-    "VolumeModelConfig",
     "VolumePlanConfig",
     "VolumePretrainingConfig",
 ]

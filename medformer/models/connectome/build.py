@@ -44,7 +44,7 @@ def _roi_metaformer(
         classes=classes,
         width=config.width,
         depth=config.depth,
-        mixer=config.mixer,
+        mixers=config.mixers or (config.mixer,),
         dropout=config.dropout,
         drop_path=config.drop_path,
         drop_regions=config.drop_regions,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.config import MixerSpec
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.connectome.inputs import check_edges, edge_counts, module_key, row_indices
 
@@ -67,7 +68,7 @@ class RegionEncoder(nn.Module):
         diagonal: bool,
         width: int,
         depth: int,
-        mixer: str,
+        mixers: Sequence[MixerSpec],
         drop_path: float,
         drop_regions: float,
     ) -> None:
@@ -84,7 +85,7 @@ class RegionEncoder(nn.Module):
             width,
             depths=(depth,),
             channels=(width,),
-            mixers=(mixer,),
+            mixers=mixers,
             mlp_ratio=2.0,
             layer_scale=LAYER_SCALE,
             stem="none",

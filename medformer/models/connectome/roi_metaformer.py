@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.config import MixerSpec
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.inputs import module_key
 from medformer.models.connectome.region_encoder import RegionDecoder, RegionEncoder
@@ -63,7 +64,7 @@ class RoiMetaFormer(ConnectomeClassifier):
         classes: Logits.
         width: Channels of a token.
         depth: Blocks.
-        mixer: Token mixer, a name from `MIXERS`.
+        mixers: Token mixer of the one stage: a name from `MIXERS`, with parameters if given so.
         dropout: Rate on the tokens before they vote.
         drop_path: Stochastic depth of the last block.
         drop_regions: Share of regions that is hidden from all others in a training step.
@@ -81,7 +82,7 @@ class RoiMetaFormer(ConnectomeClassifier):
         classes: int = 2,
         width: int = 64,
         depth: int = 2,
-        mixer: str = "attention",
+        mixers: Sequence[MixerSpec] = ("attention",),
         dropout: float = 0.3,
         drop_path: float = 0.1,
         drop_regions: float = 0.2,
@@ -93,7 +94,7 @@ class RoiMetaFormer(ConnectomeClassifier):
             diagonal=diagonal,
             width=width,
             depth=depth,
-            mixer=mixer,
+            mixers=mixers,
             drop_path=drop_path,
             drop_regions=drop_regions,
         )
