@@ -72,6 +72,10 @@ class Registry(Mapping[str, Entry[T]]):
                 raise ConfigError(f"The {self.kind} {name} does not support {ability}: {entry.cannot[ability]}")
         return entry
 
+    def examples(self) -> list[str]:
+        """Return one name of every row that can be built: its own, or the example of a pattern."""
+        return [entry.example or entry.name for entry in self._entries.values()]
+
     def _find(self, name: str) -> Entry[T] | None:
         patterns = (entry for key, entry in self._entries.items() if "<" in key and name.startswith(key.split("<")[0]))
         return self._entries.get(name) or next(patterns, None)

@@ -27,11 +27,18 @@ _PEER = {
 }
 _ISENSEE = "Isensee et al., Nature Methods 2021"
 
+INDEPENDENT = "independent samples in training"
+_BATCH_NORM = {INDEPENDENT: "its batch norm takes statistics from all samples of a batch."}
+
 NETWORKS: Registry[Builder] = Registry(
     "model",
     [
         Entry(
-            "meta_polyp", meta_polyp, "MetaFormer encoder, multi-scale upsampling decoder", "Trinh et al., CBMS 2023"
+            "meta_polyp",
+            meta_polyp,
+            "MetaFormer encoder, multi-scale upsampling decoder",
+            "Trinh et al., CBMS 2023",
+            cannot=_BATCH_NORM,
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
         Entry(
@@ -39,7 +46,9 @@ NETWORKS: Registry[Builder] = Registry(
             smp_network,
             "any segmentation-models-pytorch network, as a peer",
             sizes="2-D; padded to its divisor",
-            cannot=dict.fromkeys(("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional.") | _PEER,
+            cannot=dict.fromkeys(("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional.")
+            | _BATCH_NORM
+            | _PEER,
             example="smp:unet/resnet18",
         ),
         Entry(
