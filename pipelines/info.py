@@ -18,12 +18,11 @@ from medformer.crossval.run.record import installed_versions
 from medformer.data.frames.named_splits import NAMED_SPLITS
 from medformer.inference.baselines.table import BASELINES
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
-from medformer.models.backbone.mixers import MIXERS
+from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS
 from medformer.models.connectome.defects import DEFECTS
-from medformer.models.networks.build import SEGMENTERS
-from medformer.models.networks.volume_build import VOLUME_MODELS
+from medformer.models.networks.build import NETWORKS
 from medformer.registry import Entry
 from medformer.training.losses.image_losses import LOSSES
 from medformer.training.losses.volume_losses import VOLUME_LOSSES
@@ -32,14 +31,13 @@ from pipelines.console import say
 
 _ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
 _TABLES: tuple[tuple[str, str, Iterable[Entry[Any]]], ...] = (
-    ("models", "Models", SEGMENTERS.values()),
+    ("models", "Segmentation networks", NETWORKS.values()),
     ("mixers", "Token mixers", MIXERS.values()),
     ("connectome_models", "Connectome models", CONNECTOME_MODELS.values()),
     ("connectome_defects", "Defects of the published METAFormer (model.defects)", DEFECTS.values()),
     ("connectome_measures", "Connectivity measures (data.measure)", MEASURES.values()),
     ("connectome_baselines", "Connectome baselines", CONNECTOME_BASELINES.values()),
     ("atlases", "Atlases of ABIDE", _ATLASES),
-    ("volume_models", "Volume models", VOLUME_MODELS.values()),
     ("volume_losses", "Volume losses", VOLUME_LOSSES.values()),
     ("volume_baselines", "Baselines of volume classification", VOLUME_CLASSIFIERS.values()),
     ("losses", "Losses", LOSSES.values()),
@@ -55,20 +53,23 @@ def collect_info() -> dict[str, Any]:
     backbones = [
         {
             "name": name,
-            "description": variant.family.description,
-            "paper": variant.family.paper,
-            "depths": list(variant.depths),
-            "channels": list(variant.channels),
-            "mixers": list(variant.family.mixers),
+            "description": entry.description,
+            "paper": entry.paper,
+            "depths": list(entry.part.depths),
+            "channels": list(entry.part.channels),
+            "mixers": list(entry.part.mixers),
             "parameters": variant_counts(name),
         }
-        for name, variant in VARIANTS.items()
+        for name, entry in VARIANTS.items()
     ]
+    tables = {key: [_row(entry) for entry in entries] for key, _, entries in _TABLES}
+    for row in tables["mixers"]:
+        row["parameters"] = describe_keys(mixer_parameters(row["name"]))
     return {
         "version": medformer.__version__,
         "packages": installed_versions(),
         "backbones": backbones,
-        **{key: [_row(entry) for entry in entries] for key, _, entries in _TABLES},
+        **tables,
         "configs": list(shipped_configs()),
         "keys": {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
     }

@@ -13,12 +13,14 @@ from medformer.config.abide import (
     ConnectomePretrainingConfig,
     FeaturesConfig,
 )
-from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, ModelConfig, PolypConfig
+from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, PolypConfig
 from medformer.config.shared import (
     CrossvalConfig,
     ExecutionConfig,
     ImagePretrainingConfig,
     LossConfig,
+    MixerSpec,
+    ModelConfig,
     PretrainingConfig,
     Section,
     TrainingConfig,
@@ -28,7 +30,6 @@ from medformer.config.volume import (
     VolumeConfig,
     VolumeDataConfig,
     VolumeInferenceConfig,
-    VolumeModelConfig,
     VolumePlanConfig,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "ImagePretrainingConfig",
     "InferenceConfig",
     "LossConfig",
+    "MixerSpec",
     "ModelConfig",
     "PolypConfig",
     "PretrainingConfig",
@@ -67,6 +69,5 @@ __all__ = [
     "VolumeConfig",
     "VolumeDataConfig",
     "VolumeInferenceConfig",
-    "VolumeModelConfig",
     "VolumePlanConfig",
 ]

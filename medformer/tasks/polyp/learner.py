@@ -29,9 +29,8 @@ from medformer.inference.frames.segment import Segmenter
 from medformer.inference.frames.validation import ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.backbone.weights import load_pretrained
-from medformer.models.networks.build import build_model
-from medformer.models.networks.meta_polyp import MetaPolyp
+from medformer.models.networks.build import build_network, load_encoder
+from medformer.models.networks.grid import Grid
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder
@@ -290,13 +289,9 @@ def new_network(config: PolypConfig, seed: int, *, pretrained: bool = True) -> n
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_model(config.model)
-    if pretrained and config.model.weights:
-        if not isinstance(model, MetaPolyp):
-            raise ConfigError(
-                f"model.weights fills a MetaFormer encoder, and {config.model.name} has none. Set model.weights=null."
-            )
-        load_pretrained(model.backbone, config.model.weights)
+        model = build_network(config.model, Grid(in_channels=3, out_channels=1, size=config.data.image_size))
+    if pretrained:
+        load_encoder(model, config.model)
     return model
 
 

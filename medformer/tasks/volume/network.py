@@ -11,52 +11,28 @@ from medformer.config import TrainingConfig, VolumeConfig
 from medformer.crossval.plan import Fold
 from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
-from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.models.autoencoder import masked_autoencoder
-from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.backbone.weights import load_pretrained
-from medformer.models.networks.volume_build import build_volume_model
-from medformer.models.networks.volume_classifier import build_volume_classifier
+from medformer.models.networks.build import build_network, load_encoder
+from medformer.models.networks.grid import Grid
 from medformer.training.losses.volume_losses import build_volume_loss
 from medformer.training.saving.checkpoint import load_model
 
 
-def new_network(config: VolumeConfig, plan: VolumePlan, seed: int) -> nn.Module:
-    """Build the network of a config with first weights that a seed decides.
+def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained: bool = True) -> nn.Module:
+    """Build the network of a config with first weights that a seed decides, and with `model.weights` if pretrained.
 
     Raises:
         ConfigError: The config names no network that can be built, or weights for one without our encoder.
         CheckpointError: `model.weights` cannot be read or does not fit.
     """
+    outputs = 2 if config.target == "classification" else plan.classes
+    grid = Grid(len(plan.intensity), outputs, plan.patch, plan.spacing, plan.strides, plan.kernel_sizes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network: nn.Module
-        if config.target == "classification":
-            network = build_volume_classifier(
-                config.model,
-                in_channels=len(plan.intensity),
-                patch=plan.patch,
-                strides=plan.strides,
-                kernel_sizes=plan.kernel_sizes,
-            )
-        else:
-            network = build_volume_model(
-                config.model,
-                in_channels=len(plan.intensity),
-                out_channels=plan.classes,
-                patch=plan.patch,
-                spacing=plan.spacing,
-                strides=plan.strides,
-                kernel_sizes=plan.kernel_sizes,
-            )
-    if config.model.weights:
-        backbone = getattr(network, "backbone", None)
-        if not isinstance(backbone, MetaFormer):
-            raise ConfigError(
-                f"model.weights fills a MetaFormer encoder, and {config.model.name} has none. Set model.weights=null."
-            )
-        load_pretrained(backbone, config.model.weights)
+        network = build_network(config.model, grid, target=config.target)
+    if pretrained:
+        load_encoder(network, config.model)
     return network
 
 
@@ -66,14 +42,9 @@ def read_network(config: VolumeConfig, plan: VolumePlan, folder: Path) -> nn.Mod
     Raises:
         CheckpointError: Its weights are missing, damaged or of another network.
     """
-    network = new_network(without_weights(config), plan, 0)
+    network = new_network(config, plan, 0, pretrained=False)
     load_model(folder / "model.safetensors", network)
     return network.eval()
-
-
-def without_weights(config: VolumeConfig) -> VolumeConfig:
-    """The config of a network whose weights come from elsewhere."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"weights": None})})
 
 
 def planned_training(config: VolumeConfig, plan: VolumePlan) -> TrainingConfig:

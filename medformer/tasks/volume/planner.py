@@ -15,7 +15,7 @@ from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.models.memory import TrainingCost
-from medformer.tasks.volume.network import new_network, without_weights
+from medformer.tasks.volume.network import new_network
 from medformer.training.devices import choose_device
 
 PLAN = "plan.json"
@@ -81,4 +81,4 @@ class Planner:
             kernel_sizes=kernel_sizes,
             batch_size=1,
         )
-        return new_network(without_weights(self.config), candidate, 0)
+        return new_network(self.config, candidate, 0, pretrained=False)
