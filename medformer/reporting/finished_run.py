@@ -1,12 +1,12 @@
-"""Everything a report is made from, read from the run folder once."""
+"""A finished run as its report sees it: every file of the run folder, read once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medformer.crossval.checks.canary import CanaryVerdict, canary_verdict
 from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
@@ -17,51 +17,53 @@ from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.plan.volume_plan import read_plan as read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.files import read_csv, read_json, sha256
-from medformer.reporting.figures.explanation import Explanation, read_explanation
+from medformer.reporting.explanation import Explanation, read_explanation
 from medformer.yaml_files import parse_yaml
 
+T = TypeVar("T")
+
 PRIOR = "prior_mask"
-"""The baseline that predicts the average training mask: what is left to learn when masks are permuted."""
+"""The baseline that predicts the average training mask. With permuted masks there is nothing else to learn."""
 
 
 @dataclass(frozen=True)
-class SubRun:
+class InnerRun:
     """Another model on the folds of the run: a baseline, or the canary with its permuted labels.
 
     Attributes:
-        run: Its folder.
+        folder: Its folder.
         metrics: Its metrics.json.
         rows: Its oof.csv.
     """
 
-    run: RunDirectory
+    folder: RunDirectory
     metrics: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """A run as its report sees it.
+class FinishedRun:
+    """A run with results.
 
     Attributes:
-        run: The folder.
+        folder: The run folder.
         record: run.json.
         config_text: config.yaml as written.
-        metrics: metrics.json, as `medformer.evaluation.summary.summarize` makes it.
+        metrics: metrics.json, made by `medformer.evaluation.summary.summarize`.
         rows: oof.csv, numbers as numbers.
-        plan: splits.json; None for runs without a plan.
+        plan: splits.json; None for a run without a plan.
         audit: audit.json; None when no audit was written.
         histories: Per fold, history.csv as columns of numbers; folds without one are left out.
-        baselines: By name, those that have numbers.
-        canary: The same plan on permuted labels; None when it was not run.
+        baselines: By name, those that have results.
+        canary: The same plan with permuted labels; None when it was not run.
         site_probe: site_probe.json; None when there is none.
         cohort: cohort.json; None when there is none.
         pretraining: Per fold, pretraining.json; folds without one are left out.
-        explanation: What `explain` left; None when it was not run.
-        volume_plans: Per fold, plan.json: how volumes were presented; folds without one are left out.
+        explanation: The tables that `explain` wrote; None when it was not run.
+        volume_plans: Per fold, plan.json: how volumes are prepared for the network; folds without one are left out.
     """
 
-    run: RunDirectory
+    folder: RunDirectory
     record: Mapping[str, Any]
     config_text: str
     metrics: Mapping[str, Any]
@@ -69,8 +71,8 @@ class Facts:
     plan: Plan | None
     audit: Mapping[str, Any] | None
     histories: Mapping[int, Mapping[str, Sequence[float]]]
-    baselines: Mapping[str, SubRun] = field(default_factory=dict)
-    canary: SubRun | None = None
+    baselines: Mapping[str, InnerRun] = field(default_factory=dict)
+    canary: InnerRun | None = None
     site_probe: Mapping[str, Any] | None = None
     cohort: Mapping[str, Any] | None = None
     pretraining: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -79,18 +81,18 @@ class Facts:
 
     @cached_property
     def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:
-        """The run against each baseline (B is the run), and the baselines that it cannot be compared with, and why."""
+        """The run compared with each baseline (B is the run), and why the other baselines cannot be compared."""
         found, problems = {}, {}
         for name, baseline in self.baselines.items():
             try:
-                found[name] = compare_runs(baseline.run, self.run, name_a=name, name_b="the model")
+                found[name] = compare_runs(baseline.folder, self.folder, name_a=name, name_b="the model")
             except MedformerError as error:
                 problems[name] = str(error)
         return dict(zip(found, adjust(list(found.values())), strict=True)), problems
 
     @cached_property
     def canary_verdict(self) -> tuple[CanaryVerdict | None, str]:
-        """What the canary says, or why nothing; None and an empty reason when it was not run."""
+        """The verdict of the canary, or the reason why there is none; the reason is empty when it was not run."""
         if self.canary is None:
             return None, ""
         prior = self.baselines.get(PRIOR)
@@ -102,7 +104,7 @@ class Facts:
 
     @cached_property
     def classification(self) -> bool:
-        """Whether cases are classified; else they are segmented."""
+        """Whether cases are classified; otherwise they are segmented."""
         return "score" in self.rows[0]
 
     @cached_property
@@ -111,15 +113,27 @@ class Facts:
         return {"polyp": "image", "volume": "volume", "abide": "subject"}.get(str(self.record.get("task")), "case")
 
     @cached_property
+    def target(self) -> str:
+        """What is segmented."""
+        return "labeled structure" if self.labels else "lesion"
+
+    @cached_property
+    def pooled(self) -> Mapping[str, Any]:
+        """The results of all test cases together."""
+        found: Mapping[str, Any] = self.metrics["pooled"]
+        return found
+
+    @cached_property
     def labels(self) -> Mapping[str, Any]:
-        """The numbers of each named label; empty where cases have a single mask."""
+        """The results of each named label; empty where cases have a single mask."""
         found: Mapping[str, Any] = self.metrics.get("by_label") or {}
         return found
 
     @cached_property
-    def target(self) -> str:
-        """What is segmented."""
-        return "labeled structure" if self.labels else "lesion"
+    def definitions(self) -> Mapping[str, Any]:
+        """How metrics.json says that its numbers are computed."""
+        found: Mapping[str, Any] = self.metrics.get("definitions") or {}
+        return found
 
     @cached_property
     def thresholded(self) -> bool:
@@ -139,19 +153,13 @@ class Facts:
 
     @cached_property
     def folds(self) -> int:
-        """Number of folds, those of all repeats counted."""
+        """Number of folds, over all repeats."""
         return len({row["fold"] for row in self.rows if "fold" in row})
 
     @cached_property
     def repeats(self) -> int:
         """How often the plan was drawn."""
         return len({row["repeat"] for row in self.rows if "repeat" in row}) or 1
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """config.yaml as values."""
-        content = parse_yaml(self.config_text, str(self.run.config_yaml))
-        return content if isinstance(content, dict) else {}
 
     @cached_property
     def sites(self) -> list[str]:
@@ -164,8 +172,14 @@ class Facts:
         return len({row.get("group") or row["id"] for row in self.rows})
 
     @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml as values."""
+        content = parse_yaml(self.config_text, str(self.folder.config_yaml))
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
     def session(self) -> Mapping[str, Any]:
-        """The session that the results are from: the last one."""
+        """The last session: the one that the results are from."""
         sessions = self.record.get("sessions") or [{}]
         last: Mapping[str, Any] = sessions[-1]
         return last
@@ -174,73 +188,77 @@ class Facts:
     def stale(self) -> bool:
         """Whether oof.csv was changed after metrics.json was computed from it."""
         recorded = self.metrics.get("source", {}).get("sha256")
-        return recorded is not None and recorded != sha256(self.run.oof_csv)
+        return recorded is not None and recorded != sha256(self.folder.oof_csv)
 
     @cached_property
     def edited(self) -> str:
         """Why oof.csv is not the table that the run wrote; empty when it is."""
         try:
-            verify_oof(self.run)
+            verify_oof(self.folder)
         except DataError as error:
             return str(error)
         return ""
 
+    @cached_property
+    def unmarked(self) -> int:
+        """Number of cases with foreground on which nothing was marked."""
+        return sum(row.get("pred_px") == 0 and row.get("truth_px") != 0 for row in self.first_rows)
 
-def read_facts(path: Path) -> Facts:
+    @cached_property
+    def empty_references(self) -> int:
+        """Number of cases without foreground in the reference."""
+        return sum(row.get("truth_px") == 0 for row in self.first_rows)
+
+
+def read_finished_run(path: Path) -> FinishedRun:
     """Read a run folder.
 
     Raises:
         ConfigError: It is not a run folder.
-        DataError: The run has no numbers yet, or one of its files is damaged.
+        DataError: The run has no results yet, or one of its files is damaged.
     """
-    run = RunDirectory.open(path)
-    for file in (run.oof_csv, run.metrics_json):
+    folder = RunDirectory.open(path)
+    for file in (folder.oof_csv, folder.metrics_json):
         if not file.is_file():
             raise DataError(f"{file} is missing, so there is nothing to report yet. Finish the run with --resume.")
-    plan = read_plan(run.splits_json) if run.splits_json.is_file() else None
-    histories, pretraining, volume_plans = {}, {}, {}
-    for fold in plan.folds if plan else ():
-        history = run.fold(fold.index) / "history.csv"
-        if history.is_file():
-            histories[fold.index] = _columns(history)
-        reconstruction = run.fold(fold.index) / "pretraining.json"
-        if reconstruction.is_file():
-            pretraining[fold.index] = _mapping(reconstruction)
-        presented = run.fold(fold.index) / "plan.json"
-        if presented.is_file():
-            volume_plans[fold.index] = read_volume_plan(presented)
-    return Facts(
-        run=run,
-        record=_mapping(run.run_json),
-        config_text=run.config_yaml.read_text("utf-8") if run.config_yaml.is_file() else "",
-        metrics=_mapping(run.metrics_json),
-        rows=read_oof(run.oof_csv),
+    plan = _if_there(folder.splits_json, read_plan)
+    baselines = {name: _read_inner_run(inner) for name, inner in folder.baselines.items()}
+
+    def per_fold(name: str, read: Callable[[Path], T]) -> dict[int, T]:
+        found = {fold.index: _if_there(folder.fold(fold.index) / name, read) for fold in (plan.folds if plan else ())}
+        return {index: content for index, content in found.items() if content is not None}
+
+    return FinishedRun(
+        folder=folder,
+        record=_json_object(folder.run_json),
+        config_text=_if_there(folder.config_yaml, lambda file: file.read_text("utf-8")) or "",
+        metrics=_json_object(folder.metrics_json),
+        rows=read_oof(folder.oof_csv),
         plan=plan,
-        audit=_mapping(run.audit_json) if run.audit_json.is_file() else None,
-        histories=histories,
-        baselines={name: sub for name, other in run.baselines.items() if (sub := _sub_run(other))},
-        canary=_sub_run(run.canary),
-        site_probe=_mapping(run.site_probe_json) if run.site_probe_json.is_file() else None,
-        cohort=_mapping(run.cohort_json) if run.cohort_json.is_file() else None,
-        pretraining=pretraining,
-        explanation=read_explanation(run.explain),
-        volume_plans=volume_plans,
+        audit=_if_there(folder.audit_json, _json_object),
+        histories=per_fold("history.csv", _numeric_columns),
+        baselines={name: inner for name, inner in baselines.items() if inner is not None},
+        canary=_read_inner_run(folder.canary),
+        site_probe=_if_there(folder.site_probe_json, _json_object),
+        cohort=_if_there(folder.cohort_json, _json_object),
+        pretraining=per_fold("pretraining.json", _json_object),
+        explanation=read_explanation(folder.explain),
+        volume_plans=per_fold("plan.json", read_volume_plan),
     )
 
 
-def accepted_findings(audit: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The leaks of an audit that the user accepted."""
-    return [finding for finding in (audit or {}).get("findings", []) if finding.get("accepted")]
+def _if_there(file: Path, read: Callable[[Path], T]) -> T | None:
+    return read(file) if file.is_file() else None
 
 
-def _sub_run(run: RunDirectory) -> SubRun | None:
-    """Read a run inside the run; None when it has no numbers (yet)."""
-    if not (run.oof_csv.is_file() and run.metrics_json.is_file()):
+def _read_inner_run(folder: RunDirectory) -> InnerRun | None:
+    """Read a run inside the run; None when it has no results (yet)."""
+    if not (folder.oof_csv.is_file() and folder.metrics_json.is_file()):
         return None
-    return SubRun(run, _mapping(run.metrics_json), read_oof(run.oof_csv))
+    return InnerRun(folder, _json_object(folder.metrics_json), read_oof(folder.oof_csv))
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def _json_object(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
@@ -250,7 +268,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _columns(path: Path) -> dict[str, list[float]]:
+def _numeric_columns(path: Path) -> dict[str, list[float]]:
     """The numeric columns of a history; empty cells are NaN."""
     rows = read_csv(path)
     columns = {}

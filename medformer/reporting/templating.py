@@ -1,0 +1,68 @@
+"""The words of the report: Jinja templates, and what they can call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medformer.reporting.wording import MISSING, counted, interval, number, percent, plural, signed
+
+Record = Mapping[str, Any]
+
+
+def html_templates() -> Environment:
+    """Return the templates of the report: every text that is not ours is escaped as HTML."""
+    environment = Environment(
+        loader=PackageLoader("medformer.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(counted=counted, plural=plural, interval=interval)
+    environment.filters.update(
+        number=number, signed=signed, percent=percent, one_line=one_line, filled_columns=filled_columns, cells=cells
+    )
+    return environment
+
+
+def markdown_templates() -> Environment:
+    """Return the same templates for Markdown, which passes HTML through: its own markup is escaped as well."""
+    environment = html_templates()
+    environment.finalize = _escape_markdown
+    return environment
+
+
+def one_line(text: str) -> str:
+    """Join the lines of a template's text."""
+    joined = re.sub(r"[ \t\r\n]+", " ", text).strip()
+    return Markup(joined) if isinstance(text, Markup) else joined  # noqa: S704 - it was markup before
+
+
+def filled_columns(columns: Mapping[str, str], records: Sequence[Record], total: Record | None) -> dict[str, str]:
+    """Return the columns (title: key) that have a value in any record."""
+    every = [*records, *([total] if total else [])]
+    first = next(iter(columns))
+    return {title: key for title, key in columns.items() if title == first or any(key in record for record in every)}
+
+
+def cells(columns: Mapping[str, str], record: Record) -> list[str]:
+    """Return the cells of a record as text; what is missing is a dash."""
+    return [_cell(record.get(key)) for key in columns.values()]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value or MISSING
+    return number(value)
+
+
+def _escape_markdown(value: Any) -> Any:
+    """Keep names from data from becoming markup."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return Markup(re.sub(r"([\\`<>|])", r"\\\1", " ".join(value.split())))  # noqa: S704 - escaped here
+    return value
+
