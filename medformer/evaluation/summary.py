@@ -36,7 +36,7 @@ def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000
         seed: Of the bootstrap.
 
     Returns:
-        The content of metrics.json, which `metrics.schema.json` beside this file describes field by field. What cannot
+        The content of metrics.json, which `medformer.evaluation.schema` describes field by field. What cannot
         be computed is NaN.
 
     Raises:

@@ -1,46 +1,38 @@
-"""How numbers and counts are written in the report."""
+"""How values and counts are written in the report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-MISSING = "–"
-"""What is not known or could not be computed."""
+from medformer.evaluation.number_format import PRINTED
 
-
-def number(value: object, digits: int = 3) -> str:
-    """Format a number; what is missing or could not be computed is a dash."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return MISSING
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def signed(value: object, digits: int = 3) -> str:
-    """Format a difference with its sign; a difference of 0 has none."""
-    text = number(value, digits)
-    if text == MISSING or text.startswith("−"):
-        return text if text == MISSING or any(digit in text for digit in "123456789") else text[1:]
-    return f"+{text}" if float(text) else text
-
-
-def percent(share: object, digits: int = 0) -> str:
-    """Format a share as a percentage."""
-    known = isinstance(share, (int, float)) and math.isfinite(share)
-    return f"{number(100 * float(share), digits)}%" if known else MISSING  # type: ignore[arg-type]
+MISSING = PRINTED.missing
+number = PRINTED.number
+signed = PRINTED.signed
+p_value = PRINTED.p_value
 
 
 def interval(summary: object, digits: int = 3) -> str:
-    """Format the interval of a metric's summary, or a dash."""
-    if not isinstance(summary, Mapping) or number(summary.get("low")) == MISSING:
-        return MISSING
-    return f"{number(summary['low'], digits)} to {number(summary['high'], digits)}"
+    """Write the interval of a summary, or a dash."""
+    return PRINTED.interval(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
+
+
+def percent(share: object, digits: int = 0) -> str:
+    """Write a share as a percentage, or a dash."""
+    if isinstance(share, (int, float)) and math.isfinite(share):
+        return f"{number(100.0 * share, digits)}%"
+    return MISSING
+
+
+def thousands(count: int) -> str:
+    """Write a count with a comma after thousands."""
+    return f"{count:,}"
 
 
 def counted(count: int, noun: str, many: str = "") -> str:
     """Write a count with its noun: `1 image`, `2 images`."""
-    return f"{count:,} {plural(count, noun, many or noun + 's')}"
+    return f"{thousands(count)} {plural(count, noun, many or noun + 's')}"
 
 
 def plural(count: int, one: str, many: str) -> str:

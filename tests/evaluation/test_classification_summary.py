@@ -9,7 +9,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from medformer.crossval.run.collect import read_oof
 from medformer.errors import DataError
-from medformer.evaluation.classes.classification import METRICS
+from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 
@@ -47,7 +47,7 @@ def test_pooled_numbers_are_those_of_scikit_learn_each_with_an_interval() -> Non
     assert summary["thresholds"] == [0.45, pytest.approx(0.55)]
     pooled = summary["pooled"]
     assert (pooled["n"], pooled["groups"], pooled["positives"]) == (120, 60, 60)
-    assert list(pooled["metrics"]) == list(METRICS) == list(summary["definitions"]["metrics"])
+    assert list(pooled["metrics"]) == list(CLASSES) == list(summary["definitions"]["metrics"])
     labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
     assert pooled["metrics"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, scores))
     assert pooled["metrics"]["brier"]["value"] == pytest.approx(brier_score_loss(labels, scores))

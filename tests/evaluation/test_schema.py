@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from medformer.evaluation.classes import classification
 from medformer.evaluation.masks import segmentation
 from medformer.evaluation.masks import volumes as label_maps
+from medformer.evaluation.metrics import CLASSES, LABEL_MAPS, MASKS, in_summary
 from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
 
@@ -146,10 +146,10 @@ def test_what_every_file_has_is_required(key: str) -> None:
 
 def test_the_schema_knows_every_metric_and_describes_every_field() -> None:
     schema = metrics_schema()
-    for kind, metrics in (("segmentation", segmentation.METRICS), ("classification", classification.METRICS)):
+    for kind, metrics in (("segmentation", in_summary(MASKS)), ("classification", CLASSES)):
         described = schema["$defs"][f"{kind}_block"]["properties"]["metrics"]["properties"]
         assert list(described) == list(metrics)
-    assert list(schema["$defs"]["label_block"]["properties"]["metrics"]["properties"]) == list(label_maps.METRICS)
+    assert list(schema["$defs"]["label_block"]["properties"]["metrics"]["properties"]) == list(LABEL_MAPS)
     for name, part in schema["$defs"].items():
         for key, field in part.get("properties", {}).items():
             own = field if "$ref" not in field else schema["$defs"][field["$ref"].rpartition("/")[2]]

@@ -11,7 +11,8 @@ import pytest
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.saliency import max_and_mean_e, score_map
-from medformer.evaluation.masks.segmentation import COLUMNS, METRICS, case_row
+from medformer.evaluation.masks.segmentation import COLUMNS, case_row
+from medformer.evaluation.metrics import MASKS, in_summary
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 
@@ -50,7 +51,7 @@ def test_pooled_numbers_are_those_of_numpy() -> None:
     assert dice["sd"] == pytest.approx(values.std(ddof=1))
     assert [dice["q1"], dice["median"], dice["q3"]] == pytest.approx(np.percentile(values, [25, 50, 75]))
     assert 0 <= dice["low"] < dice["mean"] < dice["high"] <= 1
-    assert set(summary["pooled"]["metrics"]) == set(METRICS) - {"hd95_mm", "nsd_mm"}
+    assert set(summary["pooled"]["metrics"]) == set(in_summary(MASKS)) - {"hd95_mm", "nsd_mm"}
     assert summary["pooled"]["metrics"]["hd95_px"]["mean"] == pytest.approx(np.mean([row["hd95_px"] for row in rows]))
 
 
@@ -235,7 +236,7 @@ def test_a_thousand_rows_are_summarized_in_seconds() -> None:
     rows = [
         {
             **pattern,
-            **{name: rng.random() for name in METRICS if name in pattern},
+            **{name: rng.random() for name in in_summary(MASKS) if name in pattern},
             "id": f"c{k}",
             "group": f"g{k // 2}",
             "fold": k % 5,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medformer.crossval.compare.measures import Measure, choose
+from medformer.crossval.compare.measures import choose
 from medformer.crossval.compare.pairs import Pairs, pair
 from medformer.crossval.compare.result import Comparison, Outcome
 from medformer.crossval.compare.statistics import Statistics, compute, count_signs
@@ -15,6 +15,7 @@ from medformer.crossval.compare.text import format_comparison, format_comparison
 from medformer.crossval.plan import some
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError
+from medformer.evaluation.metrics import Metric
 from medformer.evaluation.statistics.holm import holm
 
 __all__ = [
@@ -60,21 +61,21 @@ def compare_runs(
     short = short_names([a.path, b.path])
     names = name_a or short[0], name_b or short[1]
     pairs = pair(a, b, shared_only=allow_different_plans)
-    measure = choose(pairs.kind, metric, {name: None for name in pairs.a[0] if name in pairs.b[0]})
-    found = compute(pairs, measure, (str(a.oof_csv), str(b.oof_csv)), level=level)
+    chosen = choose(pairs.kind, metric, {name: None for name in pairs.a[0] if name in pairs.b[0]})
+    found = compute(pairs, chosen, (str(a.oof_csv), str(b.oof_csv)), level=level)
     repeats = len(set(pairs.repeats))
     decisive = _decisive(found, repeats)
-    won, lost, tied = count_signs(found.fold_differences, lower_is_better=measure.lower_is_better)
+    won, lost, tied = count_signs(found.fold_differences, lower_is_better=chosen.lower_is_better)
     return Comparison(
         run_a=str(a.path),
         run_b=str(b.path),
         name_a=names[0],
         name_b=names[1],
         kind=pairs.kind,
-        metric=measure.name,
-        title=measure.phrase,
-        lower_is_better=measure.lower_is_better,
-        digits=measure.digits,
+        metric=chosen.name,
+        title=chosen.phrase,
+        lower_is_better=chosen.lower_is_better,
+        digits=chosen.digits,
         cases=found.cases,
         groups=found.groups,
         repeats=repeats,
@@ -99,7 +100,7 @@ def compare_runs(
         delong=found.delong,
         left_out=found.left_out,
         lost=pairs.lost,
-        cautions=tuple(_cautions(pairs, measure, found, repeats, names)),
+        cautions=tuple(_cautions(pairs, chosen, found, repeats, names)),
     )
 
 
@@ -176,7 +177,7 @@ def _decisive(found: Statistics, repeats: int) -> Outcome:
     return found.bootstrap
 
 
-def _cautions(pairs: Pairs, measure: Measure, found: Statistics, repeats: int, names: tuple[str, str]) -> list[str]:
+def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, names: tuple[str, str]) -> list[str]:
     cautions = []
     lost = pairs.lost
     for name, only in zip(names, (lost.only_a, lost.only_b), strict=True):
@@ -198,11 +199,11 @@ def _cautions(pairs: Pairs, measure: Measure, found: Statistics, repeats: int, n
     if found.one_sided:
         cautions.append(
             f"{_counted(found.one_sided, 'prediction')} of {len(pairs.a)} left out, because only one of the runs has "
-            f"{measure.title} there; this can favor the run that has none."
+            f"{metric.label} there; this can favor the run that has none."
         )
     undefined = sum(math.isnan(value) for value in found.fold_differences)
     if undefined and not lost.folds:
-        cautions.append(f"{measure.title} is not defined in {undefined} of {len(found.fold_differences)} folds.")
+        cautions.append(f"{metric.label} is not defined in {undefined} of {len(found.fold_differences)} folds.")
     if found.delong is not None and found.cases > found.groups:
         cautions.append(
             f"The {found.cases} cases come from {found.groups} groups; DeLong's test takes cases for independent, "

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.crossval.compare.measures import Measure
 from medformer.crossval.compare.pairs import Pairs, Row, numbers
 from medformer.crossval.compare.result import Outcome
 from medformer.crossval.plan import Fold
@@ -16,6 +15,7 @@ from medformer.errors import DataError
 from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
 from medformer.evaluation.classes.classification_intervals import paired_classification_tests, weighted_metrics
 from medformer.evaluation.classes.delong import delong_test
+from medformer.evaluation.metrics import Metric
 from medformer.evaluation.statistics.bootstrap import PairedTest, paired_grouped_test
 from medformer.evaluation.statistics.ttest import corrected_resampled_ttest
 
@@ -53,13 +53,13 @@ class Statistics:
 
 
 def compute(
-    pairs: Pairs, measure: Measure, sources: tuple[str, str], *, level: float = 0.95, seed: int = 0
+    pairs: Pairs, metric: Metric, sources: tuple[str, str], *, level: float = 0.95, seed: int = 0
 ) -> Statistics:
-    """Compute every statistic of a measure.
+    """Compute every statistic of a metric.
 
     Args:
         pairs: The rows.
-        measure: What to compare by.
+        metric: What to compare by.
         sources: What to call the two tables in errors.
         level: Coverage of intervals.
         seed: Of the bootstrap.
@@ -67,9 +67,9 @@ def compute(
     Raises:
         DataError: A cell is not what its column promises, or AUC is asked of decisions; names the case.
     """
-    if measure.column:
-        return _of_means(pairs, measure, sources, level, seed)
-    return _of_scores(pairs, measure, sources, level, seed)
+    if metric.per_case:
+        return _of_means(pairs, metric, sources, level, seed)
+    return _of_scores(pairs, metric, sources, level, seed)
 
 
 def count_signs(differences: Values, *, lower_is_better: bool) -> tuple[int, int, int]:
@@ -79,15 +79,15 @@ def count_signs(differences: Values, *, lower_is_better: bool) -> tuple[int, int
     return won, lost, len(known) - won - lost
 
 
-def _of_means(pairs: Pairs, measure: Measure, sources: tuple[str, str], level: float, seed: int) -> Statistics:
-    """Statistics of a measure that is a mean over cases."""
+def _of_means(pairs: Pairs, metric: Metric, sources: tuple[str, str], level: float, seed: int) -> Statistics:
+    """Statistics of a metric that is a mean over cases."""
     a, b = (
-        np.array(numbers(rows, measure.column, source=source))
+        np.array(numbers(rows, metric.name, source=source))
         for rows, source in zip((pairs.a, pairs.b), sources, strict=True)
     )
     known = ~np.isnan(a) & ~np.isnan(b)
     if not known.any():
-        raise DataError(f"No case has {measure.title} in both {sources[0]} and {sources[1]}. Choose another metric.")
+        raise DataError(f"No case has {metric.label} in both {sources[0]} and {sources[1]}. Choose another metric.")
     test = paired_grouped_test(np.where(known, b - a, np.nan), pairs.groups, level=level, seed=seed)
     members = _members(pairs)
     per_fold = np.array([_mean((b - a)[member & known]) for member in members])
@@ -104,15 +104,15 @@ def _of_means(pairs: Pairs, measure: Measure, sources: tuple[str, str], level: f
     )
 
 
-def _of_scores(pairs: Pairs, measure: Measure, sources: tuple[str, str], level: float, seed: int) -> Statistics:
-    """Statistics of a measure that is computed from all labels, scores and decisions together."""
+def _of_scores(pairs: Pairs, metric: Metric, sources: tuple[str, str], level: float, seed: int) -> Statistics:
+    """Statistics of a metric that is computed from all labels, scores and decisions together."""
     a, b = (_scored(rows, source) for rows, source in zip((pairs.a, pairs.b), sources, strict=True))
-    name = measure.name
+    name = metric.name
     test = paired_classification_tests(a.label, a[1:], b[1:], pairs.groups, names=(name,), level=level, seed=seed)[name]
     of_a, of_b = (classification_metrics(*side)[name] for side in (a, b))
     if np.isnan(of_a) or np.isnan(of_b):
         raise DataError(
-            f"{measure.title} is not defined for the {len(pairs.a)} predictions that {sources[0]} and {sources[1]} "
+            f"{metric.label} is not defined for the {len(pairs.a)} predictions that {sources[0]} and {sources[1]} "
             f"share ({int(a.label.sum())} of them positive). Choose another metric."
         )
     members = np.array(_members(pairs), np.float64).reshape(-1, len(pairs.a))

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medformer.evaluation.classes.calibration import BINS, bin_of, recalibrate
-from medformer.evaluation.classes.classification import METRICS, Scored, check_scored, classification_metrics
+from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
+from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.statistics.bootstrap import (
     Interval,
     PairedTest,
@@ -63,7 +64,7 @@ def classification_intervals(
     scored = check_scored(label, score, prediction, part=True)
     member = _members(groups, scored)
     values = classification_metrics(*scored, part=True)
-    drawn = _replicates(scored, member, METRICS, resamples, seed)
+    drawn = _replicates(scored, member, CLASSES, resamples, seed)
     shift = float(np.mean(drawn["ece"])) - values["ece"]
     drawn["ece"] = np.maximum(drawn["ece"] - shift, 0.0)
     intervals: dict[str, Interval] = {}
@@ -96,7 +97,7 @@ def paired_classification_tests(
         a: Score and prediction of the first model, shape (n,) each.
         b: Score and prediction of the second.
         groups: One per case.
-        names: Metrics to test, from `METRICS`.
+        names: Metrics to test, from `CLASSES`.
         level: Coverage of the intervals.
         resamples: Number of bootstrap draws.
         seed: The same seed gives the same numbers.
@@ -124,7 +125,7 @@ def paired_classification_tests(
 
 
 def weighted_metrics(
-    scored: Scored, weights: NDArray[np.float64], names: Iterable[str] = tuple(METRICS)
+    scored: Scored, weights: NDArray[np.float64], names: Iterable[str] = tuple(CLASSES)
 ) -> dict[str, NDArray[np.float64]]:
     """Compute what `classification_metrics` does for r resamples given as case weights.
 
@@ -161,7 +162,7 @@ def weighted_metrics(
         found["auc"], found["average_precision"] = _areas(y, s, weights)
     if wanted & _CALIBRATION:
         found["calibration_slope"], found["calibration_intercept"] = recalibrate(y, s, weights)
-    return {name: found[name] for name in METRICS if name in wanted}
+    return {name: found[name] for name in CLASSES if name in wanted}
 
 
 def _areas(

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.evaluation.classes.classification import METRICS, check_scored, classification_metrics
+from medformer.evaluation.classes.classification import check_scored, classification_metrics
 from medformer.evaluation.classes.classification_intervals import classification_intervals
+from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.table import Row, distinct, has, numbers
 
 
@@ -40,7 +41,7 @@ class ClassificationNumbers:
 
     def definitions(self) -> dict[str, Any]:
         """What each number means."""
-        return {"metrics": METRICS}
+        return {"metrics": {name: metric.definition for name, metric in CLASSES.items()}}
 
     def block(self, selected: NDArray[np.intp]) -> dict[str, Any]:
         """Every number of some rows."""

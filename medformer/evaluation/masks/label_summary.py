@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from medformer.evaluation.masks.volumes import METRICS, label_column, label_names
+from medformer.evaluation.masks.volumes import label_column, label_names
+from medformer.evaluation.metrics import LABEL_MAPS
 from medformer.evaluation.statistics.agreement import agreement, relative_error
 from medformer.evaluation.statistics.spread import spread
 from medformer.evaluation.table import Row, has, numbers
@@ -40,7 +41,9 @@ def summarize_labels(
             "missed": int(((truth > 0) & (marked == 0)).sum()),
             "false_alarms": int(((truth == 0) & (marked > 0)).sum()),
             "metrics": {
-                name: mean(numbers(rows, column)) for name in METRICS if has(rows, column := label_column(name, label))
+                name: mean(numbers(rows, column))
+                for name in LABEL_MAPS
+                if has(rows, column := label_column(name, label))
             },
             "volume": {
                 "truth_ml": mean(truth),

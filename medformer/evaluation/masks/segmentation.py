@@ -28,37 +28,6 @@ SIZES: dict[str, str] = {
     "large": f"{MEDIUM_BELOW:.0%} of the image or more",
 }
 
-_HD95 = (
-    "95th percentile of the distances ({unit}) between the outlines of prediction and reference, the larger of both "
-    "directions; lower is better. Where exactly one of them has no outline it is the diagonal of the image: read the "
-    "median beside the mean"
-)
-_NSD = (
-    "normalized surface Dice: share of the points of both outlines that lie within the tolerance of the other outline"
-)
-
-# The columns of `case_row` that are averaged, with what they mean.
-METRICS: dict[str, str] = {
-    "dice": "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
-    "probability reaches the threshold",
-    "iou": "shared area over the area that either mask covers, at the same threshold",
-    "sensitivity": "share of the reference's pixels that were marked; it does not count lesions, and images with an "
-    "empty reference are left out",
-    "precision": "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
-    "hd95_px": _HD95.format(unit="px"),
-    "hd95_mm": _HD95.format(unit="mm"),
-    "nsd_px": _NSD,
-    "nsd_mm": _NSD,
-    "mean_dice_256": "PraNet protocol: Dice averaged over 256 thresholds of the map stretched to 0..1, so that no "
-    "threshold is chosen",
-    "mean_iou_256": "PraNet protocol: IoU averaged over the same thresholds",
-    "weighted_f": "PraNet protocol: F-measure (beta 1) of the stretched map that weighs errors by their distance from "
-    "the reference (Margolin et al., CVPR 2014)",
-    "s_measure": "PraNet protocol: structure measure (alpha 0.5), how alike map and reference are by region and by "
-    "object (Fan et al., ICCV 2017)",
-    "mae": "PraNet protocol: mean absolute difference of stretched map and reference per pixel, lower is better",
-}
-
 COLUMNS: tuple[str, ...] = (
     "id",
     "threshold",

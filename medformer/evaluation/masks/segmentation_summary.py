@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from medformer.evaluation.masks.lesions import RULE, detection
 from medformer.evaluation.masks.overlap import EMPTY_POLICIES, EmptyPolicy, check_policy
 from medformer.evaluation.masks.saliency import max_and_mean_e
-from medformer.evaluation.masks.segmentation import METRICS, SIZES, e_curve
+from medformer.evaluation.masks.segmentation import SIZES, e_curve
 from medformer.evaluation.masks.surface import SURFACE_POLICIES, Unit
 from medformer.evaluation.masks.volumes import MEAN_OVER_LABELS, label_names
-from medformer.evaluation.masks.volumes import METRICS as LABEL_METRICS
+from medformer.evaluation.metrics import LABEL_MAPS, MASKS, in_summary
 from medformer.evaluation.statistics.agreement import RULE as AGREEMENT
 from medformer.evaluation.statistics.spread import spread
 from medformer.evaluation.table import Row, distinct, has, numbers, one_value
@@ -57,10 +57,12 @@ class SegmentationNumbers:
         self._groups = groups
         self._bootstrap: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
         self._spread = partial(spread, level=level, resamples=resamples, seed=seed)
-        self._metrics = {name: numbers(rows, name) for name in METRICS if name in _ESSENTIAL or has(rows, name)}
+        self._metrics = {
+            name: numbers(rows, name) for name in in_summary(MASKS) if name in _ESSENTIAL or has(rows, name)
+        }
         self._curves = np.stack([e_curve(row) for row in rows]) if has(rows, "e_curve") else None
         self._lesions = np.stack([numbers(rows, name) for name in _LESIONS]) if has(rows, *_LESIONS) else None
-        self._false_alarms = {name: numbers(rows, name) for name in ("fp_px", "fp_ml") if has(rows, name)}
+        self._false_alarms = {name: numbers(rows, name) for name in in_summary(MASKS, "negatives") if has(rows, name)}
         areas = has(rows, "truth_px", "pred_px")
         self._truth = numbers(rows, "truth_px") if areas else None
         self._marked = numbers(rows, "pred_px") if areas else None
@@ -75,8 +77,8 @@ class SegmentationNumbers:
 
     def definitions(self) -> dict[str, Any]:
         """What each number means, for those that are there."""
-        meanings = LABEL_METRICS if self._labels else METRICS
-        metrics = {name: meanings[name] for name in self._metrics}
+        table = LABEL_MAPS if self._labels else MASKS
+        metrics = {name: table[name].definition for name in self._metrics}
         for unit, tolerance in self.tolerance.items():
             metrics[f"nsd_{unit}"] += f", {tolerance:g} {unit}"
         texts: dict[str, Any] = {"metrics": metrics, "empty_policy": EMPTY_POLICIES[self.policy]}
@@ -93,11 +95,7 @@ class SegmentationNumbers:
         if self._false_alarms:
             texts["negatives"] = "images without a lesion, and what was marked on them (px of an image, ml of a volume)"
         if self._curves is not None:
-            texts["max_e"] = (
-                "PraNet protocol: E-measure, how alike the masks are by pixel and as a whole (Fan et al., IJCAI 2018): "
-                "averaged over images at each of 256 thresholds, the highest of these averages"
-            )
-            texts["mean_e"] = "PraNet protocol: the mean of these averages"
+            texts |= {name: metric.definition for name, metric in in_summary(MASKS, "block").items()}
         return texts
 
     def block(self, selected: NDArray[np.intp]) -> dict[str, Any]:

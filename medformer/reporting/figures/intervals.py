@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medformer.crossval.compare.result import Comparison, Outcome
-from medformer.crossval.compare.text import p_value, signed
+from medformer.evaluation.number_format import PRINTED
 from medformer.reporting.figures.style import INK, MUTED, SERIES, drawing
 from medformer.reporting.wording import shorten
 
@@ -152,10 +152,12 @@ def _draw_comparison(axes: Axes, row: int, comparison: Comparison) -> None:
         dots = [difference for difference in comparison.fold_differences if np.isfinite(difference)]
         heights = [row + _BELOW] * len(dots)
         axes.plot(dots, heights, color=MUTED, linestyle="", marker="o", markersize=3.2, alpha=0.6, label="one fold")
-    adjusted = f", Holm {p_value(comparison.p_holm)}" if comparison.together > 1 else ""
+    difference, low, high = (
+        PRINTED.signed(value, comparison.digits) for value in (main.difference, main.low, main.high)
+    )
+    adjusted = f", Holm {PRINTED.p_value(comparison.p_holm)}" if comparison.together > 1 else ""
     axes.annotate(
-        f"{signed(comparison, main.difference)}  [{signed(comparison, main.low)}, {signed(comparison, main.high)}]\n"
-        f"p {p_value(comparison.p)}{adjusted}",
+        f"{difference}  [{low}, {high}]\np {PRINTED.p_value(comparison.p)}{adjusted}",
         xy=(1.02, row),
         xycoords=("axes fraction", "data"),
         va="center",

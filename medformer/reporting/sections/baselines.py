@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from medformer.crossval.compare.compare import Comparison
 from medformer.crossval.compare.result import METHODS
-from medformer.crossval.compare.text import p_value, reading
+from medformer.crossval.compare.text import reading
+from medformer.evaluation.number_format import PRINTED
 from medformer.reporting.blocks import (
     Block,
     Listing,
@@ -116,12 +117,8 @@ def _lead(lead: Comparison) -> list[str]:
     return [
         signed(lead.difference),
         f"{signed(lead.low)} to {signed(lead.high)}" if number(lead.low) != "–" else "–",
-        _p(lead.p),
-        _p(lead.p_holm),
-        _p(lead.fold_test.p_holm) if lead.fold_test else "–",
+        PRINTED.p_value(lead.p),
+        PRINTED.p_value(lead.p_holm),
+        PRINTED.p_value(lead.fold_test.p_holm) if lead.fold_test else "–",
         f"{lead.folds_won} of {lead.folds}",
     ]
-
-
-def _p(value: float) -> str:
-    return p_value(value) if math.isfinite(value) else "–"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from medformer.evaluation.validation_measures import measured
+from medformer.evaluation.metrics import validation_metric_of
 from medformer.reporting.blocks import Figure, Section, Table, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.figures.charts import curves
@@ -17,10 +17,10 @@ def build(facts: Facts) -> Section | None:
     """Draw the loss and the inner-validation score per epoch for every fold."""
     panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {}
     present = dict.fromkeys(column for history in facts.histories.values() for column in history)
-    measure = measured(present)
+    measure = validation_metric_of(present)
     titles = {LOSS: "Training loss"}
     if measure:
-        titles[measure.column] = f"{measure.title[0].upper()}{measure.title[1:]} on the inner validation part"
+        titles[measure.validation_column] = f"{measure.title} on the inner validation part"
     for column, title in titles.items():
         lines: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
         for index, history in facts.histories.items():
@@ -37,7 +37,7 @@ def build(facts: Facts) -> Section | None:
         return None
     rows = []
     for index, history in facts.histories.items():
-        scored = history.get(measure.column, ()) if measure else ()
+        scored = history.get(measure.validation_column, ()) if measure else ()
         scores = [value for value in scored if math.isfinite(value)]
         best = measure.best(scores) if measure and scores else None
         losses = [value for value in history.get(LOSS, ()) if math.isfinite(value)]
@@ -55,7 +55,7 @@ def build(facts: Facts) -> Section | None:
         "Fold",
         "Epochs",
         "Last training loss",
-        f"Best inner-validation {measure.title if measure else 'score'}",
+        f"Best inner-validation {measure.label if measure else 'score'}",
         "At epoch",
         "Minutes",
     ]
