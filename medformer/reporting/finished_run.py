@@ -16,6 +16,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.plan.volume_plan import read_plan as read_volume_plan
 from medformer.errors import DataError, MedformerError
+from medformer.evaluation.metrics import Metric, table_of
 from medformer.files import read_csv, read_json, sha256
 from medformer.reporting.explanation import Explanation, read_explanation
 from medformer.yaml_files import parse_yaml
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 PRIOR = "prior_mask"
 """The baseline that predicts the average training mask. With permuted masks there is nothing else to learn."""
+
+EMPTY_RULES = {"one": "both empty:\u00a01", "zero": "both empty:\u00a00", "nan": "both empty: left out"}
+"""What two empty masks score, for the header of a column."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,28 @@ class FinishedRun:
     def target(self) -> str:
         """What is segmented."""
         return "labeled structure" if self.labels else "lesion"
+
+    @cached_property
+    def metric_table(self) -> Mapping[str, Metric]:
+        """What the metrics of this run are called, which direction is better, and how they are written."""
+        kind = "classification" if self.classification else "segmentation"
+        return table_of({**self.metrics, "kind": kind})
+
+    @cached_property
+    def primary(self) -> Metric:
+        """The metric that stands for the run where there is room for one."""
+        return self.metric_table["auc" if self.classification else "dice"]
+
+    def label(self, name: str) -> str:
+        """Name a metric, with the rule for empty masks where that changes the number."""
+        label = self.metric_table[name].label if name in self.metric_table else name
+        return f"{label}{self.empty_rule}" if name in ("dice", "iou") else label
+
+    @cached_property
+    def empty_rule(self) -> str:
+        """The note beside every Dice and IoU, such as ` (both empty: 1)`; empty where the rule is not recorded."""
+        policy = self.metrics.get("empty_policy")
+        return f" ({EMPTY_RULES.get(policy, policy)})" if policy else ""
 
     @cached_property
     def pooled(self) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from medformer.reporting.wording import MISSING, counted, interval, number, percent, plural, signed
+from medformer.reporting.wording import MISSING, counted, interval, number, percent, plural, signed, thousands
 
 Record = Mapping[str, Any]
 
@@ -24,7 +24,13 @@ def html_templates() -> Environment:
     )
     environment.globals.update(counted=counted, plural=plural, interval=interval)
     environment.filters.update(
-        number=number, signed=signed, percent=percent, one_line=one_line, filled_columns=filled_columns, cells=cells
+        number=number,
+        signed=signed,
+        percent=percent,
+        thousands=thousands,
+        one_line=one_line,
+        filled_columns=filled_columns,
+        cells=cells,
     )
     return environment
 
@@ -36,6 +42,17 @@ def markdown_templates() -> Environment:
     return environment
 
 
+def render(environment: Environment, template: str, facts: Mapping[str, Any], /, **more: Any) -> Markup:
+    """Fill a template in; the result is markup, in which what is not ours is escaped."""
+    return Markup(environment.get_template(template).render(facts, **more))  # noqa: S704 - escaped by the template
+
+
+def source(environment: Environment, name: str) -> str:
+    """Return a file that lies beside the templates as it is."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
 def one_line(text: str) -> str:
     """Join the lines of a template's text."""
     joined = re.sub(r"[ \t\r\n]+", " ", text).strip()
@@ -43,10 +60,9 @@ def one_line(text: str) -> str:
 
 
 def filled_columns(columns: Mapping[str, str], records: Sequence[Record], total: Record | None) -> dict[str, str]:
-    """Return the columns (title: key) that have a value in any record."""
-    every = [*records, *([total] if total else [])]
-    first = next(iter(columns))
-    return {title: key for title, key in columns.items() if title == first or any(key in record for record in every)}
+    """Return the columns (title: key) that any record has; without columns, the keys of the records are the titles."""
+    keys = dict.fromkeys(key for record in (*records, total or {}) for key in record)
+    return {title: key for title, key in columns.items() if key in keys} if columns else {key: key for key in keys}
 
 
 def cells(columns: Mapping[str, str], record: Record) -> list[str]:
@@ -57,7 +73,7 @@ def cells(columns: Mapping[str, str], record: Record) -> list[str]:
 def _cell(value: object) -> str:
     if isinstance(value, str):
         return value or MISSING
-    return number(value)
+    return thousands(value) if isinstance(value, int) else number(value)
 
 
 def _escape_markdown(value: Any) -> Any:

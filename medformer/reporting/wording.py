@@ -30,6 +30,11 @@ def thousands(count: int) -> str:
     return f"{count:,}"
 
 
+def share(count: int, whole: int) -> str:
+    """Write a count with its share of the whole: `12 (50%)`, or a dash."""
+    return f"{thousands(count)} ({percent(count / whole)})" if whole else MISSING
+
+
 def counted(count: int, noun: str, many: str = "") -> str:
     """Write a count with its noun: `1 image`, `2 images`."""
     return f"{thousands(count)} {plural(count, noun, many or noun + 's')}"
