@@ -16,9 +16,9 @@ from medformer.connectome.columns import COVARIATES, Block, Columns
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import Fold, some
 from medformer.data.connectomes.cohort import Cohort, Subject
-from medformer.data.tables import known
 from medformer.errors import ConfigError, DataError
 from medformer.inference.single_thread import single_thread
+from medformer.missing import known
 
 Inputs = dict[str, NDArray[np.float32]]
 """By atlas, float32 (n, d)."""

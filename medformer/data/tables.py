@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medformer.errors import DataError
-
-_UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+from medformer.missing import is_missing
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,10 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     return table[0][1], table[1:]
 
 
-def known(text: str) -> str:
-    """The text, or nothing where it is one of the words that tables use for nothing."""
-    return "" if text.lower() in _UNKNOWN else text
-
-
 def id_fault(identifier: str) -> str | None:
     """What is wrong with an id, which also names files; None when nothing is."""
-    if not known(identifier):
-        return "the id is empty; give every case its own"
+    if is_missing(identifier):
+        return "the id is empty, or a word for what is not known; give every case its own"
     parts = identifier.split("/")
     if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
         return (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
+from medformer.missing import is_missing, known
 
 Row = Mapping[str, Any]
 
@@ -31,7 +32,7 @@ def number(row: Row, column: str) -> float:
         DataError: The column is missing, or the cell is no number.
     """
     value = cell(row, column)
-    if value in (None, ""):
+    if is_missing(value):
         return float("nan")
     try:
         return float(value)
@@ -79,8 +80,6 @@ def group_names(rows: Sequence[Row]) -> list[str]:
     """The group that each row is resampled with: its own, else its case, which may have a row in each repeat."""
     names: list[str] = []
     for index, row in enumerate(rows):
-        if row.get("group") not in (None, ""):
-            names.append(f"group {row['group']}")
-        else:
-            names.append(f"case {row['id']}" if row.get("id") not in (None, "") else f"row {index}")
+        group, case = known(row.get("group")), row.get("id")
+        names.append(f"group {group}" if group else f"row {index}" if case in (None, "") else f"case {case}")
     return names

@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medformer.crossval.compare.fold_auc import Row, group_of, null_auc, number_column, within_fold_auc
+from medformer.crossval.compare.fold_auc import Row, null_auc, number_column, within_fold_auc
 from medformer.crossval.plan import some
 from medformer.errors import DataError
 from medformer.evaluation.statistics.bootstrap import grouped_interval
+from medformer.evaluation.table import group_names
 
 Answer = Literal["at chance", "leak suspected", "cannot tell"]
 
@@ -183,7 +184,7 @@ def _judge_masks(
                 f"The permuted run and the baseline hold different cases ({some(different)} in one only); expected "
                 "two runs on the same plan."
             )
-        groups = {str(row["id"]): group_of(row, position) for position, row in enumerate(permuted[0])}
+        groups = dict(zip((str(row["id"]) for row in permuted[0]), group_names(permuted[0]), strict=True))
         differences = np.array([dice[name] - guessed[name] for name in dice])
         interval = grouped_interval(
             differences, [groups[name] for name in dice], level=level, resamples=draws, seed=seed

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from medformer.errors import DataError
+from medformer.evaluation.table import group_names
 
 Row = Mapping[str, Any]
 
@@ -59,8 +60,8 @@ def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) ->
     won, pairs = np.zeros(draws), np.zeros(draws)
     for part in parts.values():
         members: dict[str, list[int]] = defaultdict(list)
-        for position, row in enumerate(part):
-            members[group_of(row, position)].append(position)
+        for position, group in enumerate(group_names(part)):
+            members[group].append(position)
         labels, ranks = number_column(part, "label"), rankdata(number_column(part, "score"))
         width = max(map(len, members.values()))
         # A group takes over the labels of another; the larger of two repeats those of the smaller.
@@ -93,12 +94,6 @@ def number_column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
         return np.array([float(row[name]) for row in rows])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"Column '{name}' of the table is missing or holds what is no number ({error}).") from error
-
-
-def group_of(row: Row, position: int) -> str:
-    """The group that a row belongs to; a row without one stands for itself."""
-    group = row.get("group")
-    return f"row {position}" if group in (None, "") else f"group {group}"
 
 
 def _by_fold(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:

@@ -13,6 +13,7 @@ from medformer.crossval.plan import Fold, Plan, read_plan, some
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
+from medformer.evaluation.table import group_names
 from medformer.files import read_json
 
 Row = Mapping[str, Any]
@@ -143,7 +144,7 @@ def pair(a: RunDirectory, b: RunDirectory, *, shared_only: bool = False) -> Pair
         a=[left.rows[key] for key in shared],
         b=[right.rows[key] for key in shared],
         kind=left.kind,
-        groups=[_group(left.rows[key]) for key in shared],
+        groups=group_names([left.rows[key] for key in shared]),
         repeats=[repeat for repeat, _ in shared],
         folds=() if lost.folds else left.plan.folds,
         lost=lost,
@@ -249,10 +250,6 @@ def _equal(one: float, other: float) -> bool:
 
 def _spell(keys: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(f"{name} (repeat {repeat})" if repeat else name for repeat, name in keys)
-
-
-def _group(row: Row) -> str:
-    return f"group {row['group']}" if row.get("group") else f"case {row['id']}"
 
 
 def _same_folds(left: Plan, right: Plan) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 from medformer.config import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase, check_unique, some
 from medformer.crossval.plan.group_split import deal_folds, draw_test, draw_validation, groups_by_class
-from medformer.crossval.plan.strata import known_text, with_strata
+from medformer.crossval.plan.strata import with_strata
 from medformer.errors import ConfigError, DataError
+from medformer.missing import known
 from medformer.seeds import derive_seed
 
 
@@ -260,7 +261,7 @@ def _left_out(scheme: str, cases: Sequence[PlanCase]) -> str:
 
 
 def _value(case: PlanCase, column: str) -> str:
-    return known_text(case.site if column == "site" else case.covariates.get(column, ""))
+    return known(case.site if column == "site" else case.covariates.get(column, ""))
 
 
 def _check_ungrouped(cases: Sequence[PlanCase]) -> None:

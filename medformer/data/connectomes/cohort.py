@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
-from medformer.data.tables import Kind, id_fault, known, read_table, require_good_rows
+from medformer.data.tables import Kind, id_fault, read_table, require_good_rows
 from medformer.errors import DataError
 from medformer.files import digest, write_csv
+from medformer.missing import known
 
 MANIFEST_FILE = "manifest.csv"
 FEATURES = "features"

@@ -68,8 +68,8 @@ def volume_row(
 
     Returns:
         `id`, `empty_policy`, `nsd_tolerance_mm`, `voxels` (of the volume), `truth_px` and `pred_px` (voxels with any
-        label), the means over labels of the metrics in `LABEL_MAPS`, and for each label its metrics and its volume in the reference
-        (`truth_ml:<name>`) and in the prediction (`pred_ml:<name>`), in milliliters.
+        label), the means over labels of the metrics in `LABEL_MAPS`, and for each label its metrics and its volume in
+        the reference (`truth_ml:<name>`) and in the prediction (`pred_ml:<name>`), in milliliters.
 
     Raises:
         DataError: The maps differ in shape, are not three-dimensional arrays of integers, or hold an undeclared value.

@@ -23,8 +23,8 @@ from medformer.connectome.measures import constant_regions
 from medformer.data.connectomes.read.source import Candidate, Reading, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem
-from medformer.data.tables import known
 from medformer.errors import DataError
+from medformer.missing import known
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from pathlib import Path
 from medformer.data.connectomes.cohort import Subject
 from medformer.data.connectomes.read.source import Candidate
 from medformer.data.problems import Problem
-from medformer.data.tables import Kind, id_fault, known, read_cells, require_good_rows
+from medformer.data.tables import Kind, id_fault, read_cells, require_good_rows
 from medformer.errors import DataError
+from medformer.missing import known
 
 _TABLE = Kind(
     what="a phenotypic table (CSV)",
