@@ -17,7 +17,9 @@ from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.plan.volume_plan import read_plan as read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.evaluation.metrics import Metric, table_of
+from medformer.evaluation.table import group_names
 from medformer.files import read_csv, read_json, sha256
+from medformer.missing import known
 from medformer.reporting.explanation import Explanation, read_explanation
 from medformer.yaml_files import parse_yaml
 
@@ -137,6 +139,11 @@ class FinishedRun:
         label = self.metric_table[name].label if name in self.metric_table else name
         return f"{label}{self.empty_rule}" if name in ("dice", "iou") else label
 
+    def title(self, name: str) -> str:
+        """Name a metric at the beginning of a sentence, or above a column."""
+        label = self.label(name)
+        return label[:1].upper() + label[1:]
+
     @cached_property
     def empty_rule(self) -> str:
         """The note beside every Dice and IoU, such as ` (both empty: 1)`; empty where the rule is not recorded."""
@@ -189,13 +196,13 @@ class FinishedRun:
 
     @cached_property
     def sites(self) -> list[str]:
-        """Distinct non-empty sites."""
-        return sorted({str(row["site"]) for row in self.rows if row.get("site")})
+        """Distinct known sites."""
+        return sorted({known(row.get("site")) for row in self.rows} - {""})
 
     @cached_property
     def groups(self) -> int:
         """Number of distinct patients or sequences."""
-        return len({row.get("group") or row["id"] for row in self.rows})
+        return len(set(group_names(self.first_rows)))
 
     @cached_property
     def config(self) -> dict[str, Any]:

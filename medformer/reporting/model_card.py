@@ -41,12 +41,12 @@ def build_model_card(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
         run=run,
         checks=checks_of(run, facts, templates),
         # YAML quotes what it must.
-        front_matter=Markup(front_matter),  # noqa: S704
+        front_matter=Markup(front_matter),
         name=name,
         kind=kind,
         folder=run.folder.path.resolve().name,
         rows=[
-            {"label": run.label(metric), **written(run, run.pooled, metric)}
+            {"title": run.title(metric), **written(run, run.pooled, metric)}
             for metric in run.metric_table
             if metric in run.pooled["metrics"]
         ],
@@ -54,18 +54,18 @@ def build_model_card(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
     )
 
 
-def _front_matter(run: FinishedRun, name: str, kind: str) -> dict[str, Any]:
+def _front_matter(run: FinishedRun, model: str, kind: str) -> dict[str, Any]:
     task = str(run.record.get("task") or kind)
     pipeline = "tabular-classification" if run.classification else "image-segmentation"
-    chosen = [run.metric_table[metric] for metric in FRONT[kind]]
+    chosen = {name: run.metric_table[name] for name in FRONT[kind]}
     metrics = [
         {
             "type": metric.hub_name,
-            "name": f"{'mean ' if metric.per_case else ''}{run.label(metric.name)}, out of fold",
-            "value": round(value(run.pooled, metric.name), 4),
+            "name": f"{f'mean {run.label(name)}' if metric.per_case else run.title(name)}, out of fold",
+            "value": round(value(run.pooled, name), 4),
         }
-        for metric in chosen
-        if written(run, run.pooled, metric.name)["value"] != MISSING
+        for name, metric in chosen.items()
+        if written(run, run.pooled, name)["value"] != MISSING
     ]
     dataset = {"name": ", ".join(run.sites) or "unnamed", "type": task, "split": "out-of-fold test parts"}
     card: dict[str, Any] = {
@@ -74,9 +74,9 @@ def _front_matter(run: FinishedRun, name: str, kind: str) -> dict[str, Any]:
         "library_name": "medformer",
         "pipeline_tag": pipeline,
         "tags": list(dict.fromkeys(["medical-imaging", kind, task, "metaformer", "research-use-only"])),
-        "metrics": [metric.hub_name for metric in chosen],
+        "metrics": [metric.hub_name for metric in chosen.values()],
     }
     if metrics:
         result = {"task": {"type": pipeline, "name": f"{task} {kind}"}, "dataset": dataset, "metrics": metrics}
-        card["model-index"] = [{"name": name, "results": [result]}]
+        card["model-index"] = [{"name": model, "results": [result]}]
     return card

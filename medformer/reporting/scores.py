@@ -52,10 +52,10 @@ def result_columns(run: FinishedRun, part: Mapping[str, Any]) -> dict[str, str]:
         statistic, _, name = column.rpartition(" ")
         if name not in run.pooled["metrics"]:
             continue
-        label, digits = run.label(name), run.metric_table[name].digits
+        digits = run.metric_table[name].digits
         found = summary_of(part, name).get(statistic) if statistic else value(part, name)
-        title = f"{statistic} {label}".lstrip()
-        cells[title[:1].upper() + title[1:]] = number(found, digits)
+        title = f"{statistic.capitalize()} {run.label(name)}" if statistic else run.title(name)
+        cells[title] = number(found, digits)
         if name == run.primary.name and statistic != "median":
             cells["95% interval"] = interval(summary_of(part, name), digits)
     return cells

@@ -15,7 +15,9 @@ p_value = PRINTED.p_value
 
 def interval(summary: object, digits: int = 3) -> str:
     """Write the interval of a summary, or a dash."""
-    return PRINTED.interval(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
+    return (
+        PRINTED.interval(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
+    )
 
 
 def percent(share: object, digits: int = 0) -> str:

@@ -55,9 +55,7 @@ class AgreementPanel:
 
 
 @drawing
-def forest(
-    figure: Figure, rows: Sequence[tuple[str, float, float, float]], *, xlabel: str, reference: float
-) -> None:
+def forest(figure: Figure, rows: Sequence[tuple[str, float, float, float]], *, xlabel: str, reference: float) -> None:
     """Draw one line per part: (label, mean, low, high). With a NaN interval, only the mean is drawn.
 
     Args:

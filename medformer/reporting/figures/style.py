@@ -55,7 +55,7 @@ def drawing(draw: Callable[Concatenate[Figure, P], None]) -> Callable[Concatenat
     """
 
     @wraps(draw)
-    def to_inline_svg(key: str, *args: P.args, **kwargs: P.kwargs) -> str:
+    def to_inline_svg(key: str, /, *args: P.args, **kwargs: P.kwargs) -> str:
         with rc_context(STYLE):
             figure = Figure(layout="constrained")
             draw(figure, *args, **kwargs)

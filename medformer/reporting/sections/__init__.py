@@ -67,9 +67,7 @@ SECTIONS = (
     ReportSection("distribution", "Distribution of scores", segmentation.distribution, segmentation.has_scores),
     ReportSection("lesions", "Lesions and false alarms", segmentation.lesions, segmentation.has_lesions),
     ReportSection("subgroups", "Sites and subgroups", results.subgroups, results.has_subgroups),
-    ReportSection(
-        "baselines", "Comparison with baselines", checks.baselines, lambda run: run.baselines, is_check=True
-    ),
+    ReportSection("baselines", "Comparison with baselines", checks.baselines, lambda run: run.baselines, is_check=True),
     ReportSection("canary", "Permuted labels", checks.canary, lambda run: run.canary, is_check=True),
     ReportSection("site-probe", "Site probe", checks.site_probe, lambda run: run.site_probe, is_check=True),
     ReportSection("attribution", "What the scores rest on", attribution.attribution, lambda run: run.explanation),

@@ -21,7 +21,8 @@ _NAMED = ("auc", "average_precision", "calibration_slope", "calibration_intercep
 
 def ranking(run: FinishedRun) -> dict[str, Any]:
     """Draw the ROC, precision-recall and calibration curves, and count decisions."""
-    problem, svg, bins = "", "", []
+    problem, svg = "", ""
+    bins: list[tuple[float, float]] = []
     folds = _by_fold(run.rows)
     prevalence = float(np.mean([row["label"] for row in run.rows]))
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from medformer.evaluation.table import group_names
+from medformer.missing import known
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import number, share, thousands
 
@@ -21,7 +22,9 @@ EXCLUSIONS_SHOWN = 12
 def data(run: FinishedRun) -> dict[str, Any]:
     """Count cases, groups and what else is known about them, per site and in all."""
     sites = run.sites if len(run.sites) > 1 else []
-    by_site = [_describe(run, site, [row for row in run.first_rows if str(row.get("site")) == site]) for site in sites]
+    by_site = [
+        _describe(run, site, [row for row in run.first_rows if known(row.get("site")) == site]) for site in sites
+    ]
     return {
         "sites": by_site[:MOST_SITES],
         "number_of_sites": len(sites),
@@ -36,7 +39,7 @@ def _describe(run: FinishedRun, site: str, rows: Rows) -> dict[str, str]:
     cells = {
         "site": site,
         "cases": thousands(len(rows)),
-        "groups": thousands(len({row.get("group") or row["id"] for row in rows})),
+        "groups": thousands(len(set(group_names(rows)))),
     }
     if run.classification:
         cells["positive"] = share(sum(row["label"] == 1 for row in rows), len(rows))
@@ -49,12 +52,12 @@ def _describe(run: FinishedRun, site: str, rows: Rows) -> dict[str, str]:
         ages = [float(row["age"]) for row in rows if _is_number(row.get("age"))]
         cells["age"] = f"{np.median(ages):.0f} ({min(ages):.0f} to {max(ages):.0f})" if ages else ""
     for sex in _sexes(run):
-        cells[f"sex {sex}"] = share(sum(str(row.get("sex")) == sex for row in rows), len(rows))
+        cells[f"sex {sex}"] = share(sum(known(row.get("sex")) == sex for row in rows), len(rows))
     return cells
 
 
 def _sexes(run: FinishedRun) -> list[str]:
-    found = Counter(str(row.get("sex")) for row in run.first_rows if row.get("sex") not in (None, ""))
+    found = {known(row.get("sex")) for row in run.first_rows} - {""}
     return sorted(found) if len(found) <= MOST_SEXES else []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medformer.evaluation.masks.volumes import label_column, label_names
+from medformer.missing import known
 from medformer.reporting.figures.pictures import CasePictures
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import FAILED_BELOW, failures
@@ -75,7 +76,7 @@ def _picture(pictures: CasePictures, row: Row) -> dict[str, Any]:
         "iou": number(row.get("iou")),
         "labels": labels[:MOST_LABELS] if len(labels) > 1 else [],
         "fold": row.get("fold"),
-        "site": str(row.get("site") or ""),
+        "site": known(row.get("site")),
         "size": None if not isinstance(fraction, (int, float)) else percent(fraction, 1) if fraction > 0 else "",
         "nothing_marked": row.get("pred_px") == 0,
     }
@@ -89,7 +90,7 @@ def _wrong(run: FinishedRun) -> dict[str, Any]:
     rows = [
         {
             "id": str(row["id"]),
-            "site": str(row.get("site") or ""),
+            "site": known(row.get("site")),
             "label": number(row["label"], 0),
             "score": row["score"],
             "threshold": number(row.get("threshold"), 2),

@@ -50,7 +50,10 @@ def volumes(run: FinishedRun) -> dict[str, Any]:
         {"What": what, **{title: cells[position] for title, cells in columns.items()}}
         for position, what in enumerate(_CELLS)
     ]
-    return {"rows": rows, "notes": list(dict.fromkeys(note for plan in run.volume_plans.values() for note in plan.notes))}
+    return {
+        "rows": rows,
+        "notes": list(dict.fromkeys(note for plan in run.volume_plans.values() for note in plan.notes)),
+    }
 
 
 def _by(values: Sequence[float], digits: int = 0) -> str:
@@ -68,7 +71,9 @@ def _strides(plan: VolumePlan) -> str:
 
 def _scheme(channel: Intensity) -> str:
     if channel.scheme == "ct":
-        return f"clipped to {channel.low:.0f} to {channel.high:.0f}, then scaled by the foreground of the training cases"
+        return (
+            f"clipped to {channel.low:.0f} to {channel.high:.0f}, then scaled by the foreground of the training cases"
+        )
     return "each volume by its own mean and standard deviation"
 
 

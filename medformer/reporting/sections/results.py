@@ -26,7 +26,7 @@ def results(run: FinishedRun) -> dict[str, Any]:
     return {
         "parts": parts,
         "pooled": _values(run) if run.classification else _means(run),
-        "meanings": {_title(run, name): meaning for name, meaning in described.items() if meaning},
+        "meanings": {run.title(name): meaning for name, meaning in described.items() if meaning},
         "empty_policy": run.metrics.get("empty_policy", ""),
     }
 
@@ -47,10 +47,10 @@ def _means(run: FinishedRun) -> list[dict[str, str]]:
         digits = run.metric_table[name].digits
         spread = {title: number(summary.get(key), digits) for title, key in _SPREAD.items()}
         last = {"95% interval of the mean": interval(summary, digits)}
-        rows.append({"Metric": _title(run, name), cases: number(summary.get("n")), **spread, **last})
+        rows.append({"Metric": run.title(name), cases: number(summary.get("n")), **spread, **last})
     for name in ("max_e", "mean_e"):
         if name in run.pooled:
-            rows.append({"Metric": _title(run, name), cases: number(run.pooled["n"]), "Mean": number(run.pooled[name])})
+            rows.append({"Metric": run.title(name), cases: number(run.pooled["n"]), "Mean": number(run.pooled[name])})
     return rows
 
 
@@ -58,13 +58,8 @@ def _values(run: FinishedRun) -> list[dict[str, str]]:
     rows = []
     for name in run.pooled["metrics"]:
         found = written(run, run.pooled, name)
-        rows.append({"Metric": _title(run, name), "Value": found["value"], "95% interval": found["interval"]})
+        rows.append({"Metric": run.title(name), "Value": found["value"], "95% interval": found["interval"]})
     return rows
-
-
-def _title(run: FinishedRun, name: str) -> str:
-    label = run.label(name)
-    return label[:1].upper() + label[1:]
 
 
 def has_subgroups(run: FinishedRun) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from medformer.reporting.figures.charts import histogram
 from medformer.reporting.finished_run import FinishedRun
-from medformer.reporting.wording import interval, number, percent, thousands
+from medformer.reporting.wording import interval, number, thousands
 
 _NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
@@ -23,7 +23,6 @@ def has_scores(run: FinishedRun) -> bool:
 def distribution(run: FinishedRun) -> dict[str, Any]:
     """Draw the histograms of Dice and of the surface distance: a mean can hide a tail of failures."""
     facts: dict[str, Any] = {"dice": None, "distances": []}
-    axes = {"ylabel": f"{run.noun}s"}
     dice = _known(run, "dice")
     if dice:
         marks = {"mean": float(np.mean(dice)), "median": float(np.median(dice))}
@@ -32,7 +31,7 @@ def distribution(run: FinishedRun) -> dict[str, Any]:
             "cases": len(dice),
             "low": sum(score < 0.5 for score in dice),
             "high": sum(score >= 0.9 for score in dice),
-            "svg": histogram("dice", dice, xlabel=f"Dice of one {run.noun}", marks=marks, **axes),
+            "svg": histogram("dice", dice, xlabel=f"Dice of one {run.noun}", ylabel=f"{run.noun}s", marks=marks),
         }
     for name in ("hd95_px", "hd95_mm"):
         known = _known(run, name)
@@ -52,10 +51,10 @@ def distribution(run: FinishedRun) -> dict[str, Any]:
                     name.replace("_", "-"),
                     known,
                     xlabel=f"HD95 of one {run.noun} ({metric.unit})",
+                    ylabel=f"{run.noun}s",
                     marks={"median": median, "upper quartile": upper},
                     high=_nice(max(known)),
                     digits=metric.digits,
-                    **axes,
                 ),
             }
         )
@@ -79,22 +78,21 @@ def has_lesions(run: FinishedRun) -> bool:
 
 def lesions(run: FinishedRun) -> dict[str, Any]:
     """Collect detection per lesion, and what was marked on cases without one."""
-    detected, negatives = run.pooled.get("lesions"), run.pooled.get("negatives")
-    rows = [
-        {"part": f"{title}: {name}", **_detection(part)}
-        for column, title in (("site", "Site"), ("size", "Lesion size"))
-        for name, part in (run.metrics.get(f"by_{column}") or {}).items()
-        if isinstance(part.get("lesions"), Mapping)
-    ]
-    total = {"part": "All", **_detection(run.pooled)} if isinstance(detected, Mapping) else None
-    return {
-        "lesions": {key: int(detected[key]) for key in ("hit", "true", "predicted")} if total else None,
-        "rows": rows or [total],
-        "total": total if rows else None,
-        "negatives": negatives["n"] if isinstance(negatives, Mapping) else None,
-        "alarmed": negatives["images_with_false_positive"] if isinstance(negatives, Mapping) else 0,
-        "false_alarms": list(_false_alarms(run, negatives or {})),
-    }
+    negatives = run.pooled.get("negatives")
+    facts: dict[str, Any] = {"lesions": None, "negatives": None}
+    if isinstance(run.pooled.get("lesions"), Mapping):
+        rows = [
+            {"part": f"{title}: {name}", **_detection(part)}
+            for column, title in (("site", "Site"), ("size", "Lesion size"))
+            for name, part in (run.metrics.get(f"by_{column}") or {}).items()
+            if isinstance(part.get("lesions"), Mapping)
+        ]
+        total = {"part": "All", **_detection(run.pooled)}
+        facts |= {"lesions": run.pooled["lesions"], "rows": rows or [total], "total": total if rows else None}
+    if isinstance(negatives, Mapping):
+        alarmed = negatives["images_with_false_positive"]
+        facts |= {"negatives": negatives["n"], "alarmed": alarmed, "false_alarms": _false_alarms(run, negatives)}
+    return facts
 
 
 def _detection(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _detection(part: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _false_alarms(run: FinishedRun, negatives: Mapping[str, Any]) -> Sequence[dict[str, str]]:
+def _false_alarms(run: FinishedRun, negatives: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for name in ("fp_px", "fp_ml"):
         area, metric = negatives.get(name), run.metric_table[name]

@@ -137,7 +137,10 @@ def learning(run: FinishedRun) -> dict[str, Any]:
     panels = _panels(run, metric)
     rows = []
     for index, history in run.histories.items():
-        losses, scores = _finite(history.get(LOSS, ())), _finite(history.get(metric.validation_column, ())) if metric else []
+        losses, scores = (
+            _finite(history.get(LOSS, ())),
+            _finite(history.get(metric.validation_column, ())) if metric else [],
+        )
         best = metric.best(scores) if metric and scores else None
         rows.append(
             {

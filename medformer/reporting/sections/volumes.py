@@ -80,7 +80,7 @@ def _panel(run: FinishedRun, name: str, found: Mapping[str, Any]) -> AgreementPa
         for column in ("truth_ml", "pred_ml")
     )
     kept = (np.maximum(truth, predicted) > 0) & np.isfinite(truth) & np.isfinite(predicted)
-    (lower, *lower_span), (bias, *bias_span), (upper, *upper_span) = (
+    lower, bias, upper = (
         [math.nan if found[key][end] is None else float(found[key][end]) for end in ("value", "low", "high")]
         for key in ("lower", "bias", "upper")
     )
@@ -88,9 +88,9 @@ def _panel(run: FinishedRun, name: str, found: Mapping[str, Any]) -> AgreementPa
         title=name,
         means=((truth + predicted) / 2)[kept].tolist(),
         differences=(predicted - truth)[kept].tolist(),
-        bias=bias,
-        limits=(lower, upper),
-        spans=[lower_span, bias_span, upper_span],
+        bias=bias[0],
+        limits=(lower[0], upper[0]),
+        spans=[(low, high) for _, low, high in (lower, bias, upper)],
     )
 
 
