@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from medformer.missing import known
 from medformer.reporting.wording import MISSING, counted, interval, number, percent, plural, signed, thousands
 
 Record = Mapping[str, Any]
@@ -31,6 +32,7 @@ def html_templates() -> Environment:
         one_line=one_line,
         filled_columns=filled_columns,
         cells=cells,
+        pairs=pairs,
     )
     return environment
 
@@ -68,6 +70,11 @@ def filled_columns(columns: Mapping[str, str], records: Sequence[Record], total:
 def cells(columns: Mapping[str, str], record: Record) -> list[str]:
     """Return the cells of a record as text; what is missing is a dash."""
     return [_cell(record.get(key)) for key in columns.values()]
+
+
+def pairs(entries: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a record with a `name` and a `value`, both as text, for each entry that is known."""
+    return [{"name": name, "value": known(entry)} for name, entry in entries.items() if known(entry)]
 
 
 def _cell(value: object) -> str:

@@ -72,7 +72,7 @@ SECTIONS = (
     ReportSection("site-probe", "Site probe", checks.site_probe, lambda run: run.site_probe, is_check=True),
     ReportSection("attribution", "What the scores rest on", attribution.attribution, lambda run: run.explanation),
     ReportSection("gallery", "Cases", gallery.cases),
-    ReportSection("setup", "How it was run", overview.setup),
+    ReportSection("setup", "How it was run"),
     ReportSection("reproduce", "Reproduce", overview.commands),
     ReportSection("limits", "Known limits"),
 )

@@ -22,11 +22,9 @@ EXCLUSIONS_SHOWN = 12
 def data(run: FinishedRun) -> dict[str, Any]:
     """Count cases, groups and what else is known about them, per site and in all."""
     sites = run.sites if len(run.sites) > 1 else []
-    by_site = [
-        _describe(run, site, [row for row in run.first_rows if known(row.get("site")) == site]) for site in sites
-    ]
+    rows = {site: [row for row in run.first_rows if known(row.get("site")) == site] for site in sites[:MOST_SITES]}
     return {
-        "sites": by_site[:MOST_SITES],
+        "sites": [_describe(run, site, part) for site, part in rows.items()],
         "number_of_sites": len(sites),
         "total": _describe(run, "All", run.first_rows),
         "sexes": {f"Sex: {sex}": f"sex {sex}" for sex in _sexes(run)},

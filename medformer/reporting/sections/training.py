@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from medformer.evaluation.metrics import Metric, validation_metric_of
@@ -16,65 +15,28 @@ from medformer.reporting.wording import number, percent
 LOSS = "train_loss"
 
 
-@dataclass(frozen=True)
-class Reference:
-    """The guess without learning that a reconstruction is compared with.
-
-    Attributes:
-        key: Its error in a record.
-        name: As in "the mean connection".
-        rule: How it predicts a hidden value.
-        hidden: What is hidden, in the plural.
-        units: What was reconstructed from, in the plural, and the key of its count in a record.
-    """
-
-    key: str
-    name: str
-    rule: str
-    hidden: str
-    units: str
-
-    def explained(self, record: Mapping[str, Any]) -> float:
-        """1 - error / error of the guess; 0 where the guess has no error."""
-        guess = float(record[self.key])
-        return 1 - float(record["masked_mse"]) / guess if guess > 0 else 0.0
-
-
-REFERENCES = (
-    Reference(
-        "mean_edge_mse",
-        "mean connection",
-        "for each connection, its mean over the training subjects",
-        "connections",
-        "subjects",
-    ),
-    Reference(
-        "mean_visible_mse",
-        "mean visible voxel",
-        "for each hidden voxel, the mean of the visible voxels of its patch",
-        "voxels",
-        "patches",
-    ),
-)
+REFERENCES = {"mean_edge_mse": "subjects", "mean_visible_mse": "patches"}
+"""Errors of a prediction without learning, and the key of what was reconstructed from; pretraining.json has one."""
 
 
 def has_pretraining(run: FinishedRun) -> bool:
     """Whether the folds left records of pretraining that can be compared with a reference."""
-    return bool(run.pretraining) and _reference(run) is not None
+    return _reference(run) is not None
 
 
 def pretraining(run: FinishedRun) -> dict[str, Any]:
-    """Compare the reconstruction error per fold with that of a guess."""
+    """Compare the reconstruction error per fold with that of a prediction without learning."""
     reference, records = _reference(run), run.pretraining
     assert reference is not None
     atlases = list(dict.fromkeys(atlas for record in records.values() for atlas in record.get("atlases", {})))
     pooled = _pool(list(records.values()), reference, atlases)
-    explained = {f"fold {index}": reference.explained(record) for index, record in records.items()}
+    explained = {f"fold {index}": _explained(record, reference) for index, record in records.items()}
     rows = [(fold, max(0.0, share), math.nan, math.nan) for fold, share in explained.items()]
-    whole = reference.explained(pooled)
+    whole = _explained(pooled, reference)
     settings = run.config.get("pretraining", {})
     return {
         "reference": reference,
+        "units": REFERENCES[reference],
         "masked": settings.get("mask"),
         "ratio": settings.get("ratio"),
         "records": [_cells(str(index), record, reference) for index, record in records.items()],
@@ -87,43 +49,45 @@ def pretraining(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def _reference(run: FinishedRun) -> Reference | None:
+def _reference(run: FinishedRun) -> str | None:
     records = run.pretraining.values()
-    return next((known for known in REFERENCES if all(known.key in record for record in records)), None)
+    return next((key for key in REFERENCES if records and all(key in record for record in records)), None)
 
 
-def _cells(name: str, record: Mapping[str, Any], reference: Reference) -> dict[str, Any]:
+def _explained(record: Mapping[str, Any], reference: str) -> float:
+    """1 - error / error of the reference; 0 where the reference has no error."""
+    error = float(record[reference])
+    return 1 - float(record["masked_mse"]) / error if error > 0 else 0.0
+
+
+def _cells(name: str, record: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    parts = record.get("atlases", {})
     return {
         "fold": name,
-        "units": record.get(reference.units),
+        "units": record.get(REFERENCES[reference]),
         "error": number(float(record["masked_mse"]), 4),
-        "error_of_reference": number(float(record[reference.key]), 4),
-        "explained": percent(reference.explained(record), 1),
-        **{
-            f"explained {atlas}": percent(reference.explained(part), 1)
-            for atlas, part in record.get("atlases", {}).items()
-        },
+        "error_of_reference": number(float(record[reference]), 4),
+        "explained": percent(_explained(record, reference), 1),
+        **{f"explained {atlas}": percent(_explained(part, reference), 1) for atlas, part in parts.items()},
     }
 
 
-def _pool(records: Sequence[Mapping[str, Any]], reference: Reference, atlases: Sequence[str]) -> dict[str, Any]:
+def _pool(records: Sequence[Mapping[str, Any]], reference: str, atlases: Sequence[str]) -> dict[str, Any]:
     """Mean errors over what was hidden in all folds."""
 
     def mean(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         weights = [float(part.get("hidden") or 1) for part in parts]
         return {
             key: sum(weight * float(part[key]) for weight, part in zip(weights, parts, strict=True)) / sum(weights)
-            for key in ("masked_mse", reference.key)
+            for key in ("masked_mse", reference)
         }
 
-    return {
-        **mean(records),
-        reference.units: sum(int(record.get(reference.units) or 0) for record in records),
-        "atlases": {
-            atlas: mean([record["atlases"][atlas] for record in records if atlas in record.get("atlases", {})])
-            for atlas in atlases
-        },
+    units = REFERENCES[reference]
+    parts = {
+        atlas: mean([record["atlases"][atlas] for record in records if atlas in record.get("atlases", {})])
+        for atlas in atlases
     }
+    return {**mean(records), units: sum(int(record.get(units) or 0) for record in records), "atlases": parts}
 
 
 def has_curves(run: FinishedRun) -> bool:
