@@ -11,6 +11,7 @@ import numpy as np
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
+from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     PREPARATION_FILE,
@@ -20,7 +21,6 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
-from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.problems import write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, write_json

@@ -132,4 +132,3 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, tole
         say(f"  {label}: Dice {means['dice']:.4f}, HD95 {means['hd95_mm']:.2f} mm, NSD {means['nsd_mm']:.4f}")
     say(f"Table: {table}")
     say(f"Numbers: {numbers}")
-

@@ -66,8 +66,6 @@ class VolumeAugmentConfig(Section):
     low_resolution: Fraction = Field(0.1, description="probability of a simulated coarser scan")
 
 
-
-
 class VolumeInferenceConfig(Section):
     """How a label map is made from a network."""
 

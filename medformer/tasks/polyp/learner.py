@@ -19,14 +19,13 @@ from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, path_from
 from medformer.data.network_inputs import ItemImages
-from medformer.errors import CheckpointError, ConfigError
+from medformer.errors import CheckpointError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.table import BASELINES, MaskBaseline
 from medformer.inference.frames.export import confidence, count_components, export_case
-from medformer.inference.frames.segment import Segmenter
-from medformer.inference.frames.validation import ValidationDice
+from medformer.inference.frames.segment import Segmenter, ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.networks.build import build_network, load_encoder
@@ -182,7 +181,7 @@ class FrameLearner:
             BlockMask(wanted.block, wanted.ratio),
             ItemImages(images(self._cases(context.fold.validation))),
             VisibleMean(),
-            unit="images",
+            unit="frames",
             batch_size=config.inference.batch_size,
             seed=derive_seed(seed, "validation masks"),
         )

@@ -16,13 +16,12 @@ from medformer.data.manifest import Case
 from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
-from medformer.data.volumes.prepare.images import WholeImages
-from medformer.data.volumes.prepare.patches import PatchData
+from medformer.data.volumes.prepare.patches import PatchData, WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classify import ValidationLoss
-from medformer.inference.volumes.components import Components, same_rule, fit_components, write_components
+from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
@@ -31,7 +30,7 @@ from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder
 from medformer.tasks.volume.network import metadata, new_network, planned_training
 from medformer.tasks.volume.planner import PLAN, Planner
-from medformer.tasks.volume.predictor import COMPONENTS, VolumeScorer, VolumePredictor, make_segmenter
+from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate

@@ -18,7 +18,7 @@ from medformer.crossval.run.contract import Row
 from medformer.data.manifest import Case, path_from
 from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
-from medformer.data.volumes.prepare.images import WholeImages
+from medformer.data.volumes.prepare.patches import WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.imaging.volume import Volume
