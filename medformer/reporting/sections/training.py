@@ -15,8 +15,11 @@ from medformer.reporting.wording import number, percent
 LOSS = "train_loss"
 
 
-REFERENCES = {"mean_edge_mse": "subjects", "mean_visible_mse": "patches"}
-"""Errors of a prediction without learning, and the key of what was reconstructed from; pretraining.json has one."""
+REFERENCES = ("mean_edge_mse", "mean_visible_mse")
+"""Errors of a prediction without learning; pretraining.json has one of them."""
+
+UNITS = ("subjects", "patches", "frames")
+"""What was reconstructed: the key of their number in pretraining.json."""
 
 
 def has_pretraining(run: FinishedRun) -> bool:
@@ -36,7 +39,7 @@ def pretraining(run: FinishedRun) -> dict[str, Any]:
     settings = run.config.get("pretraining", {})
     return {
         "reference": reference,
-        "units": REFERENCES[reference],
+        "units": _units(next(iter(records.values()))),
         "masked": settings.get("mask"),
         "ratio": settings.get("ratio"),
         "records": [_cells(str(index), record, reference) for index, record in records.items()],
@@ -54,6 +57,10 @@ def _reference(run: FinishedRun) -> str | None:
     return next((key for key in REFERENCES if records and all(key in record for record in records)), None)
 
 
+def _units(record: Mapping[str, Any]) -> str:
+    return next((unit for unit in UNITS if unit in record), UNITS[0])
+
+
 def _explained(record: Mapping[str, Any], reference: str) -> float:
     """1 - error / error of the reference; 0 where the reference has no error."""
     error = float(record[reference])
@@ -64,7 +71,7 @@ def _cells(name: str, record: Mapping[str, Any], reference: str) -> dict[str, An
     parts = record.get("atlases", {})
     return {
         "fold": name,
-        "units": record.get(REFERENCES[reference]),
+        "units": record.get(_units(record)),
         "error": number(float(record["masked_mse"]), 4),
         "error_of_reference": number(float(record[reference]), 4),
         "explained": percent(_explained(record, reference), 1),
@@ -82,7 +89,7 @@ def _pool(records: Sequence[Mapping[str, Any]], reference: str, atlases: Sequenc
             for key in ("masked_mse", reference)
         }
 
-    units = REFERENCES[reference]
+    units = _units(records[0])
     parts = {
         atlas: mean([record["atlases"][atlas] for record in records if atlas in record.get("atlases", {})])
         for atlas in atlases

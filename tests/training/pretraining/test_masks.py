@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from medformer.connectome.features.triangle import to_triangle
+from medformer.connectome.triangle import to_triangle
 from torch import Tensor
 from torch.nn import functional as F
 
