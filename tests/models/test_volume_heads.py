@@ -5,12 +5,12 @@ import torch
 
 from medformer.config import ModelConfig, VolumeConfig
 from medformer.errors import ConfigError
+from medformer.models.autoencoder import masked_autoencoder, spread
 from medformer.models.backbone.variants import Classifier
 from medformer.models.networks.build import build_network
 from medformer.models.networks.classifier import CLASSIFIER
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
-from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder, spread
 
 STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 
