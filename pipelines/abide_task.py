@@ -16,8 +16,8 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import FoldJob
 from medformer.data.audit import audit, fold_divisions, write_findings
+from medformer.data.connectomes.check import inspect_cohort
 from medformer.data.connectomes.cohort import Cohort
-from medformer.data.connectomes.inspect import inspect_cohort
 from medformer.data.connectomes.near_duplicates import CONNECTOMES
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory
@@ -44,7 +44,7 @@ def abide_task(
         DataError: Subjects that cannot be used.
         LeakageError: A subject that pretraining may see is tested.
     """
-    records = inspect_cohort(cohort, reporter=reporter)
+    records = inspect_cohort(cohort, cache=run.path / "inventory", reporter=reporter)
     require_usable(records.problems)
     features = CohortFeatures(cohort, config)
     unlabeled = None if extra is None else CohortFeatures(extra, config, features.columns.sites)
