@@ -14,7 +14,7 @@ from medformer.data.connectomes.cohort import read_cohort
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json
 from medformer.inference.attribution.checks import randomization_check
-from medformer.inference.attribution.fold import explain_fold
+from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,14 @@ def read_records(
 def known(text: str) -> str:
     """The text, or nothing where it is one of the words that tables use for nothing."""
     return "" if text.lower() in _UNKNOWN else text
+
+
+def is_amount(text: str) -> bool:
+    """Whether a cell holds a finite number that is not negative, such as an age."""
+    try:
+        return math.isfinite(float(text)) and float(text) >= 0
+    except ValueError:
+        return False
 
 
 def id_fault(identifier: str) -> str | None:

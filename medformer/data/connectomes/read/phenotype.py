@@ -15,7 +15,6 @@ rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 from medformer.data.connectomes.read.source import Candidate
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.data.tables import Kind, id_fault, known, read_cells, require_good_rows
+from medformer.data.tables import Kind, id_fault, is_amount, known, read_cells, require_good_rows
 from medformer.errors import DataError
 
 _TABLE = Kind(
@@ -180,7 +179,7 @@ def as_candidate(row: Mapping[str, str], path: str, *, unlabelled: bool = False)
     covariates = {}
     for column in ("age", "mean_fd", "fiq"):
         text = row.get(column, "")
-        if text and not _is_number(text):
+        if text and not is_amount(text):
             return Problem(name, path, "bad-value", f"{column} is '{text}'; expected a number or nothing")
         covariates[column] = text
     sex = _SEXES.get(row.get("sex", "").lower().removesuffix(".0"))
@@ -224,10 +223,3 @@ def value(cell: str) -> str:
     """A cell's text, empty where it means not known."""
     text = known(cell)
     return "" if text in {"-9999", "-9999.0"} else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text)) and float(text) >= 0
-    except ValueError:
-        return False
