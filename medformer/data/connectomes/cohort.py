@@ -1,4 +1,4 @@
-"""The manifest of a cohort: who there is, and what is known of each subject besides the connectome.
+"""The manifest of a cohort: its subjects, and what is known of each one besides the connectome.
 
 Columns: `id, group, site, split, label, age, sex, mean_fd`, then free covariates. Only `id` and `label` must be there.
 

@@ -133,7 +133,7 @@ def _check(folds: Sequence[FoldAttribution], labels: Mapping[str, AtlasLabels]) 
     if not positives or not negatives:
         raise DataError(
             f"The explained subjects are {positives} of class 1 and {negatives} of class 0; expected both, because an "
-            "edge is ranked by how it tells them apart."
+            "edge is ranked by how it separates them."
         )
     for fold in folds:
         for atlas, block in fold.strength.items():

@@ -7,7 +7,7 @@ Columns are found by name, whatever the case and whether or not spaces surround 
 * `DX_GROUP`: 1 autism, 2 control; or `label` or `dx`: 1 autism, 0 control.
 * `SITE_ID` (`site`), `AGE_AT_SCAN` (`age`, years), `SEX` (1 or M, 2 or F), `func_mean_fd` (`mean_fd`, mm), `FIQ`.
 
-`-9999` and the usual words for nothing mean not known.
+`-9999` and the usual words for a missing value mean not known.
 
 A scan is usable when its quality control passed as nilearn's `fetch_abide_pcp(quality_checked=True)` demands: `OK` by
 rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. Of ABIDE I, 871 scans are.
