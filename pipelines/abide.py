@@ -25,7 +25,7 @@ from medformer.data.problems import write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, write_json
 from medformer.inference.attribution.checks import randomization_check
-from medformer.inference.attribution.fold import explain_fold
+from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed

@@ -1,4 +1,4 @@
-"""The feature store: what is known of every subject's brain, one memory-mapped file per atlas.
+"""The feature store: the connectome data of every subject, one memory-mapped file per atlas.
 
 `features/store.json` names the subjects, in the order of the files' rows, and describes each atlas; beside it lie, per
 atlas, either `<atlas>.series.npy` (all subjects' time series, one below the other, with `<atlas>.lengths.npy`) or
@@ -139,7 +139,7 @@ class FeatureStore:
         Args:
             atlas: An atlas of the store.
             measure: A name in `medformer.connectome.measures.MEASURES`.
-            reporter: Told about the progress.
+            reporter: Shows the progress.
 
         Raises:
             DataError: The atlas is not there, or a subject's numbers cannot be used.
@@ -227,18 +227,6 @@ def open_store(folder: str | os.PathLike[str]) -> FeatureStore:
     for atlas in store.atlases:
         store._values(atlas)
     return store
-
-
-def describe(block: StoredAtlas) -> dict[str, Any]:
-    """An atlas as `store.json` has it."""
-    return {
-        "regions": block.regions,
-        "content": block.content,
-        "names": list(block.names),
-        "coordinates": None if block.coordinates is None else [c and list(c) for c in block.coordinates],
-        "networks": None if block.networks is None else list(block.networks),
-        "sha256": block.sha256,
-    }
 
 
 def _block(content: Mapping[str, Any]) -> StoredAtlas:
