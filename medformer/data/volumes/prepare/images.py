@@ -16,7 +16,7 @@ from medformer.seeds import derive_seed
 
 
 class WholeImages:
-    """Training data (see `medformer.training.loader.TrainingData`) of one image per case.
+    """Training data (see `medformer.data.network_inputs.TrainingData`) of one image per case.
 
     A case that is larger than the plan's patch is cut to its middle, a smaller one gets the lowest value of each
     channel around it.

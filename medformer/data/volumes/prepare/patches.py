@@ -19,7 +19,7 @@ from medformer.seeds import derive_seed
 
 
 class PatchData:
-    """Training data (see `medformer.training.loader.TrainingData`) of `config.patches` patches per case and epoch.
+    """Training data (see `medformer.data.network_inputs.TrainingData`) of `config.patches` patches per case and epoch.
 
     A patch lies anywhere inside of its case; along an axis where the case is shorter than the patch, the case lies
     anywhere inside of the patch, and around it is the lowest value of each channel and background. With the probability
