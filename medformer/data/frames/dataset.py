@@ -24,8 +24,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """Decodes, resizes, augments and normalizes one case at a time.
 
     The augmentation of a case depends on (seed, epoch, case id) alone. The epoch arrives with the index, as
-    `dataset[(epoch, i)]` (see `EpochSampler`), which also reaches loader workers that outlive an epoch; a plain
-    `dataset[i]` uses the epoch of the last `set_epoch` in this process.
+    `dataset[(epoch, i)]` (see `medformer.training.loader`), which also reaches loader workers that outlive an epoch; a
+    plain `dataset[i]` is that of epoch 0.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
         self.masks = masks
         self._cached: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] | None = None
         if cache:
@@ -74,10 +73,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         """Number of cases."""
         return len(self.cases)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that plain indices are augmented for."""
-        self.epoch = epoch
-
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         """Give a case as {"image": float32 (3, H, W), normalized, "mask": float32 (1, H, W) in {0, 1}, "id": str}.
 
@@ -86,7 +81,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         Raises:
             DataError: The image or mask cannot be read, or their sizes differ.
         """
-        epoch, position = index if isinstance(index, tuple) else (self.epoch, index)
+        epoch, position = index if isinstance(index, tuple) else (0, index)
         if get_worker_info() is not None:
             # Workers are already one per core; OpenCV's own threads would only compete with them.
             cv2.setNumThreads(0)

@@ -105,7 +105,7 @@ class SegmentationObjective:
         return {"loss": type(self.loss).__name__, "scales": list(self.scales)}
 
 
-class VolumeObjective:
+class VolumeObjective(SegmentationObjective):
     """A loss between the logits of patches of volumes and their classes.
 
     Args:
@@ -114,13 +114,7 @@ class VolumeObjective:
     """
 
     def __init__(self, loss: nn.Module) -> None:
-        self.loss = loss
-
-    def tensors(self, batch: Batch) -> dict[str, Any]:
-        return {"image": batch["image"], "mask": batch["mask"]}
-
-    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
-        return load_of(batch["image"])
+        super().__init__(loss)
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")

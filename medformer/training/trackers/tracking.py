@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from medformer.errors import ConfigError, InterruptedRun
 from medformer.progress import Reporter
@@ -17,8 +17,8 @@ Logged = set[tuple[str, int]]
 """(name, step) of the numbers that a tracker holds already."""
 
 
-class Tracker(Protocol):
-    """Receives one training: `start`, any number of `log`, `close`.
+class Tracker:
+    """Receives one training: `start`, any number of `log`, `close`; this base class tracks nothing.
 
     Any method may raise whatever its package raises (no server, no space): the training goes on without it, and `start`
     is called again before the next `log`.
@@ -31,26 +31,13 @@ class Tracker(Protocol):
             name: Of the training, such as `folds/2`.
             params: Its settings by dotted name.
         """
+        return set()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Take the numbers of one epoch, `step` counted from 1; they are safe when this returns."""
 
     def close(self, ending: Ending) -> None:
         """End the training; harmless when it never started."""
-
-
-class NoTracker:
-    """Tracks nothing."""
-
-    def start(self, name: str, params: Mapping[str, str]) -> Logged:
-        """Ignore the start."""
-        return set()
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Ignore the numbers."""
-
-    def close(self, ending: Ending) -> None:
-        """Ignore the end."""
 
 
 def require(module: str, tracker: str) -> Any:
