@@ -41,8 +41,8 @@ from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.executors.protocol import Executor
 from medformer.crossval.run.fold_job import FoldJob
 from medformer.data.connectomes.cohort import Cohort, read_cohort, write_cohort
+from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
-from medformer.data.connectomes.same_subject import link_twins
 from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_json
 from medformer.seeds import derive_seed
@@ -110,7 +110,7 @@ def main() -> None:
     content = {
         "machine": machine(),
         "seconds": round(time.monotonic() - began),
-        "subjects": len(cohort.subjects),
+        "subjects": len(cohort.cases),
         "folds": table_of(arguments.out / "runs"),
         "sites": table_of(arguments.out / "sites"),
         "development": halves(arguments.out / "runs"),
@@ -146,7 +146,7 @@ def prepared(arguments: argparse.Namespace) -> Cohort:
     folder = arguments.out / "cohort"
     if not (folder / "manifest.csv").is_file():
         prepare_cohort(arguments.data / "abide" / "abide_fc_697.npz", folder, reporter=make_reporter())
-        write_cohort(folder, link_twins(read_cohort(folder))[0])
+        write_cohort(folder, link_same_subject(read_cohort(folder))[0])
     return read_cohort(folder)
 
 
@@ -186,7 +186,7 @@ def fisher_z(cohort: Cohort, arguments: argparse.Namespace) -> None:
     run = RunDirectory.open(arguments.out / "runs" / OURS)
     config = config_of(OURS, cohort, arguments, ["data.measure=correlation", "features.scale=none"])
     features = CohortFeatures(cohort, config)
-    labels = {subject.id: subject.label for subject in cohort.subjects}
+    labels = {subject.id: subject.label for subject in cohort.cases}
     steps = partial(atlas_pipeline, config, features.columns)
     for name in ON_FISHER_Z:
         job = EstimatorFold(features, labels, build_baseline(name, features.columns, steps), seed=config.seed)
@@ -202,7 +202,7 @@ def permuted(cohort: Cohort, arguments: argparse.Namespace) -> None:
             config = config_of(name, cohort, arguments, folds)
             features = CohortFeatures(cohort, config)
             plan = permuted_plan(arguments.out / "permuted" / "splits.json", cohort, features, config)
-            labels = {subject.id: subject.label for subject in cohort.subjects}
+            labels = {subject.id: subject.label for subject in cohort.cases}
             truth = RunDirectory(arguments.out / "permuted" / "real" / name)
             with build_executor(config.execution) as executor:
                 if number < 0:

@@ -10,6 +10,7 @@ from typing import Literal
 from medformer.connectome.atlases import atlas_name
 from medformer.data.connectomes.check import check_cohort
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
+from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     PREPARATION_FILE,
@@ -19,7 +20,6 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
-from medformer.data.connectomes.same_subject import link_twins
 from medformer.data.problems import quarantine, require_usable, write_problems
 from medformer.errors import ConfigError
 from medformer.files import read_json, write_json
@@ -139,7 +139,7 @@ def prepare_folder(source: Path, out: Path) -> Path:
 def _finish(made: Prepared, out: Path) -> None:
     """Join the groups of subjects who show one brain, and say what came of the preparation."""
     cohort = read_cohort(made.manifest, unlabelled="allow")
-    subjects, twins = link_twins(cohort)
+    subjects, twins = link_same_subject(cohort)
     if twins:
         write_cohort(out, subjects)
         problems = [*made.problems, *twins]
@@ -164,11 +164,11 @@ def _finish(made: Prepared, out: Path) -> None:
 def check(*, manifest: Path, out: Path | None) -> None:
     """List what is wrong with a cohort."""
     cohort = read_cohort(manifest, unlabelled="allow")
-    problems = [*check_cohort(cohort, reporter=make_reporter()), *link_twins(cohort)[1]]
+    problems = [*check_cohort(cohort, reporter=make_reporter()), *link_same_subject(cohort)[1]]
     for problem in problems:
         say(str(problem))
     warnings = sum(problem.severity == "warning" for problem in problems)
-    say(f"{len(cohort.subjects)} subjects, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
+    say(f"{len(cohort.cases)} subjects, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
     if out is not None:
         write_problems(out / "problems.csv", problems)
     require_usable(problems)

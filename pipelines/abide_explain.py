@@ -52,7 +52,7 @@ def explain(*, run: Path, steps: int) -> None:
         inputs = fold_inputs(config, features, fold)
         models = [model.to(device) for model in read_networks(config, features, opened.fold(fold.index))]
         reference = {atlas: block.mean(axis=0) for atlas, block in inputs.train.items()}
-        labels = np.array([cohort.by_id[name].label for name in fold.test], np.int64)
+        labels = np.array([cohort.by_id[name].required_label() for name in fold.test], np.int64)
         found.append(
             explain_fold(models, inputs.test, labels, reference=reference, fold=fold.index, steps=steps, device=device)
         )

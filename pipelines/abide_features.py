@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medformer.config import AbideConfig
-from medformer.connectome.columns import COVARIATES, Block, Columns
+from medformer.connectome.columns import COVARIATES, Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import Fold, some
-from medformer.data.connectomes.cohort import Cohort, Subject
+from medformer.data.connectomes.cohort import Cohort
+from medformer.data.manifest import Case
 from medformer.data.tables import known
 from medformer.errors import ConfigError, DataError
 from medformer.inference.single_thread import single_thread
@@ -50,11 +51,9 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
             )
         self._blocks = {name: cohort.store.block(name, measure) for name in atlases}
         self.columns = Columns(
-            tuple(Block(name, measure, cohort.store.atlases[name].regions) for name in atlases),
+            tuple(FeatureBlock(name, measure, cohort.store.atlases[name].regions) for name in atlases),
             _known_covariates(cohort, _needed(config)),
-            tuple(
-                sites if sites is not None else sorted({subject.site for subject in cohort.subjects if subject.site})
-            ),
+            tuple(sites if sites is not None else sorted({subject.site for subject in cohort.cases if subject.site})),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,7 +69,7 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
         return iter(self.cohort.by_id)
 
     def __len__(self) -> int:
-        return len(self.cohort.subjects)
+        return len(self.cohort.cases)
 
     @cached_property
     def regions(self) -> dict[str, int]:
@@ -154,7 +153,7 @@ def _known_covariates(cohort: Cohort, needed: set[str]) -> tuple[str, ...]:
     """Those that every subject has; the rest are left out, unless they are needed."""
     found = []
     for name in COVARIATES:
-        missing = [subject.id for subject in cohort.subjects if not _text(subject, name)]
+        missing = [subject.id for subject in cohort.cases if not _text(subject, name)]
         if not missing:
             found.append(name)
         elif name in needed:
@@ -165,11 +164,11 @@ def _known_covariates(cohort: Cohort, needed: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _text(subject: Subject, name: str) -> str:
+def _text(subject: Case, name: str) -> str:
     return known(subject.site if name == "site" else subject.covariates.get(name, ""))
 
 
-def _number(subject: Subject, name: str, sites: Sequence[str]) -> float:
+def _number(subject: Case, name: str, sites: Sequence[str]) -> float:
     if name == "site":
         # A site beyond the names is one that was never seen.
         return float(sites.index(subject.site)) if subject.site in sites else float(len(sites))

@@ -11,8 +11,9 @@ from medformer.config import AbideConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.plan.schemes import predefined_plan
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.connectomes.cohort import Cohort, Subject
+from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.dataset import ConnectomeData
+from medformer.data.manifest import Case
 from medformer.files import digest
 from medformer.seeds import derive_seed
 from medformer.training.pretraining.seen import SeenCase, write_seen
@@ -29,7 +30,7 @@ def pretrain_cohort(config: AbideConfig, cohort: Cohort, out: Path, *, resume: b
     check_settings(config, features)
     run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with recorded(run, config, Source(cohort.path, cohort.path.parent, cohort.digest())):
-        cases = [PlanCase(subject.id, subject.group, site=subject.site) for subject in cohort.subjects]
+        cases = [PlanCase(subject.id, subject.group, site=subject.site) for subject in cohort.cases]
         plan = predefined_plan(
             cases,
             train=[case.id for case in cases],
@@ -65,7 +66,7 @@ def pretrain_cohort(config: AbideConfig, cohort: Cohort, out: Path, *, resume: b
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 
 
-def subject_prints(cohort: Cohort, subjects: Sequence[Subject] | None = None) -> dict[str, SeenCase]:
+def subject_prints(cohort: Cohort, subjects: Sequence[Case] | None = None) -> dict[str, SeenCase]:
     """By id: the person, and a hash of the connections of every atlas."""
     atlases = sorted(cohort.store.atlases)
     blocks = [cohort.store.block(atlas, "correlation") for atlas in atlases]
@@ -74,5 +75,5 @@ def subject_prints(cohort: Cohort, subjects: Sequence[Subject] | None = None) ->
             subject.group,
             digest([np.asarray(block[cohort.store.rows[subject.id]]).tobytes().hex() for block in blocks]),
         )
-        for subject in (cohort.subjects if subjects is None else subjects)
+        for subject in (cohort.cases if subjects is None else subjects)
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from medformer.config import AbideConfig
@@ -22,7 +21,6 @@ from medformer.data.connectomes.inspect import inspect_cohort
 from medformer.data.connectomes.near_duplicates import CONNECTOMES
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import Case
 from medformer.data.problems import require_usable
 from medformer.files import digest, read_csv, read_json
 from medformer.progress import Reporter
@@ -51,7 +49,7 @@ def abide_task(
     require_usable(records.problems)
     features = CohortFeatures(cohort, config)
     unlabeled = None if extra is None else CohortFeatures(extra, config, features.columns.sites)
-    labels = {subject.id: subject.label for subject in cohort.subjects}
+    labels = {subject.id: subject.required_label() for subject in cohort.cases}
 
     def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
         return AbideFold(config, features, given, part, reporter, unlabeled)
@@ -61,8 +59,8 @@ def abide_task(
             features,
             labels,
             build_baseline(name, features.columns, partial(atlas_pipeline, config, features.columns)),
-            sites={subject.id: subject.site for subject in cohort.subjects},
-            covariates={subject.id: subject.covariates for subject in cohort.subjects},
+            sites={subject.id: subject.site for subject in cohort.cases},
+            covariates={subject.id: subject.covariates for subject in cohort.cases},
             threshold=config.inference.threshold,
             seed=config.seed,
         )
@@ -71,7 +69,7 @@ def abide_task(
         return network({name: labels[assignment[name]] for name in labels}, part)
 
     def probe(plan: Plan) -> dict[str, Any] | None:
-        sites = {subject.id: subject.site for subject in cohort.subjects if subject.site}
+        sites = {subject.id: subject.site for subject in cohort.cases if subject.site}
         if len(set(sites.values())) < 2:
             return None
         first = features.columns.slice(features.columns.atlases[0])
@@ -100,10 +98,10 @@ def plan_cases(cohort: Cohort, features: CohortFeatures) -> list[PlanCase]:
             subject.group,
             fingerprint=digest([cohort.store.stored(atlas, subject.id).tobytes().hex() for atlas in atlases]),
             site=subject.site,
-            label=str(subject.label),
+            label=str(subject.required_label()),
             covariates=dict(subject.covariates),
         )
-        for subject in cohort.subjects
+        for subject in cohort.cases
     ]
 
 
@@ -111,7 +109,7 @@ def draw(cases: Sequence[PlanCase], *, config: AbideConfig, cohort: Cohort) -> P
     """Draw the plan that the config asks for."""
 
     def of(*parts: str) -> list[str]:
-        return [subject.id for subject in cohort.subjects if subject.split in parts]
+        return [subject.id for subject in cohort.cases if subject.split in parts]
 
     return draw_plan(
         cases, config.crossval, seed=config.seed, train=of("train"), validation=of("val", "validation"), test=of("test")
@@ -129,12 +127,11 @@ def _audit(
     extra: Cohort | None,
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
-    cases = [Case(one.id, Path(one.id), group=one.group, site=one.site) for one in cohort.subjects]
-    found = audit(cases, fold_divisions(plan.folds), records, CONNECTOMES).accepting(accept)
+    found = audit(cohort.cases, fold_divisions(plan.folds), records, CONNECTOMES).accepting(accept)
     write_findings(run.audit_json, found, records.problems)
     found.raise_if_leaking()
     tested = {name for fold in plan.folds for name in fold.test}
-    subjects = [subject for subject in cohort.subjects if subject.id in tested]
+    subjects = [subject for subject in cohort.cases if subject.id in tested]
     if extra is not None:
         require_untested(subject_prints(cohort, subjects), subject_prints(extra), str(extra.path))
     if config.pretraining.weights:
@@ -161,7 +158,7 @@ def cohort_facts(run: RunDirectory, cohort: Cohort) -> dict[str, Any]:
         for name in read_json(path)["unseen_sites"]:
             unseen.setdefault(cohort.by_id[name].site, set()).add(name)
     return {
-        "kept": len(cohort.subjects),
+        "kept": len(cohort.cases),
         "excluded": prepared.get("excluded", {}),
         "exclusions": [row for row in exclusions if row["severity"] == "error"],
         "atlases": {

@@ -79,7 +79,7 @@ class PolypBaselineFold:
                 "components": count_components(mask),
                 "confidence": confidence(probability, mask),
                 "mask": "",
-                "image": path_from(self.root, case.image),
+                "image": path_from(self.root, case.required_image()),
                 "truth": path_from(self.root, case.required_mask()),
             }
 
@@ -90,7 +90,7 @@ class PolypBaselineFold:
         try:
             for name in names:
                 case = self.cases[name]
-                yield case, baseline.predict(read_image(case.image))
+                yield case, baseline.predict(read_image(case.required_image()))
                 self.reporter.advance()
         finally:
             self.reporter.finish()

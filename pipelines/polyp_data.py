@@ -8,11 +8,10 @@ from typing import cast, get_args
 
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import audit, split_parts, write_findings
-from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.describe import frame_problems, inspect_frames
 from medformer.data.frames.layouts import Layout, scan
 from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.grouping import link_near_duplicates
-from medformer.data.inventory import duplicates
 from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.problems import quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
@@ -70,7 +69,7 @@ def check(*, manifest: Path, out: Path | None, accept: list[str], ungrouped: str
     reporter = make_reporter()
     found = read_manifest(manifest, ungrouped="each" if ungrouped == "each" else "error")
     records = inspect_frames(found.cases, reporter=reporter)
-    problems = [*records.problems, *duplicates(found.cases, records, FRAMES.hashes)]
+    problems = frame_problems(found.cases, records)
     for problem in problems:
         say(str(problem))
     warnings = sum(problem.severity == "warning" for problem in problems)

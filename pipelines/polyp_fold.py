@@ -128,7 +128,7 @@ class PolypFold:
                 **case_row(case.id, probability, truth, threshold=threshold),
                 **{name: exported[name] for name in _EXPORTED},
                 "mask": exported["mask_file"],
-                "image": path_from(self.root, case.image),
+                "image": path_from(self.root, case.required_image()),
                 "truth": path_from(self.root, case.required_mask()),
             }
 
@@ -138,7 +138,7 @@ class PolypFold:
         try:
             for first in range(0, len(names), segmenter.batch_size):
                 cases = [self.cases[name] for name in names[first : first + segmenter.batch_size]]
-                images = [read_image(case.image) for case in cases]
+                images = [read_image(case.required_image()) for case in cases]
                 for case, image, probability in zip(
                     cases, images, segmenter.predict(images, [case.id for case in cases]), strict=True
                 ):

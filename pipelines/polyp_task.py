@@ -14,10 +14,10 @@ from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import FoldJob
 from medformer.data.audit import audit, fold_divisions, write_findings
-from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.describe import frame_problems, inspect_frames
 from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.frames.transforms import resize_mask
-from medformer.data.inventory import Inventory, Record, duplicates
+from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest
 from medformer.data.problems import Problem, require_usable
 from medformer.errors import DataError
@@ -98,7 +98,7 @@ def _inspect(
     records = inspect_frames(
         manifest.cases, image_size=config.data.image_size, cache=run.path / "inventory", reporter=reporter
     )
-    problems = [*records.problems, *duplicates(manifest.cases, records, FRAMES.hashes)]
+    problems = frame_problems(manifest.cases, records)
     require_usable(problems)
     return records, problems
 
@@ -139,6 +139,6 @@ def _with_masks_of(cases: Mapping[str, Case], assignment: Mapping[str, str], par
     for name, case in cases.items():
         other = read_mask(cases[assignment[name]].required_mask())
         path = part.path / "labels" / f"{name}.png"
-        write_mask(path, resize_mask(other, image_size(case.image)))
+        write_mask(path, resize_mask(other, image_size(case.required_image())))
         given[name] = replace(case, mask=path)
     return given

@@ -84,7 +84,7 @@ def with_labels_of(
     for name, case in cases.items():
         other = read_labels(cases[assignment[name]].required_mask())
         values = [int(value) for value in np.unique(other.array) if value]
-        geometry = read_geometry(case.image)
+        geometry = read_geometry(case.required_image())
         labels = np.zeros(geometry.shape, other.array.dtype)
         turned = reorient(labels, geometry.affine, orientation)[0]
         turned[...] = resample_labels(
@@ -92,6 +92,6 @@ def with_labels_of(
         )
         path = part.path / "labels" / f"{name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_labels(path, labels, case.image)
+        write_labels(path, labels, case.required_image())
         given[name] = replace(case, mask=path)
     return given

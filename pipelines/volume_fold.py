@@ -140,7 +140,7 @@ def scored_row(
         "site": case.site,
         **{name: value for name, value in row.items() if name != "id"},
         "mask": mask,
-        "image": path_from(root, case.image),
+        "image": path_from(root, case.required_image()),
         "truth": path_from(root, case.required_mask()),
     }
 

@@ -21,7 +21,6 @@ from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.inspect.facts import case_facts
-from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, class_of
 from medformer.files import digest
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
@@ -130,7 +129,7 @@ def _classification(
     extra: Sequence[Case],
 ) -> _Jobs:
     cases = volumes.manifest.by_id
-    labels = {name: class_of(case) for name, case in cases.items()}
+    labels = {name: case.required_label() for name, case in cases.items()}
     features = planner.records.arrays("features")
 
     def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
@@ -163,15 +162,14 @@ def _classification(
 
 def _plan_case(case: Case, record: Record, volumes: Volumes, config: VolumeConfig) -> PlanCase:
     """Plan by what the manifest says and by how much is labeled; the hash covers every file."""
-    covariates = {name: value for name, value in case.covariates.items() if name != CLASS_COLUMN}
     if config.target == "classification":
         return PlanCase(
             case.id,
             case.group,
             fingerprint=record.hashes["file"],
             site=case.site,
-            label=str(class_of(case)),
-            covariates=covariates,
+            label=str(case.required_label()),
+            covariates=case.covariates,
         )
     facts = case_facts(record, volumes.info, config.plan.orientation)
     x, y, z = facts.spacing
@@ -180,7 +178,7 @@ def _plan_case(case: Case, record: Record, volumes: Volumes, config: VolumeConfi
         case.group,
         fingerprint=digest([record.hashes["file"], record.hashes["mask"]]),
         site=case.site,
-        covariates={**covariates, "size": f"{sum(facts.labels.values()) * x * y * z:.6g}"},
+        covariates={**case.covariates, "size": f"{sum(facts.labels.values()) * x * y * z:.6g}"},
     )
 
 

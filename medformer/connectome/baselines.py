@@ -7,22 +7,24 @@ whole feature matrix, fitted on a fold's training part alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from medformer.connectome.columns import Columns
-from medformer.connectome.features.span import SpanPart, TrainingSpan
-from medformer.connectome.inner_folds import InnerFolds
 from medformer.connectome.pipeline import feature_pipeline
-from medformer.errors import ConfigError, UnknownNameError
+from medformer.connectome.span import SpanPart, TrainingSpan
+from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.registry import Entry, Registry
 
 # Stands for every atlas in the name of a baseline.
@@ -131,3 +133,37 @@ def build_baseline(name: str, columns: Columns, features: Features | None = None
         raise UnknownNameError("baseline", name, known)
     kind, _, atlas = name.partition("_")
     return BASELINES[kind].part(columns, features or partial(feature_pipeline, columns), atlas)
+
+
+class InnerFolds:
+    """Stratified folds inside a training part, as many as its smaller class allows; a scikit-learn splitter.
+
+    The same rows always come into the same folds.
+
+    Args:
+        most: Number of folds where every class has that many rows; fewer otherwise.
+        seed: Of the shuffle.
+    """
+
+    def __init__(self, most: int = 5, seed: int = 0) -> None:
+        self.most = most
+        self.seed = seed
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds; the most there can be where no labels are given.
+
+        Raises:
+            DataError: A class has one row, so a fold would have to train without it.
+        """
+        if y is None:
+            return self.most
+        classes, counts = np.unique(y, return_counts=True)
+        if len(classes) < 2 or counts.min() < 2:
+            found = ", ".join(f"{count} of class {name}" for name, count in zip(classes, counts, strict=True))
+            raise DataError(f"The training part has {found}; expected at least 2 subjects of each of two classes.")
+        return int(min(self.most, counts.min()))
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Rows to train on and rows to test on, for each fold."""
+        folds = StratifiedKFold(self.get_n_splits(X, y), shuffle=True, random_state=self.seed)
+        yield from folds.split(X, y)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medformer.connectome.features.triangle import triangle_size
 from medformer.connectome.measures import MEASURES
+from medformer.connectome.triangle import triangle_size
 from medformer.errors import ConfigError
 
 # How a covariate is written as a number.
@@ -22,7 +22,7 @@ COVARIATES = {
 
 
 @dataclass(frozen=True)
-class Block:
+class FeatureBlock:
     """The connections of one atlas under one measure.
 
     Attributes:
@@ -61,7 +61,7 @@ class Columns:
         sites: Names of the sites; column `site` holds indices into it.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[FeatureBlock, ...]
     covariates: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
 
@@ -92,7 +92,7 @@ class Columns:
         """Number of columns."""
         return self.edges + len(self.covariates)
 
-    def block(self, atlas: str) -> Block:
+    def block(self, atlas: str) -> FeatureBlock:
         """The block of an atlas.
 
         Raises:

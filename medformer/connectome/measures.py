@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.connectome.features.triangle import to_matrices, to_triangle
+from medformer.connectome.triangle import to_matrices, to_triangle
 from medformer.errors import DataError
 from medformer.registry import Entry, Registry
 
@@ -30,7 +30,7 @@ _CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
-class Measure:
+class Connectivity:
     """How a measure is computed and kept.
 
     Attributes:
@@ -46,42 +46,42 @@ class Measure:
     standardize: bool
 
 
-MEASURES: Registry[Measure] = Registry(
+MEASURES: Registry[Connectivity] = Registry(
     "connectivity measure",
     [
         Entry(
             "correlation",
-            Measure("correlation", diagonal=False, coefficient=True, standardize=True),
+            Connectivity("correlation", diagonal=False, coefficient=True, standardize=True),
             "Pearson correlation of two regions' signals",
         ),
         Entry(
             "partial",
-            Measure("partial correlation", diagonal=False, coefficient=True, standardize=True),
+            Connectivity("partial correlation", diagonal=False, coefficient=True, standardize=True),
             "correlation of two regions given all others, from the shrunk covariance",
             paper="Marrelec et al., NeuroImage 2006",
         ),
         Entry(
             "precision",
-            Measure("precision", diagonal=True, coefficient=False, standardize=True),
+            Connectivity("precision", diagonal=True, coefficient=False, standardize=True),
             "inverse of the shrunk covariance of standardized signals",
             paper="Varoquaux et al., NeurIPS 2010",
         ),
         Entry(
             "root",
-            Measure(ROOT, diagonal=False, coefficient=False, standardize=True),
+            Connectivity(ROOT, diagonal=False, coefficient=False, standardize=True),
             "square root of the correlation matrix, in which strong patterns weigh less beside weak ones",
             paper="Dryden, Koloydenko and Zhou, Ann Appl Stat 2009 (power Euclidean, 1/2)",
         ),
         Entry(
             "covariance",
-            Measure("covariance", diagonal=True, coefficient=False, standardize=False),
+            Connectivity("covariance", diagonal=True, coefficient=False, standardize=False),
             "shrunk covariance in the signals' own units, so the scanner's gain is part of it",
             paper="Ledoit and Wolf, J Multivar Anal 2004",
         ),
         Entry(
             "tangent",
             # What is stored is the covariance; the space it is mapped into is learned within a fold.
-            Measure("covariance", diagonal=True, coefficient=False, standardize=True),
+            Connectivity("covariance", diagonal=True, coefficient=False, standardize=True),
             "deviation from the training subjects' geometric mean covariance, learned within a fold",
             paper="Varoquaux et al., MICCAI 2010",
         ),
@@ -171,7 +171,7 @@ def _connectivity(values: NDArray[np.float64], kind: str, stored: bool = False) 
     from nilearn.connectome import ConnectivityMeasure
     from sklearn.covariance import EmpiricalCovariance, LedoitWolf
 
-    from medformer.connectome.features.given_covariance import GivenCovariance
+    from medformer.connectome.given_covariance import GivenCovariance
 
     if kind == ROOT:
         return _root(_connectivity(values, "correlation"))
@@ -189,7 +189,7 @@ def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T)
 
 
-def _triangle(matrix: NDArray[np.float64], measure: Measure) -> NDArray[np.float32]:
+def _triangle(matrix: NDArray[np.float64], measure: Connectivity) -> NDArray[np.float32]:
     if measure.coefficient:
         matrix = matrix.clip(-1.0, 1.0)
     return to_triangle(matrix[None], measure.diagonal)[0].astype(np.float32)

@@ -7,15 +7,12 @@ from typing import Any, Literal
 
 from sklearn.pipeline import Pipeline
 
+from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
 from medformer.connectome.columns import Columns
-from medformer.connectome.features.atlas_block import AtlasBlock, WithoutCovariates
-from medformer.connectome.features.combat import ComBat
-from medformer.connectome.features.confounds import ConfoundRegression
-from medformer.connectome.features.deviation import Deviation
-from medformer.connectome.features.feature_scale import FeatureScale
-from medformer.connectome.features.fisher import FisherZ
-from medformer.connectome.features.subject_scale import SubjectScale
+from medformer.connectome.combat import ComBat
+from medformer.connectome.confounds import ConfoundRegression
 from medformer.connectome.measures import MEASURES
+from medformer.connectome.scales import Deviation, FeatureScale, FisherZ, SubjectScale
 from medformer.errors import UnknownNameError
 from medformer.registry import Entry, Registry
 
@@ -74,9 +71,9 @@ def feature_pipeline(
     measure = columns.block(atlas).measure
     if unseen_site not in UNSEEN_SITE:
         raise UnknownNameError("policy for unseen sites", unseen_site, UNSEEN_SITE)
-    steps: list[tuple[str, Any]] = [("atlas", AtlasBlock(columns, atlas))]
+    steps: list[tuple[str, Any]] = [("atlas", SelectAtlas(columns, atlas))]
     if measure == "tangent":
-        from medformer.connectome.features.tangent import TangentSpace
+        from medformer.connectome.tangent import TangentSpace
 
         steps.append(("tangent", TangentSpace(columns)))
     elif fisher and MEASURES[measure].part.coefficient:

@@ -5,6 +5,7 @@ The audit opens no file. It compares the records of an inventory in the way that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -16,7 +17,7 @@ import numpy as np
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
-from medformer.data.problems import Problem
+from medformer.data.problems import Problem, first_ten
 from medformer.errors import ConfigError, DataError, LeakageError
 from medformer.files import write_json
 
@@ -30,8 +31,6 @@ KINDS = {
     "near-duplicate": "pictures, volumes or connectomes that show the same thing",
 }
 """What is looked for, in the order in which findings are reported."""
-
-_SHOWN = 10
 
 Division = tuple[str, Mapping[str, Sequence[str]]]
 """A label, such as `"fold 3 "`, and the ids of each part."""
@@ -59,7 +58,7 @@ class Finding:
         site: The site both cases come from; empty when the sites differ or are unknown.
         group: The shared group, for the kind `group`.
         score: Similarity, 1 unless the kind is `near-duplicate`.
-        detail: What a reader should know besides.
+        detail: More about the finding, such as the similarity.
     """
 
     kind: str
@@ -130,28 +129,22 @@ class Audit:
         accepted = set(self.accepted)
         return tuple(finding for finding in self.findings if not accepted.intersection(finding.acceptable_as))
 
-    def raise_if_leaking(self, accepted: Iterable[str] = ()) -> None:
+    def raise_if_leaking(self) -> None:
         """Fail unless every finding is accepted.
 
         Raises:
             LeakageError: Leaks remain; the first ten are named with both files.
-            ConfigError: As `accepting`.
         """
-        audit = self.accepting(accepted)
-        leaks = audit.leaks
-        if not leaks:
+        if not self.leaks:
             return
-        counts = ", ".join(
-            f"{count} {kind}" for kind in KINDS if (count := sum(leak.kind == kind for leak in leaks)) > 0
-        )
-        shown = "\n".join(f"  {leak}" for leak in leaks[:_SHOWN])
-        more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+        found = Counter(leak.kind for leak in self.leaks)
+        counts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS if kind in found)
         raise LeakageError(
-            f"The split leaks: {len(leaks)} findings on both sides ({counts}); expected none.\n{shown}{more}\n"
+            f"The split leaks: {len(self.leaks)} findings on both sides ({counts}); expected none."
+            f"{first_ten(self.leaks)}\n"
             "Give both cases the same group in the manifest (`medformer polyp prepare --link-duplicates` does so for "
-            "pictures) or remove one of them. "
-            "What you have looked at and accept, name with --accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; "
-            "the report will say so."
+            "pictures) or remove one of them. If you looked at a finding and accept it, name it with "
+            "--accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ Columns: `id, image, mask, group, site, split, sha256`, then free covariates. On
   a sidecar `<manifest name>.root.json` names the folder that the paths are relative to instead. Absolute paths and
   paths that climb out are refused; links are followed wherever they lead.
 * `group` is the patient or the sequence: what must never be on both sides of a split.
+* `label` is the class of the whole case, 1 (positive) or 0, where cases are classified. Any other text in a column of
+  this name is an ordinary covariate.
 * `sha256` is the hash of the image (see `image_hash`), and lets `check` notice a file that changed.
 """
 
@@ -15,18 +17,20 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import Literal, Protocol
 
-from medformer.data.tables import Kind, id_fault, known, read_table, require_good_rows
+from medformer.data.tables import Kind, known, read_records
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
+LABEL = "label"
+"""Column of a case's class."""
+
 _CHANNEL = re.compile(r"image_[1-9]\d*")
 _TABLE = Kind(
     what="a CSV manifest",
@@ -39,11 +43,12 @@ _TABLE = Kind(
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a manifest.
+    """One row of a table of cases: a frame, a volume, or one scan of a connectome cohort.
 
     Attributes:
         id: Unique name.
-        image: Absolute path of the picture; a folder for a DICOM series.
+        image: Absolute path of the picture; a folder for a DICOM series; None for a connectome, whose numbers lie in
+            a feature store under the id.
         mask: Absolute path of the mask; None when there is none.
         group: Patient or sequence.
         site: Hospital or dataset; empty when not known.
@@ -51,10 +56,11 @@ class Case:
         sha256: `image_hash` of the images; empty when not known.
         covariates: Every other column, as text.
         further: Absolute paths of further channels.
+        label: Class of the whole case, 1 (positive) or 0; None when there is none or it is not known.
     """
 
     id: str
-    image: Path
+    image: Path | None = None
     mask: Path | None = None
     group: str = ""
     site: str = ""
@@ -62,11 +68,22 @@ class Case:
     sha256: str = ""
     covariates: Mapping[str, str] = field(default_factory=dict)
     further: tuple[Path, ...] = ()
+    label: int | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
         """Every channel, in order."""
-        return (self.image, *self.further)
+        return self.further if self.image is None else (self.image, *self.further)
+
+    def required_image(self) -> Path:
+        """The picture of a case that cannot do without.
+
+        Raises:
+            DataError: There is none.
+        """
+        if self.image is None:
+            raise DataError(f"Case '{self.id}' has no image, and this run needs one. Add it, or leave the case out.")
+        return self.image
 
     def required_mask(self) -> Path:
         """The mask of a case that cannot do without.
@@ -77,6 +94,60 @@ class Case:
         if self.mask is None:
             raise DataError(f"Case '{self.id}' has no mask, and a segmentation run needs one. Add it, or leave it out.")
         return self.mask
+
+    def required_label(self) -> int:
+        """The class of a case that cannot do without.
+
+        Raises:
+            DataError: It is not known.
+        """
+        if self.label is None:
+            raise DataError(
+                f"Case '{self.id}' has '{self.covariates.get(LABEL, '')}' in the column `{LABEL}`; expected 1 "
+                "(positive) or 0. Fill the column of the manifest, or leave the case out."
+            )
+        return self.label
+
+    def covariate(self, name: str) -> float:
+        """A covariate as a number; sex is 0 for F and 1 for M.
+
+        Raises:
+            DataError: It is not known of this case, or is not a number.
+        """
+        text = known(self.covariates.get(name, ""))
+        if not text:
+            raise DataError(
+                f"The {name} of case '{self.id}' is not known, and this run needs it. Fill it in the manifest, "
+                "leave the case out, or do without this covariate."
+            )
+        try:
+            return {"F": 0.0, "M": 1.0}[text] if name == "sex" else float(text)
+        except (KeyError, ValueError):
+            expected = "M or F" if name == "sex" else "a number"
+            raise DataError(f"The {name} of case '{self.id}' is '{text}'; expected {expected}.") from None
+
+
+class Dataset(Protocol):
+    """The cases of a task, such as a `Manifest` of pictures or a `Cohort` of connectomes."""
+
+    @property
+    def path(self) -> Path:
+        """The table of cases."""
+
+    @property
+    def root(self) -> Path:
+        """Absolute folder that the table's paths start from."""
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """Its rows, in the file's order."""
+
+    @property
+    def by_id(self) -> Mapping[str, Case]:
+        """Cases by id."""
+
+    def digest(self) -> str:
+        """SHA-256 of what the cases say, not of where they lie."""
 
 
 def image_hash(images: Sequence[Path]) -> str:
@@ -121,7 +192,12 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 over every column except the paths, so that moving the data does not change it."""
         return digest(
-            [_values(case) | ({"channels": str(len(case.images))} if case.further else {}) for case in self.cases]
+            [
+                case_values(case)
+                | {"sha256": case.sha256}
+                | ({"channels": str(len(case.images))} if case.further else {})
+                for case in self.cases
+            ]
         )
 
 
@@ -141,30 +217,9 @@ def read_manifest(
             are counted and the first ten are named.
     """
     path = Path(path)
-    header, rows = read_table(path, _TABLE)
+    rows = read_records(path, _TABLE, lambda row: _fault(row, ungrouped), dict, verbatim=_is_path)
     base = _root_of(path, root)
-    problems: list[str] = []
-    cases: list[Case] = []
-    first_line: dict[str, int] = {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            problems.append(f"line {line} has {len(cells)} cells, the header has {len(header)}")
-            continue
-        row = {name: _normal(name, cell) for name, cell in zip(header, cells, strict=True)}
-        fault = _fault(row, ungrouped)
-        if fault is None and row["id"] in first_line:
-            fault = f"the id was used before, on line {first_line[row['id']]}"
-        if fault is not None:
-            problems.append(f"line {line} (id '{row['id']}'): {fault}")
-            continue
-        first_line[row["id"]] = line
-        cases.append(_case(row, base))
-    require_good_rows(path, problems, len(rows))
-    if not cases:
-        raise DataError(
-            f"{path} has a header but no rows; expected at least one case. Run `prepare` on the data's folder."
-        )
-    return Manifest(path, base, tuple(cases))
+    return Manifest(path, base, tuple(_case(row, base) for row in rows))
 
 
 def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
@@ -185,18 +240,19 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     inside = all(os.path.commonpath([base, folder]) == base for folder in folders)
     if not inside:
         base = os.path.commonpath(folders)
-    extra = sorted({name for case in cases for name in case.covariates})
+    values = [{**case_values(case), "sha256": case.sha256} for case in cases]
+    extra = sorted({name for row in values for name in row} - set(COLUMNS))
     channels = _channel_columns(max(len(case.further) for case in cases))
     rows = [
         {
             **dict.fromkeys(extra, ""),
-            **_values(case),
-            "image": _relative(case.image, base),
+            **row,
+            "image": "" if case.image is None else _relative(case.image, base),
             **dict.fromkeys(channels, ""),
             **{name: _relative(file, base) for name, file in zip(channels, case.further, strict=False)},
             "mask": "" if case.mask is None else _relative(case.mask, base),
         }
-        for case in cases
+        for case, row in zip(cases, values, strict=True)
     ]
     sidecar = _sidecar(path)
     if not inside:
@@ -206,19 +262,22 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
         _remove(sidecar)
 
 
-def _values(case: Case) -> dict[str, str]:
+def case_values(case: Case) -> dict[str, str]:
+    """Everything that a table says of a case except its files and their hash, by column."""
     return {
         **case.covariates,
+        **({} if case.label is None else {LABEL: str(case.label)}),
         "id": case.id,
         "group": case.group,
         "site": case.site,
         "split": case.split,
-        "sha256": case.sha256,
     }
 
 
 def _case(row: Mapping[str, str], base: Path) -> Case:
-    mask = row.get("mask", "")
+    mask, label = row.get("mask", ""), row.get(LABEL, "")
+    classified = label in {"0", "1"}
+    own = {*COLUMNS, LABEL} if classified else set(COLUMNS)
     return Case(
         id=row["id"],
         image=base / _posix(row["image"]),
@@ -227,8 +286,9 @@ def _case(row: Mapping[str, str], base: Path) -> Case:
         site=row.get("site", ""),
         split=row.get("split", ""),
         sha256=row.get("sha256", "").lower(),
-        covariates={name: value for name, value in row.items() if name not in COLUMNS and not _is_path(name)},
+        covariates={name: value for name, value in row.items() if name not in own and not _is_path(name)},
         further=tuple(base / _posix(row[name]) for name in _given_channels(row)),
+        label=int(label) if classified else None,
     )
 
 
@@ -245,10 +305,6 @@ def _given_channels(row: Mapping[str, str]) -> list[str]:
 
 
 def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
-    identifier = row["id"]
-    fault = id_fault(identifier)
-    if fault is not None:
-        return fault
     if not row["image"]:
         return "no image is given"
     channels = _given_channels(row)
@@ -310,8 +366,3 @@ def _relative(file: Path, base: str) -> str:
 
 def _posix(text: str) -> str:
     return text.replace("\\", "/")
-
-
-def _normal(column: str, cell: str) -> str:
-    """Unicode NFC, so that equal names are equal; a file's name is left as the file system has it."""
-    return cell if _is_path(column) else unicodedata.normalize("NFC", cell)

@@ -137,9 +137,13 @@ def require_usable(problems: Sequence[Problem]) -> None:
     if not errors:
         return
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(error.reason for error in errors).most_common())
-    shown = "\n  ".join(str(error) for error in errors[:10])
-    more = f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
     raise DataError(
-        f"{len(quarantine(errors))} cases cannot be used ({counts}); expected none:\n  {shown}{more}\n"
+        f"{len(quarantine(errors))} cases cannot be used ({counts}); expected none:{first_ten(errors)}\n"
         "Repair or remove these files, then prepare and check again."
     )
+
+
+def first_ten(items: Sequence[object]) -> str:
+    """The first ten of a list, each on an indented line of its own, and the number of the others."""
+    lines = [str(item) for item in items[:10]] + [f"and {len(items) - 10} more"] * (len(items) > 10)
+    return "".join(f"\n  {line}" for line in lines)

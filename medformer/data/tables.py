@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from medformer.errors import DataError
 
 _UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,56 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
             f"{path} is empty; expected a header with {', '.join(kind.columns)} and one row per {kind.per_row}."
         )
     return table[0][1], table[1:]
+
+
+def read_records(
+    path: Path,
+    kind: Kind,
+    fault: Callable[[Mapping[str, str]], str | None],
+    make: Callable[[Mapping[str, str]], Record],
+    *,
+    verbatim: Callable[[str], bool] = lambda column: False,
+) -> list[Record]:
+    """Read a table of records that each have an `id` of their own.
+
+    Cells are brought to Unicode NFC, so that equal names are equal.
+
+    Args:
+        path: The file.
+        kind: What it is expected to be.
+        fault: What is wrong with a row (cells by column) whose id is well formed; None when nothing is.
+        make: The record of a row without fault.
+        verbatim: Which columns are left as they are, such as names of files, which the file system compares by bytes.
+
+    Raises:
+        DataError: See `read_table`; or a row is ragged, an id is empty, unsafe or used twice, a row has a fault, or
+            there are no rows. All bad rows are counted, and the first ten are named.
+    """
+    header, rows = read_table(path, kind)
+    problems: list[str] = []
+    records: list[Record] = []
+    first_line: dict[str, int] = {}
+    for line, cells in rows:
+        if len(cells) != len(header):
+            problems.append(f"line {line} has {len(cells)} cells, the header has {len(header)}")
+            continue
+        row = {
+            name: cell if verbatim(name) else unicodedata.normalize("NFC", cell)
+            for name, cell in zip(header, cells, strict=True)
+        }
+        identifier = row["id"]
+        wrong = id_fault(identifier) or fault(row)
+        if wrong is None and identifier in first_line:
+            wrong = f"the id was used before, on line {first_line[identifier]}"
+        if wrong is not None:
+            problems.append(f"line {line} (id '{identifier}'): {wrong}")
+            continue
+        first_line[identifier] = line
+        records.append(make(row))
+    require_good_rows(path, problems, len(rows))
+    if not records:
+        raise DataError(f"{path} has a header but no rows; expected at least one {kind.per_row}. {kind.origin}")
+    return records
 
 
 def known(text: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medformer.connectome.columns import Block, Columns
+from medformer.connectome.columns import Columns, FeatureBlock
 
 SITES = ("north", "south", "east")
 
@@ -26,7 +26,7 @@ def draw_cohort(measure: str = "correlation", subjects: int = 60, regions: tuple
     """Two atlases, three sites whose level and spread differ, an effect of age and one of the diagnosis."""
     generator = np.random.default_rng(3)
     columns = Columns(
-        (Block("one", measure, regions[0]), Block("two", measure, regions[1])),
+        (FeatureBlock("one", measure, regions[0]), FeatureBlock("two", measure, regions[1])),
         ("site", "age", "sex", "mean_fd"),
         SITES,
     )

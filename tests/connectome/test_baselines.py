@@ -14,11 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
-from medformer.connectome.baselines import BASELINES, baseline_names, build_baseline
-from medformer.connectome.columns import Block, Columns
-from medformer.connectome.features.span import TrainingSpan
-from medformer.connectome.inner_folds import InnerFolds
+from medformer.connectome.baselines import BASELINES, InnerFolds, baseline_names, build_baseline
+from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
+from medformer.connectome.span import TrainingSpan
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
 from medformer.errors import ConfigError, DataError, UnknownNameError
@@ -30,7 +29,7 @@ EVERY = (*NAMES, "stack", "covariates")
 
 def test_names_follow_from_the_features(cohort: Any) -> None:
     assert baseline_names(cohort.columns) == EVERY
-    single = Columns((Block("one", "tangent", 8),))
+    single = Columns((FeatureBlock("one", "tangent", 8),))
     assert baseline_names(single) == ("ridge_one", "logistic_one", "svm_one", "stack")
     assert {name.partition("_")[0] for name in EVERY} == set(BASELINES)
 
@@ -122,7 +121,7 @@ def test_the_steps_before_a_classifier_are_the_callers(cohort: Any) -> None:
 def test_what_the_features_do_not_allow_is_named(cohort: Any) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'ridge_one'"):
         build_baseline("ridge_on", cohort.columns)
-    bare = Columns((Block("one", "correlation", 8),))
+    bare = Columns((FeatureBlock("one", "correlation", 8),))
     with pytest.raises(UnknownNameError, match="covariates"):
         build_baseline("covariates", bare)
 
@@ -173,7 +172,7 @@ def test_a_pipeline_ends_in_the_block_of_its_atlas(cohort_for: Callable[[str], A
 def test_ridge_on_abide_reaches_what_honest_linear_models_reach(medformer_data: Path) -> None:
     with np.load(medformer_data / "abide" / "abide_fc_697.npz", allow_pickle=False) as store:
         X, y = store["fc_cc200"].astype(np.float64), store["dx"].astype(int)
-    columns = Columns((Block("cc200", "correlation", 200),))
+    columns = Columns((FeatureBlock("cc200", "correlation", 200),))
     scores = np.zeros(len(y))
     for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(X, y):
         fitted = build_baseline("ridge_cc200", columns).fit(X[train], y[train])

@@ -4,12 +4,14 @@ import pickle
 
 import pytest
 
-from medformer.connectome.columns import Block, Columns
+from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.errors import ConfigError, UnknownNameError
 
 
 def test_blocks_lie_side_by_side_and_covariates_after_them() -> None:
-    columns = Columns((Block("aal", "correlation", 4), Block("ho", "tangent", 3)), ("age", "site"), ("a", "b"))
+    columns = Columns(
+        (FeatureBlock("aal", "correlation", 4), FeatureBlock("ho", "tangent", 3)), ("age", "site"), ("a", "b")
+    )
     assert columns.slice("aal") == slice(0, 6)
     assert columns.slice("ho") == slice(6, 12)
     assert (columns.edges, columns.width) == (12, 14)
@@ -19,12 +21,12 @@ def test_blocks_lie_side_by_side_and_covariates_after_them() -> None:
 
 
 def test_a_block_holds_the_diagonal_where_its_measure_does() -> None:
-    assert Block("aal", "correlation", 116).size == 6670
-    assert Block("aal", "tangent", 116).size == 6786
+    assert FeatureBlock("aal", "correlation", 116).size == 6670
+    assert FeatureBlock("aal", "tangent", 116).size == 6786
 
 
 def test_what_is_not_there_is_named() -> None:
-    columns = Columns((Block("aal", "correlation", 4),), ("age",))
+    columns = Columns((FeatureBlock("aal", "correlation", 4),), ("age",))
     with pytest.raises(ConfigError, match=r"'cc200'.*aal"):
         columns.slice("cc200")
     with pytest.raises(ConfigError, match=r"'sex'.*age"):
@@ -32,11 +34,11 @@ def test_what_is_not_there_is_named() -> None:
 
 
 def test_layouts_that_make_no_sense_are_refused() -> None:
-    block = Block("aal", "correlation", 4)
+    block = FeatureBlock("aal", "correlation", 4)
     with pytest.raises(UnknownNameError, match="correlation"):
-        Block("aal", "correlaton", 4)
+        FeatureBlock("aal", "correlaton", 4)
     with pytest.raises(ConfigError, match="1 region"):
-        Block("aal", "correlation", 1)
+        FeatureBlock("aal", "correlation", 1)
     with pytest.raises(ConfigError, match="one block per atlas"):
         Columns((block, block))
     with pytest.raises(ConfigError, match="iq"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medformer.connectome.columns import Block, Columns
-from medformer.connectome.features.combat import ComBat
+from medformer.connectome.columns import Columns, FeatureBlock
+from medformer.connectome.combat import ComBat
 from medformer.errors import ConfigError, DataError
 
 SITES = ("north", "south", "east")
@@ -54,7 +54,7 @@ def edges(matrix: Matrix, columns: Columns) -> Matrix:
 
 
 def test_it_equals_the_published_equations(cohort: Any) -> None:
-    few = Columns((Block("few", "correlation", 4),), cohort.columns.covariates, SITES)
+    few = Columns((FeatureBlock("few", "correlation", 4),), cohort.columns.covariates, SITES)
     X = np.hstack([cohort.X[:, :6], cohort.X[:, cohort.columns.edges :]])
     found = ComBat(few).fit_transform(X)
     covariates = np.column_stack([cohort.covariate("age"), cohort.covariate("sex")])
@@ -66,7 +66,7 @@ def test_it_equals_the_published_equations(cohort: Any) -> None:
 
 def test_it_removes_the_planted_shift_and_keeps_the_effect_of_age() -> None:
     generator = np.random.default_rng(0)
-    subjects, columns = 300, Columns((Block("one", "correlation", 15),), ("site", "age"), SITES)
+    subjects, columns = 300, Columns((FeatureBlock("one", "correlation", 15),), ("site", "age"), SITES)
     site = np.arange(subjects) % 3
     age = generator.uniform(8, 30, subjects) + 4 * site
     slope = generator.normal(0, 0.02, columns.edges)
@@ -116,7 +116,7 @@ def test_a_connection_that_does_not_vary_passes_and_disturbs_no_other(cohort: An
     found = ComBat(cohort.columns).fit_transform(X)
     assert np.isfinite(found).all()
     assert (found[:, 5] == 0).all()
-    fewer = Columns((Block("one", "correlation", 8),), cohort.columns.covariates, SITES)
+    fewer = Columns((FeatureBlock("one", "correlation", 8),), cohort.columns.covariates, SITES)
     assert ComBat(fewer).fit(X[:, [*range(28), *range(43, 47)]]).deviations_[5] == 0
 
 
@@ -168,7 +168,7 @@ def test_missing_and_impossible_covariates_are_named(cohort: Any) -> None:
 
 def test_preserving_the_label_keeps_more_of_its_effect_where_sites_differ_in_it() -> None:
     generator = np.random.default_rng(1)
-    columns = Columns((Block("one", "correlation", 12),), ("site",), SITES)
+    columns = Columns((FeatureBlock("one", "correlation", 12),), ("site",), SITES)
     site = np.repeat([0, 1, 2], 80)
     y = (generator.uniform(size=240) < np.array([0.15, 0.5, 0.85])[site]).astype(int)
     effect = np.where(np.arange(columns.edges) % 3 == 0, 0.2, 0.0)

@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
+from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
 from medformer.connectome.columns import Columns
-from medformer.connectome.features.atlas_block import AtlasBlock, WithoutCovariates
-from medformer.connectome.features.combat import ComBat
-from medformer.connectome.features.confounds import ConfoundRegression
-from medformer.connectome.features.feature_scale import FeatureScale
-from medformer.connectome.features.fisher import FisherZ
-from medformer.connectome.features.span import TrainingSpan
-from medformer.connectome.features.subject_scale import SubjectScale
-from medformer.connectome.features.tangent import TangentSpace
+from medformer.connectome.combat import ComBat
+from medformer.connectome.confounds import ConfoundRegression
 from medformer.connectome.pipeline import feature_pipeline
+from medformer.connectome.scales import FeatureScale, FisherZ, SubjectScale
+from medformer.connectome.span import TrainingSpan
+from medformer.connectome.tangent import TangentSpace
 
 STEPS = ("tangent", "combat", "combat_label", "confounds", "feature_scale", "subject_scale", "fisher", "span")
 TRAIN, TEST = np.arange(0, 42), np.arange(42, 60)
@@ -38,7 +36,9 @@ def pipeline(step: str, columns: Columns) -> Any:
         "subject_scale": SubjectScale(columns),
         "fisher": FisherZ(columns),
     }
-    return Pipeline([("atlas", AtlasBlock(columns, "one")), ("step", parts[step]), ("end", WithoutCovariates(columns))])
+    return Pipeline(
+        [("atlas", SelectAtlas(columns, "one")), ("step", parts[step]), ("end", WithoutCovariates(columns))]
+    )
 
 
 def learned(estimator: BaseEstimator) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 
-from medformer.connectome.features.triangle import to_matrices, triangle_size
 from medformer.connectome.measures import (
     MEASURES,
     STORED_SHRINKAGE,
@@ -13,6 +12,7 @@ from medformer.connectome.measures import (
     block_from_series,
     constant_regions,
 )
+from medformer.connectome.triangle import to_matrices, triangle_size
 from medformer.errors import DataError, UnknownNameError
 
 REGIONS = 9

@@ -11,14 +11,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 
-from medformer.connectome.features.atlas_block import AtlasBlock, WithoutCovariates
-from medformer.connectome.features.combat import ComBat
-from medformer.connectome.features.confounds import ConfoundRegression
-from medformer.connectome.features.feature_scale import FeatureScale
-from medformer.connectome.features.fisher import FisherZ
-from medformer.connectome.features.subject_scale import SubjectScale
-from medformer.connectome.features.tangent import TangentSpace
-from medformer.connectome.features.triangle import to_matrices, to_triangle
+from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
+from medformer.connectome.combat import ComBat
+from medformer.connectome.confounds import ConfoundRegression
+from medformer.connectome.scales import FeatureScale, FisherZ, SubjectScale
+from medformer.connectome.tangent import TangentSpace
+from medformer.connectome.triangle import to_matrices, to_triangle
 from medformer.errors import ConfigError, DataError
 
 BUILDERS: dict[str, Callable[[Any], Any]] = {
@@ -33,7 +31,7 @@ BUILDERS: dict[str, Callable[[Any], Any]] = {
 
 def block_of(cohort: Any) -> Any:
     """The first atlas with its covariates."""
-    return AtlasBlock(cohort.columns, "one").fit_transform(cohort.X)
+    return SelectAtlas(cohort.columns, "one").fit_transform(cohort.X)
 
 
 @pytest.mark.parametrize("step", list(BUILDERS))
@@ -54,13 +52,13 @@ def test_covariates_pass_and_a_step_can_be_cloned_and_pickled(step: str, cohort_
 
 
 def test_an_atlas_is_cut_out_and_covariates_are_dropped(cohort: Any) -> None:
-    found = AtlasBlock(cohort.columns, "two").fit_transform(cohort.X)
+    found = SelectAtlas(cohort.columns, "two").fit_transform(cohort.X)
     assert np.array_equal(found, cohort.X[:, 28:])
     assert np.array_equal(WithoutCovariates(cohort.columns).fit_transform(found), cohort.X[:, 28:43])
     with pytest.raises(ConfigError, match="'three'"):
-        AtlasBlock(cohort.columns, "three").fit(cohort.X).transform(cohort.X)
+        SelectAtlas(cohort.columns, "three").fit(cohort.X).transform(cohort.X)
     with pytest.raises(DataError, match="42 columns of connections; expected 43"):
-        AtlasBlock(cohort.columns, "two").fit(cohort.X[:, 1:]).transform(cohort.X[:, 1:])
+        SelectAtlas(cohort.columns, "two").fit(cohort.X[:, 1:]).transform(cohort.X[:, 1:])
 
 
 def test_fishers_z_is_finite_and_refuses_what_is_no_correlation(cohort: Any) -> None:

@@ -219,16 +219,16 @@ def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -
 @pytest.mark.real_data
 def test_pranets_split_of_clinicdb_separates_neighboring_frames(medformer_data: Path) -> None:
     found = scan([medformer_data / "polyp" / "CVC-ClinicDB", medformer_data / "polyp" / "Kvasir-SEG"], split="pranet")
-    found = audit_split(
+    audited = audit_split(
         found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
     )
-    kinds = [(finding.kind, finding.site) for finding in found.findings]
+    kinds = [(finding.kind, finding.site) for finding in audited.findings]
     assert kinds.count(("group", "CVC-ClinicDB")) == 26
     assert kinds.count(("near-duplicate", "CVC-ClinicDB")) > 100
     assert kinds.count(("near-duplicate", "Kvasir-SEG")) == 2
     assert all(site for _, site in kinds), "pictures of different datasets were taken for near-duplicates"
     groups = {case.id: case.group for case in found.cases}
-    for finding in found.findings:
+    for finding in audited.findings:
         if finding.site == "CVC-ClinicDB":
             assert groups[finding.a] == groups[finding.b], f"{finding.name} crosses sequences"
 

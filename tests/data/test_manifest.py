@@ -45,6 +45,20 @@ def test_round_trip(tmp_path: Path) -> None:
     assert "data/images/a.png" in (tmp_path / "manifest.csv").read_text()
 
 
+def test_a_class_round_trips_and_any_other_text_of_that_column_is_a_covariate(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "id,image,group,label\na,a.png,g,1\nb,b.png,g,0\nc,c.png,g,\nd,d.png,g,benign\n")
+    found = read_manifest(path)
+    assert [case.label for case in found.cases] == [1, 0, None, None]
+    assert [case.covariates.get("label") for case in found.cases] == [None, None, "", "benign"]
+    assert found.cases[0].required_label() == 1
+    with pytest.raises(DataError, match="Case 'd' has 'benign' in the column `label`"):
+        found.cases[3].required_label()
+    with pytest.raises(DataError, match="Case 'x' has no image"):
+        Case("x").required_image()
+    write_manifest(tmp_path / "again.csv", found.cases)
+    assert read_manifest(tmp_path / "again.csv").digest() == found.digest()
+
+
 def test_further_channels_round_trip_and_count_in_the_digest(tmp_path: Path) -> None:
     t1, t2, flair = (tmp_path / "images" / f"a_{name}.nii" for name in ("t1", "t2", "flair"))
     path = tmp_path / "manifest.csv"

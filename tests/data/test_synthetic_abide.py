@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind
 
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
-from medformer.data.connectomes.prepare.series_writer import label_table
+from medformer.data.connectomes.read.series import label_table
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, read_planted, write_synthetic_abide
 from medformer.data.synthetic.abide_scans import Scan, SyntheticAbide
 from medformer.data.synthetic.brain import sources, synthetic_atlas
@@ -154,7 +154,7 @@ def test_the_readers_of_the_project_s_layout_take_it_with_names_networks_and_pla
     prepared = prepare_cohort(tmp_path / "abide", tmp_path / "cohort", labels=labels)
     cohort, drawn = read_cohort(prepared.manifest), SyntheticAbide(regions, volumes=40)
     assert not prepared.excluded
-    for index, subject in enumerate(cohort.subjects):
+    for index, subject in enumerate(cohort.cases):
         scan = drawn.scan(index)
         assert (subject.id, subject.site, subject.label) == (scan.id, scan.site, scan.label)
         assert subject.covariates["sex"] == scan.person.sex

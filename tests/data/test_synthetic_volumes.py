@@ -24,7 +24,7 @@ def test_the_manifest_names_patients_sites_and_classes(written: Manifest) -> Non
     assert ids == ["p000_v1", "p000_v2", *(f"p{n:03}_v{v}" for n, v in ((1, 1), (2, 1), (3, 1), (3, 2))), *ids[6:]]
     assert all(case.group == case.id.split("_")[0] for case in written.cases)
     assert {case.site for case in written.cases} == {scanner.name for scanner in SCANNERS}
-    assert {case.covariates["label"] for case in written.cases} == {"0", "1"}
+    assert {case.label for case in written.cases} == {0, 1}
     assert read_info(written.path) == DatasetInfo(LABELS, ("T1",))
 
 

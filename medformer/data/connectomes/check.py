@@ -1,4 +1,4 @@
-"""Looking at every subject of a cohort, and saying everything that is wrong, before hours are spent on training."""
+"""The check of a cohort: every problem of every subject, before hours are spent on training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
-from medformer.data.connectomes.cohort import UNLABELLED, Cohort, Subject
+from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.near_duplicates import LINKED
 from medformer.data.connectomes.prepare.quality import oddities
-from medformer.data.connectomes.same_subject import LINKED
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.progress import Reporter, SilentReporter
@@ -26,8 +27,8 @@ def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Pr
     without one of the atlases is in no store: preparing lists them.
 
     Args:
-        cohort: Whom to check; data are read one subject at a time.
-        reporter: Told about the progress.
+        cohort: Its data are read one subject at a time.
+        reporter: Shows the progress.
 
     Returns:
         Problems, those of the table first. See `medformer.data.problems.REASONS` for the codes.
@@ -35,9 +36,9 @@ def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Pr
     reporter = reporter or SilentReporter()
     problems = [*_region_counts(cohort), *_conflicts(cohort)]
     seen: dict[tuple[str, str], str] = {}
-    reporter.start("checking", len(cohort.subjects))
+    reporter.start("checking", len(cohort.cases))
     try:
-        for subject in cohort.subjects:
+        for subject in cohort.cases:
             problems.extend(_check_data(cohort, subject, seen))
             reporter.advance()
     finally:
@@ -50,17 +51,17 @@ def _region_counts(cohort: Cohort) -> Iterator[Problem]:
         try:
             require_regions(atlas, block.regions)
         except DataError as error:
-            for subject in cohort.subjects:
+            for subject in cohort.cases:
                 yield Problem(subject.id, "", "region-count", str(error))
 
 
 def _conflicts(cohort: Cohort) -> Iterator[Problem]:
-    """Persons of whom the manifest says two things."""
+    """Rows of the manifest that contradict each other about one person."""
 
-    def said(value: Callable[[Subject], object], reason: str, text: str) -> Iterator[Problem]:
-        by_person: dict[str, list[Subject]] = defaultdict(list)
-        for subject in cohort.subjects:
-            # Who was linked only because the connectomes are alike need not be the same person.
+    def conflicts(value: Callable[[Case], object], reason: str, text: str) -> Iterator[Problem]:
+        by_person: dict[str, list[Case]] = defaultdict(list)
+        for subject in cohort.cases:
+            # A subject that was linked only because the connectomes are alike need not be the same person.
             if not subject.covariates.get(LINKED):
                 by_person[subject.group].append(subject)
         for person, scans in by_person.items():
@@ -71,13 +72,13 @@ def _conflicts(cohort: Cohort) -> Iterator[Problem]:
 
     labelled = "person {} has the labels {}; correct one of the rows, or give them different groups"
     located = "person {} is listed at {}; correct one of the rows, or give them different groups"
-    yield from said(lambda one: "none" if one.label == UNLABELLED else one.label, "label-conflict", labelled)
-    yield from said(lambda one: one.site, "two-sites", located)
+    yield from conflicts(lambda one: "none" if one.label is None else one.label, "label-conflict", labelled)
+    yield from conflicts(lambda one: one.site, "two-sites", located)
 
 
-def _check_data(cohort: Cohort, subject: Subject, seen: dict[tuple[str, str], str]) -> Iterator[Problem]:
+def _check_data(cohort: Cohort, subject: Case, seen: dict[tuple[str, str], str]) -> Iterator[Problem]:
     for atlas, block in cohort.store.atlases.items():
-        values = _data(cohort, atlas, subject)
+        values = cohort.store.stored(atlas, subject.id)
         bad = int(np.count_nonzero(~np.isfinite(values)))
         if bad:
             yield Problem(subject.id, "", "not-finite", f"{bad} of {values.size} values of {atlas}")
@@ -88,9 +89,3 @@ def _check_data(cohort: Cohort, subject: Subject, seen: dict[tuple[str, str], st
             yield Problem(subject.id, "", "same-connectome", f"{atlas} is exactly that of {earlier}")
         given: Mapping[str, NDArray[np.float32]] = {atlas: values}
         yield from oddities(given, {atlas: block.regions}, block.content, subject.id)
-
-
-def _data(cohort: Cohort, atlas: str, subject: Subject) -> NDArray[np.float32]:
-    if cohort.store.atlases[atlas].content == "series":
-        return cohort.store.series(atlas, subject.id)
-    return cohort.store.correlations(atlas)[cohort.store.rows[subject.id]]

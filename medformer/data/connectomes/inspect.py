@@ -31,14 +31,13 @@ def inspect_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> Inven
     for problem in check_cohort(cohort, reporter=reporter):
         problems[problem.case_id].append(problem)
     if quarantine([problem for some in problems.values() for problem in some]):
-        return Inventory(Record(subject.id, tuple(problems[subject.id])) for subject in cohort.subjects)
+        return Inventory(Record(subject.id, tuple(problems[subject.id])) for subject in cohort.cases)
     store = cohort.store
     blocks = {atlas: store.block(atlas, "correlation", reporter=reporter) for atlas in sorted(store.atlases)}
-    smallest = min(store.atlases, key=lambda name: store.atlases[name].regions)
     records = []
-    for subject, row in zip(cohort.subjects, cohort.rows, strict=True):
+    for subject, row in zip(cohort.cases, cohort.rows, strict=True):
         connections = digest([np.asarray(block[row]).tobytes().hex() for block in blocks.values()])
-        descriptor = blocks[smallest][row]
+        descriptor = blocks[cohort.smallest_atlas][row]
         records.append(
             Record(
                 subject.id,

@@ -12,14 +12,21 @@ displacement agrees to sixteen digits); every other pair scores at most 0.58, 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.data.connectomes.cohort import Cohort
+from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison, Match, matches_above
+from medformer.data.problems import Problem
 
 THRESHOLD = 0.75
 """Correlation of centered connectomes from which two subjects count as one."""
+
+LINKED = "linked"
+"""Column of the manifest: the subject whose group this one joined because their connectomes are alike, or nothing."""
 
 _BATCH = 256
 
@@ -46,6 +53,36 @@ def similar_connectomes(
 
 CONNECTOMES = CaseComparison(("connections",), similar_connectomes, THRESHOLD)
 """How subjects are compared."""
+
+
+def link_same_subject(cohort: Cohort) -> tuple[list[Case], list[Problem]]:
+    """Give subjects whose connectomes show one brain one group, so that no split separates them.
+
+    The atlas with the fewest regions decides. The data do not show whether a pair is one person scanned twice or one
+    scan under two names; if the two have different diagnoses, one of them is wrong.
+
+    Returns:
+        The subjects with joined groups, and a warning for each pair.
+    """
+    connections = cohort.store.block(cohort.smallest_atlas, "correlation")
+    subjects, problems = list(cohort.cases), []
+    for match in similar_connectomes([connections[row] for row in cohort.rows]):
+        first, second = subjects[match.first], subjects[match.second]
+        detail = f"like '{first.id}' (correlation {match.score:.2f}), whose group it joins"
+        if first.label != second.label:
+            detail += "; the two have different diagnoses, so that one of them is wrong"
+        problems.append(Problem(second.id, "", "same-brain", detail))
+        subjects = _joined(subjects, first, drop=second.group)
+    return subjects, problems
+
+
+def _joined(subjects: Sequence[Case], to: Case, *, drop: str) -> list[Case]:
+    return [
+        replace(subject, group=to.group, covariates={**subject.covariates, LINKED: to.id})
+        if subject.group == drop and subject.group != to.group
+        else subject
+        for subject in subjects
+    ]
 
 
 def _transformed(descriptors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from medformer.connectome.features.triangle import triangle_size
 from medformer.connectome.measures import MEASURES, STORED_SHRINKAGE, block_from_correlation, block_from_series
+from medformer.connectome.triangle import triangle_size
 from medformer.errors import DataError
 from medformer.files import atomic_path, digest, read_json, write_json
 from medformer.progress import Reporter, SilentReporter
@@ -34,7 +34,7 @@ Content = Literal["series", "correlation"]
 
 
 @dataclass(frozen=True)
-class AtlasBlock:
+class StoredAtlas:
     """One atlas of a store.
 
     Attributes:
@@ -66,7 +66,7 @@ class FeatureStore:
 
     folder: Path
     ids: tuple[str, ...]
-    atlases: Mapping[str, AtlasBlock]
+    atlases: Mapping[str, StoredAtlas]
     _open: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,7 +78,7 @@ class FeatureStore:
         """Row of each subject."""
         return {name: row for row, name in enumerate(self.ids)}
 
-    def atlas(self, name: str) -> AtlasBlock:
+    def atlas(self, name: str) -> StoredAtlas:
         """What is stored of an atlas.
 
         Raises:
@@ -229,7 +229,7 @@ def open_store(folder: str | os.PathLike[str]) -> FeatureStore:
     return store
 
 
-def describe(block: AtlasBlock) -> dict[str, Any]:
+def describe(block: StoredAtlas) -> dict[str, Any]:
     """An atlas as `store.json` has it."""
     return {
         "regions": block.regions,
@@ -241,11 +241,11 @@ def describe(block: AtlasBlock) -> dict[str, Any]:
     }
 
 
-def _block(content: Mapping[str, Any]) -> AtlasBlock:
+def _block(content: Mapping[str, Any]) -> StoredAtlas:
     if content["content"] not in ("series", "correlation"):
         raise ValueError(f"content '{content['content']}'")
     places = content["coordinates"]
-    block = AtlasBlock(
+    block = StoredAtlas(
         regions=int(content["regions"]),
         content=content["content"],
         names=tuple(content["names"]),

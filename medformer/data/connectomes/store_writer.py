@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-from medformer.connectome.features.triangle import triangle_size
-from medformer.data.connectomes.store import FORMAT, STORE_FILE, AtlasBlock, describe
+from medformer.connectome.triangle import triangle_size
+from medformer.data.connectomes.store import FORMAT, STORE_FILE, StoredAtlas, describe
 from medformer.errors import DataError
 from medformer.files import atomic_path, write_json
 
@@ -25,7 +25,7 @@ from medformer.files import atomic_path, write_json
 class _Growing:
     """A .npy file that grows by rows."""
 
-    block: AtlasBlock
+    block: StoredAtlas
     file: IO[bytes]
     width: int
     hash: Any = field(default_factory=hashlib.sha256)
@@ -54,7 +54,7 @@ class StoreWriter:
         atlases: What there will be, by atlas; hashes are filled in.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], atlases: Mapping[str, AtlasBlock]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], atlases: Mapping[str, StoredAtlas]) -> None:
         self.folder = Path(folder)
         self.atlases = dict(atlases)
         self._files: dict[str, _Growing] = {}

@@ -95,7 +95,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def _load(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         case = self.cases[position]
-        image = read_image(case.image)
+        image = read_image(case.required_image())
         if not self.masks:
             return resize_image(image, self.image_size), np.zeros(self.image_size, np.bool_)
         mask = read_mask(case.required_mask())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,8 @@ import PIL
 from numpy.typing import NDArray
 
 from medformer.data.frames.descriptors import descriptor, pixel_hash, thumbnail
-from medformer.data.inventory import Inventory, Record, take_inventory
+from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.inventory import Inventory, Record, duplicates, take_inventory
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
@@ -56,6 +57,12 @@ def inspect_frames(
     return take_inventory(cases, describe, cache=cache, settings=settings, workers=workers, reporter=reporter)
 
 
+def frame_problems(cases: Sequence[Case], records: Mapping[str, Record]) -> list[Problem]:
+    """Everything that is wrong with each frame, in their order, and then the frames that repeat an earlier one."""
+    problems = [problem for case in cases for problem in records[case.id].problems]
+    return [*problems, *duplicates(cases, records, FRAMES.hashes)]
+
+
 def describe_frame(case: Case, *, image_size: tuple[int, int] | None = None, require_masks: bool = True) -> Record:
     """Read image and mask of a case once.
 
@@ -83,7 +90,7 @@ class _Description:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.image = case.images[0]
+        self.image = case.required_image()
         self.problems: list[Problem] = []
         self.hashes: dict[str, str] = {}
         self.facts: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medformer.data.connectomes.prepare.series_writer import label_table, write_series
+from medformer.data.connectomes.read.series import label_table, write_series
 from medformer.data.synthetic.abide_scans import PAIRS, REGIONS, Pair, Planted, Scan, SyntheticAbide
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, write_csv, write_json

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from medformer.data.manifest import Case, image_hash, write_manifest
 from medformer.data.synthetic.brain_tissue import BOX, Anatomy, Array, Lesion, Points
-from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, DatasetInfo, write_info
+from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.errors import ConfigError
 from medformer.imaging.geometry import Geometry, rotation
 from medformer.imaging.nifti_labels import write_labels
@@ -146,11 +146,6 @@ def write_synthetic_volumes(folder: Path, *, cases: int = 24, spacing: float = 3
         image, mask = (folder / kind / f"{name}.nii.gz" for kind in ("images", "labels"))
         for path, array in ((image, scan.image), (mask, scan.labels)):
             write_labels(path, array, Volume(array, scan.geometry, Path()))
-        covariates = {
-            CLASS_COLUMN: str(int(anatomy.high)),
-            "visit": str(visit),
-            "lesion_ml": f"{scan.lesion_ml:.3f}",
-        }
         rows.append(
             Case(
                 id=name,
@@ -159,7 +154,8 @@ def write_synthetic_volumes(folder: Path, *, cases: int = 24, spacing: float = 3
                 group=f"p{patient:03d}",
                 site=scanner.name,
                 sha256=image_hash([image]),
-                covariates=covariates,
+                covariates={"visit": str(visit), "lesion_ml": f"{scan.lesion_ml:.3f}"},
+                label=int(anatomy.high),
             )
         )
     manifest = folder / "manifest.csv"

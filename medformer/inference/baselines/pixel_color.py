@@ -103,7 +103,7 @@ class PixelColor:
             chosen.append(taken)
             weights.append(np.full(len(taken), len(part) / max(1, len(taken)) / inside.size))
         rows = np.concatenate(chosen)
-        features = pixel_features(read_image(case.image), self.grid)[rows]
+        features = pixel_features(read_image(case.required_image()), self.grid)[rows]
         return features, inside[rows], np.concatenate(weights)
 
 

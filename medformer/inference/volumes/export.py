@@ -67,7 +67,7 @@ def export_volume(
         ResourceError: A file could not be written, or did not read back as it was written.
     """
     check_name(case)
-    path = like if isinstance(like, Path) else like.image if isinstance(like, Case) else like[0]
+    path = like if isinstance(like, Path) else like.required_image() if isinstance(like, Case) else like[0]
     if dicom_seg and not path.is_dir():
         raise ConfigError(
             f"{case}: a DICOM segmentation refers to the slices of a DICOM series, and {path} is none. "

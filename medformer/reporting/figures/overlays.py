@@ -87,7 +87,7 @@ class CasePictures:
 
 
 def _draw_image(case: Case, mask_path: Path) -> NDArray[np.uint8]:
-    image = read_image(case.image)
+    image = read_image(case.required_image())
     mask = read_mask(mask_path)
     truth = None if case.mask is None else read_mask(case.mask)
     if mask.shape != image.shape[:2] or (truth is not None and truth.shape != mask.shape):

@@ -44,7 +44,7 @@ def draw_volume(case: Case, mask_path: Path, names: Mapping[int, str]) -> NDArra
     prediction = read_labels(mask_path)
     truth = None if case.mask is None else read_labels(case.mask).array
     maps = [prediction.array, *([] if truth is None else [truth])]
-    image = read_volume(case.image, nonfinite="keep").array
+    image = read_volume(case.required_image(), nonfinite="keep").array
     if any(array.shape != image.shape for array in maps):
         raise DataError("the image and its label maps differ in size")
     if not names:

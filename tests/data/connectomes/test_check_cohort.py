@@ -5,25 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from medformer.data.connectomes.check import check_cohort
-from medformer.data.connectomes.cohort import UNLABELLED, Cohort, Subject
-from medformer.data.connectomes.store import AtlasBlock, open_store
+from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.inspect import inspect_cohort
+from medformer.data.connectomes.store import StoredAtlas, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.manifest import Case
+from medformer.errors import DataError
 
 
-def cohort(folder: Path, subjects: list[Subject], change: dict[str, np.ndarray], regions: int = 4) -> Cohort:
+def cohort(folder: Path, subjects: list[Case], change: dict[str, np.ndarray], regions: int = 4) -> Cohort:
     names = tuple(map(str, range(regions)))
     atlas = "mine" if regions == 4 else "dos160"
-    with StoreWriter(folder, {atlas: AtlasBlock(regions, "series", names)}) as writer:
+    with StoreWriter(folder, {atlas: StoredAtlas(regions, "series", names)}) as writer:
         for seed, subject in enumerate(subjects):
             series = np.random.default_rng(seed).normal(size=(9, regions))
             writer.add(subject.id, {atlas: change.get(subject.id, series)})
     return Cohort(folder / "manifest.csv", tuple(subjects), open_store(folder))
 
 
-def people(count: int) -> list[Subject]:
-    return [Subject(f"s{n}", f"p{n}", "A", n % 2) for n in range(count)]
+def people(count: int) -> list[Case]:
+    return [Case(f"s{n}", group=f"p{n}", site="A", label=n % 2) for n in range(count)]
 
 
 def found(checked: Cohort) -> list[tuple[str, str, str]]:
@@ -50,12 +54,12 @@ def test_data(tmp_path: Path) -> None:
 
 def test_persons(tmp_path: Path) -> None:
     subjects = [
-        Subject("a", "p1", "A", 1),
-        Subject("b", "p1", "B", 1),
-        Subject("c", "p2", "A", 1),
-        Subject("d", "p2", "A", 0),
-        Subject("e", "p3", "A", UNLABELLED),
-        Subject("f", "p3", "A", UNLABELLED),
+        Case("a", group="p1", site="A", label=1),
+        Case("b", group="p1", site="B", label=1),
+        Case("c", group="p2", site="A", label=1),
+        Case("d", group="p2", site="A", label=0),
+        Case("e", group="p3", site="A"),
+        Case("f", group="p3", site="A"),
     ]
     problems = check_cohort(cohort(tmp_path, subjects, {}))
     assert [(one.case_id, one.reason) for one in problems] == [
@@ -72,3 +76,24 @@ def test_the_number_of_regions(tmp_path: Path) -> None:
     problems = check_cohort(cohort(tmp_path, people(2), {}, regions=160))
     assert [one.reason for one in problems if one.severity == "error"] == ["region-count", "region-count"]
     assert "expected 161" in problems[0].detail
+
+
+def test_one_pass_gives_problems_hashes_and_descriptors(tmp_path: Path) -> None:
+    still = np.random.default_rng(7).normal(size=(9, 4))
+    still[:, 2] = 5
+    checked = cohort(tmp_path, people(3), {"s2": still})
+    records = inspect_cohort(checked)
+    assert list(records) == ["s0", "s1", "s2"]
+    assert records.problems == check_cohort(checked)
+    assert len({record.hashes["connections"] for record in records.values()}) == 3
+    rows = checked.store.block("mine", "correlation")
+    np.testing.assert_array_equal(records["s1"].arrays["descriptor"], rows[1])
+
+
+def test_no_connections_are_computed_while_a_subject_cannot_be_used(tmp_path: Path) -> None:
+    holes = np.full((9, 4), np.nan)
+    records = inspect_cohort(cohort(tmp_path, people(2), {"s1": holes}))
+    assert [problem.reason for problem in records.problems] == ["not-finite"]
+    assert not records["s0"].hashes
+    with pytest.raises(DataError, match="'s1' cannot be used"):
+        records["s1"].array("descriptor")

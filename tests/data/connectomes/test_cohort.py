@@ -7,21 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.data.connectomes.cohort import UNLABELLED, Subject, read_cohort, write_cohort
-from medformer.data.connectomes.store import AtlasBlock
+from medformer.data.connectomes.cohort import read_cohort, write_cohort
+from medformer.data.connectomes.store import StoredAtlas
 from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.manifest import Case
 from medformer.errors import DataError
 
 SUBJECTS = [
-    Subject("a", "p1", "NYU", 1, "train", {"age": "12.5", "sex": "M", "mean_fd": "0.1", "fiq": "101"}),
-    Subject("b", "p1", "NYU", 0, "", {"age": "", "sex": "F", "mean_fd": ""}),
-    Subject("c", "p2", "", UNLABELLED),
+    Case(
+        "a",
+        group="p1",
+        site="NYU",
+        label=1,
+        split="train",
+        covariates={"age": "12.5", "sex": "M", "mean_fd": "0.1", "fiq": "101"},
+    ),
+    Case("b", group="p1", site="NYU", label=0, covariates={"age": "", "sex": "F", "mean_fd": ""}),
+    Case("c", group="p2"),
 ]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with StoreWriter(tmp_path / "features", {"six": AtlasBlock(6, "series", tuple("abcdef"))}) as writer:
+    with StoreWriter(tmp_path / "features", {"six": StoredAtlas(6, "series", tuple("abcdef"))}) as writer:
         for seed, name in enumerate("cab"):
             writer.add(name, {"six": np.random.default_rng(seed).normal(size=(9, 6))})
     return tmp_path
@@ -31,7 +39,7 @@ def test_round_trip(folder: Path) -> None:
     path = write_cohort(folder, SUBJECTS)
     assert path.read_text().startswith("id,group,site,split,label,age,sex,mean_fd,fiq\n")
     cohort = read_cohort(folder, unlabelled="allow")
-    assert [(s.id, s.group, s.site, s.label, s.split) for s in cohort.subjects] == [
+    assert [(s.id, s.group, s.site, s.label, s.split) for s in cohort.cases] == [
         (s.id, s.group, s.site, s.label, s.split) for s in SUBJECTS
     ]
     assert cohort.rows == [1, 2, 0]
@@ -43,13 +51,13 @@ def test_round_trip(folder: Path) -> None:
 
 def test_a_covariate_that_is_not_known_is_named(folder: Path) -> None:
     write_cohort(folder, SUBJECTS[:2])
-    with pytest.raises(DataError, match="mean_fd of subject 'b' is not known"):
+    with pytest.raises(DataError, match="mean_fd of case 'b' is not known"):
         read_cohort(folder).by_id["b"].covariate("mean_fd")
 
 
 def test_a_person_without_group_is_their_own(folder: Path) -> None:
     (folder / "manifest.csv").write_text("id,label\na,1\nb,0\n")
-    assert [subject.group for subject in read_cohort(folder).subjects] == ["a", "b"]
+    assert [subject.group for subject in read_cohort(folder).cases] == ["a", "b"]
 
 
 def test_the_digest_follows_every_column(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
-from medformer.data.connectomes.prepare.series_writer import label_table
+from medformer.data.connectomes.read.series import label_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 
 VOLUMES = 80
@@ -112,7 +112,7 @@ def test_what_was_extracted_can_be_prepared(bids: Path, atlas: dict[str, Path], 
     out = extract_bids(bids, atlas, tmp_path / "out").folder
     labels = {"blocks": label_table(out, "blocks")}
     prepared = prepare_cohort(out, tmp_path / "cohort", pipeline="fmriprep", strategy="simple", labels=labels)
-    subjects = read_cohort(prepared.manifest).subjects
+    subjects = read_cohort(prepared.manifest).cases
     assert [(one.id, one.group, one.site, one.label) for one in subjects] == [
         ("sub-01_task-rest", "sub-01", "A", 1),
         ("sub-02_task-rest", "sub-02", "A", 0),

@@ -59,7 +59,7 @@ def test_square_matrices_and_persons_without_file_ids(tmp_path: Path) -> None:
     content["label"] = content.pop("dx")
     content["fc_mine"] = np.array([matrix(n) for n in range(4)])
     cohort = read_cohort(prepared(tmp_path, content).manifest)
-    assert [subject.id for subject in cohort.subjects] == [f"005000{n}" for n in range(4)]
+    assert [subject.id for subject in cohort.cases] == [f"005000{n}" for n in range(4)]
     np.testing.assert_array_equal(cohort.store.block("mine", "correlation")[2], matrix(2)[UPPER])
 
 
@@ -134,7 +134,7 @@ def test_a_matrix_per_subject(tmp_path: Path, suffix: str, name: str, atlases: t
     made = prepare_cohort(folder, tmp_path / "out", atlases=atlases)
     assert made.excluded == {"missing-atlas": 1}
     cohort = read_cohort(made.manifest)
-    assert [(subject.id, subject.label) for subject in cohort.subjects] == [("s0", 1), ("s1", 0), ("s2", 1)]
+    assert [(subject.id, subject.label) for subject in cohort.cases] == [("s0", 1), ("s1", 0), ("s2", 1)]
     np.testing.assert_allclose(cohort.store.block("mine", "correlation")[1], matrix(1)[UPPER], atol=1e-6)
 
 
@@ -183,8 +183,8 @@ def test_the_store_of_abide(medformer_data: Path, tmp_path: Path) -> None:
         "cc200": 200,
         "ho": 111,
     }
-    assert len({subject.site for subject in cohort.subjects}) == 20
+    assert len({subject.site for subject in cohort.cases}) == 20
     with np.load(path) as given:
-        np.testing.assert_array_equal([subject.label for subject in cohort.subjects], given["dx"])
+        np.testing.assert_array_equal([subject.label for subject in cohort.cases], given["dx"])
         np.testing.assert_array_equal(cohort.store.block("ho", "correlation")[[0, 600]], given["fc_ho"][[0, 600]])
-        assert [one.covariates["sex"] for one in cohort.subjects] == ["MF"[code - 1] for code in given["sex"]]
+        assert [one.covariates["sex"] for one in cohort.cases] == ["MF"[code - 1] for code in given["sex"]]

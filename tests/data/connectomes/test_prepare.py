@@ -29,8 +29,8 @@ def test_everyone_of_a_sound_folder_is_kept(pcp, out: Path) -> None:
     made = prepare_cohort(pcp.root, out)
     assert (made.kept, made.excluded, made.warnings) == (6, {}, {})
     cohort = read_cohort(made.manifest)
-    assert [subject.id for subject in cohort.subjects] == [f"S_{n}" for n in range(6)]
-    assert [subject.label for subject in cohort.subjects] == [1, 1, 0, 0, 1, 1]
+    assert [subject.id for subject in cohort.cases] == [f"S_{n}" for n in range(6)]
+    assert [subject.label for subject in cohort.cases] == [1, 1, 0, 0, 1, 1]
     assert {name: block.regions for name, block in cohort.store.atlases.items()} == {"small": 5, "tiny": 4}
     assert cohort.store.atlas("small").names == ("1", "2", "3", "4", "5")
     np.testing.assert_array_equal(cohort.store.series("tiny", "S_3"), pcp.signals(3, 4).astype(np.float32))
@@ -82,7 +82,7 @@ def test_a_table_without_file_names_finds_every_scan_of_a_person(pcp, out: Path)
         pcp.write_series(name, "small", pcp.signals(len(name), 5))
     made = prepare_cohort(pcp.root, out)
     cohort = read_cohort(out)
-    assert [(one.id, one.group) for one in cohort.subjects] == [
+    assert [(one.id, one.group) for one in cohort.cases] == [
         ("sub-1_ses-1", "sub-1"),
         ("sub-1_ses-2", "sub-1"),
         ("sub-2", "sub-2"),
@@ -129,7 +129,7 @@ def test_bad_series_are_left_out_each_by_its_name(pcp, out: Path) -> None:
     assert made.excluded == dict.fromkeys((reason for reason, _ in found.values()), 1) | {"not-in-table": 2}
     assert made.warnings == {"constant-regions": 1}
     cohort = read_cohort(out)
-    assert [subject.id for subject in cohort.subjects] == ["S_0", "S_8", "S_10", "S_11"]
+    assert [subject.id for subject in cohort.cases] == ["S_0", "S_8", "S_10", "S_11"]
     assert cohort.store.ids == ("S_0", "S_8", "S_10", "S_11")
     block = cohort.store.block("small", "correlation")
     assert np.isfinite(block).all()

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.connectome.features.triangle import triangle_size
 from medformer.connectome.measures import block_from_series
-from medformer.data.connectomes.store import AtlasBlock, FeatureStore, open_store
+from medformer.connectome.triangle import triangle_size
+from medformer.data.connectomes.store import FeatureStore, StoredAtlas, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.errors import DataError
 
-SERIES = AtlasBlock(6, "series", tuple("abcdef"), ((1.0, 2.0, 3.0), *[None] * 5), tuple("xxxyyy"))
-MATRIX = AtlasBlock(5, "correlation", tuple("12345"))
+SERIES = StoredAtlas(6, "series", tuple("abcdef"), ((1.0, 2.0, 3.0), *[None] * 5), tuple("xxxyyy"))
+MATRIX = StoredAtlas(5, "correlation", tuple("12345"))
 
 
 def rows(seed: int, length: int = 30) -> dict[str, np.ndarray]:

@@ -167,7 +167,7 @@ def test_spacing_is_compared_along_anatomical_axes(make_case: MakeCase) -> None:
 def test_classification_needs_classes_and_no_label_maps(make_case: MakeCase) -> None:
     info = replace(INFO, labels=())
     case = make_case("a", image())
-    assert codes(replace(case, covariates={"label": "1"}), info=info, target="classification") == []
+    assert codes(replace(case, label=1), info=info, target="classification") == []
     for text in ("", "2", "yes"):
         assert codes(replace(case, covariates={"label": text}), info=info, target="classification") == ["no-class"]
 

@@ -11,7 +11,7 @@ import pytest
 from medformer.data.manifest import read_manifest
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
-from medformer.data.volumes.read.dataset_file import class_of, read_info
+from medformer.data.volumes.read.dataset_file import read_info
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import DataError
 from medformer.imaging.volumes import read_volume
@@ -32,7 +32,7 @@ def test_samples_become_cases(tmp_path: Path) -> None:
     path = write_medmnist(tmp_path / "organ.npz", tmp_path / "out")
     cases = read_manifest(path).cases
     assert [case.split for case in cases] == ["train"] * 4 + ["val"] * 2 + ["test"] * 3
-    assert [class_of(case) for case in cases[:4]] == [0, 1, 0, 1]
+    assert [case.label for case in cases[:4]] == [0, 1, 0, 1]
     volume = read_volume(cases[5].image)
     assert np.array_equal(volume.array, content["val_images"][1])
     assert np.array_equal(volume.geometry.affine, np.eye(4))

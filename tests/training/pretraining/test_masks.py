@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medformer.connectome.features.triangle import to_triangle
+from medformer.connectome.triangle import to_triangle
 from medformer.errors import ConfigError, DataError
 from medformer.training.losses.objectives import Moment
 from medformer.training.pretraining.masks import BlockMask, ConnectionMask

@@ -16,7 +16,7 @@ import requests
 from nilearn.datasets import fetch_abide_pcp
 
 from medformer.connectome.atlases import ATLASES, atlas_name
-from medformer.data.connectomes.prepare.series_writer import derivative
+from medformer.data.connectomes.read.series import derivative
 from medformer.errors import ConfigError, DataError, ResourceError, UnknownNameError
 from medformer.progress import Reporter, SilentReporter
 

@@ -1,6 +1,6 @@
-"""Who is kept of a cohort: limits, and what is done with data that are damaged or poor.
+"""Which subjects of a cohort are kept: limits, and what is done with data that are damaged or poor.
 
-Every subject who is left out is named with the reason; what is kept although something is odd is counted too:
+Every subject that is left out is listed with the reason; subjects that are kept in spite of a warning are counted too:
 
 * A region that does not vary has no correlations; they are 0. Subjects with more than a share of such regions are left
   out. The limit is on any one atlas.
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
-from medformer.connectome.features.triangle import to_matrices
 from medformer.connectome.measures import constant_regions
-from medformer.data.connectomes.read.source import Candidate, Reading, UnusableError
+from medformer.connectome.triangle import to_matrices
+from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem
 from medformer.data.tables import known
@@ -32,8 +32,8 @@ class Limits:
     """What a subject must meet to be kept.
 
     Attributes:
-        usable_only: Leave out whom the quality control did not pass. None: where the table says so.
-        max_mean_fd: Largest mean framewise displacement, mm; who has none is left out. None: any.
+        usable_only: Leave out subjects that did not pass the quality control. None: where the table says so.
+        max_mean_fd: Largest mean framewise displacement, mm; a subject without one is left out. None: any.
         min_time_points: Shortest scan; where the length is not known the subject is left out. 0: any.
         max_constant_regions: Largest share of an atlas's regions that may not vary.
     """
@@ -45,7 +45,7 @@ class Limits:
 
 
 def reject_candidate(candidate: Candidate, limits: Limits) -> Problem | None:
-    """Why someone is left out without a look at the data; None when they are not."""
+    """Why a candidate is left out before its data are read; None when it is not."""
     subject = candidate.subject
 
     def rejected(reason: str, detail: str) -> Problem:
@@ -67,7 +67,7 @@ def reject_candidate(candidate: Candidate, limits: Limits) -> Problem | None:
 
 
 def require_sound(
-    reading: Reading, content: Content, atlases: Sequence[str], candidate: Candidate, limits: Limits
+    data: SubjectData, content: Content, atlases: Sequence[str], candidate: Candidate, limits: Limits
 ) -> None:
     """Check one subject's data.
 
@@ -75,18 +75,18 @@ def require_sound(
         UnusableError: An atlas is missing, a number of regions is wrong, values are not finite, series differ in
             length or are too short, or too many regions do not vary.
     """
-    missing = [atlas for atlas in atlases if atlas not in reading.values]
+    missing = [atlas for atlas in atlases if atlas not in data.values]
     if missing:
-        raise UnusableError("missing-atlas", f"no {', '.join(missing)}; found {', '.join(reading.values) or 'none'}")
+        raise UnusableError("missing-atlas", f"no {', '.join(missing)}; found {', '.join(data.values) or 'none'}")
     for atlas in atlases:
         try:
-            require_regions(atlas, reading.regions[atlas])
+            require_regions(atlas, data.regions[atlas])
         except DataError as error:
             raise UnusableError("region-count", str(error)) from None
-        bad = int(np.count_nonzero(~np.isfinite(reading.values[atlas])))
+        bad = int(np.count_nonzero(~np.isfinite(data.values[atlas])))
         if bad:
-            raise UnusableError("not-finite", f"{bad} of {reading.values[atlas].size} values of {atlas}")
-    lengths = {atlas: len(reading.values[atlas]) for atlas in atlases} if content == "series" else {}
+            raise UnusableError("not-finite", f"{bad} of {data.values[atlas].size} values of {atlas}")
+    lengths = {atlas: len(data.values[atlas]) for atlas in atlases} if content == "series" else {}
     if len(set(lengths.values())) > 1:
         text = ", ".join(f"{atlas} {length}" for atlas, length in lengths.items())
         raise UnusableError("unequal-lengths", f"time points: {text}")
@@ -94,7 +94,7 @@ def require_sound(
     if limits.min_time_points and (length is None or length < limits.min_time_points):
         found = "an unknown number of" if length is None else length
         raise UnusableError("short-scan", f"{found} time points; the limit is {limits.min_time_points}")
-    for atlas, still in constant_by_atlas(reading.values, reading.regions, content).items():
+    for atlas, still in constant_by_atlas(data.values, data.regions, content).items():
         share = still.mean()
         if share > limits.max_constant_regions or still.all():
             detail = f"{still.sum()} of {still.size} regions of {atlas}; the limit is {limits.max_constant_regions:.0%}"
@@ -104,7 +104,7 @@ def require_sound(
 def oddities(
     values: Mapping[str, NDArray[Any]], regions: Mapping[str, int], content: Content, case: str
 ) -> Iterator[Problem]:
-    """Warnings of a subject who is kept: regions that do not vary, series not longer than the number of regions."""
+    """Warnings about a subject that is kept: regions that do not vary, series not longer than the number of regions."""
     for atlas, still in constant_by_atlas(values, regions, content).items():
         if still.any():
             yield Problem(case, "", "constant-regions", f"{still.sum()} of {still.size} regions of {atlas}")
@@ -118,7 +118,7 @@ def oddities(
 def constant_by_atlas(
     values: Mapping[str, NDArray[Any]], regions: Mapping[str, int], content: Content
 ) -> dict[str, NDArray[np.bool_]]:
-    """Which regions do not vary, by atlas; of correlations, those that correlate with nothing."""
+    """Which regions do not vary, by atlas; with correlations, those whose correlations are all 0."""
     if content == "series":
         return {atlas: constant_regions(series) for atlas, series in values.items()}
     found = {}

@@ -1,4 +1,4 @@
-"""One matrix of correlations: reading it from a file, and making it a vector of edges."""
+"""One matrix of correlations: reading it from a file, and turning it into a vector of edges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.connectome.features.triangle import to_triangle, triangle_regions
+from medformer.connectome.triangle import to_triangle, triangle_regions
 from medformer.data.connectomes.read.source import UnusableError
 
 SUFFIXES = {".npy", ".csv", ".tsv", ".txt", ".mat"}
@@ -37,7 +37,7 @@ def read_square(path: Path) -> NDArray[Any]:
 
 
 def as_edges(values: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
-    """Check correlations and make them edges.
+    """Check correlations and turn them into edges.
 
     Args:
         values: A matrix (R, R), whose diagonal is not looked at, or its upper triangle (edges,).
@@ -46,22 +46,25 @@ def as_edges(values: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
         The edges (R(R - 1)/2,) in the order of `np.triu_indices(R, 1)`, and R. NaN and infinity stay.
 
     Raises:
-        UnusableError: The matrix is not symmetric, or values lie outside [-1, 1].
-        DataError: The edges are no triangle.
+        UnusableError: The matrix is not square or not symmetric, or values lie outside [-1, 1].
+        DataError: The number of edges is not that of a triangle.
     """
     edges = np.asarray(values, np.float32)
-    if edges.ndim == 2:
+    if edges.ndim > 1:
+        if edges.ndim > 2 or edges.shape[0] != edges.shape[1]:
+            raise UnusableError("corrupt", f"found the shape {edges.shape}; expected one square matrix")
         if not np.allclose(edges, edges.T, rtol=0, atol=_TOLERANCE, equal_nan=True):
             raise UnusableError("not-correlation", "the matrix is not symmetric")
         edges = to_triangle(edges[np.newaxis])[0]
-    finite = edges[np.isfinite(edges)]
+    is_finite = np.isfinite(edges)
+    finite = edges[is_finite]
     if finite.size and np.abs(finite).max() > 1 + _TOLERANCE:
         raise UnusableError(
             "not-correlation",
             f"values reach from {finite.min():g} to {finite.max():g}; expected Pearson correlations, in [-1, 1], "
             "without Fisher's z",
         )
-    return np.clip(edges, -1, 1), triangle_regions(edges.size)
+    return np.where(is_finite, np.clip(edges, -1, 1), edges), triangle_regions(edges.size)
 
 
 def _npy(path: Path) -> NDArray[Any]:

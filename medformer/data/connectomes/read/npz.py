@@ -18,10 +18,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import atlas_name
-from medformer.connectome.features.triangle import triangle_regions
+from medformer.connectome.triangle import triangle_regions
 from medformer.data.connectomes.read.matrix_file import as_edges
 from medformer.data.connectomes.read.phenotype import as_candidate, value, without_conflicts
-from medformer.data.connectomes.read.source import Candidate, Reading, UnusableError
+from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem
 from medformer.errors import DataError
@@ -85,13 +85,13 @@ class NpzRows:
 
 @dataclass(frozen=True)
 class NpzSource:
-    """One `.npz` file; see `medformer.data.connectomes.read.source.Source`.
+    """One `.npz` file; see `medformer.data.connectomes.read.source.ConnectomeSource`.
 
     Attributes:
-        candidates: Who there is.
+        candidates: The subjects.
         problems: Rows that are no candidates.
         arrays: The connectomes by atlas, a row per row of the file.
-        rows: Which row is whose.
+        rows: Row of each subject.
     """
 
     candidates: Sequence[Candidate]
@@ -105,7 +105,7 @@ class NpzSource:
         """Every atlas there is."""
         return tuple(self.arrays)
 
-    def read(self, candidate: Candidate, atlases: Sequence[str]) -> Reading:
+    def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:
         """Read one subject's rows.
 
         Raises:
@@ -117,11 +117,15 @@ class NpzSource:
                 values[atlas], regions[atlas] = as_edges(self.arrays[atlas].row(self.rows[candidate.subject.id]))
             except UnusableError as error:
                 raise UnusableError(error.reason, f"{_PREFIX}{atlas}: {error}") from None
-        return Reading(values, regions)
+        return SubjectData(values, regions)
 
 
-def find_npz(path: Path) -> NpzSource:
+def find_npz(path: Path, *, unlabelled: bool = False) -> NpzSource:
     """Open an `.npz` file.
+
+    Args:
+        path: The file.
+        unlabelled: Whether labels may be missing.
 
     Raises:
         DataError: It is none, holds pickled objects, lacks an array, or arrays do not fit each other.
@@ -129,7 +133,11 @@ def find_npz(path: Path) -> NpzSource:
     columns, arrays = _open(path)
     lacking = [
         text
-        for text, there in (("ids", "ids" in columns), ("dx", {"dx", "label"} & set(columns)), ("fc_<atlas>", arrays))
+        for text, there in (
+            ("ids", "ids" in columns),
+            ("dx", unlabelled or {"dx", "label"} & set(columns)),
+            ("fc_<atlas>", arrays),
+        )
         if not there
     ]
     if lacking:
@@ -150,7 +158,7 @@ def find_npz(path: Path) -> NpzSource:
                 triangle_regions(array.shape[1])
             except DataError as error:
                 raise DataError(f"{path}: {_PREFIX}{atlas}: {error}") from None
-    candidates, problems, rows = _people(path, columns, count)
+    candidates, problems, rows = _rows(path, columns, count, unlabelled)
     kept, conflicts = without_conflicts(candidates, str(path))
     return NpzSource(kept, [*problems, *conflicts], arrays, rows)
 
@@ -162,15 +170,15 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return npy.read_array_header_2_0(file)  # type: ignore[no-untyped-call]
 
 
-def _people(
-    path: Path, columns: Mapping[str, NDArray[Any]], count: int
+def _rows(
+    path: Path, columns: Mapping[str, NDArray[Any]], count: int, unlabelled: bool
 ) -> tuple[list[Candidate], list[Problem], dict[str, int]]:
     candidates: list[Candidate] = []
     problems: list[Problem] = []
     rows: dict[str, int] = {}
     for row in range(count):
         texts = {_COLUMNS[name]: value(str(values[row])) for name, values in columns.items() if name in _COLUMNS}
-        found = as_candidate(texts, str(path))
+        found = as_candidate(texts, str(path), unlabelled=unlabelled)
         if isinstance(found, Problem):
             problems.append(found)
             continue

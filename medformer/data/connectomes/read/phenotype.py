@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medformer.data.connectomes.cohort import Subject
 from medformer.data.connectomes.read.source import Candidate
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.tables import Kind, id_fault, known, read_cells, require_good_rows
 from medformer.errors import DataError
@@ -59,29 +59,55 @@ _LABEL = {"1": 1, "0": 0}
 
 @dataclass(frozen=True)
 class Phenotype:
-    """A table that was read.
+    """A table that was read; without values, what is known where there is no table.
 
     Attributes:
-        path: The file.
         candidates: Rows that name a file and make sense, in the file's order; ids are the names of the files.
         problems: All other rows.
         names_files: Whether there is a column for the files' names, so that ids are those of scans, not of people.
     """
 
-    path: Path
-    candidates: tuple[Candidate, ...]
-    problems: tuple[Problem, ...]
-    names_files: bool
+    candidates: tuple[Candidate, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    names_files: bool = False
 
 
-def read_phenotype(path: Path) -> Phenotype:
+def find_phenotype(folder: Path, *, required: bool = True) -> Path | None:
+    """The phenotypic table of a folder: `Phenotypic*.csv`, or `participants.tsv` as in BIDS.
+
+    Raises:
+        DataError: There is none although it is required, or there are several.
+    """
+    places = [folder, folder / "ABIDE_pcp", folder / "Outputs", *list(folder.absolute().parents)[:3]]
+    for place in places:
+        found = sorted({*place.glob("[Pp]henotypic*.csv"), *place.glob("participants.tsv")})
+        if len(found) > 1:
+            raise DataError(
+                f"{place} holds {len(found)} phenotypic tables ({', '.join(path.name for path in found)}); "
+                "say which with --phenotype."
+            )
+        if found:
+            return found[0]
+    if not required:
+        return None
+    raise DataError(
+        f"{folder} holds no phenotypic table; expected Phenotypic_V1_0b_preprocessed1.csv or participants.tsv in it. "
+        "Put it there, or say where it is with --phenotype."
+    )
+
+
+def read_phenotype(path: Path, *, unlabelled: bool = False) -> Phenotype:
     """Read a table.
+
+    Args:
+        path: The file.
+        unlabelled: Whether the diagnosis may be missing or not known.
 
     Raises:
         DataError: It is missing or no such table, lacks the person or the diagnosis, or has ragged rows.
     """
     header, rows = read_cells(path, _TABLE)
-    places = _places(path, header)
+    places = _places(path, header, unlabelled)
     ragged = [
         f"line {n} has {len(cells)} cells, the header has {len(header)}"
         for n, cells in rows
@@ -92,30 +118,30 @@ def read_phenotype(path: Path) -> Phenotype:
     problems: list[Problem] = []
     for _, cells in rows:
         row = {name: value(cells[place]) for name, place in places.items()}
-        found = as_candidate(row, str(path))
+        found = as_candidate(row, str(path), unlabelled=unlabelled)
         if isinstance(found, Problem):
             problems.append(found)
         else:
             candidates.append(found)
     kept, conflicts = without_conflicts(candidates, str(path))
-    return Phenotype(path, tuple(kept), (*problems, *conflicts), "file" in places)
+    return Phenotype(tuple(kept), (*problems, *conflicts), "file" in places)
 
 
 def without_conflicts(candidates: Sequence[Candidate], path: str) -> tuple[list[Candidate], list[Problem]]:
-    """Part with everyone of whom a table says two things: which of them is true, nobody knows.
+    """Leave out all rows that contradict each other, because the table does not show which one is right.
 
     Returns:
-        The others, and one problem for each row that is left out: the same id twice, or one person with two diagnoses
-        or at two sites.
+        The other rows, and one problem for each row that is left out: the same id twice, or one person with two
+        diagnoses or at two sites.
     """
     problems: dict[int, Problem] = {}
 
-    def clash(key: Callable[[Subject], str], said: Callable[[Subject], object], reason: str, text: str) -> None:
+    def clash(key: Callable[[Case], str], value: Callable[[Case], object], reason: str, text: str) -> None:
         groups = defaultdict(list)
         for place, candidate in enumerate(candidates):
             groups[key(candidate.subject)].append(place)
         for name, places in groups.items():
-            values = dict.fromkeys(said(candidates[place].subject) for place in places)
+            values = dict.fromkeys(value(candidates[place].subject) for place in places)
             if len(values) > 1 or (reason == "doubled-row" and len(places) > 1):
                 detail = text.format(name, len(places), " and ".join(str(one) for one in values))
                 for place in places:
@@ -129,13 +155,14 @@ def without_conflicts(candidates: Sequence[Candidate], path: str) -> tuple[list[
     return kept, [problems[place] for place in sorted(problems)]
 
 
-def as_candidate(row: Mapping[str, str], path: str) -> Candidate | Problem:
-    """Make one row a candidate, or say why it is none.
+def as_candidate(row: Mapping[str, str], path: str, *, unlabelled: bool = False) -> Candidate | Problem:
+    """Make one row a candidate, or say why it cannot be one.
 
     Args:
         row: `person`, `dx_group` (1, 2) or `label` (1, 0), and what is known of `file`, `site`, `age`, `sex`,
             `mean_fd`, `fiq` and the raters' columns; texts, empty for unknown.
         path: The table, for problems.
+        unlabelled: Whether the label may be missing or not known.
     """
     # ABIDE's files pad a person's number to 7 digits, its table does not.
     group = row["person"].zfill(7) if row["person"].isdigit() else row["person"]
@@ -145,9 +172,9 @@ def as_candidate(row: Mapping[str, str], path: str) -> Candidate | Problem:
     fault = id_fault(name)
     if fault is not None:
         return Problem(name, path, "bad-value", fault)
-    codes, text = (_DX_GROUP, row["dx_group"]) if "dx_group" in row else (_LABEL, row["label"])
+    codes, text = (_DX_GROUP, row["dx_group"]) if "dx_group" in row else (_LABEL, row.get("label", ""))
     label = codes.get(text.removesuffix(".0"))
-    if label is None:
+    if label is None and not unlabelled:
         expected = " or ".join(codes)
         return Problem(name, path, "unknown-label", f"the diagnosis is '{text}'; expected {expected}")
     covariates = {}
@@ -162,10 +189,11 @@ def as_candidate(row: Mapping[str, str], path: str) -> Candidate | Problem:
     covariates["sex"] = sex
     raters = [row[rater].lower() in passed for rater, passed in _RATERS.items() if rater in row]
     usable = all(raters) if len(raters) == len(_RATERS) else None
-    return Candidate(Subject(name, group or name, row.get("site", ""), label, "", covariates), usable)
+    case = Case(name, group=group or name, site=row.get("site", ""), label=label, covariates=covariates)
+    return Candidate(case, usable)
 
 
-def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
+def _places(path: Path, header: Sequence[str], unlabelled: bool) -> dict[str, int]:
     names = [name.strip().lower() for name in header]
     places = {}
     for column, aliases in {**_ALIASES, **{rater: (rater,) for rater in _RATERS}}.items():
@@ -181,7 +209,7 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
             "SUB_ID": ("person", "file"),
             "DX_GROUP (1 autism, 2 control) or label (1, 0)": ("dx_group", "label"),
         }.items()
-        if not set(columns) & set(places)
+        if not set(columns) & set(places) and not (unlabelled and "label" in columns)
     ]
     if missing:
         raise DataError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medformer.connectome.atlases import atlas_name, require_regions
-from medformer.data.connectomes.store import AtlasBlock, Content
+from medformer.data.connectomes.store import Content, StoredAtlas
 from medformer.data.tables import Kind, read_cells
 from medformer.errors import DataError
 
@@ -83,7 +83,7 @@ def find_labels(folder: Path) -> dict[str, Path]:
 
 def describe_atlas(
     atlas: str, content: Content, regions: int, numbers: Sequence[str] | None, labels: Labels | None
-) -> AtlasBlock:
+) -> StoredAtlas:
     """Describe an atlas for the store.
 
     Args:
@@ -110,7 +110,7 @@ def describe_atlas(
     found = [known.get(number.removesuffix(".0")) for number in numbers]
     places = tuple(label.coordinates if label else None for label in found)
     networks = tuple(label.network if label else "" for label in found)
-    return AtlasBlock(
+    return StoredAtlas(
         regions=regions,
         content=content,
         names=tuple(label.name if label else number for label, number in zip(found, numbers, strict=True)),

@@ -1,4 +1,4 @@
-"""What every layout of connectomes is turned into before it is prepared: people, and a way to read each one's data."""
+"""What every layout of connectomes is turned into: subjects, and a way to read the data of each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from medformer.data.connectomes.cohort import Subject
 from medformer.data.connectomes.store import Content
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 
@@ -24,21 +24,21 @@ class UnusableError(DataError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Someone who may become a subject.
+    """A case that is kept if its data can be used.
 
     Attributes:
-        subject: What is known of them.
+        subject: What is known of it.
         usable: What the raters of the quality control said; None when there were none.
         time_points: Length of the scan; None when it is only known after reading, or not at all.
     """
 
-    subject: Subject
+    subject: Case
     usable: bool | None = None
     time_points: int | None = None
 
 
 @dataclass(frozen=True)
-class Reading:
+class SubjectData:
     """The data of one subject, by atlas.
 
     Attributes:
@@ -52,7 +52,7 @@ class Reading:
     numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class Source(Protocol):
+class ConnectomeSource(Protocol):
     """A folder or file in a known layout."""
 
     @property
@@ -61,17 +61,17 @@ class Source(Protocol):
 
     @property
     def atlases(self) -> tuple[str, ...]:
-        """Every atlas that someone has."""
+        """Every atlas that a subject has."""
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        """Who there is; those who are read are read in this order."""
+        """The subjects, in the order in which they are read."""
 
     @property
     def problems(self) -> Sequence[Problem]:
         """Rows and files that are no candidates."""
 
-    def read(self, candidate: Candidate, atlases: Sequence[str]) -> Reading:
+    def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:
         """Read one subject; an atlas that is missing is absent from the result.
 
         Raises:

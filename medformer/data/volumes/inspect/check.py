@@ -10,7 +10,7 @@ import numpy as np
 from medformer.data.inventory import Record, duplicates
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.data.volumes.read.dataset_file import DatasetInfo, class_of
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry
 
@@ -81,7 +81,7 @@ def _label_faults(case: Case, record: Record, info: DatasetInfo) -> Iterator[Pro
 
 def _class_faults(case: Case) -> Iterator[Problem]:
     try:
-        class_of(case)
+        case.required_label()
     except DataError as error:
         yield Problem(case.id, str(case.image), "no-class", str(error))
 

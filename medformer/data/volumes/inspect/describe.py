@@ -90,7 +90,7 @@ def file_hashes(cases: Sequence[Case], records: Mapping[str, Record]) -> dict[Pa
     for case in cases:
         record = records[case.id]
         if len(case.images) == 1:
-            known[case.image] = record.hashes.get("file", "")
+            known[case.images[0]] = record.hashes.get("file", "")
         for path, channel in zip(case.images, record.facts.get("channels", ()), strict=False):
             known[path] = channel["sha256"] or known.get(path, "")
         if case.mask is not None and "mask" in record.hashes:
@@ -163,15 +163,15 @@ class _Description:
             with suppress(OSError):
                 self.hashes["file"] = image_hash(paths)
         if self.case.sha256 and self.hashes.get("file", self.case.sha256) != self.case.sha256:
-            self._found("changed", self.case.image, "its hash differs from the manifest's; prepare again")
+            self._found("changed", paths[0], "its hash differs from the manifest's; prepare again")
 
     def _compare_channels(self, voxels: Sequence[str], channels: Sequence[Mapping[str, Any]]) -> None:
         if len(set(voxels)) < len(voxels):
-            self._found("wrong-channels", self.case.image, "two channels hold the same voxels")
+            self._found("wrong-channels", self.case.images[0], "two channels hold the same voxels")
         constant = [channel["minimum"] == channel["maximum"] for channel in channels]
         if all(constant):
             value = max(abs(channels[0]["minimum"]), abs(channels[0]["maximum"]))
-            self._found("constant-image", self.case.image, f"every voxel is {value:g}")
+            self._found("constant-image", self.case.images[0], f"every voxel is {value:g}")
             return
         for path, is_constant in zip(self.case.images, constant, strict=True):
             if is_constant:

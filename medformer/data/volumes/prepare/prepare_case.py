@@ -107,7 +107,7 @@ def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[n
     """Read the label map of a case whose image has the geometry `source`; see `prepare_case`."""
     path = case.required_mask()
     volume = read_labels(path)
-    _require_same_grid(case.id, case.image, source, path, volume.geometry)
+    _require_same_grid(case.id, case.required_image(), source, path, volume.geometry)
     classes = classes_of(volume.array, plan.labels, f"Case '{case.id}': {path}")
     return np.ascontiguousarray(_onto_grid(classes, source, plan, range(plan.classes))[0])
 

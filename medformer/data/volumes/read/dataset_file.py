@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from medformer.data.manifest import Case
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, write_json
 
 FORMAT = "medformer-volumes/1"
 
 _EXAMPLE = f'{{"format": "{FORMAT}", "labels": {{"1": "tumor"}}, "channels": ["CT"], "patients": "known"}}'
-
-CLASS_COLUMN = "label"
-"""Manifest column of a case's class: 1 positive, 0 negative."""
 
 Patients = Literal["known", "inferred", "case is patient"]
 """Where the groups come from: the data; what is known about a public data set (see `layouts.inferred_patient`); or
@@ -62,21 +58,6 @@ class DatasetInfo:
             raise DataError("No channel is named; expected one name for each image of a case, such as MRI.")
         if self.patients not in get_args(Patients):
             raise DataError(f"The patients are '{self.patients}'; expected {' or '.join(get_args(Patients))}.")
-
-
-def class_of(case: Case) -> int:
-    """The class of a case.
-
-    Raises:
-        DataError: The manifest gives none, or one that is neither 0 nor 1.
-    """
-    text = case.covariates.get(CLASS_COLUMN, "")
-    if text not in {"0", "1"}:
-        raise DataError(
-            f"Case '{case.id}' has '{text}' in the column `{CLASS_COLUMN}`; expected 1 (positive) or 0. "
-            "Fill the column of the manifest, or leave the case out."
-        )
-    return int(text)
 
 
 def info_path(manifest: Path) -> Path:

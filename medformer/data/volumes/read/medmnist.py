@@ -15,7 +15,7 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from medformer.data.manifest import Case, image_hash, write_manifest
-from medformer.data.volumes.read.dataset_file import CLASS_COLUMN, DatasetInfo, write_info
+from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.errors import DataError
 from medformer.files import write_bytes
 from medformer.progress import Reporter, SilentReporter
@@ -55,7 +55,7 @@ def write_medmnist(npz: Path, folder: Path, *, reporter: Reporter | None = None)
                 site=npz.stem,
                 split=split,
                 sha256=image_hash([path]),
-                covariates={CLASS_COLUMN: str(int(label))},
+                label=int(label),
             )
         )
     manifest = folder / "manifest.csv"

@@ -1,8 +1,8 @@
-"""The base of all that changes a block of connections and lets the covariates beside it pass."""
+"""Steps of a pipeline that change a block of connections and pass on the covariates beside it."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,22 @@ Matrix = NDArray[np.float64]
 class BlockTransformer(TransformerMixin, BaseEstimator):
     """Maps (n, d + c) to (n, d' + c), where the last c columns are covariates and stay as they are.
 
-    A subclass overrides `_apply`, and `_learn` if it learns. The constructor of every subclass takes `columns`, whose
-    covariates say what the last columns are.
+    A subclass overrides `_apply`, and `_learn` if it learns. Estimators of other libraries that it keeps among what it
+    learned are listed in `learned_parts` (see `medformer.estimator_file`).
+
+    Args:
+        columns: The layout, whose covariates say what the last columns are.
 
     Attributes:
         n_features_in_: d + c.
     """
 
+    learned_parts: ClassVar[tuple[type, ...]] = ()
     columns: Columns
     n_features_in_: int
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
 
     def fit(self, X: Matrix, y: Any = None) -> Self:
         """Learn from training rows; labels are not looked at unless the class says so."""
@@ -103,3 +110,35 @@ class BlockTransformer(TransformerMixin, BaseEstimator):
                 f"{len(self.columns.sites)} names {', '.join(self.columns.sites)}."
             )
         return sites
+
+
+class SelectAtlas(BlockTransformer):
+    """Keeps the columns of one atlas, and the covariates.
+
+    Args:
+        columns: The layout of the whole matrix.
+        atlas: Which atlas.
+    """
+
+    def __init__(self, columns: Columns, atlas: str) -> None:
+        self.columns = columns
+        self.atlas = atlas
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        if block.shape[1] != self.columns.edges:
+            raise DataError(
+                f"Got {block.shape[1]} columns of connections; expected {self.columns.edges}, those of "
+                f"{', '.join(self.columns.atlases)} side by side."
+            )
+        return block[:, self.columns.slice(self.atlas)]
+
+
+class WithoutCovariates(BlockTransformer):
+    """Drops the covariates: a classifier after it sees connections alone.
+
+    Args:
+        columns: Says how many covariates there are.
+    """
+
+    def transform(self, X: Matrix) -> Matrix:
+        return self._split(self._like_fitted(X))[0]

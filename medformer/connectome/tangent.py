@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from nilearn.connectome import ConnectivityMeasure
 
-from medformer.connectome.columns import Columns
-from medformer.connectome.features.block_transformer import BlockTransformer, Matrix
-from medformer.connectome.features.given_covariance import GivenCovariance
-from medformer.connectome.features.triangle import to_matrices, to_triangle, triangle_regions
+from medformer.connectome.block_transformer import BlockTransformer, Matrix
+from medformer.connectome.given_covariance import GivenCovariance
+from medformer.connectome.triangle import to_matrices, to_triangle, triangle_regions
 from medformer.errors import DataError
 
 
@@ -27,10 +26,8 @@ class TangentSpace(BlockTransformer):
         measure_: nilearn's estimator; `mean_` and `whitening_` are what it learned.
     """
 
+    learned_parts: ClassVar[tuple[type, ...]] = (ConnectivityMeasure, GivenCovariance)
     measure_: ConnectivityMeasure
-
-    def __init__(self, columns: Columns) -> None:
-        self.columns = columns
 
     def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
         matrices = _positive(block)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.connectome.block_transformer import BlockTransformer, Matrix
 from medformer.connectome.columns import Columns
-from medformer.connectome.features.block_transformer import BlockTransformer, Matrix
 
 
 class ConfoundRegression(BlockTransformer):
