@@ -41,7 +41,7 @@ def score_folder(
         masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         empty: What Dice and IoU of two empty masks are.
-        reporter: Told about each case.
+        reporter: Receives each case.
 
     Returns:
         One row per case (`case_row`, after it `site` where there are subfolders), and their summary (`summarize`).

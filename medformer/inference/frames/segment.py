@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import normalize, resize_image
+from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import DataError
 from medformer.exhaustion import enough_memory
 from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
@@ -99,8 +100,7 @@ class Segmenter:
         with enough_memory(lambda: self._out_of_memory(len(images))):
             small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
             probabilities = self._mean_probability(torch.from_numpy(small).to(self.device))
-            finite = torch.isfinite(probabilities).flatten(1).all(dim=1).tolist()
-            bad = [label for label, good in zip(labels, finite, strict=True) if not good]
+            bad = nonfinite_cases(labels, {"probability": probabilities})
             if bad:
                 raise DataError(
                     f"The network's output is NaN or infinite for {', '.join(bad)}. "
