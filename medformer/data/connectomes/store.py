@@ -163,20 +163,15 @@ class FeatureStore:
 
     def _compute(self, path: Path, shape: tuple[int, int], atlas: str, measure: str, reporter: Reporter) -> None:
         block = self.atlases[atlas]
-        reporter.start(f"{measure} of {atlas}", len(self.ids))
-        try:
-            with atomic_path(path) as temporary:
-                target = open_memmap(temporary, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
-                for row, subject in enumerate(self.ids):
-                    if block.content == "series":
-                        series = self.series(atlas, subject)
-                        target[row] = block_from_series(series, measure, case=f"{subject}, atlas {atlas}")
-                    else:
-                        target[row] = block_from_correlation(self._values(atlas)[row], block.regions, measure)
-                    reporter.advance()
-                del target
-        finally:
-            reporter.finish()
+        with atomic_path(path) as temporary:
+            target = open_memmap(temporary, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+            for row, subject in enumerate(reporter.track(self.ids, f"{measure} of {atlas}")):
+                if block.content == "series":
+                    series = self.series(atlas, subject)
+                    target[row] = block_from_series(series, measure, case=f"{subject}, atlas {atlas}")
+                else:
+                    target[row] = block_from_correlation(self._values(atlas)[row], block.regions, measure)
+            del target
 
     def _row(self, subject: str) -> int:
         if subject not in self.rows:

@@ -1,4 +1,4 @@
-"""Scoring a folder of prediction maps against a folder of masks, whoever made them."""
+"""Scoring a folder of prediction maps, of any origin, against a folder of masks."""
 
 from __future__ import annotations
 

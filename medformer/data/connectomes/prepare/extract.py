@@ -120,15 +120,12 @@ def extract_bids(
     people = _participants(bids, participants)
     fingerprint = digest([asdict(settings), {name: sha256(path) for name, path in atlases.items()}])
     reporter = reporter or SilentReporter()
-    reporter.start("extract", len(scans))
     rows = []
-    for scan in scans:
+    for scan in reporter.track(scans, "extract"):
         row = _one(scan, parcellations, settings, Path(out), fingerprint)
         if row["reason"]:
             reporter.line(f"{scan.id}: {row['reason']}")
         rows.append(row)
-        reporter.advance()
-    reporter.finish()
     table = Path(out) / "Outputs" / PIPELINE / settings.strategy / "extraction.csv"
     write_csv(table, rows, _RECORD)
     _write_labels(Path(out), parcellations)
