@@ -113,7 +113,7 @@ def test_weights_fill_the_encoder_and_are_read_only_when_they_are_asked_for(name
     dims = next(dims for case, dims in CASES if case == name)
     path = tmp_path / "weights.safetensors"
     model = make(name, dims, weights=str(path))
-    with pytest.raises(CheckpointError, match="weights.safetensors"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
         load_encoder(model, ModelConfig(name=name, weights=str(path)))
     weights = {key: torch.full_like(value, 0.25) for key, value in model.backbone.state_dict().items()}
     save_file(weights, path)
