@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 from alternating import machine
+from blend_fold import BlendFold
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
 from medformer.connectome.baselines import build_baseline
-from medformer.crossval.blend_fold import BlendFold
+from medformer.crossval.checks.fold_auc import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
-from medformer.crossval.compare.fold_auc import within_fold_auc
 from medformer.crossval.plan import Plan, read_plan, write_plan
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory

@@ -22,14 +22,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
-from medformer.data.tables import Kind, id_fault, read_table, require_good_rows
+from medformer.data.tables import TableForm, id_fault, read_table, require_good_rows
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 from medformer.missing import known
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
 _CHANNEL = re.compile(r"image_[1-9]\d*")
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a CSV manifest",
     origin="`prepare` writes one from a folder of images and masks.",
     columns=COLUMNS,

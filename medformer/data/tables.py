@@ -12,7 +12,7 @@ from medformer.missing import is_missing
 
 
 @dataclass(frozen=True)
-class Kind:
+class TableForm:
     """What a table is expected to be, for the messages.
 
     Attributes:
@@ -30,7 +30,7 @@ class Kind:
     per_row: str
 
 
-def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_table(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and the non-blank rows with their line numbers, cells stripped; rows may be ragged.
 
     UTF-8 and commas (tabs where the name ends in .tsv); a byte-order mark and either kind of line end are tolerated.
@@ -38,15 +38,15 @@ def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     Raises:
         DataError: The file is missing, unreadable or no such table, or a column is missing, unnamed or doubled.
     """
-    header, rows = read_cells(path, kind)
-    missing = [name for name in kind.required if name not in header]
+    header, rows = read_cells(path, form)
+    missing = [name for name in form.required if name not in header]
     if missing:
         hint = " The columns seem to be separated by semicolons or tabs: save the file with commas." * (
             len(header) == 1
         )
         raise DataError(
             f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
-            f"expected {', '.join(kind.columns)} (only {' and '.join(kind.required)} are compulsory).{hint}"
+            f"expected {', '.join(form.columns)} (only {' and '.join(form.required)} are compulsory).{hint}"
         )
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled or "" in header:
@@ -55,7 +55,7 @@ def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     return header, rows
 
 
-def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """As `read_table`, without a look at the columns.
 
     Raises:
@@ -66,9 +66,9 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
             reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(f"{path} is not a file; expected {kind.what}. {kind.origin}") from None
+        raise DataError(f"{path} is not a file; expected {form.what}. {form.origin}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); expected {kind.what}.") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected {form.what}.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8.") from None
     except csv.Error as error:
@@ -76,7 +76,7 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     table = [(line, cells) for line, cells in table if any(cells)]
     if not table:
         raise DataError(
-            f"{path} is empty; expected a header with {', '.join(kind.columns)} and one row per {kind.per_row}."
+            f"{path} is empty; expected a header with {', '.join(form.columns)} and one row per {form.per_row}."
         )
     return table[0][1], table[1:]
 

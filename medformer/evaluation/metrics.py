@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from medformer.evaluation.classes.calibration import BINS, NEAREST
 
-Kind = Literal["mask", "label map", "class"]
-"""What is scored: the mask of an image or volume, a volume of several labels, or the class of a case."""
+Kind = Literal["segmentation", "classification"]
+"""What a run, and its metrics.json, is about."""
 
 Direction = Literal["higher", "lower", "target"]
 """Which number is better; with `target`, the one nearest to `Metric.target`."""
@@ -34,7 +34,7 @@ class Metric:
         name: In tables and files.
         label: As a reader sees it, in the middle of a sentence.
         definition: What it means, as a phrase without a final period.
-        kind: What is scored.
+        scored: What is scored: the mask of an image or volume, a volume of several labels, or the class of a case.
         direction: Which number is better.
         target: The best number of a metric whose direction is `target`.
         unit: Of the number; empty for a share or a score without one.
@@ -47,7 +47,7 @@ class Metric:
     name: str
     label: str
     definition: str
-    kind: Kind
+    scored: Literal["mask", "label map", "class"]
     direction: Direction = "higher"
     target: float | None = None
     unit: str = ""
@@ -94,26 +94,76 @@ Table = Mapping[str, Metric]
 """Metrics by name, in the order in which they are listed."""
 
 
-def _hd95(unit: str, place: str, noun: str) -> str:
-    return (
-        f"95th percentile of the distances ({unit}) between the outlines of prediction and reference, the larger of "
-        f"both directions; lower is better. Where exactly one of them {place} it is the diagonal of the {noun}: read "
-        "the median beside the mean"
-    )
-
-
+_HD95 = (
+    "95th percentile of the distances ({unit}) between the outlines of prediction and reference, the larger of both "
+    "directions; lower is better. Where exactly one of them {empty} it is the diagonal of the {whole}: read the median "
+    "beside the mean"
+)
 _NSD = (
     "normalized surface Dice: share of the points of both outlines that lie within the tolerance of the other outline"
 )
-_PRANET = "PraNet protocol: "
+
+_MASK = {
+    "dice": "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
+    "probability reaches the threshold",
+    "iou": "shared area over the area that either mask covers, at the same threshold",
+    "sensitivity": "share of the reference's pixels that were marked; it does not count lesions, and images with an "
+    "empty reference are left out",
+    "precision": "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
+    "hd95_px": _HD95.format(unit="px", empty="has no outline", whole="image"),
+    "hd95_mm": _HD95.format(unit="mm", empty="has no outline", whole="image"),
+    "nsd_px": _NSD,
+    "nsd_mm": _NSD,
+    "mean_dice_256": "PraNet protocol: Dice averaged over 256 thresholds of the map stretched to 0..1, so that no "
+    "threshold is chosen",
+    "mean_iou_256": "PraNet protocol: IoU averaged over the same thresholds",
+    "weighted_f": "PraNet protocol: F-measure (beta 1) of the stretched map that weighs errors by their distance from "
+    "the reference (Margolin et al., CVPR 2014)",
+    "s_measure": "PraNet protocol: structure measure (alpha 0.5), how alike map and reference are by region and by "
+    "object (Fan et al., ICCV 2017)",
+    "mae": "PraNet protocol: mean absolute difference of stretched map and reference per pixel, lower is better",
+    "max_e": "PraNet protocol: E-measure, how alike the masks are by pixel and as a whole (Fan et al., IJCAI 2018): "
+    "averaged over images at each of 256 thresholds, the highest of these averages",
+    "mean_e": "PraNet protocol: the mean of these averages",
+    "fp_px": "pixels marked on an image without a lesion; lower is better",
+    "fp_ml": "milliliters marked on a volume without a lesion; lower is better",
+}
+
+_LABEL_MAP = {
+    "dice": "twice the shared volume over the sum of predicted and reference volume",
+    "iou": "shared volume over the volume that either covers",
+    "sensitivity": "share of the reference's voxels that were marked; left out where the reference lacks the label",
+    "precision": "share of the marked voxels that belong to the reference; left out where nothing was marked",
+    "hd95_mm": _HD95.format(unit="mm", empty="is empty", whole="volume"),
+    "nsd_mm": _NSD,
+}
+
+_CLASS = {
+    "auc": "area under the ROC curve: how often a positive case scores higher than a negative one, ties counting half",
+    "average_precision": "area under the precision-recall curve as a sum of steps; a score without information gives "
+    "the share of positives",
+    "accuracy": "share of cases decided rightly at the threshold",
+    "balanced_accuracy": "mean of sensitivity and specificity",
+    "sensitivity": "share of positive cases that were called positive",
+    "specificity": "share of negative cases that were called negative",
+    "f1": "harmonic mean of sensitivity and precision",
+    "mcc": "Matthews correlation of decision and label, 0 when all cases are decided alike",
+    "brier": "mean squared difference of score and label, lower is better",
+    "calibration_slope": "slope of the label's log odds on the score's logit (Cox 1958); 1 is right, below 1 the "
+    f"scores are too extreme; scores are kept {NEAREST:g} away from 0 and 1",
+    "calibration_intercept": "calibration in the large: what has to be added to the score's logit, with the "
+    "slope held at 1; 0 is right, above 0 the scores are too low on the whole",
+    "ece": f"expected calibration error: mean distance between score and share of positives over {BINS} equally wide "
+    "bins of the score, weighted by cases; lower is better",
+}
 
 
-def _mask(name: str, label: str, definition: str, **more: Any) -> Metric:
-    return Metric(name, label, definition, "mask", **more)
+def _mask(name: str, label: str, **more: Any) -> Metric:
+    return Metric(name, label, _MASK[name], "mask", **more)
 
 
-def _class(name: str, label: str, definition: str, **more: Any) -> Metric:
-    return Metric(name, label, definition, "class", per_case=False, **more)
+def _class(name: str, label: str, **more: Any) -> Metric:
+    return Metric(name, label, _CLASS[name], "class", per_case=False, **more)
 
 
 def _table(*metrics: Metric) -> Table:
@@ -121,187 +171,52 @@ def _table(*metrics: Metric) -> Table:
 
 
 MASKS = _table(
-    _mask(
-        "dice",
-        "Dice",
-        "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
-        "probability reaches the threshold",
-        hub_name="dice",
-    ),
-    _mask(
-        "iou", "IoU", "shared area over the area that either mask covers, at the same threshold", hub_name="mean_iou"
-    ),
-    _mask(
-        "sensitivity",
-        "pixel sensitivity",
-        "share of the reference's pixels that were marked; it does not count lesions, and images with an empty "
-        "reference are left out",
-        hub_name="recall",
-    ),
-    _mask(
-        "precision",
-        "pixel precision",
-        "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
-    ),
-    _mask(
-        "hd95_px",
-        "HD95 (px)",
-        _hd95("px", "has no outline", "image"),
-        direction="lower",
-        unit="px",
-        digits=2,
-    ),
-    _mask(
-        "hd95_mm",
-        "HD95 (mm)",
-        _hd95("mm", "has no outline", "image"),
-        direction="lower",
-        unit="mm",
-        digits=2,
-    ),
-    _mask("nsd_px", "NSD (px)", _NSD),
-    _mask("nsd_mm", "NSD (mm)", _NSD),
-    _mask(
-        "mean_dice_256",
-        "Dice over 256 thresholds",
-        f"{_PRANET}Dice averaged over 256 thresholds of the map stretched to 0..1, so that no threshold is chosen",
-    ),
-    _mask("mean_iou_256", "IoU over 256 thresholds", f"{_PRANET}IoU averaged over the same thresholds"),
-    _mask(
-        "weighted_f",
-        "weighted F",
-        f"{_PRANET}F-measure (beta 1) of the stretched map that weighs errors by their distance from the reference "
-        "(Margolin et al., CVPR 2014)",
-    ),
-    _mask(
-        "s_measure",
-        "S-measure",
-        f"{_PRANET}structure measure (alpha 0.5), how alike map and reference are by region and by object (Fan et al., "
-        "ICCV 2017)",
-    ),
-    _mask(
-        "mae",
-        "MAE",
-        f"{_PRANET}mean absolute difference of stretched map and reference per pixel, lower is better",
-        direction="lower",
-        digits=4,
-    ),
-    _mask(
-        "max_e",
-        "max E-measure",
-        f"{_PRANET}E-measure, how alike the masks are by pixel and as a whole (Fan et al., IJCAI 2018): averaged over "
-        "images at each of 256 thresholds, the highest of these averages",
-        per_case=False,
-        place="block",
-    ),
-    _mask("mean_e", "mean E-measure", f"{_PRANET}the mean of these averages", per_case=False, place="block"),
-    _mask(
-        "fp_px",
-        "false-positive area (px)",
-        "pixels marked on an image without a lesion",
-        direction="lower",
-        unit="px",
-        digits=1,
-        place="negatives",
-    ),
-    _mask(
-        "fp_ml",
-        "false-positive volume (ml)",
-        "milliliters marked on a volume without a lesion",
-        direction="lower",
-        unit="ml",
-        digits=2,
-        place="negatives",
-    ),
+    _mask("dice", "Dice", hub_name="dice"),
+    _mask("iou", "IoU", hub_name="mean_iou"),
+    _mask("sensitivity", "pixel sensitivity", hub_name="recall"),
+    _mask("precision", "pixel precision"),
+    _mask("hd95_px", "HD95 (px)", direction="lower", unit="px", digits=2),
+    _mask("hd95_mm", "HD95 (mm)", direction="lower", unit="mm", digits=2),
+    _mask("nsd_px", "NSD (px)"),
+    _mask("nsd_mm", "NSD (mm)"),
+    _mask("mean_dice_256", "Dice over 256 thresholds"),
+    _mask("mean_iou_256", "IoU over 256 thresholds"),
+    _mask("weighted_f", "weighted F"),
+    _mask("s_measure", "S-measure"),
+    _mask("mae", "MAE", direction="lower", digits=4),
+    _mask("max_e", "max E-measure", per_case=False, place="block"),
+    _mask("mean_e", "mean E-measure", per_case=False, place="block"),
+    _mask("fp_px", "false-positive area (px)", direction="lower", unit="px", digits=1, place="negatives"),
+    _mask("fp_ml", "false-positive volume (ml)", direction="lower", unit="ml", digits=2, place="negatives"),
 )
 """Of the mask of an image or volume."""
 
+_VOXELS = {"sensitivity": "voxel sensitivity", "precision": "voxel precision"}
 
-def _of_label(name: str, definition: str, label: str = "") -> Metric:
-    """A metric of masks, of one label of a volume, or of the mean over its labels."""
-    return replace(MASKS[name], kind="label map", definition=definition, label=label or MASKS[name].label)
-
-
-LABEL_MAPS = _table(
-    _of_label("dice", "twice the shared volume over the sum of predicted and reference volume"),
-    _of_label("iou", "shared volume over the volume that either covers"),
-    _of_label(
-        "sensitivity",
-        "share of the reference's voxels that were marked; left out where the reference lacks the label",
-        "voxel sensitivity",
-    ),
-    _of_label(
-        "precision",
-        "share of the marked voxels that belong to the reference; left out where nothing was marked",
-        "voxel precision",
-    ),
-    _of_label("hd95_mm", _hd95("mm", "is empty", "volume")),
-    _of_label("nsd_mm", _NSD),
-)
+LABEL_MAPS = {
+    name: replace(MASKS[name], scored="label map", definition=definition, label=_VOXELS.get(name, MASKS[name].label))
+    for name, definition in _LABEL_MAP.items()
+}
 """Of one label of a volume, and of the mean over its labels."""
 
 CLASSES = _table(
-    _class(
-        "auc",
-        "AUC",
-        "area under the ROC curve: how often a positive case scores higher than a negative one, ties counting half",
-        hub_name="roc_auc",
-    ),
-    _class(
-        "average_precision",
-        "average precision",
-        "area under the precision-recall curve as a sum of steps; a score without information gives the share of "
-        "positives",
-        hub_name="average_precision",
-    ),
-    _class("accuracy", "accuracy", "share of cases decided rightly at the threshold", hub_name="accuracy"),
-    _class(
-        "balanced_accuracy",
-        "balanced accuracy",
-        "mean of sensitivity and specificity",
-        hub_name="balanced_accuracy",
-    ),
-    _class("sensitivity", "sensitivity", "share of positive cases that were called positive", hub_name="recall"),
-    _class("specificity", "specificity", "share of negative cases that were called negative"),
-    _class("f1", "F1", "harmonic mean of sensitivity and precision", hub_name="f1"),
-    _class(
-        "mcc",
-        "MCC",
-        "Matthews correlation of decision and label, 0 when all cases are decided alike",
-        hub_name="matthews_correlation",
-    ),
-    _class(
-        "brier",
-        "Brier score",
-        "mean squared difference of score and label, lower is better",
-        direction="lower",
-        hub_name="brier_score",
-    ),
-    _class(
-        "calibration_slope",
-        "calibration slope",
-        "slope of the label's log odds on the score's logit (Cox 1958); 1 is right, below 1 the scores are too "
-        f"extreme; scores are kept {NEAREST:g} away from 0 and 1",
-        direction="target",
-        target=1.0,
-    ),
-    _class(
-        "calibration_intercept",
-        "calibration intercept",
-        "calibration in the large: what has to be added to the score's logit, with the slope held at 1; 0 is right, "
-        "above 0 the scores are too low on the whole",
-        direction="target",
-        target=0.0,
-    ),
-    _class(
-        "ece",
-        "calibration error (ECE)",
-        f"expected calibration error: mean distance between score and share of positives over {BINS} equally wide "
-        "bins of the score, weighted by cases; lower is better",
-        direction="lower",
-    ),
+    _class("auc", "AUC", hub_name="roc_auc"),
+    _class("average_precision", "average precision", hub_name="average_precision"),
+    _class("accuracy", "accuracy", hub_name="accuracy"),
+    _class("balanced_accuracy", "balanced accuracy", hub_name="balanced_accuracy"),
+    _class("sensitivity", "sensitivity", hub_name="recall"),
+    _class("specificity", "specificity"),
+    _class("f1", "F1", hub_name="f1"),
+    _class("mcc", "MCC", hub_name="matthews_correlation"),
+    _class("brier", "Brier score", direction="lower", hub_name="brier_score"),
+    _class("calibration_slope", "calibration slope", direction="target", target=1.0),
+    _class("calibration_intercept", "calibration intercept", direction="target", target=0.0),
+    _class("ece", "calibration error (ECE)", direction="lower"),
 )
 """Of a score and a decision per case; positive is label 1."""
+
+PRIMARY: Mapping[Kind, str] = {"segmentation": "dice", "classification": "auc"}
+"""The metric that stands for a run where there is room for one, by the `kind` of its metrics.json."""
 
 _STEERING = _table(
     MASKS["dice"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,24 @@ from medformer.errors import DataError
 from medformer.missing import is_missing, known
 
 Row = Mapping[str, Any]
+
+Part = Callable[[NDArray[np.intp], Sequence[str]], Mapping[str, Any]]
+"""Gets row numbers and their groups, and returns numbers of these rows by key."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A scored table, read.
+
+    Attributes:
+        head: The rules that the numbers were made under, which stand before them in a summary.
+        definitions: What each number means, for those that are there.
+        parts: What can be said about any rows; each gives some keys of a block.
+    """
+
+    head: Mapping[str, Any]
+    definitions: Mapping[str, Any]
+    parts: Sequence[Part]
 
 
 def cell(row: Row, column: str) -> Any:

@@ -13,8 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medformer.crossval.checks.canary import canary_verdict
+from medformer.crossval.checks.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
-from medformer.crossval.compare.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof

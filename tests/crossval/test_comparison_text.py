@@ -52,6 +52,7 @@ def comparison() -> Comparison:
         ),
         delong=None,
         left_out=0,
+        one_sided=0,
         lost=Lost(),
         cautions=("Only 3 folds.",),
     )

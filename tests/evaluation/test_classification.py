@@ -16,14 +16,14 @@ from medformer.evaluation.classes.classification import (
     pr_curve,
     roc_curve,
 )
-from medformer.evaluation.classes.classification_intervals import (
+from medformer.evaluation.classes.intervals import (
     classification_intervals,
     paired_classification_tests,
     weighted_metrics,
 )
 from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.statistics.bootstrap import grouped_interval, grouped_statistic_interval
-from medformer.evaluation.statistics.resampling import draw, drawn_weights, number_groups
+from medformer.evaluation.statistics.resampling import Bootstrap, draw, number_groups
 
 
 def cases(n: int = 120, seed: int = 0, digits: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,7 +131,7 @@ def test_curves_are_those_of_the_areas() -> None:
 @pytest.mark.parametrize("digits", [1, 8])
 def test_weighted_metrics_are_those_of_repeated_cases(digits: int) -> None:
     scored = check_scored(*cases(60, seed=2, digits=digits))
-    weights = np.concatenate([*drawn_weights(number_groups(range(60)), 30, 1), np.ones((1, 60))])
+    weights = np.concatenate([*Bootstrap(resamples=30, seed=1).weights(number_groups(range(60))), np.ones((1, 60))])
     together = weighted_metrics(scored, weights)
     assert list(together) == list(CLASSES)
     for index, row in enumerate(weights.astype(int)):
@@ -153,32 +153,32 @@ def test_intervals_hold_the_values_and_match_the_general_way() -> None:
     label, score, prediction = cases()
     groups = (np.arange(120) // 3).tolist()
     found = classification_metrics(label, score, prediction)
-    intervals = classification_intervals(label, score, prediction, groups, resamples=500)
+    intervals = classification_intervals(label, score, prediction, groups, Bootstrap(resamples=500))
     assert list(intervals) == list(CLASSES)
     assert all(intervals[name].low < found[name] < intervals[name].high for name in CLASSES)
     auc = grouped_statistic_interval(
         lambda rows: float(metrics.roc_auc_score(label[rows], score[rows])),
         groups,
+        Bootstrap(resamples=500),
         classes=label.tolist(),
-        resamples=500,
     )
     assert intervals["auc"] == pytest.approx(auc, abs=1e-12)
-    accuracy = grouped_interval((prediction == label).astype(float), groups, resamples=500)
+    accuracy = grouped_interval((prediction == label).astype(float), groups, Bootstrap(resamples=500))
     assert intervals["accuracy"] == pytest.approx(accuracy, abs=1e-12)
 
 
 def test_intervals_are_the_same_every_time() -> None:
     label, score, prediction = cases()
-    first = classification_intervals(label, score, prediction, range(120), resamples=300, seed=4)
+    first = classification_intervals(label, score, prediction, range(120), Bootstrap(resamples=300, seed=4))
     draw.cache_clear()
-    assert classification_intervals(label, score, prediction, range(120), resamples=300, seed=4) == first
-    assert classification_intervals(label, score, prediction, range(120), resamples=300, seed=5) != first
+    assert classification_intervals(label, score, prediction, range(120), Bootstrap(resamples=300, seed=4)) == first
+    assert classification_intervals(label, score, prediction, range(120), Bootstrap(resamples=300, seed=5)) != first
 
 
 def test_what_rests_on_one_group_has_no_interval() -> None:
     label, score, prediction = cases(40)
     groups = ["one" if kind else f"other {index % 7}" for index, kind in enumerate(label)]
-    intervals = classification_intervals(label, score, prediction, groups, resamples=200)
+    intervals = classification_intervals(label, score, prediction, groups, Bootstrap(resamples=200))
     assert {name for name, interval in intervals.items() if math.isnan(interval.low)} == set(CLASSES) - {
         "accuracy",
         "brier",
@@ -186,7 +186,7 @@ def test_what_rests_on_one_group_has_no_interval() -> None:
         "specificity",
     }
     assert intervals["specificity"].groups == 7 and intervals["sensitivity"].groups == 1
-    single = classification_intervals(np.ones(40), score, prediction, range(40), resamples=200)
+    single = classification_intervals(np.ones(40), score, prediction, range(40), Bootstrap(resamples=200))
     assert math.isnan(single["auc"].low) and single["sensitivity"].low < single["sensitivity"].high
 
 

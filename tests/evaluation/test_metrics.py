@@ -10,16 +10,16 @@ from medformer.evaluation.number_format import PLAIN, PRINTED
 TABLES = {"mask": MASKS, "label map": LABEL_MAPS, "class": CLASSES}
 
 
-@pytest.mark.parametrize("kind", TABLES)
-def test_every_row_says_what_a_reader_needs(kind: str) -> None:
-    for name, metric in TABLES[kind].items():
-        assert (metric.name, metric.kind) == (name, kind)
+@pytest.mark.parametrize("scored", TABLES)
+def test_every_row_says_what_a_reader_needs(scored: str) -> None:
+    for name, metric in TABLES[scored].items():
+        assert (metric.name, metric.scored) == (name, scored)
         assert metric.label and metric.definition and not metric.definition.endswith(".")
         assert metric.title[0].isupper() and metric.title[1:] == metric.label[1:]
-        assert (metric.direction == "lower") == ("lower is better" in metric.definition or name.startswith("fp_"))
+        assert (metric.direction == "lower") == ("lower is better" in metric.definition)
         assert (metric.direction == "target") == (metric.target is not None)
         assert metric.unit in ("", "px", "mm", "ml") and (not metric.unit or f"({metric.unit})" in metric.label)
-    assert len({metric.label for metric in TABLES[kind].values()}) == len(TABLES[kind])
+    assert len({metric.label for metric in TABLES[scored].values()}) == len(TABLES[scored])
 
 
 def test_one_name_of_two_kinds_has_one_direction() -> None:

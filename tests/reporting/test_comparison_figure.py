@@ -54,6 +54,7 @@ def make(name: str, difference: float, half: float = 0.02) -> Comparison:
         fold_test=replace(bootstrap, method="folds", low=low - 0.01, high=high + 0.01, units=3),
         delong=None,
         left_out=0,
+        one_sided=0,
         lost=Lost(),
         cautions=(),
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
-from medformer.data.tables import Kind, id_fault, read_table, require_good_rows
+from medformer.data.tables import TableForm, id_fault, read_table, require_good_rows
 from medformer.errors import DataError
 from medformer.files import digest, write_csv
 from medformer.missing import known
@@ -35,7 +35,7 @@ UNLABELLED = -1
 COLUMNS = ("id", "group", "site", "split", "label", "age", "sex", "mean_fd")
 _OWN = ("id", "group", "site", "split", "label")
 _NUMBERS = ("age", "mean_fd")
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a cohort manifest (CSV)",
     origin="`medformer abide prepare` writes one.",
     columns=COLUMNS,

@@ -91,7 +91,7 @@ def roc_curve(label: ArrayLike, score: ArrayLike) -> RocCurve:
         DataError: As `check_scored`, or only one class is there.
     """
     y, s, _ = check_scored(label, score)
-    _need_both(y, "A ROC curve")
+    need_both(y, "A ROC curve")
     return RocCurve(*metrics.roc_curve(y, s, drop_intermediate=False))
 
 
@@ -102,7 +102,7 @@ def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
         DataError: As `check_scored`, or only one class is there.
     """
     y, s, _ = check_scored(label, score)
-    _need_both(y, "A precision-recall curve")
+    need_both(y, "A precision-recall curve")
     precision, recall, _thresholds = metrics.precision_recall_curve(y, s)
     return PrecisionRecallCurve(recall[::-1], precision[::-1])
 
@@ -172,9 +172,14 @@ def _refuse_decisions(score: NDArray[np.float64], prediction: NDArray[np.float64
         )
 
 
-def _need_both(label: NDArray[np.float64], what: str) -> None:
+def need_both(label: NDArray[np.float64], what: str) -> None:
+    """Refuse labels of one class for what compares the classes.
+
+    Raises:
+        DataError: All cases have the same label.
+    """
     if not 0 < label.sum() < len(label):
         raise DataError(
             f"{what} needs positive and negative cases; all {len(label)} have label {label[0]:g}. "
-            "Draw it from a part of the table that has both."
+            "Use a part of the table that has both."
         )

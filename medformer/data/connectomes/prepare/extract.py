@@ -16,7 +16,7 @@ from typing import Any
 from medformer.connectome.atlases import ATLASES, atlas_name, require_regions
 from medformer.data.connectomes.prepare.scan_confounds import STRATEGIES, load_scan_confounds
 from medformer.data.connectomes.prepare.series_writer import derivative, label_table, write_series
-from medformer.data.tables import Kind, read_table
+from medformer.data.tables import TableForm, read_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import digest, read_json, sha256, write_csv, write_json
 from medformer.imaging.bids import BoldScan, find_scans
@@ -25,7 +25,7 @@ from medformer.progress import Reporter, SilentReporter
 
 PIPELINE = "fmriprep"
 
-_PARTICIPANTS = Kind(
+_PARTICIPANTS = TableForm(
     what="a table of participants (TSV)",
     origin="BIDS calls it participants.tsv.",
     columns=("participant_id", "dx_group", "age", "sex", "site"),

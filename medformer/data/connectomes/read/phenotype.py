@@ -24,11 +24,11 @@ from pathlib import Path
 from medformer.data.connectomes.cohort import Subject
 from medformer.data.connectomes.read.source import Candidate
 from medformer.data.problems import Problem
-from medformer.data.tables import Kind, id_fault, read_cells, require_good_rows
+from medformer.data.tables import TableForm, id_fault, read_cells, require_good_rows
 from medformer.errors import DataError
 from medformer.missing import known
 
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a phenotypic table (CSV)",
     origin="ABIDE's is called Phenotypic_V1_0b_preprocessed1.csv.",
     columns=("SUB_ID", "FILE_ID", "SITE_ID", "DX_GROUP", "AGE_AT_SCAN", "SEX", "func_mean_fd"),

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from medformer.connectome.atlases import atlas_name, require_regions
 from medformer.data.connectomes.store import AtlasBlock, Content
-from medformer.data.tables import Kind, read_cells
+from medformer.data.tables import TableForm, read_cells
 from medformer.errors import DataError
 
 Coordinates = tuple[float, float, float]
 
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a table of region labels (CSV)",
     origin="Each line holds a region's number and its name.",
     columns=("number", "name"),

@@ -10,14 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from medformer.evaluation.classes.calibration import BINS, bin_of, recalibrate
 from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
 from medformer.evaluation.metrics import CLASSES
-from medformer.evaluation.statistics.bootstrap import (
-    Interval,
-    PairedTest,
-    effective_of_classes,
-    interval_of,
-    paired_test,
-)
-from medformer.evaluation.statistics.resampling import check_options, drawn_weights, number_groups
+from medformer.evaluation.statistics.bootstrap import Interval, PairedTest, Support, interval_of, paired_test, support
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
 
 # Metrics of all cases, and of one class; what is not listed compares the classes.
 _OF_ALL: frozenset[str] = frozenset({"accuracy", "brier", "ece"})
@@ -31,10 +25,7 @@ def classification_intervals(
     score: ArrayLike,
     prediction: ArrayLike,
     groups: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> dict[str, Interval]:
     """Bootstrap intervals of every number of `classification_metrics`, drawing whole groups with replacement.
 
@@ -48,9 +39,7 @@ def classification_intervals(
         score: Probability of 1, shape (n,).
         prediction: The decision, 0 or 1, shape (n,).
         groups: One per case: the patient, site visit or examination it belongs to.
-        level: Coverage, between 0 and 1.
-        resamples: Number of bootstrap draws.
-        seed: The same seed gives the same intervals.
+        bootstrap: Level and draws.
 
     Returns:
         By metric. NaN ends where the metric is undefined for all cases or for more than a fifth of the resamples, or
@@ -58,22 +47,21 @@ def classification_intervals(
 
     Raises:
         DataError: As `check_scored` for a part of a table.
-        ValueError: Lengths differ, or `level` or `resamples` is out of range.
+        ValueError: Lengths differ.
     """
-    check_options(level, resamples)
     scored = check_scored(label, score, prediction, part=True)
     member = _members(groups, scored)
     values = classification_metrics(*scored, part=True)
-    drawn = _replicates(scored, member, CLASSES, resamples, seed)
+    drawn = _replicates(scored, member, CLASSES, bootstrap)
     shift = float(np.mean(drawn["ece"])) - values["ece"]
     drawn["ece"] = np.maximum(drawn["ece"] - shift, 0.0)
     intervals: dict[str, Interval] = {}
     for name, replicates in drawn.items():
-        effective, count = _support(name, member, scored.label)
-        if count < 2 or np.isnan(values[name]):
-            intervals[name] = Interval(float("nan"), float("nan"), count)
+        found = _support(name, member, scored.label)
+        if found.groups < 2 or np.isnan(values[name]):
+            intervals[name] = Interval(float("nan"), float("nan"), found.groups)
         else:
-            intervals[name] = interval_of(replicates, effective, count, level)
+            intervals[name] = interval_of(replicates, found, bootstrap)
     return intervals
 
 
@@ -82,11 +70,8 @@ def paired_classification_tests(
     a: tuple[ArrayLike, ArrayLike],
     b: tuple[ArrayLike, ArrayLike],
     groups: Sequence[Hashable],
-    *,
     names: Iterable[str] = ("auc",),
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> dict[str, PairedTest]:
     """Test whether two models differ in classification metrics on the same cases, drawing whole groups.
 
@@ -98,29 +83,25 @@ def paired_classification_tests(
         b: Score and prediction of the second.
         groups: One per case.
         names: Metrics to test, from `CLASSES`.
-        level: Coverage of the intervals.
-        resamples: Number of bootstrap draws.
-        seed: The same seed gives the same numbers.
+        bootstrap: Level and draws.
 
     Returns:
         By metric, second minus first. The same scores and predictions give 0 and p = 1.
 
     Raises:
         DataError: As `classification_metrics`.
-        ValueError: Lengths differ, or `level` or `resamples` is out of range.
+        ValueError: Lengths differ.
     """
-    check_options(level, resamples)
     names = list(names)
     first, second = check_scored(label, *a), check_scored(label, *b)
     member = _members(groups, first)
     same = np.array_equal(first.score, second.score) and np.array_equal(first.prediction, second.prediction)
     values = classification_metrics(*first), classification_metrics(*second)
-    drawn = [_replicates(model, member, names, resamples, seed) for model in (first, second)]
+    drawn = [_replicates(model, member, names, bootstrap) for model in (first, second)]
     tests: dict[str, PairedTest] = {}
     for name in names:
-        effective, count = _support(name, member, first.label)
-        difference = values[1][name] - values[0][name]
-        tests[name] = paired_test(difference, drawn[1][name] - drawn[0][name], effective, count, level, same=same)
+        difference, replicates = values[1][name] - values[0][name], drawn[1][name] - drawn[0][name]
+        tests[name] = paired_test(difference, replicates, _support(name, member, first.label), bootstrap, same=same)
     return tests
 
 
@@ -185,22 +166,20 @@ def _areas(
 
 
 def _replicates(
-    scored: Scored, member: NDArray[np.intp], names: Iterable[str], resamples: int, seed: int
+    scored: Scored, member: NDArray[np.intp], names: Iterable[str], bootstrap: Bootstrap
 ) -> dict[str, NDArray[np.float64]]:
     names = tuple(names)
-    blocks = [weighted_metrics(scored, weights, names) for weights in drawn_weights(member, resamples, seed)]
+    blocks = [weighted_metrics(scored, weights, names) for weights in bootstrap.weights(member)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in names}
 
 
-def _support(name: str, member: NDArray[np.intp], label: NDArray[np.float64]) -> tuple[float, int]:
-    """Effective and plain number of the groups that a metric rests on."""
+def _support(name: str, member: NDArray[np.intp], label: NDArray[np.float64]) -> Support:
+    """The groups that a metric rests on."""
     if name in _OF_ALL:
-        return effective_of_classes(member)
+        return support(member)
     if name in _OF_CLASS:
-        return effective_of_classes(number_groups(member[label == _OF_CLASS[name]].tolist()))
-    if not 0 < label.sum() < len(label):
-        return 0.0, 0
-    return effective_of_classes(member, label.tolist())
+        return support(member[label == _OF_CLASS[name]])
+    return support(member, label.tolist()) if 0 < label.sum() < len(label) else Support(0.0, 0)
 
 
 def _members(groups: Sequence[Hashable], scored: Scored) -> NDArray[np.intp]:
