@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from medformer.crossval.run.estimator_fold import EstimatorFold
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -20,7 +21,6 @@ from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import execute
 from medformer.errors import DataError
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from medformer.models.networks.volume_autoencoder import spread
 
 from medformer.config import ModelConfig, VolumeConfig
 from medformer.errors import ConfigError
@@ -10,7 +11,6 @@ from medformer.models.networks.build import build_network
 from medformer.models.networks.classifier import CLASSIFIER
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
-from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder, spread
 
 STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 

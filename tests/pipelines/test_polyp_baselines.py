@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipelines.polyp_baselines import PolypBaselineFold
 
 from medformer.config import InferenceConfig, PolypConfig
 from medformer.crossval.plan import Plan, PlanCase
@@ -21,7 +22,6 @@ from medformer.files import read_csv, read_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.prior_mask import PriorMask
 from medformer.inference.baselines.table import BASELINES
-from pipelines.polyp_baselines import PolypBaselineFold
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from medformer.connectome.triangle import to_triangle
 from torch import Tensor
 from torch.nn import functional as F
 
+from medformer.connectome.triangle import to_triangle
 from medformer.errors import ConfigError, DataError
 from medformer.training.losses.objectives import Moment
 from medformer.training.pretraining.masks import BlockMask, ConnectionMask
