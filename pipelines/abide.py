@@ -17,28 +17,34 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
     PREPARATION_FILE,
     Prepared,
     prepare_cohort,
+    read_new,
 )
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
-from medformer.data.problems import write_problems
+from medformer.data.problems import Problem, quarantine, write_problems
 from medformer.errors import ConfigError, DataError
-from medformer.files import read_json, write_json
+from medformer.files import read_json, write_csv, write_json
 from medformer.inference.attribution.checks import randomization_check
-from medformer.inference.attribution.fold import explain_fold
+from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
+from medformer.inference.classes.decision import THRESHOLD as THRESHOLD_FILE
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
+from medformer.tasks.abide.features import read_columns
 from medformer.tasks.abide.learner import load_scorer
-from medformer.tasks.abide.study import AbideStudy
+from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
 from pipelines.outputs import claim, clear
-from pipelines.work import open_run
+from pipelines.work import finished_folds, open_run
+
+PREDICTIONS = "predictions.csv"
+ENTRIES = (PREDICTIONS, EXCLUSIONS_FILE, "cohorts")
+"""Everything that a prediction writes below its folder."""
 
 _SHOWN = 10
 _CHECKED = 40  # subjects whose maps the randomization check compares
-_PREDICTIONS = "predictions.csv"
 
 
 def fetch(
@@ -176,18 +182,71 @@ def predict(
     sources: Sequence[Path],
     out: Path,
     overwrite: bool,
-    resume: bool,
     device: str,
     threshold: float | None,
-    pipeline: str,
-    strategy: str,
+    pipeline: str | None,
+    strategy: str | None,
 ) -> None:
-    """Score new subjects with a run's networks: calibrated probability of autism, decision, and each fold's score.
+    """Score new subjects: calibrated probability of autism, decision, and the probability by the network of each fold.
+
+    The probabilities of all folds are averaged. The threshold is the mean of those that the folds learned from their
+    validation parts, unless one is given.
 
     Raises:
         ConfigError: The run has no finished network, or `out` is not empty.
-        DataError: No subject can be used, or the atlases are not those of the run.
+        DataError: Atlases are not those of the run, or no subject can be used.
+        CheckpointError: What a fold left is missing or damaged.
     """
+    claim(out, overwrite=overwrite)
+    opened, config = open_run(run, "abide")
+    folders = finished_folds(opened, THRESHOLD_FILE)
+    predictor = AbideTask().load(config, folders, choose_device(device))
+    if threshold is not None:
+        predictor.threshold = threshold
+    if overwrite:
+        clear(out, ENTRIES)
+    regions = {block.atlas: block.regions for block in read_columns(folders[0]).blocks}
+    trained = {case.id for case in read_plan(opened.splits_json).cases}
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for number, source in enumerate(sources):
+        cohort, refused = read_new(
+            source,
+            atlases=regions,
+            out=out / "cohorts" / str(number),
+            pipeline=pipeline,
+            strategy=strategy,
+            reporter=make_reporter(),
+        )
+        problems += refused
+        study = AbideStudy(config=config, data=cohort)
+        names = list(study.by_id)
+        scores = predictor.scores(study, names)
+        for row, by_fold in zip(predictor.rows(study, names, scores), scores.T, strict=True):
+            each = {f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)}
+            rows.append({"source": str(source), **_own_columns(row), **each})
+    write_csv(out / PREDICTIONS, rows, list(rows[0]))
+    if problems:
+        write_problems(out / EXCLUSIONS_FILE, problems)
+        left_out = len(quarantine(problems))
+        say(f"{left_out} subjects left out, {len(problems) - left_out} warnings: {out / EXCLUSIONS_FILE}")
+        for problem in problems[:_SHOWN]:
+            say(f"  {problem}")
+    known = sum(row["id"] in trained for row in rows)
+    if known:
+        say(
+            f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them. "
+            f"{opened.oof_csv} has their scores by the networks that were not."
+        )
+    positive = sum(row["prediction"] for row in rows)
+    say(
+        f"{len(rows)} subjects, {positive} of them ASD at threshold {predictor.threshold:.3g}, by {len(folders)} "
+        f"network(s): {out / PREDICTIONS}"
+    )
+
+
+def _own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("id", "site", "label", "score", "threshold", "prediction")}
 
 
 def explain(*, run: Path, steps: int) -> None:

@@ -212,7 +212,7 @@ def training_verbs(task: str, masked: str, crossval: str, *parameters: Parameter
             "Train one network on a given split.",
             "Trains on the cases whose split is `train`, and reports on those whose split begins with `test`.\n\n"
             "Without a split column, trains on all cases and tests nothing.",
-            "pipelines.work:train",
+            "pipelines.work:crossval",
             *common,
             ACCEPT,
             passes=passes,

@@ -23,13 +23,6 @@ from medformer.tasks import get_task
 from pipelines.console import make_reporter, say
 
 
-def train(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite: bool, accept: Sequence[str]) -> None:
-    """Train on the cases whose split is `train` (all if none has one); predict those whose split is `test` once."""
-    settings = config.crossval.model_copy(update={"scheme": "predefined"})
-    config = config.model_copy(update={"crossval": settings})
-    crossval(task=task, config=config, out=out, resume=resume, overwrite=overwrite, accept=accept)
-
-
 def crossval(
     *,
     task: str,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import REASONS, Problem
 from medformer.errors import DataError
-from medformer.files import atomic_path, digest, read_json, strict_json, write_json
+from medformer.files import atomic_path, digest, read_json, sha256, strict_json, write_json
 from medformer.progress import Reporter, SilentReporter
 
 FORMAT = "medformer-inventory/1"
@@ -264,8 +264,9 @@ class _Parts:
         number = max(self.numbers, default=0) + 1
         contents = [entry.content for entry in entries.values()]
         arrays = {f"{row}.{name}": array for row, one in enumerate(contents) for name, array in one.arrays.items()}
-        with atomic_path(self._path(number, "npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        with atomic_path(self._path(number, "npz")) as temporary:
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]
+            arrays_hash = sha256(temporary)
         listed = {
             key: {
                 "stamps": entry.stamps,
@@ -276,7 +277,8 @@ class _Parts:
             }
             for key, entry in entries.items()
         }
-        write_json(self._path(number, "json"), {"format": FORMAT, "settings": self.settings, "entries": listed})
+        head = {"format": FORMAT, "settings": self.settings, "arrays_sha256": arrays_hash}
+        write_json(self._path(number, "json"), {**head, "entries": listed})
         self.numbers.append(number)
 
     def replace(self, entries: Mapping[str, _Entry]) -> None:
@@ -293,6 +295,9 @@ class _Parts:
         listed = read_json(self._path(number, "json"))
         if listed["format"] != FORMAT or listed["settings"] != self.settings:
             return {}
+        # Two runs that share a folder may each have written one of the two files.
+        if listed["arrays_sha256"] != sha256(self._path(number, "npz")):
+            raise ValueError("the arrays of another part")
         entries = {}
         with open(self._path(number, "npz"), "rb") as file, np.load(file, allow_pickle=False) as arrays:
             for row, (key, entry) in enumerate(listed["entries"].items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,6 +134,14 @@ def read_records(
     if not records:
         raise DataError(f"{path} has a header but no rows; expected at least one {form.per_row}. {form.origin}")
     return records
+
+
+def is_amount(text: str) -> bool:
+    """Whether a cell holds a finite number that is not negative, such as an age."""
+    try:
+        return math.isfinite(float(text)) and float(text) >= 0
+    except ValueError:
+        return False
 
 
 def id_fault(identifier: str) -> str | None:

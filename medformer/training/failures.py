@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from medformer.config import TrainingConfig
 from medformer.tensor_file import name_some
@@ -29,28 +25,6 @@ def divergence_advice(bad_ids: Sequence[str], config: TrainingConfig) -> str:
         f"The inputs are finite. Look at these cases, or start again with training.lr={config.lr / 10:g} "
         f"(now {config.lr:g}){clip}{precision}."
     )
-
-
-def nonfinite_cases(ids: Sequence[str], tensors: Mapping[str, Any]) -> list[str]:
-    """Return the ids of the cases whose data hold NaN or infinity.
-
-    Args:
-        ids: Of the cases, in the order of the first axis of every tensor.
-        tensors: As an objective takes them from a batch.
-    """
-    fine = [True] * len(ids)
-    for tensor in _each(tensors):
-        finite = torch.isfinite(tensor).reshape(len(ids), -1).all(1).tolist()
-        fine = [before and now for before, now in zip(fine, finite, strict=True)]
-    return [case for case, good in zip(ids, fine, strict=True) if not good]
-
-
-def _each(tensors: Mapping[str, Any]) -> Iterator[Tensor]:
-    for value in tensors.values():
-        if isinstance(value, Mapping):
-            yield from _each(value)
-        else:
-            yield value
 
 
 @dataclass

@@ -3,9 +3,9 @@
     fit(model, objective, train_data, validate, config, *, out, seed, workers=0, resume=False, metadata=None, run=None,
         reporter=None) -> FitResult
 
-`objective` turns a batch into a loss (`medformer.training.losses.objectives`), `train_data` gives the batches
-(`medformer.training.loader.TrainingData`), `validate` scores the inner validation part and says by its `measure` what
-the score is (`medformer.training.job.Validate`), and is None to train to the end.
+`objective` turns a batch into a loss (`medformer.training.losses.objectives`), `train_data` gives the items
+(`medformer.data.network_inputs.TrainingData`), `validate` scores the inner validation part and says by its `measure`
+what the score is (`medformer.training.job.Validate`), and is None to train to the end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from medformer.config import TrainingConfig
+from medformer.data.network_inputs import TrainingData
 from medformer.errors import DataError
 from medformer.exhaustion import enough_memory
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.devices import build_fabric
 from medformer.training.failures import MemoryContext
 from medformer.training.job import FitResult, Job, Validate
-from medformer.training.loader import TrainingData
 from medformer.training.loop import Loop
 from medformer.training.losses.objectives import Objective
 from medformer.training.processes import run_in_processes
@@ -76,7 +76,7 @@ def fit(
             config and the data's digest here.
         run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
             place in it and keep there what all parts share.
-        reporter: Told about every step and epoch.
+        reporter: Receives every step and epoch.
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM; the state is saved first.
@@ -112,7 +112,7 @@ def fit(
 
 def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> FitResult:
     memory = MemoryContext(job.config, sum(parameter.numel() for parameter in model.parameters()))
-    # One process speaks for all.
+    # One process reports for all.
     tracker = build_tracker(job.config.tracker if fabric.is_global_zero else "none", job.out, job.run or job.out)
     with (
         enough_memory(memory.advice),

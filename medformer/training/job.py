@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from medformer.config import TrainingConfig
+from medformer.data.network_inputs import TrainingData
 from medformer.evaluation.metrics import Metric, validation_metric
-from medformer.training.loader import TrainingData
 from medformer.training.losses.objectives import Objective
 
 

@@ -10,26 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from medformer.data.network_inputs import TrainingData
 from medformer.errors import MedformerError
 from medformer.seeds import derive_seed
 from medformer.training.signals import SIGNALS
 
 Batch = dict[str, Any]
-
-
-class TrainingData(Protocol):
-    """What is trained on: `data[(epoch, index)]` gives a table of tensors, or tables of such, and "id": str.
-
-    Which tensors, the objective says (see `medformer.training.losses.objectives`). An item depends on its epoch and
-    index alone, never on a random state or on the items before it; that is what makes a resumed run equal to an
-    uninterrupted one. With loader workers it must be picklable. Data may also give whole batches (`WholeBatches`).
-    """
-
-    def __len__(self) -> int:
-        """Number of cases."""
-
-    def __getitem__(self, index: tuple[int, int], /) -> Any:
-        """Give one item."""
 
 
 @runtime_checkable

@@ -9,13 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
 from medformer.training.batch_norm import share_batch_norm, unshared
 from medformer.training.ema import WeightAverage
-from medformer.training.failures import MemoryContext, divergence_advice, nonfinite_cases
+from medformer.training.failures import MemoryContext, divergence_advice
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
 from medformer.training.losses.objectives import Moment

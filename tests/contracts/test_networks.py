@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medformer.config import ModelConfig
-from medformer.errors import ConfigError
+from medformer.errors import CheckpointError, ConfigError
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, load_encoder
 from medformer.models.networks.grid import Grid
 
@@ -70,6 +73,8 @@ def test_an_encoder_classifies_any_size(name: str, dims: int) -> None:
     with torch.no_grad():
         logits = model(x)
         assert logits.shape == (2, 3) and model(sample(dims, TINY, 1)).shape == (1, 3)
+        # It is the encoder of the network, so that one pretraining serves both.
+        model.backbone.load_state_dict(make(name, dims, backbone=config.backbone).backbone.state_dict())
         torch.testing.assert_close(model(x[1:]), logits[1:], atol=1e-4, rtol=1e-4)
 
 
@@ -103,7 +108,14 @@ def test_mixers_of_the_config_are_those_of_the_network(name: str, dims: int) -> 
         make(name, dims, mixers=("pooling", "pooling"))
 
 
-def test_weights_are_read_only_when_they_are_asked_for() -> None:
-    model = make("meta_unet", 2, weights="nowhere.safetensors")
-    with pytest.raises(Exception, match="nowhere"):
-        load_encoder(model, ModelConfig(name="meta_unet", weights="nowhere.safetensors"))
+@pytest.mark.parametrize("name", [name for name in NETWORKS.examples() if "model.weights" not in NETWORKS[name].cannot])
+def test_weights_fill_the_encoder_and_are_read_only_when_they_are_asked_for(name: str, tmp_path: Path) -> None:
+    dims = next(dims for case, dims in CASES if case == name)
+    path = tmp_path / "weights.safetensors"
+    model = make(name, dims, weights=str(path))
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_encoder(model, ModelConfig(name=name, weights=str(path)))
+    weights = {key: torch.full_like(value, 0.25) for key, value in model.backbone.state_dict().items()}
+    save_file(weights, path)
+    load_encoder(model, ModelConfig(name=name, weights=str(path)))
+    assert all(bool((value == 0.25).all()) for value in model.backbone.state_dict().values())

@@ -180,7 +180,17 @@ def test_an_interrupted_pass_continues_where_it_stopped(
 
 @pytest.mark.parametrize(
     "damage",
-    ["no json", "half json", "other json", "unknown reason", "no arrays", "half arrays", "changed arrays", "a folder"],
+    [
+        "no json",
+        "half json",
+        "other json",
+        "unknown reason",
+        "no arrays",
+        "half arrays",
+        "changed arrays",
+        "other arrays",
+        "a folder",
+    ],
 )
 def test_a_damaged_cache_is_made_again(cases: list[Case], tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
@@ -196,6 +206,10 @@ def test_a_damaged_cache_is_made_again(cases: list[Case], tmp_path: Path, damage
         json.write_text(json.read_text().replace('"tiny"', '"huge"'))
     elif damage == "no arrays":
         arrays.unlink()
+    elif damage == "other arrays":
+        with np.load(arrays) as stored:
+            changed = {name: stored[name] + 1 for name in stored.files}
+        np.savez(arrays, **changed)
     elif damage == "half arrays":
         arrays.write_bytes(arrays.read_bytes()[:300])
     elif damage == "changed arrays":

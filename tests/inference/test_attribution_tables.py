@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json
 from medformer.inference.attribution.checks import randomization_check
-from medformer.inference.attribution.fold import FoldAttribution, explain_fold
+from medformer.inference.attribution.integrated_gradients import FoldAttribution, explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 
 REGIONS = {"aal": 6, "cc200": 8}

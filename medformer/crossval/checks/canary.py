@@ -1,20 +1,20 @@
-"""What a run on permuted labels says: still at chance, or better than anything honest can be.
+"""The verdict of a run on permuted labels: its scores are at chance, or higher than they can be without a leak.
 
-With labels dealt out at random, what a pipeline learns from training cases says nothing about test cases, and it must
-score like a guess. If it scores better, something else told it: the labels of test cases took part in a step, most
-often a selection of features, a threshold or a stopping epoch.
+With labels assigned at random, what a pipeline learns from training cases says nothing about test cases, and it must
+score like a guess. If it scores better, the labels of test cases took part in a step, most often a selection of
+features, a threshold or a stopping epoch.
 
-What such a canary cannot hear. A step that saw test cases but not their labels (a scaler, PCA or ComBat fitted on
-everybody) lifts scores little, with real labels as with permuted ones; it is kept out by construction (estimators are
-fitted per fold, and fitted ones refused) and by tests, not by this number. Nor does it hear the same patient on both
-sides of a split: the leakage audit looks for that. And one permutation is one draw: the interval says how large a leak
-must be to stand out.
+This check has limits. A step that saw test cases but not their labels (a scaler, PCA or ComBat fitted on all cases)
+raises scores only a little, with real labels and with permuted ones. Such a step is prevented by construction
+(estimators are fitted per fold, and fitted ones are refused) and by tests, not detected by this number. The check also
+cannot detect the same patient on both sides of a split: the leakage audit looks for that. And one permutation is one
+draw: the interval says how large a leak must be to stand out.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ _DICE_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class CanaryVerdict:
-    """What the permuted run says.
+    """What a run on permuted labels shows.
 
     Attributes:
         answer: The verdict.
@@ -72,7 +72,7 @@ class CanaryVerdict:
         if self.answer == "cannot tell":
             nothing = self.measure == "Dice" and not np.isfinite(self.expected)
             words.append(
-                "Cannot tell: without the baseline that predicts the average mask there is nothing to compare with."
+                "Cannot tell: without the baseline that predicts the average mask, there is nothing to compare with."
                 if nothing
                 else "Cannot tell: there are too few cases or groups for any value to stand out."
             )
@@ -109,7 +109,7 @@ def canary_verdict(
     """Judge one or more runs on permuted labels by their out-of-fold tables.
 
     Classification: the AUC over pairs of the same fold, against its null distribution: the same scores with the labels
-    of each fold dealt out again, `draws` times (`medformer.crossval.compare.fold_auc`).
+    of each fold assigned anew at random (`medformer.crossval.checks.fold_auc`).
 
     Segmentation: the mean Dice, against that of the average training mask (the baseline `prior_mask`), which is the
     best guess for masks that have nothing to do with their images. The interval is a bootstrap over groups of the
@@ -133,69 +133,55 @@ def canary_verdict(
             "The tables are not of one kind; expected a column 'score' in all of them (classification) or 'dice' "
             "(segmentation)."
         )
+    measure: Literal["AUC within folds", "Dice"]
     if kinds == {"score"}:
-        return _judge_scores(permuted, real, bootstrap)
-    return _judge_masks(permuted, real, floor, bootstrap)
-
-
-def _judge_scores(permuted: Sequence[Sequence[Row]], real: Sequence[Row] | None, bootstrap: Bootstrap) -> CanaryVerdict:
-    value = float(np.mean([within_fold_auc(rows) for rows in permuted]))
-    generator = np.random.default_rng(bootstrap.seed)
-    null = np.mean([null_auc(rows, bootstrap.resamples, generator) for rows in permuted], axis=0)
-    low, high = map(float, np.quantile(null, [(1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2]))
-    # Where every dealing gives the same AUC, or none, no value could stand out.
-    blind = not np.isfinite([value, low, high]).all() or low == high or high >= 1.0
+        measure, expected = "AUC within folds", 0.5
+        value = float(np.mean([within_fold_auc(rows) for rows in permuted]))
+        on_real = None if real is None else within_fold_auc(real)
+        generator = np.random.default_rng(bootstrap.seed)
+        null = np.mean([null_auc(rows, bootstrap.resamples, generator) for rows in permuted], axis=0)
+        low, high = map(float, np.quantile(null, [(1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2]))
+        # Where every assignment of labels gives the same AUC, or none, no value could stand out.
+        blind = not np.isfinite([value, low, high]).all() or low == high or high >= 1.0
+        cases = {str(row.get("id", position)) for position, row in enumerate(permuted[0])}
+    else:
+        dice = _mean_dice(permuted)
+        measure, value, cases = "Dice", _mean(dice.values()), set(dice)
+        on_real = None if real is None else _mean(_mean_dice([real]).values())
+        low, (expected, high) = 0.0, _range_of_guess(dice, floor, permuted[0], bootstrap)
+        blind = not np.isfinite(high)
     return CanaryVerdict(
         answer="cannot tell" if blind else "leak suspected" if value > high else "at chance",
-        measure="AUC within folds",
+        measure=measure,
         value=value,
-        expected=0.5,
+        expected=expected,
         low=low,
         high=high,
         level=bootstrap.level,
-        real=None if real is None else within_fold_auc(real),
+        real=on_real,
         permutations=len(permuted),
-        cases=len({str(row.get("id", position)) for position, row in enumerate(permuted[0])}),
+        cases=len(cases),
     )
 
 
-def _judge_masks(
-    permuted: Sequence[Sequence[Row]],
-    real: Sequence[Row] | None,
-    floor: Sequence[Row] | None,
-    bootstrap: Bootstrap,
-) -> CanaryVerdict:
-    dice = _mean_dice(permuted)
-    value = _mean(dice.values())
-    expected = high = float("nan")
-    answer: Answer = "cannot tell"
-    if floor is not None:
-        guessed = _mean_dice([floor])
-        different = sorted(set(guessed) ^ set(dice))
-        if different:
-            raise DataError(
-                f"The permuted run and the baseline hold different cases ({some(different)} in one only); expected "
-                "two runs on the same plan."
-            )
-        groups = dict(zip((str(row["id"]) for row in permuted[0]), group_names(permuted[0]), strict=True))
-        differences = np.array([dice[name] - guessed[name] for name in dice])
-        interval = grouped_interval(differences, [groups[name] for name in dice], bootstrap)
-        expected = _mean(guessed.values())
-        high = expected + _DICE_MARGIN + _mean(differences) - interval.low
-        if np.isfinite(high):
-            answer = "leak suspected" if value > high else "at chance"
-    return CanaryVerdict(
-        answer=answer,
-        measure="Dice",
-        value=value,
-        expected=expected,
-        low=0.0,
-        high=high,
-        level=bootstrap.level,
-        real=None if real is None else _mean(_mean_dice([real]).values()),
-        permutations=len(permuted),
-        cases=len(dice),
-    )
+def _range_of_guess(
+    dice: Mapping[str, float], floor: Sequence[Row] | None, rows: Sequence[Row], bootstrap: Bootstrap
+) -> tuple[float, float]:
+    """The Dice of the average mask, and the highest Dice that a run without a leak reaches; NaN without a baseline."""
+    if floor is None:
+        return float("nan"), float("nan")
+    guessed = _mean_dice([floor])
+    different = sorted(set(guessed) ^ set(dice))
+    if different:
+        raise DataError(
+            f"The permuted run and the baseline hold different cases ({some(different)} in one only); expected "
+            "two runs on the same plan."
+        )
+    groups = dict(zip((str(row["id"]) for row in rows), group_names(rows), strict=True))
+    differences = np.array([dice[name] - guessed[name] for name in dice])
+    interval = grouped_interval(differences, [groups[name] for name in dice], bootstrap)
+    expected = _mean(guessed.values())
+    return expected, expected + _DICE_MARGIN + _mean(differences) - interval.low
 
 
 def _mean_dice(tables: Sequence[Sequence[Row]]) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""The AUC within folds, and what it would be if labels had nothing to do with scores.
+"""The AUC within folds, and its distribution when labels have nothing to do with scores.
 
-Scores of different folds come from different models. With permuted labels that even biases what is pooled over folds: a
-training part that happens to have more positives scores all its test cases higher, and these then have fewer, so that
-an honest pooled AUC lies below 0.5. Pairs of the same fold do not know this bias.
+Scores of different folds come from different models. With permuted labels this biases an AUC that is pooled over folds:
+a model whose training part happens to have more positives scores all its test cases higher, and the test part then has
+fewer positives, so that the pooled AUC lies below 0.5 without any leak. Pairs of the same fold are free of this bias.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from medformer.evaluation.table import Row, group_names, numbers
 
-# Cases dealt out at once; bounds memory.
+# Labels that are permuted at once; bounds memory.
 _CHUNK = 2_000_000
 
 
@@ -37,7 +37,7 @@ def within_fold_auc(rows: Sequence[Row]) -> float:
 def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """Draw from the distribution of `within_fold_auc` when labels have nothing to do with scores, shape (draws,).
 
-    The labels of each fold are dealt out anew to its groups. With several folds, the spread around 0.5 is then widened
+    The labels of each fold are assigned anew to its groups. With several folds, the spread around 0.5 is then widened
     by the square root of 2: two cases of different folds meet twice, each once in training while the other is tested,
     and for a classifier that weighs training cases by their likeness to the tested one both meetings say the same,
     which doubles the variance that independent folds would have. Repeats show the same cases again, so the first one
@@ -61,7 +61,7 @@ def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) ->
         labels, ranks = numbers(part, "label"), rankdata(numbers(part, "score"))
         width = max(map(len, members.values()))
         # A group takes over the labels of another; the larger of two repeats those of the smaller.
-        dealt = np.stack([np.resize(labels[positions], width) == 1 for positions in members.values()])
+        assigned = np.stack([np.resize(labels[positions], width) == 1 for positions in members.values()])
         place = np.zeros((len(members), width))
         there = np.zeros((len(members), width), np.bool_)
         for line, positions in enumerate(members.values()):
@@ -71,7 +71,7 @@ def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) ->
         for start in range(0, draws, step):
             some_draws = slice(start, min(start + step, draws))
             lines = np.tile(np.arange(len(members)), (some_draws.stop - start, 1))
-            positive = dealt[generator.permuted(lines, axis=1)] & there
+            positive = assigned[generator.permuted(lines, axis=1)] & there
             positives = positive.sum(axis=(1, 2)).astype(np.float64)
             won[some_draws] += (positive * place).sum(axis=(1, 2)) - positives * (positives + 1) / 2
             pairs[some_draws] += positives * (len(part) - positives)

@@ -66,8 +66,18 @@ class ClassPredictor:
         return cls([(scorer, decision)], covariates=covariates)
 
     def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
-        """Yield id, site, label (empty where unknown), score, threshold and prediction of each case."""
-        for name, score in zip(names, np.mean(self.scores(study, names), axis=0), strict=True):
+        """Yield the rows of cases; see `rows`."""
+        return self.rows(study, names, self.scores(study, names))
+
+    def rows(self, study: Any, names: Sequence[str], scores: NDArray[np.float64]) -> Iterator[Row]:
+        """Yield id, site, label (empty where unknown), score, threshold and prediction of each case.
+
+        Args:
+            study: Holds the cases.
+            names: Their ids.
+            scores: Theirs by each member, (members, n), which are averaged.
+        """
+        for name, score in zip(names, scores.mean(axis=0), strict=True):
             case = study.by_id[name]
             yield {
                 "id": name,

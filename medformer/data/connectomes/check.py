@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +16,15 @@ from medformer.connectome.atlases import require_regions
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.near_duplicates import LINKED
 from medformer.data.connectomes.prepare.quality import oddities
+from medformer.data.inventory import Inventory, Record, take_inventory
 from medformer.data.manifest import Case
-from medformer.data.problems import Problem
+from medformer.data.problems import Problem, quarantine
 from medformer.errors import DataError
+from medformer.files import digest
 from medformer.progress import Reporter, SilentReporter
+
+VERSION = 1
+"""Of what `inspect_cohort` finds; another number makes every cache be built again."""
 
 
 def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Problem]:
@@ -44,6 +52,55 @@ def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Pr
     finally:
         reporter.finish()
     return problems
+
+
+def inspect_cohort(cohort: Cohort, *, cache: Path | None = None, reporter: Reporter | None = None) -> Inventory:
+    """Check and hash every subject, from the cohort's feature store.
+
+    Args:
+        cohort: Its data are read one subject at a time.
+        cache: Folder that keeps the result; an unchanged cohort is not read again.
+        reporter: Shows the progress.
+
+    Returns:
+        * problems: as `check_cohort`, those of one subject together.
+        * hashes: `connections` over the correlations of every atlas.
+        * arrays: `descriptor`, the correlations (edges,) of the atlas with the fewest regions, memory-mapped.
+
+        While any subject cannot be used, there are problems only.
+
+    Raises:
+        ResourceError: Connections cannot be written to the store, or the cache cannot be written.
+    """
+    describe = lru_cache(maxsize=1)(partial(_describe, cohort, reporter))
+    found = take_inventory(
+        cohort.cases,
+        lambda case: describe()[case.id],
+        files=lambda case: {},
+        cache=cache,
+        settings=[VERSION, str(cohort.path), cohort.digest()],
+    )
+    if quarantine(found.problems):
+        return found
+    block = cohort.store.block(cohort.smallest_atlas, "correlation")
+    return Inventory(
+        replace(record, arrays={"descriptor": block[row]})
+        for record, row in zip(found.values(), cohort.rows, strict=True)
+    )
+
+
+def _describe(cohort: Cohort, reporter: Reporter | None) -> dict[str, Record]:
+    problems: dict[str, list[Problem]] = defaultdict(list)
+    for problem in check_cohort(cohort, reporter=reporter):
+        problems[problem.case_id].append(problem)
+    records = {case.id: Record(case.id, tuple(problems[case.id])) for case in cohort.cases}
+    if quarantine([problem for some in problems.values() for problem in some]):
+        return records
+    blocks = [cohort.store.block(atlas, "correlation", reporter=reporter) for atlas in sorted(cohort.store.atlases)]
+    for (name, record), row in zip(records.items(), cohort.rows, strict=True):
+        connections = digest([np.asarray(block[row]).tobytes().hex() for block in blocks])
+        records[name] = replace(record, hashes={"connections": connections})
+    return records
 
 
 def _region_counts(cohort: Cohort) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """A cohort like ABIDE I whose truth is known: three atlases of one brain, sites, confounds, a diagnosis.
 
-A source's signal is that of its network plus its own, and each atlas mixes nearby sources (`brain.py`). Everything that
-tells subjects apart acts where it does in real cohorts: the diagnosis on the coupling of a few pairs of networks, age
+A source's signal is that of its network plus its own, and each atlas mixes nearby sources (`brain.py`). Each difference
+between subjects acts where it does in real cohorts: the diagnosis on the coupling of a few pairs of networks, age
 and sex on that of others, the scanner on the noise, on the length of a scan and through an artifact of its own, head
 motion on all regions at once. Same seed, same cohort; a subject does not depend on how many there are.
 """
@@ -36,7 +36,7 @@ _SEX_PAIR = ("fronto-parietal", "occipital")
 _SUBJECT_SD = 0.12  # spread of a coupling between subjects
 _AGE_SHIFT = 0.08  # per 10 years
 _SEX_SHIFT = 0.06
-_SOURCE_NOISE = 0.7  # a source's own signal, beside 1 from its network
+_SOURCE_NOISE = 0.7  # a source's own signal, against 1 from its network
 _REGION_NOISE = 0.4
 _MOTION = 0.6  # common signal at a mean framewise displacement of 1 mm
 _ARTIFACT = 0.3  # a scanner's own signal, strongest at one end of the brain

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.data.network_inputs import Inputs, batches
+from medformer.data.network_inputs import Inputs, batches, nonfinite_cases
 from medformer.errors import DataError
 from medformer.tensor_file import name_some
 
@@ -131,8 +131,7 @@ def _require_one_for_each(inputs: Inputs, ids: Sequence[str]) -> None:
 def _require_finite(part: Tensor | Mapping[str, Tensor], ids: Sequence[str]) -> None:
     named = part if isinstance(part, Mapping) else {"": part}
     for atlas, block in named.items():
-        finite = torch.isfinite(block).reshape(len(ids), -1).all(1).tolist()
-        bad = [name for name, fine in zip(ids, finite, strict=True) if not fine]
+        bad = nonfinite_cases(ids, {atlas: block})
         if bad and atlas:
             raise DataError(
                 f"Atlas '{atlas}' has connections that are NaN or infinite in {name_some(bad)}. Leave these subjects "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import normalize, resize_image
+from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import DataError
 from medformer.exhaustion import enough_memory
 from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
@@ -99,8 +102,7 @@ class Segmenter:
         with enough_memory(lambda: self._out_of_memory(len(images))):
             small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
             probabilities = self._mean_probability(torch.from_numpy(small).to(self.device))
-            finite = torch.isfinite(probabilities).flatten(1).all(dim=1).tolist()
-            bad = [label for label, good in zip(labels, finite, strict=True) if not good]
+            bad = nonfinite_cases(labels, {"probability": probabilities})
             if bad:
                 raise DataError(
                     f"The network's output is NaN or infinite for {', '.join(bad)}. "
@@ -133,21 +135,20 @@ class Segmenter:
         )
 
 
+@dataclass(frozen=True)
 class ValidationDice:
     """Mean Dice at 0.5 over cases, at the network's size; two empty masks count 1.
 
     Cheap enough for every epoch. Reported numbers are computed elsewhere, at the original size of the images.
 
-    Args:
+    Attributes:
         data: Cases of the inner validation part, without augmentation.
         batch_size: Cases per forward pass.
     """
 
-    measure = "dice"
-
-    def __init__(self, data: SegmentationDataset, batch_size: int) -> None:
-        self.data = data
-        self.batch_size = batch_size
+    data: SegmentationDataset
+    batch_size: int
+    measure: ClassVar[str] = "dice"
 
     def __call__(self, model: nn.Module) -> float:
         """Return the mean Dice of a model in evaluation mode."""

@@ -44,21 +44,21 @@ class Variant:
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
 _V2 = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024"
 
+# Depths and channels of each size.
 _Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
-_POOL_SHAPES: _Shapes = {
+_POOL: _Shapes = {
     "s12": ((2, 2, 6, 2), (64, 128, 320, 512)),
     "s24": ((4, 4, 12, 4), (64, 128, 320, 512)),
     "s36": ((6, 6, 18, 6), (64, 128, 320, 512)),
     "m36": ((6, 6, 18, 6), (96, 192, 384, 768)),
     "m48": ((8, 8, 24, 8), (96, 192, 384, 768)),
 }
-_CONV_SHAPES: _Shapes = {
+_CONV: _Shapes = {
     "s18": ((3, 3, 9, 3), (64, 128, 320, 512)),
     "s36": ((3, 12, 18, 3), (64, 128, 320, 512)),
     "m36": ((3, 12, 18, 3), (96, 192, 384, 576)),
     "b36": ((3, 12, 18, 3), (128, 256, 512, 768)),
 }
-_RATES = (0.1, 0.1, 0.2, 0.3, 0.4)
 
 
 def _family(
@@ -71,18 +71,20 @@ def _family(
     layer_scales: Sequence[float | None] = (),
 ) -> list[Entry[Variant]]:
     """Return a row for each size of a family: what all share, with the depths, widths and rates of the size."""
-    columns = drop_paths, layer_scales or [None] * len(shapes)
-    return [
-        Entry(
-            f"{name}_{size}",
-            replace(shared, depths=depths, channels=channels, drop_path=rate, layer_scale=scale),
-            description,
-            paper,
-        )
-        for (size, (depths, channels)), rate, scale in zip(shapes.items(), *columns, strict=True)
-    ]
+    rows, columns = [], (drop_paths, layer_scales or [None] * len(shapes))
+    for (size, (depths, channels)), rate, scale in zip(shapes.items(), *columns, strict=True):
+        variant = replace(shared, depths=depths, channels=channels, drop_path=rate, layer_scale=scale)
+        rows.append(Entry(f"{name}_{size}", variant, description, paper))
+    return rows
 
 
+_POOLFORMER = Variant(
+    ("pooling",) * 4, "group", activation="gelu", res_scale_from=None, transition_norm=False, head="pool_after_norm"
+)
+_POOLFORMER_V2, _IDENTITYFORMER = Variant(("pooling",) * 4, "map"), Variant(("identity",) * 4, "map")
+_RANDFORMER = Variant(("identity", "identity", "random", "random"), "map")
+_CONVFORMER = Variant(("separable_conv",) * 4, "channel", head="mlp")
+_CAFORMER = Variant(("separable_conv", "separable_conv", "attention", "attention"), "channel", head="mlp")
 # Ours, for training from scratch on little data: plain convolutions where maps are fine and channels few, separable
 # ones below, small kernels for small inputs, a stem of small ones, and norms of each image's own channels.
 _VOLUMES = Variant(
@@ -102,63 +104,28 @@ _IMAGES = replace(
 # could tell; and from scratch, on a few hundred volumes, these averages differ so little between images that a head
 # learns nothing from them until batch norm has taken away what they share.
 _CLASSES = replace(_VOLUMES, norm="channel", head="pool_after_batch_norm")
-_FROM_SCRATCH = "plain convolutions on fine maps, then separable ones, for"
+_OURS = "plain convolutions on fine maps, then separable ones, for"
+_RATES, _SCALES = (0.1, 0.1, 0.2, 0.3, 0.4), (1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
 
 VARIANTS: Registry[Variant] = Registry(
     "backbone",
     [
-        *_family(
-            "poolformer",
-            "pooling, GroupNorm, GELU",
-            _V1,
-            Variant(
-                ("pooling",) * 4,
-                "group",
-                activation="gelu",
-                res_scale_from=None,
-                transition_norm=False,
-                head="pool_after_norm",
-            ),
-            _POOL_SHAPES,
-            _RATES,
-            (1e-5, 1e-5, 1e-6, 1e-6, 1e-6),
-        ),
-        *_family(
-            "poolformerv2",
-            "pooling with the later recipe",
-            _V2,
-            Variant(("pooling",) * 4, "map"),
-            _POOL_SHAPES,
-            _RATES,
-        ),
-        *_family("identityformer", "no token mixing", _V2, Variant(("identity",) * 4, "map"), _POOL_SHAPES, _RATES),
+        *_family("poolformer", "pooling, GroupNorm, GELU", _V1, _POOLFORMER, _POOL, _RATES, _SCALES),
+        *_family("poolformerv2", "pooling with the later recipe", _V2, _POOLFORMER_V2, _POOL, _RATES),
+        *_family("identityformer", "no token mixing", _V2, _IDENTITYFORMER, _POOL, _RATES),
         *_family(
             "randformer",
             "frozen random mixing in the last two stages",
             _V2,
-            Variant(("identity", "identity", "random", "random"), "map"),
-            _POOL_SHAPES,
-            (0.1, 0.1, 0.2, 0.3, 0.3),
+            _RANDFORMER,
+            _POOL,
+            (*_RATES[:4], 0.3),
         ),
-        *_family(
-            "convformer",
-            "separable convolutions",
-            _V2,
-            Variant(("separable_conv",) * 4, "channel", head="mlp"),
-            _CONV_SHAPES,
-            (0.2, 0.3, 0.4, 0.6),
-        ),
-        *_family(
-            "caformer",
-            "separable convolutions, then attention",
-            _V2,
-            Variant(("separable_conv", "separable_conv", "attention", "attention"), "channel", head="mlp"),
-            _CONV_SHAPES,
-            (0.15, 0.3, 0.4, 0.6),
-        ),
-        Entry("convformer_t10", _IMAGES, f"{_FROM_SCRATCH} segmentation"),
-        Entry("convformer_v8", _VOLUMES, f"{_FROM_SCRATCH} segmentation"),
-        Entry("convformer_c8", _CLASSES, f"{_FROM_SCRATCH} classification"),
+        *_family("convformer", "separable convolutions", _V2, _CONVFORMER, _CONV, (0.2, 0.3, 0.4, 0.6)),
+        *_family("caformer", "separable convolutions, then attention", _V2, _CAFORMER, _CONV, (0.15, 0.3, 0.4, 0.6)),
+        Entry("convformer_t10", _IMAGES, f"{_OURS} segmentation"),
+        Entry("convformer_v8", _VOLUMES, f"{_OURS} segmentation"),
+        Entry("convformer_c8", _CLASSES, f"{_OURS} classification"),
     ],
 )
 

@@ -20,14 +20,16 @@ from medformer.registry import Entry, Registry
 
 Builder = Callable[[ModelConfig, Grid], nn.Module]
 
-_PEER = {
+NO_BACKBONE = {
     "model.mixers": "it has no stages with token mixers. Set model.mixers=null.",
     "model.weights": "they fill a MetaFormer encoder, and it has none. Set model.weights=null.",
     "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",
 }
+"""What a network without the shared backbone does not support."""
 _ISENSEE = "Isensee et al., Nature Methods 2021"
 
 INDEPENDENT = "independent samples in training"
+"""That an output depends on its own sample only, while training too."""
 _BATCH_NORM = {INDEPENDENT: "its batch norm takes statistics from all samples of a batch."}
 
 NETWORKS: Registry[Builder] = Registry(
@@ -48,7 +50,7 @@ NETWORKS: Registry[Builder] = Registry(
             sizes="2-D; padded to its divisor",
             cannot=dict.fromkeys(("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional.")
             | _BATCH_NORM
-            | _PEER,
+            | NO_BACKBONE,
             example="smp:unet/resnet18",
         ),
         Entry(
@@ -57,7 +59,7 @@ NETWORKS: Registry[Builder] = Registry(
             "nnU-Net's network, 32 to 320 filters, as a peer",
             _ISENSEE,
             "padded to its divisor",
-            _PEER,
+            NO_BACKBONE,
         ),
         Entry(
             "monai:swinunetr",
@@ -65,7 +67,7 @@ NETWORKS: Registry[Builder] = Registry(
             "SwinUNETR with 48 features, as a peer",
             "Hatamizadeh et al., BrainLes 2021",
             "padded to multiples of 32",
-            {"1-D": "MONAI has it in 2-D and 3-D.", **_PEER},
+            {"1-D": "MONAI has it in 2-D and 3-D.", **NO_BACKBONE},
         ),
         Entry(
             "monai:unet",
@@ -73,7 +75,7 @@ NETWORKS: Registry[Builder] = Registry(
             "residual U-Net, 32 to 320 filters, as a peer",
             "Kerfoot et al., STACOM 2018",
             "padded to its divisor",
-            _PEER,
+            NO_BACKBONE,
         ),
     ],
 )

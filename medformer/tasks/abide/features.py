@@ -141,7 +141,7 @@ class FoldFeatures:
         """Write the layout and what the pipelines learned, as plain data."""
         write_json(folder / COLUMNS_FILE, asdict(self.columns))
         for atlas, pipeline in self.pipelines.items():
-            save_fitted(pipeline, folder / "features" / atlas)
+            save_fitted(pipeline, folder / "features" / f"{atlas}.safetensors")
 
     @classmethod
     def load(cls, config: AbideConfig, folder: Path) -> Self:
@@ -152,7 +152,7 @@ class FoldFeatures:
         """
         columns = read_columns(folder)
         pipelines = {
-            atlas: load_fitted(atlas_pipeline(config, columns, atlas), folder / "features" / atlas)
+            atlas: load_fitted(atlas_pipeline(config, columns, atlas), folder / "features" / f"{atlas}.safetensors")
             for atlas in columns.atlases
         }
         return cls(columns, pipelines)

@@ -19,8 +19,8 @@ from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Study, Vectors
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.data.connectomes.check import inspect_cohort
 from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.data.connectomes.inspect import inspect_cohort
 from medformer.data.connectomes.near_duplicates import CONNECTOMES
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory, Record
@@ -86,7 +86,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             new_network(self.config, self.features, 0)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
-        return inspect_cohort(self.data, reporter=reporter)
+        return inspect_cohort(self.data, cache=cache, reporter=reporter)
 
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """The fingerprint covers what is stored of a subject, whatever is computed from it."""

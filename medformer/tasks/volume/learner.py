@@ -13,7 +13,7 @@ from torch import nn
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.data.manifest import Case
-from medformer.data.network_inputs import ItemImages
+from medformer.data.network_inputs import ItemImages, TrainingData
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, WholeImages
@@ -34,7 +34,6 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, Volume
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
-from medformer.training.loader import TrainingData
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
 from medformer.training.losses.volume_losses import build_volume_loss
 from medformer.training.pretraining.masks import BlockMask

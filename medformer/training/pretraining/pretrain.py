@@ -17,12 +17,12 @@ from typing import Any
 from torch import Tensor
 
 from medformer.config import PretrainingConfig, TrainingConfig
+from medformer.data.network_inputs import TrainingData
 from medformer.errors import CheckpointError
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
 from medformer.progress import Reporter
 from medformer.training.fit import fit
-from medformer.training.loader import TrainingData
 from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss
 from medformer.training.saving.checkpoint import load_model
 

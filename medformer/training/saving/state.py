@@ -112,8 +112,8 @@ class Saving:
         """Write the best weights, then the state, atomically: the former one stays until the new one is complete.
 
         Random states are not stored: order, augmentation, scale and dropout derive from (seed, epoch, step). Of a
-        finished training nothing but its progress is stored, because nobody trains these tensors on, and they are
-        several times as large as the weights.
+        finished training nothing but its progress is stored, because no training continues from these tensors, and
+        they are several times as large as the weights.
 
         Raises:
             ResourceError: The disk is full or the folder not writable.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medformer.data.connectomes.check import check_cohort
+from medformer.data.connectomes import check as module
+from medformer.data.connectomes.check import check_cohort, inspect_cohort
 from medformer.data.connectomes.cohort import Cohort
-from medformer.data.connectomes.inspect import inspect_cohort
 from medformer.data.connectomes.store import StoredAtlas, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.data.manifest import Case
@@ -97,3 +98,19 @@ def test_no_connections_are_computed_while_a_subject_cannot_be_used(tmp_path: Pa
     assert not records["s0"].hashes
     with pytest.raises(DataError, match="'s1' cannot be used"):
         records["s1"].array("descriptor")
+
+
+def test_an_unchanged_cohort_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    still = np.random.default_rng(7).normal(size=(9, 4))
+    still[:, 2] = 5
+    checked = cohort(tmp_path / "data", people(3), {"s2": still})
+    first = inspect_cohort(checked, cache=tmp_path / "cache")
+    monkeypatch.setattr(module, "check_cohort", None)
+    again = inspect_cohort(checked, cache=tmp_path / "cache")
+    assert again.problems == first.problems
+    assert [record.hashes for record in again.values()] == [record.hashes for record in first.values()]
+    np.testing.assert_array_equal(again["s1"].array("descriptor"), first["s1"].array("descriptor"))
+
+    moved = Cohort(checked.path, (replace(checked.cases[0], site="elsewhere"), *checked.cases[1:]), checked.store)
+    with pytest.raises(TypeError):
+        inspect_cohort(moved, cache=tmp_path / "cache")

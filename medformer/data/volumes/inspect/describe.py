@@ -163,7 +163,7 @@ class _Description:
             with suppress(OSError):
                 self.hashes["file"] = image_hash(paths)
         if self.case.sha256 and self.hashes.get("file", self.case.sha256) != self.case.sha256:
-            self._found("changed", self.case.images[0], "its hash differs from the manifest's; prepare again")
+            self._found("changed", paths[0], "its hash differs from the manifest's; prepare again")
 
     def _compare_channels(self, voxels: Sequence[str], channels: Sequence[Mapping[str, Any]]) -> None:
         if len(set(voxels)) < len(voxels):

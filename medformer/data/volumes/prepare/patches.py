@@ -22,7 +22,7 @@ from medformer.seeds import derive_seed
 
 
 class PatchData:
-    """Training data (see `medformer.training.loader.TrainingData`) of `config.patches` patches per case and epoch.
+    """Training data (see `medformer.data.network_inputs.TrainingData`) of `config.patches` patches per case and epoch.
 
     A patch lies anywhere inside of its case; along an axis where the case is shorter than the patch, the case lies
     anywhere inside of the patch, and around it is the lowest value of each channel and background. With the probability
@@ -78,7 +78,7 @@ class PatchData:
 
 
 class WholeImages:
-    """Training data (see `medformer.training.loader.TrainingData`) of one image per case.
+    """Training data (see `medformer.data.network_inputs.TrainingData`) of one image per case.
 
     A case that is larger than the plan's patch is cut to its middle, a smaller one gets the lowest value of each
     channel around it.
