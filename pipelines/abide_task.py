@@ -126,16 +126,8 @@ def _audit(
     extra: Cohort | None,
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
-    atlas = min(cohort.store.atlases, key=lambda name: cohort.store.atlases[name].regions)
-    connections = cohort.store.block(atlas, "correlation")
-    order = np.array([cohort.store.rows[subject.id] for subject in cohort.cases])
-    audit = audit_connectomes(
-        [subject.id for subject in cohort.cases],
-        [subject.group for subject in cohort.cases],
-        [subject.site for subject in cohort.cases],
-        np.asarray(connections[order]),
-        plan.folds,
-    ).accepting(accept)
+    connections = cohort.store.block(cohort.smallest_atlas, "correlation")
+    audit = audit_connectomes(cohort.cases, np.asarray(connections[cohort.rows]), plan.folds).accepting(accept)
     write_json(run.audit_json, {**audit.to_json(), "problems": listed(problems)})
     audit.raise_if_leaking()
     tested = {name for fold in plan.folds for name in fold.test}

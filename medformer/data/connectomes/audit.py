@@ -33,29 +33,20 @@ LINKED = "linked"
 _BATCH = 256
 
 
-def audit_connectomes(
-    ids: Sequence[str],
-    groups: Sequence[str],
-    sites: Sequence[str],
-    connections: NDArray[np.float32],
-    folds: Sequence[SplitFold],
-) -> Audit:
+def audit_connectomes(cases: Sequence[Case], connections: NDArray[np.float32], folds: Sequence[SplitFold]) -> Audit:
     """Look for leaks between what each fold learns from and what it is tested on.
 
     Args:
-        ids: One per subject.
-        groups: The person that was scanned.
-        sites: Where.
-        connections: Correlations (n, edges) of one atlas; a memory map is read in batches.
+        cases: The subjects of a cohort.
+        connections: Their correlations (n, edges) with one atlas; a memory map is read in batches.
         folds: The plan's folds.
 
     Raises:
         DataError: A fold names an unknown subject.
     """
-    rows = {name: row for row, name in enumerate(ids)}
-    subjects = [Case(name, group=group, site=site) for name, group, site in zip(ids, groups, sites, strict=True)]
+    rows = {case.id: row for row, case in enumerate(cases)}
     divisions = fold_divisions(folds)
-    subjects = divided(subjects, divisions)
+    subjects = divided(cases, divisions)
     chosen = np.array([rows[subject.id] for subject in subjects])
     keys = [hashlib.sha256(np.ascontiguousarray(connections[row]).tobytes()).hexdigest() for row in chosen]
     return search(
