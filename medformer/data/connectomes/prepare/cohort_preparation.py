@@ -84,7 +84,7 @@ def prepare_cohort(
         ResourceError: The folder is not writable or the disk is full.
     """
     limits = limits or Limits()
-    found = find_source(source, atlases=atlases, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
+    found = _find_source(source, atlases=atlases, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
     chosen = _chosen(source, found, atlases, "Choose among these, or fetch the others.")
     tables = {atlas: read_labels(path) for atlas, path in {**find_labels(source), **(labels or {})}.items()}
     run = _Preparation(found, out / FEATURES, chosen, tables, limits, missing_atlas, reporter or SilentReporter())
@@ -130,7 +130,7 @@ def read_new(
     if manifest.name.endswith(".csv") and manifest.is_file():
         return _prepared_before(manifest, atlases)
     limits = limits or Limits(usable_only=False)
-    found = find_source(
+    found = _find_source(
         source, atlases=tuple(atlases), pipeline=pipeline, strategy=strategy, phenotype=phenotype, unlabelled=True
     )
     advice = f"The model was trained on {', '.join(atlases)}; give data of all of these."
@@ -154,7 +154,7 @@ def _prepared_before(manifest: Path, atlases: Mapping[str, int]) -> tuple[Cohort
     return cohort, ()
 
 
-def find_source(
+def _find_source(
     path: Path,
     *,
     atlases: Sequence[str],
