@@ -34,7 +34,8 @@ from medformer.config_loading import load_config
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.plan.schemes import draw_plan
 from medformer.data.manifest import Case
-from medformer.data.volumes.inspect.fingerprint import fingerprint
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData
@@ -123,10 +124,11 @@ def development(patient: str) -> bool:
 
 def draw_folds(config: VolumeConfig, cases: Sequence[Case], scan: VolumeScan) -> Sequence[Fold]:
     """Divide the volumes, balanced by how much of each is labeled."""
-    facts = fingerprint(cases, scan.info)
+    records = inspect_volumes(cases)
+    facts = [case_facts(record, scan.info) for record in records.values()]
     planned = [
         PlanCase(case.id, case.group, covariates={"size": str(sum(of.labels.values()))})
-        for case, of in zip(cases, facts.cases, strict=True)
+        for case, of in zip(cases, facts, strict=True)
     ]
     settings = config.crossval.model_copy(update={"folds": FOLDS})
     return draw_plan(planned, settings, seed=config.seed).folds
@@ -145,7 +147,7 @@ def run_fold(
         return dict(read_json(folder / "trained.json"))
     names = [*fold.train, *fold.validation]
     train = [cases[name] for name in names]
-    plan = Planner(configs["ours"], scan.info, fingerprint(train, scan.info)).plan(names)
+    plan = Planner(configs["ours"], scan.info, inspect_volumes(train)).plan(names)
     store = PreparedStore(arguments.out / "cache", plan, train, memory_gb=configs["ours"].data.cache)
     models = {
         side: new_network(configs[side], plan, derive_seed(configs[side].seed, "weights", fold.index)) for side in SIDES

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class MedformerError(Exception):
-    """Base of every error that is the user's to mend; never shown with a traceback."""
+    """Base of every error that the user can repair; never shown with a traceback."""
 
     exit_code = 1
 

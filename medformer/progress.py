@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sized
 from itertools import pairwise
-from typing import Protocol
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
-class Reporter(Protocol):
-    """Receives the progress of one piece of work after another.
+class Reporter:
+    """Receives the progress of one piece of work after another; this base class says nothing.
 
     Calls come in the order `start`, any number of `advance` and `line`, `finish`; then `start` may follow again.
     `line` is also allowed outside of a piece of work. Nothing that computes may depend on what a reporter does.
@@ -25,21 +28,30 @@ class Reporter(Protocol):
     def finish(self) -> None:
         """End the piece of work; harmless when none is open."""
 
+    def track(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+        """Yield items as one piece of work: a step is done when the next item is asked for.
 
-class SilentReporter:
-    """Says nothing: the default of every function that takes a reporter."""
+        The piece of work ends however the loop is left. Numbers worth seeing are reported from within it by
+        `advance(0, dice=0.9)`.
 
-    def start(self, label: str, total: int | None) -> None:
-        """Ignore the start."""
+        Args:
+            items: What is worked on.
+            label: What is done to them.
+            total: How many there are; by default their length, if they have one.
+        """
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        self.start(label, total)
+        try:
+            for item in items:
+                yield item
+                self.advance()
+        finally:
+            self.finish()
 
-    def advance(self, n: int = 1, **fields: float) -> None:
-        """Ignore the step."""
 
-    def line(self, text: str) -> None:
-        """Ignore the sentence."""
-
-    def finish(self) -> None:
-        """Ignore the end."""
+class SilentReporter(Reporter):
+    """Says nothing, by this name: the default of every function that takes a reporter."""
 
 
 def duration(seconds: float) -> str:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medformer.config import AbideConfig, TrainingConfig
+from medformer.config import AbideConfig
 from medformer.connectome.atlases import require_regions
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.errors import CheckpointError, ConfigError
+from medformer.errors import ConfigError
 from medformer.files import digest, write_csv, write_json
-from medformer.inference.classes.classification_validation import ValidationLoss
-from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.connectome_validation import ReconstructionLoss
-from medformer.inference.classes.decision import prediction_rows
-from medformer.inference.classes.network_decision import learn_decision
-from medformer.models.connectome.autoencoder import MaskedAutoencoder
+from medformer.inference.classes.classify import ValidationLoss, predict_scores
+from medformer.inference.classes.decision import learn_decision, prediction_rows
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.defects import DEFECTS, active_defects
@@ -31,7 +28,9 @@ from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices, choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
-from medformer.training.masking import MaskedReconstruction
+from medformer.training.pretraining.masks import ConnectionMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
 from medformer.training.saving.checkpoint import load_model
 from medformer.training.trackers.build import build_tracker
 from pipelines.abide_features import CohortFeatures, FoldInputs, Inputs, atlas_pipeline, fold_inputs
@@ -105,30 +104,33 @@ class AbideFold:
         """Train the encoder to reconstruct what is hidden from it; return its weights."""
         wanted = self.config.pretraining
         if wanted.weights:
-            return read_encoder(self.config, self.features, Path(wanted.weights))
+            return self._read_encoder(Path(wanted.weights))
         if not wanted.enabled:
             return None
         metadata = self._metadata(fold, "pretraining")
         if self.encoders is not None:
-            return read_encoder(self.config, self.features, self.encoders.fold(fold.index) / "pretraining", metadata)
+            return self._read_encoder(self.encoders.fold(fold.index) / "pretraining", metadata)
         subjects = {
             atlas: np.concatenate([block, inputs.extra[atlas]]) if inputs.extra else block
             for atlas, block in inputs.train.items()
         }
-        network, validation = pretrain_encoder(
+        network, _ = pretrain_encoder(
             self.config,
             self.features,
             ConnectomeData(subjects, None, [*fold.train, *(self.extra or ())], seed=seed),
-            inputs.validation,
+            inputs,
             out=out,
+            record=out.with_suffix(".json"),
             seed=seed,
             resume=resume,
             metadata=metadata,
             run=self.run.path,
             reporter=self.reporter,
         )
-        write_json(out.with_suffix(".json"), validation.against_mean(network, inputs.train))
         return {name: value.clone() for name, value in network.encoder.state_dict().items()}
+
+    def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> dict[str, torch.Tensor]:
+        return read_encoder(folder, masked_autoencoder(new_network(self.config, self.features, 0)), metadata)
 
     def _train(
         self,
@@ -260,70 +262,42 @@ def pretrain_encoder(
     config: AbideConfig,
     features: CohortFeatures,
     subjects: ConnectomeData,
-    validation: Inputs,
+    inputs: FoldInputs,
     *,
     out: Path,
+    record: Path,
     seed: int,
     resume: bool,
     metadata: Mapping[str, object],
     run: Path,
     reporter: Reporter,
-) -> tuple[MaskedAutoencoder, ReconstructionLoss]:
+) -> tuple[MaskedAutoencoder, dict[str, Any]]:
     """Train the encoder of a config's network to reconstruct what is hidden from it; labels are not read.
 
     Returns:
-        The network with its best weights, and what judged it.
+        The network with its best weights, and how well it reconstructs.
     """
     wanted = config.pretraining
     model = new_network(config, features, derive_seed(seed, "pretraining"))
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "decoder"))
-        network = MaskedAutoencoder(model)
-    objective = MaskedReconstruction(wanted.ratio, features.regions, kind=wanted.mask, noise=wanted.noise)
-    judge = ReconstructionLoss(objective, validation, seed=derive_seed(seed, "validation masks"))
-    fit(
+    network = masked_autoencoder(model, derive_seed(seed, "decoder"))
+    judge = ReconstructionLoss(
+        ConnectionMask(wanted.ratio, features.regions, kind=wanted.mask, noise=wanted.noise),
+        inputs.validation,
+        TrainingMean(inputs.train),
+        unit="subjects",
+        seed=derive_seed(seed, "validation masks"),
+    )
+    quality = pretrain(
         network,
-        objective,
         subjects,
         judge,
-        pretraining_config(config),
+        pretraining_settings(config.training, wanted),
         out=out,
+        record=record,
         seed=derive_seed(seed, "pretraining"),
         resume=resume,
         metadata=metadata,
         run=run,
         reporter=reporter,
     )
-    return network, judge
-
-
-def read_encoder(
-    config: AbideConfig, features: CohortFeatures, folder: Path, metadata: Mapping[str, object] | None = None
-) -> dict[str, torch.Tensor]:
-    """Read a pretrained encoder from a folder.
-
-    Raises:
-        CheckpointError: There is none, it is of another network, or its metadata are not these.
-    """
-    network = MaskedAutoencoder(new_network(config, features, 0))
-    found = load_model(folder / "model.safetensors", network)
-    wrong = [key for key, value in (metadata or {}).items() if json.loads(json.dumps(value)) != found.get(key)]
-    if wrong:
-        raise CheckpointError(
-            f"The encoder in {folder} differs in {', '.join(wrong)} from what this fold needs. Pretrain again."
-        )
-    return network.encoder.state_dict()
-
-
-def pretraining_config(config: AbideConfig) -> TrainingConfig:
-    """How pretraining trains: as the classifier does, but for what the section `pretraining` says."""
-    wanted = config.pretraining
-    return config.training.model_copy(
-        update={
-            "epochs": wanted.epochs,
-            "minutes": None,
-            "batch_size": wanted.batch_size,
-            "lr": wanted.lr,
-            "patience": wanted.patience,
-        }
-    )
+    return network, quality

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,13 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.data.manifest import Case
-from medformer.errors import CheckpointError, LeakageError
-from medformer.files import digest, read_json, write_json
+from medformer.files import digest
 from medformer.seeds import derive_seed
+from medformer.training.pretraining.seen import SeenCase, write_seen
 from pipelines.abide_features import CohortFeatures, fold_inputs
 from pipelines.abide_fold import check_settings, pretrain_encoder
 from pipelines.console import make_reporter, say
 from pipelines.run import Source, recorded
-
-SUBJECTS_FILE = "subjects.json"
 
 
 def pretrain_cohort(config: AbideConfig, cohort: Cohort, out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -41,13 +39,14 @@ def pretrain_cohort(config: AbideConfig, cohort: Cohort, out: Path, *, resume: b
         )
         fold: Fold = plan.folds[0]
         inputs = fold_inputs(config, features, fold)
-        write_json(out / SUBJECTS_FILE, subject_prints(cohort))
-        network, validation = pretrain_encoder(
+        write_seen(out, subject_prints(cohort))
+        _, quality = pretrain_encoder(
             config,
             features,
             ConnectomeData(inputs.train, None, fold.train, seed=config.seed),
-            inputs.validation,
+            inputs,
             out=out,
+            record=out / "pretraining.json",
             seed=derive_seed(config.seed, "pretraining of a cohort"),
             resume=resume,
             metadata={
@@ -60,8 +59,6 @@ def pretrain_cohort(config: AbideConfig, cohort: Cohort, out: Path, *, resume: b
             run=out,
             reporter=reporter,
         )
-        quality = validation.against_mean(network, inputs.train)
-        write_json(out / "pretraining.json", quality)
     say(
         f"Masked connections of {len(fold.validation)} held-out subjects: mean squared error "
         f"{quality['masked_mse']:.4f}; guessing each connection's mean gives {quality['mean_edge_mse']:.4f}."
@@ -69,51 +66,14 @@ def pretrain_cohort(config: AbideConfig, cohort: Cohort, out: Path, *, resume: b
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 
 
-def subject_prints(cohort: Cohort, subjects: Sequence[Case] | None = None) -> dict[str, dict[str, str]]:
+def subject_prints(cohort: Cohort, subjects: Sequence[Case] | None = None) -> dict[str, SeenCase]:
     """By id: the person, and a hash of the connections of every atlas."""
     atlases = sorted(cohort.store.atlases)
     blocks = [cohort.store.block(atlas, "correlation") for atlas in atlases]
     return {
-        subject.id: {
-            "group": subject.group,
-            "connections": digest(
-                [np.asarray(block[cohort.store.rows[subject.id]]).tobytes().hex() for block in blocks]
-            ),
-        }
+        subject.id: SeenCase(
+            subject.group,
+            digest([np.asarray(block[cohort.store.rows[subject.id]]).tobytes().hex() for block in blocks]),
+        )
         for subject in (cohort.cases if subjects is None else subjects)
     }
-
-
-def read_pretrained_subjects(folder: str) -> dict[str, dict[str, str]]:
-    """Whom an encoder has seen.
-
-    Raises:
-        CheckpointError: The folder does not say.
-    """
-    path = Path(folder) / SUBJECTS_FILE
-    try:
-        return dict(read_json(path))
-    except (OSError, ValueError, TypeError):
-        raise CheckpointError(
-            f"pretraining.weights: {path} is not there or damaged, so nobody can tell whether a tested subject was "
-            "seen. Expected a folder that `medformer abide pretrain` wrote."
-        ) from None
-
-
-def require_untested(
-    tested: Mapping[str, Mapping[str, str]], seen: Mapping[str, Mapping[str, str]], where: str
-) -> None:
-    """Refuse pretraining that sees a subject whom some fold tests, by id, person or identical connections.
-
-    Raises:
-        LeakageError: Names the first of them.
-    """
-    groups = {row["group"]: name for name, row in tested.items()}
-    prints = {row["connections"]: name for name, row in tested.items()}
-    for name, row in seen.items():
-        twin = name if name in tested else groups.get(row["group"]) or prints.get(row["connections"])
-        if twin is not None:
-            raise LeakageError(
-                f"'{name}' of {where} is seen by pretraining, and is the subject, the person or the data of '{twin}', "
-                "whom a fold tests. Pretrain without the subject."
-            )

@@ -24,9 +24,10 @@ from medformer.data.inventory import Inventory
 from medformer.data.problems import require_usable
 from medformer.files import digest, read_csv, read_json
 from medformer.progress import Reporter
+from medformer.training.pretraining.seen import read_seen, require_untested
 from pipelines.abide_features import CohortFeatures, atlas_pipeline
 from pipelines.abide_fold import AbideFold
-from pipelines.abide_pretrain import read_pretrained_subjects, require_untested, subject_prints
+from pipelines.abide_pretrain import subject_prints
 from pipelines.crossval import MakeJob, Task
 
 
@@ -135,7 +136,7 @@ def _audit(
         require_untested(subject_prints(cohort, subjects), subject_prints(extra), str(extra.path))
     if config.pretraining.weights:
         require_untested(
-            subject_prints(cohort, subjects), read_pretrained_subjects(config.pretraining.weights), "the pretraining"
+            subject_prints(cohort, subjects), read_seen(config.pretraining.weights, "abide"), "the pretraining"
         )
 
 

@@ -160,7 +160,7 @@ def pretrain(
     loaded = _config(config, data, overrides, {"pretraining.enabled": True})
     from pipelines import volume_pretrain as job
 
-    job.pretrain(config=loaded, out=out, resume=resume, overwrite=overwrite)
+    job.pretrain_volumes(config=loaded, out=out, resume=resume, overwrite=overwrite)
 
 
 @volume.command(short_help="Train one network on a given split.")

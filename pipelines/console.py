@@ -33,7 +33,7 @@ def stop() -> None:
             _open.pop().finish()
 
 
-class PlainReporter:
+class PlainReporter(Reporter):
     """Writes a line now and then: for log files, pipes and batch systems.
 
     Args:
@@ -67,9 +67,9 @@ class PlainReporter:
         if now - self._written >= self._interval:
             self._written = now
             spent = now - self._began
-            left = (
-                "" if not self._total else f", about {duration(spent / self._done * (self._total - self._done))} left"
-            )
+            left = ""
+            if self._total and self._done:
+                left = f", about {duration(spent / self._done * (self._total - self._done))} left"
             self._write(f"{self._label} {self._count()} after {duration(spent)}{left}{self._numbers()}")
 
     def line(self, text: str) -> None:
@@ -92,7 +92,7 @@ class PlainReporter:
         print(text, file=self._stream, flush=True)
 
 
-class RichReporter:
+class RichReporter(Reporter):
     """Shows a bar with count, times and the latest numbers."""
 
     def __init__(self) -> None:

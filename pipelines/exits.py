@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,7 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 import medformer
-from medformer.errors import InterruptedRun, MedformerError, ResourceError
+from medformer.errors import InterruptedRun, MedformerError
+from medformer.exhaustion import exhaustion
 
 DEFECT = 1
 # What a shell reports for a program that wrote into a closed pipe.
@@ -24,7 +24,7 @@ CLOSED_PIPE = 128 + 13
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Run `command` and return the exit code; what the user can mend is one line on standard error."""
+    """Run `command` and return the exit code; what the user can repair is one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal cannot show must not end the work.
         if hasattr(stream, "reconfigure"):
@@ -47,7 +47,7 @@ def guarded(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except Exception as error:
-        resource = _resource(error)
+        resource = exhaustion(error)
         if resource is not None:
             return _fail(resource)
         _stop_progress()
@@ -95,22 +95,6 @@ def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-def _resource(error: Exception) -> ResourceError | None:
-    """Translate exhaustion of memory or disk, in whatever form it came."""
-    # Whoever meets torch's error has imported torch; importing it here would slow down every other failure.
-    torch = sys.modules.get("torch")
-    exhausted = isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-    if exhausted or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
-        detail = str(error).splitlines()[0] if str(error) else "the system gave no detail"
-        return ResourceError(
-            f"Out of memory ({detail}). "
-            "Lower training.batch_size, inference.batch_size or data.image_size, or set model.checkpointing=true."
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(f"The disk is full ({error}). Free some space and continue with --resume.")
-    return None
 
 
 def _stop_progress() -> None:

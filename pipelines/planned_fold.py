@@ -12,13 +12,13 @@ from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import Case
+from medformer.data.network_inputs import TrainingData
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.fit import fit
 from medformer.training.job import Validate
-from medformer.training.loader import TrainingData
 from medformer.training.losses.objectives import Objective
 from pipelines.volume_network import metadata, planned_training
 from pipelines.volume_plan import Planner

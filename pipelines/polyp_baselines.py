@@ -17,7 +17,7 @@ from medformer.files import write_csv
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.table import BASELINES, MaskBaseline
 from medformer.inference.frames.export import confidence, count_components
-from medformer.inference.threshold import settle_threshold
+from medformer.inference.threshold import DiceThreshold, learn_threshold
 from medformer.progress import Reporter, SilentReporter
 from medformer.seeds import derive_seed
 
@@ -60,8 +60,9 @@ class PolypBaselineFold:
     def _threshold(self, baseline: MaskBaseline, fold: Fold, folder: Path) -> float:
         truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
         maps = (probability for _, probability in self._maps(baseline, fold.validation, "threshold"))
-        return settle_threshold(
+        return learn_threshold(
             self.config.inference.threshold,
+            DiceThreshold(),
             maps,
             truths,
             cases=len(fold.validation),

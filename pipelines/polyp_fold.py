@@ -21,9 +21,8 @@ from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import digest, read_json, write_csv
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.frames.export import export_case
-from medformer.inference.frames.segment import Segmenter
-from medformer.inference.frames.validation import ValidationDice
-from medformer.inference.threshold import settle_threshold
+from medformer.inference.frames.segment import Segmenter, ValidationDice
+from medformer.inference.threshold import DiceThreshold, learn_threshold
 from medformer.models.backbone.weights import load_pretrained
 from medformer.models.networks.build import build_model
 from medformer.models.networks.meta_polyp import MetaPolyp
@@ -102,8 +101,9 @@ class PolypFold:
     def _threshold(self, segmenter: Segmenter, fold: Fold, folder: Path) -> float:
         truths = (read_mask(self.cases[name].required_mask()) for name in fold.validation)
         maps = (probability for _, _, probability in self._maps(segmenter, fold.validation, "threshold"))
-        return settle_threshold(
+        return learn_threshold(
             self.config.inference.threshold,
+            DiceThreshold(),
             maps,
             truths,
             cases=len(fold.validation),

@@ -14,8 +14,7 @@ from medformer.crossval.plan import read_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.images import read_image
-from medformer.inference.frames.export import Probabilities
-from medformer.inference.frames.export_table import TABLE, Export
+from medformer.inference.frames.export import TABLE, Probabilities, image_exports
 from medformer.inference.frames.scoring import SUFFIXES
 from medformer.inference.frames.segment import Segmenter
 from medformer.inference.names import output_names
@@ -67,7 +66,7 @@ def predict_images(
         clear(out, ENTRIES)
     reporter.start("images", len(paths))
     try:
-        with Export(out, threshold=cut, probabilities=kind, resume=resume) as export:
+        with image_exports(out, threshold=cut, probabilities=kind, resume=resume) as export:
             todo = [(name, path) for name, path in zip(names, paths, strict=True) if not export.done(name)]
             reporter.advance(len(paths) - len(todo))
             for first in range(0, len(todo), segmenter.batch_size):

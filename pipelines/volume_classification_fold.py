@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.crossval.plan import Fold
+from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
-from medformer.data.volumes.prepare.images import WholeImages
+from medformer.data.volumes.prepare.patches import WholeImages
 from medformer.files import write_csv
-from medformer.inference.classes.classification_validation import ValidationLoss
-from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.decision import prediction_rows
-from medformer.inference.classes.network_decision import learn_decision
-from medformer.inference.network_inputs import ItemImages
+from medformer.inference.classes.classify import ValidationLoss, predict_scores
+from medformer.inference.classes.decision import learn_decision, prediction_rows
 from medformer.training.devices import choose_device
 from medformer.training.losses.objectives import ClassificationObjective
 from pipelines.planned_fold import PlannedFold
@@ -38,7 +36,7 @@ class VolumeClassificationFold(PlannedFold):
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave `plan.json`, `model.safetensors`, `history.csv`, `threshold.json` and `predictions.csv`."""
-        plan = self.planner.settle(folder / PLAN, fold.train)
+        plan = self.planner.plan_once(folder / PLAN, fold.train)
         model = self._train(plan, fold, folder, resume)
         decision = learn_decision(
             folder,

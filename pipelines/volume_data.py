@@ -9,12 +9,20 @@ from typing import Literal, cast, get_args
 from medformer.config import VolumeDataConfig
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import audit, split_parts, write_findings
-from medformer.data.manifest import Manifest, read_manifest, write_manifest
+from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
 from medformer.data.problems import Problem, quarantine, require_usable, write_problems
-from medformer.data.volumes.inspect.check import check_volumes
-from medformer.data.volumes.inspect.descriptors import VOLUMES, volume_records
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
-from medformer.data.volumes.read.layouts import Layout, VolumeScan, info_of, scan_volumes
+from medformer.data.volumes.read.layouts import (
+    Layout,
+    VolumeScan,
+    declared_info,
+    info_from_records,
+    scan_volumes,
+    with_hashes,
+)
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError
 from medformer.files import digest
@@ -77,10 +85,22 @@ def open_volumes(config: VolumeDataConfig, out: Path, reporter: Reporter) -> Vol
     path = Path(config.manifest)
     if not path.is_dir():
         manifest = read_manifest(path, ungrouped=config.ungrouped)
-        return Volumes(manifest, info_of(manifest, reporter=reporter))
-    scan = scan_volumes(path, ungrouped=config.ungrouped, reporter=reporter)
-    manifest = Manifest(out / MANIFEST, path.resolve(), scan.cases)
-    return Volumes(manifest, scan.info, scanned=True, problems=scan.problems)
+        info = declared_info(manifest) or info_from_records(
+            manifest.cases, inspect_volumes(manifest.cases, reporter=reporter)
+        )
+        return Volumes(manifest, info)
+    scan = scan_volumes(path, ungrouped=config.ungrouped)
+    cases, info = _completed(scan, reporter)
+    return Volumes(Manifest(out / MANIFEST, path.resolve(), cases), info, scanned=True, problems=scan.problems)
+
+
+def _completed(scan: VolumeScan, reporter: Reporter) -> tuple[tuple[Case, ...], DatasetInfo]:
+    """The cases of a folder with their hashes, and what they have in common."""
+    if scan.info is not None:
+        return with_hashes(scan.cases, reporter=reporter), scan.info
+    records = inspect_volumes(scan.cases, reporter=reporter)
+    info = info_from_records(scan.cases, records, channels=scan.channels, patients=scan.patients)
+    return with_hashes(scan.cases, records), info
 
 
 def prepare(
@@ -104,17 +124,15 @@ def prepare(
         layout=cast(Layout, layout),
         ungrouped="each" if ungrouped == "each" else "error",
         group_pattern=group_pattern,
-        reporter=reporter,
     )
+    cases, info = _completed(scan, reporter)
     _tell(scan, out)
-    write_manifest(out, scan.cases)
-    write_info(out, scan.info)
-    groups = len({case.group for case in scan.cases})
-    labels = ", ".join(f"{value} {name}" for value, name in scan.info.labels) or "none"
-    say(
-        f"{len(scan.cases)} volumes of {groups} patients, {len(scan.info.channels)} channel(s), labels: {labels}: {out}"
-    )
-    for note in notes(scan.info):
+    write_manifest(out, cases)
+    write_info(out, info)
+    groups = len({case.group for case in cases})
+    labels = ", ".join(f"{value} {name}" for value, name in info.labels) or "none"
+    say(f"{len(cases)} volumes of {groups} patients, {len(info.channels)} channel(s), labels: {labels}: {out}")
+    for note in notes(info):
         say(f"note: {note}")
     say(f"Next: medformer volume check {out}")
 
@@ -127,7 +145,8 @@ def check(*, data: Path, out: Path | None, target: Target, accept: list[str], un
     source = VolumeDataConfig(manifest=str(data), ungrouped="each" if ungrouped == "each" else "error")
     volumes = open_volumes(source, Path(), reporter)
     cases = volumes.manifest.cases
-    problems = [*volumes.problems, *check_volumes(cases, volumes.info, target=target, reporter=reporter)]
+    records = inspect_volumes(cases, masks=bool(volumes.info.labels), reporter=reporter)
+    problems = [*volumes.problems, *volume_problems(cases, records, volumes.info, target=target)]
     for problem in problems:
         say(str(problem))
     warnings = sum(problem.severity == "warning" for problem in problems)
@@ -138,7 +157,7 @@ def check(*, data: Path, out: Path | None, target: Target, accept: list[str], un
         write_problems(out / "problems.csv", problems)
     require_usable(problems)
     parts = split_parts(cases)
-    result = audit(cases, [("", parts)], volume_records(cases), VOLUMES).accepting(accept)
+    result = audit(cases, [("", parts)], records, VOLUMES).accepting(accept)
     if out is not None:
         write_findings(out / "audit.json", result, problems)
     result.raise_if_leaking()
@@ -167,7 +186,7 @@ _PATIENTS = {
     "case is patient": "The layout does not say which volumes are of one patient, so each was taken for a patient of "
     "its own. Where that is not so, prepare a manifest with `medformer volume prepare --group-pattern`.",
     "inferred": "The files do not say which volumes are of one patient; volumes that seem to be of one were kept "
-    "together (medformer/data/volumes/read/msd_patients.py says why).",
+    "together (medformer/data/volumes/read/layouts.py says why).",
 }
 
 

@@ -19,8 +19,9 @@ from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.files import write_csv
-from medformer.imaging.volumes import Volume, read_labels
-from medformer.inference.volumes.components import Components, all_alike, fit_components, write_components
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_labels
+from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.validation import ValidationVolumeDice
@@ -46,7 +47,7 @@ class VolumeFold(PlannedFold):
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave `plan.json`, `model.safetensors`, `history.csv`, `components.json` and `predictions.csv`."""
-        plan = self.planner.settle(folder / PLAN, fold.train)
+        plan = self.planner.plan_once(folder / PLAN, fold.train)
         model = self._train(plan, fold, folder, resume)
         segmenter = make_segmenter([(model, plan)], self.config, choose_device(self.config.training.accelerator))
         segmenter.components = self._components(segmenter, plan, fold)
@@ -76,7 +77,7 @@ class VolumeFold(PlannedFold):
         values = [value for value, _ in plan.labels]
         wanted = self.config.inference.components
         if wanted != "fit":
-            return all_alike(wanted, values)
+            return same_rule(wanted, values)
         cases = [self.cases[name] for name in fold.validation]
         return fit_components(
             (

@@ -13,9 +13,9 @@ from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import ConfigError
 from medformer.files import digest
+from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.weights import load_pretrained
-from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder
 from medformer.models.networks.volume_build import build_volume_model
 from medformer.models.networks.volume_classifier import build_volume_classifier
 from medformer.training.devices import check_devices
@@ -112,4 +112,4 @@ def check_settings(config: VolumeConfig) -> None:
     plan = VolumePlan(spacing, (Intensity(),), ((1, "any"),), patch, *layout, batch_size=1)
     network = new_network(config, plan, 0)
     if config.pretraining.enabled or config.pretraining.weights:
-        MaskedVolumeAutoencoder(network)
+        masked_autoencoder(network)

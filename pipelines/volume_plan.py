@@ -10,11 +10,12 @@ from pathlib import Path
 from torch import nn
 
 from medformer.config import VolumeConfig
-from medformer.data.volumes.inspect.facts import Fingerprint
-from medformer.data.volumes.inspect.fingerprint import fingerprint
+from medformer.data.inventory import Inventory
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.plan_text import describe_plan
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_plan, write_plan
+from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import ConfigError
 from medformer.models.memory import TrainingCost
@@ -37,13 +38,13 @@ class Planner:
     Args:
         config: The run's config.
         info: Labels and channels.
-        facts: Of every case, each read once; a plan only looks at those of the ids it is given.
+        records: Of every case; a plan uses only those of the ids it is given.
     """
 
-    def __init__(self, config: VolumeConfig, info: DatasetInfo, facts: Fingerprint) -> None:
+    def __init__(self, config: VolumeConfig, info: DatasetInfo, records: Inventory) -> None:
         self.config = config
         self.info = info
-        self.facts = facts
+        self.records = records
 
     def plan(self, ids: Sequence[str]) -> VolumePlan:
         """Plan from these cases alone.
@@ -51,7 +52,7 @@ class Planner:
         Raises:
             ConfigError: Nothing fits in the memory that is given.
         """
-        cases = self.facts.of(ids).cases
+        cases = [case_facts(self.records[name], self.info, self.config.plan.orientation) for name in ids]
         spacing = self.config.plan.spacing or target_spacing(cases)
         return plan_volumes(
             cases,
@@ -65,12 +66,12 @@ class Planner:
             ),
         )
 
-    def settle(self, path: Path, ids: Sequence[str]) -> VolumePlan:
+    def plan_once(self, path: Path, ids: Sequence[str]) -> VolumePlan:
         """Read the plan that an earlier attempt left, or plan and write it down."""
         if path.is_file():
-            return read_plan(path)
+            return read_volume_plan(path)
         plan = self.plan(ids)
-        write_plan(path, plan)
+        write_volume_plan(path, plan)
         return plan
 
     def _network(
@@ -98,9 +99,10 @@ def plan(*, config: VolumeConfig, out: Path | None) -> None:
     """Plan from all cases of a manifest or folder, and say what training will take."""
     reporter = make_reporter()
     volumes = open_volumes(config.data, Path(), reporter)
-    facts = fingerprint(volumes.manifest.cases, volumes.info, orientation=config.plan.orientation, reporter=reporter)
-    made = Planner(config, volumes.info, facts).plan([case.id for case in volumes.manifest.cases])
-    patches = len(facts.cases) * (config.data.patches if config.target == "segmentation" else 1)
+    records = inspect_volumes(volumes.manifest.cases, masks=bool(volumes.info.labels), reporter=reporter)
+    facts = [case_facts(record, volumes.info, config.plan.orientation) for record in records.values()]
+    made = Planner(config, volumes.info, records).plan(list(records))
+    patches = len(facts) * (config.data.patches if config.target == "segmentation" else 1)
     step = seconds_per_step(
         new_network(config, made, 0),
         made.patch,
@@ -113,7 +115,7 @@ def plan(*, config: VolumeConfig, out: Path | None) -> None:
         say(f"note: {note}")
     say("Cross-validation plans anew in each fold, from the fold's training cases alone.")
     if out is not None:
-        write_plan(out, made)
+        write_volume_plan(out, made)
         say(f"Plan: {out}")
 
 

@@ -11,11 +11,11 @@ from medformer.config import VolumeConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import read_plan as read_folds
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.volumes.plan.volume_plan import VolumePlan, read_plan
-from medformer.data.volumes.read.new_volumes import list_volumes
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
+from medformer.data.volumes.read.layouts import list_volumes
 from medformer.errors import ConfigError
 from medformer.inference.volumes.components import Components, join_components, read_components
-from medformer.inference.volumes.export import TABLE, VolumeExport
+from medformer.inference.volumes.export import TABLE, volume_exports
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
 from pipelines.outputs import claim, clear
@@ -63,7 +63,7 @@ def predict(
     reporter.start("volumes", len(cases))
     try:
         labels = [name for _, name in members[0][1].labels]
-        with VolumeExport(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
+        with volume_exports(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
             for case in cases:
                 if not export.done(case.id):
                     export.add(case.id, segmenter.segment(case), case, source=str(case.image))
@@ -87,7 +87,7 @@ def _ensemble(run: RunDirectory, config: VolumeConfig) -> tuple[list[Member], Co
         # The last that a fold learns; before it is there, the network may still change.
         if not (folder / COMPONENTS).is_file():
             continue
-        plan = read_plan(folder / PLAN)
+        plan = read_volume_plan(folder / PLAN)
         members.append((read_network(config, plan, folder), plan))
         rules.append(read_components(folder / COMPONENTS))
     if not members:

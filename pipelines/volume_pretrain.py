@@ -8,33 +8,30 @@ from typing import Any
 
 from torch import nn
 
-from medformer.config import TrainingConfig, VolumeConfig
+from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.plan.schemes import predefined_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.manifest import Case, image_hash
-from medformer.data.volumes.inspect.fingerprint import fingerprint
-from medformer.data.volumes.plan.volume_plan import VolumePlan, read_plan
+from medformer.data.network_inputs import ItemImages
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData
 from medformer.data.volumes.prepare.store import PreparedStore
-from medformer.errors import CheckpointError, LeakageError
-from medformer.files import read_json, write_json
-from medformer.inference.network_inputs import ItemImages
-from medformer.inference.volumes.reconstruction import VolumeReconstructionLoss
-from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder
+from medformer.errors import CheckpointError
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.training.fit import fit
-from medformer.training.saving.checkpoint import load_model
-from medformer.training.volume_masking import MaskedVolumes
+from medformer.training.pretraining.masks import BlockMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.seen import SeenCase, write_seen
 from pipelines.console import make_reporter, say
 from pipelines.run import Source, recorded
 from pipelines.volume_data import open_volumes
 from pipelines.volume_network import metadata, new_network, planned_training
 from pipelines.volume_plan import PLAN, Planner
-
-SUBJECTS = "subjects.json"
 
 
 def first_network(
@@ -68,14 +65,15 @@ def first_network(
     """
     network = new_network(config, plan, derive_seed(seed, "weights"))
     if config.pretraining.weights:
-        encoder = read_encoder(config, plan, Path(config.pretraining.weights))
+        encoder = _read_encoder(config, plan, Path(config.pretraining.weights))
     elif config.pretraining.enabled:
-        pretrained, judge = _pretrain(
+        pretrained, _ = _pretrain(
             config,
             plan,
             [*(cases[name] for name in fold.train), *extra],
             [cases[name] for name in fold.validation],
             out=folder / "pretraining",
+            record=folder / "pretraining.json",
             cache=cache,
             seed=derive_seed(seed, "pretraining"),
             resume=resume,
@@ -83,33 +81,30 @@ def first_network(
             run=run,
             reporter=reporter,
         )
-        write_json(folder / "pretraining.json", judge.against_mean(pretrained))
-        encoder = pretrained.backbone.state_dict()
+        encoder = dict(pretrained.encoder.state_dict())
     else:
         return network
     network.get_submodule("backbone").load_state_dict(encoder)
     return network
 
 
-def read_encoder(config: VolumeConfig, plan: VolumePlan, folder: Path) -> dict[str, Any]:
+def _read_encoder(config: VolumeConfig, plan: VolumePlan, folder: Path) -> dict[str, Any]:
     """Read the encoder that `medformer volume pretrain` left.
 
     Raises:
         CheckpointError: There is none, or it is of another network or plan.
     """
-    seen = read_plan(folder / PLAN)
+    seen = read_volume_plan(folder / PLAN)
     differing = [name for name in ("strides", "kernel_sizes") if getattr(seen, name) != getattr(plan, name)]
     if differing:
         raise CheckpointError(
             f"pretraining.weights: the encoder in {folder} was planned with other {' and '.join(differing)}. Pretrain "
             "with the same plan.spacing and plan.patch as this run's."
         )
-    network = MaskedVolumeAutoencoder(new_network(config, plan, 0))
-    load_model(folder / "model.safetensors", network)
-    return dict(network.backbone.state_dict())
+    return read_encoder(folder, masked_autoencoder(new_network(config, plan, 0)))
 
 
-def pretrain(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) -> None:
+def pretrain_volumes(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) -> None:
     """Pretrain on all volumes of a manifest or folder, with a part of them held out for choosing weights."""
     reporter = make_reporter()
     volumes = open_volumes(config.data, out, reporter)
@@ -117,22 +112,23 @@ def pretrain(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) 
     run = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with recorded(run, config, Source(manifest.path, manifest.root, volumes.digest())):
         volumes.keep()
-        facts = fingerprint(manifest.cases, volumes.info, orientation=config.plan.orientation, reporter=reporter)
+        records = inspect_volumes(manifest.cases, masks=bool(volumes.info.labels), reporter=reporter)
         ids = [case.id for case in manifest.cases]
-        plan = Planner(config, volumes.info, facts).settle(out / PLAN, ids)
+        plan = Planner(config, volumes.info, records).plan_once(out / PLAN, ids)
         fold = predefined_plan(
             [PlanCase(case.id, case.group, site=case.site) for case in manifest.cases],
             train=ids,
             validation=config.crossval.validation,
             seed=config.seed,
         ).folds[0]
-        write_json(out / SUBJECTS, case_prints(manifest.cases))
-        network, judge = _pretrain(
+        write_seen(out, case_prints(manifest.cases))
+        _, quality = _pretrain(
             config,
             plan,
             [manifest.by_id[name] for name in fold.train],
             [manifest.by_id[name] for name in fold.validation],
             out=out,
+            record=out / "pretraining.json",
             cache=out / "cache",
             seed=derive_seed(config.seed, "pretraining of all volumes"),
             resume=resume,
@@ -140,8 +136,6 @@ def pretrain(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) 
             run=out,
             reporter=reporter,
         )
-        quality = judge.against_mean(network)
-        write_json(out / "pretraining.json", quality)
     say(
         f"Masked voxels of {len(fold.validation)} held-out volumes: mean squared error {quality['masked_mse']:.4f}; "
         f"guessing the mean of the visible ones gives {quality['mean_visible_mse']:.4f}."
@@ -149,43 +143,9 @@ def pretrain(*, config: VolumeConfig, out: Path, resume: bool, overwrite: bool) 
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 
 
-def case_prints(cases: Sequence[Case]) -> dict[str, dict[str, str]]:
+def case_prints(cases: Sequence[Case]) -> dict[str, SeenCase]:
     """By id: the patient, and a hash of the images."""
-    return {case.id: {"group": case.group, "image": image_hash(case.images)} for case in cases}
-
-
-def read_pretrained_cases(folder: Path) -> dict[str, dict[str, str]]:
-    """Which cases an encoder has seen.
-
-    Raises:
-        CheckpointError: The folder does not say.
-    """
-    try:
-        return dict(read_json(folder / SUBJECTS))
-    except (OSError, ValueError, TypeError):
-        raise CheckpointError(
-            f"pretraining.weights: {folder / SUBJECTS} is not there or damaged, so nobody can tell whether a tested "
-            "case was seen. Expected a folder that `medformer volume pretrain` wrote."
-        ) from None
-
-
-def require_untested(
-    tested: Mapping[str, Mapping[str, str]], seen: Mapping[str, Mapping[str, str]], where: str
-) -> None:
-    """Refuse pretraining that sees a case which some fold tests, by id, patient or identical images.
-
-    Raises:
-        LeakageError: Names the first of them.
-    """
-    for key in ("group", "image"):
-        owners = {row[key]: name for name, row in tested.items()}
-        for name, row in seen.items():
-            twin = name if name in tested else owners.get(row[key])
-            if twin is not None:
-                raise LeakageError(
-                    f"'{name}' of {where} is seen by pretraining, and is the case, the patient or the image of "
-                    f"'{twin}', which a fold tests. Pretrain without it."
-                )
+    return {case.id: SeenCase(case.group, image_hash(case.images)) for case in cases}
 
 
 def _pretrain(
@@ -195,37 +155,39 @@ def _pretrain(
     validation: Sequence[Case],
     *,
     out: Path,
+    record: Path,
     cache: Path,
     seed: int,
     resume: bool,
     metadata: Mapping[str, object],
     run: Path,
     reporter: Reporter,
-) -> tuple[MaskedVolumeAutoencoder, VolumeReconstructionLoss]:
+) -> tuple[MaskedAutoencoder, dict[str, Any]]:
     wanted = config.pretraining
     store = PreparedStore(
         cache, plan, [*train, *validation], memory_gb=config.data.cache, labels=False, reporter=reporter
     )
-    network = MaskedVolumeAutoencoder(new_network(config, plan, derive_seed(seed, "weights")))
-    objective = MaskedVolumes(wanted.block, wanted.ratio)
+    network = masked_autoencoder(new_network(config, plan, derive_seed(seed, "weights")), derive_seed(seed, "decoder"))
 
     def patches(cases: Sequence[Case], augmentation: VolumeAugmentation | None) -> PatchData:
         names = [case.id for case in cases]
         return PatchData(store, plan, names, config=config.data, augmentation=augmentation, seed=seed)
 
-    judge = VolumeReconstructionLoss(
-        objective,
+    judge = ReconstructionLoss(
+        BlockMask(wanted.block, wanted.ratio),
         ItemImages(patches(validation, None)),
-        config.inference.batch_size,
+        VisibleMean(),
+        unit="patches",
+        batch_size=config.inference.batch_size,
         seed=derive_seed(seed, "validation masks"),
     )
-    fit(
+    quality = pretrain(
         network,
-        objective,
         patches(train, VolumeAugmentation(config.augment, plan.spacing)),
         judge,
-        _pretraining_config(config, plan),
+        pretraining_settings(planned_training(config, plan), wanted),
         out=out,
+        record=record,
         seed=seed,
         workers=config.data.workers,
         resume=resume,
@@ -233,12 +195,4 @@ def _pretrain(
         run=run,
         reporter=reporter,
     )
-    return network, judge
-
-
-def _pretraining_config(config: VolumeConfig, plan: VolumePlan) -> TrainingConfig:
-    """How pretraining trains: as the network does, but for what the section `pretraining` says."""
-    wanted = config.pretraining
-    return planned_training(config, plan).model_copy(
-        update={"epochs": wanted.epochs, "lr": wanted.lr, "minutes": None, "patience": 0}
-    )
+    return network, quality

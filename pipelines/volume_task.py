@@ -14,24 +14,26 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import FoldJob
 from medformer.data.audit import audit, fold_divisions, write_findings
-from medformer.data.manifest import Case, image_hash, read_manifest
+from medformer.data.inventory import Record
+from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, require_usable
-from medformer.data.volumes.inspect.check import check_volumes
-from medformer.data.volumes.inspect.descriptors import VOLUMES, volume_records
-from medformer.data.volumes.inspect.facts import CaseFacts
-from medformer.data.volumes.inspect.fingerprint import fingerprint
-from medformer.files import digest, sha256
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS, VolumeFeatures
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.descriptors import VOLUMES
+from medformer.data.volumes.inspect.facts import case_facts
+from medformer.files import digest
+from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
+from medformer.training.pretraining.seen import read_seen, require_untested
 from pipelines.crossval import MakeJob, Task
 from pipelines.volume_baselines import PriorFold, with_labels_of
 from pipelines.volume_classification_fold import VolumeClassificationFold
 from pipelines.volume_data import Volumes
 from pipelines.volume_fold import CACHE, VolumeFold
 from pipelines.volume_plan import Planner
-from pipelines.volume_pretrain import case_prints, read_pretrained_cases, require_untested
+from pipelines.volume_pretrain import case_prints
 
-FACTS = "facts.json"
+INVENTORY = "inventory"
 _VALIDATION = frozenset({"val", "validation"})
 
 
@@ -54,15 +56,21 @@ def volume_task(
     """
     volumes.keep()
     cases, info = volumes.manifest.cases, volumes.info
-    problems = [*volumes.problems, *check_volumes(cases, info, target=config.target, reporter=reporter)]
-    require_usable(problems)
     cache = run.path / CACHE
-    facts = fingerprint(cases, info, orientation=config.plan.orientation, cache=cache / FACTS, reporter=reporter)
+    records = inspect_volumes(
+        cases,
+        masks=bool(info.labels),
+        features=config.target == "classification",
+        cache=cache / INVENTORY,
+        reporter=reporter,
+    )
+    problems = [*volumes.problems, *volume_problems(cases, records, info, target=config.target)]
+    require_usable(problems)
     extra = read_manifest(config.pretraining.extra, ungrouped="each").cases if config.pretraining.extra else ()
     make = _segmentation if config.target == "segmentation" else _classification
-    jobs = make(config, volumes, Planner(config, info, facts), cache, reporter, extra)
+    jobs = make(config, volumes, Planner(config, info, records), cache, reporter, extra)
     return Task(
-        cases=[_plan_case(case, of, config) for case, of in zip(cases, facts.cases, strict=True)],
+        cases=[_plan_case(case, records[case.id], volumes, config) for case in cases],
         data_sha256=volumes.digest(),
         draw=partial(_draw, config=config, given=cases),
         audit=partial(
@@ -70,6 +78,7 @@ def volume_task(
             run=run,
             config=config,
             cases=cases,
+            records=records,
             accept=accept,
             problems=problems,
             extra=extra,
@@ -121,7 +130,7 @@ def _classification(
 ) -> _Jobs:
     cases = volumes.manifest.by_id
     labels = {name: case.required_label() for name, case in cases.items()}
-    features = VolumeFeatures(cases)
+    features = planner.records.arrays("features")
 
     def network(given: Mapping[str, int], part: RunDirectory) -> FoldJob:
         return VolumeClassificationFold(
@@ -151,22 +160,23 @@ def _classification(
     return _Jobs(partial(network, labels), {name: partial(linear, name) for name in VOLUME_CLASSIFIERS}, permuted)
 
 
-def _plan_case(case: Case, facts: CaseFacts, config: VolumeConfig) -> PlanCase:
+def _plan_case(case: Case, record: Record, volumes: Volumes, config: VolumeConfig) -> PlanCase:
     """Plan by what the manifest says and by how much is labeled; the hash covers every file."""
     if config.target == "classification":
         return PlanCase(
             case.id,
             case.group,
-            fingerprint=image_hash(case.images),
+            fingerprint=record.hashes["file"],
             site=case.site,
             label=str(case.required_label()),
             covariates=case.covariates,
         )
+    facts = case_facts(record, volumes.info, config.plan.orientation)
     x, y, z = facts.spacing
     return PlanCase(
         case.id,
         case.group,
-        fingerprint=digest([image_hash(case.images), sha256(case.required_mask())]),
+        fingerprint=digest([record.hashes["file"], record.hashes["mask"]]),
         site=case.site,
         covariates={**case.covariates, "size": f"{sum(facts.labels.values()) * x * y * z:.6g}"},
     )
@@ -194,13 +204,12 @@ def _audit(
     run: RunDirectory,
     config: VolumeConfig,
     cases: Sequence[Case],
+    records: Mapping[str, Record],
     accept: Sequence[str],
     problems: Sequence[Problem],
     extra: Sequence[Case],
 ) -> None:
     """Write audit.json, and stop on any leak that is not accepted by name."""
-    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    records = volume_records([case for case in cases if case.id in used])
     found = audit(cases, fold_divisions(plan.folds), records, VOLUMES).accepting(accept)
     write_findings(run.audit_json, found, problems)
     found.raise_if_leaking()
@@ -209,4 +218,4 @@ def _audit(
     if extra:
         require_untested(prints, case_prints(extra), config.pretraining.extra)
     if config.pretraining.weights:
-        require_untested(prints, read_pretrained_cases(Path(config.pretraining.weights)), "the pretraining")
+        require_untested(prints, read_seen(config.pretraining.weights, "volume"), "the pretraining")

@@ -10,11 +10,19 @@ from medformer.config.abide import (
     ConnectomeDataConfig,
     ConnectomeInferenceConfig,
     ConnectomeModelConfig,
+    ConnectomePretrainingConfig,
     FeaturesConfig,
-    PretrainingConfig,
 )
 from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, ModelConfig, PolypConfig
-from medformer.config.shared import CrossvalConfig, ExecutionConfig, LossConfig, Section, TrainingConfig
+from medformer.config.shared import (
+    CrossvalConfig,
+    ExecutionConfig,
+    ImagePretrainingConfig,
+    LossConfig,
+    PretrainingConfig,
+    Section,
+    TrainingConfig,
+)
 from medformer.config.volume import (
     VolumeAugmentConfig,
     VolumeConfig,
@@ -22,7 +30,6 @@ from medformer.config.volume import (
     VolumeInferenceConfig,
     VolumeModelConfig,
     VolumePlanConfig,
-    VolumePretrainingConfig,
 )
 
 SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] = {
@@ -39,10 +46,12 @@ __all__ = [
     "ConnectomeDataConfig",
     "ConnectomeInferenceConfig",
     "ConnectomeModelConfig",
+    "ConnectomePretrainingConfig",
     "CrossvalConfig",
     "DataConfig",
     "ExecutionConfig",
     "FeaturesConfig",
+    "ImagePretrainingConfig",
     "InferenceConfig",
     "LossConfig",
     "ModelConfig",
@@ -56,5 +65,4 @@ __all__ = [
     "VolumeInferenceConfig",
     "VolumeModelConfig",
     "VolumePlanConfig",
-    "VolumePretrainingConfig",
 ]

@@ -12,6 +12,7 @@ from medformer.config.shared import (
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
+    PretrainingConfig,
     Section,
     TrainingConfig,
 )
@@ -63,17 +64,9 @@ class ConnectomeModelConfig(Section):
     defects: tuple[str, ...] = Field((), description="defects of the published METAFormer to reproduce, by name")
 
 
-class PretrainingConfig(Section):
-    """Masked pretraining on the fold's own training subjects."""
+class ConnectomePretrainingConfig(PretrainingConfig):
+    """Masked pretraining on connectomes."""
 
-    enabled: bool = Field(False, description="pretrain before training")
-    extra: str = Field(
-        "", description="manifest of unlabeled subjects that pretraining may see too; none of them may be tested"
-    )
-    weights: str = Field(
-        "",
-        description="folder of `medformer abide pretrain` whose encoder to start from; its subjects may not be tested",
-    )
     mask: Literal["edges", "regions"] = Field(
         "regions", description="what is masked: single connections or all of a region"
     )
@@ -111,7 +104,7 @@ class AbideConfig(Section):
         "squared", description="cross_entropy, or squared (difference of the logits against +1 and -1)"
     )
     noise: NonNegativeFloat = Field(0.0, description="standard deviation of noise on the inputs while training")
-    pretraining: PretrainingConfig = PretrainingConfig()
+    pretraining: ConnectomePretrainingConfig = ConnectomePretrainingConfig()
     training: TrainingConfig = TrainingConfig(
         epochs=16, batch_size=32, lr=1e-3, warmup=0.1, ema=0.0, keep="last", save_minutes=1.0
     )

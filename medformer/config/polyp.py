@@ -10,6 +10,7 @@ from medformer.config.shared import (
     CrossvalConfig,
     ExecutionConfig,
     Fraction,
+    ImagePretrainingConfig,
     LossConfig,
     NonNegativeInt,
     Section,
@@ -83,6 +84,7 @@ class PolypConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
+    pretraining: ImagePretrainingConfig = ImagePretrainingConfig(block=32)
     training: TrainingConfig = TrainingConfig()
     crossval: CrossvalConfig = CrossvalConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -62,6 +62,28 @@ class TrainingConfig(Section):
     )
 
 
+class PretrainingConfig(Section):
+    """Masked pretraining on the fold's own training cases; labels are not read."""
+
+    enabled: bool = Field(False, description="pretrain before training")
+    extra: str = Field(
+        "", description="manifest of unlabeled cases that pretraining may see too; none of them may be tested"
+    )
+    weights: str = Field(
+        "",
+        description="folder of the verb `pretrain` whose encoder to start from; its cases may not be tested",
+    )
+    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.6, description="share that is masked")
+    epochs: PositiveInt = Field(50, description="passes over the training cases")
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
+
+
+class ImagePretrainingConfig(PretrainingConfig):
+    """Masked pretraining on frames or volumes."""
+
+    block: PositiveInt = Field(8, description="side of a masked block, pixels or voxels")
+
+
 class CrossvalConfig(Section):
     """The fold plan, and what runs beside the model on the same folds."""
 

@@ -10,6 +10,7 @@ from medformer.config.shared import (
     CrossvalConfig,
     ExecutionConfig,
     Fraction,
+    ImagePretrainingConfig,
     LossConfig,
     NonNegativeFloat,
     NonNegativeInt,
@@ -80,23 +81,6 @@ class VolumeModelConfig(Section):
     checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 
-class VolumePretrainingConfig(Section):
-    """Masked pretraining on the fold's own training volumes."""
-
-    enabled: bool = Field(False, description="pretrain before training")
-    extra: str = Field(
-        "", description="manifest of unlabeled volumes that pretraining may see too; none of them may be tested"
-    )
-    weights: str = Field(
-        "",
-        description="folder of `medformer volume pretrain` whose encoder to start from; its cases may not be tested",
-    )
-    block: PositiveInt = Field(8, description="side of a masked block, voxels")
-    ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.6, description="share of blocks that is masked")
-    epochs: PositiveInt = Field(50, description="passes over the training cases")
-    lr: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
-
-
 class VolumeInferenceConfig(Section):
     """How a label map is made from a network."""
 
@@ -130,7 +114,7 @@ class VolumeConfig(Section):
     augment: VolumeAugmentConfig = VolumeAugmentConfig()
     model: VolumeModelConfig = VolumeModelConfig()
     loss: LossConfig = LossConfig(name="dice_ce")
-    pretraining: VolumePretrainingConfig = VolumePretrainingConfig()
+    pretraining: ImagePretrainingConfig = ImagePretrainingConfig()
     training: TrainingConfig = TrainingConfig(epochs=200, lr=3e-3, save_minutes=1.0)
     crossval: CrossvalConfig = CrossvalConfig(stratify=("site", "size"))
     execution: ExecutionConfig = ExecutionConfig()

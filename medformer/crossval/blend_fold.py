@@ -14,7 +14,8 @@ from medformer.crossval.plan import Fold, some
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, write_csv
-from medformer.inference.classes.decision import VALIDATION_SCORES, PlattScaling, prediction_rows, settle_decision
+from medformer.inference.classes.decision import THRESHOLD, VALIDATION_SCORES, PlattScaling, prediction_rows
+from medformer.inference.threshold import BalancedAccuracyThreshold, learn_threshold
 
 _OWN = frozenset(("id", "fold", "repeat", "group", "site", "label", "score", "threshold", "prediction"))
 _FLOOR = 1e-6
@@ -50,7 +51,15 @@ class BlendFold:
         scaling = PlattScaling().fit(np.mean([learned for learned, _ in pairs], axis=0), labels)
         validation = scaling.transform(np.mean([learned for learned, _ in pairs], axis=0))
         scores = scaling.transform(np.mean([new for _, new in pairs], axis=0))
-        threshold = settle_decision(self.threshold, validation, labels, path=folder / "threshold.json", scaling=scaling)
+        threshold = learn_threshold(
+            self.threshold,
+            BalancedAccuracyThreshold(),
+            validation,
+            labels,
+            cases=len(labels),
+            path=folder / THRESHOLD,
+            about={"sigmoid": {"slope": scaling.slope_, "intercept": scaling.intercept_}},
+        )
         rows = {row["id"]: row for row in read_csv(self.members[0].fold(fold.index) / "predictions.csv")}
         predicted = prediction_rows(
             fold.test,

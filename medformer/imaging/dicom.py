@@ -2,8 +2,8 @@
 
 A series is read only if its slices make one regular box: same series, frame of reference, size, spacing and
 orientation, one slice at each step, stacked at right angles. Anything else is refused with the numbers, because a
-volume put together from it would be bent. highdicom turns the slices' attributes into an affine and from the patient
-convention of DICOM (left, back, head) into RAS; that affine is then held against what every slice says of itself.
+volume made from it would be distorted. highdicom turns the slices' attributes into an affine and from the patient
+convention of DICOM (left, back, head) into RAS; that affine is then compared with the position of every slice.
 
 Arrays are (columns, rows, slices), as dcm2niix writes them. Values are rescaled by each slice's own slope and intercept
 or modality table; window and presentation settings are ignored.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.imaging.geometry import Geometry
-from medformer.imaging.volumes import Volume
+from medformer.imaging.volume import Volume
 
 _NAMES = {".dcm", ".dicom", ".ima"}
 _TAGS = [
@@ -90,7 +90,7 @@ class _Slice:
 def find_series(folder: Path) -> list[Series]:
     """List every DICOM series in a folder and the folders below it, sorted by folder and UID.
 
-    Hidden files, DICOMDIR and files that are not DICOM are passed over.
+    Hidden files, DICOMDIR and files that are not DICOM are skipped.
 
     Raises:
         ConfigError: The extra `dicom` is not installed.

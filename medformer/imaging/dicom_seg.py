@@ -20,7 +20,7 @@ from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
 from medformer.imaging.dicom import dicom_module, series_geometry, sorted_slices
 from medformer.imaging.geometry import Geometry, same_grid
-from medformer.imaging.volumes import Volume, smallest_integer
+from medformer.imaging.volume import Volume, smallest_integer
 
 _TRACKING = "label {}"
 _ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, IndexError, NotImplementedError)

@@ -1,4 +1,4 @@
-"""Where voxels lie: shape and affine, comparing two grids, and turning axes to a wanted orientation and back.
+"""Where voxels lie: shape and affine, comparing two grids, and turning axes to a wanted orientation.
 
 Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose integers are voxel centers, to mm in RAS
 (x grows to the patient's right, y to the front, z to the head). Axis codes name where each array axis points, such as
@@ -7,6 +7,7 @@ Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -23,7 +24,6 @@ GRID_TOLERANCE = 0.1
 """How far apart two files may put the same voxel and still count as one grid, in voxels of the finest axis."""
 
 _FLAT = 1e-4  # volume of the cell that unit axes span, below which three axes lie in a plane
-_OBLIQUE = 1e-3  # share of an axis (sine of its angle) off its nearest anatomical axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +82,6 @@ class Geometry:
         return "".join(ornt2axcodes(io_orientation(self.affine)))
 
     @property
-    def oblique(self) -> bool:
-        """Whether any axis is off its nearest anatomical axis by more than 0.06 degrees."""
-        unit = np.abs(self.affine[:3, :3] / np.array(self.spacing))
-        return bool((np.sqrt(np.maximum(0.0, 1.0 - unit.max(axis=0) ** 2)) > _OBLIQUE).any())
-
-    @property
     def voxel_ml(self) -> float:
         """Volume of one voxel in ml, right for sheared affines too."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
@@ -112,7 +106,7 @@ def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float) -> str:
         tolerance_mm: How far apart the same corner voxel may lie.
     """
     if first.shape != second.shape:
-        return f"the shapes differ: {_sizes(first.shape)} and {_sizes(second.shape)} voxels"
+        return f"the shapes differ: {times(first.shape)} and {times(second.shape)} voxels"
     distance = corner_distance(first, second)
     if distance <= tolerance_mm:
         return ""
@@ -124,6 +118,8 @@ def same_grid(first: Geometry, second: Geometry, *, tolerance_mm: float) -> str:
 
 def reorient(array: NDArray[Any], affine: NDArray[np.float64], codes: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Swap and reverse axes so that they point where `codes` says; no voxel is changed.
+
+    The result is a view: to turn something back, write it into the turned view of an array on the original grid.
 
     Args:
         array: (..., X, Y, Z).
@@ -139,37 +135,12 @@ def reorient(array: NDArray[Any], affine: NDArray[np.float64], codes: str) -> tu
     turn = ornt_transform(io_orientation(affine), _wanted(codes))
     shape = array.shape[-3:]
     lead = array.ndim - 3
-    flipped = _flip(array, turn)
+    first, second, third = (slice(None, None, int(flip)) for flip in turn[:, 1])
+    flipped = array[..., first, second, third]
     # Entry i of `turn` says which output axis the input axis i becomes.
     order = np.argsort(turn[:, 0])
     view = flipped.transpose((*range(lead), *(lead + int(axis) for axis in order)))
     return view, affine @ inv_ornt_aff(turn, shape)
-
-
-def restore(array: NDArray[Any], affine: NDArray[np.float64], codes: str) -> NDArray[Any]:
-    """Undo `reorient`: turn an array whose axes follow `codes` back to the axes of the original affine.
-
-    Args:
-        array: (..., three axes as `reorient` returned them).
-        affine: The affine that `reorient` was given, not the one it returned, so that ties of an oblique grid between
-            two anatomical axes are undone as they were made.
-        codes: As given to `reorient`.
-
-    Returns:
-        A view (..., X, Y, Z).
-
-    Raises:
-        DataError: As `reorient`.
-    """
-    turn = ornt_transform(io_orientation(affine), _wanted(codes))
-    lead = array.ndim - 3
-    view = array.transpose((*range(lead), *(lead + int(axis) for axis in turn[:, 0])))
-    return _flip(view, turn)
-
-
-def _flip(array: NDArray[Any], turn: NDArray[np.float64]) -> NDArray[Any]:
-    first, second, third = (slice(None, None, int(flip)) for flip in turn[:, 1])
-    return array[..., first, second, third]
 
 
 def _wanted(codes: str) -> NDArray[np.float64]:
@@ -190,8 +161,9 @@ def _numbers(values: NDArray[np.float64]) -> str:
     return " ".join(f"{value:.6g}" for value in np.ravel(values))
 
 
-def _sizes(shape: Shape) -> str:
-    return " x ".join(str(size) for size in shape)
+def times(numbers: Iterable[object]) -> str:
+    """Numbers with crosses between them, such as 4 x 5 x 6."""
+    return " x ".join(map(str, numbers))
 
 
 def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,13 +1,13 @@
-"""Reading photographs and masks: one array contract for every format and mode that Pillow opens.
+"""Reading photographs and masks, and writing photographs (masks have their own, lossless writers in `masks.py`).
 
-Rules, the same for every file:
+Reading follows the same rules for every format and mode that Pillow opens:
 
 * EXIF orientation is applied. Color profiles are ignored.
 * Transparent pixels are shown over black, the color of an endoscope's border.
 * 16-bit gray is divided by 257, so that full scale maps to full scale; a picture is never stretched by its
   own minimum and maximum, because the same tissue would then look different from case to case.
 * Floating-point and 32-bit pictures are refused: their range is not stated anywhere in the file.
-* Animations and multi-page files are refused: which frame is meant is not ours to guess.
+* Animations and multi-page files are refused: it is not known which frame is meant.
 * Pictures above `MAX_PIXELS` are refused before they are decoded.
 """
 
@@ -26,11 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medformer.errors import DataError
+from medformer.errors import ConfigError, DataError
+from medformer.files import atomic_path
 
 MAX_PIXELS = 80_000_000
 """Largest picture that is decoded (height times width); 5000 x 5000 is 25 million."""
 
+_WRITTEN = {".png", ".jpg", ".jpeg"}
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}
@@ -175,6 +177,21 @@ def read_gray16(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint16], int]:
             f"{path} is a color picture; expected one gray value per pixel. Save it as an 8-bit or 16-bit gray PNG."
         )
     return rgb[:, :, 0].astype(np.uint16), 255
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write RGB uint8 (H, W, 3) atomically, as PNG or as JPEG (quality 92, full color resolution) by the suffix.
+
+    Raises:
+        ConfigError: Another suffix.
+        ResourceError: The folder is not writable or the disk is full.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _WRITTEN:
+        raise ConfigError(f"Cannot write {path}: got suffix '{path.suffix}', expected .png, .jpg or .jpeg.")
+    with atomic_path(path) as temporary:
+        # Pillow ignores JPEG's settings when the suffix asks for PNG.
+        Image.fromarray(np.ascontiguousarray(image)).save(temporary, quality=92, subsampling=0)
 
 
 @contextmanager

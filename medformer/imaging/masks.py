@@ -1,4 +1,4 @@
-"""Writing masks, probability maps and overlays; what is written is read back and compared before it counts."""
+"""Writing masks, probability maps and overlays; what is written is read back and compared before it is kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROBABILITY_KEY = "probability"
 def write_mask(path: str | os.PathLike[str], mask: NDArray[np.bool_]) -> None:
     """Write a mask as a lossless 8-bit gray PNG, 0 for background and 255 for foreground.
 
-    The file is read back and compared before it takes its name, so a mask that is there is right.
+    The file is read back and compared before it takes its name, so a mask file that exists is correct.
 
     Args:
         path: A name that ends in `.png`.

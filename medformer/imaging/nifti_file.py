@@ -1,20 +1,24 @@
-"""Opens NIfTI-1 and NIfTI-2 files with nothing taken on trust: the header is judged before memory is set aside.
+"""Reading NIfTI-1 and NIfTI-2 files without trusting them: the header is checked before memory is allocated.
 
 nibabel interprets the header (affine, scaling, types); the voxels are streamed here, so that a file costs no more
 memory than the array it becomes, is never unpacked beyond what its header declares, and has its checksum verified.
-Compression is recognized by content, not by name.
+A file is opened once and read from its first byte to its last; its SHA-256 is computed on the way. Compression is
+recognized by content, not by name.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import logging
 import math
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, Self, cast
 
 import nibabel
 import numpy as np
@@ -30,6 +34,7 @@ MAX_BYTES = 4 * 2**30
 _MAX_RATIO = 1032  # a deflate stream cannot expand by more
 _MAX_OFFSET = 64 * 2**20  # header extensions are text; none come near this
 _CHUNK = 2**21  # voxels per read
+_BUFFER = 2**17  # bytes read from the disk at a time
 _KINDS = "iuf"
 _MAGIC = {b"n+1": True, b"ni1": False, b"n+2": True, b"ni2": False}
 _UNITS = {1: "meters", 3: "micrometers"}
@@ -37,9 +42,67 @@ _SILENT = logging.Logger("medformer.nifti", level=logging.CRITICAL + 1)
 _DAMAGED = "Fetch or export the file again."
 
 
+class _Bytes(RawIOBase):
+    """The bytes of a file in order, and the hash of those that were read."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
+        self.hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer) or 0
+        self.hash.update(memoryview(buffer)[:count])
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Content:
+    """What a file holds, unpacked if it is gzip."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._raw = _Bytes(path)
+        except PermissionError:
+            raise DataError(
+                f"{path} may not be read by this user; expected a readable file. Change its access."
+            ) from None
+        self._stored = BufferedReader(self._raw, _BUFFER)
+        self.packed = self._stored.peek(2)[:2] == b"\x1f\x8b"
+        self._file: Any = gzip.GzipFile(fileobj=self._stored, mode="rb") if self.packed else self._stored
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes, fewer at the end."""
+        return cast(bytes, self._file.read(count))
+
+    def fill(self, target: memoryview) -> int:
+        """Fill `target` with the next bytes; returns how many there were."""
+        filled = 0
+        while filled < len(target) and (got := self._file.readinto(target[filled:])):
+            filled += got
+        return filled
+
+    def sha256(self) -> str:
+        """Hash of the file as stored, after reading what is left of it."""
+        while self._stored.read(_BUFFER):
+            pass
+        return self._raw.hash.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stored.close()
+
+
 @dataclass(frozen=True)
 class NiftiFile:
-    """A NIfTI file whose header has been judged.
+    """An open NIfTI file whose header has been checked.
 
     Attributes:
         path: As given.
@@ -47,7 +110,6 @@ class NiftiFile:
         header: nibabel's header, repaired as nibabel does on loading.
         geometry: Affine as read: sform if its code is above 0, else qform, else from voxel sizes (not placed).
         dtype: As stored, with byte order.
-        offset: Of the first voxel, bytes.
         scale: Slope and intercept; None where values are taken as stored.
     """
 
@@ -56,11 +118,13 @@ class NiftiFile:
     header: Any
     geometry: Geometry
     dtype: np.dtype[Any]
-    offset: int
     scale: tuple[float, float] | None
+    _given: _Content
+    _content: _Content
+    _skipped: int
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Give the stored values piece by piece in the file's (Fortran) order, with the place of each piece's first.
+        """Give the stored values once, piece by piece in the file's (Fortran) order, with the index of each first one.
 
         The array that is given is overwritten by the next piece.
 
@@ -70,22 +134,32 @@ class NiftiFile:
         count = math.prod(self.geometry.shape)
         buffer = np.empty(min(count, _CHUNK), self.dtype)
         try:
-            with _content(self.voxels) as file:
-                file.seek(self.offset)
-                for start in range(0, count, _CHUNK):
-                    piece = buffer[: min(_CHUNK, count - start)]
-                    _fill(file, piece, start, count, self)
-                    yield start, piece
-                file.read(1)  # the end of a gzip stream is where its checksum is compared
+            self._content.read(self._skipped)
+            for start in range(0, count, _CHUNK):
+                piece = buffer[: min(_CHUNK, count - start)]
+                filled = self._content.fill(memoryview(cast(Any, piece.view(np.uint8))))
+                if filled < piece.nbytes:
+                    found = start * piece.itemsize + filled
+                    raise DataError(
+                        f"{self.voxels} ends after {found:,} of {count * piece.itemsize:,} bytes of voxels: it is cut "
+                        f"off. {_DAMAGED}"
+                    )
+                yield start, piece
+            self._content.read(1)  # the end of a gzip stream is where its checksum is compared
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{self.voxels} cannot be read to its end ({error}); expected "
                 f"{count * self.dtype.itemsize:,} bytes of voxels. {_DAMAGED}"
             ) from error
 
+    def sha256(self) -> str:
+        """SHA-256 of the bytes of `path`; to be called after the voxels were read."""
+        return self._given.sha256()
 
-def open_nifti(path: Path) -> NiftiFile:
-    """Read and judge a header.
+
+@contextmanager
+def open_nifti(path: Path) -> Iterator[NiftiFile]:
+    """Open a file and check its header.
 
     Raises:
         DataError: No file, no NIfTI, a damaged header, a kind of image that is not supported, a size above
@@ -93,26 +167,34 @@ def open_nifti(path: Path) -> NiftiFile:
     """
     path = Path(path)
     head, voxels = _parts(path)
-    header, single = _header(head)
-    if single:
-        voxels = head
-    elif voxels == head:
-        raise DataError(f"{path} says that its voxels are in another file; expected them in it, or a .hdr and an .img.")
-    shape = _shape(header, path)
-    dtype = _dtype(header, path)
-    geometry = _geometry(header, shape, path)
-    try:
-        slope, inter = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise DataError(f"{path} says how to scale its values, but not sensibly ({error}). {_DAMAGED}") from error
-    if not 0 <= header["vox_offset"] <= _MAX_OFFSET:
-        raise DataError(
-            f"{path} says that its voxels begin at byte {header['vox_offset']}, which cannot be. {_DAMAGED}"
-        )
-    offset = max(int(header["vox_offset"]), header.single_vox_offset if single else 0)
-    _refuse_size(path, voxels, shape, dtype, offset)
-    scale = None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
-    return NiftiFile(path, voxels, header, geometry, dtype, offset, scale)
+    with ExitStack() as stack:
+        first = content = stack.enter_context(_Content(head))
+        header, single = _header(head, first)
+        if single:
+            voxels = head
+        elif voxels == head:
+            raise DataError(
+                f"{path} says that its voxels are in another file; expected them in it, or a .hdr and an .img."
+            )
+        else:
+            content = stack.enter_context(_Content(voxels))
+        shape = _shape(header, path)
+        dtype = _dtype(header, path)
+        geometry = _geometry(header, shape, path)
+        try:
+            slope, inter = header.get_slope_inter()
+        except HeaderDataError as error:
+            raise DataError(f"{path} scales its values in a way that makes no sense ({error}). {_DAMAGED}") from error
+        if not 0 <= header["vox_offset"] <= _MAX_OFFSET:
+            raise DataError(
+                f"{path} says that its voxels begin at byte {header['vox_offset']}, which cannot be. {_DAMAGED}"
+            )
+        offset = max(int(header["vox_offset"]), header.single_vox_offset if single else 0)
+        _refuse_size(path, voxels, shape, dtype, offset, packed=content.packed)
+        scale = None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
+        given = content if path == voxels else first
+        skipped = offset - (header.sizeof_hdr if single else 0)
+        yield NiftiFile(path, voxels, header, geometry, dtype, scale, given, content, skipped)
 
 
 def _parts(path: Path) -> tuple[Path, Path]:
@@ -133,10 +215,11 @@ def _parts(path: Path) -> tuple[Path, Path]:
     return (path, beside) if name.endswith("hdr") else (beside, path)
 
 
-def _header(path: Path) -> tuple[Any, bool]:
+def _header(path: Path, file: _Content) -> tuple[Any, bool]:
     try:
-        with _content(path) as file:
-            block = file.read(540)
+        block = file.read(348)
+        if block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):  # 540: NIfTI-2 has a longer header
+            block += file.read(540 - 348)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked ({error}); expected a NIfTI file. {_DAMAGED}") from error
     if not block:
@@ -220,7 +303,9 @@ def _geometry(header: Any, shape: tuple[int, int, int], path: Path) -> Geometry:
         raise DataError(f"{path}: {error}") from error
 
 
-def _refuse_size(path: Path, voxels: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int) -> None:
+def _refuse_size(
+    path: Path, voxels: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int, *, packed: bool
+) -> None:
     count = math.prod(shape)
     if count * max(dtype.itemsize, 4) > MAX_BYTES:
         raise DataError(
@@ -230,35 +315,9 @@ def _refuse_size(path: Path, voxels: Path, shape: tuple[int, int, int], dtype: n
         )
     needed = offset + count * dtype.itemsize
     size = voxels.stat().st_size
-    held = size * _MAX_RATIO if _is_gzip(voxels) else size
+    held = size * _MAX_RATIO if packed else size
     if needed > held:
         raise DataError(
             f"{voxels} declares {needed:,} bytes ({' x '.join(map(str, shape))} voxels of {dtype} from byte "
             f"{offset:,}), but its {size:,} bytes cannot hold more than {held:,}: it is cut off or damaged. {_DAMAGED}"
         )
-
-
-def _fill(file: BinaryIO, piece: NDArray[Any], start: int, count: int, stored: NiftiFile) -> None:
-    target = memoryview(cast(Any, piece.view(np.uint8)))
-    filled = 0
-    while filled < len(target):
-        got = cast(Any, file).readinto(target[filled:])
-        if not got:
-            found = start * piece.itemsize + filled
-            raise DataError(
-                f"{stored.voxels} ends after {found:,} of {count * piece.itemsize:,} bytes of voxels: it is cut off. "
-                f"{_DAMAGED}"
-            )
-        filled += got
-
-
-def _is_gzip(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) == b"\x1f\x8b"
-    except PermissionError:
-        raise DataError(f"{path} may not be read by this user; expected a readable file. Change its access.") from None
-
-
-def _content(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if _is_gzip(path) else open(path, "rb")

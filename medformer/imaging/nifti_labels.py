@@ -1,4 +1,4 @@
-"""Writing label maps and maps of values as NIfTI beside the image they belong to; what is written is read back.
+"""Writing label maps as NIfTI on the grid of the image they belong to; what is written is read back.
 
 A result lies exactly where its image lies: the affine's own header fields (sform and qform with their codes, voxel
 sizes, units) are copied bit for bit from the input's header, not recomputed. The file is read back by nibabel, not by
@@ -23,7 +23,8 @@ from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
 from medformer.imaging.geometry import Geometry
 from medformer.imaging.nifti_file import open_nifti
-from medformer.imaging.volumes import Volume, read_geometry, smallest_integer
+from medformer.imaging.volume import Volume, smallest_integer
+from medformer.imaging.volumes import read_geometry
 
 _PLACEMENT = (
     "qform_code",
@@ -66,42 +67,16 @@ def write_labels(path: Path, labels: NDArray[Any], like: Path | Volume) -> None:
         raise DataError(
             f"The labels for {path} are {labels.dtype} of shape {labels.shape}; expected integers (X, Y, Z)."
         )
-    dtype = smallest_integer(int(labels.min()), int(labels.max()))
-    _write(Path(path), labels, dtype, like)
-
-
-def write_map(path: Path, values: NDArray[Any], like: Path | Volume) -> None:
-    """Write a map of values in [0, 1], such as a probability, as float32 on the grid of an image.
-
-    Args:
-        path: As `write_labels`.
-        values: Floating-point (X, Y, Z) on the grid of `like`.
-        like: As `write_labels`.
-
-    Raises:
-        DataError: Values outside [0, 1] or NaN, or as `write_labels`.
-        ResourceError: As `write_labels`.
-    """
-    values = np.asarray(values)
-    if values.dtype.kind != "f" or values.ndim != 3 or values.size == 0:
-        raise DataError(f"The map for {path} is {values.dtype} of shape {values.shape}; expected floats (X, Y, Z).")
-    low, high = float(values.min()), float(values.max())
-    # Written so that NaN fails as well.
-    if not (low >= 0.0 and high <= 1.0):
-        raise DataError(f"The map for {path} runs from {low} to {high}; expected 0 to 1.")
-    _write(Path(path), values, np.dtype(np.float32), like)
-
-
-def _write(path: Path, array: NDArray[Any], dtype: np.dtype[Any], like: Path | Volume) -> None:
+    path, dtype = Path(path), smallest_integer(int(labels.min()), int(labels.max()))
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{path} does not end in .nii.gz or .nii; choose such a name.")
     header, geometry = _header(like)
-    if array.shape != geometry.shape:
+    if labels.shape != geometry.shape:
         raise DataError(
-            f"The result for {path} has the shape {array.shape}; its image has {geometry.shape}. "
+            f"The result for {path} has the shape {labels.shape}; its image has {geometry.shape}. "
             "It belongs to another image, or was not brought back to its grid."
         )
-    header.set_data_shape(array.shape)
+    header.set_data_shape(labels.shape)
     header.set_data_dtype(dtype)
     header["vox_offset"] = header.single_vox_offset
     with atomic_path(path) as temporary:
@@ -111,33 +86,31 @@ def _write(path: Path, array: NDArray[Any], dtype: np.dtype[Any], like: Path | V
             # No name and time inside, so that equal results are equal files.
             file = stack.enter_context(gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0)) if packed else raw
             file.write(header.binaryblock.ljust(header.single_vox_offset, b"\0"))
-            for start in range(0, array.shape[2], _PLANES):
-                file.write(array[:, :, start : start + _PLANES].astype(dtype, copy=False).tobytes(order="F"))
-        _compare(path, temporary, array, dtype, header, geometry)
+            for start in range(0, labels.shape[2], _PLANES):
+                file.write(labels[:, :, start : start + _PLANES].astype(dtype, copy=False).tobytes(order="F"))
+        _compare(path, temporary, labels, dtype, header, geometry)
 
 
 def _header(like: Path | Volume) -> tuple[Any, Geometry]:
     """A header that places a result as `like` is placed, and the grid that it must read back as."""
     source = like.path if isinstance(like, Volume) else Path(like)
-    if source.is_file() or not isinstance(like, Volume):
-        given = read_geometry(source) if source.is_dir() else open_nifti(source)
+    if source.is_file() or (not source.is_dir() and not isinstance(like, Volume)):
+        with open_nifti(source) as given:
+            header = type(given.header)()
+            for name in _PLACEMENT:
+                header[name] = given.header[name]
+            header["pixdim"][:4] = given.header["pixdim"][:4]
+            geometry = given.geometry
     else:
-        given = like.geometry
-    if isinstance(given, Geometry):
-        header = (nibabel.Nifti2Header if max(given.shape) > _LONGEST else nibabel.Nifti1Header)()
-        header.set_data_shape(given.shape)
-        header.set_zooms(given.spacing)
-        header.set_sform(given.affine, code=_SCANNER)
-        header.set_qform(given.affine, code=_SCANNER, strip_shears=True)
+        grid = like.geometry if isinstance(like, Volume) else read_geometry(source)
+        header = (nibabel.Nifti2Header if max(grid.shape) > _LONGEST else nibabel.Nifti1Header)()
+        header.set_data_shape(grid.shape)
+        header.set_zooms(grid.spacing)
+        header.set_sform(grid.affine, code=_SCANNER)
+        header.set_qform(grid.affine, code=_SCANNER, strip_shears=True)
         header.set_xyzt_units("mm")
         # A header keeps float32; that much of the affine is what can be compared.
-        geometry = Geometry(given.shape, header.get_best_affine())
-    else:
-        header = type(given.header)()
-        for name in _PLACEMENT:
-            header[name] = given.header[name]
-        header["pixdim"][:4] = given.header["pixdim"][:4]
-        geometry = given.geometry
+        geometry = Geometry(grid.shape, header.get_best_affine())
     header["magic"] = header.single_magic
     return header, geometry
 

@@ -1,4 +1,4 @@
-"""Overlays for the eye: thin contours of a prediction and of the truth on the picture at its own resolution."""
+"""Overlays: thin contours of a prediction and of the truth on the picture at its own resolution."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from medformer.errors import DataError
-from medformer.files import atomic_path
+from medformer.imaging.images import write_image
 
 PREDICTION_COLOR = (240, 228, 66)
-"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): told apart from the blue with any color vision."""
+"""Yellow of the Okabe-Ito palette (Okabe and Ito 2008): distinguishable from the blue with any color vision."""
 
 TRUTH_COLOR = (86, 180, 233)
 """Sky blue of the Okabe-Ito palette."""
@@ -45,7 +44,7 @@ def draw_overlay(
     for name, area in (("prediction", mask), ("truth", truth)):
         if area is not None and area.shape != image.shape[:2]:
             raise DataError(f"The {name} is {area.shape} px; expected the picture's size {image.shape[:2]}.")
-    # At least two pixels where there is room: the hue of a thinner line drowns between its rims.
+    # At least two pixels where there is room: between its dark rims the color of a thinner line is hard to see.
     width = max(1, min(2, min(image.shape[:2]) // 120), round(min(image.shape[:2]) / 350))
     along_edge = mask & ~_shrink(np.ones_like(mask), width)
     outside = (_grow(mask, width) & ~mask) | along_edge
@@ -70,9 +69,7 @@ def write_overlay(
         DataError: The sizes differ.
         ResourceError: The folder is not writable or the disk is full.
     """
-    drawn = Image.fromarray(draw_overlay(image, mask, truth))
-    with atomic_path(Path(path)) as temporary:
-        drawn.save(temporary, format="PNG")
+    write_image(Path(path), draw_overlay(image, mask, truth))
 
 
 def _grow(area: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

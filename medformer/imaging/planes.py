@@ -1,4 +1,4 @@
-"""Three planes through a volume with its labels, for the eye.
+"""A picture of three planes through a volume with its labels.
 
 The volume is turned so that up is the head (axial: the front) and the patient's right is on the left of the picture, as
 radiologists hold films; sagittal planes face left. Pixels are square in mm. A line is a prediction, a tint the truth.
@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from medformer.errors import DataError
-from medformer.files import atomic_path
 from medformer.imaging.geometry import Geometry, reorient
+from medformer.imaging.images import write_image
 
 LABEL_COLORS: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0),
@@ -29,7 +29,7 @@ LABEL_COLORS: tuple[tuple[int, int, int], ...] = (
     (204, 121, 167),
     (0, 114, 178),
 )
-"""Of the first label, the second, ...; then again. Okabe and Ito (2008), told apart with any color vision."""
+"""Of the first label, the second, ...; then again. Okabe and Ito (2008), distinguishable with any color vision."""
 
 SIDE = 384
 """Pixels along the longest edge of the volume."""
@@ -106,9 +106,7 @@ def write_planes(
         DataError: The shapes differ.
         ResourceError: The folder is not writable or the disk is full.
     """
-    drawn = Image.fromarray(draw_planes(image, labels, geometry, names, truth=truth))
-    with atomic_path(Path(path)) as temporary:
-        drawn.save(temporary, format="PNG")
+    write_image(Path(path), draw_planes(image, labels, geometry, names, truth=truth))
 
 
 def _largest_planes(labels: NDArray[Any]) -> tuple[int, int, int]:

@@ -13,7 +13,6 @@ Rules, the same for every file:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,30 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError, ResourceError
+from medformer.imaging.dicom import read_series, series_geometry
+from medformer.imaging.dicom_seg import read_dicom_seg
 from medformer.imaging.geometry import Geometry
 from medformer.imaging.nifti_file import NiftiFile, open_nifti
+from medformer.imaging.volume import LABEL_RANGE, Volume, smallest_integer
 
 WHOLE = 1e-3
 """How far a stored label may be off a whole number."""
-
-_LABELS = np.iinfo(np.int32)
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """Voxels and where they lie.
-
-    Attributes:
-        array: (X, Y, Z): float32 for images, integers for label maps.
-        geometry: Of the array.
-        path: Where it was read from.
-        stored: Type of the values in the file, such as `int16`.
-    """
-
-    array: NDArray[Any]
-    geometry: Geometry
-    path: Path
-    stored: str = ""
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -55,10 +38,9 @@ def read_geometry(path: Path) -> Geometry:
     """
     path = Path(path)
     if path.is_dir():
-        from medformer.imaging.dicom import series_geometry
-
         return series_geometry(path)
-    return open_nifti(path).geometry
+    with open_nifti(path) as file:
+        return file.geometry
 
 
 def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") -> Volume:
@@ -66,7 +48,7 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
 
     Args:
         path: A NIfTI file (.nii, .nii.gz, .hdr or .img), or a folder that holds one DICOM series.
-        nonfinite: What is done about NaN and infinite voxels.
+        nonfinite: Whether NaN and infinite voxels are an error or are kept.
 
     Returns:
         The volume, float32.
@@ -78,31 +60,30 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
     """
     path = Path(path)
     if path.is_dir():
-        from medformer.imaging.dicom import read_series
-
         return read_series(path)
-    file = open_nifti(path)
-    flat = _empty(file, np.float32)
     bad = 0
     first = -1
-    for start, values in file.chunks():
-        piece = flat[start : start + len(values)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            piece[:] = _scaled(values, file)
-            # A float64 sum of float32 values is finite unless one of them is not.
-            suspicious = nonfinite == "error" and not math.isfinite(float(np.sum(piece, dtype=np.float64)))
-        if suspicious:
-            wrong = np.flatnonzero(~np.isfinite(piece))
-            if len(wrong):
-                first = start + int(wrong[0]) if first < 0 else first
-                bad += len(wrong)
-    if bad:
-        raise DataError(
-            f"{path} holds {bad:,} voxels that are NaN or infinite as float32 (the first at "
-            f"{_place(first, file)}); expected finite values. Mend the image where it was made; "
-            "nothing is replaced here."
-        )
-    return Volume(flat.reshape(file.geometry.shape, order="F"), file.geometry, path, file.dtype.name)
+    with open_nifti(path) as file:
+        flat = _empty(file, np.float32)
+        for start, values in file.chunks():
+            piece = flat[start : start + len(values)]
+            with np.errstate(over="ignore", invalid="ignore"):
+                piece[:] = _scaled(values, file)
+                # A float64 sum of float32 values is finite unless one of them is not.
+                suspicious = nonfinite == "error" and not math.isfinite(float(np.sum(piece, dtype=np.float64)))
+            if suspicious:
+                wrong = np.flatnonzero(~np.isfinite(piece))
+                if len(wrong):
+                    first = start + int(wrong[0]) if first < 0 else first
+                    bad += len(wrong)
+        if bad:
+            raise DataError(
+                f"{path} holds {bad:,} voxels that are NaN or infinite as float32 (the first at "
+                f"{_place(first, file)}); expected finite values. Correct the image at its source; "
+                "nothing is replaced here."
+            )
+        array = flat.reshape(file.geometry.shape, order="F")
+        return Volume(array, file.geometry, path, file.dtype.name, file.sha256())
 
 
 def read_labels(path: Path) -> Volume:
@@ -120,33 +101,19 @@ def read_labels(path: Path) -> Volume:
     """
     path = Path(path)
     if path.suffix.lower() == ".dcm":
-        from medformer.imaging.dicom_seg import read_dicom_seg
-
         return read_dicom_seg(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected a label map: a NIfTI file, or a DICOM segmentation (.dcm).")
-    file = open_nifti(path)
-    as_stored = file.scale is None and file.dtype.kind in "iu" and file.dtype.itemsize <= 2
-    flat = _empty(file, file.dtype.newbyteorder("=") if as_stored else np.int32)
     low, high = 0, 0
-    for start, values in file.chunks():
-        whole = values if as_stored else _whole(_scaled(values, file), start, file)
-        low, high = min(low, int(whole.min())), max(high, int(whole.max()))
-        flat[start : start + len(whole)] = whole
-    array = flat.astype(smallest_integer(low, high), copy=False).reshape(file.geometry.shape, order="F")
-    return Volume(array, file.geometry, path, file.dtype.name)
-
-
-def smallest_integer(low: int, high: int) -> np.dtype[Any]:
-    """The smallest of uint8, uint16, int16 and int32 that holds `low` to `high`.
-
-    Raises:
-        DataError: None does.
-    """
-    for dtype in (np.uint8, np.uint16, np.int16, np.int32):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return np.dtype(dtype)
-    raise DataError(f"Labels run from {low} to {high}; expected at most 32 bits ({_LABELS.min} to {_LABELS.max}).")
+    with open_nifti(path) as file:
+        as_stored = file.scale is None and file.dtype.kind in "iu" and file.dtype.itemsize <= 2
+        flat = _empty(file, file.dtype.newbyteorder("=") if as_stored else np.int32)
+        for start, values in file.chunks():
+            whole = values if as_stored else _whole(_scaled(values, file), start, file)
+            low, high = min(low, int(whole.min())), max(high, int(whole.max()))
+            flat[start : start + len(whole)] = whole
+        array = flat.astype(smallest_integer(low, high), copy=False).reshape(file.geometry.shape, order="F")
+        return Volume(array, file.geometry, path, file.dtype.name, file.sha256())
 
 
 def _scaled(values: NDArray[Any], file: NiftiFile) -> NDArray[Any]:
@@ -168,10 +135,10 @@ def _whole(values: NDArray[Any], start: int, file: NiftiFile) -> NDArray[Any]:
                 "whole numbers. It may be a probability map or have been resampled with interpolation: threshold it, "
                 "or resample the labels with nearest neighbor."
             )
-    if whole.min() < _LABELS.min or whole.max() > _LABELS.max:
+    if whole.min() < LABEL_RANGE.min or whole.max() > LABEL_RANGE.max:
         raise DataError(
             f"{file.path} holds labels from {whole.min():g} to {whole.max():g}; expected at most 32 bits "
-            f"({_LABELS.min} to {_LABELS.max}). Number the labels anew."
+            f"({LABEL_RANGE.min} to {LABEL_RANGE.max}). Renumber the labels."
         )
     return whole
 

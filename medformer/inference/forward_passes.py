@@ -1,22 +1,17 @@
-"""What every forward pass of a trained network needs: evaluation mode, a device, a precision, errors one can act on."""
+"""What every forward pass of a trained network needs: evaluation mode, a device, a precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import nn
 
-from medformer.errors import ResourceError
-
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-# On the CPU, PyTorch reports a failed allocation as a plain RuntimeError.
-_NO_MEMORY = ("not enough memory", "can't allocate memory")
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -41,23 +36,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-@contextmanager
-def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Turn every form of a failed allocation into one error.
-
-    Args:
-        advice: Gives the message; called only on failure.
-
-    Raises:
-        ResourceError: An allocation inside the block failed.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(advice()) from error
-    except RuntimeError as error:
-        if any(text in str(error) for text in _NO_MEMORY):
-            raise ResourceError(advice()) from error
-        raise

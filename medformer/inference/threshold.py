@@ -1,11 +1,15 @@
-"""Learning the probability threshold from validation cases."""
+"""The threshold that turns a probability into a decision, learned from the inner validation part.
+
+Two learners, `DiceThreshold` for maps and `BalancedAccuracyThreshold` for cases, in the style of scikit-learn. Among
+thresholds that tie, both take the one nearest 0.5, and the lower of two equally near.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +23,66 @@ from medformer.files import write_json
 _TIE = 1e-9
 
 
-class ThresholdSelector:
+class ThresholdLearner(Protocol):
+    """Learns a threshold from probabilities and the truth.
+
+    Attributes:
+        criterion: What is highest at the threshold.
+        key: Its name in files.
+        threshold_: What was learned.
+        score_: Its criterion on the cases it was fitted on.
+    """
+
+    criterion: str
+    key: str
+    threshold_: float
+    score_: float
+
+    def fit(self, scores: Any, truths: Any, /) -> Self:
+        """Learn `threshold_`."""
+
+
+def learn_threshold(
+    chosen: float | Literal["fit"],
+    learner: ThresholdLearner,
+    scores: Any,
+    truths: Any,
+    *,
+    cases: int,
+    path: Path,
+    about: Mapping[str, Any] | None = None,
+) -> float:
+    """Take the threshold that a config names, or learn it, and write down where it is from.
+
+    Args:
+        chosen: A number in [0, 1], or `fit`.
+        learner: What learns it.
+        scores: Probabilities of the inner validation cases, as the learner takes them; not touched unless `fit`.
+        truths: Their masks or labels.
+        cases: How many there are, for the record.
+        path: JSON file to write.
+        about: What else the file says.
+
+    Raises:
+        DataError: The cases do not suffice, or cannot be read.
+    """
+    content: dict[str, Any] = {"threshold": chosen, "from": "config"}
+    if chosen == "fit":
+        learner.fit(scores, truths)
+        content = {
+            "threshold": learner.threshold_,
+            "from": f"{learner.criterion} over {cases} inner validation cases",
+            f"validation_{learner.key}": learner.score_,
+        }
+    write_json(path, {**content, **(about or {})})
+    return float(content["threshold"])
+
+
+class DiceThreshold:
     """Picks the threshold with the highest mean Dice over cases.
 
     Fit it on the inner validation part of a fold and nothing else: a threshold that has seen test cases makes their
-    scores too good. Among thresholds that tie, the one nearest 0.5 wins, and the lower of two equally near.
+    scores too good.
 
     Args:
         low: First threshold that is tried.
@@ -38,6 +97,8 @@ class ThresholdSelector:
         curve_: The mean Dice of each, shape (n,).
     """
 
+    criterion = "mean Dice"
+    key = "dice"
     threshold_: float
     score_: float
     grid_: NDArray[np.float64]
@@ -79,10 +140,8 @@ class ThresholdSelector:
                 f"A threshold cannot be learned from {len(scores)} validation case(s) of which none has a Dice. "
                 "Hold out more cases, or give the threshold as a number."
             )
-        best = np.flatnonzero(means >= np.nanmax(means) - _TIE)
-        chosen = best[np.argmin(np.round(np.abs(grid[best] - 0.5), 6))]
         self.grid_, self.curve_ = grid, means
-        self.threshold_, self.score_ = float(grid[chosen]), float(means[chosen])
+        self.threshold_, self.score_ = _best(grid, means)
         return self
 
     def _dice(
@@ -100,6 +159,63 @@ class ThresholdSelector:
         return [Counts(int(b), int(m), total, truth.size).dice(self.empty) for b, m in zip(both, marked, strict=True)]
 
 
+class BalancedAccuracyThreshold:
+    """Picks the threshold with the highest balanced accuracy, which is the one with the highest Youden index.
+
+    (Youden's J is sensitivity + specificity - 1, twice the balanced accuracy minus 1.) Thresholds lie halfway between
+    neighboring scores.
+
+    Attributes:
+        threshold_: A case is positive where its score is at least this.
+        score_: The balanced accuracy on the cases it was fitted on.
+    """
+
+    criterion = "balanced accuracy"
+    key = "balanced_accuracy"
+    threshold_: float
+    score_: float
+
+    def fit(self, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Self:
+        """Learn `threshold_` from scores in [0, 1] and labels in {0, 1}, both of shape (n,).
+
+        Raises:
+            DataError: A class is missing.
+        """
+        positives = count_positives(labels)
+        edges = np.unique(np.concatenate([[0.0], scores, [1.0]]))
+        tried = (edges[:-1] + edges[1:]) / 2
+        order = np.argsort(scores, kind="stable")
+        below = np.searchsorted(scores[order], tried, side="left")
+        missed = np.concatenate([[0], np.cumsum(labels[order] == 1)])[below]
+        sensitivity = 1 - missed / positives
+        specificity = (below - missed) / (len(labels) - positives)
+        balanced = (sensitivity + specificity) / 2
+        self.threshold_, self.score_ = _best(tried, balanced)
+        return self
+
+
+def count_positives(labels: NDArray[np.int64]) -> int:
+    """Return the number of positives.
+
+    Raises:
+        DataError: A class is missing.
+    """
+    positives = int(np.count_nonzero(labels == 1))
+    if positives in (0, len(labels)):
+        raise DataError(
+            f"{len(labels)} validation case(s) hold {positives} positive(s); expected both classes. Hold out a larger "
+            "share, stratify by label, or give the threshold as a number."
+        )
+    return positives
+
+
+def _best(tried: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the threshold with the highest score, by the rule for ties, and its score."""
+    tied = np.flatnonzero(scores >= np.nanmax(scores) - _TIE)
+    chosen = tied[np.argmin(np.round(np.abs(tried[tied] - 0.5), 9))]
+    return float(tried[chosen]), float(scores[chosen])
+
+
 def _mean_of_known(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Column means without NaN; NaN where a column has nothing else."""
     if not scores.size:
@@ -108,32 +224,3 @@ def _mean_of_known(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = known.sum(axis=0)
     sums = np.where(known, scores, 0.0).sum(axis=0)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
-def settle_threshold(
-    chosen: float | Literal["fit"],
-    maps: Iterable[NDArray[np.float32]],
-    truths: Iterable[NDArray[np.bool_]],
-    *,
-    cases: int,
-    path: Path,
-) -> float:
-    """Take the threshold that a config names, or learn it, and write down where it is from.
-
-    Args:
-        chosen: A number in [0, 1], or `fit`.
-        maps: Probability maps of the inner validation cases, (H, W) each; not touched unless `fit`.
-        truths: Their masks.
-        cases: How many there are, for the record.
-        path: JSON file to write.
-    """
-    content: dict[str, Any] = {"threshold": chosen, "from": "config"}
-    if chosen == "fit":
-        selector = ThresholdSelector().fit(maps, truths)
-        content = {
-            "threshold": selector.threshold_,
-            "from": f"mean Dice over {cases} inner validation cases",
-            "validation_dice": selector.score_,
-        }
-    write_json(path, content)
-    return float(content["threshold"])

@@ -13,8 +13,7 @@ from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.volumes.plan.volume_plan import VolumePlan
-from medformer.data.volumes.plan.volume_plan import read_plan as read_volume_plan
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.files import read_csv, read_json, sha256
 from medformer.reporting.figures.explanation import Explanation, read_explanation

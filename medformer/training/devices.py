@@ -50,26 +50,16 @@ def check_devices(config: TrainingConfig) -> None:
         ResourceError: The device is not there, or there are too few.
         ConfigError: float16 on a CPU.
     """
-    wanted, devices = config.accelerator, config.devices
-    if wanted == "cuda" and torch.cuda.device_count() < devices:
+    wanted, visible = config.accelerator, torch.cuda.device_count()
+    on_cuda = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    if on_cuda and visible < config.devices:
         raise ResourceError(
-            f"training.accelerator=cuda with training.devices={devices}, but {torch.cuda.device_count()} CUDA devices "
-            "are visible. Check the driver and CUDA_VISIBLE_DEVICES, or use training.accelerator=auto or cpu."
+            f"training.accelerator={wanted} with training.devices={config.devices}, but {visible} CUDA devices are "
+            "visible. Check the driver and CUDA_VISIBLE_DEVICES, lower training.devices, or use "
+            "training.accelerator=cpu."
         )
-    if wanted == "auto" and torch.cuda.is_available() and torch.cuda.device_count() < devices:
-        raise ResourceError(
-            f"training.devices={devices}, but {torch.cuda.device_count()} CUDA devices are visible. Lower it."
-        )
-    if config.precision == "16-mixed" and (wanted == "cpu" or (wanted == "auto" and not _has_gpu())):
+    if choose_device(wanted).type == "cpu" and config.precision == "16-mixed":
         raise ConfigError(
             "training.precision=16-mixed needs a GPU, and this training runs on the CPU. "
             "Use training.precision=32-true (or bf16-mixed)."
         )
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise ResourceError(
-            "training.accelerator=mps, but this machine has no MPS device. Use training.accelerator=auto."
-        )
-
-
-def _has_gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -3,9 +3,9 @@
     fit(model, objective, train_data, validate, config, *, out, seed, workers=0, resume=False, metadata=None, run=None,
         reporter=None) -> FitResult
 
-`objective` turns a batch into a loss (`medformer.training.losses.objectives`), `train_data` gives the batches
-(`medformer.training.loader.TrainingData`), `validate` scores the inner validation part and says by its `measure` what
-the score is (`medformer.training.job.Validate`), and is None to train to the end.
+`objective` turns a batch into a loss (`medformer.training.losses.objectives`), `train_data` gives the items
+(`medformer.data.network_inputs.TrainingData`), `validate` scores the inner validation part and says by its `measure`
+what the score is (`medformer.training.job.Validate`), and is None to train to the end.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from medformer.config import TrainingConfig
+from medformer.data.network_inputs import TrainingData
 from medformer.errors import DataError
+from medformer.exhaustion import enough_memory
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.devices import build_fabric
-from medformer.training.failures import explain_memory
+from medformer.training.failures import MemoryContext
 from medformer.training.job import FitResult, Job, Validate
-from medformer.training.loader import TrainingData
 from medformer.training.loop import Loop
 from medformer.training.losses.objectives import Objective
 from medformer.training.processes import run_in_processes
@@ -110,10 +111,11 @@ def fit(
 
 
 def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> FitResult:
+    memory = MemoryContext(job.config, sum(parameter.numel() for parameter in model.parameters()))
     # One process speaks for all.
     tracker = build_tracker(job.config.tracker if fabric.is_global_zero else "none", job.out, job.run or job.out)
     with (
-        explain_memory(job.config, model) as memory,
+        enough_memory(memory.advice),
         stop_on_signals() as stop,
         Tracking(tracker, job.name, job.identity(model), reporter) as tracking,
     ):

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from medformer.config import TrainingConfig
+from medformer.data.network_inputs import TrainingData
 from medformer.evaluation.validation_measures import ValidationMeasure, require_measure
-from medformer.training.loader import TrainingData
 from medformer.training.losses.objectives import Objective
 
 

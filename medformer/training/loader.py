@@ -6,29 +6,16 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from medformer.data.sampling import EpochSampler
+from medformer.data.network_inputs import TrainingData
 from medformer.errors import MedformerError
+from medformer.seeds import derive_seed
 from medformer.training.signals import SIGNALS
 
 Batch = dict[str, Any]
-
-
-class TrainingData(Protocol):
-    """What is trained on: `data[(epoch, index)]` gives a table of tensors, or tables of such, and "id": str.
-
-    Which tensors, the objective says (see `medformer.training.losses.objectives`). An item depends on its epoch and
-    index alone, never on a random state or on the items before it; that is what makes a resumed run equal to an
-    uninterrupted one. With loader workers it must be picklable. Data may also give whole batches (`WholeBatches`).
-    """
-
-    def __len__(self) -> int:
-        """Number of cases."""
-
-    def __getitem__(self, index: tuple[int, int], /) -> Any:
-        """Give one item."""
 
 
 @runtime_checkable
@@ -73,9 +60,10 @@ class BatchSource:
             replicas: Number of processes sharing an epoch.
         """
         self.batch_size = batch_size
-        order = EpochSampler(len(data), seed=seed, rank=rank, replicas=replicas)
         self.steps = max(1, len(data) // (batch_size * replicas))
-        self._order = _Steps(order, self.steps, batch_size)
+        self._order = EpochSampler(
+            len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=self.steps * batch_size
+        )
         self._loader: DataLoader[Any] = DataLoader(
             _GuardedBatches(data) if isinstance(data, WholeBatches) else _Guarded(data),
             batch_size=batch_size,
@@ -95,7 +83,7 @@ class BatchSource:
         Raises:
             MedformerError: What reading a case raised, unchanged, also from a loader process.
         """
-        self._order.begin(epoch, start)
+        self._order.begin(epoch, start * self.batch_size)
         for batch in self._loader:
             if isinstance(batch, MedformerError):
                 raise batch
@@ -106,24 +94,54 @@ class BatchSource:
         del self._loader
 
 
-class _Steps(Sampler[tuple[int, int]]):
-    """An epoch's order without the cases of the steps already done, and without those that fill no batch."""
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) pairs.
 
-    def __init__(self, order: EpochSampler, steps: int, batch_size: int) -> None:
-        self._full = order
-        self._batch_size = batch_size
-        self._end = min(len(order), steps * batch_size)
-        self._skip = 0
+    Loader workers that live through several epochs hold a copy of the dataset made before the first one, so telling the
+    dataset its epoch in the main process would not reach them. An index that carries the epoch always does. The order
+    depends on the seed and the epoch alone: after `begin(k)` a resumed run continues with the order of epoch k.
+    """
 
-    def begin(self, epoch: int, start: int) -> None:
-        self._full.set_epoch(epoch)
-        self._skip = start * self._batch_size
+    def __init__(
+        self, length: int, *, seed: int, rank: int = 0, replicas: int = 1, per_epoch: int | None = None
+    ) -> None:
+        """Store the plan.
+
+        Args:
+            length: Number of cases.
+            seed: The run's (or fold's) seed.
+            rank: Which process this is, in 0 .. replicas-1.
+            replicas: Number of processes that share an epoch. Each gets equally many cases, because unequal numbers
+                would leave some waiting for a gradient exchange; the first cases of the order fill up the last round.
+            per_epoch: At most this many cases of an epoch are visited by this process; all by default.
+        """
+        if length < 1:
+            raise ValueError(f"EpochSampler needs at least one case, got {length}")
+        if not 0 <= rank < replicas:
+            raise ValueError(f"rank must be in 0 .. {replicas - 1}, got {rank}")
+        self.length = length
+        self.seed = seed
+        self.rank = rank
+        self.replicas = replicas
+        share = -(-length // replicas)
+        self._end = share if per_epoch is None else min(share, per_epoch)
+        self.begin(0)
+
+    def begin(self, epoch: int, skip: int = 0) -> None:
+        """Choose the epoch of the next iteration, and how many cases of it are done already."""
+        self.epoch = epoch
+        self.skip = skip
 
     def __len__(self) -> int:
-        return max(0, self._end - self._skip)
+        """Cases of this process that are left of the epoch."""
+        return max(0, self._end - self.skip)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(list(self._full)[self._skip : self._end])
+        """Return what is left of this process's share of the epoch."""
+        order = np.random.default_rng(derive_seed(self.seed, "order", self.epoch)).permutation(self.length)
+        rounds = -(-self.length // self.replicas)
+        own = np.resize(order, rounds * self.replicas)[self.rank :: self.replicas]
+        return iter([(self.epoch, int(index)) for index in own[self.skip : self._end]])
 
 
 class _Guarded(Dataset[Any]):

@@ -9,20 +9,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
 from medformer.training.batch_norm import share_batch_norm, unshared
 from medformer.training.ema import WeightAverage
-from medformer.training.failures import MemoryContext, divergence, nonfinite_cases
+from medformer.training.failures import MemoryContext, divergence_advice
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
 from medformer.training.losses.objectives import Moment
 from medformer.training.optimizer import build_optimizer, set_learning_rate
-from medformer.training.saving.history import write_history
-from medformer.training.saving.save_times import Saving
-from medformer.training.saving.state import Progress, load_state
+from medformer.training.saving.state import Progress, Saving, write_history
 from medformer.training.schedule import Clock, learning_rate_factor, run_progress
 from medformer.training.signals import StopNow, StopRequest
 from medformer.training.trackers.build import forget_tracked
@@ -77,9 +76,8 @@ class Loop:
             rank=fabric.global_rank,
             replicas=fabric.world_size,
         )
-        self.identity = job.identity(model)
         self.measure = job.measure
-        self.saving = Saving(job, self.identity, model, self.average, self.optimizer)
+        self.saving = Saving(job, model, self.average, self.optimizer)
         self.progress = Progress()
         self.skipped = 0
 
@@ -115,7 +113,7 @@ class Loop:
     def _begin(self) -> None:
         job = self.job
         if job.resume and job.state.exists():
-            self.progress = load_state(job.state, self.identity, self.model, self.average, self.optimizer)
+            self.progress = self.saving.load()
             self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
             if self.progress.best_epoch and not job.weights.exists():
                 raise CheckpointError(
@@ -297,7 +295,6 @@ class Loop:
         return asked, elapsed
 
     def _interrupt(self, save: bool = True) -> None:
-        self.reporter.finish()
         if save:
             self._save()
         raise InterruptedRun(
@@ -324,7 +321,6 @@ class Loop:
             self.saving.write_weights()
 
     def _diverged(self, batch: Batch, loss: float, norm: float) -> DivergenceError:
-        self.reporter.finish()
         self._keep_weights()
         ids = list(batch["id"])
         bad = nonfinite_cases(ids, self.job.objective.tensors(batch))
@@ -333,15 +329,11 @@ class Loop:
             torch.distributed.all_gather_object(gathered, (ids, bad))
             ids = [case for part, _ in gathered for case in part]
             bad = [case for _, part in gathered for case in part]
-        progress = self.progress
-        return divergence(
-            epoch=progress.epoch + 1,
-            step=progress.step + 1,
-            steps=self.batches.steps,
-            loss=loss,
-            norm=norm,
-            ids=ids,
-            bad_ids=bad,
-            config=self.job.config,
-            best_epoch=progress.best_epoch,
+        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1} of {self.batches.steps}"
+        found = f"loss {loss:g}, gradient norm {norm:g}"
+        best = self.progress.best_epoch
+        kept = f"The weights on disk are those of epoch {best}." if best else "No weights were saved yet."
+        return DivergenceError(
+            f"Training diverged in {where}: {found}, expected finite numbers. Cases of the batch: {', '.join(ids)}. "
+            f"{divergence_advice(bad, self.job.config)} {kept}"
         )

@@ -90,7 +90,7 @@ def _run_one(fabric: Fabric, model: nn.Module, parcel: _Parcel, work: Work, chan
         raise
 
 
-class _RelayReporter:
+class _RelayReporter(Reporter):
     """Sends every call to the process that has the terminal."""
 
     def __init__(self, channel: Any) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from medformer.config import ConnectomeModelConfig
+from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.backbone.mixers import MIXERS
-from medformer.models.connectome.autoencoder import MaskedAutoencoder
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.inputs import edge_count
@@ -61,7 +61,7 @@ def test_other_subjects_change_nothing_at_all(case: tuple[str, str], training: b
     model, edges = make(case, regions).train(training), sample(regions)
     changed = {atlas: torch.cat([block[:1], 100 * block[1:] + 7]) for atlas, block in edges.items()}
     assert (model(edges)[0] - model(changed)[0]).abs().max() == 0
-    autoencoder = MaskedAutoencoder(model).train(training)
+    autoencoder = masked_autoencoder(model).train(training)
     before, after = autoencoder(edges), autoencoder(changed)
     assert all((before[atlas][0] - after[atlas][0]).abs().max() == 0 for atlas in edges)
 

@@ -13,8 +13,8 @@ from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.multiscale import draw_scale, resize_batch
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case
-from medformer.data.sampling import EpochSampler
 from medformer.errors import DataError
+from medformer.training.loader import EpochSampler
 
 AUGMENTATION = Augmentation(AugmentConfig())
 
@@ -55,9 +55,8 @@ def test_augmentation_replays_per_epoch_and_case(cases: list[Case]) -> None:
         return SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=seed)
 
     first, second = dataset(), dataset()
-    second.set_epoch(3)
-    assert torch.equal(first[(3, 1)]["image"], second[1]["image"])
-    assert torch.equal(first[(3, 1)]["mask"], second[1]["mask"])
+    assert torch.equal(first[(3, 1)]["image"], second[(3, 1)]["image"])
+    assert torch.equal(first[(3, 1)]["mask"], second[(3, 1)]["mask"])
     assert not torch.equal(first[(3, 1)]["image"], first[(4, 1)]["image"])
     assert not torch.equal(first[(3, 1)]["image"], dataset(seed=1)[(3, 1)]["image"])
 
@@ -86,7 +85,7 @@ def test_epochs_reach_persistent_workers(cases: list[Case], workers: int) -> Non
     sampler = EpochSampler(len(dataset), seed=0)
     loader = DataLoader(dataset, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
     for epoch in [0, 1]:
-        sampler.set_epoch(epoch)
+        sampler.begin(epoch)
         for batch in loader:
             for name, image in zip(batch["id"], batch["image"], strict=True):
                 expected = dataset[(epoch, int(name.removeprefix("case")))]
@@ -109,15 +108,17 @@ def test_missing_mask_names_the_case(cases: list[Case]) -> None:
 def test_sampler_visits_every_case_once_in_an_order_of_its_epoch() -> None:
     sampler = EpochSampler(50, seed=4)
     first = list(sampler)
-    sampler.set_epoch(1)
+    sampler.begin(1)
     second = list(sampler)
     assert sorted(first) == [(0, index) for index in range(50)]
     assert sorted(second) == [(1, index) for index in range(50)]
     assert [index for _, index in first] != [index for _, index in second]
     resumed = EpochSampler(50, seed=4)
-    resumed.set_epoch(1)
+    resumed.begin(1)
     assert list(resumed) == second
-    assert list(EpochSampler(3, seed=4, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
+    resumed.begin(1, skip=20)
+    assert list(resumed) == second[20:] and len(resumed) == 30
+    assert list(EpochSampler(50, seed=4, per_epoch=12)) == first[:12]
 
 
 def test_sampler_shares_an_epoch_between_processes() -> None:

@@ -14,7 +14,8 @@ from medformer.imaging import dicom_seg
 from medformer.imaging.dicom import find_series
 from medformer.imaging.dicom_seg import read_dicom_seg, write_dicom_seg
 from medformer.imaging.geometry import same_grid
-from medformer.imaging.volumes import Volume, read_geometry, read_labels
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_geometry, read_labels
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")

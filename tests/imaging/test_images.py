@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.errors import DataError
+from medformer.errors import ConfigError, DataError
 from medformer.imaging import images
-from medformer.imaging.images import image_info, image_size, read_image, read_mask, read_mask_values
+from medformer.imaging.images import image_info, image_size, read_image, read_mask, read_mask_values, write_image
 
 
 @pytest.fixture
@@ -184,3 +184,24 @@ def test_the_threshold_belongs_to_the_foreground(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", np.array([[127, 128, 200]], np.uint8))
     assert read_mask(path).tolist() == [[False, True, True]]
     assert read_mask(path, threshold=150).tolist() == [[False, False, True]]
+
+
+ROWS, COLUMNS = np.mgrid[:40, :50]
+IMAGE = np.stack([5 * ROWS, 4 * COLUMNS, 2 * ROWS + 2 * COLUMNS], -1).astype(np.uint8)
+
+
+def test_png_is_lossless(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", IMAGE)
+    assert np.array_equal(read_image(tmp_path / "a.png"), IMAGE)
+
+
+def test_jpeg_is_close_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
+    write_image(tmp_path / "new" / "a.jpg", IMAGE)
+    assert np.abs(read_image(tmp_path / "new" / "a.jpg").astype(int) - IMAGE).max() < 12
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.jpg"]
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.gif"):
+        write_image(tmp_path / "a.gif", IMAGE)
+    assert not list(tmp_path.iterdir())

@@ -14,8 +14,9 @@ import pytest
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import nifti_labels
 from medformer.imaging.geometry import Geometry
-from medformer.imaging.nifti_labels import write_labels, write_map
-from medformer.imaging.volumes import Volume, read_labels, read_volume
+from medformer.imaging.nifti_labels import write_labels
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_labels, read_volume
 
 CODES = ["".join(codes) for order in permutations(("RL", "AP", "SI")) for codes in product(*order)]
 SHAPE = (4, 5, 6)
@@ -135,19 +136,6 @@ def test_a_single_volume_of_a_series_gives_a_3d_label_map(tmp_path: Path) -> Non
     write_labels(tmp_path / "labels.nii.gz", LABELS, tmp_path / "image.nii.gz")
     assert nibabel.load(tmp_path / "labels.nii.gz").shape == SHAPE
     assert same_place(tmp_path / "labels.nii.gz", tmp_path / "image.nii.gz")
-
-
-def test_a_map_is_float32_and_exact(tmp_path: Path) -> None:
-    like = image(tmp_path / "image.nii", affine_of("SAR", "oblique"))
-    values = np.random.default_rng(0).random(SHAPE).astype(np.float32)
-    write_map(tmp_path / "map.nii.gz", values, like)
-    found = nibabel.load(tmp_path / "map.nii.gz")
-    assert found.get_data_dtype() == np.float32
-    assert np.array_equal(np.asarray(found.dataobj), values)
-    assert same_place(tmp_path / "map.nii.gz", like)
-    for wrong in (values + 1.0, np.where(values > 0.5, np.nan, values), LABELS):
-        with pytest.raises(DataError, match="expected"):
-            write_map(tmp_path / "wrong.nii.gz", wrong, like)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

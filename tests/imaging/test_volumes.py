@@ -17,7 +17,8 @@ import pytest
 
 from medformer.errors import DataError
 from medformer.imaging.nifti_file import MAX_BYTES
-from medformer.imaging.volumes import read_geometry, read_labels, read_volume, smallest_integer
+from medformer.imaging.volume import smallest_integer
+from medformer.imaging.volumes import read_geometry, read_labels, read_volume
 
 AFFINE = nibabel.affines.from_matvec(
     nibabel.eulerangles.euler2mat(0.1, 0.2, 0.3) @ np.diag((1.0, -2.0, 3.0)), (1, 2, 3)

@@ -8,9 +8,8 @@ import pytest
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image, read_mask, write_image
 from medformer.imaging.masks import write_mask
-from medformer.imaging.pictures import write_image
 from medformer.inference.baselines.pixel_color import FEATURES, PixelColor, pixel_features
 from medformer.inference.baselines.prior_mask import PriorMask
 from medformer.inference.baselines.table import BASELINES

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from medformer.errors import DataError
-from medformer.files import read_json
-from medformer.inference.classes.decision import DecisionThreshold, PlattScaling, prediction_rows, settle_decision
+from medformer.files import read_csv, read_json
+from medformer.inference.classes.decision import Decision, PlattScaling, learn_decision, prediction_rows, read_decision
+from medformer.inference.threshold import BalancedAccuracyThreshold
 
 
 def draw(seed: int, n: int = 40) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -48,7 +50,7 @@ def test_separated_classes_give_finite_probabilities() -> None:
 def test_no_threshold_has_a_higher_balanced_accuracy(seed: int) -> None:
     values, labels = draw(seed, 25)
     scores = np.round((values - values.min()) / np.ptp(values), 1)
-    found = DecisionThreshold().fit(scores, labels)
+    found = BalancedAccuracyThreshold().fit(scores, labels)
 
     def balanced(threshold: float) -> float:
         marked = scores >= threshold
@@ -59,30 +61,43 @@ def test_no_threshold_has_a_higher_balanced_accuracy(seed: int) -> None:
 
 
 def test_of_thresholds_that_tie_the_one_nearest_a_half_is_taken() -> None:
-    found = DecisionThreshold().fit(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1]))
+    found = BalancedAccuracyThreshold().fit(np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1]))
     assert (found.threshold_, found.score_) == (0.5, 1.0)
-    useless = DecisionThreshold().fit(np.full(4, 0.3), np.array([0, 1, 0, 1]))
+    useless = BalancedAccuracyThreshold().fit(np.full(4, 0.3), np.array([0, 1, 0, 1]))
     assert useless.score_ == 0.5
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_is_not_enough(label: int) -> None:
-    for learner in (PlattScaling(), DecisionThreshold()):
+    for learner in (PlattScaling(), BalancedAccuracyThreshold()):
         with pytest.raises(DataError, match="expected both classes"):
             learner.fit(np.array([0.1, 0.9]), np.full(2, label))
 
 
-def test_a_settled_decision_says_where_it_is_from(tmp_path: Path) -> None:
+def test_a_decision_says_where_it_is_from(tmp_path: Path) -> None:
     scores, labels = np.array([0.1, 0.4, 0.6, 0.9]), np.array([0, 0, 1, 1])
     path = tmp_path / "threshold.json"
-    assert settle_decision("fit", scores, labels, path=path) == 0.5
+    assert learn_decision(tmp_path, "abcd", labels, scores, calibrate=False, threshold="fit") == Decision(0.5)
     assert read_json(path) == {
         "threshold": 0.5,
         "from": "balanced accuracy over 4 inner validation cases",
         "validation_balanced_accuracy": 1.0,
     }
-    assert settle_decision(0.3, scores, labels, path=path) == 0.3
+    assert read_csv(tmp_path / "validation.csv")[1] == {"id": "b", "label": "0", "score": "0.4"}
+    assert learn_decision(tmp_path, "abcd", labels, scores, calibrate=False, threshold=0.3).threshold == 0.3
     assert read_json(path) == {"threshold": 0.3, "from": "config"}
+
+
+@pytest.mark.parametrize("log_odds", [True, False])
+def test_a_decision_reads_back(tmp_path: Path, log_odds: bool) -> None:
+    values, labels = draw(3)
+    outputs = expit(values - 50) if log_odds else values
+    names = [f"case{number}" for number in range(len(labels))]
+    learned = learn_decision(tmp_path, names, labels, outputs, calibrate=True, threshold="fit", log_odds=log_odds)
+    read = read_decision(tmp_path, log_odds=log_odds)
+    assert read.threshold == learned.threshold
+    np.testing.assert_array_equal(read.probabilities(outputs), learned.probabilities(outputs))
+    assert [float(row["score"]) for row in read_csv(tmp_path / "validation.csv")] == list(read.probabilities(outputs))
 
 
 def test_a_score_at_the_threshold_is_positive() -> None:

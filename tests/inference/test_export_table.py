@@ -8,8 +8,8 @@ import pytest
 
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, write_csv
-from medformer.inference.frames import export_table
-from medformer.inference.frames.export_table import Export
+from medformer.inference import export_table
+from medformer.inference.frames.export import image_exports
 
 
 def probability(seed: int = 0) -> np.ndarray:
@@ -21,14 +21,14 @@ def ids(out: Path) -> list[str]:
 
 
 def test_the_table_lists_what_was_exported(tmp_path: Path) -> None:
-    with Export(tmp_path, threshold=0.4) as export:
+    with image_exports(tmp_path, threshold=0.4) as export:
         rows = [export.add(f"f{i}", None, probability(i), source=f"in/f{i}.jpg") for i in range(3)]
     assert read_csv(tmp_path / "predictions.csv") == [{name: str(value) for name, value in row.items()} for row in rows]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError("corrupt")])
 def test_an_interruption_keeps_everything_exported_before(tmp_path: Path, error: Any) -> None:
-    with pytest.raises((KeyboardInterrupt, DataError)), Export(tmp_path, threshold=0.5) as export:
+    with pytest.raises((KeyboardInterrupt, DataError)), image_exports(tmp_path, threshold=0.5) as export:
         for i in range(4):
             export.add(f"f{i}", None, probability(i))
         raise error
@@ -38,7 +38,7 @@ def test_an_interruption_keeps_everything_exported_before(tmp_path: Path, error:
 def test_the_table_grows_while_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.0, 0.5, 2.0, 2.0])
     monkeypatch.setattr(export_table.time, "monotonic", lambda: next(clock))
-    export = Export(tmp_path, threshold=0.5, overlays=False)
+    export = image_exports(tmp_path, threshold=0.5, overlays=False)
     seen = []
     for i in range(3):
         export.add(f"f{i}", None, probability(i))
@@ -47,17 +47,17 @@ def test_the_table_grows_while_the_work_goes_on(tmp_path: Path, monkeypatch: pyt
 
 
 def test_resuming_computes_only_what_is_missing(tmp_path: Path) -> None:
-    with Export(tmp_path, threshold=0.5, overlays=False) as export:
+    with image_exports(tmp_path, threshold=0.5, overlays=False) as export:
         export.add("f0", None, probability(0))
         export.add("f1", None, probability(1))
     (tmp_path / "masks" / "f1.png").unlink()
-    with Export(tmp_path, threshold=0.5, overlays=False, resume=True) as export:
+    with image_exports(tmp_path, threshold=0.5, overlays=False, resume=True) as export:
         assert [export.done(f"f{i}") for i in range(3)] == [True, False, False]
         for i in (1, 2):
             export.add(f"f{i}", None, probability(i))
     assert ids(tmp_path) == ["f0", "f1", "f2"]
     uninterrupted = tmp_path / "again"
-    with Export(uninterrupted, threshold=0.5, overlays=False) as export:
+    with image_exports(uninterrupted, threshold=0.5, overlays=False) as export:
         for i in range(3):
             export.add(f"f{i}", None, probability(i))
     assert (uninterrupted / "predictions.csv").read_bytes() == (tmp_path / "predictions.csv").read_bytes()
@@ -68,15 +68,15 @@ def test_resuming_computes_only_what_is_missing(tmp_path: Path) -> None:
 )
 def test_rows_made_with_other_settings_are_not_kept(tmp_path: Path, changed: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"threshold": 0.5, "probabilities": "png", "overlays": False}
-    with Export(tmp_path, **settings) as export:
+    with image_exports(tmp_path, **settings) as export:
         export.add("f0", None, probability())
-    assert Export(tmp_path, **settings, resume=True).done("f0")
-    assert not Export(tmp_path, **{**settings, **changed}, resume=True).done("f0")
+    assert image_exports(tmp_path, **settings, resume=True).done("f0")
+    assert not image_exports(tmp_path, **{**settings, **changed}, resume=True).done("f0")
 
 
-def test_without_resume_the_table_starts_anew(tmp_path: Path) -> None:
+def test_without_resume_the_table_starts_empty(tmp_path: Path) -> None:
     for name in ("old", "new"):
-        with Export(tmp_path, threshold=0.5) as export:
+        with image_exports(tmp_path, threshold=0.5) as export:
             export.add(name, None, probability())
     assert ids(tmp_path) == ["new"]
 
@@ -84,7 +84,7 @@ def test_without_resume_the_table_starts_anew(tmp_path: Path) -> None:
 def test_two_cases_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match=r"'F1' \(b/F1.png\) and 'f1' \(a/f1.png\) would be exported to the same"),
-        Export(tmp_path, threshold=0.5) as export,
+        image_exports(tmp_path, threshold=0.5) as export,
     ):
         export.add("f1", None, probability(0), source="a/f1.png")
         export.add("F1", None, probability(1), source="b/F1.png")
@@ -95,7 +95,7 @@ def test_a_full_disk_keeps_the_cases_before_it(tmp_path: Path, monkeypatch: pyte
     def full(*arguments: Any, **options: Any) -> None:
         raise ResourceError("Could not write: no space left on device")
 
-    with pytest.raises(ResourceError, match="no space left"), Export(tmp_path, threshold=0.5) as export:
+    with pytest.raises(ResourceError, match="no space left"), image_exports(tmp_path, threshold=0.5) as export:
         export.add("f0", None, probability(0))
         monkeypatch.setattr("medformer.inference.frames.export.write_mask", full)
         export.add("f1", None, probability(1))
@@ -106,7 +106,7 @@ def test_the_first_error_is_the_one_that_is_told(tmp_path: Path, monkeypatch: py
     def full(*arguments: Any) -> None:
         raise ResourceError("table cannot be written")
 
-    with pytest.raises(DataError, match="corrupt"), Export(tmp_path, threshold=0.5) as export:
+    with pytest.raises(DataError, match="corrupt"), image_exports(tmp_path, threshold=0.5) as export:
         export.add("f0", None, probability(0))
         monkeypatch.setattr(export_table, "write_csv", full)
         raise DataError("corrupt")
@@ -115,4 +115,4 @@ def test_the_first_error_is_the_one_that_is_told(tmp_path: Path, monkeypatch: py
 def test_a_table_of_another_kind_is_not_resumed(tmp_path: Path) -> None:
     write_csv(tmp_path / "predictions.csv", [{"id": "a", "score": 1}], ["id", "score"])
     with pytest.raises(DataError, match="does not have the columns of an export"):
-        Export(tmp_path, threshold=0.5, resume=True)
+        image_exports(tmp_path, threshold=0.5, resume=True)

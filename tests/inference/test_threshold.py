@@ -8,7 +8,7 @@ import pytest
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice
 from medformer.evaluation.masks.segmentation import binarize
-from medformer.inference.threshold import ThresholdSelector
+from medformer.inference.threshold import DiceThreshold
 
 
 def cases(n: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -20,7 +20,7 @@ def cases(n: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def test_finds_what_an_exhaustive_search_with_the_exported_rule_finds() -> None:
     probabilities, truths = cases()
-    selector = ThresholdSelector().fit(probabilities, truths)
+    selector = DiceThreshold().fit(probabilities, truths)
     for threshold, mean in zip(selector.grid_, selector.curve_, strict=True):
         pairs = zip(probabilities, truths, strict=True)
         assert mean == pytest.approx(np.mean([dice(binarize(p, float(threshold)), t) for p, t in pairs]), abs=1e-12)
@@ -29,21 +29,21 @@ def test_finds_what_an_exhaustive_search_with_the_exported_rule_finds() -> None:
 
 
 def test_the_grid_runs_from_5_to_95_percent_in_round_numbers() -> None:
-    grid = ThresholdSelector().fit(*cases(1)).grid_
+    grid = DiceThreshold().fit(*cases(1)).grid_
     assert grid.tolist() == [round(0.05 * k, 2) for k in range(1, 20)]
 
 
 def test_ties_go_to_the_threshold_nearest_one_half() -> None:
     truth = np.array([[True, False]])
-    assert ThresholdSelector().fit([np.array([[0.99, 0.01]])], [truth]).threshold_ == 0.5
-    assert ThresholdSelector().fit([np.array([[0.32, 0.01]])], [truth]).threshold_ == 0.3
-    assert ThresholdSelector().fit([np.array([[0.99, 0.72]])], [truth]).threshold_ == 0.75
+    assert DiceThreshold().fit([np.array([[0.99, 0.01]])], [truth]).threshold_ == 0.5
+    assert DiceThreshold().fit([np.array([[0.32, 0.01]])], [truth]).threshold_ == 0.3
+    assert DiceThreshold().fit([np.array([[0.99, 0.72]])], [truth]).threshold_ == 0.75
 
 
 def test_a_pixel_on_a_grid_point_counts_as_it_does_when_exported() -> None:
     probability = np.full((1, 2), 0.35, np.float32)
     probability[0, 1] = 0.3
-    selector = ThresholdSelector(low=0.35, high=0.35).fit([probability], [np.array([[True, False]])])
+    selector = DiceThreshold(low=0.35, high=0.35).fit([probability], [np.array([[True, False]])])
     assert selector.score_ == 1.0
 
 
@@ -51,13 +51,13 @@ def test_a_pixel_on_a_grid_point_counts_as_it_does_when_exported() -> None:
 def test_normal_images_push_the_threshold_up_only_if_the_policy_rewards_it(policy, expected: float) -> None:
     probabilities = [np.full((2, 2), 0.93), np.array([[0.99, 0.01]])]
     truths = [np.zeros((2, 2), bool), np.array([[True, False]])]
-    assert ThresholdSelector(empty=policy).fit(probabilities, truths).threshold_ == expected
+    assert DiceThreshold(empty=policy).fit(probabilities, truths).threshold_ == expected
 
 
 def test_policy_nan_leaves_a_case_out_only_where_it_is_undefined() -> None:
     probabilities = [np.full((2, 2), 0.02), np.array([[0.99, 0.01]])]
     truths = [np.zeros((2, 2), bool), np.array([[True, False]])]
-    selector = ThresholdSelector(empty="nan").fit(probabilities, truths)
+    selector = DiceThreshold(empty="nan").fit(probabilities, truths)
     assert selector.score_ == 1.0 and selector.threshold_ == 0.5
 
 
@@ -67,31 +67,31 @@ def test_generators_are_consumed_one_case_at_a_time() -> None:
     def one_by_one() -> Iterator[np.ndarray]:
         yield from probabilities
 
-    assert ThresholdSelector().fit(one_by_one(), iter(truths)).threshold_ == (
-        ThresholdSelector().fit(probabilities, truths).threshold_
+    assert DiceThreshold().fit(one_by_one(), iter(truths)).threshold_ == (
+        DiceThreshold().fit(probabilities, truths).threshold_
     )
 
 
 def test_no_cases_and_no_defined_dice_are_errors() -> None:
     with pytest.raises(DataError, match=r"from 0 validation case\(s\)"):
-        ThresholdSelector().fit([], [])
+        DiceThreshold().fit([], [])
     with pytest.raises(DataError, match="none has a Dice"):
-        ThresholdSelector(empty="nan").fit([np.zeros((2, 2))], [np.zeros((2, 2), bool)])
+        DiceThreshold(empty="nan").fit([np.zeros((2, 2))], [np.zeros((2, 2), bool)])
 
 
 def test_pairs_that_do_not_fit_are_named() -> None:
     probabilities, truths = cases(2)
     with pytest.raises(DataError, match="Validation case 1 has no mask"):
-        ThresholdSelector().fit(probabilities, truths[:1])
+        DiceThreshold().fit(probabilities, truths[:1])
     with pytest.raises(DataError, match="Validation case 1 has no probability map"):
-        ThresholdSelector().fit(probabilities[:1], truths)
+        DiceThreshold().fit(probabilities[:1], truths)
     with pytest.raises(DataError, match="validation case 0: the prediction has size 15 x 18, the mask 3 x 3"):
-        ThresholdSelector().fit(probabilities, [np.ones((3, 3), bool)] * 2)
+        DiceThreshold().fit(probabilities, [np.ones((3, 3), bool)] * 2)
     probabilities[1][0, 0] = np.nan
     with pytest.raises(DataError, match="validation case 1: expected float probabilities without NaN"):
-        ThresholdSelector().fit(probabilities, truths)
+        DiceThreshold().fit(probabilities, truths)
 
 
 def test_an_impossible_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 0 < low"):
-        ThresholdSelector(low=0.0).fit(*cases(1))
+        DiceThreshold(low=0.0).fit(*cases(1))

@@ -12,20 +12,14 @@ from sklearn.metrics import roc_auc_score
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.data.manifest import Case
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.features import GRID, SHAPE, otsu_threshold, shape_features, volume_features
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.nifti_labels import write_labels
-from medformer.imaging.volumes import Volume
+from medformer.imaging.volume import Volume
 from medformer.inference.baselines.label_prior import LabelPrior
-from medformer.inference.baselines.volume_linear import (
-    GRID,
-    SHAPE,
-    VOLUME_CLASSIFIERS,
-    VolumeFeatures,
-    describe,
-    otsu_threshold,
-    shape_features,
-)
+from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 
 
 def _ball(size: tuple[int, int, int], center: tuple[float, ...], radius: float) -> NDArray[np.bool_]:
@@ -55,7 +49,7 @@ def test_shapes_are_measured_in_millimeters() -> None:
 
 @pytest.mark.parametrize("image", [np.full((4, 4, 4), 5.0), np.arange(4.0).reshape(4, 1, 1), np.eye(3)[None]])
 def test_constant_and_thin_images_have_finite_features(image: NDArray[np.float64]) -> None:
-    values = describe(image.astype(np.float32), _geometry(image.shape, 1.0, 2.0, 3.0))
+    values = volume_features(image.astype(np.float32), _geometry(image.shape, 1.0, 2.0, 3.0))
     assert values.shape == (len(SHAPE) + np.prod(GRID),) and np.isfinite(values).all()
 
 
@@ -72,16 +66,16 @@ def test_features_do_not_depend_on_how_the_array_is_stored() -> None:
     geometry = _geometry(image.shape, 1.0, 2.0, 3.0)
     turned, affine = reorient(image, geometry.affine, "PIL")
     first, second, third = turned.shape
-    expected = describe(image, geometry)
-    np.testing.assert_allclose(describe(turned, Geometry((first, second, third), affine)), expected, atol=1e-5)
-    stretched = describe(image * 10 + 4, geometry)
+    expected = volume_features(image, geometry)
+    np.testing.assert_allclose(volume_features(turned, Geometry((first, second, third), affine)), expected, atol=1e-5)
+    stretched = volume_features(image * 10 + 4, geometry)
     np.testing.assert_allclose(stretched[len(SHAPE) :], expected[len(SHAPE) :], atol=1e-5)
 
 
 def test_a_large_volume_is_reduced_before_its_shape_is_measured() -> None:
     ball = _ball((128, 80, 32), (63.5, 39.5, 15.5), 14.0).astype(np.float32)
     small = shape_features(ball, np.ones(3))
-    large = describe(ball, _geometry(ball.shape, 1.0, 1.0, 1.0))
+    large = volume_features(ball, _geometry(ball.shape, 1.0, 1.0, 1.0))
     assert large[SHAPE.index("log volume")] == pytest.approx(small[SHAPE.index("log volume")], abs=0.1)
     assert large[SHAPE.index("log extent x")] == pytest.approx(small[SHAPE.index("log extent x")], abs=0.15)
 
@@ -109,13 +103,13 @@ def test_classifiers_learn_in_a_fold_what_their_features_hold(
     labels = {case: number % 2 for number, case in enumerate(cases)}
     names = tuple(cases)
     fold = Fold(index=0, repeat=0, train=names[:12], validation=names[12:16], test=names[16:])
-    features = VolumeFeatures(cases)
+    features = inspect_volumes(list(cases.values()), features=True).arrays("features")
     EstimatorFold(features, labels, VOLUME_CLASSIFIERS[name].part())(fold, tmp_path, False)
     lines = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
     score = lines[0].index("score")
     auc = roc_auc_score([labels[line[0]] for line in lines[1:]], [float(line[score]) for line in lines[1:]])
     assert auc > 0.9
-    assert features["c0"].shape == (2 * (len(SHAPE) + 512),) and features["c0"] is features["c0"]
+    assert features["c0"].shape == (2 * (len(SHAPE) + 512),)
     clone(pickle.loads(pickle.dumps(VOLUME_CLASSIFIERS[name].part())))
 
 

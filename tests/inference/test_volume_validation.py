@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,19 +7,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
-from medformer.inference.network_inputs import ItemImages
-from medformer.inference.volumes.reconstruction import VolumeReconstructionLoss
+from medformer.data.volumes.prepare.prepare_case import PreparedCase
+from medformer.imaging.geometry import Geometry
 from medformer.inference.volumes.validation import ValidationVolumeDice
 
 
-@dataclass(frozen=True)
-class Volume:
-    image: NDArray[np.float32]
-    classes: NDArray[Any] | None
-    lowest: NDArray[np.float32]
+def _prepared(image: NDArray[np.float32], classes: NDArray[Any] | None, lowest: NDArray[np.float32]) -> PreparedCase:
+    first, second, third = image.shape[1:]
+    return PreparedCase("a", image, classes, np.eye(4), Geometry((first, second, third), np.eye(4)), lowest)
 
 
 class Thresholds(nn.Module):
@@ -44,15 +40,15 @@ def _plan(*patch: int) -> VolumePlan:
     return VolumePlan((1.0, 1.0, 1.0), (Intensity(),), labels, size, ((2, 2, 2),), ((3, 3, 3),), 2)
 
 
-def _volume(*size: int, seed: int = 0, wrong: float = 0.1) -> Volume:
+def _volume(*size: int, seed: int = 0, wrong: float = 0.1) -> PreparedCase:
     """Classes, and an image that says them, wrongly in some voxels."""
     generator = np.random.default_rng(seed)
     classes = generator.integers(0, 3, size).astype(np.uint8)
     said = np.where(generator.random(size) < wrong, generator.integers(0, 3, size), classes)
-    return Volume(said[None].astype(np.float32), classes, np.zeros(1, np.float32))
+    return _prepared(said[None].astype(np.float32), classes, np.zeros(1, np.float32))
 
 
-def _dice(volume: Volume) -> list[float]:
+def _dice(volume: PreparedCase) -> list[float]:
     said, truth = volume.image[0], volume.classes
     assert truth is not None
     return [2 * ((said == k) & (truth == k)).sum() / ((said == k).sum() + (truth == k).sum()) for k in (1, 2)]
@@ -72,7 +68,7 @@ def test_the_score_is_the_mean_dice_over_labels_and_cases(patch: tuple[int, ...]
 
 def test_a_volume_smaller_than_the_window_is_padded_with_its_minimum_and_padding_does_not_count() -> None:
     volume = _volume(5, 9, 3)
-    lifted = Volume(volume.image, volume.classes, np.full(1, 2.0, np.float32))
+    lifted = _prepared(volume.image, volume.classes, np.full(1, 2.0, np.float32))
     assert ValidationVolumeDice([lifted], _plan(8, 8, 8), 1)(Thresholds()) == pytest.approx(
         ValidationVolumeDice([volume], _plan(8, 8, 8), 1)(Thresholds())
     )
@@ -90,9 +86,9 @@ def test_a_volume_smaller_than_the_window_is_padded_with_its_minimum_and_padding
 
 def test_labels_that_are_nowhere_count_1_and_false_ones_0() -> None:
     empty = np.zeros((4, 4, 4), np.uint8)
-    silent = Volume(empty[None].astype(np.float32), empty, np.zeros(1, np.float32))
+    silent = _prepared(empty[None].astype(np.float32), empty, np.zeros(1, np.float32))
     assert ValidationVolumeDice([silent], _plan(4, 4, 4))(Thresholds()) == 1.0
-    false = Volume(np.ones((1, 4, 4, 4), np.float32), empty, np.zeros(1, np.float32))
+    false = _prepared(np.ones((1, 4, 4, 4), np.float32), empty, np.zeros(1, np.float32))
     assert ValidationVolumeDice([false], _plan(4, 4, 4))(Thresholds()) == 0.5
 
 
@@ -102,68 +98,15 @@ def test_of_a_large_case_few_windows_are_seen_and_most_of_them_have_labels() -> 
     image = classes[None].astype(np.float32)
     image[0, 20:] = 1.0
     model = Thresholds()
-    validation = ValidationVolumeDice([Volume(image, classes, np.zeros(1, np.float32))], _plan(4, 4, 4), 5, windows=8)
+    validation = ValidationVolumeDice(
+        [_prepared(image, classes, np.zeros(1, np.float32))], _plan(4, 4, 4), 5, windows=8
+    )
     score = validation(model)
     assert [shape[0] for shape in model.shown] == [5, 3]
     # Six windows full of label 1, one or two in the half that is predicted without cause, label 2 nowhere.
     assert score in [pytest.approx((1 + 2 * 6 / (2 * 6 + false)) / 2) for false in (1, 2)]
     few = np.zeros((40, 40, 40), np.uint8)
     few[5, 5, 5] = 1
-    lonely = Volume(few[None].astype(np.float32), few, np.zeros(1, np.float32))
+    lonely = _prepared(few[None].astype(np.float32), few, np.zeros(1, np.float32))
     assert ValidationVolumeDice([lonely], _plan(4, 4, 4), 8, windows=8)(model) == 1.0
     assert model.shown[-1][0] == 8
-
-
-class Items:
-    def __init__(self, images: NDArray[np.float32]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: tuple[int, int], /) -> dict[str, Tensor]:
-        return {"image": torch.from_numpy(self.images[index[1]])}
-
-
-class HalfHidden:
-    def masks(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(len(images), 1, *images.shape[2:], generator=generator) < 0.5
-
-    def hide(self, images: Tensor, masks: Tensor) -> Tensor:
-        return images.masked_fill(masks, 0.0)
-
-
-class Blurred(nn.Module):
-    """Reconstructs from neighbors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(1.0))
-        self.shown: list[Tensor] = []
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.shown.append(image)
-        return self.gain * F.avg_pool3d(image, 3, 1, 1)
-
-
-@pytest.mark.parametrize("size", [1, 2, 50])
-def test_reconstruction_is_judged_on_hidden_voxels_against_the_mean_of_the_visible_ones(size: int) -> None:
-    images = np.random.default_rng(0).normal(3.0, 1.0, (5, 2, 6, 5, 4)).astype(np.float32)
-    validation = VolumeReconstructionLoss(HalfHidden(), ItemImages(Items(images)), size, seed=4)
-    model = Blurred()
-    torch.manual_seed(0)
-    first = validation(model)
-    torch.rand(5)
-    assert validation(model) == first
-    shown = torch.cat(model.shown[: len(model.shown) // 2])
-    hidden = shown == 0
-    truth = torch.from_numpy(images)
-    error = (F.avg_pool3d(shown, 3, 1, 1) - truth).square()[hidden].mean()
-    assert first == pytest.approx(error.item(), rel=1e-5)
-    record = validation.against_mean(model)
-    channels = zip(truth.flatten(0, 1), hidden.flatten(0, 1), strict=True)
-    mean = torch.stack([channel[~mask].mean() for channel, mask in channels]).reshape(5, 2, 1, 1, 1)
-    expected = (mean - truth).square()[hidden].mean()
-    assert record["mean_visible_mse"] == pytest.approx(expected.item(), rel=1e-5)
-    assert record == {**record, "masked_mse": first, "hidden": int(hidden.sum()), "patches": 5}
-    assert VolumeReconstructionLoss(HalfHidden(), images, size, seed=5)(model) != first

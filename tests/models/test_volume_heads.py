@@ -5,8 +5,8 @@ import torch
 
 from medformer.config import VolumeModelConfig
 from medformer.errors import ConfigError
+from medformer.models.autoencoder import masked_autoencoder, spread
 from medformer.models.networks.meta_unet import MetaUNet
-from medformer.models.networks.volume_autoencoder import MaskedVolumeAutoencoder, spread
 from medformer.models.networks.volume_build import build_volume_model
 from medformer.models.networks.volume_classifier import CLASSIFIER, build_volume_classifier
 
@@ -95,13 +95,13 @@ def test_segmentation_peers_do_not_classify() -> None:
 @pytest.mark.parametrize("size", [(32, 32, 16), (13, 18, 5)])
 def test_a_reconstruction_has_the_shape_of_the_volume(size: tuple[int, int, int]) -> None:
     with torch.no_grad():
-        assert MaskedVolumeAutoencoder(segmenter())(torch.randn(2, 2, *size)).shape == (2, 2, *size)
+        assert masked_autoencoder(segmenter())(torch.randn(2, 2, *size)).shape == (2, 2, *size)
 
 
 def test_pretraining_trains_the_networks_own_encoder() -> None:
     network = segmenter()
     assert isinstance(network, MetaUNet)
-    autoencoder, x = MaskedVolumeAutoencoder(network), torch.randn(2, 2, 16, 16, 8)
+    autoencoder, x = masked_autoencoder(network), torch.randn(2, 2, 16, 16, 8)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-2)
     losses = []
@@ -119,7 +119,7 @@ def test_pretraining_trains_the_networks_own_encoder() -> None:
 
 def test_peers_are_not_pretrained() -> None:
     with pytest.raises(ConfigError, match=r"shared backbone.*meta_unet"):
-        MaskedVolumeAutoencoder(segmenter("monai:unet", channels=1))
+        masked_autoencoder(segmenter("monai:unet", channels=1))
 
 
 def test_a_position_predicts_the_voxels_under_it() -> None:

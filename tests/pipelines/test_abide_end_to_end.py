@@ -152,7 +152,7 @@ def test_pretraining_may_not_see_whom_a_fold_tests(
 ) -> None:
     common = ("abide", "crossval", "--data", cohort / "manifest.csv", *QUICK, "--no-baselines")
     leaking = medformer(*common, "--out", tmp_path / "a", f"pretraining.extra={cohort / 'manifest.csv'}")
-    leaking.refused(4, "is seen by pretraining", "Pretrain without the subject")
+    leaking.refused(4, "is seen by pretraining", "has the same id as", "Pretrain without it")
 
     everyone = tmp_path / "encoder"
     result = medformer("abide", "pretrain", "--data", cohort / "manifest.csv", "--out", everyone, *QUICK)

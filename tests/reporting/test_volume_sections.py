@@ -15,7 +15,7 @@ from PIL import Image
 
 from medformer.crossval.run.collect import write_metrics
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.volumes.plan.volume_plan import read_plan, write_plan
+from medformer.data.volumes.plan.volume_plan import read_volume_plan, write_volume_plan
 from medformer.errors import DataError
 from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
@@ -109,7 +109,7 @@ def test_plans_that_read_the_same_share_a_column(report: str, copy: Copy) -> Non
     assert "1.00 × 1.00 × 1.50 mm 1.00 × 1.00 × 1.60 mm" in text
     assert "in all 8 × 8 × 4" in text and "1.3 GB" in text and "volumes smaller than the patch are padded" in text
     run = copy()
-    write_plan(run.fold(0) / "plan.json", read_plan(run.fold(1) / "plan.json"))
+    write_volume_plan(run.fold(0) / "plan.json", read_volume_plan(run.fold(1) / "plan.json"))
     section = volume_plan.build(read_facts(run.path))
     assert section is not None and "All folds" in str(section.blocks)
     write_text(run.fold(0) / "plan.json", "{}")

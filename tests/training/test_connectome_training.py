@@ -17,12 +17,12 @@ from torch import nn
 
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
-from medformer.inference.classes.classification_validation import ValidationAuc
-from medformer.inference.classes.connectome_validation import ReconstructionLoss
+from medformer.inference.classes.classify import ValidationAuc
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
 from medformer.training.losses.objectives import ClassificationObjective, Moment
-from medformer.training.masking import MaskedReconstruction
+from medformer.training.pretraining.masks import ConnectionMask
+from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss, TrainingMean
 
 SCRIPT = Path(__file__).with_name("tiny_connectomes.py")
 
@@ -48,8 +48,10 @@ class StopAfter(SilentReporter):
 
 
 def masked(small: ModuleType, **change: Any) -> tuple[MaskedReconstruction, ReconstructionLoss]:
-    objective = MaskedReconstruction(0.2, small.REGIONS, **change)
-    return objective, ReconstructionLoss(objective, small.parts()[1], 7, seed=3)
+    mask = ConnectionMask(0.2, small.REGIONS, **change)
+    train, held_out, _ = small.parts()
+    judge = ReconstructionLoss(mask, held_out, TrainingMean(train), unit="subjects", batch_size=7, seed=3)
+    return MaskedReconstruction(mask), judge
 
 
 def test_a_classifier_is_trained_and_chosen_by_the_lowest_loss(small: ModuleType, tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_a_reconstruction_beats_the_mean_edge(small: ModuleType, tmp_path: Path,
     model = small.seeded(small.Reconstructor)
     result = small.train(tmp_path, model, objective, validate=validation, config={"epochs": 60})
     assert result.history[-1]["validation_loss"] < result.history[0]["validation_loss"]
-    quality = validation.against_mean(model, small.parts()[0])
+    quality = validation.against_mean(model)
     assert quality["masked_mse"] < 0.8 * quality["mean_edge_mse"]
     assert set(quality["atlases"]) == set(small.REGIONS) and quality["subjects"] == small.HELD_OUT
     summed = sum(row["masked_mse"] for row in quality["atlases"].values())
@@ -101,7 +103,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(small: ModuleType, tmp_path: Pat
 def test_another_ratio_is_another_training(small: ModuleType, tmp_path: Path) -> None:
     objective, validation = masked(small)
     small.train(tmp_path, small.seeded(small.Reconstructor), objective, validate=validation)
-    other = MaskedReconstruction(0.5, small.REGIONS)
+    other = MaskedReconstruction(ConnectionMask(0.5, small.REGIONS))
     with pytest.raises(CheckpointError, match=r"ratio was 0\.2, now 0\.5"):
         small.train(tmp_path, small.seeded(small.Reconstructor), other, validate=validation, resume=True)
 

@@ -20,10 +20,11 @@ from torch import nn
 from medformer.config import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
 from medformer.evaluation.validation_measures import MEASURES
+from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors
 from medformer.training.loader import BatchSource
 from medformer.training.saving.checkpoint import read_metadata, save_model
-from medformer.training.saving.history import history_columns
+from medformer.training.saving.state import history_columns
 
 
 class Scores:
@@ -42,8 +43,8 @@ class Scores:
         return self.values[len(self.seen) - 1]
 
 
-class Recorder:
-    """A reporter that writes down what it is told, and may send this process a signal after some steps or at a line."""
+class Recorder(SilentReporter):
+    """Writes down what it receives, and may send this process a signal after some steps or at a line."""
 
     def __init__(self, stop_after: int = -1, stop_at_line: str = "nowhere") -> None:
         self.stop_after = stop_after

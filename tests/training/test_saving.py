@@ -17,7 +17,7 @@ from medformer.errors import DivergenceError, InterruptedRun
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors
 from medformer.training.saving.checkpoint import read_metadata
-from medformer.training.saving.save_times import Saving
+from medformer.training.saving.state import Saving
 
 # The clock of these tests moves a second when it is read: two reads per epoch and one per step, so 4 s per epoch.
 EPOCHS = 8

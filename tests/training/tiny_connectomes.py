@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medformer.config import TrainingConfig
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.inference.classes.classification_validation import ValidationLoss
+from medformer.inference.classes.classify import ValidationLoss
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import ClassificationObjective, Objective
 

@@ -19,7 +19,7 @@ from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
-from medformer.inference.frames.validation import ValidationDice
+from medformer.inference.frames.segment import ValidationDice
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.networks.meta_polyp import MetaPolyp
 from medformer.training.fit import FitResult, fit

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medformer.crossval.plan import Fold, some
 from medformer.errors import DataError, LeakageError
 from medformer.files import write_csv
-from medformer.inference.classes.decision import PlattScaling, prediction_rows, settle_decision, write_validation_scores
+from medformer.inference.classes.decision import learn_decision, prediction_rows
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
 
@@ -80,17 +80,21 @@ class EstimatorFold:
         """Leave `threshold.json`, `validation.csv` and `predictions.csv`; an interrupted fold simply starts again."""
         with single_thread():
             estimator = self._fitted(fold)
-            scaling = self._scaling(estimator, fold)
-            known = self._labels(fold.validation)
-            scores = self._scores(estimator, scaling, fold.validation)
-            write_validation_scores(folder, fold.validation, known, scores)
-            threshold = settle_decision(self.threshold, scores, known, path=folder / "threshold.json", scaling=scaling)
+            decision = learn_decision(
+                folder,
+                fold.validation,
+                self._labels(fold.validation),
+                self._outputs(estimator, fold.validation),
+                calibrate=not hasattr(estimator, "predict_proba"),
+                threshold=self.threshold,
+                log_odds=False,
+            )
             if fold.test:
                 rows = prediction_rows(
                     fold.test,
                     self._labels(fold.test),
-                    self._scores(estimator, scaling, fold.test),
-                    threshold,
+                    decision.probabilities(self._outputs(estimator, fold.test)),
+                    decision.threshold,
                     sites=self.sites,
                     covariates=self.covariates,
                 )
@@ -111,24 +115,17 @@ class EstimatorFold:
             )
         return estimator.fit(matrix, labels)
 
-    def _scaling(self, estimator: Any, fold: Fold) -> PlattScaling | None:
-        """The sigmoid for an estimator without probabilities."""
-        if hasattr(estimator, "predict_proba"):
-            return None
-        values = estimator.decision_function(self._matrix(fold.validation))
-        return PlattScaling().fit(values, self._labels(fold.validation))
-
-    def _scores(self, estimator: Any, scaling: PlattScaling | None, names: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of class 1, shape (n,)."""
+    def _outputs(self, estimator: Any, names: Sequence[str]) -> NDArray[np.float64]:
+        """Probabilities of class 1, or decision values of an estimator without them, shape (n,)."""
         matrix = self._matrix(names)
-        if scaling:
-            scores = scaling.transform(estimator.decision_function(matrix))
+        if hasattr(estimator, "predict_proba"):
+            outputs = estimator.predict_proba(matrix)[:, list(estimator.classes_).index(1)]
         else:
-            scores = estimator.predict_proba(matrix)[:, list(estimator.classes_).index(1)]
-        bad = [name for name, finite in zip(names, np.isfinite(scores), strict=True) if not finite]
+            outputs = estimator.decision_function(matrix)
+        bad = [name for name, finite in zip(names, np.isfinite(outputs), strict=True) if not finite]
         if bad:
             raise DataError(f"The estimator gives {some(bad)} a score that is not finite. Scale the features.")
-        return np.asarray(scores, np.float64)
+        return np.asarray(outputs, np.float64)
 
     def _labels(self, names: Sequence[str]) -> NDArray[np.int64]:
         missing = [name for name in names if name not in self.labels]

@@ -14,7 +14,7 @@ from medformer.seeds import derive_seed
 
 
 class ConnectomeData:
-    """Subjects for a training loop (see `medformer.training.loader.TrainingData`), which takes them batch by batch.
+    """Subjects for a training loop (see `medformer.data.network_inputs.TrainingData`), which takes them batch by batch.
 
     A subject's noise depends on the seed, the epoch and the subject's id alone.
 

@@ -1,17 +1,16 @@
-"""Image and mask pairs of a manifest as tensors."""
+"""Images and masks of a manifest as tensors."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypedDict
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from medformer.data.frames.transforms import Augmentation, normalize, resize_image, resize_mask
@@ -21,20 +20,12 @@ from medformer.imaging.images import read_image, read_mask
 from medformer.seeds import derive_seed
 
 
-class SegmentationItem(TypedDict):
-    """One training pair."""
-
-    image: Tensor
-    mask: Tensor
-    id: str
-
-
-class SegmentationDataset(Dataset[SegmentationItem]):
+class SegmentationDataset(Dataset[dict[str, Any]]):
     """Decodes, resizes, augments and normalizes one case at a time.
 
     The augmentation of a case depends on (seed, epoch, case id) alone. The epoch arrives with the index, as
-    `dataset[(epoch, i)]` (see `EpochSampler`), which also reaches loader workers that outlive an epoch; a plain
-    `dataset[i]` uses the epoch of the last `set_epoch` in this process.
+    `dataset[(epoch, i)]` (see `medformer.training.loader`), which also reaches loader workers that outlive an epoch; a
+    plain `dataset[i]` is that of epoch 0.
     """
 
     def __init__(
@@ -45,23 +36,25 @@ class SegmentationDataset(Dataset[SegmentationItem]):
         augmentation: Augmentation | None,
         seed: int,
         cache: bool = False,
+        masks: bool = True,
     ) -> None:
         """Store the cases and, if asked, decode them all.
 
         Args:
-            cases: Rows of a manifest; every one needs a mask.
+            cases: Rows of a manifest; every one needs a mask, unless masks are not read.
             image_size: Network input (rows, columns) in pixels; every case is stretched to it.
             augmentation: None for validation and test.
             seed: The run's (or fold's) seed.
             cache: Decode every case now and keep it resized as uint8, 4 bytes per pixel (0.7 GB for 1450 cases at
                 352 x 352). It happens here and not on first use, so that loader workers inherit the pixels instead of
                 each keeping, or each epoch repeating, its own.
+            masks: Whether items have masks; False for pretraining, which looks at images alone.
 
         Raises:
             DataError: A case has no mask, or (with `cache`) cannot be read, or its mask is not of its image's size.
         """
         for case in cases:
-            if case.mask is None:
+            if masks and case.mask is None:
                 raise DataError(
                     f"Case '{case.id}' ({case.image}) has no mask, expected one for training or evaluation. "
                     "Add it to the manifest's `mask` column or leave the case out."
@@ -70,7 +63,7 @@ class SegmentationDataset(Dataset[SegmentationItem]):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
+        self.masks = masks
         self._cached: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] | None = None
         if cache:
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -80,17 +73,15 @@ class SegmentationDataset(Dataset[SegmentationItem]):
         """Number of cases."""
         return len(self.cases)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that plain indices are augmented for."""
-        self.epoch = epoch
-
-    def __getitem__(self, index: int | tuple[int, int]) -> SegmentationItem:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         """Give a case as {"image": float32 (3, H, W), normalized, "mask": float32 (1, H, W) in {0, 1}, "id": str}.
+
+        Without masks an item has no "mask", and the images are the same.
 
         Raises:
             DataError: The image or mask cannot be read, or their sizes differ.
         """
-        epoch, position = index if isinstance(index, tuple) else (self.epoch, index)
+        epoch, position = index if isinstance(index, tuple) else (0, index)
         if get_worker_info() is not None:
             # Workers are already one per core; OpenCV's own threads would only compete with them.
             cv2.setNumThreads(0)
@@ -99,16 +90,15 @@ class SegmentationDataset(Dataset[SegmentationItem]):
         if self.augmentation is not None:
             image, moved = self.augmentation(image, mask, derive_seed(self.seed, "augment", epoch, case.id))
             mask = moved.astype(np.bool_, copy=False)
-        return {
-            "image": torch.from_numpy(normalize(image)),
-            "mask": torch.from_numpy(mask[None].astype(np.float32)),
-            "id": case.id,
-        }
+        item = {"image": torch.from_numpy(normalize(image)), "id": case.id}
+        return {**item, "mask": torch.from_numpy(mask[None].astype(np.float32))} if self.masks else item
 
     def _load(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         case = self.cases[position]
-        assert case.mask is not None
-        image, mask = read_image(case.required_image()), read_mask(case.mask)
+        image = read_image(case.required_image())
+        if not self.masks:
+            return resize_image(image, self.image_size), np.zeros(self.image_size, np.bool_)
+        mask = read_mask(case.required_mask())
         if image.shape[:2] != mask.shape:
             raise DataError(
                 f"Case '{case.id}': the image {case.image} has {image.shape[0]} x {image.shape[1]} pixels "

@@ -21,8 +21,8 @@ from medformer.data.synthetic.patient import SITES, Patient, Site, admit, off_ta
 from medformer.data.synthetic.render import Scene, polyp_area, shade
 from medformer.errors import ConfigError
 from medformer.files import sha256
+from medformer.imaging.images import write_image
 from medformer.imaging.masks import write_mask
-from medformer.imaging.pictures import write_image
 from medformer.seeds import derive_seed
 
 

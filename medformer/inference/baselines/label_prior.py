@@ -1,4 +1,4 @@
-"""The label that training cases mostly have at each place, predicted for every volume: what is known before looking."""
+"""The most frequent label of the training cases at each place, predicted for every volume without looking at it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LabelPrior:
         """Average the classes of the training cases, (X, Y, Z) each, read one at a time.
 
         Raises:
-            DataError: There is none.
+            DataError: There is no training case.
         """
         total = np.zeros((self.classes, *GRID))
         count = 0

@@ -1,7 +1,4 @@
-"""From connectomes or images to scores: the mean probability of the positive class over some networks.
-
-predict_scores(models, inputs, *, ids, batch_size=128, device=None) -> float64 (n,)
-"""
+"""From connectomes or images to scores, and the numbers that choose a classifier's weights and stop its training."""
 
 from __future__ import annotations
 
@@ -9,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from medformer.data.network_inputs import Inputs, batches, nonfinite_cases
 from medformer.errors import DataError
-from medformer.inference.network_inputs import Inputs, batches
 from medformer.tensor_file import name_some
 
 
@@ -32,7 +31,7 @@ def predict_scores(
             mode, and moved if a device is given.
         inputs: Connections by atlas, (n, d), or images, which are read once, a batch at a time.
         ids: Of the cases, for messages.
-        batch_size: Cases per pass.
+        batch_size: Cases per forward pass.
         device: Where to compute; where the models are without one.
 
     Raises:
@@ -66,6 +65,59 @@ def predict_scores(
     return scores
 
 
+class ValidationLoss:
+    """Mean cross-entropy over cases.
+
+    On few cases it says more than their accuracy, which moves in steps.
+
+    Args:
+        inputs: Connections by atlas, or images, of the inner validation part.
+        labels: Their labels, 0 or 1, (n,).
+        batch_size: Cases per forward pass.
+    """
+
+    measure = "loss"
+
+    def __init__(self, inputs: Inputs, labels: ArrayLike, batch_size: int = 128) -> None:
+        self.inputs = inputs
+        self.labels = np.asarray(labels, np.int64)
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> float:
+        """Return the loss of a model in evaluation mode."""
+        return self.score(
+            torch.cat([model(part).float().cpu() for part in batches(self.inputs, model, self.batch_size)])
+        )
+
+    def score(self, logits: Tensor) -> float:
+        """Turn the logits of all cases, (n, 2), into the number."""
+        return float(F.cross_entropy(logits, torch.from_numpy(self.labels)))
+
+
+class ValidationAuc(ValidationLoss):
+    """Area under the ROC curve over cases.
+
+    Raises:
+        DataError: A class is missing.
+    """
+
+    measure = "auc"
+
+    def __init__(self, inputs: Inputs, labels: ArrayLike, batch_size: int = 128) -> None:
+        super().__init__(inputs, labels, batch_size)
+        if len(np.unique(self.labels)) < 2:
+            raise DataError(
+                f"The {len(self.labels)} inner validation cases are all of one class; expected both. Hold out a "
+                "larger share (crossval.validation) or stratify by label."
+            )
+
+    def score(self, logits: Tensor) -> float:
+        margin = (logits[:, 1] - logits[:, 0]).double().numpy()
+        # The metric refuses numbers that are not finite; the loop has a better message for them.
+        return float(roc_auc_score(self.labels, margin)) if np.isfinite(margin).all() else float("nan")
+
+
 def _require_one_for_each(inputs: Inputs, ids: Sequence[str]) -> None:
     if not isinstance(inputs, Mapping):
         if len(inputs) != len(ids):
@@ -79,12 +131,11 @@ def _require_one_for_each(inputs: Inputs, ids: Sequence[str]) -> None:
 def _require_finite(part: Tensor | Mapping[str, Tensor], ids: Sequence[str]) -> None:
     named = part if isinstance(part, Mapping) else {"": part}
     for atlas, block in named.items():
-        finite = torch.isfinite(block).reshape(len(ids), -1).all(1).tolist()
-        bad = [name for name, fine in zip(ids, finite, strict=True) if not fine]
+        bad = nonfinite_cases(ids, {atlas: block})
         if bad and atlas:
             raise DataError(
                 f"Atlas '{atlas}' has connections that are NaN or infinite in {name_some(bad)}. Leave these subjects "
                 "out, or prepare the cohort again."
             )
         if bad:
-            raise DataError(f"Images hold NaN or infinity: {name_some(bad)}. Leave these cases out, or mend them.")
+            raise DataError(f"Images hold NaN or infinity: {name_some(bad)}. Leave these cases out, or repair them.")

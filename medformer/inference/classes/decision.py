@@ -1,31 +1,31 @@
-"""From a classifier's scores to probabilities and decisions, learned on cases that did not train it.
-
-settle_decision(chosen, scores, labels, *, path, scaling=None) -> threshold, and `threshold.json`
-prediction_rows(ids, labels, scores, threshold, *, sites=None, covariates=None) -> rows of `predictions.csv`
-"""
+"""From a classifier's outputs to probabilities and decisions, learned on cases that did not train it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from medformer.errors import DataError
-from medformer.files import write_csv, write_json
+from medformer.files import read_json, write_csv
+from medformer.inference.threshold import BalancedAccuracyThreshold, count_positives, learn_threshold
 
 VALIDATION_SCORES = "validation.csv"
 """A fold's table of inner validation scores: id, label, score."""
 
+THRESHOLD = "threshold.json"
+"""A fold's threshold, where it is from, and the sigmoid if there is one."""
+
 # The flattest sigmoid, per standard deviation of the scores: its order is still the scores' order.
 _FLATTEST = 0.01
 
-# Balanced accuracies this close are one with different rounding.
-_TIE = 1e-9
+# Scores are kept this far from 0 and 1, where log odds are infinite.
+_LEAST = 1e-6
 
 
 class PlattScaling:
@@ -47,7 +47,7 @@ class PlattScaling:
         Raises:
             DataError: A class is missing.
         """
-        positives = _count_both(labels)
+        positives = count_positives(labels)
         negatives = len(labels) - positives
         target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
         center, spread = float(values.mean()), float(values.std()) or 1.0
@@ -71,73 +71,78 @@ class PlattScaling:
         return np.asarray(expit(self.slope_ * values + self.intercept_))
 
 
-class DecisionThreshold:
-    """Picks the threshold with the highest balanced accuracy, which is the one with the highest Youden index.
-
-    (Youden's J is sensitivity + specificity - 1, twice the balanced accuracy minus 1.) Thresholds lie halfway between
-    neighboring scores. Among those that tie, the one nearest 0.5 wins, and the lower of two equally near.
+@dataclass(frozen=True)
+class Decision:
+    """What a fold learned from its inner validation part.
 
     Attributes:
-        threshold_: A case is positive where its score is at least this.
-        score_: The balanced accuracy on the cases it was fitted on.
+        threshold: A case is positive where its probability is at least this.
+        scaling: The sigmoid that makes probabilities; None where outputs are probabilities already.
+        log_odds: Whether the sigmoid is one of the outputs' log odds, or of the outputs themselves.
     """
 
-    threshold_: float
-    score_: float
+    threshold: float
+    scaling: PlattScaling | None = None
+    log_odds: bool = True
 
-    def fit(self, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> Self:
-        """Learn `threshold_` from scores in [0, 1] and labels in {0, 1}, both of shape (n,).
-
-        Raises:
-            DataError: A class is missing.
-        """
-        positives = _count_both(labels)
-        edges = np.unique(np.concatenate([[0.0], scores, [1.0]]))
-        tried = (edges[:-1] + edges[1:]) / 2
-        order = np.argsort(scores, kind="stable")
-        below = np.searchsorted(scores[order], tried, side="left")
-        missed = np.concatenate([[0], np.cumsum(labels[order] == 1)])[below]
-        sensitivity = 1 - missed / positives
-        specificity = (below - missed) / (len(labels) - positives)
-        balanced = (sensitivity + specificity) / 2
-        best = np.flatnonzero(balanced >= balanced.max() - _TIE)
-        chosen = best[np.argmin(np.round(np.abs(tried[best] - 0.5), 9))]
-        self.threshold_, self.score_ = float(tried[chosen]), float(balanced[chosen])
-        return self
+    def probabilities(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probabilities of class 1 for a classifier's outputs (n,)."""
+        return outputs if self.scaling is None else self.scaling.transform(_scaled(outputs, self.log_odds))
 
 
-def settle_decision(
-    chosen: float | Literal["fit"],
-    scores: NDArray[np.float64],
+def learn_decision(
+    folder: Path,
+    ids: Sequence[str],
     labels: NDArray[np.int64],
+    outputs: NDArray[np.float64],
     *,
-    path: Path,
-    scaling: PlattScaling | None = None,
-) -> float:
-    """Take the threshold that a config names, or learn it, and write down where it is from.
+    calibrate: bool,
+    threshold: float | Literal["fit"],
+    log_odds: bool = True,
+) -> Decision:
+    """Learn sigmoid and threshold, and leave `validation.csv` and `threshold.json` in a fold's folder.
 
     Args:
-        chosen: A number in [0, 1], or `fit`: the one with the highest balanced accuracy.
-        scores: Of the inner validation cases, (n,).
-        labels: Theirs, 0 or 1.
-        path: JSON file to write.
-        scaling: How decision values became the scores, for the record.
+        folder: Of the fold.
+        ids: Inner validation cases.
+        labels: Theirs, 0 or 1, (n,).
+        outputs: Theirs by the classifier, (n,): in [0, 1], unless a sigmoid of other decision values is fitted.
+        calibrate: Fit a sigmoid.
+        threshold: A number in [0, 1], or `fit`: the one with the highest balanced accuracy.
+        log_odds: Fit the sigmoid on the outputs' log odds; otherwise on the outputs.
 
     Raises:
         DataError: A class is missing.
     """
-    content: dict[str, Any] = {"threshold": chosen, "from": "config"}
-    if chosen == "fit":
-        selector = DecisionThreshold().fit(scores, labels)
-        content = {
-            "threshold": selector.threshold_,
-            "from": f"balanced accuracy over {len(labels)} inner validation cases",
-            "validation_balanced_accuracy": selector.score_,
-        }
-    if scaling is not None:
-        content["sigmoid"] = {"slope": scaling.slope_, "intercept": scaling.intercept_}
-    write_json(path, content)
-    return float(content["threshold"])
+    scaling = PlattScaling().fit(_scaled(outputs, log_odds), labels) if calibrate else None
+    scores = Decision(0.5, scaling, log_odds).probabilities(outputs)
+    rows = [
+        {"id": name, "label": int(label), "score": float(score)}
+        for name, label, score in zip(ids, labels, scores, strict=True)
+    ]
+    write_csv(folder / VALIDATION_SCORES, rows, ["id", "label", "score"])
+    about = {} if scaling is None else {"sigmoid": {"slope": scaling.slope_, "intercept": scaling.intercept_}}
+    learned = learn_threshold(
+        threshold,
+        BalancedAccuracyThreshold(),
+        scores,
+        labels,
+        cases=len(labels),
+        path=folder / THRESHOLD,
+        about=about,
+    )
+    return Decision(learned, scaling, log_odds)
+
+
+def read_decision(folder: Path, *, log_odds: bool = True) -> Decision:
+    """Read what `learn_decision` left in a fold's folder; `log_odds` as it was given there."""
+    content = read_json(folder / THRESHOLD)
+    scaling = None
+    if "sigmoid" in content:
+        scaling = PlattScaling()
+        scaling.slope_ = float(content["sigmoid"]["slope"])
+        scaling.intercept_ = float(content["sigmoid"]["intercept"])
+    return Decision(float(content["threshold"]), scaling, log_odds)
 
 
 def prediction_rows(
@@ -173,23 +178,5 @@ def prediction_rows(
     ]
 
 
-def write_validation_scores(
-    folder: Path, ids: Sequence[str], labels: Sequence[int] | NDArray[np.int64], scores: NDArray[np.float64]
-) -> None:
-    """Leave a fold's inner validation scores in its folder: what thresholds and blends are learned from."""
-    rows = [
-        {"id": name, "label": int(label), "score": float(score)}
-        for name, label, score in zip(ids, labels, scores, strict=True)
-    ]
-    write_csv(folder / VALIDATION_SCORES, rows, ["id", "label", "score"])
-
-
-def _count_both(labels: NDArray[np.int64]) -> int:
-    """Number of positives."""
-    positives = int(np.count_nonzero(labels == 1))
-    if positives in (0, len(labels)):
-        raise DataError(
-            f"{len(labels)} validation case(s) hold {positives} positive(s); expected both classes. Hold out a larger "
-            "share, stratify by label, or give the threshold as a number."
-        )
-    return positives
+def _scaled(outputs: NDArray[np.float64], log_odds: bool) -> NDArray[np.float64]:
+    return np.asarray(logit(np.clip(outputs, _LEAST, 1 - _LEAST))) if log_odds else outputs

@@ -1,7 +1,8 @@
-"""Exporting one case: a verified mask, optional probability map and overlay, and a row that describes them."""
+"""Exporting segmented images: verified masks, optional probability maps and overlays, and a table of them."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,12 @@ from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
 from medformer.imaging.masks import write_mask, write_probability
 from medformer.imaging.overlay import write_overlay
+from medformer.inference.export_table import ExportTable
 from medformer.inference.names import check_name
 
 Probabilities = Literal["none", "png", "npz"]
+
+TABLE = "predictions.csv"
 
 COLUMNS: tuple[str, ...] = (
     "id",
@@ -100,6 +104,33 @@ def export_case(
         "probability_file": probability_file,
         "overlay_file": overlay_file,
     }
+
+
+def image_exports(
+    out: Path,
+    *,
+    threshold: float,
+    probabilities: Probabilities = "none",
+    overlays: bool = True,
+    resume: bool = False,
+) -> ExportTable:
+    """A table of exported images, whose `add` takes an image (None for no overlay) and its probabilities.
+
+    Args:
+        out: The output folder.
+        threshold: See `export_case`.
+        probabilities: See `export_case`.
+        overlays: Whether images will be given, so that a case without an overlay is exported again on resuming.
+        resume: See `ExportTable`.
+    """
+    files = {
+        "mask_file": ".png",
+        "probability_file": "" if probabilities == "none" else f".{probabilities}",
+        "overlay_file": ".png" if overlays else "",
+    }
+    export = partial(export_case, out, threshold=threshold, probabilities=probabilities)
+    settings = {"threshold": repr(float(threshold))}
+    return ExportTable(out, TABLE, COLUMNS, export, files=files, settings=settings, resume=resume)
 
 
 def count_components(mask: NDArray[np.bool_]) -> int:

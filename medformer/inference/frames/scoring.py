@@ -41,7 +41,7 @@ def score_folder(
         masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         empty: What Dice and IoU of two empty masks are.
-        reporter: Told about each case.
+        reporter: Receives each case.
 
     Returns:
         One row per case (`case_row`, after it `site` where there are subfolders), and their summary (`summarize`).
@@ -56,18 +56,14 @@ def score_folder(
     nested = any("/" in case for case, _, _ in pairs)
     rows: list[dict[str, Any]] = []
     highest = 0.0
-    reporter.start("scoring", len(pairs))
-    try:
-        for case, prediction_file, mask_file in pairs:
-            probability = read_probability(prediction_file)
-            highest = max(highest, float(probability.max()))
-            row = case_row(case, probability, read_mask(mask_file), threshold=threshold, empty=empty)
-            if nested:
-                row["site"] = case.rpartition("/")[0] or "."
-            rows.append(row)
-            reporter.advance(dice=row["dice"])
-    finally:
-        reporter.finish()
+    for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
+        probability = read_probability(prediction_file)
+        highest = max(highest, float(probability.max()))
+        row = case_row(case, probability, read_mask(mask_file), threshold=threshold, empty=empty)
+        if nested:
+            row["site"] = case.rpartition("/")[0] or "."
+        rows.append(row)
+        reporter.advance(0, dice=row["dice"])
     if 0.0 < highest <= 1.5 / 255:
         raise DataError(
             f"No prediction in {predictions} exceeds 1 on a scale of 0 to 255: these look like label maps of 0 and 1. "

@@ -14,7 +14,7 @@ from scipy import ndimage
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice, union_box
 from medformer.files import read_json, write_json
-from medformer.inference.volumes.label_map import count_values
+from medformer.imaging.volume import label_counts
 
 FORMAT = "medformer-components/1"
 
@@ -36,9 +36,9 @@ class Components:
     dice: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     def apply(self, labels: NDArray[Any]) -> None:
-        """Turn what the rules drop into background, in place.
+        """Set the components that the rules drop to background, in place.
 
-        Labels are judged one by one on what was predicted: what one label loses is not offered to another.
+        Each label is processed by itself: a voxel that one label loses does not become another label.
 
         Args:
             labels: Label values (X, Y, Z).
@@ -48,7 +48,7 @@ class Components:
                 _keep_largest(labels, value)
 
 
-def all_alike(rule: Rule, values: Iterable[int]) -> Components:
+def same_rule(rule: Rule, values: Iterable[int]) -> Components:
     """The same rule for every label value."""
     return Components(dict.fromkeys(values, rule))
 
@@ -68,7 +68,7 @@ def fit_components(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], values: S
     scores: dict[int, dict[Rule, list[float]]] = {value: {rule: [] for rule in RULES} for value in values}
     for predicted, truth in pairs:
         cleaned = predicted.copy()
-        all_alike("largest", values).apply(cleaned)
+        same_rule("largest", values).apply(cleaned)
         for value in values:
             expected = truth == value
             scores[value]["all"].append(dice(predicted == value, expected))
@@ -96,7 +96,7 @@ def read_components(path: Path) -> Components:
     """Read rules.
 
     Raises:
-        DataError: The file is missing, damaged or holds no rules.
+        DataError: The file is missing, damaged or holds something else.
     """
     try:
         content = read_json(path)
@@ -118,12 +118,12 @@ def read_components(path: Path) -> Components:
 
 
 def _keep_largest(labels: NDArray[Any], value: int) -> None:
-    """Two voxels belong together if they share a face, an edge or a corner; of equals, the first stays."""
+    """Two voxels are connected if they share a face, an edge or a corner; of equal components, the first stays."""
     mask = labels == value
     box = union_box(mask, mask)
     inside = mask[box]
     parts, count = ndimage.label(inside, structure=np.ones((3, 3, 3), dtype=bool))
     if count > 1:
-        sizes = count_values(parts, count + 1)
-        sizes[0] = 0
-        labels[box][inside & (parts != sizes.argmax())] = 0
+        sizes = label_counts(parts)
+        largest = max(range(1, count + 1), key=sizes.__getitem__)
+        labels[box][inside & (parts != largest)] = 0

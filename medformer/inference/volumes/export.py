@@ -1,8 +1,9 @@
-"""Exporting one segmented volume: a verified label map, an overlay, a DICOM segmentation, and a row with volumes."""
+"""Exporting segmented volumes: verified label maps, overlays, DICOM segmentations, and a table of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 
 from medformer.data.manifest import Case
 from medformer.errors import ConfigError
+from medformer.imaging.dicom_seg import write_dicom_seg
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.planes import write_planes
 from medformer.imaging.volumes import read_volume
-from medformer.inference.frames.export_table import ExportTable
+from medformer.inference.export_table import ExportTable
 from medformer.inference.names import check_name
 from medformer.inference.volumes.label_map import LabelMap
 
@@ -78,8 +80,6 @@ def export_volume(
     }
     write_labels(out / files["mask"], result.array, path)
     if dicom_seg:
-        from medformer.imaging.dicom_seg import write_dicom_seg
-
         write_dicom_seg(out / files["dicom_seg"], result.array, result.labels, path)
     if overlay:
         image = read_volume(path).array
@@ -96,10 +96,15 @@ def export_volume(
     }
 
 
-class VolumeExport(ExportTable):
-    """Exports segmented volumes one by one and lists them in `volumes.csv`.
-
-    A case is kept on resuming if the same kinds of files were asked for and they are there.
+def volume_exports(
+    out: Path,
+    labels: Iterable[str],
+    *,
+    overlays: bool = True,
+    dicom_seg: bool = False,
+    resume: bool = False,
+) -> ExportTable:
+    """A table of exported volumes, whose `add` takes the result of a segmenter and what was segmented.
 
     Args:
         out: The output folder.
@@ -108,39 +113,6 @@ class VolumeExport(ExportTable):
         dicom_seg: See `export_volume`.
         resume: See `ExportTable`.
     """
-
-    def __init__(
-        self,
-        out: Path,
-        labels: Iterable[str],
-        *,
-        overlays: bool = True,
-        dicom_seg: bool = False,
-        resume: bool = False,
-    ) -> None:
-        self.overlays = overlays
-        self.dicom_seg = dicom_seg
-        super().__init__(out, columns(labels), name=TABLE, resume=resume)
-
-    def add(
-        self, case: str, result: LabelMap, like: Path | Case | Sequence[Path], *, source: str = ""
-    ) -> Mapping[str, Any]:
-        """Export one case (see `export_volume`) and list it.
-
-        Raises:
-            DataError: The id was exported in this run already; the second would overwrite the first.
-            ResourceError: A file could not be written. Cases listed earlier stay listed.
-        """
-        self.require_new(case, source)
-        row = export_volume(
-            self.out, case, result, like, source=source, overlay=self.overlays, dicom_seg=self.dicom_seg
-        )
-        self.record(case, row)
-        return row
-
-    def _current(self, row: Mapping[str, str]) -> bool:
-        asked = {"mask": True, "overlay": self.overlays, "dicom_seg": self.dicom_seg}
-        return all(
-            bool(row[name]) == wanted and (not wanted or (self.out / row[name]).is_file())
-            for name, wanted in asked.items()
-        )
+    files = {"mask": ".nii.gz", "overlay": ".png" if overlays else "", "dicom_seg": ".dcm" if dicom_seg else ""}
+    export = partial(export_volume, out, overlay=overlays, dicom_seg=dicom_seg)
+    return ExportTable(out, TABLE, columns(labels), export, files=files, resume=resume)

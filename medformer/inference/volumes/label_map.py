@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medformer.imaging.geometry import Geometry
+from medformer.imaging.volume import label_counts
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,5 @@ class LabelMap:
     @property
     def volumes_ml(self) -> dict[int, float]:
         """Milliliters of each label."""
-        counts = count_values(self.array, max(self.labels, default=0) + 1)
-        return {value: float(counts[value]) * self.geometry.voxel_ml for value in self.labels}
-
-
-def count_values(array: NDArray[Any], length: int) -> NDArray[np.int64]:
-    """How often each of 0 ... length - 1 occurs, plane by plane: NumPy would first copy the whole array as int64."""
-    counts = np.zeros(length, np.int64)
-    for plane in array if array.flags.c_contiguous else array.T:
-        counts += np.bincount(plane.ravel(), minlength=length)
-    return counts
+        counts = label_counts(self.array)
+        return {value: float(counts.get(value, 0)) * self.geometry.voxel_ml for value in self.labels}

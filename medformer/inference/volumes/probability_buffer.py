@@ -21,7 +21,7 @@ IN_MEMORY = 256 * 2**20
 _PLANES = 8
 
 
-class PlaneStore(AbstractContextManager["PlaneStore"]):
+class ProbabilityBuffer(AbstractContextManager["ProbabilityBuffer"]):
     """Adds up maps that come plane by plane.
 
     Kept as float16: a probability is off by less than 0.0005, and a scan of 512 x 512 x 800 voxels with 6 classes

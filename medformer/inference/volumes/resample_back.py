@@ -34,8 +34,8 @@ def write_classes(
 ) -> dict[int, float]:
     """Write for each voxel the value of the class with the highest probability; on a tie, of the first such class.
 
-    The streams are resampled linearly (where grids coincide, they stay exactly what they are) and added. One class is
-    looked at after the other with a running maximum, so that no array ever holds all classes of the output.
+    The streams are resampled linearly (where grids coincide, they stay exactly what they are) and added. Classes are
+    compared one after the other with a running maximum, so that no array ever holds all classes of the output.
 
     Args:
         streams: Add up to the probability of each class, along the same axis.

@@ -1,16 +1,15 @@
-"""Scoring a folder of label maps against a folder of reference label maps, whoever made them."""
+"""Scoring a folder of label maps, from any source, against a folder of reference label maps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
+from medformer.imaging.volume import label_counts
 from medformer.imaging.volumes import read_labels
 from medformer.inference.frames.scoring import pair_folders
 from medformer.progress import Reporter, SilentReporter
@@ -30,7 +29,7 @@ def score_label_maps(
         predictions: Folder of NIfTI label maps.
         masks: Folder of the references, on the same grids.
         tolerance: Of the normalized surface Dice, mm.
-        reporter: Told about each case.
+        reporter: Receives one step per case.
 
     Returns:
         One row per case (`volume_row`), and their summary (`summarize`).
@@ -41,26 +40,21 @@ def score_label_maps(
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks, ENDINGS)
-    values = sorted({int(value) for _, _, mask in pairs for value in np.unique(read_labels(mask).array) if value})
+    values = sorted({value for _, _, mask in pairs for value in label_counts(read_labels(mask).array) if value})
     if not values:
         raise DataError(f"The label maps in {masks} are all empty; expected at least one label above 0.")
     labels = {value: f"label {value}" for value in values}
     rows: list[dict[str, Any]] = []
-    reporter.start("scoring", len(pairs))
-    try:
-        for case, prediction_file, mask_file in pairs:
-            found, truth = read_labels(prediction_file), read_labels(mask_file)
-            if found.geometry.shape == truth.geometry.shape:
-                apart = corner_distance(found.geometry, truth.geometry) / min(truth.geometry.spacing)
-                if apart > GRID_TOLERANCE:
-                    raise DataError(
-                        f"{case}: {prediction_file} and {mask_file} lie {apart:.3g} voxels apart at a corner; expected "
-                        f"one grid, within {GRID_TOLERANCE:g}. Resample the prediction onto the reference's grid."
-                    )
-            spacing = truth.geometry.spacing
-            row = volume_row(case, found.array, truth.array, labels=labels, spacing=spacing, tolerance=tolerance)
-            rows.append(row)
-            reporter.advance(dice=row["dice"])
-    finally:
-        reporter.finish()
+    for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
+        found, truth = read_labels(prediction_file), read_labels(mask_file)
+        if found.geometry.shape == truth.geometry.shape:
+            apart = corner_distance(found.geometry, truth.geometry) / min(truth.geometry.spacing)
+            if apart > GRID_TOLERANCE:
+                raise DataError(
+                    f"{case}: {prediction_file} and {mask_file} lie {apart:.3g} voxels apart at a corner; expected one "
+                    f"grid, within {GRID_TOLERANCE:g}. Resample the prediction onto the reference's grid."
+                )
+        spacing = truth.geometry.spacing
+        rows.append(volume_row(case, found.array, truth.array, labels=labels, spacing=spacing, tolerance=tolerance))
+        reporter.advance(0, dice=rows[-1]["dice"])
     return rows, summarize(rows)

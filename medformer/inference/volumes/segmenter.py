@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -13,16 +14,20 @@ from torch import Tensor, nn
 
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
-from medformer.data.volumes.prepare.prepare_case import prepare_image
+from medformer.data.volumes.prepare.prepare_case import PreparedCase, prepare_image
 from medformer.errors import ConfigError, DataError
-from medformer.imaging.geometry import Geometry, reorient
-from medformer.imaging.volumes import smallest_integer
-from medformer.inference.forward_passes import Precision, autocast, device_of, enough_memory, evaluating
+from medformer.exhaustion import enough_memory
+from medformer.imaging.geometry import reorient
+from medformer.imaging.volume import smallest_integer
+from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap
-from medformer.inference.volumes.probability_buffer import PlaneStore
+from medformer.inference.volumes.probability_buffer import ProbabilityBuffer
 from medformer.inference.volumes.resample_back import Stream, write_classes
 from medformer.inference.volumes.windows import stream
+
+Member = tuple[nn.Module, VolumePlan]
+"""A network, and the plan that it was trained under."""
 
 _AXES = (-3, -2, -1)
 
@@ -57,7 +62,7 @@ class VolumeSegmenter:
 
     def __init__(
         self,
-        members: Sequence[tuple[nn.Module, VolumePlan]],
+        members: Sequence[Member],
         *,
         overlap: float = 0.5,
         flips: bool = False,
@@ -69,7 +74,7 @@ class VolumeSegmenter:
     ) -> None:
         if not members:
             raise ConfigError("A segmenter needs at least one network, got none.")
-        _require_alike([plan for _, plan in members])
+        _require_compatible([plan for _, plan in members])
         self.members = tuple(members)
         self.plan = members[0][1]
         self.overlap = overlap
@@ -104,83 +109,56 @@ class VolumeSegmenter:
 
     def _segment(self, scan: Case | Sequence[Path]) -> LabelMap:
         groups = _groups(self.members)
-        first = _Pass(self, groups[0], scan)
-        source = first.source
+        prepared: PreparedCase | None = prepare_image(scan, self.plan)
+        assert prepared is not None
+        source = prepared.source
         labels = dict(self.plan.labels)
         array = np.zeros(source.shape, smallest_integer(0, max(labels)), order="F")
-        # A view that is turned as the networks see the volume: writing to it turns back.
+        # A view in the orientation of the networks: writing to it turns back.
         turned = reorient(array, source.affine, self.plan.orientation)[0]
         axis = int(np.argmax(turned.shape))
         values = [0, *labels]
         if len(groups) == 1:
-            confidence = write_classes([first.stream(axis)], turned, axis=axis, values=values)
+            streams = [Stream(prepared.shape, self._pieces(prepared, groups[0], axis))]
+            confidence = write_classes(streams, turned, axis=axis, values=values)
         else:
             with ExitStack() as stack:
-                stores: dict[tuple[int, int, int], PlaneStore] = {}
-                current: _Pass | None = first
-                for number, group in enumerate(groups):
-                    current = current if number == 0 else _Pass(self, group, scan)
-                    assert current is not None
-                    shape = current.shape
-                    if shape not in stores:
-                        store = PlaneStore(len(values), shape, axis=axis, folder=self.folder)
-                        stores[shape] = stack.enter_context(store)
-                    stores[shape].add(current.stream(axis).pieces, len(group) / len(self.members))
-                    # The next volume is prepared only after this one is let go.
-                    current = None
-                sums = [Stream(shape, store.pieces()) for shape, store in stores.items()]
-                confidence = write_classes(sums, turned, axis=axis, values=values)
+                buffers: dict[tuple[int, int, int], ProbabilityBuffer] = {}
+                for group in groups:
+                    prepared = prepared or prepare_image(scan, group[0][1])
+                    shape = prepared.shape
+                    if shape not in buffers:
+                        buffer = ProbabilityBuffer(len(values), shape, axis=axis, folder=self.folder)
+                        buffers[shape] = stack.enter_context(buffer)
+                    buffers[shape].add(self._pieces(prepared, group, axis), len(group) / len(self.members))
+                    # The memory of this volume is free before the next one is prepared.
+                    prepared = None
+                streams = [Stream(shape, buffer.pieces()) for shape, buffer in buffers.items()]
+                confidence = write_classes(streams, turned, axis=axis, values=values)
         self.components.apply(array)
         confidence.pop(0, None)
         return LabelMap(array, source, labels, confidence)
 
-    def _out_of_memory(self) -> str:
-        return (
-            f"Out of memory on {self.device} while segmenting a volume with windows of {self.plan.patch} voxels, "
-            f"{self.batch_size} per pass. Use inference.batch_size=1, or plans with a coarser plan.spacing."
-        )
-
-
-class _Pass:
-    """One preparation of a volume for networks whose plans agree."""
-
-    def __init__(
-        self, segmenter: VolumeSegmenter, group: Sequence[tuple[nn.Module, VolumePlan]], scan: Case | Sequence[Path]
-    ) -> None:
-        self._segmenter = segmenter
-        self._models = [model for model, _ in group]
-        self._plan = group[0][1]
-        prepared = prepare_image(scan, self._plan)
-        self._name = prepared.id
-        self._image = torch.from_numpy(prepared.image)
-        self.source: Geometry = prepared.source
-        self.shape = prepared.shape
-
-    def stream(self, axis: int) -> Stream:
-        """The mean probabilities of these networks, from one end of `axis` to the other."""
-        return Stream(self.shape, self._pieces(axis))
-
-    def _pieces(self, axis: int) -> Iterator[Tensor]:
-        segmenter = self._segmenter
+    def _pieces(self, prepared: PreparedCase, group: Sequence[Member], axis: int) -> Iterator[Tensor]:
+        """The mean probabilities of networks whose plans agree, from one end of `axis` to the other."""
         return stream(
-            self._image,
-            self._probabilities,
-            patch=self._plan.patch,
-            overlap=segmenter.overlap,
-            batch_size=segmenter.batch_size,
+            torch.from_numpy(prepared.image),
+            partial(self._probabilities, [model for model, _ in group], prepared.id),
+            patch=group[0][1].patch,
+            overlap=self.overlap,
+            batch_size=self.batch_size,
             axis=axis,
         )
 
-    def _probabilities(self, windows: Tensor) -> Tensor:
+    def _probabilities(self, models: Sequence[nn.Module], name: str, windows: Tensor) -> Tensor:
         """Average over networks and views: (B, C, *patch) to float32 (B, K, *patch)."""
-        segmenter = self._segmenter
-        windows = windows.to(segmenter.device)
-        views = _FLIPS if segmenter.flips else _FLIPS[:1]
-        expected = (len(windows), self._plan.classes, *windows.shape[2:])
-        total = torch.zeros(expected, device=segmenter.device)
-        for model in self._models:
+        windows = windows.to(self.device)
+        views = _FLIPS if self.flips else _FLIPS[:1]
+        expected = (len(windows), self.plan.classes, *windows.shape[2:])
+        total = torch.zeros(expected, device=self.device)
+        for model in models:
             for axes in views:
-                with autocast(segmenter.device, segmenter.precision):
+                with autocast(self.device, self.precision):
                     logits = model(windows.flip(axes) if axes else windows)
                 if tuple(logits.shape) != expected:
                     raise DataError(
@@ -191,24 +169,28 @@ class _Pass:
                 total += probabilities.flip(axes) if axes else probabilities
         if not bool(torch.isfinite(total).all()):
             raise DataError(
-                f"The network's output is NaN or infinite for {self._name}. "
+                f"The network's output is NaN or infinite for {name}. "
                 "Its weights are damaged or its precision overflows: try precision 32-true, or train it again."
             )
-        return total / (len(self._models) * len(views))
+        return total / (len(models) * len(views))
+
+    def _out_of_memory(self) -> str:
+        return (
+            f"Out of memory on {self.device} while segmenting a volume with windows of {self.plan.patch} voxels, "
+            f"{self.batch_size} per pass. Use inference.batch_size=1, or plans with a coarser plan.spacing."
+        )
 
 
-def _groups(
-    members: Sequence[tuple[nn.Module, VolumePlan]],
-) -> list[list[tuple[nn.Module, VolumePlan]]]:
-    """Members that see the same windows of the same numbers, together."""
-    groups: dict[object, list[tuple[nn.Module, VolumePlan]]] = {}
+def _groups(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that see the same windows with the same values, together."""
+    groups: dict[object, list[Member]] = {}
     for member in members:
         plan = member[1]
         groups.setdefault((plan.spacing, plan.intensity, plan.patch), []).append(member)
     return list(groups.values())
 
 
-def _require_alike(plans: Sequence[VolumePlan]) -> None:
+def _require_compatible(plans: Sequence[VolumePlan]) -> None:
     first = plans[0]
     if not first.labels:
         raise ConfigError("The plan of the first network has no labels; a network for classification segments nothing.")
@@ -221,5 +203,5 @@ def _require_alike(plans: Sequence[VolumePlan]) -> None:
             if own != other:
                 raise ConfigError(
                     f"Network {number} of the ensemble was trained with {what} {own}, the first with {other}. "
-                    "Only networks trained on the same question can be averaged."
+                    "Only networks of the same task can be averaged."
                 )

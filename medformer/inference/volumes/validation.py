@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,28 +15,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.data.volumes.plan.volume_plan import Axes, VolumePlan
-from medformer.data.volumes.prepare.crop import centered_start, cut
+from medformer.data.volumes.prepare.deformation import centered_start, cut
+from medformer.data.volumes.prepare.prepare_case import PreparedCase
 from medformer.inference.volumes.windows import window_starts
 
 
-class LabeledVolume(Protocol):
-    """A case on the plan's grid (see `medformer.data.volumes.prepare.prepare_case.PreparedCase`)."""
-
-    @property
-    def image(self) -> NDArray[np.float32]:
-        """(C, *S)."""
-
-    @property
-    def classes(self) -> NDArray[Any] | None:
-        """(*S), 0 for the background."""
-
-    @property
-    def lowest(self) -> NDArray[np.float32]:
-        """(C,), what stands for the world outside of the volume."""
-
-
 class ValidationVolumeDice:
-    """Mean Dice over labels and cases on the plan's grid; a label that is neither there nor predicted counts 1.
+    """Mean Dice over labels and cases on the plan's grid; a label that is absent and not predicted counts 1.
 
     Cheap enough for every epoch: windows lie side by side, without overlap (but for the last one along an axis, which
     ends with the volume; what two windows see counts twice) and without flips, and at most `windows` of a case are
@@ -54,7 +39,7 @@ class ValidationVolumeDice:
     measure = "dice"
 
     def __init__(
-        self, cases: Collection[LabeledVolume], plan: VolumePlan, batch_size: int = 2, *, windows: int = 16
+        self, cases: Collection[PreparedCase], plan: VolumePlan, batch_size: int = 2, *, windows: int = 16
     ) -> None:
         self.cases = cases
         self.patch = plan.patch
@@ -67,10 +52,10 @@ class ValidationVolumeDice:
         """Return the mean Dice of a model in evaluation mode."""
         return float(np.mean([self._case(model, case) for case in self.cases]))
 
-    def _case(self, model: nn.Module, case: LabeledVolume) -> NDArray[np.float64]:
+    def _case(self, model: nn.Module, case: PreparedCase) -> NDArray[np.float64]:
         """Dice of each label, (labels,)."""
         device = next(model.parameters()).device
-        size = _size(case)
+        size = case.shape
         pairs = np.zeros(self.count**2, np.int64)
         chosen = self._chosen(case)
         for first in range(0, len(chosen), self.batch_size):
@@ -86,9 +71,9 @@ class ValidationVolumeDice:
         both, total = np.diagonal(table)[1:], (table.sum(0) + table.sum(1))[1:]
         return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
 
-    def _chosen(self, case: LabeledVolume) -> Sequence[Axes]:
+    def _chosen(self, case: PreparedCase) -> Sequence[Axes]:
         """First voxels of the windows to look at."""
-        starts = list(_tiles(_size(case), self.patch))
+        starts = list(_tiles(case.shape, self.patch))
         if len(starts) <= self.windows:
             return starts
         classes = _classes(case)
@@ -123,11 +108,6 @@ def _evenly(items: Sequence[Axes], count: int) -> list[Axes]:
     return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
-def _size(case: LabeledVolume) -> Axes:
-    first, second, third = case.image.shape[1:]
-    return first, second, third
-
-
-def _classes(case: LabeledVolume) -> NDArray[Any]:
+def _classes(case: PreparedCase) -> NDArray[Any]:
     assert case.classes is not None, "a validation case has its labels"
     return case.classes

@@ -49,24 +49,6 @@ def gaussian_weights(patch: Sequence[int]) -> Tensor:
     return weights.clamp(min=LEAST_WEIGHT)
 
 
-def slide(
-    image: Tensor, predict: Predict, *, patch: Sequence[int], overlap: float = 0.5, batch_size: int = 1
-) -> Tensor:
-    """Predict a whole volume at once, for volumes whose result fits in memory.
-
-    Args:
-        image: float (C, X, Y, Z).
-        predict: See `Predict`.
-        patch: Size of a window, voxels.
-        overlap: Share of a window that its neighbor sees too, in [0, 1).
-        batch_size: Windows per call of `predict`.
-
-    Returns:
-        float32 (K, X, Y, Z), on the image's device.
-    """
-    return torch.cat(list(stream(image, predict, patch=patch, overlap=overlap, batch_size=batch_size)), dim=-1)
-
-
 def stream(
     image: Tensor,
     predict: Predict,

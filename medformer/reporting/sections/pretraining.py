@@ -53,13 +53,23 @@ GUESSES = (
         "voxels",
         "patches",
     ),
+    Guess(
+        "mean_visible_mse",
+        "mean visible pixel",
+        "for each hidden pixel, the mean of the visible ones of its frame",
+        "pixels",
+        "frames",
+    ),
 )
 
 
 def build(facts: Facts) -> Section | None:
     """Tabulate the reconstruction error per fold beside that of the guess."""
     records = facts.pretraining
-    guess = next((guess for guess in GUESSES if all(guess.key in record for record in records.values())), None)
+    guess = next(
+        (guess for guess in GUESSES if all({guess.key, guess.units} <= record.keys() for record in records.values())),
+        None,
+    )
     if not records or guess is None:
         return None
     text = (
@@ -107,8 +117,8 @@ def _hidden(facts: Facts, guess: Guess) -> str:
     settings = facts.config.get("pretraining", {})
     ratio = settings.get("ratio")
     share = f" ({100 * ratio:.0f}%)" if isinstance(ratio, (int, float)) else ""
-    if guess.hidden == "voxels":
-        return f"blocks of voxels{share}"
+    if guess.key == "mean_visible_mse":
+        return f"blocks of {guess.hidden}{share}"
     return EDGES.get(str(settings.get("mask")), guess.hidden) + share
 
 

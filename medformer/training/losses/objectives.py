@@ -4,8 +4,7 @@
     VolumeObjective(loss)                           the same, the mask a map of classes
     ClassificationObjective(loss, smoothing=0.0)    batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]},
                                                     or of images (B, C, *S) with `inputs="image"`
-    MaskedReconstruction(ratio, regions, ...)       batches {"edges": {atlas: (B, d)}, "id": [...]}; see `masking`
-    MaskedVolumes(block, ratio)                     batches {"image": (B, C, *S), "id": [...]}; see `volume_masking`
+    MaskedReconstruction(mask)                      batches of images or connections without labels; see `pretraining`
 
 The training loop knows none of these keys but `id`; everything else it asks the objective.
 """
@@ -16,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.data.frames.multiscale import draw_scale, resize_batch
 from medformer.training.loader import Batch
-from medformer.training.losses.deep_supervision import supervised_loss
+
+_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 Network = Callable[..., Any]
 """The network as it is trained, perhaps wrapped for several processes: it must be called once per step."""
@@ -94,15 +95,7 @@ class SegmentationObjective:
         return {"image": batch["image"], "mask": batch["mask"]}
 
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
-        cases, channels, *size = batch["image"].shape
-        scale = draw_scale(self.scales, *moment)
-        scaled = f", resized by {scale:g} (augment.scales)" if scale != 1.0 else ""
-        smaller = ", ".join(str(max(1, int(length * 0.75))) for length in size)
-        return Load(
-            cases,
-            f"images of {' x '.join(map(str, size))} with {channels} channels{scaled}",
-            (f"data.image_size=[{smaller}]", "model.checkpointing=true"),
-        )
+        return load_of(batch["image"], draw_scale(self.scales, *moment))
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         resized = resize_batch(dict(batch), draw_scale(self.scales, *moment))
@@ -112,7 +105,7 @@ class SegmentationObjective:
         return {"loss": type(self.loss).__name__, "scales": list(self.scales)}
 
 
-class VolumeObjective:
+class VolumeObjective(SegmentationObjective):
     """A loss between the logits of patches of volumes and their classes.
 
     Args:
@@ -121,13 +114,7 @@ class VolumeObjective:
     """
 
     def __init__(self, loss: nn.Module) -> None:
-        self.loss = loss
-
-    def tensors(self, batch: Batch) -> dict[str, Any]:
-        return {"image": batch["image"], "mask": batch["mask"]}
-
-    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
-        return volume_load(batch["image"])
+        super().__init__(loss)
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")
@@ -163,8 +150,7 @@ class ClassificationObjective:
         return {self.inputs: batch[self.inputs], "label": batch["label"]}
 
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
-        seen = batch[self.inputs]
-        return volume_load(seen) if isinstance(seen, Tensor) else connectome_load(seen)
+        return load_of(batch[self.inputs])
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         logits, labels = network(batch[self.inputs]), batch["label"]
@@ -176,22 +162,73 @@ class ClassificationObjective:
         return {"loss": self.loss, "smoothing": self.smoothing}
 
 
-def connectome_load(edges: Mapping[str, Tensor]) -> Load:
-    """Say how big a batch of connectomes is, {atlas: (B, d)}."""
-    cases = next(iter(edges.values())).shape[0]
-    sizes = ", ".join(f"{name} with {block.shape[1]:,}" for name, block in edges.items())
-    return Load(cases, f"connections of {sizes}", ("fewer data.atlases",) if len(edges) > 1 else ())
+def load_of(inputs: Tensor | Mapping[str, Tensor], scale: float = 1.0) -> Load:
+    """Say how big a batch is.
+
+    Args:
+        inputs: Connections {atlas: (B, d)}, images (B, C, H, W) or patches of volumes (B, C, X, Y, Z).
+        scale: Factor that images are resized by (`augment.scales`).
+    """
+    if isinstance(inputs, Mapping):
+        cases = next(iter(inputs.values())).shape[0]
+        sizes = ", ".join(f"{name} with {block.shape[1]:,}" for name, block in inputs.items())
+        return Load(cases, f"connections of {sizes}", ("fewer data.atlases",) if len(inputs) > 1 else ())
+    cases, channels, *size = inputs.shape
+    held = f"{' x '.join(map(str, size))}{{}} with {channels} channel{'' if channels == 1 else 's'}"
+    smaller = [length * 3 // 4 for length in size]
+    if len(size) == 3:
+        # Multiples of 8 go through three downsamplings without a rest.
+        patch = ", ".join(str(max(1, length // 8 * 8 or length)) for length in smaller)
+        advice = (f"plan.patch=[{patch}]", "model.checkpointing=true")
+        return Load(cases, f"patches of {held.format(' voxels')}", advice, "plan.batch_size")
+    scaled = f", resized by {scale:g} (augment.scales)" if scale != 1.0 else ""
+    advice = (f"data.image_size=[{', '.join(str(max(1, length)) for length in smaller)}]", "model.checkpointing=true")
+    return Load(cases, f"images of {held.format('')}{scaled}", advice)
 
 
-def volume_load(patches: Tensor) -> Load:
-    """Say how big a batch of patches of volumes is, (B, C, *S)."""
-    cases, channels, *size = patches.shape
-    # Multiples of 8 go through three downsamplings without a rest.
-    smaller = ", ".join(str(max(1, length * 3 // 4 // 8 * 8 or length * 3 // 4)) for length in size)
-    plural = "" if channels == 1 else "s"
-    return Load(
-        cases,
-        f"patches of {' x '.join(map(str, size))} voxels with {channels} channel{plural}",
-        (f"plan.patch=[{smaller}]", "model.checkpointing=true"),
-        "plan.batch_size",
-    )
+def supervised_loss(
+    loss: nn.Module,
+    outputs: Tensor | Sequence[Tensor],
+    target: Tensor,
+    *,
+    judged_at: Literal["target", "output"] = "target",
+) -> Tensor:
+    """Return `loss(outputs, target)`; of several maps each weighs half as much as the one before, as in nnU-Net.
+
+    A network in training mode may return `(main, auxiliary, ...)`. Where an auxiliary map has another resolution than
+    the truth, either the map is resized (linearly, corners not aligned), so that it is judged against the full-size
+    truth, or the truth is resized to the map (the value at the center of each coarse voxel), as in nnU-Net: a volume of
+    logits is eight times as large at twice the resolution.
+
+    Args:
+        loss: Called with logits and target of one size.
+        outputs: (B, K, *S) logits, or a sequence of logits (B, K, *any).
+        target: (B, 1, *S).
+        judged_at: Whose resolution an auxiliary map is judged at.
+    """
+    maps = [outputs] if isinstance(outputs, Tensor) else outputs
+    total: Tensor = loss(maps[0], target)
+    for level, auxiliary in enumerate(maps[1:], start=1):
+        if judged_at == "target":
+            value = loss(_resize_as(auxiliary, target), target)
+        else:
+            value = loss(auxiliary, sample_nearest(target, auxiliary.shape[2:]))
+        total = total + 0.5**level * value
+    return total
+
+
+def sample_nearest(target: Tensor, size: Sequence[int]) -> Tensor:
+    """Pick from (B, C, *S) the value at the center of each voxel of a grid of `size` over the same box; any type."""
+    for axis, length in enumerate(size, start=2):
+        before = target.shape[axis]
+        if length != before:
+            center = (2 * torch.arange(length, device=target.device) + 1) * before // (2 * length)
+            target = target.index_select(axis, center)
+    return target
+
+
+def _resize_as(logits: Tensor, target: Tensor) -> Tensor:
+    if logits.shape[2:] == target.shape[2:]:
+        return logits
+    mode = _INTERPOLATION[target.ndim - 2]
+    return F.interpolate(logits, size=target.shape[2:], mode=mode, align_corners=False)

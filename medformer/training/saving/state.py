@@ -1,8 +1,9 @@
-"""Everything a training needs to go on as if it had never stopped."""
+"""What a training writes while it runs: its best weights, everything to go on from, and its learning curve."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medformer.errors import CheckpointError
+from medformer.evaluation.validation_measures import ValidationMeasure
+from medformer.files import write_csv, write_text
 from medformer.tensor_file import describe_difference, read_tensors, shapes, write_tensors
 from medformer.training.ema import WeightAverage
+from medformer.training.job import Job
 from medformer.training.optimizer import load_optimizer_tensors, optimizer_tensors
 
 FORMAT = 1
+_ADVICE = "Restore it from a copy, or delete it (or use --overwrite) to train this part from its beginning."
 
 
 @dataclass
@@ -58,78 +63,128 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(
-    path: Path,
-    progress: Progress,
-    identity: Mapping[str, Any],
-    model: nn.Module,
-    average: WeightAverage,
-    optimizer: Optimizer,
-) -> None:
-    """Write the state atomically: the former one stays until the new one is complete.
+class Saving:
+    """Writes and reads the state of a training, and writes its best weights, at most every `config.save_minutes`.
 
-    Random states are not stored: order, augmentation, scale and dropout derive from (seed, epoch, step). Of a finished
-    training nothing but its progress is stored, because nobody trains these tensors on, and they are several times as
-    large as the weights.
+    Between two writes the best weights wait in memory. They are written just before the state that knows of them: after
+    a crash at any moment the state on disk is that of some complete epoch, the weights beside it are its best ones or
+    later ones, and a resumed training computes the later ones again.
 
     Args:
-        path: A `.safetensors` file.
-        progress: Where the training stands.
-        identity: What must be the same on resume; JSON-able.
+        job: Says where and how often.
         model: The weights under training.
-        average: Their average.
-        optimizer: Its moments.
-
-    Raises:
-        ResourceError: The disk is full or the folder not writable.
+        average: Their average, which is what is kept.
+        optimizer: Its moments are part of the state.
     """
-    tensors = {} if progress.finished else _group(model.state_dict(), average.state(), optimizer_tensors(optimizer))
-    write_tensors(path, tensors, {"format": FORMAT, "identity": dict(identity), "progress": asdict(progress)})
+
+    def __init__(self, job: Job, model: nn.Module, average: WeightAverage, optimizer: Optimizer) -> None:
+        self._job = job
+        self._identity = job.identity(model)
+        self._model = model
+        self._average = average
+        self._optimizer = optimizer
+        self._best: dict[str, Tensor] | None = None
+        self._about: dict[str, Any] = {}
+        self._written_at = 0.0
+
+    def mark(self, elapsed: float) -> None:
+        """Note, in every process, that what is on disk is as of `elapsed` seconds after the training's beginning."""
+        self._written_at = elapsed
+
+    def keep(self, about: Mapping[str, Any]) -> None:
+        """Remember the present average as the best weights, with what is written beside them."""
+        with self._average.applied():
+            state = self._model.state_dict()
+            self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        self._about = dict(about)
+
+    def due(self, elapsed: float) -> bool:
+        """Whether enough time has passed since the last write."""
+        return elapsed - self._written_at >= 60.0 * self._job.config.save_minutes
+
+    def write_weights(self) -> None:
+        """Write the best weights if they are not on disk yet."""
+        if self._best is not None:
+            write_tensors(self._job.weights, self._best, self._about)
+            self._best = None
+
+    def write(self, progress: Progress) -> None:
+        """Write the best weights, then the state, atomically: the former one stays until the new one is complete.
+
+        Random states are not stored: order, augmentation, scale and dropout derive from (seed, epoch, step). Of a
+        finished training nothing but its progress is stored, because nobody trains these tensors on, and they are
+        several times as large as the weights.
+
+        Raises:
+            ResourceError: The disk is full or the folder not writable.
+        """
+        self.write_weights()
+        tensors = {} if progress.finished else self._tensors(optimizer_tensors(self._optimizer))
+        content = {"format": FORMAT, "identity": self._identity, "progress": asdict(progress)}
+        write_tensors(self._job.state, tensors, content)
+
+    def load(self) -> Progress:
+        """Restore the state on disk in place and return where the training stands.
+
+        A finished training leaves the model as it is.
+
+        Raises:
+            CheckpointError: The file is damaged, or belongs to another model, config or data.
+        """
+        path = self._job.state
+        try:
+            tensors, metadata = read_tensors(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"Cannot resume: {error} {_ADVICE}") from error
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"Cannot resume from {path}: its format is {metadata.get('format')!r}, expected {FORMAT}. {_ADVICE}"
+            )
+        changes = _changes(metadata.get("identity", {}), self._identity)
+        known = {entry.name for entry in fields(Progress)}
+        progress = Progress(**{name: value for name, value in metadata.get("progress", {}).items() if name in known})
+        expected, found = shapes(self._tensors({})), shapes(tensors)
+        moments = {name: shape for name, shape in found.items() if name.startswith("optimizer.")}
+        if not progress.finished and (difference := describe_difference(found, {**expected, **moments})):
+            changes.append(f"tensors differ ({difference})")
+        if changes:
+            raise CheckpointError(
+                f"Cannot resume from {path}: it belongs to another training: {'; '.join(changes)}. "
+                f"Run with the settings it was started with. {_ADVICE}"
+            )
+        if not progress.finished:
+            with torch.no_grad():
+                for name, tensor in self._model.state_dict(keep_vars=True).items():
+                    tensor.copy_(tensors[f"model.{name}"])
+            self._average.load(_part(tensors, "average."))
+            load_optimizer_tensors(self._optimizer, _part(tensors, "optimizer."))
+        return progress
+
+    def _tensors(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        parts = {"model": self._model.state_dict(), "average": self._average.state(), "optimizer": moments}
+        return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
-def load_state(
-    path: Path, identity: Mapping[str, Any], model: nn.Module, average: WeightAverage, optimizer: Optimizer
-) -> Progress:
-    """Restore a state in place and return where the training stands; a finished one leaves the model as it is.
+def history_columns(measure: ValidationMeasure | None) -> tuple[str, ...]:
+    """Return the columns of a learning curve.
 
-    Raises:
-        CheckpointError: The file is damaged, or belongs to another model, config or data.
+    `epoch` counts from 1; `steps` so far; `lr` of the last step; means of loss and gradient norm (before clipping) over
+    the epoch; `validation_<measure>` of the averaged weights, absent without validation; `best` is 1 where these
+    weights were kept; `seconds` of training and validation, the only column that differs between two equal runs.
     """
-    advice = "Restore it from a copy, or delete it (or use --overwrite) to train this part from its beginning."
-    try:
-        tensors, metadata = read_tensors(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"Cannot resume: {error} {advice}") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"Cannot resume from {path}: its format is {metadata.get('format')!r}, expected {FORMAT}. {advice}"
-        )
-    changes = _changes(metadata.get("identity", {}), identity)
-    known = {entry.name for entry in fields(Progress)}
-    progress = Progress(**{name: value for name, value in metadata.get("progress", {}).items() if name in known})
-    expected, found = shapes(_group(model.state_dict(), average.state(), {})), shapes(tensors)
-    moments = {name: shape for name, shape in found.items() if name.startswith("optimizer.")}
-    if not progress.finished and (difference := describe_difference(found, {**expected, **moments})):
-        changes.append(f"tensors differ ({difference})")
-    if changes:
-        raise CheckpointError(
-            f"Cannot resume from {path}: it belongs to another training: {'; '.join(changes)}. "
-            f"Run with the settings it was started with. {advice}"
-        )
-    if not progress.finished:
-        with torch.no_grad():
-            for name, tensor in model.state_dict(keep_vars=True).items():
-                tensor.copy_(tensors[f"model.{name}"])
-        average.load(_part(tensors, "average."))
-        load_optimizer_tensors(optimizer, _part(tensors, "optimizer."))
-    return progress
+    scored = (measure.column,) if measure else ()
+    return ("epoch", "steps", "lr", "train_loss", "grad_norm", *scored, "best", "seconds")
 
 
-def _group(
-    model: Mapping[str, Tensor], average: Mapping[str, Tensor], moments: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    parts = {"model": model, "average": average, "optimizer": moments}
-    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]], measure: ValidationMeasure | None) -> None:
+    """Write the whole curve atomically, to a CSV file and beside it, one JSON object per line, to a `.jsonl` file.
+
+    None becomes an empty cell in the one and null in the other.
+    """
+    columns = history_columns(measure)
+    write_csv(path, rows, columns)
+    lines = [json.dumps({name: row.get(name) for name in columns}, allow_nan=False) for row in rows]
+    write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

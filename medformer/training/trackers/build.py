@@ -8,12 +8,12 @@ from pathlib import Path
 from medformer.registry import Entry, Registry
 from medformer.training.trackers.mlflow import RUN_FILE, MlflowTracker
 from medformer.training.trackers.tensorboard import FOLDER, TensorBoardTracker, event_files
-from medformer.training.trackers.tracker import NoTracker, Tracker
+from medformer.training.trackers.tracking import Tracker
 
 TRACKERS: Registry[Callable[[Path, Path], Tracker]] = Registry(
     "tracker",
     [
-        Entry("none", lambda folder, run: NoTracker(), "nothing beside history.csv and history.jsonl"),
+        Entry("none", lambda folder, run: Tracker(), "nothing beside history.csv and history.jsonl"),
         Entry("tensorboard", TensorBoardTracker, "event files in tensorboard/ of each fold (extra tensorboard)"),
         Entry("mlflow", MlflowTracker, "MLFLOW_TRACKING_URI, or mlruns/ in the run folder (extra mlflow)"),
     ],

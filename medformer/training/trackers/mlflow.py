@@ -11,7 +11,7 @@ from typing import Any
 
 from medformer.errors import ConfigError
 from medformer.files import read_json, write_json
-from medformer.training.trackers.tracker import Ending, Logged, require
+from medformer.training.trackers.tracking import Ending, Logged, Tracker, require
 
 LOCAL_STORE = "mlruns"
 RUN_FILE = "mlflow.json"
@@ -21,7 +21,7 @@ _LONGEST_PARAM = 500
 """Characters of a setting that every MLflow server takes."""
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Logs to the server that `MLFLOW_TRACKING_URI` names; without it, to files in `mlruns/` of the run folder.
 
     By itself it sends nothing anywhere: MLflow's reports on its use to its makers are off unless

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medformer.training.trackers.tracker import Ending, Logged, require
+from medformer.training.trackers.tracking import Ending, Logged, Tracker, require
 
 FOLDER = "tensorboard"
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Writes event files to `tensorboard/` in the folder of the training; `tensorboard --logdir RUN` shows all folds.
 
     Each epoch is one record, flushed to the file at once, so that a killed process leaves whole epochs. (The usual

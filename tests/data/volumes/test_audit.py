@@ -13,12 +13,12 @@ from scipy import ndimage
 
 from medformer.data.audit import Audit, Division, audit, fold_divisions
 from medformer.data.manifest import Case
+from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.descriptors import (
     THRESHOLD,
     VOLUMES,
     descriptor,
     similar_volumes,
-    volume_records,
 )
 from medformer.data.volumes.read.layouts import scan_volumes
 from medformer.errors import DataError, LeakageError
@@ -37,7 +37,7 @@ class Fold:
 
 
 def audit_volumes(cases: Sequence[Case], *divisions: Division) -> Audit:
-    return audit(cases, divisions, volume_records(cases), VOLUMES)
+    return audit(cases, divisions, inspect_volumes(cases), VOLUMES)
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -67,7 +67,7 @@ def test_stored_with_other_axes_or_mirrored(make_case: MakeCase) -> None:
     # Voxel (i, j, k) of this array lies along (back, up, left): the same anatomy as the first.
     same = make_case("b", np.ascontiguousarray(scan()[::-1, ::-1].transpose(1, 2, 0)), affine=turned)
     mirrored = make_case("c", np.ascontiguousarray(scan()[::-1]))
-    matches = similar_volumes(list(volume_records([original, same, mirrored]).arrays("descriptor").values()))
+    matches = similar_volumes(list(inspect_volumes([original, same, mirrored]).arrays("descriptor").values()))
     assert [(match.first, match.second, match.mirrored) for match in matches] == [
         (0, 1, ""),
         (0, 2, "left-right"),
@@ -101,7 +101,7 @@ def test_an_unknown_case(make_case: MakeCase) -> None:
 @pytest.mark.real_data
 def test_hippocampi_of_different_patients_stay_far_below_the_threshold(medformer_data: Path) -> None:
     cases = scan_volumes(medformer_data / "volumes" / "Task04_Hippocampus").cases
-    rows = np.stack([array.ravel() for array in volume_records(cases).arrays("descriptor").values()])
+    rows = np.stack([array.ravel() for array in inspect_volumes(cases).arrays("descriptor").values()])
     scores = rows @ rows.T
     groups = np.array([case.group for case in cases])
     others = groups[:, None] != groups[None]

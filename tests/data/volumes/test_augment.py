@@ -8,7 +8,7 @@ import torch
 
 from medformer.config import VolumeAugmentConfig
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
-from medformer.data.volumes.prepare.crop import cut
+from medformer.data.volumes.prepare.deformation import cut
 
 SPACING = (1.0, 1.2, 2.0)
 SIZE = (20, 24, 16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import Case, image_hash
-from medformer.data.problems import quarantine
-from medformer.data.volumes.inspect.check import check_volumes
+from medformer.data.problems import Problem, quarantine
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.data.volumes.read.layouts import scan_volumes
 
@@ -33,8 +34,13 @@ def labels(shape: tuple[int, ...] = SHAPE, value: int = 1, dtype: type = np.uint
     return area
 
 
+def problems_of(cases: Sequence[Case], info: DatasetInfo = INFO, target: Any = "segmentation") -> list[Problem]:
+    records = inspect_volumes(cases, masks=target == "segmentation")
+    return volume_problems(cases, records, info, target=target)
+
+
 def codes(*cases: Case, info: DatasetInfo = INFO, target: Any = "segmentation") -> list[str]:
-    return [problem.reason for problem in check_volumes(cases, info, target=target)]
+    return [problem.reason for problem in problems_of(cases, info, target)]
 
 
 def test_a_good_case_has_no_problem(make_case: MakeCase) -> None:
@@ -57,7 +63,7 @@ def test_truncated_files_name_themselves(make_case: MakeCase) -> None:
     assert bad.mask is not None
     for path in (bad.image, bad.mask):
         path.write_bytes(path.read_bytes()[:-40])
-    problems = check_volumes([bad], INFO)
+    problems = problems_of([bad])
     assert [(problem.reason, problem.path) for problem in problems] == [
         ("corrupt", str(bad.image)),
         ("corrupt", str(bad.mask)),
@@ -107,7 +113,7 @@ def test_values_of_the_image(make_case: MakeCase) -> None:
     holes = image()
     holes[0, 0, :2] = np.nan
     holes[1, 0, 0] = np.inf
-    problem = check_volumes([make_case("a", holes, labels())], INFO)[0]
+    problem = problems_of([make_case("a", holes, labels())])[0]
     assert (problem.reason, problem.detail) == ("not-finite", "3 of 720 voxels are NaN or infinite; expected none")
     assert codes(make_case("b", image() * 0 + 5, labels())) == ["constant-image"]
 
@@ -141,7 +147,7 @@ def test_what_only_the_whole_set_shows(make_case: MakeCase) -> None:
     bright = make_case("bright", image(4) * 1e5, labels())
     again = make_case("again", image(0), labels(), affine=shifted(30.0))
     copy = replace(cases[1], id="copy")
-    problems = check_volumes([*cases, thick, bright, again, copy], replace(INFO, labels=((1, "liver"), (2, "tumor"))))
+    problems = problems_of([*cases, thick, bright, again, copy], replace(INFO, labels=((1, "liver"), (2, "tumor"))))
     assert [(problem.case_id, problem.reason) for problem in problems] == [
         ("thick", "odd-spacing"),
         ("all cases", "intensity-scale"),
@@ -169,4 +175,5 @@ def test_classification_needs_classes_and_no_label_maps(make_case: MakeCase) -> 
 @pytest.mark.real_data
 def test_the_decathlon_hippocampus(medformer_data: Path) -> None:
     found = scan_volumes(medformer_data / "volumes" / "Task04_Hippocampus")
-    assert [problem.reason for problem in check_volumes(found.cases, found.info)] == ["intensity-scale"]
+    assert found.info is not None
+    assert [problem.reason for problem in problems_of(found.cases, found.info)] == ["intensity-scale"]

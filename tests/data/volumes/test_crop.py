@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medformer.data.volumes.prepare.crop import centered_start, cut
+from medformer.data.volumes.prepare.deformation import centered_start, cut
 
 ARRAY = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
 

@@ -5,8 +5,7 @@ import pytest
 from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
 
 from medformer.data.volumes.plan.volume_plan import Axes
-from medformer.data.volumes.prepare.crop import centered_start, cut
-from medformer.data.volumes.prepare.deformation import Deformation, draw_deformation
+from medformer.data.volumes.prepare.deformation import Deformation, centered_start, cut, draw_deformation
 
 PATCH = (20, 24, 16)
 NOTHING = Deformation(np.eye(3), np.zeros(3), None, 1.0)

@@ -11,7 +11,7 @@ from medformer.config import VolumeAugmentConfig
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
-from medformer.data.volumes.prepare.images import WholeImages
+from medformer.data.volumes.prepare.patches import WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 
 MakeCase = Callable[..., Case]

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import read_manifest, write_manifest
-from medformer.data.volumes.read.dataset_file import read_info, write_info
-from medformer.data.volumes.read.layouts import VolumeScan, info_of, scan_volumes
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.read.dataset_file import DatasetInfo, read_info, write_info
+from medformer.data.volumes.read.layouts import (
+    VolumeScan,
+    declared_info,
+    info_from_records,
+    scan_volumes,
+    with_hashes,
+)
 from medformer.errors import ConfigError, DataError
 
 LABELS = {"0": "background", "1": "liver", "2": "tumor"}
@@ -46,6 +53,12 @@ def nnunet(folder: Path, names: list[str], channels: int = 2, **content: Any) ->
     return described(folder, **second, file_ending=".nii.gz", **content)
 
 
+def info_of(found: VolumeScan) -> DatasetInfo:
+    return found.info or info_from_records(
+        found.cases, inspect_volumes(found.cases), channels=found.channels, patients=found.patients
+    )
+
+
 def reasons(found: VolumeScan) -> list[tuple[str, str]]:
     return [(problem.case_id, problem.reason) for problem in found.problems]
 
@@ -59,8 +72,8 @@ def test_decathlon(tmp_path: Path) -> None:
         ("spleen_10", "spleen_10", "Task09_Spleen"),
     ]
     assert found.cases[0].mask == folder / "labelsTr" / "spleen_2.nii.gz"
-    assert found.info.labels == ((1, "liver"), (2, "tumor"))
-    assert (found.info.channels, found.info.patients) == (("CT",), "case is patient")
+    assert info_of(found).labels == ((1, "liver"), (2, "tumor"))
+    assert (info_of(found).channels, info_of(found).patients) == (("CT",), "case is patient")
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -95,7 +108,7 @@ def test_the_hippocampi_of_one_scan_stay_together(tmp_path: Path) -> None:
     found = scan_volumes(msd(tmp_path, "hippocampus_003", "hippocampus_004", "hippocampus_005"))
     first, second, third = (case.group for case in found.cases)
     assert first == second != third
-    assert found.info.patients == "inferred"
+    assert info_of(found).patients == "inferred"
 
 
 def test_nnunet_with_two_channels_and_a_test_part(tmp_path: Path) -> None:
@@ -111,8 +124,8 @@ def test_nnunet_with_two_channels_and_a_test_part(tmp_path: Path) -> None:
         ("x", "test"),
     ]
     assert [path.name for path in found.cases[0].images] == ["case_0001_0000.nii.gz", "case_0001_0001.nii.gz"]
-    assert found.info.labels == ((1, "edema"), (2, "core"))
-    assert found.info.channels == ("T1", "T2")
+    assert info_of(found).labels == ((1, "edema"), (2, "core"))
+    assert info_of(found).channels == ("T1", "T2")
 
 
 def test_nnunet_without_one_channel(tmp_path: Path) -> None:
@@ -162,9 +175,9 @@ def test_plain_folders_name_labels_after_their_values(tmp_path: Path) -> None:
         scan_volumes(tmp_path)
     found = scan_volumes(tmp_path, group_pattern="^(p\\d)_")
     assert [case.group for case in found.cases] == ["p1", "p1", "p2"]
-    assert (found.info.labels, found.info.channels) == (((7, "label 7"),), ("channel 1",))
-    assert found.info.patients == "known"
-    assert scan_volumes(tmp_path, ungrouped="each").info.patients == "case is patient"
+    info = info_of(found)
+    assert (info.labels, info.channels, info.patients) == (((7, "label 7"),), ("channel 1",), "known")
+    assert scan_volumes(tmp_path, ungrouped="each").patients == "case is patient"
 
 
 def test_a_pattern_that_misses_a_case(tmp_path: Path) -> None:
@@ -178,7 +191,7 @@ def test_a_pattern_that_misses_a_case(tmp_path: Path) -> None:
 def test_images_alone(tmp_path: Path) -> None:
     volume(tmp_path / "a.nii.gz")
     found = scan_volumes(tmp_path, ungrouped="each")
-    assert (found.cases[0].mask, reasons(found), found.info.labels) == (None, [], ())
+    assert (found.cases[0].mask, reasons(found), info_of(found).labels) == (None, [], ())
 
 
 def test_dicom_series_are_grouped_by_a_pseudonym_of_the_patient(tmp_path: Path) -> None:
@@ -199,7 +212,7 @@ def test_dicom_series_are_grouped_by_a_pseudonym_of_the_patient(tmp_path: Path) 
     assert after.group == before.group != only.group
     assert "Doe" not in after.group
     assert only.mask == root / "labels" / "q" / "only.nii.gz"
-    assert (found.info.channels, found.info.patients) == (("MR",), "known")
+    assert (found.info, found.channels, found.patients) == (None, ("MR",), "known")
     assert reasons(found) == [("two", "several-series"), ("p/after", "missing-mask"), ("p/before", "missing-mask")]
 
 
@@ -228,13 +241,19 @@ def test_an_unknown_layout_lists_what_is_there(tmp_path: Path) -> None:
 def test_manifest_and_sidecar_round_trip(tmp_path: Path) -> None:
     found = scan_volumes(nnunet(tmp_path / "data", ["a", "b"]))
     path = tmp_path / "manifest.csv"
-    write_manifest(path, found.cases)
+    cases = with_hashes(found.cases)
+    records = inspect_volumes(found.cases)
+    assert with_hashes(found.cases, records) == cases
+    assert all(case.sha256 and case.covariates["mask_sha256"] for case in cases)
+    write_manifest(path, cases)
     manifest = read_manifest(path)
-    assert manifest.cases == found.cases
+    assert manifest.cases == cases
+    assert declared_info(manifest) is None
     # Without a sidecar, the files say what they can.
-    assert info_of(manifest).channels == ("channel 1", "channel 2")
+    assert info_from_records(manifest.cases, records).channels == ("channel 1", "channel 2")
+    assert found.info is not None
     write_info(path, found.info)
-    assert read_info(path) == info_of(manifest) == found.info
+    assert read_info(path) == declared_info(manifest) == found.info
 
 
 @pytest.mark.parametrize(
@@ -260,9 +279,9 @@ def test_a_bad_sidecar_is_refused(tmp_path: Path, change: dict[str, Any], match:
 @pytest.mark.real_data
 def test_the_decathlon_hippocampus(medformer_data: Path) -> None:
     found = scan_volumes(medformer_data / "volumes" / "Task04_Hippocampus")
-    assert (len(found.cases), found.problems, found.info.patients) == (200, (), "inferred")
+    assert (len(found.cases), found.problems, info_of(found).patients) == (200, (), "inferred")
     assert len({case.group for case in found.cases}) == 150
-    assert found.info.labels == ((1, "Anterior"), (2, "Posterior"))
+    assert info_of(found).labels == ((1, "Anterior"), (2, "Posterior"))
 
 
 @pytest.mark.real_data

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import read_manifest
-from medformer.data.volumes.inspect.check import check_volumes
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.read.dataset_file import read_info
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import DataError
@@ -35,7 +36,7 @@ def test_samples_become_cases(tmp_path: Path) -> None:
     volume = read_volume(cases[5].image)
     assert np.array_equal(volume.array, content["val_images"][1])
     assert np.array_equal(volume.geometry.affine, np.eye(4))
-    assert check_volumes(cases, read_info(path), target="classification") == []
+    assert volume_problems(cases, inspect_volumes(cases), read_info(path), target="classification") == []
     before = path.read_bytes()
     assert write_medmnist(tmp_path / "organ.npz", tmp_path / "out").read_bytes() == before
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medformer.config import VolumePlanConfig
-from medformer.data.volumes.inspect.facts import CaseFacts, ChannelFacts, Fingerprint
+from medformer.data.volumes.inspect.facts import CaseFacts, ChannelFacts
 from medformer.data.volumes.plan.patch_size import BATCH_SHARE, MAX_PATCH, candidate_patches
 from medformer.data.volumes.plan.plan_text import describe_plan
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
@@ -225,7 +225,7 @@ def test_a_plan_is_told_in_words() -> None:
     cases = [facts()] * 20
     plan = plan_volumes(cases, settings=VolumePlanConfig(), info=INFO, cost=cost)
 
-    text = describe_plan(plan, Fingerprint("RAS", tuple(cases)), seconds_per_epoch=90.0)
+    text = describe_plan(plan, cases, seconds_per_epoch=90.0)
 
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     assert "40 x 56 x 40 voxels" in lines["patch"]

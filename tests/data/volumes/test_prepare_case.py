@@ -129,7 +129,9 @@ def test_an_undeclared_label_is_named(make_case: MakeCase, value: int, dtype: ty
     image, labels = _scan()
     labels = labels.astype(dtype)
     labels[0, 0, 0] = value
-    with pytest.raises(DataError, match=rf"Case 'odd'.*declares: {value}; expected 0 \(background\), 3 Head, 7 Tail"):
+    with pytest.raises(
+        DataError, match=rf"Case 'odd'.*not declared: {value}; expected 0 \(background\), 3 Head, 7 Tail"
+    ):
         prepare_case(make_case("odd", image, labels), PLAN, labels=True)
 
 

@@ -101,7 +101,7 @@ def test_cases_are_prepared_once(tmp_path: Path, cases: list[Case], reads: list[
         ({"labels": ((1, "Head"), (4, "Tail"))}, {"classes"}),
     ],
 )
-def test_what_a_plan_changes_is_prepared_anew(
+def test_what_a_plan_changes_is_prepared_again(
     tmp_path: Path, cases: list[Case], reads: list[str], change: dict[str, Any], again: set[str]
 ) -> None:
     before = _store(tmp_path, cases)["case0"]
@@ -111,7 +111,7 @@ def test_what_a_plan_changes_is_prepared_anew(
     assert np.array_equal(_store(tmp_path, cases)["case0"].image, before.image)
 
 
-def test_a_changed_file_is_prepared_anew(
+def test_a_changed_file_is_prepared_again(
     tmp_path: Path, cases: list[Case], make_case: MakeCase, reads: list[str]
 ) -> None:
     _store(tmp_path, cases)
@@ -132,7 +132,7 @@ def test_a_stop_half_way_costs_only_what_was_not_done(tmp_path: Path, cases: lis
     assert reads == ["classes case2"]
 
 
-def test_a_damaged_file_is_prepared_anew(tmp_path: Path, cases: list[Case], reads: list[str]) -> None:
+def test_a_damaged_file_is_prepared_again(tmp_path: Path, cases: list[Case], reads: list[str]) -> None:
     before = np.array(_store(tmp_path, cases)["case0"].image)
     for pattern, what in (("*.image.npy", "image"), ("*.json", "image"), ("*s.npy", "classes")):
         for path in (tmp_path / "prepared").glob(pattern):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from medformer.errors import DataError
 from medformer.inference.volumes.components import (
     Components,
-    all_alike,
     fit_components,
     join_components,
     read_components,
+    same_rule,
     write_components,
 )
 
@@ -30,7 +30,7 @@ def two_parts() -> NDArray[np.uint8]:
 
 def test_the_largest_component_of_each_label_is_kept() -> None:
     labels = two_parts()
-    all_alike("largest", (1, 2)).apply(labels)
+    same_rule("largest", (1, 2)).apply(labels)
     expected = np.zeros_like(labels)
     expected[1:3, 1:3, 1:3] = 1
     expected[3, 1, 1:4] = 2
@@ -46,14 +46,14 @@ def test_a_label_without_a_rule_keeps_everything() -> None:
 def test_voxels_that_share_a_corner_belong_together() -> None:
     labels = np.zeros((3, 3, 3), np.uint8)
     labels[0, 0, 0] = labels[1, 1, 1] = labels[2, 2, 2] = 7
-    all_alike("largest", (7,)).apply(labels)
+    same_rule("largest", (7,)).apply(labels)
     assert np.count_nonzero(labels) == 3
 
 
 @pytest.mark.parametrize("content", [0, 3])
 def test_nothing_and_everything_stay(content: int) -> None:
     labels = np.full((4, 5, 6), content, np.uint8)
-    all_alike("largest", (3,)).apply(labels)
+    same_rule("largest", (3,)).apply(labels)
     assert (labels == content).all()
 
 

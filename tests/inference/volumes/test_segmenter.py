@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity
 from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.inference.volumes import probability_buffer as plane_store
-from medformer.inference.volumes.components import all_alike
+from medformer.inference.volumes import probability_buffer
+from medformer.inference.volumes.components import same_rule
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 
 torch.set_num_threads(1)
@@ -86,7 +86,7 @@ def test_probabilities_are_averaged_not_votes_and_not_logits(oracle: ModuleType,
 def test_networks_with_different_plans_are_averaged_on_the_grid_of_the_file(
     oracle: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
-    monkeypatch.setattr(plane_store, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(probability_buffer, "IN_MEMORY", in_memory)
     path = oracle.write_image(tmp_path / "a.nii.gz", np.zeros((6, 7, 20)))
     members = [
         (Constant(0.5, 0.48, 0.02), oracle.plan()),
@@ -132,7 +132,7 @@ def test_components_are_cleaned_on_the_grid_of_the_file(oracle: ModuleType, tmp_
     labels[9, 9, 9] = 3
     labels[7:10, 2:4, 2:4] = labels[2, 8, 8] = 200
     path = oracle.write_image(tmp_path / "a.nii.gz", labels)
-    result = VolumeSegmenter([(oracle.Oracle(), oracle.plan())], components=all_alike("largest", (3,))).segment(path)
+    result = VolumeSegmenter([(oracle.Oracle(), oracle.plan())], components=same_rule("largest", (3,))).segment(path)
     assert np.count_nonzero(result.array == 3) == 64 and np.count_nonzero(result.array == 200) == 13
     assert result.volumes_ml[3] == pytest.approx(0.064)
 

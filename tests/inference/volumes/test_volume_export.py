@@ -12,7 +12,7 @@ from medformer.data.manifest import Case
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_csv
 from medformer.imaging.geometry import Geometry
-from medformer.inference.volumes.export import VolumeExport, columns, export_volume
+from medformer.inference.volumes.export import columns, export_volume, volume_exports
 from medformer.inference.volumes.label_map import LabelMap
 
 NAMES = {3: "Ring", 200: "Core"}
@@ -42,21 +42,21 @@ def test_a_case_is_a_label_map_a_picture_and_a_row(oracle: ModuleType, tmp_path:
 
 def test_the_table_resumes_with_what_is_still_there(oracle: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with VolumeExport(out, NAMES.values(), overlays=False) as export:
+    with volume_exports(out, NAMES.values(), overlays=False) as export:
         for name in "abc":
             export.add(name, *found(oracle, tmp_path, name), source=f"{name}.nii.gz")
     (out / "masks" / "b.nii.gz").unlink()
-    with VolumeExport(out, NAMES.values(), overlays=False, resume=True) as export:
+    with volume_exports(out, NAMES.values(), overlays=False, resume=True) as export:
         assert [export.done(name) for name in "abc"] == [True, False, True]
         export.add("b", *found(oracle, tmp_path, "b"), source="b.nii.gz")
     assert {row["id"] for row in read_csv(out / "volumes.csv")} == {"a", "b", "c"}
     with pytest.raises(DataError, match="columns of an export"):
-        VolumeExport(out, ["Other"], resume=True)
-    assert not VolumeExport(out, NAMES.values(), overlays=True, resume=True).done("a"), "an overlay is wanted now"
+        volume_exports(out, ["Other"], resume=True)
+    assert not volume_exports(out, NAMES.values(), overlays=True, resume=True).done("a"), "an overlay is wanted now"
 
 
 def test_two_cases_do_not_share_files(oracle: ModuleType, tmp_path: Path) -> None:
-    with VolumeExport(tmp_path / "out", NAMES.values(), overlays=False) as export:
+    with volume_exports(tmp_path / "out", NAMES.values(), overlays=False) as export:
         export.add("a", *found(oracle, tmp_path), source="x/a.nii.gz")
         with pytest.raises(DataError, match=r"x/a\.nii\.gz.*same files"):
             export.add("A", *found(oracle, tmp_path), source="y/A.nii.gz")

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import ConnectomeModelConfig
+from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.connectome.autoencoder import MaskedAutoencoder
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.inputs import edge_count
@@ -53,7 +53,7 @@ def test_the_published_sizes(name: str, defects: tuple[str, ...], parameters: in
 
 
 def test_the_published_size_with_pretraining_heads() -> None:
-    assert count_parameters(MaskedAutoencoder(make("metaformer_paper", PUBLISHED))) == 22_219_290
+    assert count_parameters(masked_autoencoder(make("metaformer_paper", PUBLISHED))) == 22_219_290
 
 
 def test_swapped_arguments_give_128_heads_and_4_hidden_channels() -> None:
@@ -66,7 +66,7 @@ def test_swapped_arguments_give_128_heads_and_4_hidden_channels() -> None:
 def test_logits_and_reconstructions_have_their_shapes(name: str, diagonal: bool) -> None:
     model, edges = make(name, diagonal=diagonal), sample(diagonal=diagonal)
     assert model(edges).shape == (5, 2)
-    rebuilt = MaskedAutoencoder(model)(edges)
+    rebuilt = masked_autoencoder(model)(edges)
     assert {a: r.shape for a, r in rebuilt.items()} == {a: b.shape for a, b in edges.items()}
 
 
@@ -76,7 +76,7 @@ def test_logits_and_reconstructions_have_their_shapes(name: str, diagonal: bool)
 def test_other_subjects_change_a_subject_by_exactly_zero(name: str, training: bool, grad: bool) -> None:
     model, edges = make(name).train(training), sample()
     changed = with_other_subjects(edges)
-    autoencoder = MaskedAutoencoder(model).train(training)
+    autoencoder = masked_autoencoder(model).train(training)
     with torch.set_grad_enabled(grad):
         assert (model(edges)[0] - model(changed)[0]).abs().max() == 0
         before, after = autoencoder(edges), autoencoder(changed)

@@ -11,8 +11,7 @@ import pytest
 from medformer.errors import ConfigError, InterruptedRun, UnknownNameError
 from medformer.progress import SilentReporter
 from medformer.training.trackers.build import TRACKERS, build_tracker
-from medformer.training.trackers.tracker import Ending, Logged
-from medformer.training.trackers.tracking import Tracking, flatten
+from medformer.training.trackers.tracking import Ending, Logged, Tracking, flatten
 
 
 class Server:

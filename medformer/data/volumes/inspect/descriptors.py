@@ -5,13 +5,13 @@ kept and divided by the local contrast, as for pictures (`medformer.data.frames.
 gamma and the intensity scale drop out. The leakage audit correlates the descriptors of the first channel for every
 pair, in all eight combinations of reversed axes.
 
-`THRESHOLD` comes from 200 hippocampi of the Medical Segmentation Decathlon, crops of one structure and so as alike as
+`THRESHOLD` comes from 200 hippocampi of the Medical Segmentation Decathlon, crops of one structure and so as similar as
 different scans get, and from 1584 masks of AdrenalMNIST3D. Among the 19,900 pairs of hippocampi, in eight orientations,
 the highest score was 0.58, and that pair is the two sides of one patient; of other pairs, 0.51. Among the 1.3 million
 pairs of adrenal masks it was 0.80. Copies of hippocampi scored at least 0.99 with another gamma, bias field or scale,
 0.91 with noise of 10 %, smoothed by a voxel or resampled 1.5 times finer, and 0.87 resampled 1.3 times coarser.
 Coarser copies (0.70 at half the resolution) and copies with a voxel of 35 cut off each side (0.79) are not found
-reliably: groups have to say what belongs together, this search only finds what they forgot.
+reliably: groups must state what belongs together; this search only finds what they missed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medformer.data.inventory import Inventory, Record, take_inventory
-from medformer.data.manifest import Case, image_hash
 from medformer.data.near_duplicates import CaseComparison, Match, best_matches, matches_above
-from medformer.imaging.geometry import reorient
-from medformer.imaging.volumes import read_volume
 
 SIDE = 24
 """Boxes along each axis."""
@@ -44,16 +40,6 @@ THRESHOLD = 0.85
 """Correlation of descriptors from which two volumes count as one."""
 
 _AXES = ("left-right", "back-front", "foot-head")
-
-
-def volume_records(cases: Sequence[Case]) -> Inventory:
-    """Read every volume once for what the audit compares: `file`, `voxels` and `descriptor`.
-
-    Raises:
-        DataError: A volume cannot be read or holds NaN.
-        ResourceError: There is not enough memory for one volume.
-    """
-    return take_inventory(cases, _record, files=lambda case: {"file": case.images})
 
 
 def voxel_hash(array: NDArray[np.float32]) -> str:
@@ -117,19 +103,6 @@ def _matches(descriptors: NDArray[np.float32], parts: NDArray[np.integer] | None
 
 def _correlations(rows: NDArray[np.float32], others: NDArray[np.float32], some: slice) -> NDArray[np.float32]:
     return np.asarray(rows[some] @ others.T)
-
-
-def _record(case: Case) -> Record:
-    hashes = []
-    first: NDArray[np.float32] | None = None
-    for path in case.images:
-        volume = read_volume(path)
-        hashes.append(voxel_hash(volume.array))
-        if first is None:
-            first = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
-    assert first is not None
-    voxels = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-    return Record(case.id, hashes={"file": image_hash(case.images), "voxels": voxels}, arrays={"descriptor": first})
 
 
 def _boxes(size: int) -> NDArray[np.float32]:

@@ -1,21 +1,31 @@
 """What planning needs to know about each case: its grid, its intensities, how many voxels each label has.
 
-Facts are kept case by case and only brought together by whoever plans, so that a fold plans from its own training cases
-although every file is read once (see `fingerprint`).
+The numbers come from the records of `describe_volume`, case by case. Whoever plans brings them together, so that a fold
+plans from its own training cases although every file is read once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from medformer.data.volumes.plan.volume_plan import Axes
+import numpy as np
+from numpy.typing import NDArray
 
-FORMAT = "medformer-volume-facts/1"
+from medformer.data.inventory import Record
+from medformer.data.volumes.plan.volume_plan import Axes
+from medformer.data.volumes.read.dataset_file import DatasetInfo
+from medformer.errors import DataError
+from medformer.imaging.geometry import reorient
 
 QUANTILES = 400
 """How many values stand for a case's foreground: finer than the 0.5th percentile that clipping needs."""
+
+SAMPLE = 200_000
+"""Foreground voxels of a case that its quantiles are taken from, evenly spread; more would not change them."""
+
+_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,42 +71,58 @@ class CaseFacts:
     labels: Mapping[int, int]
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """The facts of several cases, seen in one orientation.
-
-    Attributes:
-        orientation: Axis codes that shapes and spacings are given in.
-        cases: In the order of the cases.
-    """
-
-    orientation: str
-    cases: tuple[CaseFacts, ...]
-
-    def of(self, ids: Iterable[str]) -> Fingerprint:
-        """The facts of some cases only, such as the training part of a fold, in the order of `ids`."""
-        by_id = {facts.id: facts for facts in self.cases}
-        return Fingerprint(self.orientation, tuple(by_id[identifier] for identifier in ids))
-
-    def to_json(self) -> dict[str, Any]:
-        """The facts as plain data."""
-        return {
-            "format": FORMAT,
-            "orientation": self.orientation,
-            "cases": [asdict(facts) for facts in self.cases],
-        }
-
-
-def facts_from_json(content: Mapping[str, Any]) -> CaseFacts:
-    """The facts of one case from plain data.
+def case_facts(record: Record, info: DatasetInfo, orientation: str = "RAS") -> CaseFacts:
+    """The facts of a case, seen from one orientation.
 
     Raises:
-        KeyError, TypeError, ValueError: It is something else.
+        DataError: A file of the case cannot be read, holds NaN or infinity, or has another shape than the others.
     """
-    x, y, z = (int(n) for n in content["shape"])
-    a, b, c = (float(mm) for mm in content["spacing"])
-    channels = tuple(
-        ChannelFacts(**{**channel, "foreground": tuple(channel["foreground"])}) for channel in content["channels"]
+    content = record.facts
+    if not all("mean" in channel for channel in content.get("channels", ({},))):
+        reasons = "; ".join(str(problem) for problem in record.problems if problem.severity == "error")
+        raise DataError(f"Case '{record.id}' cannot be used: {reasons}. Correct its files, or leave the case out.")
+    empty = np.broadcast_to(np.uint8(0), content["shape"])
+    turned, affine = reorient(empty, np.array(content["affine"]), orientation)
+    x, y, z = (int(n) for n in turned.shape)
+    a, b, c = (float(mm) for mm in np.linalg.norm(np.asarray(affine)[:3, :3], axis=0))
+    counts = content.get("labels")
+    return CaseFacts(
+        id=record.id,
+        shape=(x, y, z),
+        spacing=(a, b, c),
+        channels=tuple(_channel(channel) for channel in content["channels"]),
+        labels={} if counts is None else {value: counts.get(str(value), 0) for value, _ in info.labels},
     )
-    labels = {int(label): int(count) for label, count in content["labels"].items()}
-    return CaseFacts(str(content["id"]), (x, y, z), (a, b, c), channels, labels)
+
+
+def channel_facts(image: NDArray[Any], labeled: NDArray[np.bool_] | None) -> ChannelFacts:
+    """Describe the intensities of a channel (X, Y, Z), whose labeled voxels are given where there is a label map."""
+    low = float(image.min())
+    values = image[labeled if labeled is not None else image > low]
+    mean, std = _moments(image.ravel(order="K"))
+    foreground_mean, foreground_std = _moments(values)
+    sample = values[:: max(1, -(-values.size // SAMPLE))]
+    ranks = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    return ChannelFacts(
+        minimum=low,
+        maximum=float(image.max()),
+        mean=mean,
+        std=std,
+        foreground=tuple(float(value) for value in np.quantile(sample, ranks)) if values.size else (),
+        foreground_mean=foreground_mean,
+        foreground_std=foreground_std,
+    )
+
+
+def _channel(content: Mapping[str, Any]) -> ChannelFacts:
+    known = {name: value for name, value in content.items() if name in ChannelFacts.__dataclass_fields__}
+    return ChannelFacts(**{**known, "foreground": tuple(known["foreground"])})
+
+
+def _moments(values: NDArray[Any]) -> tuple[float, float]:
+    """Mean and standard deviation in double precision, part by part: NumPy's would copy a scan at twice its size."""
+    if not values.size:
+        return 0.0, 0.0
+    mean = float(values.mean(dtype=np.float64))
+    parts = (values[start : start + _PART].astype(np.float64) - mean for start in range(0, values.size, _PART))
+    return mean, float(np.sqrt(sum(float(part @ part) for part in parts) / values.size))

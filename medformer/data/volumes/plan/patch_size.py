@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -11,6 +12,7 @@ from medformer.config import VolumePlanConfig
 from medformer.data.volumes.plan.topology import Topology, fitted, topology
 from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.errors import ConfigError
+from medformer.imaging.geometry import times
 
 Target = Literal["segmentation", "classification"]
 
@@ -21,7 +23,7 @@ MAX_PATCH = 128**3
 """Voxels of the largest patch that is planned, before rounding up to what the strides divide."""
 
 MIN_PATCH = 16
-"""Voxels of an axis below which no patch is made smaller."""
+"""No axis of a patch is made shorter than this, voxels."""
 
 BATCH_SHARE = 0.05
 """Share of all training voxels that one step may see; a pair of patches is always allowed."""
@@ -42,7 +44,7 @@ def candidate_patches(shape: Sequence[float], spacing: Sequence[float]) -> Itera
         smaller = list(patch)
         smaller[axis] -= layout.divisor[axis]
         below = fitted(smaller, spacing)
-        # The smaller patch may have larger strides; never is it rounded up to where it came from, or beyond.
+        # With larger strides the smaller patch may be rounded up; it must not reach the size that it came from.
         shrinks = below[0] != patch and all(n <= m for n, m in zip(below[0], patch, strict=True))
         patch, layout = below if shrinks else ((smaller[0], smaller[1], smaller[2]), layout)
 
@@ -53,28 +55,24 @@ def largest_patch(
     """The first candidate that fits, by bisection.
 
     Raises:
-        ConfigError: Not even the smallest does.
+        ConfigError: Not even the smallest fits.
     """
     candidates = list(candidate_patches([float(n) for n in shape], spacing))
     if cost is None:
         return candidates[0]
     batch, budget = settings.batch_size or 2, settings.memory * 1e9
-    patch, layout = candidates[-1]
-    if (least := cost(patch, *layout, batch)) > budget:
+
+    def needed(candidate: tuple[Axes, Topology]) -> int:
+        patch, (strides, kernel_sizes) = candidate
+        return cost(patch, strides, kernel_sizes, batch)
+
+    if (least := needed(candidates[-1])) > budget:
         raise ConfigError(
-            f"Training needs at least {least / 1e9:.2f} GB (patch {times(patch)}, batch size {batch}); "
+            f"Training needs at least {least / 1e9:.2f} GB (patch {times(candidates[-1][0])}, batch size {batch}); "
             f"plan.memory allows {settings.memory:g} GB. Raise it (--memory), set model.checkpointing=true, or choose "
             "a smaller model."
         )
-    low, high = 0, len(candidates) - 1
-    while low < high:
-        middle = (low + high) // 2
-        patch, layout = candidates[middle]
-        if cost(patch, *layout, batch) <= budget:
-            high = middle
-        else:
-            low = middle + 1
-    return candidates[low]
+    return candidates[bisect_left(candidates, True, hi=len(candidates) - 1, key=lambda one: needed(one) <= budget)]
 
 
 def given_patch(
@@ -85,7 +83,7 @@ def given_patch(
     *,
     whole: bool = False,
 ) -> tuple[Axes, Topology]:
-    """The patch of the settings as it is, if it fits.
+    """The patch of the settings, unchanged, if it fits.
 
     Raises:
         ConfigError: It does not.
@@ -111,24 +109,14 @@ def fitting_batch(
     cost: Cost | None,
     target: Target,
 ) -> int:
-    """As many as memory allows, up to a share of the training part; 2 at least."""
+    """As many as memory allows, up to a share of the training part, but at least 2."""
     if target == "classification":
         most = max(2, min(MAX_IMAGES, int(BATCH_SHARE * len(shapes))))
     else:
         most = max(2, int(BATCH_SHARE * float(shapes.prod(axis=1, dtype=np.float64).sum()) / np.prod(patch)))
-    sizes = list(range(2, most + 1))
     if cost is None:
         return most
-    while len(sizes) > 1:
-        middle = len(sizes) // 2
-        fits = cost(patch, *layout, sizes[middle]) <= settings.memory * 1e9
-        sizes = sizes[middle:] if fits else sizes[:middle]
-    return sizes[0]
-
-
-def times(numbers: Sequence[object]) -> str:
-    """Numbers with crosses between them."""
-    return " x ".join(map(str, numbers))
+    return 2 + bisect_left(range(3, most + 1), True, key=lambda n: cost(patch, *layout, n) > settings.memory * 1e9)
 
 
 def _largest_box(shape: Sequence[float], spacing: Sequence[float]) -> list[int]:

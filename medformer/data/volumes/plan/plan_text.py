@@ -6,31 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medformer.data.volumes.inspect.facts import Fingerprint
-from medformer.data.volumes.plan.patch_size import times
+from medformer.data.volumes.inspect.facts import CaseFacts
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.imaging.geometry import times
 from medformer.progress import duration
 
 
-def describe_plan(plan: VolumePlan, fingerprint: Fingerprint, *, seconds_per_epoch: float | None = None) -> str:
+def describe_plan(plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_epoch: float | None = None) -> str:
     """Describe a plan and the cases that it was made from, as a table in plain text.
 
     Args:
         plan: What was decided.
-        fingerprint: Of the cases that it was made from, in the plan's orientation.
+        facts: Of the cases that it was made from, in the plan's orientation.
         seconds_per_epoch: Expected; None leaves the line out.
     """
-    return table(plan_rows(plan, fingerprint, seconds_per_epoch=seconds_per_epoch))
-
-
-def plan_rows(
-    plan: VolumePlan, fingerprint: Fingerprint, *, seconds_per_epoch: float | None = None
-) -> list[tuple[str, str, str]]:
-    """The lines of that table: what, value, why."""
-    shapes = np.array([case.shape for case in fingerprint.cases])
-    spacings = np.array([case.spacing for case in fingerprint.cases])
+    shapes = np.array([case.shape for case in facts])
+    spacings = np.array([case.spacing for case in facts])
     rows = [
-        ("cases", str(len(fingerprint.cases)), f"median {_median(shapes)} voxels of {_median(spacings)} mm"),
+        ("cases", str(len(facts)), f"median {_median(shapes)} voxels of {_median(spacings)} mm"),
         ("orientation", plan.orientation, "axes of what the network sees"),
         ("spacing", f"{times([f'{mm:g}' for mm in plan.spacing])} mm", "median of the cases, unless given"),
     ]
@@ -45,21 +38,15 @@ def plan_rows(
         ("batch size", str(plan.batch_size), "patches per step"),
     ]
     if plan.labels:
-        rows.append(
-            ("labels", ", ".join(f"{value} {name}" for value, name in plan.labels), _smallest(plan, fingerprint))
-        )
+        rows.append(("labels", ", ".join(f"{value} {name}" for value, name in plan.labels), _smallest(plan, facts)))
     if plan.memory_bytes:
         rows.append(("memory", f"{plan.memory_bytes / 1e9:.1f} GB", "expected peak of training"))
     if seconds_per_epoch is not None:
         rows.append(("time", f"{duration(seconds_per_epoch)} per epoch", "expected, from a step measured here"))
-    rows += [("note", note, "") for note in plan.notes]
-    return rows
-
-
-def table(rows: Sequence[tuple[str, str, str]]) -> str:
-    """Align rows of text; a row without a reason may be as long as it likes."""
+    # A note has no third column, and may be as long as it needs.
     first = max(len(what) for what, _, _ in rows)
-    second = max(len(value) for _, value, why in rows if why)
+    second = max(len(value) for _, value, _ in rows)
+    rows += [("note", note, "") for note in plan.notes]
     return "\n".join(f"{what:<{first}}  {value:<{second}}  {why}".rstrip() for what, value, why in rows)
 
 
@@ -72,15 +59,11 @@ def _intensity(entry: Intensity) -> tuple[str, str]:
     )
 
 
-def _smallest(plan: VolumePlan, fingerprint: Fingerprint) -> str:
+def _smallest(plan: VolumePlan, facts: Sequence[CaseFacts]) -> str:
     """Which label is the smallest where it occurs, in ml; what a patch and a spacing must not lose."""
     sizes: dict[str, float] = {}
     for value, name in plan.labels:
-        volumes = [
-            case.labels[value] * float(np.prod(case.spacing)) / 1000
-            for case in fingerprint.cases
-            if case.labels.get(value)
-        ]
+        volumes = [case.labels[value] * float(np.prod(case.spacing)) / 1000 for case in facts if case.labels.get(value)]
         if volumes:
             sizes[name] = float(np.median(volumes))
     if not sizes:

@@ -6,7 +6,7 @@ median shape and loses voxels where it covers most of it, until training fits in
 
 Different: the network has four stages whatever the patch (see `topology`); memory is what a model of this network says
 for each candidate, not a table of reference networks; a patch starts from at most `MAX_PATCH` voxels, as larger ones
-cost time that more steps use better; percentiles weigh every case alike.
+cost time that more steps use better; every case has the same weight in the percentiles.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ import numpy as np
 
 from medformer.config import VolumePlanConfig
 from medformer.data.volumes.inspect.facts import CaseFacts
-from medformer.data.volumes.plan.patch_size import Cost, Target, fitting_batch, given_patch, largest_patch, times
+from medformer.data.volumes.plan.patch_size import Cost, Target, fitting_batch, given_patch, largest_patch
 from medformer.data.volumes.plan.topology import Topology, topology
 from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import ConfigError, DataError
+from medformer.imaging.geometry import times
 
 Spacing = tuple[float, float, float]
 
 ANISOTROPIC = 3.0
-"""How many times coarser an axis must be, with as many times fewer voxels, for the fine end of its spacings."""
+"""An axis that is this many times coarser than the others, with as many times fewer voxels, gets the 10th percentile of
+its spacings instead of the median."""
 
 AIR = -900.0
-"""Minimum from which down an image is taken for CT: air is about -1000 HU, and MRI is seldom that negative."""
+"""An image whose minimum is not above this counts as CT: air is about -1000 HU, and MRI is seldom that negative."""
 
 _COARSER = 1.1
 
@@ -51,7 +53,7 @@ def plan_volumes(
         facts: Of the training cases, and of no others, seen in `settings.orientation`.
         settings: What is given instead of planned, and the memory.
         info: Names of labels and channels.
-        cost: Says what training takes; None plans as if memory were no matter, and states no expectation.
+        cost: Memory that training needs; None plans without a limit and leaves `memory_bytes` at 0.
         target: For classification the patch is the whole (median) volume.
 
     Raises:
@@ -183,6 +185,6 @@ def _require_cases(facts: Sequence[CaseFacts]) -> None:
 
 
 def _channels(facts: Sequence[CaseFacts], info: DatasetInfo) -> list[str]:
-    """One name for each channel that the cases have, empty where the data set gives none."""
+    """One name for each channel of the cases, empty where the data set has no name for it."""
     count = len(facts[0].channels)
     return [*info.channels, *[""] * count][:count]

@@ -1,7 +1,7 @@
-"""Strides and kernels of a network for a patch of a given size and voxel spacing: the one place that decides them.
+"""Strides and kernels of a network, decided from the size of its patches and their voxel spacing.
 
 As in nnU-Net (Isensee et al., Nature Methods 2021) an axis is halved only where its voxels are not much coarser than
-those of the finest axis and enough of them are left, and convolutions do not look along an axis whose voxels are still
+those of the finest axis and enough of them are left, and kernels do not extend along an axis whose voxels are still
 much coarser. Here the number of stages is fixed: a stem and three downsamplings, as the shared backbone has them.
 """
 
@@ -20,14 +20,15 @@ MIN_FEATURES = 4
 """Positions that an axis keeps at the coarsest stage."""
 
 STEM_FROM = 32
-"""Voxels of a patch from which the stem halves an axis; a smaller one is seen at full resolution."""
+"""The stem halves an axis with at least this many voxels; a shorter one keeps its resolution."""
 
 WHOLE_STEM_FROM, WHOLE_MIN_FEATURES = 16, 2
 """The same for whole volumes that are classified: no border has to be drawn there, and half the resolution takes an
 eighth of the time."""
 
 COARSE = 2.0
-"""Spacing over the finest axis' up to which an axis is halved together with it, and looked along by the kernels."""
+"""An axis whose voxels are at most this many times as long as those of the finest axis is halved together with it, and
+kernels extend along it."""
 
 
 class Topology(NamedTuple):
@@ -58,7 +59,7 @@ def topology(patch: Sequence[int], spacing: Sequence[float], *, whole: bool = Fa
     """
     stem_from, features = (WHOLE_STEM_FROM, WHOLE_MIN_FEATURES) if whole else (STEM_FROM, MIN_FEATURES)
     size, voxel = [float(n) for n in patch], [float(mm) for mm in spacing]
-    looks = [False, False, False]
+    extends = [False, False, False]
     strides, kernels = [], []
     for stage in range(STAGES):
         least = stem_from if stage == 0 else 2 * features
@@ -67,9 +68,9 @@ def topology(patch: Sequence[int], spacing: Sequence[float], *, whole: bool = Fa
         step = [2 if n >= least and mm <= COARSE * finest else 1 for mm, n in zip(voxel, size, strict=True)]
         size = [n / s for n, s in zip(size, step, strict=True)]
         voxel = [mm * s for mm, s in zip(voxel, step, strict=True)]
-        looks = [seen or mm <= COARSE * min(voxel) for seen, mm in zip(looks, voxel, strict=True)]
+        extends = [seen or mm <= COARSE * min(voxel) for seen, mm in zip(extends, voxel, strict=True)]
         strides.append(step)
-        kernels.append([3 if seen and n > 1 else 1 for seen, n in zip(looks, size, strict=True)])
+        kernels.append([3 if seen and n > 1 else 1 for seen, n in zip(extends, size, strict=True)])
     return Topology(_axes(strides), _axes(kernels))
 
 

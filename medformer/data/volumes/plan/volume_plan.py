@@ -78,12 +78,12 @@ class VolumePlan:
         return {"format": FORMAT, **asdict(self)}
 
 
-def write_plan(path: Path, plan: VolumePlan) -> None:
+def write_volume_plan(path: Path, plan: VolumePlan) -> None:
     """Write a plan as JSON."""
     write_json(path, plan.to_json())
 
 
-def read_plan(path: Path) -> VolumePlan:
+def read_volume_plan(path: Path) -> VolumePlan:
     """Read a plan.
 
     Raises:

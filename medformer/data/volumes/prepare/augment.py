@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from medformer.config import VolumeAugmentConfig
 from medformer.data.volumes.plan.volume_plan import Axes
-from medformer.data.volumes.prepare.crop import centered_start, cut
-from medformer.data.volumes.prepare.deformation import Deformation, draw_deformation
+from medformer.data.volumes.prepare.deformation import Deformation, centered_start, cut, draw_deformation
 from medformer.seeds import derive_seed
 
 Classes = NDArray[np.unsignedinteger[Any]]

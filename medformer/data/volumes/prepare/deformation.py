@@ -1,7 +1,9 @@
-"""Turning, scaling and bending a patch: drawn first, then applied in one interpolation.
+"""Where the voxels of a patch are read: a box of a volume, turned, scaled and bent.
+
+A box may reach beyond the volume. A deformation is drawn first, then applied in one interpolation.
 
 Angles and displacements are in mm, so that voxels which are longer than wide are not sheared. The interpolation reads
-from a crop that is larger than the patch by what the deformation reaches for; nothing then has to be invented at the
+from a crop that is larger than the patch by as much as the deformation needs, so no values have to be made up at the
 patch's border.
 """
 
@@ -10,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 
 from medformer.data.volumes.plan.volume_plan import Axes
@@ -38,6 +41,43 @@ GRID_STEPS = 4
 
 MAX_BEND = 0.3
 """Displacement of a control point in steps of their grid. Cubic splines do not fold below 0.48 (Choi and Lee 2000)."""
+
+
+def cut(array: NDArray[Any], start: Axes, shape: Axes, fill: ArrayLike) -> NDArray[Any]:
+    """Copy a box of `shape` voxels that begins at `start`.
+
+    Args:
+        array: (..., X, Y, Z), memory-mapped or not.
+        start: First voxel of the box; may be negative.
+        shape: Of the box.
+        fill: What lies outside of the array: one value, or one for each of the leading axes, such as channels.
+
+    Returns:
+        A new array (..., *shape) of the same type.
+    """
+    size = np.array(array.shape[-3:], np.int64)
+    first = np.array(start, np.int64)
+    low = np.clip(first, 0, size)
+    high = np.clip(first + np.array(shape, np.int64), low, size)
+    inside = array[_box(low, high)]
+    if inside.shape[-3:] == tuple(shape):
+        return np.array(inside, order="C")
+    result = np.empty((*array.shape[:-3], *shape), array.dtype)
+    result[...] = np.asarray(fill, array.dtype).reshape(*np.shape(fill), 1, 1, 1)
+    if inside.size:
+        result[_box(low - first, high - first)] = inside
+    return result
+
+
+def centered_start(size: Axes, shape: Axes) -> Axes:
+    """Where a box of `shape` begins that has the middle of a volume of `size` in its middle."""
+    first, second, third = ((length - extent) // 2 for length, extent in zip(size, shape, strict=True))
+    return first, second, third
+
+
+def _box(low: NDArray[np.int64], high: NDArray[np.int64]) -> tuple[EllipsisType, slice, slice, slice]:
+    first, second, third = (slice(int(begin), int(end)) for begin, end in zip(low, high, strict=True))
+    return ..., first, second, third
 
 
 @dataclass(frozen=True)
@@ -72,8 +112,8 @@ class Deformation:
     ) -> NDArray[Any]:
         """Deform a crop (C, X, Y, Z) around the patch's place to (C, *patch), of the same type.
 
-        Values are interpolated linearly, or taken from the nearest voxel. What would lie outside of the crop is that of
-        its border.
+        Values are interpolated linearly, or taken from the nearest voxel. Outside of the crop, the
+        values of its border continue.
         """
         grid = self._grid(patch, spacing, array.shape[1:])
         source = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]

@@ -38,7 +38,7 @@ class PreparedCase:
             when labels were not asked for.
         affine: From voxels of this grid to RAS mm, 4 x 4.
         source: The grid of the case's files.
-        lowest: (C,), the smallest value of each channel: what stands for the world outside of a volume.
+        lowest: (C,), the smallest value of each channel, which fills what lies outside of the volume.
     """
 
     id: str
@@ -65,7 +65,7 @@ def prepare_case(case: Case, plan: VolumePlan, *, labels: bool) -> PreparedCase:
 
     Raises:
         DataError: A file cannot be read; the case has another number of channels than the plan, or no label map; its
-            files lie on different grids; or the label map has a value that the plan does not know.
+            files lie on different grids; or the label map has a value that is not in the plan.
     """
     prepared = prepare_image(case, plan)
     if not labels:
@@ -132,7 +132,7 @@ def classes_of(
     """Replace label values by classes: 0 background, i + 1 for `known[i]`.
 
     Raises:
-        DataError: A value is not known; `what` begins the message.
+        DataError: A value is not in `known`; the message begins with `what`.
     """
     values = [0, *(value for value, _ in known)]
     dtype = np.uint8 if len(values) <= 255 else np.uint16
@@ -148,7 +148,7 @@ def classes_of(
     listed = ", ".join(map(str, surplus[:5])) + (", ..." if len(surplus) > 5 else "")
     declared = ", ".join(f"{value} {name}" for value, name in known)
     raise DataError(
-        f"{what} has label values that nothing declares: {listed}; expected 0 (background), {declared}. "
+        f"{what} has label values that are not declared: {listed}; expected 0 (background), {declared}. "
         "Declare them in the data set's description, or correct the label map."
     )
 
@@ -156,7 +156,7 @@ def classes_of(
 def _onto_grid(
     array: NDArray[Any], source: Geometry, plan: VolumePlan, values: Sequence[int] | None
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Turn and resample an image, or the label values of a label map, and say where its voxels are."""
+    """Turn and resample an image, or a label map with these values; returns its affine too."""
     turned, affine = reorient(array, source.affine, plan.orientation)
     old = (turned.shape[0], turned.shape[1], turned.shape[2])
     shape = resampled_shape(old, Geometry(old, affine).spacing, plan.spacing)

@@ -3,13 +3,13 @@
 In the store's folder lie, for each case, `<key>.image.npy` with `<key>.json` (where its voxels are), and
 `<key>.classes.npy` with `<key>.voxels.npy` (where its labels are). A key is the hash of the case's files and of those
 parts of the plan that decide what the arrays hold, so folds whose plans agree in these share the files, and a file
-that changed is prepared anew. The last file of each pair is written last: without it the pair counts as not made.
+that changed is prepared again. The second file of each pair is written last: without it the pair counts as missing.
 Everything is memory-mapped; what fits in a budget is held in memory besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, image_hash
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import ORDER, PreparedCase, prepare_classes, prepare_image
 from medformer.errors import DataError
-from medformer.files import atomic_path, digest, read_json, sha256, write_json
+from medformer.files import atomic_path, digest, read_json, write_json
 from medformer.imaging.geometry import Geometry
 from medformer.progress import Reporter, SilentReporter
 from medformer.seeds import derive_seed
@@ -57,6 +57,7 @@ class PreparedStore:
         *,
         memory_gb: float,
         labels: bool = True,
+        hashes: Mapping[Path, str] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
         """Prepare the cases that are not there yet.
@@ -67,7 +68,8 @@ class PreparedStore:
             cases: Rows of a manifest.
             memory_gb: How much is held in memory; the cases beyond it are read from disk when they are needed.
             labels: Whether every case has a label map, which is prepared too.
-            reporter: Told about the progress.
+            hashes: SHA-256 of files by path, where they are known (see `file_hashes`); the others are computed.
+            reporter: Receives one step per case.
 
         Raises:
             DataError: A case cannot be prepared; see `prepare_case`.
@@ -76,25 +78,20 @@ class PreparedStore:
         self.folder = Path(folder)
         self.plan = plan
         self.memory_gb = memory_gb
+        self._hashes = dict(hashes or {})
         self._files: dict[str, _Files] = {}
         self._open: dict[str, PreparedCase] = {}
         self._voxels: dict[str, NDArray[np.int64]] = {}
-        reporter = reporter or SilentReporter()
-        reporter.start("Preparing volumes", len(cases))
         left = memory_gb * 1e9
-        try:
-            for case in cases:
-                files = self._files[case.id] = self._made(case, labels)
-                prepared, voxels = _load(case.id, files)
-                size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
-                if size <= left:
-                    left -= size
-                    prepared = _held(prepared)
-                self._open[case.id] = prepared
-                self._voxels[case.id] = voxels
-                reporter.advance()
-        finally:
-            reporter.finish()
+        for case in (reporter or SilentReporter()).track(cases, "Preparing volumes"):
+            files = self._files[case.id] = self._made(case, labels)
+            prepared, voxels = _load(case.id, files)
+            size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
+            if size <= left:
+                left -= size
+                prepared = _held(prepared)
+            self._open[case.id] = prepared
+            self._voxels[case.id] = voxels
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -135,7 +132,7 @@ class PreparedStore:
 
     def _made(self, case: Case, labels: bool) -> _Files:
         plan = self.plan
-        grid = [FORMAT, ORDER, plan.orientation, plan.spacing, [_hash(path) for path in case.images]]
+        grid = [FORMAT, ORDER, plan.orientation, plan.spacing, [self._hash(path) for path in case.images]]
         key = digest([*grid, plan.to_json()["intensity"]])[:32]
         files = _Files(self.folder / f"{key}.image.npy", self.folder / f"{key}.json", None, None)
         if not _complete(files):
@@ -145,7 +142,7 @@ class PreparedStore:
         if not labels:
             return files
         source = _load(case.id, files)[0].source
-        key = digest([*grid, plan.labels, _hash(case.required_mask())])[:32]
+        key = digest([*grid, plan.labels, self._hash(case.required_mask())])[:32]
         files = _Files(files.image, files.note, self.folder / f"{key}.classes.npy", self.folder / f"{key}.voxels.npy")
         assert files.classes is not None and files.voxels is not None
         if not _complete(files):
@@ -153,6 +150,15 @@ class PreparedStore:
             _save(files.classes, classes)
             _save(files.voxels, _find_voxels(classes, plan.classes, key))
         return files
+
+    def _hash(self, path: Path) -> str:
+        """Hash of a file, or of the files of a folder with one DICOM series."""
+        try:
+            return self._hashes.get(path) or image_hash([path])
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}); correct the manifest, or restore it."
+            ) from error
 
 
 def _note(prepared: PreparedCase) -> dict[str, Any]:
@@ -192,7 +198,7 @@ def _load(name: str, files: _Files) -> tuple[PreparedCase, NDArray[np.int64]]:
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(
             f"Case '{name}': the prepared files in {files.image.parent} cannot be read ({error}); they were removed or "
-            "damaged while they were in use. Start again with --resume: what is missing is prepared anew."
+            "damaged while they were in use. Start again with --resume: what is missing is prepared again."
         ) from error
 
 
@@ -218,18 +224,6 @@ def _by_class(voxels: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
     labels = int(voxels[0])
     ends = 1 + labels + np.cumsum([0, *voxels[1 : 1 + labels]])
     return {label + 1: voxels[ends[label] : ends[label + 1]] for label in range(labels) if voxels[1 + label]}
-
-
-def _hash(path: Path) -> str:
-    """Hash of a file, or of the files of a folder with one DICOM series."""
-    if not path.is_dir():
-        try:
-            return sha256(path)
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}); correct the manifest, or restore it."
-            ) from error
-    return digest([(file.name, sha256(file)) for file in sorted(path.iterdir()) if file.is_file()])
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:

@@ -1,6 +1,6 @@
 """What a set of volumes has in common: its labels, its channels, and whether its patients are known.
 
-It lies beside the manifest as `<manifest name>.dataset.json`:
+The file lies beside the manifest as `<manifest name>.dataset.json`:
 
     {"format": "medformer-volumes/1", "labels": {"1": "Anterior"}, "channels": ["MRI"], "patients": "known"}
 """
@@ -20,8 +20,8 @@ FORMAT = "medformer-volumes/1"
 _EXAMPLE = f'{{"format": "{FORMAT}", "labels": {{"1": "tumor"}}, "channels": ["CT"], "patients": "known"}}'
 
 Patients = Literal["known", "inferred", "case is patient"]
-"""Whether groups come from the data, from what is known about a public data set (see `known_patients`), or every case
-was taken for a patient because nothing says otherwise."""
+"""Where the groups come from: the data; what is known about a public data set (see `layouts.inferred_patient`); or
+nothing names the patients, and every case counts as one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DatasetInfo:
         patients: Where the groups come from.
 
     Raises:
-        DataError: A label is no whole number above 0, or names are empty, doubled or unprintable.
+        DataError: A label is not a whole number above 0, or names are empty, repeated or unprintable.
     """
 
     labels: tuple[tuple[int, str], ...]
@@ -84,7 +84,7 @@ def read_info(manifest: Path) -> DatasetInfo:
     """Read the sidecar of a manifest.
 
     Raises:
-        DataError: It is missing, damaged, or names labels that cannot be.
+        DataError: It is missing or damaged, or its labels are not valid.
     """
     path = info_path(manifest)
     try:
@@ -120,8 +120,8 @@ def info_from_json(path: Path) -> DatasetInfo:
         labels = _labels(path, content["labels"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is no dataset.json ({error}); expected labels, and modality (Decathlon) or channel_names "
-            "(nnU-Net). Mend it."
+            f"{path} is not a valid dataset.json ({error}); expected labels, and modality (Decathlon) or channel_names "
+            "(nnU-Net). Correct it."
         ) from None
     names = [
         f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
@@ -148,7 +148,7 @@ def _labels(path: Path, entries: Mapping[str, Any]) -> dict[int, str]:
             )
         if name.strip().lower() == "ignore":
             raise ConfigError(
-                f"{path}: the label 'ignore' ({value}) marks voxels that nobody labeled; training on such maps is not "
+                f"{path}: the label 'ignore' ({value}) marks voxels without a label; training on such maps is not "
                 "supported. Leave these cases out, or give the voxels a label."
             )
         number = _whole(value)
@@ -162,5 +162,5 @@ def _labels(path: Path, entries: Mapping[str, Any]) -> dict[int, str]:
 def _whole(value: Any) -> int:
     number = int(value)
     if isinstance(value, bool) or number != float(value):
-        raise ValueError(f"the label {value!r} is no whole number")
+        raise ValueError(f"the label {value!r} is not a whole number")
     return number

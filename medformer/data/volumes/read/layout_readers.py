@@ -29,14 +29,16 @@ from medformer.imaging.dicom import Series, find_series
 ENDINGS = (".nii.gz", ".nii", ".hdr")
 """What the name of a volume ends in; the `.img` of a `.hdr` belongs to it."""
 
+CHANNEL = re.compile(r"(.+)_(\d{4})")
+"""Name of a file of one channel: the case, and the channel's number."""
+
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderCase:
     """One case of a folder, before it is hashed and grouped.
 
     Attributes:
@@ -44,7 +46,7 @@ class Found:
         images: One path for each channel.
         mask: The label map; None where there is none.
         split: `test`, `train`, or empty.
-        patient: Where the files themselves tell.
+        patient: As the files name it; empty where they do not.
     """
 
     id: str
@@ -55,17 +57,17 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FolderContent:
     """What one layout holds.
 
     Attributes:
-        found: Its cases.
+        cases: What it holds.
         problems: What does not fit.
-        info: What the folder says about the data; None where it says nothing.
-        channels: Names of the channels where they are known without `info`.
+        info: What the folder declares about the data; None without a description.
+        channels: Names of the channels, where they are known without `info`.
     """
 
-    found: tuple[Found, ...]
+    cases: tuple[FolderCase, ...]
     problems: tuple[Problem, ...]
     info: DatasetInfo | None = None
     channels: tuple[str, ...] = ()
@@ -94,7 +96,7 @@ def recognize(folder: Path) -> str:
     )
 
 
-def read_msd(folder: Path) -> Reading:
+def read_msd(folder: Path) -> FolderContent:
     """The Decathlon's layout.
 
     Raises:
@@ -109,10 +111,10 @@ def read_msd(folder: Path) -> Reading:
     problems: list[Problem] = []
     found = _both_parts(folder, problems, lambda images: {stem: (path,) for stem, path in images.items()})
     problems.extend(_listed_but_missing(folder / "dataset.json", {case.id for case in found}))
-    return Reading(tuple(found), tuple(problems), info)
+    return FolderContent(tuple(found), tuple(problems), info)
 
 
-def read_nnunet(folder: Path) -> Reading:
+def read_nnunet(folder: Path) -> FolderContent:
     """NnU-Net's raw layout, of either version.
 
     Raises:
@@ -132,7 +134,7 @@ def read_nnunet(folder: Path) -> Reading:
     def channels(images: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
         by_case: dict[str, dict[int, Path]] = {}
         for stem, path in images.items():
-            match = _CHANNEL.fullmatch(stem)
+            match = CHANNEL.fullmatch(stem)
             if match is None:
                 detail = "its name does not end in the number of a channel, such as _0000"
                 problems.append(Problem(stem, str(path), "not-an-image", detail))
@@ -149,28 +151,28 @@ def read_nnunet(folder: Path) -> Reading:
         return complete
 
     found = _both_parts(folder, problems, channels)
-    return Reading(tuple(found), tuple(problems), info)
+    return FolderContent(tuple(found), tuple(problems), info)
 
 
-def read_folders(folder: Path) -> Reading:
+def read_folders(folder: Path) -> FolderContent:
     """Images, and label maps of the same names.
 
     Raises:
-        DataError: There is a `dataset.json` that is none.
+        DataError: `dataset.json` is not valid.
     """
     problems: list[Problem] = []
     images, labels = _folder(folder, _IMAGES) or folder, _folder(folder, _LABELS)
     volumes = {stem: (path,) for stem, path in _volumes(images, problems).items()}
     found = _pair(volumes, {} if labels is None else _volumes(labels, problems), "", problems, labels)
-    return Reading(tuple(found), tuple(problems), _described(folder))
+    return FolderContent(tuple(found), tuple(problems), _described(folder))
 
 
-def read_dicom(folder: Path) -> Reading:
+def read_dicom(folder: Path) -> FolderContent:
     """Folders of one series each, and label maps named after them.
 
     Raises:
         ConfigError: The extra `dicom` is not installed.
-        DataError: There is a file called .dcm that is not DICOM, or a `dataset.json` that is none.
+        DataError: A file called .dcm is not DICOM, or `dataset.json` is not valid.
     """
     problems: list[Problem] = []
     labels = _folder(folder, _LABELS)
@@ -195,7 +197,7 @@ def read_dicom(folder: Path) -> Reading:
         for case in _pair({name: (series.folder,) for name, series in images.items()}, masks, "", problems, labels)
     ]
     modalities = {series.modality for series in images.values()}
-    return Reading(
+    return FolderContent(
         tuple(found),
         tuple(problems),
         _described(folder),
@@ -204,7 +206,7 @@ def read_dicom(folder: Path) -> Reading:
 
 
 def _pseudonym(patient: str) -> str:
-    """A manifest travels farther than the images do, so that no patient's id is put into it."""
+    """A manifest may be published without the images, so it must not contain a patient's id."""
     return f"patient-{digest(patient.strip())[:12]}" if patient.strip() else ""
 
 
@@ -215,8 +217,8 @@ def _described(folder: Path) -> DatasetInfo | None:
 
 def _both_parts(
     folder: Path, problems: list[Problem], channels: Callable[[dict[str, Path]], Mapping[str, tuple[Path, ...]]]
-) -> list[Found]:
-    """Training cases, and test cases where they have labels; `channels` tells which files are one case."""
+) -> list[FolderCase]:
+    """Training cases, and test cases where they have labels; `channels` groups the files of each case."""
     tested = (folder / "labelsTs").is_dir()
     parts = [("train" if tested else "", folder / "imagesTr", folder / "labelsTr")]
     unlabeled = folder / "imagesTs"
@@ -224,7 +226,7 @@ def _both_parts(
         parts.append(("test", unlabeled, folder / "labelsTs"))
     elif unlabeled.is_dir() and (some := channels(_volumes(unlabeled, problems))):
         problems.append(Problem("imagesTs", str(unlabeled), "without-labels", f"{len(some)} cases; predict takes them"))
-    found: list[Found] = []
+    found: list[FolderCase] = []
     for split, images, labels in parts:
         if not images.is_dir():
             raise DataError(f"{images} is not a folder; expected the images of {folder}. Complete the data set.")
@@ -240,14 +242,14 @@ def _pair(
     split: str,
     problems: list[Problem],
     labels: Path | None,
-) -> list[Found]:
-    """Put images and label maps of one name together; what has no partner is named."""
+) -> list[FolderCase]:
+    """Pair images and label maps by name; one without a partner becomes a problem."""
     found = []
     for name in sorted(images, key=natural_order):
         mask = masks.get(name)
         if mask is None and labels is not None:
             problems.append(Problem(name, str(images[name][0]), "missing-mask", f"no {name}.* in {labels}"))
-        found.append(Found(name, images[name], mask, split))
+        found.append(FolderCase(name, images[name], mask, split))
     for name in sorted(masks.keys() - images.keys(), key=natural_order):
         problems.append(Problem(name, str(masks[name]), "missing-image", "no complete image has this name"))
     return found
@@ -256,7 +258,7 @@ def _pair(
 def _volumes(
     folder: Path, problems: list[Problem], *, endings: tuple[str, ...] = ENDINGS, nested: bool = False
 ) -> dict[str, Path]:
-    """Volumes of a folder by name without ending; names that two files claim are reported and left out."""
+    """Volumes of a folder by name without ending; names that two files share are reported and left out."""
     by_stem: dict[str, list[Path]] = {}
     for entry in sorted(folder.rglob("*") if nested else folder.iterdir()):
         relative = entry.relative_to(folder)
@@ -281,7 +283,7 @@ def _has_channel_numbers(folder: Path) -> bool:
     """Whether names end in the number of a channel, which the names of the label maps do not repeat."""
     images = _volumes(folder / "imagesTr", [])
     labels = _volumes(folder / "labelsTr", []) if (folder / "labelsTr").is_dir() else {}
-    return bool(images) and not images.keys() & labels.keys() and all(map(_CHANNEL.fullmatch, images))
+    return bool(images) and not images.keys() & labels.keys() and all(map(CHANNEL.fullmatch, images))
 
 
 def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]:

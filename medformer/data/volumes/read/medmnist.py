@@ -1,6 +1,6 @@
 """MedMNIST's 3-D sets, which are arrays in one `.npz` file, as volumes with a manifest.
 
-Yang et al., "MedMNIST v2", Scientific Data 2023. The arrays say nothing of voxel sizes or orientation; 1 mm and RAS are
+Yang et al., "MedMNIST v2", Scientific Data 2023. The arrays have no voxel sizes and no orientation; 1 mm and RAS are
 written. Every sample counts as a patient.
 """
 
@@ -31,39 +31,33 @@ def write_medmnist(npz: Path, folder: Path, *, reporter: Reporter | None = None)
     Args:
         npz: Such as `adrenalmnist3d.npz`.
         folder: Gets `images/`, `manifest.csv` and its sidecar.
-        reporter: Told about the writing.
+        reporter: Receives one step per sample.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: It is no such file, or has other classes than 0 and 1.
+        DataError: It is not such a file, or has other classes than 0 and 1.
         ResourceError: The folder is not writable or the disk is full.
     """
-    parts = {split: _part(npz, split) for split in SPLITS}
-    reporter = reporter or SilentReporter()
-    reporter.start("writing", sum(len(images) for images, _ in parts.values()))
+    samples = [(split, *sample) for split in SPLITS for sample in enumerate(zip(*_part(npz, split), strict=True))]
     cases = []
-    try:
-        for split, (images, classes) in parts.items():
-            for index, (image, label) in enumerate(zip(images, classes, strict=True)):
-                name = f"{split}_{index:05}"
-                path = folder / "images" / f"{name}.nii.gz"
-                _write(path, image)
-                cases.append(
-                    Case(
-                        id=name,
-                        image=path,
-                        group=name,
-                        site=npz.stem,
-                        split=split,
-                        sha256=image_hash([path]),
-                        label=int(label),
-                    )
-                )
-                reporter.advance()
-    finally:
-        reporter.finish()
+    for split, index, (image, label) in (reporter or SilentReporter()).track(samples, "writing"):
+        name = f"{split}_{index:05}"
+        path = folder / "images" / f"{name}.nii.gz"
+        # Without the time, so that writing again gives the same hashes.
+        write_bytes(path, gzip.compress(Nifti1Image(image, np.eye(4)).to_bytes(), mtime=0))
+        cases.append(
+            Case(
+                id=name,
+                image=path,
+                group=name,
+                site=npz.stem,
+                split=split,
+                sha256=image_hash([path]),
+                label=int(label),
+            )
+        )
     manifest = folder / "manifest.csv"
     write_manifest(manifest, cases)
     write_info(manifest, DatasetInfo((), ("image",), "case is patient"))
@@ -86,8 +80,3 @@ def _part(npz: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.integer]
         values = ", ".join(str(value) for value in np.unique(labels))
         raise DataError(f"{npz} has the classes {values}; expected 0 and 1. Only two classes are supported.")
     return images, labels
-
-
-def _write(path: Path, image: NDArray[np.uint8]) -> None:
-    # Without the time, so that writing again gives the same hashes.
-    write_bytes(path, gzip.compress(Nifti1Image(image, np.eye(4)).to_bytes(), mtime=0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medformer.config import ConnectomeModelConfig
-from medformer.models.connectome.autoencoder import MaskedAutoencoder
+from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.inputs import edge_count
@@ -28,7 +28,7 @@ def sample(subjects: int = 24) -> dict[str, torch.Tensor]:
 def test_pretraining_trains_the_classifiers_own_encoder_and_nothing_else_of_it(name: str) -> None:
     model, edges = make(name), sample()
     before = copy.deepcopy(model.state_dict())
-    autoencoder = MaskedAutoencoder(model)
+    autoencoder = masked_autoencoder(model)
     optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=1e-2, weight_decay=0.1)
     errors = []
     for _ in range(60):
@@ -43,10 +43,22 @@ def test_pretraining_trains_the_classifiers_own_encoder_and_nothing_else_of_it(n
     assert changed == {"encoder"}
 
 
+def test_the_seed_alone_decides_the_decoder() -> None:
+    model, edges = make("roi_metaformer").eval(), sample()
+    found = []
+    for seed in (3, 3, 4):
+        torch.rand(1)
+        found.append(masked_autoencoder(model, seed)(edges)["aal"])
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    before = torch.random.get_rng_state()
+    masked_autoencoder(model, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
 def test_the_encoder_has_the_same_keys_in_both_networks(name: str) -> None:
     model = make(name)
-    in_autoencoder = {k for k in MaskedAutoencoder(model).state_dict() if k.startswith("encoder.")}
+    in_autoencoder = {k for k in masked_autoencoder(model).state_dict() if k.startswith("encoder.")}
     assert in_autoencoder == {key for key in model.state_dict() if key.startswith("encoder.")}
 
 
@@ -54,5 +66,5 @@ def test_the_encoder_has_the_same_keys_in_both_networks(name: str) -> None:
 def test_making_a_decoder_leaves_the_classifier_as_it_was(name: str) -> None:
     model = make(name)
     keys = set(model.state_dict())
-    MaskedAutoencoder(model)
+    masked_autoencoder(model)
     assert set(model.state_dict()) == keys

@@ -1,4 +1,4 @@
-"""What a classifier is given, in batches: connections by atlas, or images one by one.
+"""What networks are given: training items by epoch and number, and batches of connections by atlas or of images.
 
 batches(inputs, model, size)     of {atlas: (n, d)} or of images (C, *S), where the model is
 ItemImages(data)                 the images of data whose items are tables, as training has them
@@ -6,7 +6,7 @@ ItemImages(data)                 the images of data whose items are tables, as t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -31,11 +31,17 @@ class Images(Protocol):
 Inputs = Edges | Images
 
 
-class Items(Protocol):
-    """Data whose items are tables of tensors, by epoch and number (see `medformer.training.loader.TrainingData`)."""
+class TrainingData(Protocol):
+    """What is trained on: `data[(epoch, index)]` gives a table of tensors, or tables of such, and "id": str.
+
+    Which tensors, the objective says (see `medformer.training.losses.objectives`). An item depends on its epoch and
+    index alone, never on a random state or on the items before it; that is what makes a resumed run equal to an
+    uninterrupted one. With loader workers it must be picklable. Data may also give whole batches
+    (`medformer.training.loader.WholeBatches`).
+    """
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Number of cases."""
 
     def __getitem__(self, index: tuple[int, int], /) -> Any:
         """Give one item."""
@@ -49,7 +55,7 @@ class ItemImages:
         epoch: Of those items that depend on it.
     """
 
-    def __init__(self, data: Items, epoch: int = 0) -> None:
+    def __init__(self, data: TrainingData, epoch: int = 0) -> None:
         self.data = data
         self.epoch = epoch
 
@@ -83,3 +89,25 @@ def batches(inputs: Inputs, model: nn.Module, size: int) -> Iterator[Any]:
             yield {atlas: torch.from_numpy(part).to(device) for atlas, part in parts.items()}
         else:
             yield torch.from_numpy(np.stack([np.asarray(inputs[row], np.float32) for row in rows])).to(device)
+
+
+def nonfinite_cases(ids: Sequence[str], tensors: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the cases whose data hold NaN or infinity.
+
+    Args:
+        ids: Of the cases, in the order of the first axis of every tensor.
+        tensors: As an objective takes them from a batch.
+    """
+    fine = [True] * len(ids)
+    for tensor in _each(tensors):
+        finite = torch.isfinite(tensor).reshape(len(ids), -1).all(1).tolist()
+        fine = [before and now for before, now in zip(fine, finite, strict=True)]
+    return [case for case, good in zip(ids, fine, strict=True) if not good]
+
+
+def _each(tensors: Mapping[str, Any]) -> Iterator[Tensor]:
+    for value in tensors.values():
+        if isinstance(value, Mapping):
+            yield from _each(value)
+        else:
+            yield value

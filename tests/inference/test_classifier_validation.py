@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
+from medformer.data.network_inputs import ItemImages, batches, cases_of
 from medformer.errors import DataError
-from medformer.inference.classes.classification_validation import ValidationAuc, ValidationLoss
-from medformer.inference.network_inputs import ItemImages, batches, cases_of
+from medformer.inference.classes.classify import ValidationAuc, ValidationLoss
 
 LABELS = np.array([0, 1, 1, 0, 1, 0, 0])
 

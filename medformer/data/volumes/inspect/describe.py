@@ -1,0 +1,263 @@
+"""One pass over the files of a volume: what is wrong with it, its hashes, its statistics and its descriptor.
+
+Everything that planning, the check, the leakage audit and the linear baselines know of a case is read here, once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.data.inventory import Inventory, Record, take_inventory
+from medformer.data.manifest import Case, image_hash
+from medformer.data.problems import Problem
+from medformer.data.volumes.inspect.descriptors import descriptor, voxel_hash
+from medformer.data.volumes.inspect.facts import channel_facts
+from medformer.data.volumes.inspect.features import volume_features
+from medformer.errors import DataError
+from medformer.files import digest, sha256
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance, reorient, times
+from medformer.imaging.volume import Volume, label_counts
+from medformer.imaging.volumes import read_labels, read_volume
+from medformer.progress import Reporter
+
+VERSION = 1
+"""Of what `describe_volume` finds; part of the key of every cache of records."""
+
+ROUNDING = 1e-3
+"""Distance between two grids, in voxels, that is not mentioned: storing an affine as float32 or as a quaternion
+causes it."""
+
+
+def describe_volume(case: Case, *, masks: bool = True, features: bool = False) -> Record:
+    """Read the images and the label map of a case once, one channel in memory at a time.
+
+    Nothing here depends on what the data set declares (`DatasetInfo`); `volume_problems` compares with it.
+
+    Args:
+        case: Whose files to read.
+        masks: Whether to read its label map.
+        features: Whether to compute what linear baselines learn from.
+
+    Returns:
+        * hashes: `file`, `mask`, and `voxels` of all channels together.
+        * facts: the grid of the first channel (`shape`, `affine`), `channels` (`ChannelFacts`, and the file's `sha256`;
+          the statistics only where image and label map fit each other), and the voxels of every label value (`labels`).
+        * arrays: `descriptor` of the first channel, and with `features` the `features` (see `volume_features`).
+
+        What could not be found because of a problem is absent.
+
+    Raises:
+        ResourceError: There is not enough memory for one volume.
+    """
+    made = _Description(case)
+    labels = made.read_mask() if masks else None
+    geometry = made.read_images(labels, masks and case.mask is not None, features=features)
+    if masks and case.mask is not None:
+        made.compare_mask(labels, geometry)
+    return Record(case.id, (*made.problems, *made.mask_problems), made.hashes, made.facts, made.arrays)
+
+
+def inspect_volumes(
+    cases: Sequence[Case],
+    *,
+    masks: bool = True,
+    features: bool = False,
+    cache: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Inventory:
+    """Describe every case, or recall what an earlier pass found (see `take_inventory` and `describe_volume`)."""
+    return take_inventory(
+        cases,
+        partial(describe_volume, masks=masks, features=features),
+        cache=cache,
+        settings=["volume", VERSION, masks, features],
+        reporter=reporter,
+    )
+
+
+def file_hashes(cases: Sequence[Case], records: Mapping[str, Record]) -> dict[Path, str]:
+    """SHA-256 of image files and label maps by path, as far as the records know them."""
+    known: dict[Path, str] = {}
+    for case in cases:
+        record = records[case.id]
+        if len(case.images) == 1:
+            known[case.images[0]] = record.hashes.get("file", "")
+        for path, channel in zip(case.images, record.facts.get("channels", ()), strict=False):
+            known[path] = channel["sha256"] or known.get(path, "")
+        if case.mask is not None and "mask" in record.hashes:
+            known[case.mask] = record.hashes["mask"]
+    return {path: value for path, value in known.items() if value}
+
+
+class _Description:
+    """What has been found of one case so far."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.problems: list[Problem] = []
+        self.mask_problems: list[Problem] = []
+        self.hashes: dict[str, str] = {}
+        self.facts: dict[str, Any] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
+
+    def read_images(self, labels: Volume | None, labeled: bool, *, features: bool) -> Geometry | None:
+        """Describe every channel; returns the grid of the first, or None where a channel cannot be read."""
+        paths = self.case.images
+        absent = [path for path in paths if not path.exists()]
+        for path in absent:
+            self._found("missing-image", path, "the image does not exist")
+        if absent:
+            return None
+        stored, voxels, channels, vectors = [], [], [], []
+        first: Geometry | None = None
+        for path in paths:
+            try:
+                volume = read_volume(path, nonfinite="keep")
+            except DataError as error:
+                self._found("corrupt", path, str(error))
+                continue
+            stored.append(volume.sha256)
+            voxels.append(voxel_hash(volume.array))
+            faults = list(_faults(volume))
+            if first is not None:
+                faults += _grid_faults(first, volume.geometry, "the first channel")
+            first = first or volume.geometry
+            for reason, detail in faults:
+                self._found(reason, path, detail)
+            usable = not any(reason in ("not-finite", "size-mismatch") for reason, _ in faults)
+            fits = not labeled if labels is None else labels.array.shape == volume.array.shape
+            if usable and fits:
+                facts = asdict(channel_facts(volume.array, None if labels is None else labels.array > 0))
+            else:
+                facts = dict(zip(("minimum", "maximum"), _finite_limits(volume.array), strict=True))
+            channels.append({"sha256": volume.sha256, **facts})
+            if usable and path == paths[0]:
+                self.arrays["descriptor"] = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
+            if usable and features:
+                vectors.append(volume_features(volume.array, volume.geometry))
+        self._hash_images(stored)
+        if first is None or len(channels) < len(paths):
+            return None
+        self._compare_channels(voxels, channels)
+        self.facts |= {"shape": list(first.shape), "affine": first.affine.tolist(), "channels": channels}
+        self.hashes["voxels"] = voxels[0] if len(voxels) == 1 else hashlib.sha256("".join(voxels).encode()).hexdigest()
+        if len(vectors) == len(paths):
+            self.arrays["features"] = np.concatenate(vectors)
+        return first
+
+    def _hash_images(self, stored: Sequence[str]) -> None:
+        """Hash the files as `image_hash` does, from the hashes of those that were read."""
+        paths = self.case.images
+        if len(stored) == len(paths) and all(stored):
+            self.hashes["file"] = stored[0] if len(paths) == 1 else digest(list(stored))
+        else:
+            with suppress(OSError):
+                self.hashes["file"] = image_hash(paths)
+        if self.case.sha256 and self.hashes.get("file", self.case.sha256) != self.case.sha256:
+            self._found("changed", paths[0], "its hash differs from the manifest's; prepare again")
+
+    def _compare_channels(self, voxels: Sequence[str], channels: Sequence[Mapping[str, Any]]) -> None:
+        if len(set(voxels)) < len(voxels):
+            self._found("wrong-channels", self.case.images[0], "two channels hold the same voxels")
+        constant = [channel["minimum"] == channel["maximum"] for channel in channels]
+        if all(constant):
+            value = max(abs(channels[0]["minimum"]), abs(channels[0]["maximum"]))
+            self._found("constant-image", self.case.images[0], f"every voxel is {value:g}")
+            return
+        for path, is_constant in zip(self.case.images, constant, strict=True):
+            if is_constant:
+                self._found("constant-channel", path, "")
+
+    def read_mask(self) -> Volume | None:
+        """Read the label map; None where there is none that can be read."""
+        mask = self.case.mask
+        if mask is None:
+            return None
+        if not mask.exists():
+            self._mask_found("missing-mask", "the label map does not exist")
+            return None
+        try:
+            labels = read_labels(mask)
+        except DataError as error:
+            self._mask_found("fractional-labels" if _is_image(mask) else "corrupt", str(error))
+            if mask.is_file():
+                with suppress(OSError):
+                    self.hashes["mask"] = sha256(mask)
+            return None
+        self.hashes["mask"] = labels.sha256 or sha256(mask)
+        return labels
+
+    def compare_mask(self, labels: Volume | None, image: Geometry | None) -> None:
+        """Compare the label map with the image and with the manifest, and count its labels."""
+        file_hash = self.hashes.get("mask", "")
+        if file_hash and file_hash == self.hashes.get("file"):
+            self.mask_problems.clear()
+            self._mask_found("mask-is-image", "image and label map are the same file")
+        elif file_hash and self.case.covariates.get("mask_sha256", file_hash) != file_hash:
+            self.mask_problems.clear()
+            self._mask_found("changed", "its hash differs from the manifest's; prepare again")
+        elif labels is not None:
+            for reason, detail in () if image is None else _grid_faults(image, labels.geometry, "the image"):
+                self._mask_found(reason, detail)
+            self.facts["labels"] = {str(value): count for value, count in label_counts(labels.array).items()}
+
+    def _found(self, reason: str, path: Path, detail: str) -> None:
+        self.problems.append(Problem(self.case.id, str(path), reason, detail))
+
+    def _mask_found(self, reason: str, detail: str) -> None:
+        self.mask_problems.append(Problem(self.case.id, str(self.case.mask), reason, detail))
+
+
+def _finite_limits(array: NDArray[Any]) -> tuple[float, float]:
+    """Smallest and largest finite value; zeros where there is none."""
+    low, high = float(array.min()), float(array.max())
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    finite = array[np.isfinite(array)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _faults(volume: Volume) -> Iterator[tuple[str, str]]:
+    """What is wrong with one image by itself."""
+    bad = sum(int(np.count_nonzero(~np.isfinite(volume.array[:, :, plane]))) for plane in range(volume.array.shape[2]))
+    if bad:
+        yield "not-finite", f"{bad:,} of {volume.array.size:,} voxels are NaN or infinite; expected none"
+    if not volume.geometry.placed:
+        yield "no-affine", "neither sform nor qform is set, so left and right are not known and are guessed"
+    if 1 in volume.geometry.shape:
+        yield "one-slice", f"its shape is {times(volume.geometry.shape)}; the missing depth is padded"
+
+
+def _grid_faults(first: Geometry, second: Geometry, other: str) -> Iterator[tuple[str, str]]:
+    """How the second grid differs from the first, which is the one of `other`."""
+    if first.shape != second.shape:
+        yield "size-mismatch", f"it has {times(second.shape)} voxels, {other} has {times(first.shape)}"
+        return
+    distance = corner_distance(first, second) / min(first.spacing)
+    if distance <= ROUNDING:
+        return
+    apart = f"a corner lies {distance:.3g} voxels from where {other} puts it"
+    if distance <= GRID_TOLERANCE:
+        yield "affine-rounding", f"{apart}; up to {GRID_TOLERANCE:g} counts as rounding"
+    elif first.axcodes != second.axcodes:
+        yield "orientation-mismatch", f"its axes point to {second.axcodes}, those of {other} to {first.axcodes}"
+    else:
+        yield "affine-mismatch", f"{apart}; expected at most {GRID_TOLERANCE:g}"
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file that holds no labels can be read as an image all the same."""
+    try:
+        read_volume(path)
+    except DataError:
+        return False
+    return True

@@ -1,0 +1,126 @@
+"""The table of exported cases, kept on disk during the work, so that an interruption loses nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from medformer.errors import DataError, ResourceError
+from medformer.files import read_csv, write_csv
+
+_SECONDS_BETWEEN_WRITES = 1.0
+
+
+class ExportTable:
+    """Lists exported cases in a CSV file of the output folder.
+
+    Use it as a context manager. The table is rewritten about once a second and when the block is left, by an error
+    or Ctrl-C as well: only what a SIGKILL cuts off in the last second has to be computed again.
+
+    Args:
+        out: The output folder.
+        name: Of the table.
+        columns: Of the table; `id` and `image` among them.
+        export: Writes the files of one case and returns its row; called as `export(case, *content, source=source)`.
+        files: What the name of a case's file ends in, by column; empty where no such file is wanted.
+        settings: What a row must hold to be kept on resuming, by column.
+        resume: Keep the cases that the table already lists, if they have these files and settings. Without it, an
+            existing table starts anew.
+
+    Raises:
+        DataError: `resume` was asked for, and the table is not one of ours.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        name: str,
+        columns: Sequence[str],
+        export: Callable[..., Mapping[str, Any]],
+        *,
+        files: Mapping[str, str],
+        settings: Mapping[str, str] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.out = Path(out)
+        self.table = self.out / name
+        self._columns = tuple(columns)
+        self._export = export
+        self._files = files
+        self._settings = settings or {}
+        self._rows: dict[str, Mapping[str, Any]] = self._kept() if resume else {}
+        self._new: dict[str, str] = {}
+        self._written_at = float("-inf")
+
+    @property
+    def rows(self) -> list[Mapping[str, Any]]:
+        """All rows so far; those kept from an earlier run hold text, as CSV does."""
+        return list(self._rows.values())
+
+    def done(self, case: str) -> bool:
+        """Whether a case is exported already and need not be computed."""
+        return case in self._rows
+
+    def add(self, case: str, *content: Any, source: str = "") -> Mapping[str, Any]:
+        """Export one case and list it.
+
+        Args:
+            case: The id.
+            content: What is exported.
+            source: Where the input came from, for the table.
+
+        Raises:
+            DataError: The id was exported in this run already; the second would overwrite the first.
+            ResourceError: A file could not be written. Cases listed earlier stay listed.
+        """
+        clash = self._new.get(case.casefold())
+        if clash is not None:
+            raise DataError(
+                f"'{case}' ({source or 'no source'}) and '{clash}' ({self._rows[clash]['image'] or 'no source'}) would "
+                "be exported to the same files. Give every case an id of its own."
+            )
+        row = self._rows[case] = self._export(case, *content, source=source)
+        self._new[case.casefold()] = case
+        if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
+            self.flush()
+        return row
+
+    def flush(self) -> None:
+        """Write the table now."""
+        write_csv(self.table, self.rows, self._columns)
+        self._written_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.flush()
+            return
+        # The error on its way says more than a table that cannot be written to the same full disk.
+        with suppress(ResourceError):
+            self.flush()
+
+    def _current(self, row: Mapping[str, str]) -> bool:
+        """Whether an earlier row was made with these settings and its files are still there."""
+        return all(row[name] == value for name, value in self._settings.items()) and all(
+            row[name].endswith(ending) and (self.out / row[name]).is_file() if ending else not row[name]
+            for name, ending in self._files.items()
+        )
+
+    def _kept(self) -> dict[str, Mapping[str, Any]]:
+        if not self.table.exists():
+            return {}
+        rows = read_csv(self.table)
+        if any(set(row) != set(self._columns) for row in rows):
+            raise DataError(
+                f"{self.table} does not have the columns of an export ({', '.join(self._columns)}), so it cannot be "
+                "resumed. Choose another folder, or start over without resuming."
+            )
+        return {row["id"]: row for row in rows if self._current(row)}

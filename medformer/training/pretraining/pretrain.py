@@ -1,0 +1,120 @@
+"""Pretraining an encoder, and reading one that was pretrained before.
+
+autoencoder = masked_autoencoder(network, seed)
+quality = pretrain(autoencoder, data, judge, settings, out=..., record=..., seed=..., metadata=..., ...)
+network's encoder, or autoencoder.encoder.state_dict(), is pretrained
+
+network_encoder.load_state_dict(read_encoder(folder, autoencoder))
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from medformer.config import PretrainingConfig, TrainingConfig
+from medformer.data.network_inputs import TrainingData
+from medformer.errors import CheckpointError
+from medformer.files import write_json
+from medformer.models.autoencoder import MaskedAutoencoder
+from medformer.progress import Reporter
+from medformer.training.fit import fit
+from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss
+from medformer.training.saving.checkpoint import load_model
+
+
+def pretrain(
+    network: MaskedAutoencoder,
+    data: TrainingData,
+    judge: ReconstructionLoss,
+    settings: TrainingConfig,
+    *,
+    out: Path,
+    record: Path,
+    seed: int,
+    workers: int = 0,
+    resume: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    run: Path | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Train an encoder to reconstruct what is hidden from it, and write how well it does; labels are not read.
+
+    Args:
+        network: Around the encoder to train (`masked_autoencoder`); it is left with its best weights.
+        data: Cases that pretraining may see; see `fit`.
+        judge: Of the inner validation part; it also says what is hidden while training.
+        settings: How to train (`pretraining_settings`).
+        out: Folder of this training.
+        record: JSON file for the error on the inner validation part beside that of a guess (`pretraining.json`).
+        seed: Decides order and masks of the training. The network's first weights are the caller's to seed.
+        workers: Loader processes.
+        resume: Go on from the state in `out`.
+        metadata: Kept beside the weights, and required to be the same on resume.
+        run: Folder of the whole run.
+        reporter: Receives every step and epoch.
+
+    Returns:
+        What `record` says.
+
+    Raises:
+        MedformerError: As `fit`.
+    """
+    fit(
+        network,
+        MaskedReconstruction(judge.mask),
+        data,
+        judge,
+        settings,
+        out=out,
+        seed=seed,
+        workers=workers,
+        resume=resume,
+        metadata=metadata,
+        run=run,
+        reporter=reporter,
+    )
+    quality = judge.against_mean(network)
+    write_json(record, quality)
+    return quality
+
+
+def pretraining_settings(training: TrainingConfig, pretraining: PretrainingConfig) -> TrainingConfig:
+    """Return how pretraining trains: as the network does, except for what the section `pretraining` says.
+
+    Args:
+        training: The network's, with the batch size that is planned where it is.
+        pretraining: Sections without a batch size take the network's; without a patience they never stop early.
+    """
+    own = {name: getattr(pretraining, name) for name in ("epochs", "lr", "batch_size") if hasattr(pretraining, name)}
+    return training.model_copy(update={**own, "minutes": None, "patience": getattr(pretraining, "patience", 0)})
+
+
+def read_encoder(
+    folder: Path, network: MaskedAutoencoder, metadata: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Read the encoder that a pretraining left in a folder.
+
+    Args:
+        folder: `out` of the pretraining.
+        network: An autoencoder like the pretrained one; the weights are loaded into it.
+        metadata: Must be among those that the pretraining was given.
+
+    Returns:
+        The encoder's state.
+
+    Raises:
+        CheckpointError: There is none, it is of another network, or its metadata are not these.
+    """
+    found = load_model(folder / "model.safetensors", network)
+    # As it reads back: a tuple becomes a list.
+    wrong = [key for key, value in (metadata or {}).items() if json.loads(json.dumps(value)) != found.get(key)]
+    if wrong:
+        raise CheckpointError(
+            f"The encoder in {folder} differs in {', '.join(wrong)} from what this fold needs. Pretrain again."
+        )
+    return dict(network.encoder.state_dict())
