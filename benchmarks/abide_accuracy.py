@@ -24,22 +24,22 @@ from typing import Any
 
 import numpy as np
 from alternating import machine
+from blend_fold import BlendFold
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
 from medformer.connectome.baselines import build_baseline
-from medformer.crossval.blend_fold import BlendFold
+from medformer.crossval.checks.fold_auc import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
-from medformer.crossval.compare.fold_auc import within_fold_auc
 from medformer.crossval.plan import Plan, read_plan, write_plan
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.executors.protocol import Executor
 from medformer.crossval.run.fold_job import FoldJob
+from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.cohort import Cohort, read_cohort, write_cohort
 from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
@@ -47,9 +47,6 @@ from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_json
 from medformer.seeds import derive_seed
 from pipelines.abide import run_abide
-from pipelines.abide_features import CohortFeatures, atlas_pipeline
-from pipelines.abide_fold import AbideFold
-from pipelines.abide_task import draw, plan_cases
 from pipelines.console import make_reporter, say
 
 SYSTEMS: dict[str, tuple[str, ...]] = {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
 from medformer.evaluation.statistics.bootstrap import Interval, grouped_interval
+from medformer.evaluation.statistics.resampling import Bootstrap
 
 PATIENTS = (20, 40)
 FRAMES = (3, 20)
@@ -62,9 +63,9 @@ def _quantiles(shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return share, beta.ppf(share, shape.a, shape.b)
 
 
-def naive_interval(dice: NDArray[np.float64], groups: Sequence[Hashable], *, resamples: int, seed: int) -> Interval:
+def naive_interval(dice: NDArray[np.float64], groups: Sequence[Hashable], bootstrap: Bootstrap) -> Interval:
     """Resample frames, as if each were a patient."""
-    return grouped_interval(dice, range(len(groups)), resamples=resamples, seed=seed)
+    return grouped_interval(dice, range(len(groups)), bootstrap)
 
 
 def coverage(shape: Shape, cohorts: int, resamples: int, seed: int) -> dict[str, float]:
@@ -75,7 +76,7 @@ def coverage(shape: Shape, cohorts: int, resamples: int, seed: int) -> dict[str,
     for index in range(cohorts):
         dice, patient = simulate(shape, generator)
         for name, interval in (("grouped", grouped_interval), ("naive", naive_interval)):
-            low, high, *_ = interval(dice, patient, resamples=resamples, seed=seed + index)
+            low, high, *_ = interval(dice, patient, Bootstrap(resamples=resamples, seed=seed + index))
             ends[name].append((low, high))
     result: dict[str, float] = {}
     for name, pairs in ends.items():

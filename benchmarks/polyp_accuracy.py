@@ -41,7 +41,8 @@ from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.networks.build import build_model
+from medformer.models.networks.build import build_network
+from medformer.models.networks.grid import Grid
 from medformer.seeds import derive_seed
 from medformer.training.fit import fit
 from medformer.training.losses.image_losses import build_loss
@@ -66,7 +67,7 @@ def main() -> None:
     for side in SIDES:
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(configs[side].seed, "weights"))
-            models[side] = build_model(configs[side].model)
+            models[side] = build_network(configs[side].model, Grid(3, 1, configs[side].data.image_size))
     data = training_data(configs["ours"], trains)
     while len(state) < len(SIDES):
         for side in SIDES:

@@ -32,13 +32,14 @@ from alternating import machine
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.config import VolumeModelConfig
+from medformer.config import VolumeConfig
 from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.windows import count_windows
-from medformer.models.networks.volume_build import build_volume_model
+from medformer.models.networks.build import build_network
+from medformer.models.networks.grid import Grid
 
 LABELS = tuple((value, f"Organ {value}") for value in range(1, 6))
 SPACING = (0.78, 0.78, 1.0)
@@ -110,14 +111,9 @@ def segment(scan: Path, out: Path, network: str, overlap: float) -> dict[str, An
     torch.manual_seed(0)
     model: nn.Module = Reader()
     if network != "reader":
-        model = build_volume_model(
-            VolumeModelConfig(name=network),
-            in_channels=1,
-            out_channels=plan.classes,
-            patch=patch,
-            spacing=spacing,
-            strides=plan.strides,
-            kernel_sizes=plan.kernel_sizes,
+        model = build_network(
+            VolumeConfig().model.model_copy(update={"name": network}),
+            Grid(1, plan.classes, patch, spacing, plan.strides, plan.kernel_sizes),
         )
     start = time.perf_counter()
     result = VolumeSegmenter([(model, plan)], overlap=overlap, batch_size=1).segment(scan)

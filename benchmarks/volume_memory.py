@@ -18,11 +18,12 @@ import torch
 from alternating import machine
 from torch import Tensor, nn
 
-from medformer.config import TrainingConfig, VolumeModelConfig
+from medformer.config import TrainingConfig, VolumeConfig
 from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.models.memory import training_memory
-from medformer.models.networks.volume_build import build_volume_model
+from medformer.models.networks.build import build_network
+from medformer.models.networks.grid import Grid
 
 TOLERANCE = 0.25
 CLASSES = 3
@@ -73,15 +74,8 @@ class Noise:
 def build(setup: Setup) -> tuple[nn.Module, Axes]:
     """Return the network of a setup and its patch."""
     patch, layout = fitted(setup.size, (1.0, 1.0, 1.0))
-    model = build_volume_model(
-        VolumeModelConfig(name=setup.model),
-        in_channels=1,
-        out_channels=CLASSES,
-        patch=patch,
-        spacing=(1.0, 1.0, 1.0),
-        strides=layout.strides,
-        kernel_sizes=layout.kernel_sizes,
-    )
+    config = VolumeConfig().model.model_copy(update={"name": setup.model})
+    model = build_network(config, Grid(1, CLASSES, patch, None, layout.strides, layout.kernel_sizes))
     return model, patch
 
 

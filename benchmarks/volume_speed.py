@@ -16,9 +16,10 @@ import torch
 from alternating import alternate, machine
 from torch import nn
 
-from medformer.config import VolumeModelConfig
+from medformer.config import VolumeConfig
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.networks.volume_build import build_volume_model
+from medformer.models.networks.build import build_network
+from medformer.models.networks.grid import Grid
 
 PEERS = {"monai:swinunetr": 6.0, "monai:dynunet": 2.0}
 """How many times faster than each ours has to be."""
@@ -27,15 +28,9 @@ PEERS = {"monai:swinunetr": 6.0, "monai:dynunet": 2.0}
 def build(name: str, side: int) -> nn.Module:
     """Return a network in its default settings, as a plan of isotropic voxels would build it."""
     torch.manual_seed(0)
-    return build_volume_model(
-        VolumeModelConfig(name=name),
-        in_channels=1,
-        out_channels=3,
-        patch=(side,) * 3,
-        spacing=(1.0, 1.0, 1.0),
-        strides=((2, 2, 2),) * 4,
-        kernel_sizes=((3, 3, 3),) * 4,
-    ).eval()
+    config = VolumeConfig().model.model_copy(update={"name": name})
+    grid = Grid(1, 3, (side,) * 3, None, strides=((2, 2, 2),) * 4, kernel_sizes=((3, 3, 3),) * 4)
+    return build_network(config, grid).eval()
 
 
 def predict(model: nn.Module, patch: torch.Tensor) -> None:

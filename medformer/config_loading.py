@@ -41,7 +41,8 @@ def load_config(
     layers += [_override_layer(text, model) for text in overrides]
     problems = [f"{where}: {problem}" for where, data in layers for problem in unknown_keys(data, model)]
     if not problems:
-        merged: dict[str, Any] = {}
+        # A section that is given in part keeps the task's own defaults, which are not always those of its class.
+        merged: dict[str, Any] = model().model_dump(mode="json")
         for _, data in layers:
             merged = _merge(merged, data, model)
         problems = [f"{key}: {text} (from {_origin(key, layers)})." for key, text in value_problems(merged, model)]

@@ -1,4 +1,4 @@
-"""How long work tells about itself, without knowing whether anyone is watching; and how to spell a time."""
+"""How long work reports its progress, without knowing where it is shown; and how to spell a time."""
 
 from __future__ import annotations
 

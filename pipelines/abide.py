@@ -1,82 +1,299 @@
-"""The connectome task: each verb wires parts together and computes nothing itself."""
+"""`medformer abide`: the verbs that only connectomes have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from medformer.config import AbideConfig
-from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.errors import ConfigError
-from medformer.files import write_json
-from pipelines.abide_features import CohortFeatures
-from pipelines.abide_fold import check_settings
-from pipelines.abide_pretrain import pretrain_cohort
-from pipelines.abide_task import abide_task, cohort_facts
-from pipelines.console import make_reporter
-from pipelines.run import Source, report_on, run_task
+import numpy as np
+
+from medformer.connectome.atlases import atlas_name
+from medformer.crossval.plan import read_plan
+from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
+from medformer.data.connectomes.near_duplicates import link_same_subject
+from medformer.data.connectomes.prepare.cohort_preparation import (
+    EXCLUSIONS_FILE,
+    PREPARATION_FILE,
+    Prepared,
+    prepare_cohort,
+    read_new,
+)
+from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
+from medformer.data.connectomes.prepare.fetch import fetch_abide
+from medformer.data.connectomes.prepare.quality import Limits
+from medformer.data.problems import Problem, quarantine, write_problems
+from medformer.errors import ConfigError, DataError
+from medformer.files import read_json, write_csv, write_json
+from medformer.inference.attribution.checks import randomization_check
+from medformer.inference.attribution.integrated_gradients import explain_fold
+from medformer.inference.attribution.tables import AtlasLabels, write_attributions
+from medformer.inference.classes.decision import THRESHOLD as THRESHOLD_FILE
+from medformer.reporting.report import build_report
+from medformer.seeds import derive_seed
+from medformer.tasks.abide.features import read_columns
+from medformer.tasks.abide.learner import load_scorer
+from medformer.tasks.abide.study import AbideStudy, AbideTask
+from medformer.training.devices import choose_device
+from pipelines.console import make_reporter, say
+from pipelines.outputs import claim, clear
+from pipelines.work import finished_folds, open_run
+
+PREDICTIONS = "predictions.csv"
+ENTRIES = (PREDICTIONS, EXCLUSIONS_FILE, "cohorts")
+"""Everything that a prediction writes below its folder."""
+
+_SHOWN = 10
+_CHECKED = 40  # subjects whose maps the randomization check compares
 
 
-def train(*, config: AbideConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
-    """Train on the subjects whose split is `train` (all if none has one); predict those whose split is `test` once."""
-    settings = config.crossval.model_copy(update={"scheme": "predefined"})
-    run_abide(config.model_copy(update={"crossval": settings}), out, resume=resume, overwrite=overwrite, accept=accept)
-
-
-def crossval(*, config: AbideConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
-    """Cross-validate over the subjects of the cohort by the scheme that the config names."""
-    run_abide(config, out, resume=resume, overwrite=overwrite, accept=accept)
-
-
-def pretrain(*, config: AbideConfig, out: Path, resume: bool, overwrite: bool) -> None:
-    """Pretrain an encoder on a whole cohort."""
-    pretrain_cohort(config, open_cohort(config, unlabelled="allow"), out, resume=resume, overwrite=overwrite)
-
-
-def run_abide(
-    config: AbideConfig,
-    out: Path,
+def fetch(
     *,
-    resume: bool,
-    overwrite: bool,
-    accept: Sequence[str] = (),
-    notes: Sequence[str] = (),
+    out: Path,
+    atlases: Sequence[str],
+    pipeline: str,
+    strategy: str,
+    subjects: int | None,
+    all_quality: bool,
+    url: str | None,
 ) -> None:
-    """Check, audit, train every fold of a plan, collect, and report; continue what an earlier session left.
-
-    Raises:
-        MedformerError: See the parts; what was finished before stays on disk.
-    """
-    reporter = make_reporter()
-    cohort = open_cohort(config)
-    extra = read_cohort(config.pretraining.extra, unlabelled="allow") if config.pretraining.extra else None
-    check_settings(config, CohortFeatures(cohort, config))
-    run = run_task(
-        config,
-        Source(cohort.path, cohort.path.parent, cohort.digest()),
-        lambda run: abide_task(run, config, cohort, accept, reporter, extra),
+    """Download time series and the phenotypic table of the Preprocessed Connectomes Project."""
+    found = fetch_abide(
         out,
-        reporter,
-        resume=resume,
-        overwrite=overwrite,
-        accept=accept,
-        notes=notes,
+        pipeline=pipeline,
+        strategy=strategy,
+        atlases=atlases,
+        quality_checked=not all_quality,
+        subjects=subjects,
+        url=url,
+        reporter=make_reporter(),
     )
-    if run is not None:
-        write_json(run.cohort_json, cohort_facts(run, cohort))
-        report_on(run)
+    _list_left_out(found.missing, "subjects lack a file, and prepare will leave them out:")
+    say(f"{len(found.subjects)} subjects: {found.folder}")
+    say(f"Next: medformer abide prepare {found.folder} --pipeline {pipeline} --strategy {strategy} --out COHORT")
 
 
-def open_cohort(config: AbideConfig, unlabelled: Literal["error", "allow"] = "error") -> Cohort:
-    """Read the cohort that a config names.
+def extract(
+    *,
+    bids: Path,
+    atlases: Sequence[str],
+    out: Path,
+    confounds: str,
+    task: str | None,
+    space: str | None,
+    participants: Path | None,
+    low_pass: float | None,
+    high_pass: float | None,
+) -> None:
+    """Average preprocessed BOLD over the regions of atlases."""
+    done = extract_bids(
+        bids,
+        dict(atlas_file(text) for text in atlases),
+        out,
+        settings=Settings(confounds, low_pass=low_pass, high_pass=high_pass),
+        space=space,
+        task=task,
+        participants=participants,
+        reporter=make_reporter(),
+    )
+    _list_left_out(done.refused, "scans could not be used:")
+    say(f"{len(done.kept)} scans: {done.folder}; every scan, with its motion and coverage: {done.table}")
+    say(f"Next: medformer abide prepare {done.folder} --pipeline fmriprep --strategy {confounds} --out COHORT")
+
+
+def prepare(
+    *,
+    source: Path,
+    out: Path,
+    atlases: Sequence[str],
+    phenotype: Path | None,
+    pipeline: str,
+    strategy: str,
+    max_mean_fd: float | None,
+    min_timepoints: int,
+    all_quality: bool,
+    max_constant_regions: float,
+    missing_atlas: Literal["exclude", "error"],
+    labels: Sequence[Path],
+    overwrite: bool,
+) -> None:
+    """Turn time series or matrices into a cohort."""
+    limits = Limits(
+        usable_only=False if all_quality else None,
+        max_mean_fd=max_mean_fd,
+        min_time_points=min_timepoints,
+        max_constant_regions=max_constant_regions,
+    )
+    prepare_folder(
+        source,
+        out,
+        overwrite=overwrite,
+        atlases=[atlas_name(name) for name in atlases],
+        pipeline=pipeline,
+        strategy=strategy,
+        phenotype=phenotype,
+        # The atlas is the part of a file's name before `_`, such as cc200 of CC200_ROI_labels.csv.
+        labels={atlas_name(file.stem.split("_")[0].lower()): file for file in labels},
+        limits=limits,
+        missing_atlas=missing_atlas,
+    )
+    say(f"Next: medformer abide check {out}")
+
+
+def prepare_folder(source: Path, out: Path, *, overwrite: bool, **settings: Any) -> Path:
+    """Prepare a cohort (see `prepare_cohort` for the settings), say what came of it, and return its manifest."""
+    own = (MANIFEST_FILE, FEATURES, EXCLUSIONS_FILE, PREPARATION_FILE)
+    foreign = {entry.name for entry in out.iterdir()} - set(own) if out.is_dir() else set()
+    if foreign:
+        raise ConfigError(f"--out {out} is not empty. Choose a new or empty folder.")
+    claim(out, overwrite=overwrite)
+    clear(out, own)
+    made = prepare_cohort(source, out, reporter=make_reporter(), **settings)
+    _finish(made, out)
+    return made.manifest
+
+
+def _finish(made: Prepared, out: Path) -> None:
+    """Join the groups of subjects who show one brain, and say what came of the preparation."""
+    cohort = read_cohort(made.manifest, unlabelled="allow")
+    cases, same = link_same_subject(cohort)
+    if same:
+        write_cohort(out, cases)
+        write_problems(out / EXCLUSIONS_FILE, [*made.problems, *same])
+        noted = read_json(out / PREPARATION_FILE)
+        noted["warnings"]["same-brain"] = len(same)
+        write_json(out / PREPARATION_FILE, noted)
+    for title, counts in (("Left out", made.excluded), ("Kept although", {**made.warnings, "same-brain": len(same)})):
+        listed = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
+        if listed:
+            say(f"{title}: {listed}.")
+    for problem in same:
+        say(f"  {problem}")
+    if made.problems or same:
+        say(f"Every one of them, with the reason: {out / EXCLUSIONS_FILE}")
+    patients, sites = sum(case.label == 1 for case in cases), len({case.site for case in cases})
+    regions = ", ".join(f"{name} ({block.regions})" for name, block in cohort.store.atlases.items())
+    say(f"{len(cases)} subjects ({patients} ASD) from {sites} site(s), atlases {regions}: {made.manifest}")
+
+
+def predict(
+    *,
+    run: Path,
+    sources: Sequence[Path],
+    out: Path,
+    overwrite: bool,
+    device: str,
+    threshold: float | None,
+    pipeline: str | None,
+    strategy: str | None,
+) -> None:
+    """Score new subjects: calibrated probability of autism, decision, and the probability by the network of each fold.
+
+    The probabilities of all folds are averaged. The threshold is the mean of those that the folds learned from their
+    validation parts, unless one is given.
 
     Raises:
-        ConfigError: It names none.
+        ConfigError: The run has no finished network, or `out` is not empty.
+        DataError: Atlases are not those of the run, or no subject can be used.
+        CheckpointError: What a fold left is missing or damaged.
     """
-    if not config.data.manifest:
-        raise ConfigError(
-            "No data: give --data COHORT/manifest.csv. `medformer abide prepare` writes one from the Preprocessed "
-            "Connectomes Project's folders, from matrices, or from what `medformer abide extract` made."
+    claim(out, overwrite=overwrite)
+    opened, config = open_run(run, "abide")
+    folders = finished_folds(opened, THRESHOLD_FILE)
+    predictor = AbideTask().load(config, folders, choose_device(device))
+    if threshold is not None:
+        predictor.threshold = threshold
+    if overwrite:
+        clear(out, ENTRIES)
+    regions = {block.atlas: block.regions for block in read_columns(folders[0]).blocks}
+    trained = {case.id for case in read_plan(opened.splits_json).cases}
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for number, source in enumerate(sources):
+        cohort, refused = read_new(
+            source,
+            atlases=regions,
+            out=out / "cohorts" / str(number),
+            pipeline=pipeline,
+            strategy=strategy,
+            reporter=make_reporter(),
         )
-    return read_cohort(config.data.manifest, unlabelled=unlabelled)
+        problems += refused
+        study = AbideStudy(config=config, data=cohort)
+        names = list(study.by_id)
+        scores = predictor.scores(study, names)
+        for row, by_fold in zip(predictor.rows(study, names, scores), scores.T, strict=True):
+            each = {f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)}
+            rows.append({"source": str(source), **_own_columns(row), **each})
+    write_csv(out / PREDICTIONS, rows, list(rows[0]))
+    if problems:
+        write_problems(out / EXCLUSIONS_FILE, problems)
+        left_out = len(quarantine(problems))
+        say(f"{left_out} subjects left out, {len(problems) - left_out} warnings: {out / EXCLUSIONS_FILE}")
+        for problem in problems[:_SHOWN]:
+            say(f"  {problem}")
+    known = sum(row["id"] in trained for row in rows)
+    if known:
+        say(
+            f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them. "
+            f"{opened.oof_csv} has their scores by the networks that were not."
+        )
+    positive = sum(row["prediction"] for row in rows)
+    say(
+        f"{len(rows)} subjects, {positive} of them ASD at threshold {predictor.threshold:.3g}, by {len(folders)} "
+        f"network(s): {out / PREDICTIONS}"
+    )
+
+
+def _own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("id", "site", "label", "score", "threshold", "prediction")}
+
+
+def explain(*, run: Path, steps: int) -> None:
+    """Attribute every fold's test scores, pool the folds, check the result, and add it to the report.
+
+    Raises:
+        ConfigError: Not a run of this task.
+        DataError: The cohort is not the one of the run, or not there.
+        CheckpointError: Weights are missing.
+    """
+    opened, config = open_run(run, "abide")
+    record = read_json(opened.run_json)
+    reporter = make_reporter()
+    cohort = read_cohort(record["manifest"])
+    if cohort.digest() != record["data_sha256"]:
+        raise DataError(f"{cohort.path} is not the cohort that {run} was made from. Restore it.")
+    study = AbideStudy(config=config, data=cohort)
+    device = choose_device(config.training.accelerator)
+    found, check = [], None
+    tested = [fold for fold in read_plan(opened.splits_json).folds if fold.test]
+    for fold in reporter.track(tested, "explaining folds"):
+        scorer = load_scorer(config, opened.fold(fold.index))
+        models = [model.to(device) for model in scorer.models]
+        train, test = (scorer.features.transform(study.features, part) for part in (fold.train, fold.test))
+        reference = {atlas: block.mean(axis=0) for atlas, block in train.items()}
+        labels = np.array([study.by_id[name].required_label() for name in fold.test], np.int64)
+        found.append(
+            explain_fold(models, test, labels, reference=reference, fold=fold.index, steps=steps, device=device)
+        )
+        if check is None:
+            some = {atlas: block[:_CHECKED] for atlas, block in test.items()}
+            seed = derive_seed(config.seed, "explain")
+            check = randomization_check(models[0], some, reference=reference, seed=seed, device=device)
+    known = {
+        atlas: AtlasLabels(block.names, block.networks, block.coordinates, study.features.diagonal)
+        for atlas, block in cohort.store.atlases.items()
+        if atlas in study.features.columns.atlases
+    }
+    settings = {"model": config.model.name, "measure": config.data.measure, "steps": steps, "seed": config.seed}
+    path = write_attributions(opened.path, found, known, randomization=check, settings=settings)
+    say(f"Attributions of {sum(fold.subjects for fold in found)} test subjects: {path.parent}")
+    say(f"Report: {build_report(opened.path)}")
+
+
+def _list_left_out(reasons: Mapping[str, str], what: str) -> None:
+    """Say how many were left out, and the first of them with the reason."""
+    if reasons:
+        say(f"{len(reasons)} {what}")
+    for name, why in list(reasons.items())[:_SHOWN]:
+        say(f"  {name}: {why}")

@@ -1,35 +1,89 @@
-"""The command line. It reads arguments and hands them on; everything heavy is imported by the command that needs it.
+"""The command line, made from the table of verbs. A command imports what it needs when it runs.
+
+Typer reads the signature of a function. Here each verb gets a function whose signature follows from the table. The
+function does what all commands have in common: it loads the config and refuses `--resume` together with `--overwrite`.
 
 Results go to standard output, progress and errors to standard error.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import medformer
 from medformer.errors import ConfigError
-from pipelines.cli_abide import abide
-from pipelines.cli_polyp import polyp
-from pipelines.cli_volume import volume
 from pipelines.exits import guarded
-from pipelines.options import Overwrite, Resume, not_both
+from pipelines.flags import Verb
+from pipelines.verbs import GROUPS
 
-app = typer.Typer(
-    name="medformer",
-    help="Medical imaging on one MetaFormer backbone, cross-validated without leakage.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(polyp, name="polyp")
-app.add_typer(abide, name="abide")
-app.add_typer(volume, name="volume")
-runs = typer.Typer(help="Look at cross-validations of any task.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(runs, name="crossval")
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def command(verb: Verb, task: str) -> Callable[..., None]:
+    """Make the function of one verb.
+
+    Args:
+        verb: A row of the table.
+        task: Whose configs the verb reads, if it reads any.
+    """
+
+    def call(**given: Any) -> None:
+        if given.get("resume") and given.get("overwrite"):
+            raise ConfigError("Got --resume and --overwrite, expected at most one: keep what is there, or delete it.")
+        keys = {parameter.key: given.pop(parameter.name) for parameter in verb.parameters if parameter.key}
+        if "config" in given:
+            given["config"] = _load(task, given["config"], given.pop("overrides"), {**verb.sets, **keys})
+        module, _, function = verb.calls.partition(":")
+        getattr(import_module(module), function)(**given, **verb.passes)
+
+    # This is where `inspect.signature` looks first.
+    call.__dict__["__signature__"] = inspect.Signature([parameter.signature() for parameter in verb.parameters])
+    return call
+
+
+def _load(task: str, name: str | None, overrides: list[str], keys: Mapping[str, Any]) -> BaseModel:
+    """Load a config. An override takes precedence over the file, and an option over both.
+
+    Args:
+        task: Decides the schema, and the config where none is named.
+        name: A shipped config or a file.
+        overrides: `key=value` each.
+        keys: What options and the verb set, by config key; None where an option was not given.
+    """
+    from medformer.config import SCHEMAS
+    from medformer.config_loading import load_config
+
+    if name is None:
+        name = f"{task}/classification" if keys.get("target") == "classification" else f"{task}/default"
+    # A path is taken as it stands, other values as YAML.
+    texts = {key: str(value) if isinstance(value, Path) else json.dumps(value) for key, value in keys.items()}
+    options = [f"{key}={texts[key]}" for key, value in keys.items() if value is not None]
+    return load_config(name, [*overrides, *options], model=SCHEMAS[task])
+
+
+def _application() -> typer.Typer:
+    apps = {
+        name: typer.Typer(help=purpose, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+        for name, (purpose, _) in GROUPS.items()
+    }
+    for name, (_, verbs) in GROUPS.items():
+        for verb in verbs:
+            text = f"{verb.summary}\n\n{verb.details}"
+            apps[name].command(verb.name, help=text, short_help=verb.summary)(command(verb, name))
+        if name:
+            apps[""].add_typer(apps[name], name=name)
+    return apps[""]
+
+
+app = _application()
 
 
 def _version(wanted: bool) -> None:
@@ -47,87 +101,10 @@ def _root(
     pass
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Run folder to write.")] = Path("demo-run"),
-    overwrite: Overwrite = False,
-    resume: Resume = False,
-) -> None:
-    """Cross-validate on synthetic connectomes, volumes and images; needs no data."""
-    not_both(resume, overwrite)
-    from pipelines import demo as job
-
-    job.demo(out=out, overwrite=overwrite, resume=resume)
-
-
-@app.command()
-def info(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
-) -> None:
-    """List models, backbones, token mixers, losses, splits, configs and their keys."""
-    from pipelines import info as listing
-
-    listing.info(as_json=as_json)
-
-
-@runs.command()
-def status(
-    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Run folder.")],
-    watch: Annotated[
-        float | None,
-        typer.Option("--watch", metavar="SECONDS", min=0.5, help="Show it again and again.", show_default=False),
-    ] = None,
-) -> None:
-    """Say which folds of a run are done, running, failed or still to come, while it runs or after."""
-    from pipelines import crossval as runner
-
-    runner.status(run=run, watch=watch)
-
-
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Run folder.")],
-) -> None:
-    """Write a run's report again, from the run's files alone."""
-    from pipelines import crossval as runner
-
-    runner.report(run=run)
-
-
-@app.command()
-def compare(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN",
-            exists=True,
-            file_okay=False,
-            help="Two or more run folders, or baselines inside one (RUN/baselines/NAME); the first is the reference.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Also write a table, JSON and a forest plot.", show_default=False),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric", metavar="NAME", help="What to compare by.", show_default="dice of masks, auc of classes"
-        ),
-    ] = None,
-    shared_cases: Annotated[
-        bool,
-        typer.Option("--shared-cases", help="Compare what runs of different plans share; say what is lost."),
-    ] = False,
-) -> None:
-    """Compare runs of the same plan: difference, interval, tests over groups and folds, a forest plot."""
-    if len(runs) < 2:
-        raise ConfigError("compare got one run, expected two or more: medformer compare RUN RUN")
-    from pipelines import crossval as runner
-
-    runner.compare(runs=runs, out=out, metric=metric, shared_cases=shared_cases)
-
-
 def main() -> None:
     """Run the command line and leave with its exit code."""
     raise SystemExit(guarded(lambda: typer.main.get_command(app)(prog_name="medformer")))
+
+
+if __name__ == "__main__":
+    main()

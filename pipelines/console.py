@@ -1,4 +1,4 @@
-"""What the user sees of long work: bars on a terminal, timed plain lines elsewhere."""
+"""Progress of long work: bars on a terminal, timed plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_reporter() -> Reporter:
 
 
 def stop() -> None:
-    """Take down every open bar, so that an error message stands below it and the cursor comes back."""
+    """Close every open bar, so that an error message appears below it and the cursor comes back."""
     while _open:
         with suppress(Exception):
             _open.pop().finish()
@@ -37,9 +37,9 @@ class PlainReporter(Reporter):
     """Writes a line now and then: for log files, pipes and batch systems.
 
     Args:
-        stream: Where to; standard error unless given.
-        interval: Least time between two lines of the same piece of work, s.
-        clock: Seconds that only grow.
+        stream: Where the lines go; standard error unless given.
+        interval: Shortest time between two lines of the same piece of work, s.
+        clock: Returns seconds that never decrease.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class PlainReporter(Reporter):
         self._write(text)
 
     def finish(self) -> None:
-        """Write how many steps it was and how long it took."""
+        """Write the number of steps and how long they took."""
         if self._label is not None:
             self._write(f"{self._label} {self._count()} in {duration(self._clock() - self._began)}{self._numbers()}")
             self._label = None
@@ -141,7 +141,7 @@ class RichReporter(Reporter):
         self._console.print(text, markup=False, highlight=False)
 
     def finish(self) -> None:
-        """Leave the bar as it is and go on below."""
+        """Leave the bar as it is and continue below it."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

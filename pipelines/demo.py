@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medformer.config import AbideConfig, VolumeConfig
+from medformer.config import SCHEMAS
 from medformer.config_loading import load_config
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import ConfigError
+from pipelines.abide import explain, prepare_folder
 from pipelines.console import say
+from pipelines.work import crossval
 
-_NOTE = "The images are synthetic: the numbers show that everything works, and say nothing about real colonoscopy."
-_SCANS_NOTE = "The scans are synthetic: the numbers show that everything works, and say nothing about autism."
-_VOLUMES_NOTE = (
-    "The volumes are deformed copies of the MNI152 template with planted lesions: the numbers show that everything "
-    "works, and say nothing about real lesions."
-)
+_NOTES = {
+    "abide": "The scans are synthetic: the numbers show that everything works, and say nothing about autism.",
+    "volume": "The volumes are deformed copies of the MNI152 template with planted lesions: the numbers show that "
+    "everything works, and say nothing about real lesions.",
+    "polyp": "The images are synthetic: the numbers show that everything works, and say nothing about real "
+    "colonoscopy.",
+}
 _ATLASES = {"coarse": 24, "middle": 36, "fine": 48}
 _SUBJECTS = 120
 
@@ -28,58 +31,25 @@ def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
         raise ConfigError(f"--out {out} holds other files than an earlier demo's. Choose another folder.")
     if out.is_dir() and any(out.iterdir()) and not (overwrite or resume):
         raise ConfigError(f"--out {out} is not empty. Add --resume to continue, --overwrite to start again.")
-    _connectomes(out / "abide", overwrite=overwrite, resume=resume)
-    _volumes(out / "volume", overwrite=overwrite, resume=resume)
-    _frames(out, overwrite=overwrite, resume=resume)
 
-
-def _connectomes(out: Path, *, overwrite: bool, resume: bool) -> None:
-    from pipelines.abide import run_abide
-    from pipelines.abide_data import prepare_folder
-    from pipelines.abide_explain import explain
+    def run(task: str, manifest: Path, folder: Path) -> None:
+        config = load_config(f"{task}/demo", [f"data.manifest={manifest}"], model=SCHEMAS[task])
+        there = folder.is_dir()
+        crossval(
+            task=task,
+            config=config,
+            out=folder,
+            resume=resume and there,
+            overwrite=overwrite and there,
+            notes=[_NOTES[task]],
+        )
 
     say("Drawing synthetic scans of the resting brain.")
-    write_synthetic_abide(out / "data", subjects=_SUBJECTS, regions=_ATLASES, effect=2.0)
-    cohort = prepare_folder(out / "data", out / "cohort")
-    run = out / "run"
-    config = load_config("abide/demo", [f"data.manifest={cohort}"], model=AbideConfig)
-    run_abide(
-        config,
-        run,
-        resume=resume and run.is_dir(),
-        overwrite=overwrite and run.is_dir(),
-        notes=[_SCANS_NOTE],
-    )
-    explain(run=run, steps=16)
-
-
-def _volumes(out: Path, *, overwrite: bool, resume: bool) -> None:
-    from pipelines.volume import run_volume
-
+    write_synthetic_abide(out / "abide" / "data", subjects=_SUBJECTS, regions=_ATLASES, effect=2.0)
+    cohort = prepare_folder(out / "abide" / "data", out / "abide" / "cohort", overwrite=True)
+    run("abide", cohort, out / "abide" / "run")
+    explain(run=out / "abide" / "run", steps=16)
     say("Scanning synthetic brains.")
-    manifest = write_synthetic_volumes(out / "data")
-    run = out / "run"
-    run_volume(
-        load_config("volume/demo", [f"data.manifest={manifest}"], model=VolumeConfig),
-        run,
-        resume=resume and run.is_dir(),
-        overwrite=overwrite and run.is_dir(),
-        notes=[_VOLUMES_NOTE],
-    )
-
-
-def _frames(out: Path, *, overwrite: bool, resume: bool) -> None:
-    from pipelines.polyp import run_polyp
-
+    run("volume", write_synthetic_volumes(out / "volume" / "data"), out / "volume" / "run")
     say("Drawing synthetic colonoscopy frames.")
-    manifest = write_synthetic_colonoscopy(out / "data")
-    config = load_config("polyp/demo", [f"data.manifest={manifest}"])
-    run = out / "run"
-    run_polyp(
-        config,
-        run,
-        resume=resume and run.is_dir(),
-        overwrite=overwrite and run.is_dir(),
-        accept=[],
-        notes=[_NOTE],
-    )
+    run("polyp", write_synthetic_colonoscopy(out / "data"), out / "run")

@@ -1,4 +1,4 @@
-"""How a command ends: an exit code, and one clear sentence where it is the user's to act.
+"""How a command ends: with an exit code, and with one clear sentence where the user can do something about it.
 
 0 done, 1 a defect of medformer, 2 usage or config, 3 bad data, 4 leakage, 5 resources, 130 interrupted.
 """
@@ -53,8 +53,8 @@ def guarded(command: Callable[[], object]) -> int:
         _stop_progress()
         traceback.print_exc()
         print(
-            f"error: medformer {medformer.__version__} met a case that it does not know. This is a defect: "
-            "please report it with the lines above and the command.",
+            f"error: medformer {medformer.__version__} failed unexpectedly. This is a defect: please report it "
+            "with the lines above and the command.",
             file=sys.stderr,
         )
         return DEFECT
@@ -70,7 +70,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    # Only the main thread may set handlers, and a handler that somebody else chose stays.
+    # Only the main thread may set handlers, and a handler that another program part has set stays.
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if ours:
         signal.signal(signal.SIGTERM, stop)

@@ -1,75 +1,75 @@
-"""`medformer info`: everything that a config can say, as data."""
+"""`medformer info`: all names and keys that a config may use, as text or as JSON."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import medformer
+from medformer.config import SCHEMAS
+from medformer.config_loading import shipped_configs
+from medformer.config_problems import describe_keys
+from medformer.connectome.atlases import ATLASES
+from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
+from medformer.connectome.measures import MEASURES
+from medformer.crossval.run.record import installed_versions
+from medformer.data.frames.named_splits import NAMED_SPLITS
+from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.models.backbone.mixers import MIXERS, mixer_parameters
+from medformer.models.backbone.variants import VARIANTS, variant_counts
+from medformer.models.connectome.build import CONNECTOME_MODELS
+from medformer.models.connectome.defects import DEFECTS
+from medformer.models.networks.build import NETWORKS
+from medformer.registry import Entry
+from medformer.training.losses.image_losses import LOSSES
+from medformer.training.losses.volume_losses import VOLUME_LOSSES
+from medformer.training.trackers.build import TRACKERS
 from pipelines.console import say
+
+_ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
+_TABLES: tuple[tuple[str, str, Iterable[Entry[Any]]], ...] = (
+    ("models", "Segmentation networks", NETWORKS.values()),
+    ("mixers", "Token mixers", MIXERS.values()),
+    ("connectome_models", "Connectome models", CONNECTOME_MODELS.values()),
+    ("connectome_defects", "Defects of the published METAFormer (model.defects)", DEFECTS.values()),
+    ("connectome_measures", "Connectivity measures (data.measure)", MEASURES.values()),
+    ("connectome_baselines", "Connectome baselines", CONNECTOME_BASELINES.values()),
+    ("atlases", "Atlases of ABIDE", _ATLASES),
+    ("volume_losses", "Volume losses", VOLUME_LOSSES.values()),
+    ("volume_baselines", "Baselines of volume classification", VOLUME_CLASSIFIERS.values()),
+    ("losses", "Losses", LOSSES.values()),
+    ("baselines", "Baselines", BASELINES.values()),
+    ("trackers", "Trackers (training.tracker)", TRACKERS.values()),
+    ("splits", "Named splits", NAMED_SPLITS.values()),
+)
+"""Key in the JSON, title in the text, and the rows of each table of named parts."""
 
 
 def collect_info() -> dict[str, Any]:
     """Return versions, every table of named parts, backbones with their parameter counts, configs and their keys."""
-    from medformer.config import SCHEMAS
-    from medformer.config_loading import shipped_configs
-    from medformer.config_problems import describe_keys
-    from medformer.connectome.atlases import ATLASES
-    from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
-    from medformer.connectome.measures import MEASURES
-    from medformer.crossval.run.record import installed_versions
-    from medformer.data.frames.named_splits import NAMED_SPLITS
-    from medformer.inference.baselines.table import BASELINES
-    from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
-    from medformer.models.backbone.mixers import MIXERS
-    from medformer.models.backbone.variants import VARIANTS, variant_counts
-    from medformer.models.connectome.build import CONNECTOME_MODELS
-    from medformer.models.connectome.defects import DEFECTS
-    from medformer.models.networks.build import SEGMENTERS
-    from medformer.models.networks.volume_build import VOLUME_MODELS
-    from medformer.registry import Registry
-    from medformer.training.losses.image_losses import LOSSES
-    from medformer.training.losses.volume_losses import VOLUME_LOSSES
-    from medformer.training.trackers.build import TRACKERS
-
-    def listed(table: Registry[Any]) -> list[dict[str, str]]:
-        return [
-            {"name": entry.name, "description": entry.description, "paper": entry.paper, "sizes": entry.sizes}
-            for entry in table.values()
-        ]
-
+    backbones = [
+        {
+            "name": name,
+            "description": entry.description,
+            "paper": entry.paper,
+            "depths": list(entry.part.depths),
+            "channels": list(entry.part.channels),
+            "mixers": list(entry.part.mixers),
+            "parameters": variant_counts(name),
+        }
+        for name, entry in VARIANTS.items()
+    ]
+    tables = {key: [_row(entry) for entry in entries] for key, _, entries in _TABLES}
+    for row in tables["mixers"]:
+        row["parameters"] = describe_keys(mixer_parameters(row["name"]))
     return {
         "version": medformer.__version__,
         "packages": installed_versions(),
-        "models": listed(SEGMENTERS),
-        "backbones": [
-            {
-                "name": name,
-                "description": variant.family.description,
-                "paper": variant.family.paper,
-                "depths": list(variant.depths),
-                "channels": list(variant.channels),
-                "mixers": list(variant.family.mixers),
-                "parameters": variant_counts(name),
-            }
-            for name, variant in VARIANTS.items()
-        ],
-        "mixers": listed(MIXERS),
-        "connectome_models": listed(CONNECTOME_MODELS),
-        "connectome_defects": listed(DEFECTS),
-        "connectome_measures": listed(MEASURES),
-        "connectome_baselines": listed(CONNECTOME_BASELINES),
-        "atlases": [
-            {"name": atlas.name, "description": f"{atlas.regions} regions; {atlas.title}", "paper": atlas.reference}
-            for atlas in ATLASES.values()
-        ],
-        "volume_models": listed(VOLUME_MODELS),
-        "volume_losses": listed(VOLUME_LOSSES),
-        "volume_baselines": listed(VOLUME_CLASSIFIERS),
-        "losses": listed(LOSSES),
-        "baselines": listed(BASELINES),
-        "trackers": listed(TRACKERS),
-        "splits": listed(NAMED_SPLITS),
+        "backbones": backbones,
+        **tables,
         "configs": list(shipped_configs()),
         "keys": {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
     }
@@ -88,22 +88,7 @@ def info(*, as_json: bool) -> None:
         counts = row["parameters"]
         features = "  ".join(f"{counts[f'features_{dims}d'] / 1e6:6.1f}" for dims in (1, 2, 3))
         say(f"  {row['name']:<20}{counts['classifier'] / 1e6:6.1f}  {features}   {row['description']}")
-    for title, key in (
-        ("Models", "models"),
-        ("Token mixers", "mixers"),
-        ("Connectome models", "connectome_models"),
-        ("Defects of the published METAFormer (model.defects)", "connectome_defects"),
-        ("Connectivity measures (data.measure)", "connectome_measures"),
-        ("Connectome baselines", "connectome_baselines"),
-        ("Atlases of ABIDE", "atlases"),
-        ("Volume models", "volume_models"),
-        ("Volume losses", "volume_losses"),
-        ("Baselines of volume classification", "volume_baselines"),
-        ("Losses", "losses"),
-        ("Baselines", "baselines"),
-        ("Trackers (training.tracker)", "trackers"),
-        ("Named splits", "splits"),
-    ):
+    for key, title, _ in _TABLES:
         say(f"\n{title}")
         for row in content[key]:
             say(f"  {row['name']:<32}{row['description']}" + (f" ({row['paper']})" if row["paper"] else ""))
@@ -112,3 +97,8 @@ def info(*, as_json: bool) -> None:
         say(f"\nConfig keys of medformer {task} and their defaults")
         for row in keys:
             say(f"  {row['key']:<26}{json.dumps(row['default']):<16}{row['description']}")
+
+
+def _row(entry: Entry[Any]) -> dict[str, Any]:
+    """Everything that a table says about a part, without the part itself."""
+    return {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "part"}

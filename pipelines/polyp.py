@@ -1,73 +1,66 @@
-"""The polyp task: each verb wires parts together and computes nothing itself."""
+"""`medformer polyp`: the verbs that only images have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast, get_args
 
-from medformer.config import PolypConfig
-from medformer.crossval.run.directory import RunDirectory
-from medformer.data.manifest import read_manifest
-from medformer.errors import ConfigError
+from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.layouts import Layout, scan
+from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.grouping import link_near_duplicates
+from medformer.data.manifest import Case, write_manifest
+from medformer.errors import ConfigError, DataError
+from medformer.inference.frames.export import TABLE, Probabilities, image_exports
+from medformer.inference.frames.scoring import SUFFIXES, score_folder, write_scores
+from medformer.inference.names import output_names
+from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
+from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim
-from pipelines.run import Source, report_on, run_task
+from pipelines.outputs import claim, claim_file, clear, list_problems
+from pipelines.work import finished_folds, open_run
+
+ENTRIES = (TABLE, "masks", "overlays", "probabilities")
+"""Everything that a prediction writes below its folder."""
 
 
-def train(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
-    """Train on the rows whose split is `train` (all rows if none has one); predict those whose split is `test` once."""
-    settings = config.crossval.model_copy(update={"scheme": "predefined"})
-    run_polyp(
-        config.model_copy(update={"crossval": settings}),
-        out,
-        resume=resume,
-        overwrite=overwrite,
-        accept=accept,
-    )
-
-
-def crossval(*, config: PolypConfig, out: Path, resume: bool, overwrite: bool, accept: list[str]) -> None:
-    """Cross-validate over the rows of the manifest by the scheme that the config names."""
-    run_polyp(config, out, resume=resume, overwrite=overwrite, accept=accept)
-
-
-def run_polyp(
-    config: PolypConfig,
-    out: Path,
+def prepare(
     *,
-    resume: bool,
+    folders: list[Path],
+    out: Path,
+    layout: str,
+    split: str | None,
+    ungrouped: str,
+    group_pattern: str | None,
+    link_duplicates: bool,
     overwrite: bool,
-    accept: Sequence[str],
-    notes: Sequence[str] = (),
 ) -> None:
-    """Check, audit, train every fold of a plan, collect, and report; continue what an earlier session left.
-
-    Raises:
-        MedformerError: See the parts; what was finished before stays on disk.
-    """
-    if not config.data.manifest:
-        raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
-    from pipelines.polyp_fold import check_settings
-    from pipelines.polyp_task import polyp_task
-
-    reporter = make_reporter()
-    manifest = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
-    check_settings(config)
-    run = run_task(
-        config,
-        Source(manifest.path, manifest.root, manifest.digest()),
-        lambda run: polyp_task(run, config, manifest, accept, reporter),
-        out,
-        reporter,
-        resume=resume,
-        overwrite=overwrite,
-        accept=accept,
-        notes=notes,
-    )
-    if run is not None:
-        say(f"Masks: {run.masks}")
-        say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
-        report_on(run)
+    """Turn folders in a known layout into one manifest."""
+    claim_file(out, overwrite=overwrite)
+    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern)
+    list_problems(found.problems, out)
+    cases = list(found.cases)
+    if ungrouped == "each":
+        cases = [replace(case, group=case.group or case.id) for case in cases]
+    if link_duplicates:
+        before = len({case.group for case in cases})
+        cases = link_near_duplicates(
+            cases, inspect_frames(cases, require_masks=False, reporter=make_reporter()), FRAMES
+        )
+        say(f"Linking near-duplicates joined {before} groups into {len({case.group for case in cases})}.")
+    unknown = [case.id for case in cases if not case.group]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} of {len(cases)} images have no patient or sequence, such as '{unknown[0]}', so "
+            "leakage cannot be ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when "
+            "every image really is of another patient; --link-duplicates then joins those that show the same thing."
+        )
+    write_manifest(out, cases)
+    groups, sites = len({case.group for case in cases}), len({case.site for case in cases})
+    say(f"{len(cases)} cases of {groups} groups from {sites} dataset(s): {out}")
+    say(f"Next: medformer polyp check {out}")
 
 
 def predict(
@@ -81,26 +74,38 @@ def predict(
     threshold: float | None,
     device: str,
 ) -> None:
-    """Segment images with a run's network, or with the ensemble of its folds."""
-    from pipelines.polyp_predict import predict_images
+    """Write verified masks at the images' own sizes, overlays, and predictions.csv.
 
-    predict_images(
-        RunDirectory.open(run),
-        images,
-        out,
-        overwrite=overwrite,
-        resume=resume,
-        probabilities=probabilities,
-        threshold=threshold,
-        device=device,
-        reporter=make_reporter(),
-    )
+    The probability maps of all folds are averaged. The threshold is the mean of those that the folds learned from
+    their validation parts, unless one is given.
+
+    Raises:
+        ConfigError: The run has no finished network, or `out` is not empty.
+        DataError: An image cannot be read; those before it are kept.
+        ResourceError: The device is not there.
+    """
+    if probabilities not in get_args(Probabilities):
+        raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
+    claim(out, overwrite=overwrite, resume=resume)
+    paths = _images(images, out)
+    opened, config = open_run(run, "polyp")
+    folders = finished_folds(opened, THRESHOLD_FILE)
+    predictor = load_predictor(config, folders, choose_device(device))
+    cut = predictor.threshold if threshold is None else threshold
+    cases = [Case(name, path) for name, path in zip(output_names(paths), paths, strict=True)]
+    if overwrite:
+        clear(out, ENTRIES)
+    with image_exports(out, threshold=cut, probabilities=cast(Probabilities, probabilities), resume=resume) as export:
+        left = [case for case in cases if not export.done(case.id)]
+        for case, image, probability in predictor.maps(left, "images", make_reporter()):
+            export.add(case.id, image, probability, source=str(case.image))
+    say(f"{len(paths)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
+    say(f"Overlays (yellow: prediction): {out / 'overlays'}")
+    say(f"Table: {export.table}")
 
 
 def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float) -> None:
     """Score a folder of prediction maps."""
-    from medformer.inference.frames.scoring import score_folder, write_scores
-
     claim(out, overwrite=overwrite)
     rows, summary = score_folder(predictions, masks, threshold=threshold, reporter=make_reporter())
     table, numbers = write_scores(out, rows, summary)
@@ -120,3 +125,18 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     ):
         say(f"  {label:<26}{value:.4f}")
     say(f"Per case: {table}\nAll numbers: {numbers}")
+
+
+def _images(given: Sequence[Path], out: Path) -> list[Path]:
+    """List the pictures of folders, hidden ones and those that an earlier call wrote to `out` left out."""
+
+    def below(folder: Path) -> Iterator[Path]:
+        for file in sorted(folder.rglob("*")):
+            is_picture = file.suffix.lower() in SUFFIXES - {".npz"} and not file.name.startswith(".")
+            if is_picture and file.is_file() and not file.resolve().is_relative_to(out.resolve()):
+                yield file
+
+    paths = [file for path in given for file in (below(path) if path.is_dir() else [path])]
+    if not paths:
+        raise DataError(f"No image in {', '.join(map(str, given))}; expected PNG, JPEG, TIFF, BMP or another format.")
+    return list(dict.fromkeys(paths))

@@ -1,53 +1,134 @@
-"""A run on volumes: check, audit, plan and train every fold, collect, report."""
+"""`medformer volume`: the verbs that only volumes have."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from medformer.config import VolumeConfig
+from medformer.data.manifest import write_manifest
+from medformer.data.volumes.inspect.facts import case_facts
+from medformer.data.volumes.plan.plan_text import describe_plan
+from medformer.data.volumes.plan.volume_plan import write_volume_plan
+from medformer.data.volumes.read.dataset_file import write_info
+from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
+from medformer.data.volumes.read.medmnist import write_medmnist
+from medformer.errors import ConfigError
+from medformer.inference.frames.scoring import write_scores
+from medformer.inference.volumes.export import TABLE, volume_exports
+from medformer.inference.volumes.scoring import score_label_maps
+from medformer.models.step_time import seconds_per_step
+from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
+from medformer.tasks.volume.network import new_network
+from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
+from medformer.tasks.volume.study import VolumeTask
+from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.run import Source, report_on, run_task
-from pipelines.volume_data import notes as data_notes
-from pipelines.volume_data import open_volumes
-from pipelines.volume_fold import CACHE
-from pipelines.volume_network import check_settings
-from pipelines.volume_task import volume_task
+from pipelines.outputs import claim, claim_file, clear, list_problems
+from pipelines.work import finished_folds, open_run
+
+ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
+"""Everything that a prediction writes below its folder."""
 
 
-def run_volume(
-    config: VolumeConfig,
-    out: Path,
-    *,
-    resume: bool,
-    overwrite: bool,
-    accept: Sequence[str] = (),
-    notes: Sequence[str] = (),
+def prepare(
+    *, source: Path, out: Path, layout: str, ungrouped: str, group_pattern: str | None, overwrite: bool
 ) -> None:
-    """Check, audit, train every fold of a plan, collect, and report; continue what an earlier session left.
+    """Turn a folder in a known layout, or an .npz file of MedMNIST3D, into one manifest."""
+    if source.is_file():
+        if source.suffix != ".npz":
+            raise ConfigError(f"{source} is a file; expected a folder of volumes, or an .npz file of MedMNIST3D.")
+        claim(out, overwrite=overwrite)
+        say(f"Manifest: {write_medmnist(source, out)}")
+        return
+    claim_file(out, overwrite=overwrite)
+    scan = scan_volumes(
+        source,
+        layout=cast(Layout, layout),
+        ungrouped="each" if ungrouped == "each" else "error",
+        group_pattern=group_pattern,
+    )
+    cases, info = complete(scan, make_reporter())
+    list_problems(scan.problems, out)
+    write_manifest(out, cases)
+    write_info(out, info)
+    groups, channels = len({case.group for case in cases}), len(info.channels)
+    labels = ", ".join(f"{value} {name}" for value, name in info.labels) or "none"
+    say(f"{len(cases)} volumes of {groups} patients, {channels} channel(s), labels: {labels}: {out}")
+    if info.patients in PATIENT_NOTES:
+        say(f"note: {PATIENT_NOTES[info.patients]}")
+    say(f"Next: medformer volume check {out}")
+
+
+def plan(*, config: VolumeConfig, out: Path | None) -> None:
+    """Plan from all cases of a manifest or folder, and say what training will take."""
+    reporter = make_reporter()
+    study = VolumeTask().open(config, reporter)
+    planner = study.planner(study.inspect(None, reporter))
+    made = planner.plan(list(study.by_id))
+    patches = len(study.cases) * (config.data.patches if config.target == "segmentation" else 1)
+    step = seconds_per_step(
+        new_network(config, made, 0),
+        made.patch,
+        made.batch_size,
+        in_channels=len(made.intensity),
+        device=choose_device(config.training.accelerator).type,
+    )
+    facts = [case_facts(record, study.data.info, config.plan.orientation) for record in planner.records.values()]
+    say(describe_plan(made, facts, seconds_per_epoch=step * max(1, patches // made.batch_size)))
+    for note in study.notes:
+        say(f"note: {note}")
+    say("Cross-validation plans anew in each fold, from the fold's training cases alone.")
+    if out is not None:
+        write_volume_plan(out, made)
+        say(f"Plan: {out}")
+
+
+def predict(
+    *, run: Path, images: Sequence[Path], out: Path, overwrite: bool, resume: bool, dicom_seg: bool, device: str
+) -> None:
+    """Write verified label maps in the geometry of each input, overlays, and volumes.csv in milliliters.
+
+    The probabilities of all folds are averaged. Where folds learned which connected components to keep, a label is
+    reduced to its largest one if most of them did so.
 
     Raises:
-        MedformerError: See the parts; what was finished before stays on disk.
+        ConfigError: The run has no finished network, or `out` is not empty.
+        DataError: A volume cannot be read; those before it are kept.
+        ResourceError: The device is not there, or memory does not suffice.
     """
-    reporter = make_reporter()
-    check_settings(config)
-    volumes = open_volumes(config.data, out, reporter)
-    manifest = volumes.manifest
-    run = run_task(
-        config,
-        Source(manifest.path, manifest.root, volumes.digest()),
-        lambda run: volume_task(run, config, volumes, accept, reporter),
-        out,
-        reporter,
-        resume=resume,
-        overwrite=overwrite,
-        accept=accept,
-        notes=[*notes, *data_notes(volumes.info)],
-    )
-    # Prepared volumes can be made again; a finished run should not weigh many times its data.
-    shutil.rmtree(out / CACHE, ignore_errors=True)
-    if run is not None:
-        if config.target == "segmentation":
-            say(f"Label maps: {run.masks}")
-        report_on(run)
+    claim(out, overwrite=overwrite, resume=resume)
+    opened, config = open_run(run, "volume")
+    if config.target != "segmentation":
+        raise ConfigError(f"{run} classifies volumes; predict needs a run that segments them.")
+    folders = finished_folds(opened, COMPONENTS)
+    predictor = cast(VolumePredictor, load_predictor(config, folders, out, choose_device(device)))
+    segmenter = predictor.segmenter
+    segmenter.folder = out
+    cases = list_volumes(images, channels=predictor.channels, without=out)
+    if overwrite:
+        clear(out, ENTRIES)
+    labels = [name for _, name in predictor.labels]
+    with volume_exports(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
+        left = [case for case in cases if not export.done(case.id)]
+        for case in make_reporter().track(left, "volumes"):
+            export.add(case.id, segmenter.segment(case), case, source=str(case.image))
+    say(f"{len(cases)} label maps from {len(folders)} network(s): {out / 'masks'}")
+    if dicom_seg:
+        say(f"DICOM segmentations: {out / 'dicom_seg'}")
+    say(f"Overlays in three planes: {out / 'overlays'}")
+    say(f"Milliliters of each label: {export.table}")
+
+
+def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, tolerance: float) -> None:
+    """Score a folder of label maps."""
+    claim(out, overwrite=overwrite)
+    rows, summary = score_label_maps(predictions, masks, tolerance=tolerance, reporter=make_reporter())
+    table, numbers = write_scores(out, rows, summary)
+    say(f"{summary['n']} volumes; two empty labels: {summary['definitions']['empty_policy']}")
+    for label, part in summary["by_label"].items():
+        means = {name: part["metrics"][name]["mean"] for name in ("dice", "hd95_mm", "nsd_mm")}
+        say(f"  {label}: Dice {means['dice']:.4f}, HD95 {means['hd95_mm']:.2f} mm, NSD {means['nsd_mm']:.4f}")
+    say(f"Table: {table}")
+    say(f"Numbers: {numbers}")

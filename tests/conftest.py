@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +31,24 @@ def medformer_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"MEDFORMER_DATA={folder} is not a folder")
     return Path(folder)
+
+
+Precision = Callable[..., float]
+"""Gets scores (n,), which of them are wanted (n,), and how many to look at; see `precision_at_k`."""
+
+
+@pytest.fixture
+def precision_at_k() -> Precision:
+    """The share of the `k` highest scores that are wanted, for explanations whose truth is known.
+
+    Of equal scores, the first come first; without `k`, as many are looked at as are wanted. A random order reaches the
+    share of wanted ones.
+    """
+
+    def share(scores: np.ndarray, wanted: np.ndarray, k: int | None = None) -> float:
+        k = int(np.count_nonzero(wanted)) if k is None else k
+        assert scores.shape == wanted.shape == (scores.size,), (scores.shape, wanted.shape)
+        assert 1 <= k <= len(scores) and wanted.any(), (k, len(scores))
+        return float(wanted[np.argsort(-scores, kind="stable")[:k]].mean())
+
+    return share

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,11 +16,16 @@ import pytest
 import torch
 import typer
 
-import pipelines
+from medformer.config import SCHEMAS, VolumeConfig
 from medformer.config_loading import load_config
-from medformer.errors import DataError, LeakageError, MedformerError, ResourceError
+from medformer.config_problems import known_keys
+from medformer.errors import ConfigError, DataError, LeakageError, MedformerError, ResourceError
+from pipelines import cli
 from pipelines.cli import app
 from pipelines.exits import guarded
+from pipelines.verbs import GROUPS
+
+VERBS = {f"{group} {verb.name}".strip(): verb for group, (_, verbs) in GROUPS.items() for verb in verbs}
 
 
 def run(*arguments: str) -> int:
@@ -30,6 +37,10 @@ def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+class Fake(ModuleType):
+    """Stands for a module that the command line calls."""
 
 
 class Calls(list[tuple[str, dict[str, Any]]]):
@@ -50,19 +61,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return call
 
-    functions = {
-        "polyp_data": ["prepare", "check"],
-        "polyp": ["train", "crossval", "predict", "evaluate"],
-        "crossval": ["report", "status", "compare"],
-        "demo": ["demo"],
-        "info": ["info"],
-    }
-    for module, names in functions.items():
-        fake = ModuleType(f"pipelines.{module}")
-        for name in names:
-            setattr(fake, name, record(name))
-        monkeypatch.setitem(sys.modules, f"pipelines.{module}", fake)
-        monkeypatch.setattr(pipelines, module, fake, raising=False)
+    for verb in VERBS.values():
+        module, _, name = verb.calls.partition(":")
+        fake = sys.modules[module] if isinstance(sys.modules.get(module), Fake) else Fake(module)
+        setattr(fake, name, record(name))
+        monkeypatch.setitem(sys.modules, module, fake)
     return made
 
 
@@ -85,14 +88,41 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["", "polyp", "demo", "info", "report", "compare"]
-    + [f"polyp {verb}" for verb in ("prepare", "check", "train", "crossval", "predict", "evaluate")],
-)
+@pytest.mark.parametrize("command", [*GROUPS, *VERBS])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command.split(), "--help") == 0
-    assert "Usage: medformer" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Usage: medformer {command}".strip() in shown
+    if command in VERBS:
+        verb = VERBS[command]
+        texts = [verb.summary, *verb.details.split("\n\n"), *(one.settings["help"] for one in verb.parameters)]
+    else:
+        texts = [verb.summary for verb in GROUPS[command][1]]
+    assert all(text in shown for text in texts)
+
+
+@pytest.mark.parametrize("command", VERBS)
+def test_every_verb_gives_its_function_the_keywords_that_it_takes(command: str) -> None:
+    verb = VERBS[command]
+    module, _, name = verb.calls.partition(":")
+    given = {one.name for one in verb.parameters if not one.key and one.name != "overrides"} | set(verb.passes)
+    assert set(inspect.signature(getattr(import_module(module), name)).parameters) == given
+
+
+@pytest.mark.parametrize("command", [name for name, verb in VERBS.items() if any(one.key for one in verb.parameters)])
+def test_every_key_that_an_option_sets_is_in_the_schema(command: str) -> None:
+    keys = {one.key for one in VERBS[command].parameters if one.key}
+    assert keys <= set(known_keys(SCHEMAS[command.split()[0]]))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [name for name, verb in VERBS.items() if {"resume", "overwrite"} <= {one.name for one in verb.parameters}],
+)
+def test_nothing_resumes_and_overwrites_at_once(calls: Calls, command: str) -> None:
+    with pytest.raises(ConfigError, match="at most one"):
+        cli.command(VERBS[command], command.split()[0])(resume=True, overwrite=True)
+    assert calls == []
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,8 +160,17 @@ def test_usage_errors_return_2_and_hint(
 def test_train_hands_on_the_resolved_config(calls: Calls, tmp_path: Path) -> None:
     arguments = ["--config", "polyp/quick", "--data", "my #1.csv", "--accept-leak", "a", "--accept-leak", "b"]
     assert run("polyp", "train", *arguments, "--out", "run", "--resume", "seed=7", "training.epochs=2") == 0
-    expected = load_config("polyp/quick", ["data.manifest=my #1.csv", "seed=7", "training.epochs=2"])
-    given = {"config": expected, "out": Path("run"), "resume": True, "overwrite": False, "accept": ["a", "b"]}
+    expected = load_config(
+        "polyp/quick", ["data.manifest=my #1.csv", "seed=7", "training.epochs=2", "crossval.scheme=predefined"]
+    )
+    given = {
+        "task": "polyp",
+        "config": expected,
+        "out": Path("run"),
+        "resume": True,
+        "overwrite": False,
+        "accept": ["a", "b"],
+    }
     assert calls == [("train", given)]
 
 
@@ -154,6 +193,26 @@ def test_the_flags_of_crossval_are_short_for_config_keys(calls: Calls) -> None:
     assert (config.training.devices, config.training.strategy) == (2, "ddp")
     assert run("polyp", "crossval", "--out", "run", "crossval.baselines=false") == 0
     assert not calls[1][1]["config"].crossval.baselines
+
+
+def test_an_option_replaces_an_override_and_an_override_the_file(calls: Calls, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("extends: polyp/quick\nseed: 3\ntraining: {devices: 3}\n")
+    arguments = ["--config", str(file), "--devices", "2", "training.devices=4", "seed=5"]
+    assert run("polyp", "crossval", "--out", "run", *arguments) == 0
+    config = calls[0][1]["config"]
+    assert (config.training.devices, config.seed) == (2, 5)
+
+
+def test_the_task_of_volumes_chooses_the_config(calls: Calls) -> None:
+    assert run("volume", "crossval", "--out", "run") == 0
+    assert run("volume", "train", "--out", "run", "--task", "classification") == 0
+    assert run("volume", "plan", ".", "--memory", "500MB") == 0
+    assert calls[0][1]["config"] == load_config("volume/default", model=VolumeConfig)
+    expected = load_config("volume/classification", ["crossval.scheme=predefined"], model=VolumeConfig)
+    assert calls[1][1]["config"] == expected
+    planned = load_config("volume/default", ["data.manifest=.", "plan.memory=0.5"], model=VolumeConfig)
+    assert calls[2] == ("plan", {"config": planned, "out": None})
 
 
 def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) -> None:
@@ -183,7 +242,17 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "overwrite": False,
             },
         ),
-        ("check", {"manifest": manifest, "out": None, "accept": ["x"], "ungrouped": "error"}),
+        (
+            "check",
+            {
+                "task": "polyp",
+                "data": manifest,
+                "out": None,
+                "accept": ["x"],
+                "ungrouped": "error",
+                "target": None,
+            },
+        ),
         (
             "predict",
             {
@@ -223,7 +292,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         (OSError(errno.ENOSPC, "No space left on device", "/x/oof.csv"), 5, "/x/oof.csv"),
     ],
 )
-def test_what_the_user_can_mend_is_one_message_and_an_exit_code(
+def test_an_error_that_the_user_can_correct_is_one_message_and_an_exit_code(
     calls: Calls, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str
 ) -> None:
     calls.error = error
@@ -278,6 +347,14 @@ def test_a_real_process_returns_the_code() -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: Config nowhere.yaml does not exist.")
     assert "Traceback" not in result.stderr
+
+
+def test_the_module_can_be_run_and_shows_its_help() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Usage: medformer" in result.stdout + result.stderr
+    assert all(group in result.stdout + result.stderr for group in GROUPS)
 
 
 def test_a_closed_pipe_is_not_a_defect() -> None:

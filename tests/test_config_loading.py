@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medformer.config import SCHEMAS, PolypConfig
+from medformer.config import SCHEMAS, PolypConfig, VolumeConfig
 from medformer.config_loading import find_config, load_config, shipped_configs
 from medformer.config_problems import describe_keys, known_keys
 from medformer.errors import ConfigError
@@ -27,6 +27,26 @@ def failure(source: Path | str | None, *overrides: str) -> str:
 
 def test_without_a_source_the_defaults_hold() -> None:
     assert load_config(None) == PolypConfig()
+
+
+def test_a_section_given_in_part_keeps_the_defaults_of_the_task(tmp_path: Path) -> None:
+    for source, overrides in (
+        (None, ["model.drop_path=0.3"]),
+        (write(tmp_path, "c.yaml", "model: {drop_path: 0.3}"), []),
+    ):
+        config = load_config(source, overrides, model=VolumeConfig)
+        assert config.model == VolumeConfig().model.model_copy(update={"drop_path": 0.3})
+        assert config.training == VolumeConfig().training
+
+
+def test_mixers_are_names_or_names_with_parameters(tmp_path: Path) -> None:
+    given = ("pooling", {"name": "attention", "heads": 4})
+    text = "model:\n  mixers: [pooling, {name: attention, heads: 4}]\n"
+    for task, schema in SCHEMAS.items():
+        assert load_config(write(tmp_path, f"{task}.yaml", text), model=schema).model.mixers == given
+    assert load_config(None, ["model.mixers=[{name: attention, heads: 4}]"]).model.mixers == given[1:]
+    assert "model.mixers[0]: got 3, expected text or keys and values" in failure(None, "model.mixers=[3]")
+    assert "at least 1 values" in failure(None, "model.mixers=[]")
 
 
 @pytest.mark.parametrize("task", sorted(SCHEMAS))

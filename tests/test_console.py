@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_plain_lines_are_rare_and_tell_the_rest() -> None:
+def test_plain_lines_are_rare_and_estimate_the_remaining_time() -> None:
     stream, clock = io.StringIO(), Clock()
     reporter = PlainReporter(stream, interval=10.0, clock=clock)
     reporter.start("epoch 1", 40)
@@ -59,7 +59,7 @@ def test_no_terminal_means_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_reporter(), RichReporter)
 
 
-def test_bars_show_label_and_numbers_and_are_taken_down(
+def test_bars_show_label_and_numbers_and_are_closed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -102,5 +102,5 @@ def test_results_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> No
         (200_000.0, "2 d 7 h"),
     ],
 )
-def test_a_time_is_told_in_its_two_largest_units(seconds: float, text: str) -> None:
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -13,12 +13,14 @@ from medformer.config.abide import (
     ConnectomePretrainingConfig,
     FeaturesConfig,
 )
-from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, ModelConfig, PolypConfig
+from medformer.config.polyp import AugmentConfig, DataConfig, InferenceConfig, PolypConfig
 from medformer.config.shared import (
     CrossvalConfig,
     ExecutionConfig,
     ImagePretrainingConfig,
     LossConfig,
+    MixerSpec,
+    ModelConfig,
     PretrainingConfig,
     Section,
     TrainingConfig,
@@ -28,11 +30,13 @@ from medformer.config.volume import (
     VolumeConfig,
     VolumeDataConfig,
     VolumeInferenceConfig,
-    VolumeModelConfig,
     VolumePlanConfig,
 )
 
-SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] = {
+AnyConfig = PolypConfig | AbideConfig | VolumeConfig
+"""The config of a run of any task."""
+
+SCHEMAS: dict[str, type[AnyConfig]] = {
     "polyp": PolypConfig,
     "abide": AbideConfig,
     "volume": VolumeConfig,
@@ -42,6 +46,7 @@ SCHEMAS: dict[str, type[PolypConfig] | type[AbideConfig] | type[VolumeConfig]] =
 __all__ = [
     "SCHEMAS",
     "AbideConfig",
+    "AnyConfig",
     "AugmentConfig",
     "ConnectomeDataConfig",
     "ConnectomeInferenceConfig",
@@ -54,6 +59,7 @@ __all__ = [
     "ImagePretrainingConfig",
     "InferenceConfig",
     "LossConfig",
+    "MixerSpec",
     "ModelConfig",
     "PolypConfig",
     "PretrainingConfig",
@@ -63,6 +69,5 @@ __all__ = [
     "VolumeConfig",
     "VolumeDataConfig",
     "VolumeInferenceConfig",
-    "VolumeModelConfig",
     "VolumePlanConfig",
 ]

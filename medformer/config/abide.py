@@ -10,6 +10,7 @@ from medformer.config.shared import (
     CrossvalConfig,
     ExecutionConfig,
     Fraction,
+    Mixers,
     NonNegativeFloat,
     NonNegativeInt,
     PretrainingConfig,
@@ -56,6 +57,9 @@ class ConnectomeModelConfig(Section):
     width: PositiveInt = Field(64, description="channels of roi_metaformer's tokens")
     depth: PositiveInt = Field(1, description="blocks of roi_metaformer")
     mixer: str = Field("identity", description="token mixer of roi_metaformer (`medformer info`)")
+    mixers: Mixers = Field(
+        None, description="the same with parameters, such as [{name: attention, heads: 4}]; null: what mixer says"
+    )
     dropout: Fraction = Field(0.3, description="dropout before the classification head")
     drop_path: Fraction = Field(0.0, description="stochastic depth of the last block of roi_metaformer")
     drop_regions: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(

@@ -12,6 +12,7 @@ from medformer.config.shared import (
     Fraction,
     ImagePretrainingConfig,
     LossConfig,
+    ModelConfig,
     NonNegativeInt,
     Section,
     TrainingConfig,
@@ -41,25 +42,6 @@ class AugmentConfig(Section):
     scales: tuple[PositiveFloat, ...] = Field(
         (1.0,), min_length=1, description="multi-scale training: one factor is drawn per batch"
     )
-
-
-class ModelConfig(Section):
-    """Which network."""
-
-    name: str = Field("meta_polyp", description="a model table name, or `smp:<architecture>/<encoder>`")
-    backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info`)")
-    setting: Literal["paper", "as_published"] = Field(
-        "paper", description="which Meta-Polyp: paper, or as_published (what its released code computes)"
-    )
-    init: Literal["published", "fan_in"] = Field(
-        "published", description="first weights of the encoder: published (std 0.02), or fan_in (from scratch)"
-    )
-    drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
-    deep_supervision: bool = Field(False, description="also judge coarser logits while training (meta_polyp)")
-    weights: str | None = Field(
-        None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys)"
-    )
-    checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 
 class InferenceConfig(Section):

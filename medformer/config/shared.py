@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -15,6 +15,35 @@ class Section(BaseModel):
     """Base of every section: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+MixerSpec = str | dict[str, JsonValue]
+"""A token mixer by its name, or its name and parameters: `{name: attention, heads: 4}`."""
+Mixers = Annotated[tuple[MixerSpec, ...], Field(min_length=1)] | None
+
+
+class ModelConfig(Section):
+    """Which segmentation network, for images and volumes; each task has defaults of its own."""
+
+    name: str = Field("meta_polyp", description="a model (`medformer info`), such as smp:<architecture>/<encoder>")
+    backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info`)")
+    mixers: Mixers = Field(
+        None,
+        description="token mixers of the backbone, one for all stages or one for each, such as "
+        "[separable_conv, {name: attention, heads: 4}]; null: the variant's own",
+    )
+    setting: Literal["paper", "as_published"] = Field(
+        "paper", description="which Meta-Polyp: paper, or as_published (what its released code computes)"
+    )
+    init: Literal["published", "fan_in"] = Field(
+        "published", description="first weights of the encoder: published (std 0.02), or fan_in (from scratch)"
+    )
+    drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
+    deep_supervision: bool = Field(False, description="also judge coarser logits while training")
+    weights: str | None = Field(
+        None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys), inflated to 3-D"
+    )
+    checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 
 class LossConfig(Section):

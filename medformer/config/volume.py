@@ -12,6 +12,7 @@ from medformer.config.shared import (
     Fraction,
     ImagePretrainingConfig,
     LossConfig,
+    ModelConfig,
     NonNegativeFloat,
     NonNegativeInt,
     Section,
@@ -65,22 +66,6 @@ class VolumeAugmentConfig(Section):
     low_resolution: Fraction = Field(0.1, description="probability of a simulated coarser scan")
 
 
-class VolumeModelConfig(Section):
-    """Which network."""
-
-    name: str = Field("meta_unet", description="a volume model (`medformer info`), such as monai:dynunet")
-    backbone: str = Field("convformer_v8", description="a variant of the shared backbone (`medformer info`)")
-    drop_path: Fraction = Field(0.0, description="stochastic depth of the last block")
-    deep_supervision: bool = Field(True, description="also judge coarser logits while training")
-    init: Literal["published", "fan_in"] = Field(
-        "fan_in", description="first weights of the encoder: published (std 0.02), or fan_in (from scratch)"
-    )
-    weights: str | None = Field(
-        None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys), inflated to 3-D"
-    )
-    checkpointing: bool = Field(False, description="recompute activations to save memory")
-
-
 class VolumeInferenceConfig(Section):
     """How a label map is made from a network."""
 
@@ -112,7 +97,9 @@ class VolumeConfig(Section):
     data: VolumeDataConfig = VolumeDataConfig()
     plan: VolumePlanConfig = VolumePlanConfig()
     augment: VolumeAugmentConfig = VolumeAugmentConfig()
-    model: VolumeModelConfig = VolumeModelConfig()
+    model: ModelConfig = ModelConfig(
+        name="meta_unet", backbone="convformer_v8", init="fan_in", drop_path=0.0, deep_supervision=True
+    )
     loss: LossConfig = LossConfig(name="dice_ce")
     pretraining: ImagePretrainingConfig = ImagePretrainingConfig()
     training: TrainingConfig = TrainingConfig(epochs=200, lr=3e-3, save_minutes=1.0)

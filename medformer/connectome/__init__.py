@@ -1,1 +1,1 @@
-"""Connectivity measures, harmonization and linear models over brain regions; what learns, learns within a fold."""
+"""Connectivity measures, harmonization and linear models of brain regions, fitted within a fold."""

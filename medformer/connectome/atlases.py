@@ -1,7 +1,7 @@
-"""The atlases of the Preprocessed Connectomes Project, and how many regions each really has.
+"""The atlases of the Preprocessed Connectomes Project, and the number of regions that each has in its files.
 
-The counts are those of the project's series files, which are not always what an atlas's name says: the label volume of
-Dosenbach's 160 regions holds 161 labels, and that of the 400 clusters of Craddock holds 392.
+The number is not always the one in an atlas's name: the label volume of Dosenbach's 160 regions holds 161 labels, and
+that of Craddock's 400 clusters holds 392.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Atlas:
     """A parcellation.
 
     Attributes:
-        name: What configs and files call it.
+        name: As in configs and files.
         regions: Number of labels, which is the number of columns of a series.
-        title: For people.
+        title: Full name.
         reference: The paper it comes from.
-        aliases: What else files call it.
-        note: Why the count is not the one that the name suggests; empty when it is.
+        aliases: Other names in files.
+        note: Why the number differs from the one in the name; empty when it does not.
     """
 
     name: str
@@ -61,17 +61,17 @@ ATLASES: Mapping[str, Atlas] = MappingProxyType(
         )
     }
 )
-"""Known atlases by name. Others may be used too: their number of regions is whatever the first subject has."""
+"""Known atlases by name. Others may be used too: their number of regions is that of the first subject."""
 
 
 def atlas_name(name: str) -> str:
-    """The name that this software uses for what a file calls `name`, such as dos160 for dosenbach160."""
+    """The name that this software uses for an atlas in a file, such as dos160 for dosenbach160."""
     lowered = name.lower()
     return next((atlas.name for atlas in ATLASES.values() if lowered in atlas.aliases), lowered)
 
 
 def require_regions(atlas: str, found: int, case: str = "") -> None:
-    """Check the number of regions of a known atlas; one that is not in the table passes.
+    """Check the number of regions of a known atlas; an atlas that is not in the table passes.
 
     Args:
         atlas: Its name.

@@ -1,4 +1,4 @@
-"""The strong and simple classifiers that a network has to beat on the same folds.
+"""Strong and simple classifiers that a network has to beat on the same folds.
 
 All are linear, with hyper-parameters that are fixed beforehand: connections are scaled to a mean squared length of 1
 (`TrainingSpan`), so that one penalty suits every atlas and measure. Each is an unfitted scikit-learn estimator over the
@@ -27,7 +27,7 @@ from medformer.connectome.span import SpanPart, TrainingSpan
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.registry import Entry, Registry
 
-# Stands for every atlas in the name of a baseline.
+# Means every atlas in the name of a baseline.
 ALL = "all"
 
 # An atlas's unfitted steps, from the whole feature matrix to what a classifier sees.
@@ -61,9 +61,9 @@ def _linear(classifier: Callable[[], Any], columns: Columns, features: Features,
 def _stack(columns: Columns, features: Features, atlas: str) -> Pipeline:
     """Ridge and support vector machine of each atlas, weighed by a logistic regression of their inner predictions.
 
-    The features are brought into the training span once, not in each inner fold. Where a step of them learns (tangent
-    space, ComBat, confounds), inner predictions are on features that knew of the row, though never of its label; this
-    concerns the weights alone, and no row of a test part.
+    The features are computed once, not in each inner fold. Where a step of them learns (tangent space, ComBat,
+    confounds), it has seen the rows of inner test parts, though never their labels. This affects only the weights of
+    the stack, and no row of the fold's test part.
     """
     count = len(columns.atlases)
     members = [
@@ -77,7 +77,7 @@ def _stack(columns: Columns, features: Features, atlas: str) -> Pipeline:
 
 
 def _covariates(columns: Columns, features: Features, atlas: str) -> Pipeline:
-    """What site, age, sex and motion alone say about the diagnosis."""
+    """Predicts the diagnosis from site, age, sex and motion alone."""
     if not columns.covariates:
         raise ConfigError("The baseline 'covariates' got no columns of covariates; expected site, age, sex or mean_fd.")
     parts: list[tuple[str, Any, list[int]]] = []

@@ -36,7 +36,7 @@ class BlockTransformer(TransformerMixin, BaseEstimator):
         self.columns = columns
 
     def fit(self, X: Matrix, y: Any = None) -> Self:
-        """Learn from training rows; labels are not looked at unless the class says so."""
+        """Learn from training rows; labels are not used unless the class says so."""
         matrix = self._checked(X)
         self.n_features_in_ = matrix.shape[1]
         self._learn(*self._split(matrix), y)

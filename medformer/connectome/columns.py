@@ -1,4 +1,4 @@
-"""What each column of a feature matrix is, so that what learns from it composes in scikit-learn pipelines.
+"""The meaning of each column of a feature matrix, for the steps of scikit-learn pipelines.
 
 A feature matrix is (subjects, width): the blocks side by side, then one column per covariate. Every step of a pipeline
 changes blocks and passes the covariates through, because a later step may need them (site, age, sex, motion).

@@ -1,4 +1,4 @@
-"""ComBat: the shift and the scale that a site adds to every connection, estimated with strength borrowed among them."""
+"""ComBat: the shift and the scale that a site adds to every connection, estimated for all connections together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ComBat(BlockTransformer):
         columns: The layout; says where the covariates are.
         preserve: Covariates whose effect stays.
         unseen: What to do with a row from a site without training subjects: `"pooled"` takes the pooled mean and
-            deviation for its own, so that it passes unchanged (`unseen_rows` tells which rows those are); `"error"`
+            deviation for its own, so that it passes unchanged (`unseen_rows` finds these rows); `"error"`
             stops.
         preserve_label: Whether labels of the training rows also are a regressor while site effects are estimated, so
             that sites with more patients are not drawn towards the others. Test labels are unknown, so a label takes
@@ -149,7 +149,7 @@ def site_posterior(residuals: Matrix) -> tuple[Matrix, Matrix]:
 
     Shifts have a normal prior and variances an inverse gamma one, whose parameters are the moments of the plain
     estimates over all connections (Johnson, Li and Rabinovic, Biostatistics 2007, section 3.2). The two posterior
-    estimates depend on each other and are found by turns.
+    estimates depend on each other, so they are updated alternately until they converge.
 
     Args:
         residuals: One site's standardized residuals, shape (n, d).

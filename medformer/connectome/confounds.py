@@ -16,8 +16,8 @@ class ConfoundRegression(BlockTransformer):
     """Subtracts from each connection what least squares on the training rows explain by confounds.
 
     The mean of each connection stays. A site is coded by one indicator per training site. All regressors are centered
-    on the training rows, so a test site without training subjects counts as the average site; `unseen` tells which rows
-    those are. Labels are never looked at.
+    on the training rows, so a test site without training subjects counts as the average site; `unseen` finds these
+    rows. Labels are never used.
 
     Args:
         columns: The layout; says where the covariates are.

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 class GivenCovariance(BaseEstimator):
     """Takes a covariance (R, R) where nilearn's `ConnectivityMeasure` would take a series (T, R).
 
-    `fit` returns another object than itself: nilearn keeps the estimator and fits it to whom it transforms too, and a
-    fitted tangent space must remember no subject.
+    `fit` returns a new object: nilearn keeps the estimator and fits it again to the subjects that it transforms, and a
+    fitted tangent space must not remember a subject.
 
     Attributes:
         covariance_: What was given.

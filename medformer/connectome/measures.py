@@ -1,9 +1,9 @@
-"""What a connection between two regions is: a table of measures, and each subject's numbers.
+"""Measures of the connection between two regions, and their values for one subject.
 
-All run through nilearn's `ConnectivityMeasure`. Correlations are Pearson's, without shrinkage, and so are the matrices
-whose square root is taken, which needs no inverse. All others start from
-the shrunk covariance of Ledoit and Wolf (J Multivar Anal 2004), because a scan is often shorter than the number of
-regions, and its covariance then has no inverse.
+All but the square root are computed by nilearn's `ConnectivityMeasure`. `correlation` and `root` use Pearson's
+correlations without shrinkage, because neither needs an inverse. All others start from the shrunk covariance of Ledoit
+and Wolf (J Multivar Anal 2004): a scan is often shorter than the number of regions, and its plain covariance then has
+no inverse.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ STORED_SHRINKAGE = 0.1
 ROOT = "square root of correlation"
 """The one kind that nilearn does not compute."""
 
-# A region whose signal varies by less than this share of its level is constant; what is left is rounding.
+# A region whose signal varies by less than this share of its level is constant: smaller changes are rounding.
 _CONSTANT = 1e-6
 
 
 @dataclass(frozen=True)
 class Connectivity:
-    """How a measure is computed and kept.
+    """How a measure is computed and stored.
 
     Attributes:
         kind: nilearn's name, or `ROOT`.
         diagonal: Whether the diagonal is kept: it varies between subjects.
         coefficient: Whether values are correlation coefficients, in [-1, 1], for which Fisher's z is meant.
-        standardize: Whether every region's signal is brought to unit variance before.
+        standardize: Whether every region's signal is scaled to unit variance first.
     """
 
     kind: str
@@ -69,7 +69,7 @@ MEASURES: Registry[Connectivity] = Registry(
         Entry(
             "root",
             Connectivity(ROOT, diagonal=False, coefficient=False, standardize=True),
-            "square root of the correlation matrix, in which strong patterns weigh less beside weak ones",
+            "square root of the correlation matrix, in which strong patterns weigh less against weak ones",
             paper="Dryden, Koloydenko and Zhou, Ann Appl Stat 2009 (power Euclidean, 1/2)",
         ),
         Entry(
@@ -98,13 +98,13 @@ def constant_regions(series: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
 def block_from_series(series: NDArray[np.floating[Any]], measure: str, *, case: str = "") -> NDArray[np.float32]:
     """Connections of one subject.
 
-    A region that does not vary is left out of the computation: its connections are 0, never NaN, and what else its
-    matrix needs is as if it were unrelated to all others (1 on the diagonal, but 0 in a covariance).
+    A region that does not vary is left out of the computation: its connections are 0, never NaN, and its diagonal is 1
+    (0 in a covariance), as for a region that is unrelated to all others.
 
     Args:
         series: Signal of each region, shape (T, R), any units.
         measure: A name in `MEASURES`.
-        case: Whose they are, for errors.
+        case: The subject, for errors.
 
     Returns:
         The upper triangle in the order of `to_triangle`, with the diagonal where the measure keeps it.
@@ -135,9 +135,9 @@ def block_from_series(series: NDArray[np.floating[Any]], measure: str, *, case: 
 
 
 def block_from_correlation(edges: NDArray[np.floating[Any]], regions: int, measure: str) -> NDArray[np.float32]:
-    """Connections of one subject of whom only the correlations are known.
+    """Connections of one subject from its correlations, where no series is stored.
 
-    The correlations stand for the covariance of standardized signals. Correlation and its root need no more; for all
+    The correlations are the covariance of standardized signals. Correlation and its root use them as they are; for all
     other measures they are shrunk first: 0.9 times the matrix plus 0.1 times the identity (`STORED_SHRINKAGE`).
 
     Args:
@@ -146,7 +146,7 @@ def block_from_correlation(edges: NDArray[np.floating[Any]], regions: int, measu
         measure: A name in `MEASURES`.
 
     Raises:
-        DataError: Their number does not fit, they are not finite, or no correlations at all (outside [-1, 1]).
+        DataError: Their number does not fit, or they are not finite or outside [-1, 1].
     """
     chosen = MEASURES[measure].part
     values = np.asarray(edges, np.float64)

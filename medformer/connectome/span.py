@@ -1,4 +1,4 @@
-"""Many features of few subjects, written in as many numbers as there are training subjects."""
+"""Features of few subjects, reduced to as many numbers as there are training subjects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 Matrix = NDArray[np.float64]
 
-# Directions whose share of the variance is below this are rounding.
+# Directions with a smaller share of the variance are rounding.
 _NEGLIGIBLE = 1e-12
 
 
@@ -21,9 +21,9 @@ class TrainingSpan(TransformerMixin, BaseEstimator):
     The weights of a linear classifier with an L2 penalty and a free intercept lie in that span, so such a classifier
     gives the same scores on these n coordinates as on all d features (the representer theorem), for the cost of one
     matrix of inner products; so does one that is fitted on a part of the rows. The scale makes one strength of the
-    penalty mean the same for any atlas and measure. Labels are not looked at.
+    penalty mean the same for any atlas and measure. Labels are not used.
 
-    There are always n coordinates; those that the rows do not span are 0.
+    There are always n coordinates; those of directions that the rows do not span are 0.
 
     Attributes:
         rows_: Centered training rows, shape (n, d).

@@ -35,7 +35,7 @@ class TangentSpace(BlockTransformer):
 
     def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
         matrices = _positive(block)
-        # nilearn projects groups alone, though a projection needs no other subject.
+        # nilearn refuses a single subject, although its projection depends on no other.
         alone = len(matrices) == 1
         projected = np.asarray(self.measure_.transform(matrices * 2 if alone else matrices))[: len(matrices)]
         upper = to_triangle(projected, diagonal=True)

@@ -1,4 +1,4 @@
-"""A symmetric matrix per subject as a vector, and back."""
+"""Symmetric matrices as vectors of their upper triangles, and back."""
 
 from __future__ import annotations
 

@@ -23,16 +23,17 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, Protocol
 
-from medformer.data.tables import Kind, known, read_records
+from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
+from medformer.missing import known
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
 LABEL = "label"
 """Column of a case's class."""
 
 _CHANNEL = re.compile(r"image_[1-9]\d*")
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a CSV manifest",
     origin="`prepare` writes one from a folder of images and masks.",
     columns=COLUMNS,
@@ -283,8 +284,8 @@ def _case(row: Mapping[str, str], base: Path) -> Case:
         image=base / _posix(row["image"]),
         mask=base / _posix(mask) if mask else None,
         group=known(row.get("group", "")) or row["id"],
-        site=row.get("site", ""),
-        split=row.get("split", ""),
+        site=known(row.get("site")),
+        split=known(row.get("split")),
         sha256=row.get("sha256", "").lower(),
         covariates={name: value for name, value in row.items() if name not in own and not _is_path(name)},
         further=tuple(base / _posix(row[name]) for name in _given_channels(row)),

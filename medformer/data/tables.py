@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from medformer.errors import DataError
-
-_UNKNOWN = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+from medformer.missing import is_missing
 
 Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class Kind:
+class TableForm:
     """What a table is expected to be, for the messages.
 
     Attributes:
@@ -35,7 +35,7 @@ class Kind:
     per_row: str
 
 
-def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_table(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header and the non-blank rows with their line numbers, cells stripped; rows may be ragged.
 
     UTF-8 and commas (tabs where the name ends in .tsv); a byte-order mark and either kind of line end are tolerated.
@@ -43,15 +43,15 @@ def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     Raises:
         DataError: The file is missing, unreadable or no such table, or a column is missing, unnamed or doubled.
     """
-    header, rows = read_cells(path, kind)
-    missing = [name for name in kind.required if name not in header]
+    header, rows = read_cells(path, form)
+    missing = [name for name in form.required if name not in header]
     if missing:
         hint = " The columns seem to be separated by semicolons or tabs: save the file with commas." * (
             len(header) == 1
         )
         raise DataError(
             f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
-            f"expected {', '.join(kind.columns)} (only {' and '.join(kind.required)} are compulsory).{hint}"
+            f"expected {', '.join(form.columns)} (only {' and '.join(form.required)} are compulsory).{hint}"
         )
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled or "" in header:
@@ -60,7 +60,7 @@ def read_table(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     return header, rows
 
 
-def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """As `read_table`, without a look at the columns.
 
     Raises:
@@ -71,9 +71,9 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
             reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(f"{path} is not a file; expected {kind.what}. {kind.origin}") from None
+        raise DataError(f"{path} is not a file; expected {form.what}. {form.origin}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); expected {kind.what}.") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected {form.what}.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8.") from None
     except csv.Error as error:
@@ -81,14 +81,14 @@ def read_cells(path: Path, kind: Kind) -> tuple[list[str], list[tuple[int, list[
     table = [(line, cells) for line, cells in table if any(cells)]
     if not table:
         raise DataError(
-            f"{path} is empty; expected a header with {', '.join(kind.columns)} and one row per {kind.per_row}."
+            f"{path} is empty; expected a header with {', '.join(form.columns)} and one row per {form.per_row}."
         )
     return table[0][1], table[1:]
 
 
 def read_records(
     path: Path,
-    kind: Kind,
+    form: TableForm,
     fault: Callable[[Mapping[str, str]], str | None],
     make: Callable[[Mapping[str, str]], Record],
     *,
@@ -100,7 +100,7 @@ def read_records(
 
     Args:
         path: The file.
-        kind: What it is expected to be.
+        form: What it is expected to be.
         fault: What is wrong with a row (cells by column) whose id is well formed; None when nothing is.
         make: The record of a row without fault.
         verbatim: Which columns are left as they are, such as names of files, which the file system compares by bytes.
@@ -109,7 +109,7 @@ def read_records(
         DataError: See `read_table`; or a row is ragged, an id is empty, unsafe or used twice, a row has a fault, or
             there are no rows. All bad rows are counted, and the first ten are named.
     """
-    header, rows = read_table(path, kind)
+    header, rows = read_table(path, form)
     problems: list[str] = []
     records: list[Record] = []
     first_line: dict[str, int] = {}
@@ -132,19 +132,22 @@ def read_records(
         records.append(make(row))
     require_good_rows(path, problems, len(rows))
     if not records:
-        raise DataError(f"{path} has a header but no rows; expected at least one {kind.per_row}. {kind.origin}")
+        raise DataError(f"{path} has a header but no rows; expected at least one {form.per_row}. {form.origin}")
     return records
 
 
-def known(text: str) -> str:
-    """The text, or nothing where it is one of the words that tables use for nothing."""
-    return "" if text.lower() in _UNKNOWN else text
+def is_amount(text: str) -> bool:
+    """Whether a cell holds a finite number that is not negative, such as an age."""
+    try:
+        return math.isfinite(float(text)) and float(text) >= 0
+    except ValueError:
+        return False
 
 
 def id_fault(identifier: str) -> str | None:
     """What is wrong with an id, which also names files; None when nothing is."""
-    if not known(identifier):
-        return "the id is empty; give every case its own"
+    if is_missing(identifier):
+        return "the id is empty, or a word for what is not known; give every case its own"
     parts = identifier.split("/")
     if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
         return (

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.evaluation.masks.label_summary import summarize_labels
-from medformer.evaluation.masks.segmentation_summary import SegmentationNumbers
+from medformer.evaluation.masks.summary import summarize_labels, summarize_masks
 from medformer.evaluation.statistics import subgroups
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.table import Row, group_names, has
-
-if TYPE_CHECKING:
-    from medformer.evaluation.classes.classification_summary import ClassificationNumbers
 
 FORMAT = "medformer-metrics/1"
 
 
-def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
     """Summarize a scored table, in memory or as read back from CSV: both give the same numbers.
 
     A table with a column `score` is a classification, any other a segmentation. Every interval, that of the AUC too, is
@@ -31,47 +29,47 @@ def summarize(rows: Sequence[Row], *, level: float = 0.95, resamples: int = 2000
             columns: `fold`, `repeat`, `site`, `size`, `sex` and `age` split the summary
             (`medformer.evaluation.statistics.subgroups`); `group` names the patient or sequence for the intervals,
             without it every case stands for itself.
-        level: Coverage of the intervals.
-        resamples: Bootstrap draws over groups.
-        seed: Of the bootstrap.
+        bootstrap: Level and draws of the intervals.
 
     Returns:
-        The content of metrics.json, which `metrics.schema.json` beside this file describes field by field. What cannot
-        be computed is NaN.
+        The content of metrics.json, which `medformer.evaluation.schema` describes field by field. What cannot be
+        computed is NaN.
 
     Raises:
         DataError: No rows, a missing column, a cell that is no number, or rows scored under different rules.
     """
     if not rows:
         raise DataError("There are no scored cases to summarize; expected at least one row.")
-    kind = "classification" if has(rows, "score") else "segmentation"
-    options: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
-    table = _read(kind, rows, options)
-    labels = summarize_labels(rows, group_names(rows), **options)
+    kind, summarize_kind = "segmentation", summarize_masks
+    if has(rows, "score"):
+        # scikit-learn takes a second to import, which a segmentation need not wait for.
+        from medformer.evaluation.classes.summary import summarize_classes
+
+        kind, summarize_kind = "classification", summarize_classes
+    groups = group_names(rows)
+    found = summarize_kind(rows, bootstrap)
+    labels = summarize_labels(rows, groups, bootstrap)
     parts = subgroups.splits(rows)
+
+    def block(selected: NDArray[np.intp]) -> dict[str, Any]:
+        chosen = [groups[index] for index in selected]
+        whole = {"n": len(chosen), "groups": len(set(chosen))}
+        return whole | {key: value for part in found.parts for key, value in part(selected, chosen).items()}
+
     return {
         "format": FORMAT,
         "kind": kind,
         "n": len(rows),
-        **table.head(),
+        **found.head,
         "definitions": {
-            **table.definitions(),
+            **found.definitions,
             **{name: text for name, text in subgroups.DEFINITIONS.items() if name in parts},
-            "interval": f"{level:.0%} bootstrap over groups (expanded percentiles), {resamples} resamples, seed {seed}",
+            "interval": str(bootstrap),
         },
-        "pooled": table.block(np.arange(len(rows))),
+        "pooled": block(np.arange(len(rows))),
         **({"by_label": labels} if labels else {}),
         **{
-            f"by_{column}": {name: table.block(selected) for name, selected in split.items()}
+            f"by_{column}": {name: block(selected) for name, selected in split.items()}
             for column, split in parts.items()
         },
     }
-
-
-def _read(kind: str, rows: Sequence[Row], options: Mapping[str, Any]) -> SegmentationNumbers | ClassificationNumbers:
-    if kind == "segmentation":
-        return SegmentationNumbers(rows, group_names(rows), **options)
-    # scikit-learn takes a second to import, which a segmentation need not wait for.
-    from medformer.evaluation.classes.classification_summary import ClassificationNumbers
-
-    return ClassificationNumbers(rows, group_names(rows), **options)

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
+from medformer.missing import is_missing, known
 
 Row = Mapping[str, Any]
+
+Part = Callable[[NDArray[np.intp], Sequence[str]], Mapping[str, Any]]
+"""Gets row numbers and their groups, and returns numbers of these rows by key."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A scored table, read.
+
+    Attributes:
+        head: The rules that the numbers were made under, which stand before them in a summary.
+        definitions: What each number means, for those that are there.
+        parts: What can be said about any rows; each gives some keys of a block.
+    """
+
+    head: Mapping[str, Any]
+    definitions: Mapping[str, Any]
+    parts: Sequence[Part]
 
 
 def cell(row: Row, column: str) -> Any:
@@ -31,7 +51,7 @@ def number(row: Row, column: str) -> float:
         DataError: The column is missing, or the cell is no number.
     """
     value = cell(row, column)
-    if value in (None, ""):
+    if is_missing(value):
         return float("nan")
     try:
         return float(value)
@@ -79,8 +99,6 @@ def group_names(rows: Sequence[Row]) -> list[str]:
     """The group that each row is resampled with: its own, else its case, which may have a row in each repeat."""
     names: list[str] = []
     for index, row in enumerate(rows):
-        if row.get("group") not in (None, ""):
-            names.append(f"group {row['group']}")
-        else:
-            names.append(f"case {row['id']}" if row.get("id") not in (None, "") else f"row {index}")
+        group, case = known(row.get("group")), row.get("id")
+        names.append(f"group {group}" if group else f"row {index}" if case in (None, "") else f"case {case}")
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -11,17 +12,7 @@ from xml.sax.saxutils import escape
 from medformer.crossval.compare.compare import Comparison
 from medformer.errors import ConfigError
 from medformer.files import write_csv, write_json, write_text
-from medformer.reporting.figures.comparison import comparison_forest
-
-# Light and dark values of the colors that the report's style sheet names.
-_COLORS = {
-    "--ink": ("#1a2027", "#e7ebef"),
-    "--muted": ("#5a6672", "#a3aeb9"),
-    "--line": ("#d5dbe1", "#3a444e"),
-    "--series-0": ("#0072b2", "#56b4e9"),
-    "--series-1": ("#d55e00", "#f0874a"),
-}
-_PAPER = ("#ffffff", "#14181c")
+from medformer.reporting.figures.intervals import comparison_forest
 
 _COLUMNS = (
     "run_a",
@@ -72,23 +63,33 @@ def write_comparison(out: Path, comparisons: Sequence[Comparison]) -> list[Path]
 
 
 def standalone(svg: str, title: str) -> str:
-    """Make a file of an inline drawing of the report.
+    """Make a complete SVG file of an inline drawing of the report.
 
-    It stands on its own paper, so that it can be read on any page. Colors are written out, because drawing programs do
-    not know variables; where the reader's browser is dark, a style sheet turns them.
+    The drawing has its own background, so that it is readable on any page. Colors are written out, because drawing
+    programs do not know CSS variables; a style sheet replaces them where the reader's browser is dark.
     """
-    rules = [f'[style*="fill: {_PAPER[0]}"] {{ fill: {_PAPER[1]} !important; }}']
-    for name, (light, dark) in _COLORS.items():
-        svg = svg.replace(f"var({name})", light)
-        rules += [f'[style*="{what}: {light}"] {{ {what}: {dark} !important; }}' for what in ("fill", "stroke")]
+    light, dark = _themes()
+    paper = f'<rect width="100%" height="100%" style="fill: {light["--paper"]}"/>'
+    rules = []
+    for name in sorted({"--paper", *re.findall(r"var\((--[\w-]+)\)", svg)}):
+        svg = svg.replace(f"var({name})", light[name])
+        rules += [
+            f'[style*="{what}: {light[name]}"] {{ {what}: {dark[name]} !important; }}' for what in ("fill", "stroke")
+        ]
     opening = re.match(r'<svg\b[^>]*viewBox="0 0 (?P<width>\S+) (?P<height>[^"\s]+)"[^>]*>', svg)
     assert opening is not None
     size = f'width="{opening["width"]}pt" height="{opening["height"]}pt"'
     head = opening.group().replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" {size}', 1)
     style = "\n".join(["@media (prefers-color-scheme: dark) {", *rules, "}"])
-    paper = f'<rect width="100%" height="100%" style="fill: {_PAPER[0]}"/>'
     body = svg[opening.end() :]
     return f"{head}\n<title>{escape(title)}</title>\n<style>\n{style}\n</style>\n{paper}{body}\n"
+
+
+def _themes() -> tuple[dict[str, str], dict[str, str]]:
+    """The light and the dark colors of the report's style sheet, by variable."""
+    style = files("medformer.reporting").joinpath("templates/report.css").read_text("utf-8")
+    light, dark, *_ = (dict(re.findall(r"(--[\w-]+): (#\w+)", root)) for root in re.findall(r":root \{[^}]*\}", style))
+    return light, dark
 
 
 def _title(comparisons: Sequence[Comparison]) -> str:

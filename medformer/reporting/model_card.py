@@ -2,143 +2,81 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from medformer.reporting.blocks import counted, interval, number
-from medformer.reporting.facts import Facts
-from medformer.reporting.results import label, value
-from medformer.reporting.sections.limits import RESEARCH_ONLY, limits
-from medformer.reporting.sections.summary import VERDICTS, warnings
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.scores import value, written
+from medformer.reporting.sections import Facts, checks_of
+from medformer.reporting.templating import markdown_templates, render
+from medformer.reporting.wording import MISSING
 
-SEGMENTATION = (
-    "dice",
-    "iou",
-    "sensitivity",
-    "precision",
-    "hd95_px",
-    "hd95_mm",
-    "nsd_px",
-    "nsd_mm",
-    "weighted_f",
-    "mae",
-)
-CLASSIFICATION = (
-    "auc",
-    "average_precision",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "mcc",
-    "brier",
-    "calibration_slope",
-    "ece",
-)
-
-# Hubs know some metrics by another name than the field does.
-HUB_NAMES = {
-    "dice": "dice",
-    "iou": "mean_iou",
-    "auc": "roc_auc",
-    "average_precision": "average_precision",
-    "balanced_accuracy": "balanced_accuracy",
-    "sensitivity": "recall",
-    "mcc": "matthews_correlation",
-    "brier": "brier_score",
-}
 FRONT = {"segmentation": ("dice", "iou"), "classification": ("auc", "balanced_accuracy", "sensitivity", "brier")}
+"""The metrics of the front matter."""
+
+_SETTINGS = ("epochs", "minutes", "batch_size", "lr", "precision")
 
 
-def build_model_card(facts: Facts) -> str:
+def build_model_card(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
     """Return the model card of a run (Mitchell et al., Model Cards for Model Reporting, 2019).
 
     The front matter is the one of the Hugging Face Hub (`ModelCardData` of huggingface_hub, model-index included).
+
+    Args:
+        run: The run.
+        facts: Of the sections of its report.
     """
-    environment = Environment(
-        loader=PackageLoader("medformer.reporting"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.finalize = _plain
-    name = str(facts.config.get("model", {}).get("name", "network"))
-    training = facts.config.get("training", {})
-    told = [
-        f"{key} {training[key]}" for key in ("epochs", "minutes", "batch_size", "lr", "precision") if training.get(key)
-    ]
-    kind = _kind(facts)
-    return environment.get_template("model_card.md.j2").render(
-        front_matter=_Trusted(yaml.safe_dump(_front_matter(facts, name), sort_keys=False, allow_unicode=True)),
-        title=f"{name} ({facts.run.path.resolve().name})",
-        overview=f"{name} for {facts.record.get('task', '')} {kind}, trained with medformer.",
-        research_only=RESEARCH_ONLY,
-        cases=f"{counted(facts.cases, facts.noun)} from {counted(facts.groups, 'group')} (patients or sequences)",
-        estimate="Value" if facts.classification else "Mean",
-        rows=_rows(facts),
-        warnings=list(warnings(facts)),
-        checks=[f"{found.name}: {found.text}" for judge in VERDICTS if (found := judge(facts)) is not None],
-        manifest=facts.record.get("manifest", ""),
-        data_sha256=facts.record.get("data_sha256", ""),
-        sites=f"{counted(len(facts.sites), 'site')}: {', '.join(facts.sites)}." if facts.sites else "Site unknown.",
-        training=f"Settings: {', '.join(told)}. " if told else "",
-        limits=limits(facts),
+    name = str(run.config.get("model", {}).get("name", "network"))
+    kind = "classification" if run.classification else "segmentation"
+    training = run.config.get("training", {})
+    front_matter = yaml.safe_dump(_front_matter(run, name, kind), sort_keys=False, allow_unicode=True)
+    templates = markdown_templates()
+    return render(
+        templates,
+        "model_card.md.j2",
+        facts["summary"],
+        run=run,
+        checks=checks_of(run, facts, templates),
+        # YAML quotes what it must.
+        front_matter=Markup(front_matter),
+        name=name,
+        kind=kind,
+        folder=run.folder.path.resolve().name,
+        rows=[
+            {"title": run.title(metric), **written(run, run.pooled, metric)}
+            for metric in run.metric_table
+            if metric in run.pooled["metrics"]
+        ],
+        settings={key: training[key] for key in _SETTINGS if training.get(key)},
     )
 
 
-class _Trusted(str):
-    """Text that is already in its final form."""
-
-
-def _plain(value: Any) -> Any:
-    """Keep names from data from becoming markup: Markdown passes HTML through."""
-    if isinstance(value, str) and not isinstance(value, _Trusted):
-        return re.sub(r"([\\`<>|])", r"\\\1", " ".join(value.split()))
-    return value
-
-
-def _kind(facts: Facts) -> str:
-    return "classification" if facts.classification else "segmentation"
-
-
-def _rows(facts: Facts) -> Sequence[Sequence[str]]:
-    pooled = facts.metrics["pooled"]
-    names = CLASSIFICATION if facts.classification else SEGMENTATION
-    return [
-        [label(name, facts.metrics), number(value(pooled, name)), interval(pooled["metrics"][name])]
-        for name in names
-        if name in pooled["metrics"]
-    ]
-
-
-def _front_matter(facts: Facts, name: str) -> dict[str, Any]:
-    pooled = facts.metrics["pooled"]
-    kind = _kind(facts)
-    task = str(facts.record.get("task") or kind)
-    pipeline = "tabular-classification" if facts.classification else "image-segmentation"
+def _front_matter(run: FinishedRun, model: str, kind: str) -> dict[str, Any]:
+    task = str(run.record.get("task") or kind)
+    pipeline = "tabular-classification" if run.classification else "image-segmentation"
+    chosen = {name: run.metric_table[name] for name in FRONT[kind]}
     metrics = [
         {
-            "type": HUB_NAMES[metric],
-            "name": f"{'' if facts.classification else 'mean '}{label(metric, facts.metrics)}, out of fold",
-            "value": round(value(pooled, metric), 4),
+            "type": metric.hub_name,
+            "name": f"{f'mean {run.label(name)}' if metric.per_case else run.title(name)}, out of fold",
+            "value": round(value(run.pooled, name), 4),
         }
-        for metric in FRONT[kind]
-        if number(value(pooled, metric)) != "–"
+        for name, metric in chosen.items()
+        if written(run, run.pooled, name)["value"] != MISSING
     ]
-    dataset = {"name": ", ".join(facts.sites) or "unnamed", "type": task, "split": "out-of-fold test parts"}
+    dataset = {"name": ", ".join(run.sites) or "unnamed", "type": task, "split": "out-of-fold test parts"}
     card: dict[str, Any] = {
         # Whoever trained the weights decides; the hub knows this as a license that is not stated.
         "license": "unknown",
         "library_name": "medformer",
         "pipeline_tag": pipeline,
         "tags": list(dict.fromkeys(["medical-imaging", kind, task, "metaformer", "research-use-only"])),
-        "metrics": [HUB_NAMES[metric] for metric in FRONT[kind]],
+        "metrics": [metric.hub_name for metric in chosen.values()],
     }
     if metrics:
         result = {"task": {"type": pipeline, "name": f"{task} {kind}"}, "dataset": dataset, "metrics": metrics}
-        card["model-index"] = [{"name": name, "results": [result]}]
+        card["model-index"] = [{"name": model, "results": [result]}]
     return card

@@ -1,4 +1,4 @@
-"""Batch normalization over the batches of all processes, so that data-parallel training computes what one would."""
+"""Batch normalization over the batches of all processes, so that they train as one process would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lightning Fabric as a config asks for it."""
+"""The device and the engine that a config names."""
 
 from __future__ import annotations
 

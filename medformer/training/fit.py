@@ -76,7 +76,7 @@ def fit(
             config and the data's digest here.
         run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
             place in it and keep there what all parts share.
-        reporter: Told about every step and epoch.
+        reporter: Receives every step and epoch.
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM; the state is saved first.
@@ -112,7 +112,7 @@ def fit(
 
 def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> FitResult:
     memory = MemoryContext(job.config, sum(parameter.numel() for parameter in model.parameters()))
-    # One process speaks for all.
+    # One process reports for all.
     tracker = build_tracker(job.config.tracker if fabric.is_global_zero else "none", job.out, job.run or job.out)
     with (
         enough_memory(memory.advice),

@@ -12,7 +12,7 @@ from torch import nn
 
 from medformer.config import TrainingConfig
 from medformer.data.network_inputs import TrainingData
-from medformer.evaluation.validation_measures import ValidationMeasure, require_measure
+from medformer.evaluation.metrics import Metric, validation_metric
 from medformer.training.losses.objectives import Objective
 
 
@@ -25,7 +25,7 @@ class Validate(Protocol):
 
     @property
     def measure(self) -> str:
-        """What the score is: a name in `medformer.evaluation.validation_measures.MEASURES`."""
+        """What the score is: a name that `medformer.evaluation.metrics.validation_metric` knows."""
 
     def __call__(self, model: nn.Module, /) -> float:
         """Return the score."""
@@ -67,9 +67,9 @@ class Job:
         return self.out.relative_to(self.run).as_posix()
 
     @property
-    def measure(self) -> ValidationMeasure | None:
+    def measure(self) -> Metric | None:
         """What the validation gives; None without one."""
-        return None if self.validate is None else require_measure(self.validate.measure)
+        return None if self.validate is None else validation_metric(self.validate.measure)
 
     @property
     def weights(self) -> Path:

@@ -211,7 +211,7 @@ class Loop:
         progress, config, job = self.progress, self.job.config, self.job
         score = self._validate()
         epoch = progress.epoch + 1
-        scored = {self.measure.column: score} if self.measure else {}
+        scored = {self.measure.validation_column: score} if self.measure else {}
         better = self.measure is None or score is None or self.measure.better(score, progress.best)
         better = better or config.keep == "last"
         if better:
@@ -245,7 +245,7 @@ class Loop:
         if self.fabric.is_global_zero:
             write_history(job.history, progress.history, self.measure)
             self.tracking.update(progress.history)
-        title = self.measure.title if self.measure else ""
+        title = self.measure.label if self.measure else ""
         valid = "" if score is None else f", validation {title} {score:.4f}{' (best)' if better else ''}"
         self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s{self._left()}")
         asked, _ = self._agree()

@@ -1,4 +1,4 @@
-"""Data-parallel training in processes of its own, with progress and typed errors brought back to this one."""
+"""Data-parallel training in separate processes; progress and typed errors come back to this one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_in_processes(fabric: Fabric, model: nn.Module, job: Job, work: Work, rep
         model: Copied to each process; this one's stays as it is.
         job: Copied to each process, so its data and validation must be picklable.
         work: A function at module level.
-        reporter: Told what the first process reports.
+        reporter: Receives what the first process reports.
 
     Raises:
         MedformerError: What a process raised.

@@ -17,10 +17,10 @@ class StopNow(BaseException):
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop.
+    """Whether a signal asked the run to stop.
 
     Attributes:
-        name: The signal's name, such as "SIGTERM"; empty while nobody asked.
+        name: The signal's name, such as "SIGTERM"; empty before the first one.
     """
 
     def __init__(self, then: Callable[[], None] | None = None) -> None:

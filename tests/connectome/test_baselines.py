@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import roc_auc_score
@@ -19,7 +20,6 @@ from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.connectome.span import TrainingSpan
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import read_csv
 

@@ -14,21 +14,32 @@ from medformer.models.backbone.mixers import MIXERS
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.inputs import edge_count
+from medformer.models.networks.build import INDEPENDENT, NETWORKS
 
-MODELS = [(name, "attention") for name in CONNECTOME_MODELS if name != "roi_metaformer"]
+MODELS: list[tuple[str, str | None]] = [(name, None) for name in CONNECTOME_MODELS.examples()]
 MODELS += [("roi_metaformer", mixer) for mixer in MIXERS]
-INDEPENDENT = [case for case in MODELS if case[0] != "metaformer_as_published"]
+MODELS += [
+    (f"roi:{name}", None) for name in NETWORKS.examples() if not {"1-D", INDEPENDENT} & NETWORKS[name].cannot.keys()
+]
+MODELS = list(dict.fromkeys(MODELS))
+HONEST = [case for case in MODELS if "independent subjects" not in CONNECTOME_MODELS[case[0]].cannot]
 ATLASES = [{"one": 2}, {"aal": 8, "dos.160": 5}, {"items": 3, "b": 12, "c": 12}]
-ids = "-".join
 
 
-def make(case: tuple[str, str], regions: dict[str, int]) -> ConnectomeClassifier:
-    torch.manual_seed(0)
+def ids(case: tuple[str, str | None]) -> str:
+    return "-".join(part for part in case if part)
+
+
+def build(case: tuple[str, str | None], regions: dict[str, int]) -> ConnectomeClassifier:
     name, mixer = case
-    config = ConnectomeModelConfig(
-        name=name, mixer=mixer, width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0
-    )
-    model = build_connectome_model(config, regions)
+    settings = {"mixers": (mixer,)} if mixer else {}
+    config = ConnectomeModelConfig(name=name, width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0)
+    return build_connectome_model(config.model_copy(update=settings), regions)
+
+
+def make(case: tuple[str, str | None], regions: dict[str, int]) -> ConnectomeClassifier:
+    torch.manual_seed(0)
+    model = build(case, regions)
     with torch.no_grad():
         for parameter in model.parameters():
             # Read-outs that start at zero would hide everything before them.
@@ -44,7 +55,7 @@ def sample(regions: dict[str, int], subjects: int = 4) -> dict[str, Tensor]:
 @pytest.mark.parametrize("case", MODELS, ids=ids)
 @pytest.mark.parametrize("regions", ATLASES, ids=[",".join(a) for a in ATLASES])
 def test_any_atlases_give_finite_logits_and_every_parameter_a_gradient(
-    case: tuple[str, str], regions: dict[str, int]
+    case: tuple[str, str | None], regions: dict[str, int]
 ) -> None:
     model, edges = make(case, regions), sample(regions)
     logits = model(edges)
@@ -54,9 +65,9 @@ def test_any_atlases_give_finite_logits_and_every_parameter_a_gradient(
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-@pytest.mark.parametrize("case", INDEPENDENT, ids=ids)
+@pytest.mark.parametrize("case", HONEST, ids=ids)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_other_subjects_change_nothing_at_all(case: tuple[str, str], training: bool) -> None:
+def test_other_subjects_change_nothing_at_all(case: tuple[str, str | None], training: bool) -> None:
     regions = ATLASES[1]
     model, edges = make(case, regions).train(training), sample(regions)
     changed = {atlas: torch.cat([block[:1], 100 * block[1:] + 7]) for atlas, block in edges.items()}
@@ -67,7 +78,7 @@ def test_other_subjects_change_nothing_at_all(case: tuple[str, str], training: b
 
 
 @pytest.mark.parametrize("case", MODELS, ids=ids)
-def test_atlases_are_told_apart_by_name_not_by_order(case: tuple[str, str]) -> None:
+def test_atlases_are_told_apart_by_name_not_by_order(case: tuple[str, str | None]) -> None:
     regions = ATLASES[2]
     model, edges = make(case, regions).eval(), sample(regions)
     backwards = {"not used": torch.zeros(4, 1), **dict(reversed(edges.items()))}
@@ -78,7 +89,7 @@ def test_atlases_are_told_apart_by_name_not_by_order(case: tuple[str, str]) -> N
 
 
 @pytest.mark.parametrize("case", MODELS, ids=ids)
-def test_forward_keeps_no_state_and_state_round_trips(case: tuple[str, str]) -> None:
+def test_forward_keeps_no_state_and_state_round_trips(case: tuple[str, str | None]) -> None:
     regions = ATLASES[1]
     model, edges = make(case, regions).train(), sample(regions)
     before = copy.deepcopy(model.state_dict())
@@ -87,12 +98,7 @@ def test_forward_keeps_no_state_and_state_round_trips(case: tuple[str, str]) -> 
         assert torch.equal(model(edges), first)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     torch.manual_seed(7)
-    other = build_connectome_model(
-        ConnectomeModelConfig(
-            name=case[0], mixer=case[1], width=32, depth=1, dropout=0.0, drop_path=0.0, drop_regions=0.0
-        ),
-        regions,
-    )
+    other = build(case, regions)
     other.load_state_dict(before)
     with torch.no_grad():
         assert torch.equal(other.train()(edges), first)

@@ -1,48 +1,91 @@
-"""Every registered token mixer keeps the contract in 1-D, 2-D and 3-D."""
+"""Every registered token mixer keeps the contract: dimensions, kernels, stages, precisions, sizes and export."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.models.backbone.mixers import MIXERS
-from medformer.models.backbone.variants import build_backbone
+from medformer.errors import ConfigError
+from medformer.models.backbone.layers import KernelSize
+from medformer.models.backbone.mixers import MIXERS, make_mixer, mixer_parameters
+from medformer.models.backbone.variants import VARIANTS, build_backbone
 
-SIZES = {1: [(1,), (37,)], 2: [(1, 1), (5, 3), (14, 14), (9, 16)], 3: [(1, 1, 1), (2, 5, 3), (6, 6, 6)]}
-CASES = [(name, dims, size) for name in MIXERS for dims, sizes in SIZES.items() for size in sizes]
+CHANNELS = 32
+SIZES: dict[int, list[tuple[int, ...]]] = {
+    1: [(1,), (2,), (37,)],
+    2: [(1, 1), (1, 5), (5, 3), (9, 16)],
+    3: [(1, 1, 1), (2, 5, 3), (6, 6, 6)],
+}
+DIMENSIONS = [
+    (name, dims) for name, entry in MIXERS.items() for dims in (1, 2, 3) if not {f"{dims}-D"} & entry.cannot.keys()
+]
+KERNELS: list[KernelSize | None] = [None, 5, (1, 3, 5)]
+CASES = [
+    (name, dims, kernel if not isinstance(kernel, tuple) else kernel[:dims])
+    for name, dims in DIMENSIONS
+    for kernel in KERNELS
+    if kernel is None or "kernel_size" in mixer_parameters(name).model_fields
+]
 
 
-def make(name: str, dims: int, stage: int = 3) -> nn.Module:
+def make(name: str, dims: int, stage: int = 3, kernel: KernelSize | None = None) -> nn.Module:
     torch.manual_seed(0)
-    return MIXERS[name].part(32, spatial_dims=dims, stage=stage, kernel_size=None).eval()
+    return make_mixer(name, CHANNELS, spatial_dims=dims, stage=stage, kernel_size=kernel).eval()
 
 
-def sample(dims: int, size: tuple[int, ...], batch: int = 2) -> Tensor:
-    return torch.randn(batch, 32, *size, generator=torch.Generator().manual_seed(1))
+def sample(dims: int, size: Sequence[int], batch: int = 2) -> Tensor:
+    return torch.randn(batch, CHANNELS, *size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("name", "dims", "size"), CASES)
-def test_keeps_shape_and_passes_gradients(name: str, dims: int, size: tuple[int, ...]) -> None:
-    x = sample(dims, size).requires_grad_()
-    y = make(name, dims)(x)
-    assert y.shape == x.shape
-    y.square().sum().backward()
-    assert x.grad is not None
-    assert bool(torch.isfinite(x.grad).all())
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize(("name", "dims", "kernel"), CASES)
+def test_keeps_shape_and_passes_gradients(name: str, dims: int, kernel: KernelSize | None, stage: int) -> None:
+    mixer = make(name, dims, stage, kernel)
+    for size in SIZES[dims]:
+        x = sample(dims, size).requires_grad_()
+        y = mixer(x)
+        assert y.shape == x.shape
+        (gradient,) = torch.autograd.grad(y.square().sum(), x)
+        assert bool(torch.isfinite(gradient).all())
 
 
-@pytest.mark.parametrize(("name", "dims", "size"), CASES)
-def test_a_sample_does_not_depend_on_the_others(name: str, dims: int, size: tuple[int, ...]) -> None:
-    mixer, x = make(name, dims), sample(dims, size)
-    other = x.clone()
-    other[1] = 100 * other[1] + 3
-    with torch.no_grad():
-        torch.testing.assert_close(mixer(x)[0], mixer(other)[0])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
+def test_every_stage_can_be_sized_without_memory(name: str, dims: int, stage: int) -> None:
+    with torch.device("meta"):
+        x = torch.empty(2, CHANNELS, *SIZES[dims][-1])
+        assert make_mixer(name, CHANNELS, spatial_dims=dims, stage=stage)(x).shape == x.shape
 
 
-@pytest.mark.parametrize("name", list(MIXERS))
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(("name", "dims", "kernel"), CASES)
+def test_low_precision_gives_nearly_the_same(name: str, dims: int, kernel: KernelSize | None) -> None:
+    if "bf16" in MIXERS[name].cannot:
+        pytest.skip(MIXERS[name].cannot["bf16"])
+    mixer = make(name, dims, kernel=kernel)
+    for size in SIZES[dims]:
+        x = sample(dims, size)
+        with torch.no_grad():
+            full = mixer(x)
+            with torch.autocast("cpu", torch.bfloat16):
+                low = mixer(x).float()
+        assert (low - full).norm() <= 0.02 * full.norm() + 1e-6
+
+
+@pytest.mark.parametrize(("name", "dims", "kernel"), CASES)
+def test_a_sample_does_not_depend_on_the_others(name: str, dims: int, kernel: KernelSize | None) -> None:
+    mixer = make(name, dims, kernel=kernel)
+    for size in SIZES[dims]:
+        x = sample(dims, size)
+        other = x.clone()
+        other[1] = 100 * other[1] + 3
+        with torch.no_grad():
+            torch.testing.assert_close(mixer(x)[0], mixer(other)[0])
+
+
+@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
 def test_forward_changes_no_state(name: str, dims: int) -> None:
     mixer = make(name, dims).train()
     before = {key: value.clone() for key, value in mixer.state_dict().items()}
@@ -57,18 +100,29 @@ def test_forward_changes_no_state(name: str, dims: int) -> None:
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize("name", list(MIXERS))
-def test_memory_layout_does_not_change_the_result(name: str) -> None:
-    mixer, x = make(name, 2), sample(2, (9, 16))
+@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
+def test_an_exported_mixer_computes_the_same(name: str, dims: int) -> None:
+    if "export" in MIXERS[name].cannot:
+        pytest.skip(MIXERS[name].cannot["export"])
+    mixer = make(name, dims)
+    for size in (SIZES[dims][0], SIZES[dims][-1]):
+        x = sample(dims, size)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.export.export(mixer, (x,)).module()(x), mixer(x))
+
+
+@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
+def test_memory_layout_does_not_change_the_result(name: str, dims: int) -> None:
+    mixer, x = make(name, dims), sample(dims, SIZES[dims][-1])
     with torch.no_grad():
-        torch.testing.assert_close(mixer(x), mixer(x.contiguous(memory_format=torch.channels_last)))
+        torch.testing.assert_close(mixer(x), mixer(x.movedim(1, -1).contiguous().movedim(-1, 1)))
 
 
 @pytest.mark.parametrize("name", list(MIXERS))
 def test_state_round_trips(name: str) -> None:
     mixer, x = make(name, 2), sample(2, (9, 16))
     torch.manual_seed(7)
-    other = MIXERS[name].part(32, spatial_dims=2, stage=3, kernel_size=None).eval()
+    other = make_mixer(name, CHANNELS, spatial_dims=2, stage=3).eval()
     other.load_state_dict(mixer.state_dict())
     with torch.no_grad():
         assert torch.equal(mixer(x), other(x))
@@ -81,9 +135,51 @@ def test_gradients_match_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(lambda t: mixer(t)[:, :2], (x,), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", list(MIXERS))
+def test_every_parameter_has_a_default_and_a_wrong_one_is_explained(name: str) -> None:
+    fields = mixer_parameters(name).model_fields
+    given = {"name": name, **mixer_parameters(name)().model_dump(exclude_none=True)}
+    make_mixer(given, CHANNELS, spatial_dims=2, stage=3)
+    for known in fields:
+        with pytest.raises(ConfigError, match=f"{name} takes .*Unknown key '{known}x'. Did you mean '{known}'"):
+            make_mixer({"name": name, f"{known}x": 1}, CHANNELS, spatial_dims=2, stage=3)
+        with pytest.raises(ConfigError, match=f"{name} takes .*{known}: got .*expected"):
+            make_mixer({"name": name, known: {"no": "value"}}, CHANNELS, spatial_dims=2, stage=3)
+    with pytest.raises(ConfigError, match=f"{name} takes .*Unknown key 'stage'"):
+        make_mixer({"name": name, "stage": 1}, CHANNELS, spatial_dims=2, stage=3)
+
+
+@pytest.mark.parametrize(("name", "entry"), MIXERS.items())
+def test_what_a_mixer_cannot_do_is_refused_with_the_reason(name: str, entry: object) -> None:
+    for ability, reason in MIXERS[name].cannot.items():
+        assert reason.endswith(".")
+        with pytest.raises(ConfigError, match=ability):
+            MIXERS.require(name, ability)
+
+
+def test_a_parameter_reaches_the_mixer() -> None:
+    def attention(**parameters: object) -> nn.Module:
+        return make_mixer({"name": "attention", **parameters}, CHANNELS, spatial_dims=1, stage=0).eval()  # type: ignore[dict-item]
+
+    one, four = attention(), attention(heads=4)
+    four.load_state_dict(one.state_dict())
+    x = sample(1, (7,))
+    with torch.no_grad():
+        assert not torch.allclose(one(x), four(x))
+        torch.testing.assert_close(attention(heads=1)(x).shape, x.shape)
+
+
+def test_a_kernel_in_the_config_goes_before_the_kernel_of_the_stage() -> None:
+    spec = {"name": "pooling", "kernel_size": [1, 5]}
+    mixer = make_mixer(spec, CHANNELS, spatial_dims=2, stage=0, kernel_size=3)  # type: ignore[arg-type]
+    assert mixer.kernel_size == (1, 5)
+    with pytest.raises(ValueError, match="expected odd numbers"):
+        make_mixer({"name": "pooling", "kernel_size": 4}, CHANNELS, spatial_dims=2, stage=0)
+
+
 def test_pooling_leaves_padding_out_of_the_mean_in_every_dimension() -> None:
     for dims in (1, 2, 3):
-        constant = torch.full((1, 32, *(4,) * dims), 2.5)
+        constant = torch.full((1, CHANNELS, *(4,) * dims), 2.5)
         torch.testing.assert_close(make("pooling", dims)(constant), torch.zeros_like(constant))
 
 
@@ -105,20 +201,20 @@ def test_random_mixing_stays_an_average_off_its_reference_size() -> None:
 
 def test_attention_refuses_channels_that_its_heads_do_not_divide() -> None:
     with pytest.raises(ValueError, match="got 40 channels, expected a multiple of 32"):
-        MIXERS["attention"].part(40, spatial_dims=2, stage=0, kernel_size=None)
+        make_mixer("attention", 40, spatial_dims=2, stage=0)
+    with pytest.raises(ValueError, match="got 40 channels for 3 heads"):
+        make_mixer({"name": "attention", "heads": 3}, 40, spatial_dims=2, stage=0)
 
 
-@pytest.mark.parametrize(
-    "family", ["poolformer", "poolformerv2", "identityformer", "randformer", "convformer", "caformer"]
-)
+@pytest.mark.parametrize("family", sorted({name.rpartition("_")[0] for name in VARIANTS}))
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_every_family_gives_four_maps_in_every_dimension(family: str, dims: int) -> None:
-    size = "s18" if family in {"convformer", "caformer"} else "s12"
-    backbone = build_backbone(f"{family}_{size}", spatial_dims=dims, in_channels=1).eval()
+    name = next(name for name in VARIANTS if name.rpartition("_")[0] == family)
+    backbone = build_backbone(name, spatial_dims=dims, in_channels=1).eval()
     x = torch.randn(1, 1, *(45, 64, 33)[:dims])
     with torch.no_grad():
         maps = backbone(x)
-    assert [m.shape[1] for m in maps] == [64, 128, 320, 512]
+    assert tuple(m.shape[1] for m in maps) == VARIANTS[name].part.channels
     # 45 -> 11 -> 6 -> 3 -> 2 along the first axis: floor((n - 3) / 4) + 1, then ceil(n / 2).
     assert [m.shape[2] for m in maps] == [11, 6, 3, 2]
     assert backbone.strides == tuple((s,) * dims for s in (4, 8, 16, 32))

@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from medformer.crossval.run.estimator_fold import EstimatorFold
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.checks.canary import canary_verdict
+from medformer.crossval.checks.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
-from medformer.crossval.compare.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.crossval.run.execute import execute
-from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import DataError
 
 PERMUTATIONS = 20

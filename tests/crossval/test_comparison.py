@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 from medformer.crossval.compare.compare import adjust, compare_all, compare_runs, short_names
-from medformer.crossval.compare.measures import CLASSIFICATION, NO_DIRECTION, SEGMENTATION
 from medformer.crossval.compare.pairs import open_compared
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError, MedformerError
-from medformer.evaluation.classes.classification import METRICS as CLASSIFICATION_METRICS
 from medformer.evaluation.classes.classification import classification_metrics
 from medformer.evaluation.classes.delong import delong_test
-from medformer.evaluation.masks.segmentation import METRICS as SEGMENTATION_METRICS
+from medformer.evaluation.metrics import CLASSES, MASKS
 from medformer.evaluation.statistics.holm import holm
 from medformer.evaluation.statistics.ttest import corrected_resampled_ttest
 from medformer.files import read_csv, sha256, write_csv, write_json, write_text
 
 Row = dict[str, Any]
+
+CLASSIFICATION = [name for name, metric in CLASSES.items() if metric.comparable]
 
 
 def draw_plan(groups: int = 12, frames: int = 3, folds: int = 5, repeats: int = 1, seed: int = 0) -> Plan:
@@ -112,7 +112,7 @@ def refused(error: type[MedformerError], a: RunDirectory, b: RunDirectory, *word
 
 def test_a_run_and_its_copy_differ_by_0_with_p_1_in_every_test(make: MakeRun) -> None:
     plan = draw_plan(groups=40, frames=1)
-    for rows, metrics in ((segmented(plan), ["dice", "hd95_px"]), (classified(plan), list(CLASSIFICATION))):
+    for rows, metrics in ((segmented(plan), ["dice", "hd95_px"]), (classified(plan), CLASSIFICATION)):
         a, b = make("a", plan, rows), make("b", plan, rows)
         for other in (a, b):
             for metric in metrics:
@@ -235,13 +235,18 @@ def test_every_classification_metric_is_that_of_the_evaluation(make: MakeRun, me
     assert found.folds_won + found.folds_lost + found.folds_tied == 5
 
 
-def test_every_metric_of_a_run_can_be_compared_or_says_why_not() -> None:
-    assert set(SEGMENTATION_METRICS) <= set(SEGMENTATION)
-    assert set(CLASSIFICATION_METRICS) == {*CLASSIFICATION, *NO_DIRECTION}
-    for known in (SEGMENTATION, CLASSIFICATION):
-        definitions = SEGMENTATION_METRICS | CLASSIFICATION_METRICS
-        lower = {name for name, text in definitions.items() if "lower is better" in text}
-        assert lower & set(known) <= {name for name, measure in known.items() if measure.lower_is_better}
+def test_every_metric_of_a_run_can_be_compared_or_says_why_not(make: MakeRun) -> None:
+    plan = draw_plan(groups=12, frames=1)
+    for rows, table in ((segmented(plan), MASKS), (classified(plan), CLASSES)):
+        more = {name: 0.5 for name, metric in table.items() if metric.per_case and name not in rows[0]}
+        run = make("a", plan, [{**row, **more} for row in rows])
+        for name, metric in table.items():
+            if metric.comparable:
+                found = compare_runs(run, run, metric=name)
+                assert (found.metric, found.title, found.digits) == (name, metric.phrase, metric.digits)
+                assert found.lower_is_better == (metric.direction == "lower")
+            else:
+                refused(ConfigError, run, run, "best at" if metric.direction == "target" else name, metric=name)
 
 
 def test_three_runs_are_adjusted_together(make: MakeRun) -> None:

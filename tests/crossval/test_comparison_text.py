@@ -8,7 +8,8 @@ import pytest
 from medformer.crossval.compare.compare import format_comparison, format_comparisons, format_table
 from medformer.crossval.compare.pairs import Lost
 from medformer.crossval.compare.result import Comparison, Outcome
-from medformer.crossval.compare.text import p_value, reading, shorten, signed
+from medformer.crossval.compare.text import reading, shorten
+from medformer.evaluation.number_format import PLAIN, PRINTED
 
 NAN = math.nan
 
@@ -51,6 +52,7 @@ def comparison() -> Comparison:
         ),
         delong=None,
         left_out=0,
+        one_sided=0,
         lost=Lost(),
         cautions=("Only 3 folds.",),
     )
@@ -128,11 +130,12 @@ def test_runs_against_several_others_are_told_apart(comparison: Comparison) -> N
     ("p", "text"), [(0.0, "<0.001"), (0.0009, "<0.001"), (0.0494, "0.049"), (1.0, "1"), (NAN, "-")]
 )
 def test_p_values(p: float, text: str) -> None:
-    assert p_value(p) == text
+    assert PLAIN.p_value(p) == text
+    assert PRINTED.p_value(p) == text.replace("-", "–")
 
 
 def test_numbers_have_signs_and_names_keep_both_ends(comparison: Comparison) -> None:
-    assert [signed(comparison, value) for value in (0.0221, -0.0221, 0.0, -0.00001, NAN)] == [
+    assert [PLAIN.signed(value, comparison.digits) for value in (0.0221, -0.0221, 0.0, -0.00001, NAN)] == [
         "+0.022",
         "-0.022",
         "0.000",

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Fold, Plan, PlanCase
 from medformer.crossval.plan.schemes import make_plan
-from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import DataError
 
 Features = dict[str, NDArray[np.float64]]

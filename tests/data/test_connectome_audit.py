@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.plan import Fold
 from medformer.data.audit import Audit, audit, fold_divisions
 from medformer.data.connectomes.near_duplicates import CONNECTOMES, similar_connectomes
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case
-from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import LeakageError
 
 IDS = [f"s{number}" for number in range(20)]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from synthetic_connectomes import synthetic_connectomes
 
-from medformer.data.synthetic.connectomes import synthetic_connectomes
 from medformer.errors import ConfigError
 
 

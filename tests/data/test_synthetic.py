@@ -12,7 +12,7 @@ from medformer.data.frames.near_duplicates import similar_frames
 from medformer.data.manifest import read_manifest
 from medformer.data.synthetic.colonoscopy import Frame, SyntheticColonoscopy, write_synthetic_colonoscopy
 from medformer.data.synthetic.noise import fractal_noise, sample, smooth_noise
-from medformer.data.synthetic.patient import AREA, SITES, admit
+from medformer.data.synthetic.patient import AREA, SITES, draw_patient
 from medformer.errors import ConfigError
 from medformer.imaging.images import read_image, read_mask
 
@@ -37,7 +37,7 @@ def test_frames_have_the_asked_shape_and_types(frames: dict[tuple[int, int], Fra
 
 
 def test_the_same_seed_gives_the_same_pixels_in_any_order(frames: dict[tuple[int, int], Frame]) -> None:
-    admit.cache_clear()
+    draw_patient.cache_clear()
     np.random.seed(3)
     again = SyntheticColonoscopy(SMALL, seed=0)
     for key in [(4, 1), (0, 1), (0, 0)]:
@@ -138,7 +138,7 @@ def test_written_files_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     for name in "ab":
         path = write_synthetic_colonoscopy(tmp_path / name, groups=1, frames_per_group=2, size=(64, 80), seed=5)
         hashes.append([(case.id, case.sha256) for case in read_manifest(path).cases])
-        admit.cache_clear()
+        draw_patient.cache_clear()
     assert hashes[0] == hashes[1]
 
 

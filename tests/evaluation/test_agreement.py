@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medformer.evaluation.statistics.agreement import agreement, relative_error
+from medformer.evaluation.statistics.resampling import Bootstrap
 
 
 def test_bias_and_limits_are_those_of_bland_and_altman() -> None:
@@ -54,8 +55,12 @@ def test_scans_of_one_patient_are_drawn_together() -> None:
 def test_the_same_seed_gives_the_same_numbers() -> None:
     truth = np.random.default_rng(4).uniform(1, 9, 20)
     groups = [f"p{index // 2}" for index in range(20)]
-    assert agreement(truth**1.1, truth, groups, seed=5) == agreement(truth**1.1, truth, groups, seed=5)
-    assert agreement(truth**1.1, truth, groups, seed=5) != agreement(truth**1.1, truth, groups, seed=6)
+    assert agreement(truth**1.1, truth, groups, Bootstrap(seed=5)) == agreement(
+        truth**1.1, truth, groups, Bootstrap(seed=5)
+    )
+    assert agreement(truth**1.1, truth, groups, Bootstrap(seed=5)) != agreement(
+        truth**1.1, truth, groups, Bootstrap(seed=6)
+    )
 
 
 def test_what_both_find_absent_is_no_agreement_on_a_volume() -> None:

@@ -10,20 +10,20 @@ from sklearn import metrics
 
 from medformer.errors import DataError
 from medformer.evaluation.classes.classification import (
-    METRICS,
     calibration_bins,
     check_scored,
     classification_metrics,
     pr_curve,
     roc_curve,
 )
-from medformer.evaluation.classes.classification_intervals import (
+from medformer.evaluation.classes.intervals import (
     classification_intervals,
     paired_classification_tests,
     weighted_metrics,
 )
+from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.statistics.bootstrap import grouped_interval, grouped_statistic_interval
-from medformer.evaluation.statistics.resampling import draw, drawn_weights, number_groups
+from medformer.evaluation.statistics.resampling import Bootstrap, draw, number_groups
 
 
 def cases(n: int = 120, seed: int = 0, digits: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -36,7 +36,7 @@ def cases(n: int = 120, seed: int = 0, digits: int = 8) -> tuple[np.ndarray, np.
 def test_the_twelve_numbers_by_their_definitions() -> None:
     label, score, prediction = cases(digits=1)
     found = classification_metrics(label, score, prediction)
-    assert list(found) == list(METRICS) and all(type(value) is float for value in found.values())
+    assert list(found) == list(CLASSES) and all(type(value) is float for value in found.values())
     positive, negative = score[label == 1], score[label == 0]
     pairs = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     tp, fp = ((prediction == 1) & (label == 1)).sum(), ((prediction == 1) & (label == 0)).sum()
@@ -131,9 +131,9 @@ def test_curves_are_those_of_the_areas() -> None:
 @pytest.mark.parametrize("digits", [1, 8])
 def test_weighted_metrics_are_those_of_repeated_cases(digits: int) -> None:
     scored = check_scored(*cases(60, seed=2, digits=digits))
-    weights = np.concatenate([*drawn_weights(number_groups(range(60)), 30, 1), np.ones((1, 60))])
+    weights = np.concatenate([*Bootstrap(resamples=30, seed=1).weights(number_groups(range(60))), np.ones((1, 60))])
     together = weighted_metrics(scored, weights)
-    assert list(together) == list(METRICS)
+    assert list(together) == list(CLASSES)
     for index, row in enumerate(weights.astype(int)):
         alone = classification_metrics(*(np.repeat(column, row) for column in scored))
         for name, value in alone.items():
@@ -146,47 +146,47 @@ def test_weighted_metrics_know_what_is_undefined() -> None:
     together = weighted_metrics(scored, weights)
     for index, row in enumerate(weights.astype(int)):
         alone = classification_metrics(*(np.repeat(column, row) for column in scored))
-        assert [together[name][index] for name in METRICS] == pytest.approx(list(alone.values()), nan_ok=True)
+        assert [together[name][index] for name in CLASSES] == pytest.approx(list(alone.values()), nan_ok=True)
 
 
 def test_intervals_hold_the_values_and_match_the_general_way() -> None:
     label, score, prediction = cases()
     groups = (np.arange(120) // 3).tolist()
     found = classification_metrics(label, score, prediction)
-    intervals = classification_intervals(label, score, prediction, groups, resamples=500)
-    assert list(intervals) == list(METRICS)
-    assert all(intervals[name].low < found[name] < intervals[name].high for name in METRICS)
+    intervals = classification_intervals(label, score, prediction, groups, Bootstrap(resamples=500))
+    assert list(intervals) == list(CLASSES)
+    assert all(intervals[name].low < found[name] < intervals[name].high for name in CLASSES)
     auc = grouped_statistic_interval(
         lambda rows: float(metrics.roc_auc_score(label[rows], score[rows])),
         groups,
+        Bootstrap(resamples=500),
         classes=label.tolist(),
-        resamples=500,
     )
     assert intervals["auc"] == pytest.approx(auc, abs=1e-12)
-    accuracy = grouped_interval((prediction == label).astype(float), groups, resamples=500)
+    accuracy = grouped_interval((prediction == label).astype(float), groups, Bootstrap(resamples=500))
     assert intervals["accuracy"] == pytest.approx(accuracy, abs=1e-12)
 
 
 def test_intervals_are_the_same_every_time() -> None:
     label, score, prediction = cases()
-    first = classification_intervals(label, score, prediction, range(120), resamples=300, seed=4)
+    first = classification_intervals(label, score, prediction, range(120), Bootstrap(resamples=300, seed=4))
     draw.cache_clear()
-    assert classification_intervals(label, score, prediction, range(120), resamples=300, seed=4) == first
-    assert classification_intervals(label, score, prediction, range(120), resamples=300, seed=5) != first
+    assert classification_intervals(label, score, prediction, range(120), Bootstrap(resamples=300, seed=4)) == first
+    assert classification_intervals(label, score, prediction, range(120), Bootstrap(resamples=300, seed=5)) != first
 
 
 def test_what_rests_on_one_group_has_no_interval() -> None:
     label, score, prediction = cases(40)
     groups = ["one" if kind else f"other {index % 7}" for index, kind in enumerate(label)]
-    intervals = classification_intervals(label, score, prediction, groups, resamples=200)
-    assert {name for name, interval in intervals.items() if math.isnan(interval.low)} == set(METRICS) - {
+    intervals = classification_intervals(label, score, prediction, groups, Bootstrap(resamples=200))
+    assert {name for name, interval in intervals.items() if math.isnan(interval.low)} == set(CLASSES) - {
         "accuracy",
         "brier",
         "ece",
         "specificity",
     }
     assert intervals["specificity"].groups == 7 and intervals["sensitivity"].groups == 1
-    single = classification_intervals(np.ones(40), score, prediction, range(40), resamples=200)
+    single = classification_intervals(np.ones(40), score, prediction, range(40), Bootstrap(resamples=200))
     assert math.isnan(single["auc"].low) and single["sensitivity"].low < single["sensitivity"].high
 
 
@@ -201,7 +201,7 @@ def test_two_thousand_resamples_of_a_thousand_cases_take_seconds() -> None:
 def test_paired_tests_of_a_run_with_itself_and_with_a_worse_one() -> None:
     label, score, prediction = cases(300)
     groups = (np.arange(300) // 3).tolist()
-    same = paired_classification_tests(label, (score, prediction), (score, prediction), groups, names=METRICS)
+    same = paired_classification_tests(label, (score, prediction), (score, prediction), groups, names=CLASSES)
     assert all(test[:4] == (0.0, 0.0, 0.0, 1.0) for test in same.values())
     noise = np.random.default_rng(0).random(300)
     worse = paired_classification_tests(label, (score, prediction), (noise, noise > 0.5), groups)["auc"]

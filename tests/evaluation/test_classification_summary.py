@@ -9,7 +9,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from medformer.crossval.run.collect import read_oof
 from medformer.errors import DataError
-from medformer.evaluation.classes.classification import METRICS
+from medformer.evaluation.metrics import CLASSES
+from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 
@@ -47,7 +48,7 @@ def test_pooled_numbers_are_those_of_scikit_learn_each_with_an_interval() -> Non
     assert summary["thresholds"] == [0.45, pytest.approx(0.55)]
     pooled = summary["pooled"]
     assert (pooled["n"], pooled["groups"], pooled["positives"]) == (120, 60, 60)
-    assert list(pooled["metrics"]) == list(METRICS) == list(summary["definitions"]["metrics"])
+    assert list(pooled["metrics"]) == list(CLASSES) == list(summary["definitions"]["metrics"])
     labels, scores = [row["label"] for row in rows], [row["score"] for row in rows]
     assert pooled["metrics"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, scores))
     assert pooled["metrics"]["brier"]["value"] == pytest.approx(brier_score_loss(labels, scores))
@@ -70,7 +71,7 @@ def test_parts_have_their_own_numbers_and_one_class_no_auc() -> None:
 
 
 def test_repeats_are_pooled_and_drawn_with_their_group() -> None:
-    summary = summarize(table(repeats=3), resamples=200)
+    summary = summarize(table(repeats=3), Bootstrap(resamples=200))
     assert list(summary["by_repeat"]) == ["0", "1", "2"] and len(summary["by_fold"]) == 9
     assert summary["pooled"]["n"] == 360 and summary["pooled"]["groups"] == 60
 
@@ -91,7 +92,7 @@ def test_two_scores_in_a_part_are_no_reason_to_refuse_the_table() -> None:
     for row in rows:
         row["score"] = [0.2, 0.8][row["score"] > 0.5] + 0.01 * row["fold"]
         row["prediction"] = int(row["score"] > 0.5)
-    summary = summarize(rows, resamples=200)
+    summary = summarize(rows, Bootstrap(resamples=200))
     assert summary["by_fold"]["1"]["metrics"]["auc"]["value"] > 0.5
 
 

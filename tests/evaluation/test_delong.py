@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from medformer.errors import DataError
-from medformer.evaluation.classes.delong import delong_interval, delong_test
+from medformer.evaluation.classes.delong import delong_test
 
 # Albumin (g/dl), total protein (g/dl), Krebs-Goplerud score and outcome of the 43 complete patients of DeLong et al.,
 # Biometrics 1988. What SAS/STAT prints for them is in its guide, LOGISTIC procedure, "Comparing ROC Curves".
@@ -74,12 +75,20 @@ def cases(seed: int, digits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return label, np.round(a, digits), np.round(b, digits)
 
 
+def area_interval(
+    label: Sequence[int] | np.ndarray, score: Sequence[float] | np.ndarray, level: float = 0.95
+) -> tuple[float, float, float]:
+    """An AUC with its interval, cut to [0, 1]: that of the difference from a score that knows nothing."""
+    test = delong_test(label, np.full(len(label), 0.5), score, level)
+    return test.auc_b, float(np.maximum(0.0, 0.5 + test.low)), float(np.minimum(1.0, 0.5 + test.high))
+
+
 @pytest.mark.parametrize(
     ("score", "area", "low", "high"),
     [(ALBUMIN, 0.7366, 0.5549, 0.9182), (SCORE, 0.7258, 0.5243, 0.9273), (PROTEIN, 0.6478, 0.4518, 0.8439)],
 )
 def test_published_areas_and_intervals(score: np.ndarray, area: float, low: float, high: float) -> None:
-    assert delong_interval(OUTCOME, score) == pytest.approx((area, low, high), abs=5e-5)
+    assert area_interval(OUTCOME, score) == pytest.approx((area, low, high), abs=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +116,7 @@ def test_agrees_with_the_paper_pair_by_pair(seed: int, digits: int) -> None:
     alone = np.sqrt(np.var(ten, ddof=1) / len(ten) + np.var(one, ddof=1) / len(one))
     area = roc_auc_score(label, a)
     ends = max(0.0, area - 1.959963985 * alone), min(1.0, area + 1.959963985 * alone)
-    assert delong_interval(label, a) == pytest.approx((area, *ends), abs=1e-8)
+    assert area_interval(label, a) == pytest.approx((area, *ends), abs=1e-8)
 
 
 def test_swapping_the_models_turns_the_sign() -> None:
@@ -126,11 +135,11 @@ def test_identical_runs_differ_by_0_with_p_1() -> None:
 
 def test_cases_without_spread_have_no_interval() -> None:
     label, apart = [0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]
-    area, low, high = delong_interval(label, apart)
+    area, low, high = area_interval(label, apart)
     assert area == 1.0 and math.isnan(low) and math.isnan(high)
     reversed_ = delong_test(label, apart, apart[::-1])
     assert reversed_.difference == -1.0 and math.isnan(reversed_.p)
-    assert math.isnan(delong_interval([0, 0, 1], [0.1, 0.5, 0.3]).low)
+    assert math.isnan(area_interval([0, 0, 1], [0.1, 0.5, 0.3])[1])
 
 
 def test_many_cases_are_quick() -> None:
@@ -144,12 +153,12 @@ def test_many_cases_are_quick() -> None:
 
 def test_impossible_input_is_named() -> None:
     with pytest.raises(DataError, match="needs positive and negative cases; all 3 have label 1"):
-        delong_interval([1, 1, 1], [0.1, 0.2, 0.3])
+        area_interval([1, 1, 1], [0.1, 0.2, 0.3])
     with pytest.raises(DataError, match="row 2: score is nan"):
         delong_test([1, 0, 1], [0.1, 0.2, 0.3], [0.1, np.nan, 0.3])
     with pytest.raises(DataError, match="these are decisions"):
-        delong_interval([0, 1] * 10, [0.0, 1.0] * 9 + [1.0, 0.0])
+        area_interval([0, 1] * 10, [0.0, 1.0] * 9 + [1.0, 0.0])
     with pytest.raises(ValueError, match="level"):
-        delong_interval([0, 1], [0.1, 0.2], level=95)
+        area_interval([0, 1], [0.1, 0.2], level=95)
     with pytest.raises(ValueError, match="one length"):
-        delong_interval([0, 1], [0.1, 0.2, 0.3])
+        area_interval([0, 1], [0.1, 0.2, 0.3])

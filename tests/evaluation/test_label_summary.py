@@ -9,7 +9,8 @@ import pytest
 
 from medformer.crossval.run.collect import read_oof
 from medformer.errors import DataError
-from medformer.evaluation.masks.volumes import METRICS, volume_row
+from medformer.evaluation.masks.volumes import volume_row
+from medformer.evaluation.metrics import LABEL_MAPS
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv
 
@@ -40,7 +41,7 @@ def test_each_label_has_its_numbers() -> None:
     assert list(summary["by_label"]) == ["Anterior", "Posterior"]
     for name, block in summary["by_label"].items():
         assert block["n"] == 10
-        for metric in METRICS:
+        for metric in LABEL_MAPS:
             values = [row[f"{metric}:{name}"] for row in rows]
             assert block["metrics"][metric]["mean"] == pytest.approx(np.nanmean(values)), (name, metric)
         pairs = [(row[f"pred_ml:{name}"], row[f"truth_ml:{name}"]) for row in rows]
@@ -56,7 +57,7 @@ def test_the_means_over_labels_are_the_numbers_of_the_run() -> None:
     summary = summarize(table())
     both = [block["metrics"]["dice"]["mean"] for block in summary["by_label"].values()]
     assert summary["pooled"]["metrics"]["dice"]["mean"] == pytest.approx(np.mean(both))
-    assert summary["kind"] == "segmentation" and set(summary["pooled"]["metrics"]) == set(METRICS)
+    assert summary["kind"] == "segmentation" and set(summary["pooled"]["metrics"]) == set(LABEL_MAPS)
     assert set(summary["by_fold"]) == {"0", "1"} and set(summary["by_site"]) == {"a", "b"}
 
 

@@ -9,6 +9,7 @@ import pytest
 from medformer.errors import DataError
 from medformer.evaluation.masks.lesions import Lesions, detection
 from medformer.evaluation.masks.lesions import count_lesions as count_real_lesions
+from medformer.evaluation.statistics.resampling import Bootstrap
 
 # Drawings are small, so here every component counts.
 count_lesions = partial(count_real_lesions, min_size=1)
@@ -123,7 +124,7 @@ def test_the_interval_is_that_of_resampling_whole_groups() -> None:
     predicted = rng.integers(0, 4, 300).astype(float)
     hit = np.minimum(true, predicted) * (rng.random(300) < 0.7)
     groups = (np.arange(300) // 3).tolist()
-    found = detection(np.stack([true, predicted, hit]), groups, resamples=4000)
+    found = detection(np.stack([true, predicted, hit]), groups, Bootstrap(resamples=4000))
     sums = np.stack([true + predicted, 2 * hit]).reshape(2, 100, 3).sum(axis=-1)
     drawn = sums[:, rng.integers(0, 100, (4000, 100))].sum(axis=-1)
     expected = np.percentile(drawn[1] / drawn[0], [2.5, 97.5])

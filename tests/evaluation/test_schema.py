@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from medformer.evaluation.classes import classification
 from medformer.evaluation.masks import segmentation
 from medformer.evaluation.masks import volumes as label_maps
+from medformer.evaluation.metrics import CLASSES, LABEL_MAPS, MASKS, in_summary
 from medformer.evaluation.schema import metrics_schema
+from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 
 DATA: dict[str, list[Any]] = {"sex": ["m", "f", ""], "age": [14, 50, ""], "site": ["a", "b", ""]}
@@ -36,7 +37,7 @@ def images(empty: Any = "one") -> dict[str, Any]:
     rng = np.random.default_rng(0)
     pairs = [(rng.random((9, 9)), rng.random((9, 9)) > 0.5 + 0.1 * index) for index in range(12)]
     rows = [segmentation.case_row(f"c{k}", *pair, empty=empty) for k, pair in enumerate(pairs)]
-    return summarize([{**row, **covariates(index)} for index, row in enumerate(rows)], resamples=50)
+    return summarize([{**row, **covariates(index)} for index, row in enumerate(rows)], Bootstrap(resamples=50))
 
 
 def volumes() -> dict[str, Any]:
@@ -45,7 +46,7 @@ def volumes() -> dict[str, Any]:
         segmentation.case_row(f"v{k}", rng.random((3, 6, 6)), rng.random((3, 6, 6)) > 0.8, spacing=(3, 1, 1))
         for k in range(3)
     ]
-    return summarize(rows, resamples=50)
+    return summarize(rows, Bootstrap(resamples=50))
 
 
 def labels() -> dict[str, Any]:
@@ -53,7 +54,7 @@ def labels() -> dict[str, Any]:
     names = {1: "Anterior", 2: "posterior, <b>"}
     pairs = [rng.integers(0, 3, (2, 4, 5, 6)) for _ in range(6)]
     rows = [label_maps.volume_row(f"v{k}", *pair, labels=names, spacing=(1, 1, 2)) for k, pair in enumerate(pairs)]
-    return summarize([{**row, **covariates(index)} for index, row in enumerate(rows)], resamples=50)
+    return summarize([{**row, **covariates(index)} for index, row in enumerate(rows)], Bootstrap(resamples=50))
 
 
 def patients() -> dict[str, Any]:
@@ -69,7 +70,7 @@ def patients() -> dict[str, Any]:
         }
         for k, score in enumerate(scores)
     ]
-    return summarize(rows, resamples=50)
+    return summarize(rows, Bootstrap(resamples=50))
 
 
 SUMMARIES = {"images": images, "volumes": volumes, "labels": labels, "patients": patients}
@@ -146,10 +147,10 @@ def test_what_every_file_has_is_required(key: str) -> None:
 
 def test_the_schema_knows_every_metric_and_describes_every_field() -> None:
     schema = metrics_schema()
-    for kind, metrics in (("segmentation", segmentation.METRICS), ("classification", classification.METRICS)):
+    for kind, metrics in (("segmentation", in_summary(MASKS)), ("classification", CLASSES)):
         described = schema["$defs"][f"{kind}_block"]["properties"]["metrics"]["properties"]
         assert list(described) == list(metrics)
-    assert list(schema["$defs"]["label_block"]["properties"]["metrics"]["properties"]) == list(label_maps.METRICS)
+    assert list(schema["$defs"]["label_block"]["properties"]["metrics"]["properties"]) == list(LABEL_MAPS)
     for name, part in schema["$defs"].items():
         for key, field in part.get("properties", {}).items():
             own = field if "$ref" not in field else schema["$defs"][field["$ref"].rpartition("/")[2]]

@@ -7,7 +7,37 @@ import pytest
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.saliency import score_map
-from medformer.evaluation.masks.segmentation import COLUMNS, binarize, case_row, e_curve, size_stratum
+from medformer.evaluation.masks.segmentation import binarize, case_row, e_curve, size_stratum
+
+COLUMNS: tuple[str, ...] = (
+    "id",
+    "threshold",
+    "empty_policy",
+    "pixels",
+    "truth_px",
+    "pred_px",
+    "overlap_px",
+    "truth_fraction",
+    "size",
+    "dice",
+    "iou",
+    "sensitivity",
+    "precision",
+    "hd95_px",
+    "nsd_px",
+    "nsd_tolerance_px",
+    "lesions_true",
+    "lesions_pred",
+    "lesions_hit",
+    "fp_px",
+    "mean_dice_256",
+    "mean_iou_256",
+    "weighted_f",
+    "s_measure",
+    "mae",
+    "e_curve",
+)
+"""Columns of an image without a known pixel spacing, as every table of scores has them."""
 
 
 def block(height: int = 20, width: int = 20, rows: int = 4) -> np.ndarray:

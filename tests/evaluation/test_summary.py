@@ -11,7 +11,9 @@ import pytest
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.saliency import max_and_mean_e, score_map
-from medformer.evaluation.masks.segmentation import COLUMNS, METRICS, case_row
+from medformer.evaluation.masks.segmentation import case_row
+from medformer.evaluation.metrics import MASKS, in_summary
+from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 
@@ -50,7 +52,7 @@ def test_pooled_numbers_are_those_of_numpy() -> None:
     assert dice["sd"] == pytest.approx(values.std(ddof=1))
     assert [dice["q1"], dice["median"], dice["q3"]] == pytest.approx(np.percentile(values, [25, 50, 75]))
     assert 0 <= dice["low"] < dice["mean"] < dice["high"] <= 1
-    assert set(summary["pooled"]["metrics"]) == set(METRICS) - {"hd95_mm", "nsd_mm"}
+    assert set(summary["pooled"]["metrics"]) == set(in_summary(MASKS)) - {"hd95_mm", "nsd_mm"}
     assert summary["pooled"]["metrics"]["hd95_px"]["mean"] == pytest.approx(np.mean([row["hd95_px"] for row in rows]))
 
 
@@ -68,7 +70,7 @@ def test_splits_partition_the_rows() -> None:
 
 def test_folds_are_ordered_by_number() -> None:
     rows = [{**row, "fold": index} for index, row in enumerate(table())]
-    assert list(summarize(rows, resamples=10)["by_fold"]) == [str(index) for index in range(12)]
+    assert list(summarize(rows, Bootstrap(resamples=10))["by_fold"]) == [str(index) for index in range(12)]
 
 
 def test_max_e_comes_from_the_curve_averaged_over_images() -> None:
@@ -82,7 +84,7 @@ def test_max_e_comes_from_the_curve_averaged_over_images() -> None:
 @pytest.mark.parametrize("policy", ["one", "nan", "zero"])
 def test_rows_from_the_csv_file_give_the_identical_summary(tmp_path: Path, policy: str) -> None:
     rows = table(empty=policy)
-    write_csv(tmp_path / "oof.csv", rows, [*COLUMNS, "fold", "site", "group"])
+    write_csv(tmp_path / "oof.csv", rows, list(rows[0]))
     write_json(tmp_path / "memory.json", summarize(rows))
     write_json(tmp_path / "file.json", summarize(read_csv(tmp_path / "oof.csv")))
     assert (tmp_path / "memory.json").read_bytes() == (tmp_path / "file.json").read_bytes()
@@ -103,7 +105,7 @@ def test_undefined_values_are_left_out_and_counted() -> None:
 
 
 def test_the_summary_says_how_it_was_made() -> None:
-    summary = summarize(table(threshold=0.4), level=0.9, resamples=50, seed=3)
+    summary = summarize(table(threshold=0.4), Bootstrap(level=0.9, resamples=50, seed=3))
     assert summary["thresholds"] == [0.4] and summary["empty_policy"] == "one"
     assert summary["definitions"]["interval"] == (
         "90% bootstrap over groups (expanded percentiles), 50 resamples, seed 3"
@@ -235,7 +237,7 @@ def test_a_thousand_rows_are_summarized_in_seconds() -> None:
     rows = [
         {
             **pattern,
-            **{name: rng.random() for name in METRICS if name in pattern},
+            **{name: rng.random() for name in in_summary(MASKS) if name in pattern},
             "id": f"c{k}",
             "group": f"g{k // 2}",
             "fold": k % 5,

@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from medformer.errors import DataError, UnknownNameError
 from medformer.evaluation.masks.segmentation import case_row
-from medformer.evaluation.masks.volumes import METRICS, label_names, volume_row
+from medformer.evaluation.masks.volumes import label_names, volume_row
+from medformer.evaluation.metrics import LABEL_MAPS
 
 LABELS = {2: "left, lower", 7: "right:upper", 300: "lesion"}
 SPACING = (0.8, 2.5, 1.1)
@@ -40,11 +41,11 @@ def test_each_label_scores_as_its_own_mask(seed: int, empty: Any) -> None:
             "v", prediction == value, truth == value, empty=empty, spacing=SPACING, tolerance=1.5, threshold=0.5
         )
         singles[name] = single
-        for metric in METRICS:
+        for metric in LABEL_MAPS:
             assert row[f"{metric}:{name}"] == pytest.approx(single[metric], nan_ok=True), (metric, name)
         assert row[f"truth_ml:{name}"] == pytest.approx(single["truth_px"] * ml)
         assert row[f"pred_ml:{name}"] == pytest.approx(single["pred_px"] * ml)
-    for metric in METRICS:
+    for metric in LABEL_MAPS:
         values = np.array([single[metric] for single in singles.values()])
         known = values[~np.isnan(values)]
         assert row[metric] == pytest.approx(known.mean() if known.size else math.nan, nan_ok=True)

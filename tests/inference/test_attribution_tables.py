@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import DataError
-from medformer.evaluation.precision_at_k import precision_at_k
 from medformer.files import read_csv, read_json
 from medformer.inference.attribution.checks import randomization_check
-from medformer.inference.attribution.fold import FoldAttribution, explain_fold
+from medformer.inference.attribution.integrated_gradients import FoldAttribution, explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 
 REGIONS = {"aal": 6, "cc200": 8}
@@ -147,7 +147,7 @@ def test_fold_of_one_class_is_pooled_but_not_compared(tmp_path: Path) -> None:
     assert all(np.isfinite(float(row["contribution"])) for row in read_csv(tmp_path / "explain" / "edges.csv"))
 
 
-def test_planted_edges_come_first(tmp_path: Path) -> None:
+def test_planted_edges_come_first(tmp_path: Path, precision_at_k: Callable[..., float]) -> None:
     """A network that weighs all edges nearly alike, in a cohort whose classes differ on a few."""
     planted = np.zeros(28, bool)
     planted[[1, 5, 9, 20]] = True

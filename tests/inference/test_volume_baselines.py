@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from medformer.crossval.run.estimator_fold import EstimatorFold
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.estimator_fold import EstimatorFold
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.features import GRID, SHAPE, otsu_threshold, shape_features, volume_features

@@ -24,7 +24,7 @@ def sample(subjects: int = 24) -> dict[str, torch.Tensor]:
     return {atlas: torch.randn(subjects, edge_count(n, False), generator=source) for atlas, n in REGIONS.items()}
 
 
-@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+@pytest.mark.parametrize("name", CONNECTOME_MODELS.examples())
 def test_pretraining_trains_the_classifiers_own_encoder_and_nothing_else_of_it(name: str) -> None:
     model, edges = make(name), sample()
     before = copy.deepcopy(model.state_dict())
@@ -55,14 +55,14 @@ def test_the_seed_alone_decides_the_decoder() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+@pytest.mark.parametrize("name", CONNECTOME_MODELS.examples())
 def test_the_encoder_has_the_same_keys_in_both_networks(name: str) -> None:
     model = make(name)
     in_autoencoder = {k for k in masked_autoencoder(model).state_dict() if k.startswith("encoder.")}
     assert in_autoencoder == {key for key in model.state_dict() if key.startswith("encoder.")}
 
 
-@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+@pytest.mark.parametrize("name", CONNECTOME_MODELS.examples())
 def test_making_a_decoder_leaves_the_classifier_as_it_was(name: str) -> None:
     model = make(name)
     keys = set(model.state_dict())

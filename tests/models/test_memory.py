@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.config import VolumeModelConfig
+from medformer.config import VolumeConfig
 from medformer.models.memory import LiveTensors, TrainingCost, training_memory
-from medformer.models.networks.volume_build import build_volume_model
+from medformer.models.networks.build import build_network
+from medformer.models.networks.grid import Grid
 from medformer.models.step_time import seconds_per_step
 
 STRIDES = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1))
@@ -18,15 +19,8 @@ KERNELS = ((3, 3, 3),) * 4
 def build(
     patch: tuple[int, ...], strides: object = STRIDES, kernel_sizes: object = KERNELS, **changes: object
 ) -> nn.Module:
-    return build_volume_model(
-        VolumeModelConfig.model_validate(changes),
-        in_channels=1,
-        out_channels=3,
-        patch=patch,
-        spacing=(1.0, 1.0, 1.0),
-        strides=STRIDES,
-        kernel_sizes=KERNELS,
-    )
+    config = VolumeConfig().model.model_copy(update=changes)
+    return build_network(config, Grid(1, 3, patch, strides=STRIDES, kernel_sizes=KERNELS))
 
 
 def test_live_tensors_are_counted_once_and_forgotten() -> None:

@@ -171,7 +171,7 @@ def test_classifiers_give_logits_at_any_size(name: str) -> None:
 
 
 def test_every_variant_has_four_stages() -> None:
-    assert all(len(v.depths) == len(v.channels) == 4 for v in VARIANTS.values())
+    assert all(len(v.part.depths) == len(v.part.channels) == 4 for v in VARIANTS.values())
 
 
 @pytest.mark.parametrize(("init", "low", "high"), [("published", 0.0, 0.1), ("fan_in", 0.2, 5.0)])

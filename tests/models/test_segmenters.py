@@ -7,19 +7,30 @@ from medformer.config import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.networks.build import build_model
-from medformer.models.networks.decoder import AS_PUBLISHED, MAX_KEYS, AxisAttention, Mix, PooledAttention
-from medformer.models.networks.meta_polyp import MetaPolyp, meta_polyp
+from medformer.models.networks.build import build_network
+from medformer.models.networks.decoder import (
+    AS_PUBLISHED,
+    MAX_KEYS,
+    PAPER,
+    SETTINGS,
+    AxisAttention,
+    Mix,
+    PooledAttention,
+)
+from medformer.models.networks.grid import Grid
+from medformer.models.networks.meta_unet import MetaUNet
+
+IMAGE = Grid(in_channels=3, out_channels=1, size=(352, 352))
 
 
-def small(dims: int = 2, setting: str = "paper", channels: int = 3) -> MetaPolyp:
+def small(dims: int = 2, setting: str = "paper", channels: int = 3) -> MetaUNet:
     torch.manual_seed(0)
     backbone = MetaFormer(dims, channels, depths=(1, 1, 1, 1), channels=(32, 32, 64, 64), mixers=("pooling",) * 4)
-    return MetaPolyp(backbone, setting=setting).eval()  # type: ignore[arg-type]
+    return MetaUNet(backbone, setting=SETTINGS[setting]).eval()
 
 
 def test_as_published_has_the_published_size() -> None:
-    assert count_parameters(meta_polyp("caformer_s18", setting="as_published")) == 28_762_705
+    assert count_parameters(build_network(ModelConfig(setting="as_published"), IMAGE)) == 28_762_705
 
 
 @pytest.mark.parametrize("setting", ["paper", "as_published"])
@@ -40,7 +51,7 @@ def test_the_decoder_works_in_every_dimension(dims: int, setting: str) -> None:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_deep_supervision_adds_logits_of_input_size_while_training_only(dims: int) -> None:
     backbone = MetaFormer(dims, 1, depths=(1, 1, 1, 1), channels=(32, 32, 64, 64), mixers=("pooling",) * 4)
-    model, x = MetaPolyp(backbone, deep_supervision=True), torch.randn(2, 1, *(40, 33, 18)[:dims])
+    model, x = MetaUNet(backbone, 1, PAPER, deep_supervision=True), torch.randn(2, 1, *(40, 33, 18)[:dims])
     outputs = model.train()(x)
     assert [level.shape for level in outputs] == [x.shape] * 3
     sum(level.square().sum() for level in outputs).backward()
@@ -59,7 +70,7 @@ def test_anisotropic_strides_reach_the_decoder() -> None:
         strides=((1, 4, 4), (1, 2, 2), 2, 2),
     )
     with torch.no_grad():
-        assert MetaPolyp(backbone).eval()(torch.randn(1, 1, 6, 40, 50)).shape == (1, 1, 6, 40, 50)
+        assert MetaUNet(backbone, 1, PAPER).eval()(torch.randn(1, 1, 6, 40, 50)).shape == (1, 1, 6, 40, 50)
 
 
 @pytest.mark.parametrize("setting", ["paper", "as_published"])
@@ -101,7 +112,7 @@ def test_axis_attention_is_unscaled_and_stays_within_its_line() -> None:
 
 def test_pooled_attention_is_plain_attention_on_small_maps_and_bounded_on_large_ones() -> None:
     torch.manual_seed(0)
-    attention = PooledAttention(2, 32)
+    attention = PooledAttention(32)
     x = torch.randn(1, 32, 6, 5)
     flat = x.flatten(2).transpose(1, 2)
     key, value = (flat @ attention.key_value.weight.T).chunk(2, -1)
@@ -131,7 +142,7 @@ def test_branch_features_are_the_stage_output_less_its_skip() -> None:
 
 @pytest.mark.parametrize("name", ["smp:unet/resnet18", "smp:segformer/mit_b0", "smp:fpn/mobilenet_v2"])
 def test_peers_take_any_size(name: str) -> None:
-    model = build_model(ModelConfig(name=name)).eval()
+    model = build_network(ModelConfig(name=name), IMAGE).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 3, 70, 45)).shape == (1, 1, 70, 45)
 
@@ -147,12 +158,12 @@ def test_peers_take_any_size(name: str) -> None:
 )
 def test_unknown_models_name_the_nearest(name: str, message: str) -> None:
     with pytest.raises((ConfigError, UnknownNameError), match=message):
-        build_model(ModelConfig(name=name))
+        build_network(ModelConfig(name=name), IMAGE)
 
 
 def test_peers_are_refused_in_3d() -> None:
     with pytest.raises(ConfigError, match="two-dimensional"):
-        build_model(ModelConfig(name="smp:unet/resnet18"), spatial_dims=3)
+        build_network(ModelConfig(name="smp:unet/resnet18"), Grid(1, 2, (32, 32, 32)))
 
 
 def test_the_head_before_the_last_upsampling_is_the_published_order() -> None:

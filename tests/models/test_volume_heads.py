@@ -2,38 +2,37 @@ from __future__ import annotations
 
 import pytest
 import torch
+from medformer.models.networks.volume_autoencoder import spread
 
-from medformer.config import VolumeModelConfig
+from medformer.config import ModelConfig, VolumeConfig
 from medformer.errors import ConfigError
-from medformer.models.autoencoder import masked_autoencoder, spread
+from medformer.models.backbone.variants import Classifier
+from medformer.models.networks.build import build_network
+from medformer.models.networks.classifier import CLASSIFIER
+from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
-from medformer.models.networks.volume_build import build_volume_model
-from medformer.models.networks.volume_classifier import CLASSIFIER, build_volume_classifier
 
 STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 
-
-CONFIG = VolumeModelConfig(backbone=CLASSIFIER)
+CONFIG = VolumeConfig().model.model_copy(update={"backbone": CLASSIFIER})
 
 
 def segmenter(name: str = "meta_unet", channels: int = 2, backbone: str = "convformer_v8") -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_volume_model(
-        VolumeModelConfig(name=name, backbone=backbone),
-        in_channels=channels,
-        out_channels=3,
-        patch=(32, 32, 16),
-        spacing=(1, 1, 2.5),
-        strides=STRIDES,
-        kernel_sizes=KERNELS,
-    )
+    config = VolumeConfig().model.model_copy(update={"name": name, "backbone": backbone})
+    return build_network(config, Grid(channels, 3, (32, 32, 16), (1, 1, 2.5), STRIDES, KERNELS))
+
+
+def classifier(channels: int, classes: int = 2, config: ModelConfig = CONFIG) -> Classifier:
+    grid = Grid(channels, classes, (28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS)
+    model = build_network(config, grid, target="classification")
+    assert isinstance(model, Classifier)
+    return model
 
 
 @pytest.mark.parametrize("size", [(28, 28, 28), (17, 9, 5), (1, 1, 1)])
 def test_a_classifier_takes_any_size(size: tuple[int, int, int]) -> None:
-    model = build_volume_classifier(
-        CONFIG, in_channels=2, classes=3, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
-    ).eval()
+    model = classifier(2, classes=3).eval()
     x = torch.randn(2, 2, *size)
     with torch.no_grad():
         logits = model(x)
@@ -43,7 +42,7 @@ def test_a_classifier_takes_any_size(size: tuple[int, int, int]) -> None:
 
 def test_a_classifier_has_the_encoder_of_the_segmentation_network() -> None:
     """So that masked pretraining serves both."""
-    model = build_volume_classifier(CONFIG, in_channels=2, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS)
+    model = classifier(2)
     network = segmenter(backbone=CLASSIFIER)
     assert isinstance(network, MetaUNet)
     model.backbone.load_state_dict(network.backbone.state_dict())
@@ -52,7 +51,7 @@ def test_a_classifier_has_the_encoder_of_the_segmentation_network() -> None:
 def test_a_classifier_learns_the_size_of_a_shape_that_fills_little_of_the_image() -> None:
     """Averages over mostly empty images differ little; instance norm and a plain head learned nothing from them."""
     torch.manual_seed(0)
-    model = build_volume_classifier(CONFIG, in_channels=1, patch=(16,) * 3, strides=STRIDES, kernel_sizes=KERNELS)
+    model = classifier(1)
     distance = torch.stack(torch.meshgrid(*[torch.arange(16.0) - 7.5] * 3, indexing="ij")).square().sum(0).sqrt()
 
     def images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,20 +75,12 @@ def test_a_classifier_learns_the_size_of_a_shape_that_fills_little_of_the_image(
 
 def test_instance_norm_is_refused_for_classes() -> None:
     with pytest.raises(ConfigError, match=r"convformer_v8 has instance norm.*model.backbone=convformer_c8"):
-        build_volume_classifier(
-            VolumeModelConfig(), in_channels=1, patch=(28, 28, 28), strides=STRIDES, kernel_sizes=KERNELS
-        )
+        classifier(1, config=VolumeConfig().model)
 
 
 def test_segmentation_peers_do_not_classify() -> None:
-    with pytest.raises(ConfigError, match=r"monai:unet segments only.*meta_unet"):
-        build_volume_classifier(
-            VolumeModelConfig(name="monai:unet"),
-            in_channels=1,
-            patch=(28, 28, 28),
-            strides=STRIDES,
-            kernel_sizes=KERNELS,
-        )
+    with pytest.raises(ConfigError, match=r"monai:unet.*segments only.*meta_unet"):
+        classifier(1, config=ModelConfig(name="monai:unet"))
 
 
 @pytest.mark.parametrize("size", [(32, 32, 16), (13, 18, 5)])

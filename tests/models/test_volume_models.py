@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.config import VolumeModelConfig
+from medformer.config import ModelConfig, VolumeConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.variants import build_backbone
+from medformer.models.networks.build import NETWORKS, build_network
+from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.models.networks.monai_peer import SupervisedDynUNet, nnunet_topology
-from medformer.models.networks.volume_build import VOLUME_MODELS, build_volume_model
 
 ISOTROPIC = {"strides": ((2, 2, 2),) * 3 + ((1, 1, 1),), "kernel_sizes": ((3, 3, 3),) * 4}
 # Thick slices along the last axis.
@@ -22,14 +23,9 @@ def build(
     name: str = "meta_unet", grid: dict[str, Any] = ISOTROPIC, *, channels: int = 1, classes: int = 3, **config: Any
 ) -> nn.Module:
     torch.manual_seed(0)
-    return build_volume_model(
-        VolumeModelConfig(name=name, **config),
-        in_channels=channels,
-        out_channels=classes,
-        patch=(32, 32, 16),
-        spacing=(1.0, 1.0, 1.0 if grid is ISOTROPIC else 4.0),
-        **grid,
-    )
+    spacing = (1.0, 1.0, 1.0 if grid is ISOTROPIC else 4.0)
+    settings = VolumeConfig().model.model_copy(update={"name": name, **config})
+    return build_network(settings, Grid(channels, classes, (32, 32, 16), spacing, **grid))
 
 
 @pytest.mark.parametrize("grid", [ISOTROPIC, THICK], ids=["isotropic", "thick"])
@@ -168,14 +164,7 @@ def test_topology_follows_nnunets_rule(
 
 
 def test_the_peer_has_nnunets_widths() -> None:
-    model = build_volume_model(
-        VolumeModelConfig(name="monai:dynunet"),
-        in_channels=1,
-        out_channels=3,
-        patch=(128, 128, 128),
-        spacing=(1, 1, 1),
-        **ISOTROPIC,
-    )
+    model = build_network(ModelConfig(name="monai:dynunet"), Grid(1, 3, (128, 128, 128)))
     assert {p.shape[0] for p in model.parameters() if p.dim() == 5} >= {32, 64, 128, 256, 320}
 
 
@@ -196,14 +185,7 @@ def test_a_plan_for_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="3 strides and 4 kernel sizes"):
         build(grid={**ISOTROPIC, "strides": ((2, 2, 2),) * 3})
     with pytest.raises(ConfigError, match="can be halved 1 times"):
-        build_volume_model(
-            VolumeModelConfig(name="monai:dynunet"),
-            in_channels=1,
-            out_channels=2,
-            patch=(8, 8, 8),
-            spacing=(1, 1, 1),
-            **ISOTROPIC,
-        )
+        build_network(ModelConfig(name="monai:dynunet"), Grid(1, 2, (8, 8, 8)))
 
 
 @pytest.mark.parametrize("grid", [ISOTROPIC, THICK], ids=["isotropic", "thick"])
@@ -225,5 +207,6 @@ def test_swinunetr_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_model_says_what_it_is() -> None:
-    assert set(VOLUME_MODELS) == {"meta_unet", "monai:dynunet", "monai:swinunetr", "monai:unet"}
-    assert all(entry.description for entry in VOLUME_MODELS.values())
+    volumes = {name for name, entry in NETWORKS.items() if "3-D" not in entry.cannot}
+    assert volumes >= {"meta_unet", "monai:dynunet", "monai:swinunetr", "monai:unet"}
+    assert all(entry.description for entry in NETWORKS.values())

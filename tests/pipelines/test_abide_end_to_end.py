@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipelines.abide_features import CohortFeatures, fold_inputs
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
@@ -18,7 +19,6 @@ from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv
 from medformer.training.loop import Loop
-from pipelines.abide_features import CohortFeatures, fold_inputs
 
 Medformer = Callable[..., Any]
 

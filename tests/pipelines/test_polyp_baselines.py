@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipelines.polyp_baselines import PolypBaselineFold
 
 from medformer.config import InferenceConfig, PolypConfig
 from medformer.crossval.plan import Plan, PlanCase
@@ -16,12 +17,11 @@ from medformer.crossval.run.execute import execute
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import DataError, UnknownNameError
-from medformer.evaluation.masks.segmentation import COLUMNS, case_row
+from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import read_csv, read_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.prior_mask import PriorMask
 from medformer.inference.baselines.table import BASELINES
-from pipelines.polyp_baselines import PolypBaselineFold
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,8 @@ def test_a_baseline_leaves_the_table_of_the_network(name: str, manifest: Manifes
     execute(plan, job, run)
     rows = read_oof(collect(run, plan))
     assert [row["id"] for row in rows] == [case.id for case in manifest.cases]
-    assert set(COLUMNS) | {"components", "confidence", "mask", "image", "truth", "group", "site"} <= set(rows[0])
+    scored = case_row("any", np.zeros((2, 2), np.float32), np.zeros((2, 2), np.bool_))
+    assert set(scored) | {"components", "confidence", "mask", "image", "truth", "group", "site"} <= set(rows[0])
     for row in rows:
         assert row["mask"] == ""
         assert (manifest.root / row["image"]).is_file()
@@ -77,7 +78,7 @@ def test_the_prior_is_scored_like_any_map(manifest: Manifest, plan: Plan, tmp_pa
     prior = PriorMask(image_size=(64, 64), seed=0).fit([manifest.by_id[name] for name in plan.folds[0].train])
     probability = prior.predict(read_image(case.image))
     expected = case_row(case.id, probability, read_mask(case.mask), threshold=0.2)
-    assert {name: row[name] for name in COLUMNS} == {name: str(expected[name]) for name in COLUMNS}
+    assert {name: row[name] for name in expected} == {name: str(value) for name, value in expected.items()}
 
 
 def test_colors_beat_the_average_mask(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import write_mask
-from medformer.inference.attribution.checks import Randomization, Stage
-from medformer.inference.attribution.fold import FoldAttribution
+from medformer.inference.attribution.checks import Randomization, RandomizationStage
+from medformer.inference.attribution.integrated_gradients import FoldAttribution
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 
 HEIGHT, WIDTH = 48, 60
@@ -289,7 +289,11 @@ def make_connectome_run(path: Path) -> RunDirectory:
 
 def explain(run: RunDirectory, **changes: object) -> None:
     labels = connectome_labels()
-    stages = [Stage("head", 0.1, 0.7, 0.6), Stage("encoder", 0.6, 0.2, 0.4), Stage("embed", 1.0, 0.05, 0.35)]
+    stages = [
+        RandomizationStage("head", 0.1, 0.7, 0.6),
+        RandomizationStage("encoder", 0.6, 0.2, 0.4),
+        RandomizationStage("embed", 1.0, 0.05, 0.35),
+    ]
     given = {"randomization": Randomization(tuple(stages), 0.33, 30), "settings": {"steps": 32}} | changes
     write_attributions(run.path, [fold_attribution(fold, labels) for fold in range(5)], labels, **given)  # type: ignore[arg-type]
 

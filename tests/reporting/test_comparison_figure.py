@@ -13,7 +13,7 @@ from medformer.crossval.compare.result import Comparison, Outcome
 from medformer.errors import ConfigError
 from medformer.files import read_csv, read_json
 from medformer.reporting.comparison_files import write_comparison
-from medformer.reporting.figures.comparison import comparison_block, comparison_forest
+from medformer.reporting.figures.intervals import comparison_forest
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -54,6 +54,7 @@ def make(name: str, difference: float, half: float = 0.02) -> Comparison:
         fold_test=replace(bootstrap, method="folds", low=low - 0.01, high=high + 0.01, units=3),
         delong=None,
         left_out=0,
+        one_sided=0,
         lost=Lost(),
         cautions=(),
     )
@@ -121,12 +122,6 @@ def test_what_has_no_interval_is_drawn_as_a_point(comparisons: list[Comparison])
     svg = comparison_forest("versus", [lone])
     assert horizontal(svg) == []
     assert "+0.050" in " ".join(texts(svg))
-
-
-def test_the_block_says_what_is_drawn(comparisons: list[Comparison]) -> None:
-    block = comparison_block("versus", comparisons)
-    assert "prior against <unet>: -0.100, 95% interval -0.120 to -0.080" in block.alt
-    assert block.svg == comparison_forest("versus", comparisons)
 
 
 def test_the_files_hold_the_numbers_and_a_drawing_that_stands_alone(

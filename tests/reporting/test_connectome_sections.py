@@ -5,17 +5,16 @@ import shutil
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, write_csv, write_json
-from medformer.reporting.facts import read_facts
-from medformer.reporting.figures.explanation import read_explanation
-from medformer.reporting.report import build_report
-from medformer.reporting.sections import attribution, cohort, pretraining
+from medformer.reporting.explanation import read_explanation
+from medformer.reporting.finished_run import read_finished_run
+from medformer.reporting.report import build_report, render_section
+from medformer.reporting.sections import facts_of
 
 Copy = Callable[[], RunDirectory]
 
@@ -43,8 +42,11 @@ def part(report: str, key: str) -> str:
     return " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", found.group(), flags=re.DOTALL)).split())
 
 
-def texts(section: Any) -> str:
-    return " ".join(str(block) for block in section.blocks)
+def texts(run: RunDirectory, key: str) -> str:
+    """The text of one section of a run; empty where the run has no such section."""
+    finished = read_finished_run(run.path)
+    facts = facts_of(finished)
+    return part(f'<section id="{key}">{render_section(key, finished, facts)}</section>', key) if key in facts else ""
 
 
 def test_sections_come_in_reading_order(report: str) -> None:
@@ -67,8 +69,8 @@ def test_leading_connections_are_those_of_the_table(report: str, connectomes: Pa
     first = read_csv(connectomes / "explain" / "edges.csv")[0]
     assert f"1 dos160 {first['name_i']} ({first['network_i']}) {first['name_j']} ({first['network_j']})" in text
     assert "sensorimotor – sensorimotor dos160" in text
-    assert "cc200 is not drawn on a brain, because where its regions are is not known" in text
-    assert "1 region without a place cannot be shown" in text
+    assert "cc200 is not drawn on a brain, because the coordinates of its regions are not known" in text
+    assert "1 region without coordinates cannot be shown" in text
     assert "Rank correlation between 5 folds" in text
     assert "(rank correlation) 0.050 at most 0.5" in text
     assert report.count('aria-label="The 30 leading connections of dos160 on a glass brain') == 1
@@ -90,9 +92,7 @@ def test_doubts_come_as_cautions(copy: Copy) -> None:
     about["stability"] |= {"folds": 1, "spearman": None, "jaccard": None}
     about["separation"] = -0.2
     write_json(run.explain / "explain.json", about)
-    found = attribution.build(read_facts(run.path))
-    assert found is not None
-    text = texts(found)
+    text = texts(run, "attribution")
     for sentence in (
         "A network with random weights gives nearly the same map",
         "miss up to 31% of the scores",
@@ -108,9 +108,7 @@ def test_model_at_chance_explains_nothing(copy: Copy) -> None:
     metrics = read_json(run.metrics_json)
     metrics["pooled"]["metrics"]["auc"] |= {"value": 0.52, "low": 0.44, "high": 0.6}
     write_json(run.metrics_json, metrics)
-    found = attribution.build(read_facts(run.path))
-    assert found is not None
-    assert "not clearly better than chance (AUC 0.520, 95% interval 0.440 to 0.600)" in texts(found)
+    assert "not clearly better than chance (AUC 0.520, 95% interval 0.440 to 0.600)" in texts(run, "attribution")
 
 
 def test_damaged_explanation_is_named(copy: Copy) -> None:
@@ -118,10 +116,10 @@ def test_damaged_explanation_is_named(copy: Copy) -> None:
     rows = read_csv(run.explain / "regions.csv")
     write_csv(run.explain / "regions.csv", rows[1:], list(rows[0]))
     with pytest.raises(DataError, match=r"explain is not a complete explanation .*abide explain. again"):
-        read_facts(run.path)
+        read_finished_run(run.path)
     (run.explain / "explain.json").unlink()
     assert read_explanation(run.explain) is None
-    assert attribution.build(read_facts(run.path)) is None
+    assert texts(run, "attribution") == ""
 
 
 def test_pretraining_is_held_against_the_mean_connection(report: str, copy: Copy) -> None:
@@ -133,9 +131,7 @@ def test_pretraining_is_held_against_the_mean_connection(report: str, copy: Copy
     run = copy()
     record = read_json(run.fold(2) / "pretraining.json")
     write_json(run.fold(2) / "pretraining.json", {**record, "masked_mse": 1.02})
-    found = pretraining.build(read_facts(run.path))
-    assert found is not None
-    assert "In 1 fold of 5 the network is no better than the mean connection" in texts(found)
+    assert "In 1 fold of 5 the network is no better than the mean connection" in texts(run, "pretraining")
 
 
 def test_cohort_counts_who_was_left_out_and_which_rules_applied(report: str, copy: Copy) -> None:
@@ -144,15 +140,13 @@ def test_cohort_counts_who_was_left_out_and_which_rules_applied(report: str, cop
     assert "motion 35 no_filename 1 All 36" in text
     assert "the first 12 of 36; exclusions.csv" in text
     assert "region without signal its connections are 0 12 subjects" in text
-    assert "4 subjects came from sites that their fold was not trained on" in text
+    assert "4 subjects came from sites that the training part of their fold does not contain" in text
     run = copy()
     write_json(run.cohort_json, {"kept": 1})
-    found = cohort.build(read_facts(run.path))
-    assert found is not None and "1 subject was kept; no one was left out." in texts(found)
+    assert "1 subject was kept; none was left out." in texts(run, "cohort")
     write_json(run.cohort_json, {})
-    assert cohort.build(read_facts(run.path)) is None
+    assert texts(run, "cohort") == ""
 
 
 def test_other_runs_have_none_of_these(classified: Path) -> None:
-    facts = read_facts(classified)
-    assert [section.build(facts) for section in (attribution, pretraining, cohort)] == [None] * 3
+    assert {"attribution", "pretraining", "cohort"}.isdisjoint(facts_of(read_finished_run(classified)))

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medformer.reporting.figures.charts import curves, forest, histogram
+from medformer.reporting.figures.charts import curves, histogram
+from medformer.reporting.figures.intervals import forest
 
 
 def draw_all() -> dict[str, str]:

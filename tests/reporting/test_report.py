@@ -18,6 +18,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, write_csv, write_json, write_text
+from medformer.reporting.finished_run import read_finished_run
 from medformer.reporting.report import build_report
 from medformer.reporting.sections import gallery
 
@@ -55,7 +56,9 @@ class Page(HTMLParser):
         elif self._tag == "column":
             self.header_cells.append(data)
         if self._section and self._tag != "script":
-            self.sections[self._section] = self.sections.get(self._section, "") + data
+            text = self.sections.get(self._section, "") + data
+            # As a browser shows it: line breaks of the source are spaces.
+            self.sections[self._section] = re.sub(r"[ \n]+", " ", text)
 
     def handle_endtag(self, tag: str) -> None:
         self._tag = ""
@@ -93,8 +96,8 @@ def test_summary_says_what_a_clinician_asks(page: Page, finished: Path) -> None:
         "(near-duplicate:case00|case09: 1 finding). The numbers may be too good.",
         "Comparison with baselines: the model is better: mean Dice",
         "of prior_mask, the best of 2 baselines; lead +",
-        "Permuted labels: quiet, but with so few cases a leak would not be heard",
-        "Site probe: the site cannot be read better than by chance (balanced accuracy 0.550",
+        "Permuted labels: at chance, but with so few cases a leak would not show",
+        "Site probe: the site cannot be predicted better than by chance (balanced accuracy 0.550",
         "On 1 image with foreground, nothing was marked",
         "1 image has no foreground in the reference",
         "The images are synthetic.",
@@ -369,8 +372,11 @@ def test_a_classification_has_curves_and_no_masks(classified: Path) -> None:
     for name in ("auc", "sensitivity", "specificity"):
         value = pooled[name]
         assert f"{value['value']:.3f}95% interval {value['low']:.3f} to {value['high']:.3f}" in summary
-    assert "Permuted labels: nothing is learned from them, as it has to be" in summary
-    assert "Caution. Site probe: the site can be read from what the model is given (balanced accuracy 0.710" in summary
+    assert "Permuted labels: nothing is learned from them, as expected without a leak" in summary
+    assert (
+        "Caution. Site probe: the site can be predicted from what the model is given (balanced accuracy 0.710"
+        in summary
+    )
     (curves,) = [a["aria-label"] for a in page.named("div") if a.get("aria-label", "").startswith("Three curves")]
     assert f"AUC {pooled['auc']['value']:.3f}" in curves
     rows = read_csv(classified / "oof.csv")
@@ -388,7 +394,7 @@ def test_a_probe_without_sites_to_tell_apart_says_so(run_copy: CopyRun) -> None:
     run = run_copy()
     write_json(run.site_probe_json, {"applicable": False, "left_out": [], "text": "There is nothing to tell apart."})
     page = Page(build_report(run.path))
-    assert "Site probe: the site could not be probed" in page.sections["summary"]
+    assert "Site probe: whether the site can be predicted was not tested" in page.sections["summary"]
     assert "There is nothing to tell apart." in page.sections["site-probe"]
 
 
@@ -410,6 +416,16 @@ def test_a_baseline_that_cannot_be_compared_says_why(run_copy: CopyRun) -> None:
     text = Page(build_report(run.path)).sections["baselines"]
     assert "prior_mask was not compared: " in text
     assert "Over everything: " in text
+
+
+def test_the_drawing_of_baselines_is_described_in_words(run_copy: CopyRun) -> None:
+    run = read_finished_run(run_copy().path)
+    compared, _ = run.comparisons
+    lead = compared["prior_mask"]
+    numbers = [f"{number:+.3f}".replace("-", "−") for number in (lead.difference, lead.low, lead.high)]
+    (found,) = re.findall(r'aria-label="(Differences in [^"]*)"', build_report(run.folder.path).read_text("utf-8"))
+    described = f"the model against prior_mask: {numbers[0]}, 95% interval {numbers[1]} to {numbers[2]}"
+    assert found.startswith("Differences in mean Dice.") and described in found
 
 
 def test_a_run_of_an_earlier_version_still_has_a_report(run_copy: CopyRun) -> None:

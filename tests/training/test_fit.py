@@ -19,7 +19,7 @@ from torch import nn
 
 from medformer.config import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
-from medformer.evaluation.validation_measures import MEASURES
+from medformer.evaluation.metrics import validation_metric
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors
 from medformer.training.loader import BatchSource
@@ -87,7 +87,7 @@ def test_history_has_one_row_per_epoch(tiny: ModuleType, tmp_path: Path) -> None
     result = tiny.train(tmp_path, validate=Scores(0.5, 0.4, 0.6))
     with open(tmp_path / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = history_columns(MEASURES["dice"])
+    columns = history_columns(validation_metric("dice"))
     assert tuple(rows[0]) == columns and "validation_dice" in columns
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["steps"] for row in rows] == ["2", "4", "6"]

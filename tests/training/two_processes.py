@@ -21,7 +21,8 @@ from medformer.data.manifest import Case, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.inference.frames.segment import ValidationDice
 from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.networks.meta_polyp import MetaPolyp
+from medformer.models.networks.decoder import PAPER
+from medformer.models.networks.meta_unet import MetaUNet
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
@@ -48,7 +49,7 @@ class AsType:
         return {"image": item["image"].to(self.dtype), "mask": item["mask"].to(self.dtype), "id": item["id"]}
 
 
-def network(dtype: torch.dtype) -> MetaPolyp:
+def network(dtype: torch.dtype) -> MetaUNet:
     """A Meta-Polyp on a small CAFormer, with every kind of layer of the large ones but stochastic depth."""
     torch.manual_seed(0)
     encoder = MetaFormer(
@@ -59,7 +60,7 @@ def network(dtype: torch.dtype) -> MetaPolyp:
         kernel_sizes=(5, 5, None, None),
         init="fan_in",
     )
-    return MetaPolyp(encoder).to(dtype)
+    return MetaUNet(encoder, 1, PAPER).to(dtype)
 
 
 def train(cases: tuple[Case, ...], devices: int, precision: str, out: Path) -> FitResult:

@@ -1,29 +1,31 @@
-"""What a run on permuted labels says: still at chance, or better than anything honest can be.
+"""The verdict of a run on permuted labels: its scores are at chance, or higher than they can be without a leak.
 
-With labels dealt out at random, what a pipeline learns from training cases says nothing about test cases, and it must
-score like a guess. If it scores better, something else told it: the labels of test cases took part in a step, most
-often a selection of features, a threshold or a stopping epoch.
+With labels assigned at random, what a pipeline learns from training cases says nothing about test cases, and it must
+score like a guess. If it scores better, the labels of test cases took part in a step, most often a selection of
+features, a threshold or a stopping epoch.
 
-What such a canary cannot hear. A step that saw test cases but not their labels (a scaler, PCA or ComBat fitted on
-everybody) lifts scores little, with real labels as with permuted ones; it is kept out by construction (estimators are
-fitted per fold, and fitted ones refused) and by tests, not by this number. Nor does it hear the same patient on both
-sides of a split: the leakage audit looks for that. And one permutation is one draw: the interval says how large a leak
-must be to stand out.
+This check has limits. A step that saw test cases but not their labels (a scaler, PCA or ComBat fitted on all cases)
+raises scores only a little, with real labels and with permuted ones. Such a step is prevented by construction
+(estimators are fitted per fold, and fitted ones are refused) and by tests, not detected by this number. The check also
+cannot detect the same patient on both sides of a split: the leakage audit looks for that. And one permutation is one
+draw: the interval says how large a leak must be to stand out.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from medformer.crossval.compare.fold_auc import Row, group_of, null_auc, number_column, within_fold_auc
+from medformer.crossval.checks.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.plan import some
 from medformer.errors import DataError
 from medformer.evaluation.statistics.bootstrap import grouped_interval
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
+from medformer.evaluation.table import Row, group_names, numbers
 
 Answer = Literal["at chance", "leak suspected", "cannot tell"]
 
@@ -34,7 +36,7 @@ _DICE_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class CanaryVerdict:
-    """What the permuted run says.
+    """What a run on permuted labels shows.
 
     Attributes:
         answer: The verdict.
@@ -70,7 +72,7 @@ class CanaryVerdict:
         if self.answer == "cannot tell":
             nothing = self.measure == "Dice" and not np.isfinite(self.expected)
             words.append(
-                "Cannot tell: without the baseline that predicts the average mask there is nothing to compare with."
+                "Cannot tell: without the baseline that predicts the average mask, there is nothing to compare with."
                 if nothing
                 else "Cannot tell: there are too few cases or groups for any value to stand out."
             )
@@ -102,14 +104,12 @@ def canary_verdict(
     *,
     real: Sequence[Row] | None = None,
     floor: Sequence[Row] | None = None,
-    level: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> CanaryVerdict:
     """Judge one or more runs on permuted labels by their out-of-fold tables.
 
     Classification: the AUC over pairs of the same fold, against its null distribution: the same scores with the labels
-    of each fold dealt out again, `draws` times (`medformer.crossval.compare.fold_auc`).
+    of each fold assigned anew at random (`medformer.crossval.checks.fold_auc`).
 
     Segmentation: the mean Dice, against that of the average training mask (the baseline `prior_mask`), which is the
     best guess for masks that have nothing to do with their images. The interval is a bootstrap over groups of the
@@ -119,9 +119,7 @@ def canary_verdict(
         permuted: The out-of-fold table of each permuted run (`medformer.crossval.run.collect.read_oof`).
         real: The table of the run on real labels, for comparison.
         floor: For segmentation, the table of the baseline `prior_mask`, best on the same permuted masks.
-        level: Coverage of the interval.
-        draws: Size of the null distribution or bootstrap.
-        seed: Of the draws.
+        bootstrap: Level of the interval, and draws of the null distribution or over groups.
 
     Raises:
         DataError: No table, an empty one, or tables of different kinds or cases.
@@ -135,82 +133,62 @@ def canary_verdict(
             "The tables are not of one kind; expected a column 'score' in all of them (classification) or 'dice' "
             "(segmentation)."
         )
+    measure: Literal["AUC within folds", "Dice"]
     if kinds == {"score"}:
-        return _judge_scores(permuted, real, level, draws, seed)
-    return _judge_masks(permuted, real, floor, level, draws, seed)
-
-
-def _judge_scores(
-    permuted: Sequence[Sequence[Row]], real: Sequence[Row] | None, level: float, draws: int, seed: int
-) -> CanaryVerdict:
-    value = float(np.mean([within_fold_auc(rows) for rows in permuted]))
-    generator = np.random.default_rng(seed)
-    null = np.mean([null_auc(rows, draws, generator) for rows in permuted], axis=0)
-    low, high = map(float, np.quantile(null, [(1 - level) / 2, (1 + level) / 2]))
-    # Where every dealing gives the same AUC, or none, no value could stand out.
-    blind = not np.isfinite([value, low, high]).all() or low == high or high >= 1.0
+        measure, expected = "AUC within folds", 0.5
+        value = float(np.mean([within_fold_auc(rows) for rows in permuted]))
+        on_real = None if real is None else within_fold_auc(real)
+        generator = np.random.default_rng(bootstrap.seed)
+        null = np.mean([null_auc(rows, bootstrap.resamples, generator) for rows in permuted], axis=0)
+        low, high = map(float, np.quantile(null, [(1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2]))
+        # Where every assignment of labels gives the same AUC, or none, no value could stand out.
+        blind = not np.isfinite([value, low, high]).all() or low == high or high >= 1.0
+        cases = {str(row.get("id", position)) for position, row in enumerate(permuted[0])}
+    else:
+        dice = _mean_dice(permuted)
+        measure, value, cases = "Dice", _mean(dice.values()), set(dice)
+        on_real = None if real is None else _mean(_mean_dice([real]).values())
+        low, (expected, high) = 0.0, _range_of_guess(dice, floor, permuted[0], bootstrap)
+        blind = not np.isfinite(high)
     return CanaryVerdict(
         answer="cannot tell" if blind else "leak suspected" if value > high else "at chance",
-        measure="AUC within folds",
-        value=value,
-        expected=0.5,
-        low=low,
-        high=high,
-        level=level,
-        real=None if real is None else within_fold_auc(real),
-        permutations=len(permuted),
-        cases=len({str(row.get("id", position)) for position, row in enumerate(permuted[0])}),
-    )
-
-
-def _judge_masks(
-    permuted: Sequence[Sequence[Row]],
-    real: Sequence[Row] | None,
-    floor: Sequence[Row] | None,
-    level: float,
-    draws: int,
-    seed: int,
-) -> CanaryVerdict:
-    dice = _mean_dice(permuted)
-    value = _mean(dice.values())
-    expected = high = float("nan")
-    answer: Answer = "cannot tell"
-    if floor is not None:
-        guessed = _mean_dice([floor])
-        different = sorted(set(guessed) ^ set(dice))
-        if different:
-            raise DataError(
-                f"The permuted run and the baseline hold different cases ({some(different)} in one only); expected "
-                "two runs on the same plan."
-            )
-        groups = {str(row["id"]): group_of(row, position) for position, row in enumerate(permuted[0])}
-        differences = np.array([dice[name] - guessed[name] for name in dice])
-        interval = grouped_interval(
-            differences, [groups[name] for name in dice], level=level, resamples=draws, seed=seed
-        )
-        expected = _mean(guessed.values())
-        high = expected + _DICE_MARGIN + _mean(differences) - interval.low
-        if np.isfinite(high):
-            answer = "leak suspected" if value > high else "at chance"
-    return CanaryVerdict(
-        answer=answer,
-        measure="Dice",
+        measure=measure,
         value=value,
         expected=expected,
-        low=0.0,
+        low=low,
         high=high,
-        level=level,
-        real=None if real is None else _mean(_mean_dice([real]).values()),
+        level=bootstrap.level,
+        real=on_real,
         permutations=len(permuted),
-        cases=len(dice),
+        cases=len(cases),
     )
+
+
+def _range_of_guess(
+    dice: Mapping[str, float], floor: Sequence[Row] | None, rows: Sequence[Row], bootstrap: Bootstrap
+) -> tuple[float, float]:
+    """The Dice of the average mask, and the highest Dice that a run without a leak reaches; NaN without a baseline."""
+    if floor is None:
+        return float("nan"), float("nan")
+    guessed = _mean_dice([floor])
+    different = sorted(set(guessed) ^ set(dice))
+    if different:
+        raise DataError(
+            f"The permuted run and the baseline hold different cases ({some(different)} in one only); expected "
+            "two runs on the same plan."
+        )
+    groups = dict(zip((str(row["id"]) for row in rows), group_names(rows), strict=True))
+    differences = np.array([dice[name] - guessed[name] for name in dice])
+    interval = grouped_interval(differences, [groups[name] for name in dice], bootstrap)
+    expected = _mean(guessed.values())
+    return expected, expected + _DICE_MARGIN + _mean(differences) - interval.low
 
 
 def _mean_dice(tables: Sequence[Sequence[Row]]) -> dict[str, float]:
     """Dice of each case, averaged over tables and repeats."""
     found: dict[str, list[float]] = defaultdict(list)
     for rows in tables:
-        for row, value in zip(rows, number_column(rows, "dice"), strict=True):
+        for row, value in zip(rows, numbers(rows, "dice"), strict=True):
             found[str(row["id"])].append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}
 

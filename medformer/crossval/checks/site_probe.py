@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run.estimator_fold import Vector, stack_features
+from medformer.crossval.run.estimator import Vector, stack_features
 from medformer.evaluation.statistics.bootstrap import grouped_statistic_interval
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
 
@@ -31,8 +32,7 @@ def site_probe(
     plan: Plan,
     *,
     described: str = "",
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> dict[str, Any]:
     """Predict the site of each case from its features, and say how much better than chance that works.
 
@@ -45,8 +45,7 @@ def site_probe(
         sites: Site per id; cases without one are left out.
         plan: The run's plan.
         described: What the features are, for the report, such as `"thumbnails of the images"`.
-        level: Coverage of the interval.
-        seed: Of folds that are drawn here.
+        bootstrap: Level and draws of the interval; its seed also draws the folds of the probe.
 
     Returns:
         Plain data. `applicable` says whether there is anything to predict, `text` says all in words. If so: `n` cases,
@@ -72,7 +71,7 @@ def site_probe(
     predicted = _predict(features, sites, _planned(plan, usable))
     if len({sites[name] for name in predicted}) < len(eligible):
         split = f"{_FOLDS} folds drawn for the probe, groups kept whole, because the plan keeps sites apart"
-        predicted = _predict(features, sites, _drawn(usable, sites, seed))
+        predicted = _predict(features, sites, _drawn(usable, sites, bootstrap.seed))
     scored = [case for case in usable if case.id in predicted]
     names = sorted({sites[case.id] for case in scored})
     if len(names) < 2:
@@ -90,7 +89,7 @@ def site_probe(
 
     everything = np.arange(len(scored))
     groups = [case.group for case in scored]
-    interval = grouped_statistic_interval(balanced, groups, classes=truth.tolist(), level=level)
+    interval = grouped_statistic_interval(balanced, groups, bootstrap, classes=truth.tolist())
     result: dict[str, Any] = {
         "applicable": True,
         "n": len(scored),

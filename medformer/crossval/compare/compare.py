@@ -6,16 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from medformer.crossval.compare.measures import Measure, choose
 from medformer.crossval.compare.pairs import Pairs, pair
-from medformer.crossval.compare.result import Comparison, Outcome
-from medformer.crossval.compare.statistics import Statistics, compute, count_signs
+from medformer.crossval.compare.result import Comparison, Outcome, Statistics
+from medformer.crossval.compare.statistics import compute
 from medformer.crossval.compare.text import format_comparison, format_comparisons, format_table
 from medformer.crossval.plan import some
 from medformer.crossval.run.directory import RunDirectory
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, UnknownNameError
+from medformer.evaluation.metrics import CLASSES, MASKS, PRIMARY, Metric
 from medformer.evaluation.statistics.holm import holm
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 
 __all__ = [
     "Comparison",
@@ -30,6 +32,9 @@ __all__ = [
 FEW_GROUPS = 10
 FEW_FOLDS = 5
 
+# Differences of a fold below this are rounding.
+_TIE = 1e-12
+
 
 def compare_runs(
     a: RunDirectory,
@@ -39,7 +44,7 @@ def compare_runs(
     allow_different_plans: bool = False,
     name_a: str | None = None,
     name_b: str | None = None,
-    level: float = 0.95,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Comparison:
     """Pair the out-of-fold tables of two runs by case and repeat, and test B against A.
 
@@ -51,7 +56,7 @@ def compare_runs(
             is no test over folds, and the difference then mixes model and training data.
         name_a: What to call A; its folder unless given.
         name_b: What to call B.
-        level: Coverage of intervals.
+        bootstrap: Level and draws of every interval.
 
     Raises:
         ConfigError: The runs cannot be compared: different tasks, plans, cases or truths, or an unknown metric.
@@ -60,23 +65,22 @@ def compare_runs(
     short = short_names([a.path, b.path])
     names = name_a or short[0], name_b or short[1]
     pairs = pair(a, b, shared_only=allow_different_plans)
-    measure = choose(pairs.kind, metric, {name: None for name in pairs.a[0] if name in pairs.b[0]})
-    found = compute(pairs, measure, (str(a.oof_csv), str(b.oof_csv)), level=level)
+    chosen = _choose(pairs, metric)
+    found = compute(pairs, chosen, (str(a.oof_csv), str(b.oof_csv)), bootstrap)
     repeats = len(set(pairs.repeats))
     decisive = _decisive(found, repeats)
-    won, lost, tied = count_signs(found.fold_differences, lower_is_better=measure.lower_is_better)
+    won, lost, tied = _count_signs(found.fold_differences, chosen)
     return Comparison(
+        **vars(found),
         run_a=str(a.path),
         run_b=str(b.path),
         name_a=names[0],
         name_b=names[1],
         kind=pairs.kind,
-        metric=measure.name,
-        title=measure.phrase,
-        lower_is_better=measure.lower_is_better,
-        digits=measure.digits,
-        cases=found.cases,
-        groups=found.groups,
+        metric=chosen.name,
+        title=chosen.phrase,
+        lower_is_better=chosen.lower_is_better,
+        digits=chosen.digits,
         repeats=repeats,
         value_a=found.bootstrap.value_a,
         value_b=found.bootstrap.value_b,
@@ -85,21 +89,15 @@ def compare_runs(
         high=decisive.high,
         p=decisive.p,
         p_holm=decisive.p,
-        level=level,
+        level=bootstrap.level,
         together=1,
         test=decisive.method,
-        identical=found.identical,
         folds=won + lost + tied,
         folds_won=won,
         folds_lost=lost,
         folds_tied=tied,
-        fold_differences=tuple(found.fold_differences.tolist()),
-        bootstrap=found.bootstrap,
-        fold_test=found.fold_test,
-        delong=found.delong,
-        left_out=found.left_out,
         lost=pairs.lost,
-        cautions=tuple(_cautions(pairs, measure, found, repeats, names)),
+        cautions=tuple(_cautions(pairs, chosen, found, repeats, names)),
     )
 
 
@@ -132,23 +130,15 @@ def compare_all(
 
 def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Adjust the p-values of comparisons that are made together, each kind of test by itself (Holm)."""
-    bootstraps = _adjusted([comparison.bootstrap for comparison in comparisons])
-    fold_tests = _adjusted([comparison.fold_test for comparison in comparisons])
-    delongs = _adjusted([comparison.delong for comparison in comparisons])
-    p_values = holm([comparison.p for comparison in comparisons]).tolist()
-    return [
-        replace(
-            comparison,
-            together=len(comparisons),
-            p_holm=p,
-            bootstrap=bootstrap or comparison.bootstrap,
-            fold_test=fold_test,
-            delong=delong,
-        )
-        for comparison, p, bootstrap, fold_test, delong in zip(
-            comparisons, p_values, bootstraps, fold_tests, delongs, strict=True
-        )
+    changes: list[dict[str, Any]] = [
+        {"together": len(comparisons), "p_holm": p} for p in holm([comparison.p for comparison in comparisons]).tolist()
     ]
+    for test in ("bootstrap", "fold_test", "delong"):
+        outcomes: list[Outcome | None] = [getattr(comparison, test) for comparison in comparisons]
+        p_values = holm([math.nan if outcome is None else outcome.p for outcome in outcomes]).tolist()
+        for change, outcome, p in zip(changes, outcomes, p_values, strict=True):
+            change[test] = outcome and replace(outcome, p_holm=p)
+    return [replace(comparison, **change) for comparison, change in zip(comparisons, changes, strict=True)]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -163,9 +153,36 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _adjusted(outcomes: Sequence[Outcome | None]) -> list[Outcome | None]:
-    p_values = holm([math.nan if outcome is None else outcome.p for outcome in outcomes]).tolist()
-    return [outcome and replace(outcome, p_holm=p) for outcome, p in zip(outcomes, p_values, strict=True)]
+def _choose(pairs: Pairs, name: str | None) -> Metric:
+    """Return the metric of this name, or the one that stands for runs of this kind.
+
+    Raises:
+        ConfigError: No such metric, one without a better direction, or one that the tables do not have.
+    """
+    table = CLASSES if pairs.kind == "classification" else MASKS
+    known = [metric.name for metric in table.values() if metric.comparable]
+    name = name or PRIMARY[pairs.kind]
+    if name in table and table[name].direction == "target":
+        raise ConfigError(
+            f"Runs are not compared by {name}: it is best at {table[name].target:g}, so neither more nor less of it is "
+            f"better. Compare by brier or ece, which include calibration. Known: {', '.join(known)}."
+        )
+    if name not in known:
+        raise UnknownNameError(f"{pairs.kind} metric", name, known)
+    there = [column for column in known if column in pairs.a[0] and column in pairs.b[0]]
+    if table[name].per_case and name not in there:
+        raise ConfigError(
+            f"The tables of the two runs do not both have a column '{name}'. "
+            f"Both have {', '.join(there) or 'no metric'}; choose one of these, or score both runs again."
+        )
+    return table[name]
+
+
+def _count_signs(differences: Sequence[float], metric: Metric) -> tuple[int, int, int]:
+    """How many folds B wins, loses and ties."""
+    known = [-value if metric.lower_is_better else value for value in differences if not math.isnan(value)]
+    won, lost = sum(value > _TIE for value in known), sum(value < -_TIE for value in known)
+    return won, lost, len(known) - won - lost
 
 
 def _decisive(found: Statistics, repeats: int) -> Outcome:
@@ -176,7 +193,7 @@ def _decisive(found: Statistics, repeats: int) -> Outcome:
     return found.bootstrap
 
 
-def _cautions(pairs: Pairs, measure: Measure, found: Statistics, repeats: int, names: tuple[str, str]) -> list[str]:
+def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, names: tuple[str, str]) -> list[str]:
     cautions = []
     lost = pairs.lost
     for name, only in zip(names, (lost.only_a, lost.only_b), strict=True):
@@ -198,11 +215,11 @@ def _cautions(pairs: Pairs, measure: Measure, found: Statistics, repeats: int, n
     if found.one_sided:
         cautions.append(
             f"{_counted(found.one_sided, 'prediction')} of {len(pairs.a)} left out, because only one of the runs has "
-            f"{measure.title} there; this can favor the run that has none."
+            f"{metric.label} there; this can favor the run that has none."
         )
     undefined = sum(math.isnan(value) for value in found.fold_differences)
     if undefined and not lost.folds:
-        cautions.append(f"{measure.title} is not defined in {undefined} of {len(found.fold_differences)} folds.")
+        cautions.append(f"{metric.label} is not defined in {undefined} of {len(found.fold_differences)} folds.")
     if found.delong is not None and found.cases > found.groups:
         cautions.append(
             f"The {found.cases} cases come from {found.groups} groups; DeLong's test takes cases for independent, "

@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from medformer.crossval.compare.measures import Kind, kind_of
+import numpy as np
+from numpy.typing import NDArray
+
 from medformer.crossval.plan import Fold, Plan, read_plan, some
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
+from medformer.evaluation.metrics import Kind
+from medformer.evaluation.table import Row, group_names, numbers
 from medformer.files import read_json
-
-Row = Mapping[str, Any]
 
 # Baselines lie two folders below their run.
 _DEEPEST = 2
@@ -143,7 +144,7 @@ def pair(a: RunDirectory, b: RunDirectory, *, shared_only: bool = False) -> Pair
         a=[left.rows[key] for key in shared],
         b=[right.rows[key] for key in shared],
         kind=left.kind,
-        groups=[_group(left.rows[key]) for key in shared],
+        groups=group_names([left.rows[key] for key in shared]),
         repeats=[repeat for repeat, _ in shared],
         folds=() if lost.folds else left.plan.folds,
         lost=lost,
@@ -152,22 +153,18 @@ def pair(a: RunDirectory, b: RunDirectory, *, shared_only: bool = False) -> Pair
     return pairs
 
 
-def numbers(rows: Sequence[Row], column: str, *, source: str) -> list[float]:
-    """Read a column; an empty cell is NaN.
+def column(rows: Sequence[Row], name: str, source: str) -> NDArray[np.float64]:
+    """Read a column, shape (rows,); an empty cell is NaN.
 
     Raises:
-        DataError: A cell is no number; names the case.
+        DataError: A cell is no number; names the table and the case.
     """
-    values = []
-    for row in rows:
-        try:
-            values.append(math.nan if row[column] == "" else float(row[column]))
-        except (KeyError, TypeError, ValueError):
-            raise DataError(
-                f"{source}: case '{row['id']}' has {row.get(column)!r} in column '{column}', expected a number. "
-                "Run the cross-validation again with --resume, which writes the table anew."
-            ) from None
-    return values
+    try:
+        return numbers(rows, name)
+    except DataError as error:
+        raise DataError(
+            f"{source}: {error} Run the cross-validation again with --resume, which writes the table anew."
+        ) from None
 
 
 def _read(run: RunDirectory) -> Side:
@@ -194,7 +191,8 @@ def _read(run: RunDirectory) -> Side:
                 f"{planned}. Run the cross-validation again with --resume, which writes the table anew."
             )
         rows[key] = {**row, "fold": tested[key]}
-    return Side(run, str(read_json(owner.run_json).get("task", "")), kind_of(table[0]), plan, rows)
+    kind: Kind = "classification" if "score" in table[0] else "segmentation"
+    return Side(run, str(read_json(owner.run_json).get("task", "")), kind, plan, rows)
 
 
 def _owner(run: RunDirectory) -> RunDirectory | None:
@@ -218,11 +216,11 @@ def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
         "with another label": [name for name in shared if before[name].label != after[name].label],
         "with changed content": [name for name in shared if before[name].fingerprint != after[name].fingerprint],
     }
-    for column in sorted(column for column in {*pairs.a[0]} & {*pairs.b[0]} if _is_truth(column)):
+    for name in sorted(name for name in {*pairs.a[0]} & {*pairs.b[0]} if _is_truth(name)):
         sides = ((pairs.a, left), (pairs.b, right))
-        values = (numbers(rows, column, source=str(side.run.oof_csv)) for rows, side in sides)
-        different[f"with another truth ({column})"] = [
-            name for name, one, other in zip(pairs.ids, *values, strict=True) if not _equal(one, other)
+        values = (column(rows, name, str(side.run.oof_csv)) for rows, side in sides)
+        different[f"with another truth ({name})"] = [
+            case for case, one, other in zip(pairs.ids, *values, strict=True) if not _equal(one, other)
         ]
     found = [f"{len(cases)} {what} ({some(cases)})" for what, cases in different.items() if cases]
     if found:
@@ -230,17 +228,17 @@ def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
             f"{names} do not have the same truth: cases {'; '.join(found)}. Differences between such runs mix model "
             "and data; expected the same cases, labels and masks. Run both on the same data."
         )
-    for column in _RULES:
-        rules = [sorted({str(row.get(column, "")) for row in rows}) for rows in (pairs.a, pairs.b)]
+    for name in _RULES:
+        rules = [sorted({str(row.get(name, "")) for row in rows}) for rows in (pairs.a, pairs.b)]
         if rules[0] != rules[1]:
             raise ConfigError(
-                f"{names} were scored by different rules ({column}: {', '.join(rules[0])}; {', '.join(rules[1])}); "
+                f"{names} were scored by different rules ({name}: {', '.join(rules[0])}; {', '.join(rules[1])}); "
                 "expected one rule. Score both in the same way."
             )
 
 
-def _is_truth(column: str) -> bool:
-    return column in ("label", "pixels", "voxels", "lesions_true") or column.startswith("truth_")
+def _is_truth(name: str) -> bool:
+    return name in ("label", "pixels", "voxels", "lesions_true") or name.startswith("truth_")
 
 
 def _equal(one: float, other: float) -> bool:
@@ -249,10 +247,6 @@ def _equal(one: float, other: float) -> bool:
 
 def _spell(keys: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(f"{name} (repeat {repeat})" if repeat else name for repeat, name in keys)
-
-
-def _group(row: Row) -> str:
-    return f"group {row['group']}" if row.get("group") else f"case {row['id']}"
 
 
 def _same_folds(left: Plan, right: Plan) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from medformer.crossval.compare.measures import Kind
 from medformer.crossval.compare.pairs import Lost
+from medformer.evaluation.metrics import Kind
 
 Method = Literal["bootstrap", "folds", "delong"]
 
@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes:
         method: Which test.
-        value_a: The measure of A, as this test sees it.
+        value_a: The metric of A, as this test sees it.
         value_b: That of B.
         difference: B minus A.
         low: Lower end of its interval.
@@ -45,7 +45,34 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Statistics:
+    """What is computed of the predictions that both runs have.
+
+    Attributes:
+        cases: Number of paired cases that have the metric in both runs.
+        groups: Number of patients or sequences they come from.
+        left_out: Paired predictions without the metric in one or both of the runs.
+        one_sided: Those of them that have it in the other run.
+        identical: The two runs are the same in every case.
+        fold_differences: B minus A per fold; NaN where a fold has no value.
+        bootstrap: Paired bootstrap over groups.
+        fold_test: Corrected resampled t-test; None without two folds in common that have a value.
+        delong: DeLong's test; None for anything but AUC. With repeats, of the mean score per case.
+    """
+
+    cases: int
+    groups: int
+    left_out: int
+    one_sided: int
+    identical: bool
+    fold_differences: tuple[float, ...]
+    bootstrap: Outcome
+    fold_test: Outcome | None
+    delong: Outcome | None
+
+
+@dataclass(frozen=True)
+class Comparison(Statistics):
     """How run B differs from run A on the cases both predicted.
 
     Attributes:
@@ -58,8 +85,6 @@ class Comparison:
         title: The metric in a sentence.
         lower_is_better: Whether the smaller number is the better one.
         digits: Decimals that are worth printing.
-        cases: Number of paired cases that have the metric in both runs.
-        groups: Number of patients or sequences they come from.
         repeats: How often the plan was drawn.
         value_a: The metric of A.
         value_b: The metric of B.
@@ -71,16 +96,10 @@ class Comparison:
         level: Coverage of every interval.
         together: How many comparisons were made together.
         test: The test that low, high and p are from: DeLong's for AUCs of independent cases, else the bootstrap.
-        identical: The two runs are the same in every case.
         folds: Number of folds that both runs have a value for.
         folds_won: Folds in which B is better.
         folds_lost: Folds in which B is worse.
         folds_tied: Folds in which neither is.
-        fold_differences: B minus A per fold; NaN where a fold has no value.
-        bootstrap: Paired bootstrap over groups.
-        fold_test: Corrected resampled t-test; None without common folds.
-        delong: DeLong's test; None for anything but AUC. With repeats, of the mean score per case.
-        left_out: Paired predictions without the metric in one or both of the runs.
         lost: What differing plans leave out.
         cautions: What must be known before the numbers are believed, as sentences.
     """
@@ -94,8 +113,6 @@ class Comparison:
     title: str
     lower_is_better: bool
     digits: int
-    cases: int
-    groups: int
     repeats: int
     value_a: float
     value_b: float
@@ -107,16 +124,10 @@ class Comparison:
     level: float
     together: int
     test: Method
-    identical: bool
     folds: int
     folds_won: int
     folds_lost: int
     folds_tied: int
-    fold_differences: tuple[float, ...]
-    bootstrap: Outcome
-    fold_test: Outcome | None
-    delong: Outcome | None
-    left_out: int
     lost: Lost
     cautions: tuple[str, ...]
 

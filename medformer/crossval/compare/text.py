@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from medformer.crossval.compare.result import METHODS, Comparison, Outcome
+from medformer.evaluation.number_format import PLAIN
 
 WIDTH = 100
 _ALPHA = 0.05
@@ -28,8 +29,8 @@ def format_comparison(comparison: Comparison) -> str:
     cases = f"{_counted(c.cases, 'case')} of {_counted(c.groups, 'group')}"
     repeats = f", {c.repeats} repeats" if c.repeats > 1 else ""
     seen = (
-        f"{c.name_b} against {c.name_a}: {_folds(c)}{c.title} {number(c, c.value_b)} against "
-        f"{number(c, c.value_a)}{lower}, on the same {cases}{repeats}; "
+        f"{c.name_b} against {c.name_a}: {_folds(c)}{c.title} {PLAIN.number(c.value_b, c.digits)} against "
+        f"{PLAIN.number(c.value_a, c.digits)}{lower}, on the same {cases}{repeats}; "
         f"difference {_tested(c, first)}, by {METHODS[first.method]}."
     )
     points = [*(f"By {METHODS[other.method]}: {_tested(c, other)}." for other in others), reading(c)]
@@ -43,19 +44,21 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
     common = len({comparison.run_a for comparison in comparisons}) == 1
     same_b = len({comparison.run_b for comparison in comparisons}) == 1
     header = ("run", "value", "diff.", f"{first.level:.0%} interval", "p", "Holm", "fold p", "Holm", "folds")
-    rows: list[tuple[str, ...]] = [(first.name_a, number(first, first.value_a), *[""] * 7)] if common else []
+    rows: list[tuple[str, ...]] = (
+        [(first.name_a, PLAIN.number(first.value_a, first.digits), *[""] * 7)] if common else []
+    )
     for c in comparisons:
         folds = c.fold_test
         rows.append(
             (
                 c.name_b if common else f"{'' if same_b else f'{c.name_b} '}against {c.name_a}",
-                number(c, c.value_b),
-                signed(c, c.difference),
-                f"{signed(c, c.low)} to {signed(c, c.high)}" if math.isfinite(c.low) else "-",
-                p_value(c.p),
-                p_value(c.p_holm),
-                p_value(folds.p) if folds else "-",
-                p_value(folds.p_holm) if folds else "-",
+                PLAIN.number(c.value_b, c.digits),
+                PLAIN.signed(c.difference, c.digits),
+                PLAIN.interval(c.low, c.high, c.digits, signed=True),
+                PLAIN.p_value(c.p),
+                PLAIN.p_value(c.p_holm),
+                PLAIN.p_value(folds.p if folds else math.nan),
+                PLAIN.p_value(folds.p_holm if folds else math.nan),
                 f"{c.folds_won}/{c.folds_lost}/{c.folds_tied}" if c.folds else "-",
             )
         )
@@ -100,26 +103,6 @@ def reading(comparison: Comparison) -> str:
     return f"{said}; whether that holds for data from elsewhere was not tested."
 
 
-def number(comparison: Comparison, value: float) -> str:
-    """A value of the metric; what could not be computed is a dash."""
-    return f"{value:.{comparison.digits}f}" if math.isfinite(value) else "-"
-
-
-def signed(comparison: Comparison, value: float) -> str:
-    """A difference of the metric with its sign; 0 has none."""
-    if not math.isfinite(value):
-        return "-"
-    text = f"{value:+.{comparison.digits}f}"
-    return text if float(text) else text[1:]
-
-
-def p_value(p: float) -> str:
-    """Three decimals, and never 0."""
-    if not math.isfinite(p):
-        return "-"
-    return "<0.001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}"
-
-
 def shorten(name: str, longest: int) -> str:
     """Keep both ends of a long name."""
     if len(name) <= longest:
@@ -129,15 +112,15 @@ def shorten(name: str, longest: int) -> str:
 
 
 def _tested(c: Comparison, outcome: Outcome) -> str:
-    p = p_value(outcome.p)
+    p = PLAIN.p_value(outcome.p)
     chance = f"p {p}" if p.startswith("<") else f"p = {p}"
     if c.together > 1:
-        chance += f", Holm-adjusted {p_value(outcome.p_holm)}"
+        chance += f", Holm-adjusted {PLAIN.p_value(outcome.p_holm)}"
     if not math.isfinite(outcome.low):
-        return f"{signed(c, outcome.difference)} (no interval; {chance})"
+        return f"{PLAIN.signed(outcome.difference, c.digits)} (no interval; {chance})"
     contains = "includes" if outcome.low <= 0 <= outcome.high else "excludes"
-    interval = f"{c.level:.0%} interval {signed(c, outcome.low)} to {signed(c, outcome.high)}"
-    return f"{signed(c, outcome.difference)} ({interval}, {contains} 0; {chance})"
+    interval = f"{c.level:.0%} interval {PLAIN.interval(outcome.low, outcome.high, c.digits, signed=True)}"
+    return f"{PLAIN.signed(outcome.difference, c.digits)} ({interval}, {contains} 0; {chance})"
 
 
 def _folds(c: Comparison) -> str:

@@ -10,9 +10,7 @@ import numpy as np
 
 from medformer.crossval.plan import PlanCase, some
 from medformer.errors import ConfigError, DataError, UnknownNameError
-
-MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", "unknown"})
-"""Cells that say that a value is not known, whatever their case."""
+from medformer.missing import known
 
 _FIELDS = ("site", "label")
 
@@ -57,11 +55,11 @@ def with_strata(cases: Sequence[PlanCase], columns: Sequence[str], bins: int) ->
     """
     if bins < 1:
         raise ConfigError(f"Got {bins} bins to balance folds by; expected at least 1.")
-    known = column_names(cases)
+    names = column_names(cases)
     parts: list[list[str]] = []
     for name in dict.fromkeys(columns):
-        if name not in known:
-            raise UnknownNameError("column to balance folds by", name, known)
+        if name not in names:
+            raise UnknownNameError("column to balance folds by", name, names)
         _check_finite(cases, name)
         column = read_column(cases, name, bins)
         if name != "site" and not any(column.known):
@@ -114,11 +112,6 @@ def quantile_bins(values: Sequence[float], bins: int) -> list[int]:
     return [int(number) for number in numbers]
 
 
-def known_text(text: str) -> str:
-    """A cell without space around it; empty where it says that the value is not known."""
-    return "" if text.strip().lower() in MISSING else text.strip()
-
-
 def _strata(column: Column, bins: int) -> list[str]:
     if column.numbers is None:
         return [f"{column.name}={text}" if text else f"{column.name} unknown" for text in column.texts]
@@ -128,7 +121,7 @@ def _strata(column: Column, bins: int) -> list[str]:
 
 
 def _cells(cases: Sequence[PlanCase], name: str) -> list[str]:
-    return [known_text(getattr(case, name) if name in _FIELDS else case.covariates.get(name, "")) for case in cases]
+    return [known(getattr(case, name) if name in _FIELDS else case.covariates.get(name, "")) for case in cases]
 
 
 def _numbers(cells: Sequence[str]) -> list[float] | None:

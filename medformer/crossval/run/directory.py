@@ -40,6 +40,10 @@ ENTRIES = frozenset(
         "manifest.csv.root.json",
         "manifest.csv.dataset.json",
         "plan.json",
+        "features",
+        "columns.json",
+        "inventory",
+        "inventory-extra",
         "cache",
     )
 )
@@ -257,6 +261,21 @@ class RunDirectory:
     def explain(self) -> Path:
         """What the networks' scores rest on (connectome task)."""
         return self.path / "explain"
+
+    @property
+    def inventory(self) -> Path:
+        """What one pass over every file found, so that a resumed run reads nothing unchanged."""
+        return self.path / "inventory"
+
+    @property
+    def extra_inventory(self) -> Path:
+        """The same of the unlabeled cases that pretraining may see."""
+        return self.path / "inventory-extra"
+
+    @property
+    def cache(self) -> Path:
+        """Prepared data, which can be made again; removed once the run is done."""
+        return self.path / "cache"
 
     @property
     def lock(self) -> Path:

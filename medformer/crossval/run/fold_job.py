@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.contract import Context, Learner
+from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import (
     FoldState,
     is_complete,
@@ -17,7 +19,8 @@ from medformer.crossval.run.journal import (
 )
 from medformer.crossval.run.record import why
 from medformer.errors import InterruptedRun, MedformerError, ResourceError
-from medformer.files import write_text
+from medformer.files import write_csv, write_text
+from medformer.progress import Reporter, SilentReporter
 
 
 class FoldJob(Protocol):
@@ -33,6 +36,31 @@ class FoldJob(Protocol):
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Do the work."""
+
+
+class LearnerJob:
+    """The fold job of a learner: fit it, then predict the test cases once.
+
+    Args:
+        learner: What is fitted.
+        run: The run that it works in: the run itself, or a baseline or the canary inside it.
+        seed: The run's seed.
+        reporter: Receives the progress.
+    """
+
+    def __init__(self, learner: Learner, run: RunDirectory, seed: int, reporter: Reporter | None = None) -> None:
+        self.learner = learner
+        self.run = run
+        self.seed = seed
+        self.reporter = reporter or SilentReporter()
+
+    def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
+        """Leave what the learner learned, and `predictions.csv` where the fold has test cases."""
+        context = Context(fold, folder, self.run, self.seed, resume, self.reporter)
+        predictor = self.learner.fit(context)
+        if fold.test:
+            rows = list(predictor.predict(self.learner.study, fold.test, self.run.path, self.reporter))
+            write_csv(folder / "predictions.csv", rows, list(rows[0]))
 
 
 def run_fold(fold: Fold, job: FoldJob, folder: Path, plan: str) -> None:

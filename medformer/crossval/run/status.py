@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.lock import Owner, read_owner
 from medformer.crossval.run.times import age
-from medformer.evaluation.validation_measures import measured
+from medformer.evaluation.metrics import validation_metric_of
 from medformer.files import read_csv, read_json
 from medformer.progress import duration
 
@@ -178,10 +178,10 @@ def _last_epoch(path: Path) -> tuple[int | None, float | None, str]:
 
     def read() -> tuple[int | None, float | None, str]:
         row = read_csv(path)[-1]
-        measure = measured(row)
-        if measure is None or not row[measure.column]:
+        measure = validation_metric_of(row)
+        if measure is None or not row[measure.validation_column]:
             return int(row["epoch"]), None, ""
-        return int(row["epoch"]), float(row[measure.column]), measure.title
+        return int(row["epoch"]), float(row[measure.validation_column]), measure.label
 
     return _patiently(read) or (None, None, "")
 

@@ -1,4 +1,4 @@
-"""The manifest of a cohort: who there is, and what is known of each subject besides the connectome.
+"""The manifest of a cohort: its subjects, and what is known of each one besides the connectome.
 
 Columns: `id, group, site, split, label, age, sex, mean_fd`, then free covariates. Only `id` and `label` must be there.
 
@@ -12,7 +12,6 @@ The feature store lies beside it, in `features/`.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,16 +21,17 @@ from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
 from medformer.data.manifest import LABEL, Case, case_values
-from medformer.data.tables import Kind, known, read_records
+from medformer.data.tables import TableForm, is_amount, read_records
 from medformer.errors import DataError
 from medformer.files import digest, write_csv
+from medformer.missing import known
 
 MANIFEST_FILE = "manifest.csv"
 FEATURES = "features"
 COLUMNS = ("id", "group", "site", "split", "label", "age", "sex", "mean_fd")
 _OWN = ("id", "group", "site", "split", "label")
 _NUMBERS = ("age", "mean_fd")
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a cohort manifest (CSV)",
     origin="`medformer abide prepare` writes one.",
     columns=COLUMNS,
@@ -142,16 +142,8 @@ def _fault(row: Mapping[str, str], unlabelled: bool, store: FeatureStore) -> str
         return f"the sex is '{sex}'; expected M, F or nothing"
     for name in _NUMBERS:
         text = known(row.get(name, ""))
-        if text and not _is_number(text):
+        if text and not is_amount(text):
             return f"{name} is '{text}'; expected a number that is not negative, or nothing"
     if row["id"] not in store.rows:
         return f"the feature store {store.folder} does not hold this subject; prepare the cohort again"
     return None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        value = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(value) and value >= 0

@@ -16,7 +16,7 @@ from medformer.seeds import derive_seed
 class ConnectomeData:
     """Subjects for a training loop (see `medformer.data.network_inputs.TrainingData`), which takes them batch by batch.
 
-    A subject's noise depends on the seed, the epoch and the subject's id alone.
+    The noise depends only on the seed, the epoch and the subject's id.
 
     Args:
         edges: By atlas, float32 (n, d); memory-mapped arrays are read a batch at a time.

@@ -1,4 +1,4 @@
-"""The feature store: what is known of every subject's brain, one memory-mapped file per atlas.
+"""The feature store: the connectome data of every subject, one memory-mapped file per atlas.
 
 `features/store.json` names the subjects, in the order of the files' rows, and describes each atlas; beside it lie, per
 atlas, either `<atlas>.series.npy` (all subjects' time series, one below the other, with `<atlas>.lengths.npy`) or
@@ -139,7 +139,7 @@ class FeatureStore:
         Args:
             atlas: An atlas of the store.
             measure: A name in `medformer.connectome.measures.MEASURES`.
-            reporter: Told about the progress.
+            reporter: Shows the progress.
 
         Raises:
             DataError: The atlas is not there, or a subject's numbers cannot be used.
@@ -163,20 +163,15 @@ class FeatureStore:
 
     def _compute(self, path: Path, shape: tuple[int, int], atlas: str, measure: str, reporter: Reporter) -> None:
         block = self.atlases[atlas]
-        reporter.start(f"{measure} of {atlas}", len(self.ids))
-        try:
-            with atomic_path(path) as temporary:
-                target = open_memmap(temporary, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
-                for row, subject in enumerate(self.ids):
-                    if block.content == "series":
-                        series = self.series(atlas, subject)
-                        target[row] = block_from_series(series, measure, case=f"{subject}, atlas {atlas}")
-                    else:
-                        target[row] = block_from_correlation(self._values(atlas)[row], block.regions, measure)
-                    reporter.advance()
-                del target
-        finally:
-            reporter.finish()
+        with atomic_path(path) as temporary:
+            target = open_memmap(temporary, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+            for row, subject in enumerate(reporter.track(self.ids, f"{measure} of {atlas}")):
+                if block.content == "series":
+                    series = self.series(atlas, subject)
+                    target[row] = block_from_series(series, measure, case=f"{subject}, atlas {atlas}")
+                else:
+                    target[row] = block_from_correlation(self._values(atlas)[row], block.regions, measure)
+            del target
 
     def _row(self, subject: str) -> int:
         if subject not in self.rows:
@@ -227,18 +222,6 @@ def open_store(folder: str | os.PathLike[str]) -> FeatureStore:
     for atlas in store.atlases:
         store._values(atlas)
     return store
-
-
-def describe(block: StoredAtlas) -> dict[str, Any]:
-    """An atlas as `store.json` has it."""
-    return {
-        "regions": block.regions,
-        "content": block.content,
-        "names": list(block.names),
-        "coordinates": None if block.coordinates is None else [c and list(c) for c in block.coordinates],
-        "networks": None if block.networks is None else list(block.networks),
-        "sha256": block.sha256,
-    }
 
 
 def _block(content: Mapping[str, Any]) -> StoredAtlas:

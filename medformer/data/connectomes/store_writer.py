@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -16,7 +16,7 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
 from medformer.connectome.triangle import triangle_size
-from medformer.data.connectomes.store import FORMAT, STORE_FILE, StoredAtlas, describe
+from medformer.data.connectomes.store import FORMAT, STORE_FILE, StoredAtlas
 from medformer.errors import DataError
 from medformer.files import atomic_path, write_json
 
@@ -85,7 +85,7 @@ class StoreWriter:
             DataError: The subject was added before, an atlas is missing, or a shape does not fit.
         """
         if subject in self._ids:
-            raise DataError(f"Subject '{subject}' comes twice; expected every id once.")
+            raise DataError(f"Subject '{subject}' was added twice; expected every id once.")
         rows: dict[str, NDArray[np.float32]] = {}
         for atlas, growing in self._files.items():
             if atlas not in values:
@@ -116,5 +116,5 @@ class StoreWriter:
             if growing.block.content == "series":
                 with atomic_path(self.folder / f"{atlas}.lengths.npy") as temporary:
                     np.save(temporary, np.asarray(growing.lengths, np.int64))
-            described[atlas] = describe(replace(growing.block, sha256=growing.hash.hexdigest()))
+            described[atlas] = asdict(replace(growing.block, sha256=growing.hash.hexdigest()))
         write_json(self.folder / STORE_FILE, {"format": FORMAT, "ids": list(self._ids), "atlases": described})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medformer.config import AugmentConfig
 
-# albumentations asks a package registry for newer releases when it is imported, unless told not to.
+# albumentations asks a package registry for newer releases when it is imported, unless this variable is set.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A

@@ -1,1 +1,1 @@
-"""Pictures with exact masks, made from a seed, for demonstrations and tests."""
+"""Frames, volumes and connectomes with a known truth, made from a seed, for the demonstration and tests."""

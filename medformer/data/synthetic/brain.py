@@ -1,8 +1,8 @@
-"""A brain of latent sources, and atlases of any size that look at the same sources.
+"""A brain of latent sources, and atlases of any size that measure the same sources.
 
 The sources stand at the 160 coordinates of Dosenbach et al. (Science 2010), which nilearn ships, each in one of the six
-networks named there. A region of an atlas lies near a source and hears the sources of that source's network that are
-close to it; so two atlases see one signal at different places and resolutions, as parcellations of one scan do.
+networks named there. A region of an atlas lies near a source and mixes the close sources of that source's network; so
+two atlases measure one signal at different places and resolutions, as parcellations of one scan do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medformer.errors import ConfigError
 from medformer.seeds import derive_seed
 
-_SPREAD = 12.0  # mm within which a region hears sources (standard deviation of a Gaussian)
+_SPREAD = 12.0  # mm within which a region mixes sources (standard deviation of a Gaussian)
 _JITTER = 4.0  # mm between a region and the source that it lies near
 _FEWEST = 12  # regions; two in each network
 

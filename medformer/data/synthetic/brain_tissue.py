@@ -1,7 +1,7 @@
-"""Heads that nobody owns: the MNI152 template and its tissue maps, deformed for each patient, with lesions.
+"""Synthetic heads: the MNI152 template and its tissue maps, deformed for each patient, with lesions.
 
 nilearn ships the template (ICBM152 2009a, T1-weighted, brain extracted) with maps of gray and white matter; nothing is
-downloaded. A patient is a function of places: world mm in, tissue out, so that any scanner's grid can look at it.
+downloaded. A patient is a function from places (mm) to tissue, so that it can be sampled on any scanner's grid.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medformer.data.manifest import Case, write_manifest
 from medformer.data.synthetic.camera import Camera, develop
 from medformer.data.synthetic.noise import Array
-from medformer.data.synthetic.patient import SITES, Patient, Site, admit, off_target, preview, view_from
+from medformer.data.synthetic.patient import SITES, Patient, Site, draw_patient, off_target, preview, view_from
 from medformer.data.synthetic.render import Scene, polyp_area, shade
 from medformer.errors import ConfigError
 from medformer.files import sha256
@@ -50,7 +50,7 @@ class SyntheticColonoscopy:
 
     def frame(self, group: int, number: int, *, polyp: bool = True) -> Frame:
         """Render frame `number` of a group, with or without its polyp."""
-        patient = admit(self.seed, group)
+        patient = draw_patient(self.seed, group)
         rng = np.random.default_rng(derive_seed(self.seed, "synthetic", group, "frame", number, int(polyp)))
         scene = patient.scene if polyp else Scene(patient.scene.wall, None)
         camera = self._aim(patient, scene, rng)

@@ -51,7 +51,7 @@ class Patient:
 
 
 @lru_cache(maxsize=4)
-def admit(seed: int, group: int) -> Patient:
+def draw_patient(seed: int, group: int) -> Patient:
     """Draw the patient of a group."""
     rng = np.random.default_rng(derive_seed(seed, "synthetic", group))
     palette = _palette(rng)
@@ -61,7 +61,7 @@ def admit(seed: int, group: int) -> Patient:
     # Many spots are behind a fold or out of the picture; a few tries find one that a camera can see well.
     tries = []
     for _ in range(15):
-        patient = _settle(rng, wall, palette, site)
+        patient = _place_polyp(rng, wall, palette, site)
         miss = off_target(polyp_area(patient.scene, view_from(patient, still), preview(site)))
         tries.append((miss, patient))
         if miss == 0.0:
@@ -69,7 +69,7 @@ def admit(seed: int, group: int) -> Patient:
     return min(tries, key=lambda entry: entry[0])[1]
 
 
-def _settle(rng: np.random.Generator, wall: Wall, palette: Palette, site: Site) -> Patient:
+def _place_polyp(rng: np.random.Generator, wall: Wall, palette: Palette, site: Site) -> Patient:
     spot = (float(rng.uniform(1.0, 2.2)), float(rng.uniform(0.0, 2.0 * np.pi)))
     foot, normal = wall.foot(*spot)
     shape = SHAPES[int(rng.choice(3, p=[0.55, 0.2, 0.25]))]

@@ -120,7 +120,7 @@ def _spread(values: NDArray[T], wanted: NDArray[np.bool_]) -> NDArray[T]:
 
 
 def _head_start(wall: Wall, camera: Camera, size: tuple[int, int]) -> Array:
-    # A third of the resolution tells how far every ray travels freely; most of the marching is done there.
+    # A third of the resolution shows how far every ray travels freely; most of the marching is done there.
     coarse = (-(-size[0] // 3), -(-size[1] // 3))
     rays = camera.rays(coarse)
     distance = _trace_wall(wall, camera.position, rays, np.full(len(rays), _START, np.float32)).reshape(coarse)

@@ -1,4 +1,4 @@
-"""The colon as a bent tube whose radius varies: haustra, semilunar folds, fine relief and color."""
+"""The colon as a bent tube whose radius varies: haustra, semilunar folds, vessels, fine relief and color."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from medformer.data.synthetic.noise import (
     Array,
@@ -16,13 +17,13 @@ from medformer.data.synthetic.noise import (
     smoothstep,
     unit,
 )
-from medformer.data.synthetic.vessels import vessel_map
 
 NEAR, FAR = -2.0, 12.0
 """Extent of the tube along its axis; one unit is its mean radius."""
 
 _GEOMETRY = (1120, 512)
 _COLOR = (1792, 1024)
+_TUBE_MARGIN = 256  # px on both sides of the vessels, folded back around the tube
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _surface_maps(rng: np.random.Generator, palette: Palette, crest: Array) -> t
     pale = np.clip(0.3 + 0.22 * broad + 0.35 * crest, 0.0, 1.0)
     # Red patches that are no polyps keep color from giving the answer away.
     flush = np.float32(rng.uniform(0.1, 0.6)) * smoothstep(1.0, 2.2, smooth_noise(rng, _COLOR, (28, 16)))
-    network = vessel_map(rng, _COLOR, int(rng.integers(60, 130)))
+    network = _vessel_map(rng, _COLOR, int(rng.integers(60, 130)))
     visible = np.float32(rng.uniform(0.35, 1.1)) * (1.0 - 0.75 * crest) * (0.65 + 0.35 * np.clip(broad, -1.0, 1.0))
     vessel = np.clip((0.8 * network + 0.6 * cv2.GaussianBlur(network, (0, 0), 2.5)) * visible, 0.0, 0.85)
     # Mucus beads up: the mirroring film is broken into small drops, longer across the colon than along it.
@@ -222,3 +223,41 @@ def _bumps(rng: np.random.Generator) -> Array:
 def _address(z: Array, angle: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
     rows = (np.clip(z, NEAR, FAR - 0.05) - np.float32(NEAR)) * np.float32(shape[0] / (FAR - NEAR))
     return rows, angle * np.float32(shape[1] / (2.0 * np.pi))
+
+
+def _vessel_map(rng: np.random.Generator, shape: tuple[int, int], trees: int) -> Array:
+    """Draw vessels on a map (rows along the colon, columns around it) that tiles around; values 0 .. 1.
+
+    Each tree is a random walk that keeps its direction, thins out, and splits into two at moderate angles, as the
+    vessels that shine through healthy mucosa do.
+    """
+    rows, columns = shape
+    # Drawn with a margin on both sides, which is then folded back around the tube.
+    canvas = np.zeros((rows, columns + 2 * _TUBE_MARGIN), np.uint8)
+    for _ in range(trees):
+        start = rng.uniform((0.0, 0.0), (columns, rows))
+        branches = [(start, rng.uniform(0.0, 2.0 * np.pi), float(rng.uniform(1.3, 2.9)))]
+        while branches:
+            position, direction, width = branches.pop()
+            length = int(rng.integers(10, 26))
+            turns = np.cumsum(rng.normal(0.0, 0.22, length)) + direction
+            steps = rng.uniform(4.0, 8.0, length)
+            path = position + np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1) * steps[:, None], axis=0)
+            path = np.concatenate([position[None], path])
+            _draw_vessel(canvas, path, width)
+            if width > 0.9:
+                spread = rng.uniform(0.35, 0.9, 2)
+                branches.append((path[-1], turns[-1] + spread[0], width * float(rng.uniform(0.6, 0.85))))
+                branches.append((path[-1], turns[-1] - spread[1], width * float(rng.uniform(0.5, 0.8))))
+    tube = canvas[:, _TUBE_MARGIN:-_TUBE_MARGIN]
+    tube[:, -_TUBE_MARGIN:] = np.maximum(tube[:, -_TUBE_MARGIN:], canvas[:, :_TUBE_MARGIN])
+    tube[:, :_TUBE_MARGIN] = np.maximum(tube[:, :_TUBE_MARGIN], canvas[:, -_TUBE_MARGIN:])
+    fine = cv2.GaussianBlur(tube, (0, 0), 0.8)
+    return np.asarray(fine.astype(np.float32) / 255.0)
+
+
+def _draw_vessel(canvas: NDArray[np.uint8], path: NDArray[np.float64], width: float) -> None:
+    shift = 4
+    strength = min(255, int(70 + 50 * width))
+    points = np.round((path + np.array([_TUBE_MARGIN, 0.0])) * (1 << shift)).astype(np.int32)
+    cv2.polylines(canvas, [points], False, strength, max(1, round(width)), cv2.LINE_AA, shift)

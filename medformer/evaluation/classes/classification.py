@@ -10,28 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics
 
 from medformer.errors import DataError
-from medformer.evaluation.classes.calibration import BINS, NEAREST, expected_calibration_error, recalibrate
 from medformer.evaluation.classes.calibration import calibration_bins as calibration_bins
-
-# The numbers of `classification_metrics`, with what they mean. Positive is label 1.
-METRICS: dict[str, str] = {
-    "auc": "area under the ROC curve: how often a positive case scores higher than a negative one, ties counting half",
-    "average_precision": "area under the precision-recall curve as a sum of steps; a score without information gives "
-    "the share of positives",
-    "accuracy": "share of cases decided rightly at the threshold",
-    "balanced_accuracy": "mean of sensitivity and specificity",
-    "sensitivity": "share of positive cases that were called positive",
-    "specificity": "share of negative cases that were called negative",
-    "f1": "harmonic mean of sensitivity and precision",
-    "mcc": "Matthews correlation of decision and label, 0 when all cases are decided alike",
-    "brier": "mean squared difference of score and label, lower is better",
-    "calibration_slope": "slope of the label's log odds on the score's logit (Cox 1958); 1 is right, below 1 the "
-    f"scores are too extreme; scores are kept {NEAREST:g} away from 0 and 1",
-    "calibration_intercept": "calibration in the large: what has to be added to the score's logit, with the "
-    "slope held at 1; 0 is right, above 0 the scores are too low on the whole",
-    "ece": f"expected calibration error: mean distance between score and share of positives over {BINS} equally wide "
-    "bins of the score, weighted by cases; lower is better",
-}
+from medformer.evaluation.classes.calibration import expected_calibration_error, recalibrate
 
 # Two distinct scores among fewer cases than this are no sign that the scores are decisions.
 _FEW_CASES = 10
@@ -68,7 +48,7 @@ def classification_metrics(
     ids: Sequence[str] | None = None,
     part: bool = False,
 ) -> dict[str, float]:
-    """Compute every number of `METRICS`.
+    """Compute every metric of `medformer.evaluation.metrics.CLASSES`.
 
     What is not defined is NaN: everything that compares classes when only one is there, F1 without a positive label
     or decision, and the calibration slope when the score separates the classes completely.
@@ -111,7 +91,7 @@ def roc_curve(label: ArrayLike, score: ArrayLike) -> RocCurve:
         DataError: As `check_scored`, or only one class is there.
     """
     y, s, _ = check_scored(label, score)
-    _need_both(y, "A ROC curve")
+    need_both(y, "A ROC curve")
     return RocCurve(*metrics.roc_curve(y, s, drop_intermediate=False))
 
 
@@ -122,7 +102,7 @@ def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
         DataError: As `check_scored`, or only one class is there.
     """
     y, s, _ = check_scored(label, score)
-    _need_both(y, "A precision-recall curve")
+    need_both(y, "A precision-recall curve")
     precision, recall, _thresholds = metrics.precision_recall_curve(y, s)
     return PrecisionRecallCurve(recall[::-1], precision[::-1])
 
@@ -192,9 +172,14 @@ def _refuse_decisions(score: NDArray[np.float64], prediction: NDArray[np.float64
         )
 
 
-def _need_both(label: NDArray[np.float64], what: str) -> None:
+def need_both(label: NDArray[np.float64], what: str) -> None:
+    """Refuse labels of one class for what compares the classes.
+
+    Raises:
+        DataError: All cases have the same label.
+    """
     if not 0 < label.sum() < len(label):
         raise DataError(
             f"{what} needs positive and negative cases; all {len(label)} have label {label[0]:g}. "
-            "Draw it from a part of the table that has both."
+            "Use a part of the table that has both."
         )

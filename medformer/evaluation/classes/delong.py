@@ -1,4 +1,4 @@
-"""DeLong's interval of an AUC and test of two AUCs on the same cases."""
+"""DeLong's test of two AUCs on the same cases."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
-from medformer.errors import DataError
-from medformer.evaluation.classes.classification import check_scored
+from medformer.evaluation.classes.classification import check_scored, need_both
 
 _NAN = float("nan")
-
-
-class AucInterval(NamedTuple):
-    """An AUC; the ends are NaN where the cases show no spread (see `delong_interval`)."""
-
-    auc: float
-    low: float
-    high: float
 
 
 class AucTest(NamedTuple):
@@ -33,38 +24,13 @@ class AucTest(NamedTuple):
     p: float
 
 
-def delong_interval(label: ArrayLike, score: ArrayLike, level: float = 0.95) -> AucInterval:
-    """Compute the AUC with its normal interval, cut to [0, 1], as pROC and SAS report it.
-
-    Variance by DeLong et al. (Biometrics 1988), through midranks as in Sun and Xu (IEEE Signal Process. Lett. 2014):
-    n log n instead of one comparison per pair. It takes the cases for independent; where patients have several, use
-    `classification_intervals`.
-
-    Args:
-        label: 0 or 1, shape (n,).
-        score: Probability of 1, shape (n,).
-        level: Coverage, between 0 and 1.
-
-    Returns:
-        NaN ends when a class has fewer than two cases, or the classes are separated completely: the estimated
-        variance is 0 then, which says nothing about the true one.
-
-    Raises:
-        DataError: As `check_scored`, or only one class is there.
-        ValueError: `level` is out of range, or lengths differ.
-    """
-    _check_level(level)
-    y, s = _scored(label, score)
-    auc, of_positives, of_negatives = _placements(y, s)
-    error = _standard_error(of_positives, of_negatives)
-    if not error > 0:
-        return AucInterval(auc, _NAN, _NAN)
-    reach = float(norm.ppf((1 + level) / 2)) * error
-    return AucInterval(auc, max(0.0, auc - reach), min(1.0, auc + reach))
-
-
 def delong_test(label: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level: float = 0.95) -> AucTest:
     """Test whether two scores of the same cases have the same AUC (DeLong et al., Biometrics 1988).
+
+    The variance comes from midranks as in Sun and Xu (IEEE Signal Process. Lett. 2014): n log n instead of one
+    comparison per pair. It takes the cases for independent; where patients have several, use
+    `paired_classification_tests`. Against a constant score, whose AUC is 0.5 without a variance, the interval is that
+    of a single AUC less 0.5.
 
     Args:
         label: 0 or 1, shape (n,).
@@ -80,8 +46,10 @@ def delong_test(label: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level:
         DataError: As `check_scored`, or only one class is there.
         ValueError: `level` is out of range, or lengths differ.
     """
-    _check_level(level)
-    (y, a), (_, b) = _scored(label, score_a), _scored(label, score_b)
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    (y, a, _), (_, b, _) = check_scored(label, score_a), check_scored(label, score_b)
+    need_both(y, "A comparison of AUCs")
     auc_a, positives_a, negatives_a = _placements(y, a)
     auc_b, positives_b, negatives_b = _placements(y, b)
     if np.array_equal(positives_a, positives_b) and np.array_equal(negatives_a, negatives_b):
@@ -118,18 +86,3 @@ def _standard_error(of_positives: NDArray[np.float64], of_negatives: NDArray[np.
         return _NAN
     variance = of_positives.var(ddof=1) / len(of_positives) + of_negatives.var(ddof=1) / len(of_negatives)
     return float(np.sqrt(variance))
-
-
-def _scored(label: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    y, s, _ = check_scored(label, score)
-    if not 0 < y.sum() < len(y):
-        raise DataError(
-            f"An AUC needs positive and negative cases; all {len(y)} have label {y[0]:g}. "
-            "Leave this part of the table out of the comparison."
-        )
-    return y, s
-
-
-def _check_level(level: float) -> None:
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level must be in (0, 1), got {level}")

@@ -25,7 +25,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from medformer.evaluation.masks.overlap import count, union_box
-from medformer.evaluation.statistics.resampling import draw, number_groups, percentile_interval
+from medformer.evaluation.statistics.bootstrap import ratio_interval
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
 
 MIN_IOU = 0.1
 
@@ -98,12 +99,7 @@ def count_lesions(
 
 
 def detection(
-    counts: NDArray[np.float64],
-    groups: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    counts: NDArray[np.float64], groups: Sequence[Hashable], bootstrap: Bootstrap = DEFAULT
 ) -> dict[str, float | int]:
     """Lesion-wise precision, recall and F1 over cases, from their sums.
 
@@ -111,9 +107,7 @@ def detection(
         counts: Lesions in the reference, in the prediction, and pairs of the two, of each case: shape (3, n). A case
             with NaN is left out.
         groups: The patient or sequence of each case; whole groups are drawn for the interval.
-        level: Coverage of the interval for F1.
-        resamples: Bootstrap draws.
-        seed: Of the draws.
+        bootstrap: Level and draws of the interval for F1.
 
     Returns:
         `true`, `predicted`, `hit`, `precision`, `recall`, `f1`, and the interval `low`, `high` for F1. A ratio without
@@ -124,28 +118,16 @@ def detection(
     member = number_groups([groups[index] for index in known])
     found = 2 * np.bincount(member, weights=hit)
     whole = np.bincount(member, weights=true + predicted)
-    low, high = _ratio_interval(found[whole > 0], whole[whole > 0], level, resamples, seed)
+    interval = ratio_interval(found[whole > 0], whole[whole > 0], bootstrap)
     totals = Lesions(*(int(part.sum()) for part in (true, predicted, hit)))
     return {
         **totals._asdict(),
         "precision": _ratio(totals.hit, totals.predicted),
         "recall": _ratio(totals.hit, totals.true),
         "f1": _ratio(2 * totals.hit, totals.true + totals.predicted),
-        "low": low,
-        "high": high,
+        "low": interval.low,
+        "high": interval.high,
     }
-
-
-def _ratio_interval(
-    part: NDArray[np.number], whole: NDArray[np.number], level: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Interval of a ratio of sums over groups, shape (groups,) each; groups weigh by their denominators."""
-    if len(whole) < 2:
-        return float("nan"), float("nan")
-    # einsum adds in a fixed order, which a threaded product may not.
-    sums = np.einsum("rg,kg->rk", draw(len(whole), resamples, seed), np.stack([part, whole]))
-    effective = float(whole.sum() ** 2 / (whole**2).sum())
-    return percentile_interval(sums[:, 0] / sums[:, 1], effective, level)
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -111,14 +111,15 @@ def union_box(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[
     return tuple(box)
 
 
-def check_policy(empty: str) -> None:
-    """Refuse a rule that has no definition.
+def check_policy(empty: str) -> EmptyPolicy:
+    """Return a rule for empty masks.
 
     Raises:
         UnknownNameError: `empty` is not in `EMPTY_POLICIES`.
     """
     if empty not in EMPTY_POLICIES:
         raise UnknownNameError("empty-mask policy", empty, get_args(EmptyPolicy))
+    return empty
 
 
 def _ratio(numerator: int, denominator: int, empty: EmptyPolicy) -> float:

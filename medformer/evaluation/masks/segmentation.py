@@ -1,4 +1,4 @@
-"""One segmented image or volume as one row of numbers: all a summary needs, so that the table is the only source."""
+"""One segmented image or volume as one row of numbers, with all that a summary needs: the table is the only source."""
 
 from __future__ import annotations
 
@@ -28,67 +28,6 @@ SIZES: dict[str, str] = {
     "large": f"{MEDIUM_BELOW:.0%} of the image or more",
 }
 
-_HD95 = (
-    "95th percentile of the distances ({unit}) between the outlines of prediction and reference, the larger of both "
-    "directions; lower is better. Where exactly one of them has no outline it is the diagonal of the image: read the "
-    "median beside the mean"
-)
-_NSD = (
-    "normalized surface Dice: share of the points of both outlines that lie within the tolerance of the other outline"
-)
-
-# The columns of `case_row` that are averaged, with what they mean.
-METRICS: dict[str, str] = {
-    "dice": "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
-    "probability reaches the threshold",
-    "iou": "shared area over the area that either mask covers, at the same threshold",
-    "sensitivity": "share of the reference's pixels that were marked; it does not count lesions, and images with an "
-    "empty reference are left out",
-    "precision": "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
-    "hd95_px": _HD95.format(unit="px"),
-    "hd95_mm": _HD95.format(unit="mm"),
-    "nsd_px": _NSD,
-    "nsd_mm": _NSD,
-    "mean_dice_256": "PraNet protocol: Dice averaged over 256 thresholds of the map stretched to 0..1, so that no "
-    "threshold is chosen",
-    "mean_iou_256": "PraNet protocol: IoU averaged over the same thresholds",
-    "weighted_f": "PraNet protocol: F-measure (beta 1) of the stretched map that weighs errors by their distance from "
-    "the reference (Margolin et al., CVPR 2014)",
-    "s_measure": "PraNet protocol: structure measure (alpha 0.5), how alike map and reference are by region and by "
-    "object (Fan et al., ICCV 2017)",
-    "mae": "PraNet protocol: mean absolute difference of stretched map and reference per pixel, lower is better",
-}
-
-COLUMNS: tuple[str, ...] = (
-    "id",
-    "threshold",
-    "empty_policy",
-    "pixels",
-    "truth_px",
-    "pred_px",
-    "overlap_px",
-    "truth_fraction",
-    "size",
-    "dice",
-    "iou",
-    "sensitivity",
-    "precision",
-    "hd95_px",
-    "nsd_px",
-    "nsd_tolerance_px",
-    "lesions_true",
-    "lesions_pred",
-    "lesions_hit",
-    "fp_px",
-    "mean_dice_256",
-    "mean_iou_256",
-    "weighted_f",
-    "s_measure",
-    "mae",
-    "e_curve",
-)
-"""Columns of an image without a known pixel spacing."""
-
 
 def case_row(
     case: str,
@@ -112,13 +51,13 @@ def case_row(
         tolerance: Of the NSD, in the unit of the distances (`medformer.evaluation.masks.surface.TOLERANCES`).
 
     Returns:
-        A value for each of `COLUMNS`. Columns that end in `_px` count elements, of a volume voxels; with a spacing,
-        HD95, NSD and its tolerance end in `_mm` instead. `fp_px` is what was marked on an image without foreground, NaN
-        on others. `e_curve` holds the 256 E-measures at thresholds 0, 1/255, ..., 1, five decimals each, joined by
-        semicolons: the highest point of a mean curve cannot be had from single numbers.
+        One value per column, always in the same order. Columns that end in `_px` count elements, of a volume voxels;
+        with a spacing, HD95, NSD and its tolerance end in `_mm` instead. `fp_px` is the number of pixels marked on an
+        image without foreground, NaN on others. `e_curve` holds the 256 E-measures at thresholds 0, 1/255, ..., 1, five
+        decimals each, joined by semicolons: the highest point of a mean curve cannot be computed from single numbers.
 
-        A volume has `fp_ml` (milliliters) for `fp_px`, and lacks what is defined for images alone: the stratum of size
-        with its fraction, and the PraNet protocol.
+        A volume has `fp_ml` (milliliters) instead of `fp_px`. It has no stratum of size with its fraction and no
+        PraNet protocol, which are defined for images alone.
 
     Raises:
         DataError: The arrays do not fit each other, or hold what is no probability.

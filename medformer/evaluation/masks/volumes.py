@@ -18,26 +18,10 @@ from scipy import ndimage
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import Counts, EmptyPolicy, check_policy
 from medformer.evaluation.masks.surface import TOLERANCES, check_spacing, surface_scores
+from medformer.evaluation.metrics import LABEL_MAPS
 from medformer.evaluation.table import Row
 
 _MM3_PER_ML = 1000.0
-
-_HD95 = (
-    "95th percentile of the distances (mm) between the outlines of prediction and reference, the larger of both "
-    "directions; lower is better. Where exactly one of them is empty it is the diagonal of the volume: read the median "
-    "beside the mean"
-)
-
-METRICS: dict[str, str] = {
-    "dice": "twice the shared volume over the sum of predicted and reference volume",
-    "iou": "shared volume over the volume that either covers",
-    "sensitivity": "share of the reference's voxels that were marked; left out where the reference lacks the label",
-    "precision": "share of the marked voxels that belong to the reference; left out where nothing was marked",
-    "hd95_mm": _HD95,
-    "nsd_mm": "normalized surface Dice: share of the points of both outlines that lie within the tolerance of the "
-    "other outline",
-}
-"""The columns of `volume_row` that each label has and that are averaged, with what they mean for one label."""
 
 MEAN_OVER_LABELS = "mean over the labels of a volume, each of the same weight"
 """What the columns without a label's name hold."""
@@ -84,8 +68,8 @@ def volume_row(
 
     Returns:
         `id`, `empty_policy`, `nsd_tolerance_mm`, `voxels` (of the volume), `truth_px` and `pred_px` (voxels with any
-        label), the means over labels of `METRICS`, and for each label its metrics and its volume in the reference
-        (`truth_ml:<name>`) and in the prediction (`pred_ml:<name>`), in milliliters.
+        label), the means over labels of the metrics in `LABEL_MAPS`, and for each label its metrics and its volume in
+        the reference (`truth_ml:<name>`) and in the prediction (`pred_ml:<name>`), in milliliters.
 
     Raises:
         DataError: The maps differ in shape, are not three-dimensional arrays of integers, or hold an undeclared value.
@@ -129,7 +113,7 @@ def volume_row(
         "voxels": int(truth.size),
         "truth_px": int(table[1:].sum()),
         "pred_px": int(table[:, 1:].sum()),
-        **{name: _mean([numbers[name] for numbers in by_label.values()]) for name in METRICS},
+        **{name: _mean([numbers[name] for numbers in by_label.values()]) for name in LABEL_MAPS},
         **{label_column(name, label): value for label, of in by_label.items() for name, value in of.items()},
     }
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from medformer.evaluation.statistics.bootstrap import Interval, interval_of
-from medformer.evaluation.statistics.resampling import check_options, draw, effective_groups, number_groups
+from medformer.evaluation.statistics.bootstrap import Interval, interval_of, support
+from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
 
 COVERAGE = 0.95
 """Share of the differences that the limits of agreement are to hold."""
@@ -37,10 +37,7 @@ def agreement(
     prediction: NDArray[np.float64],
     truth: NDArray[np.float64],
     groups: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> dict[str, Any]:
     """Compare predicted with reference volumes.
 
@@ -48,20 +45,17 @@ def agreement(
         prediction: Volumes, shape (n,), in ml; a case with NaN in either is left out.
         truth: Of the reference, shape (n,).
         groups: The patient of each case; whole groups are drawn for the intervals.
-        level: Coverage of the intervals.
-        resamples: Bootstrap draws.
-        seed: Of the draws.
+        bootstrap: Level and draws of the intervals.
 
     Returns:
         `n` cases that were compared, `sd` of their differences (ml), and `bias`, `lower` and `upper` limit (ml), each
         with `value`, `low` and `high`. A single case has a bias and no limits; intervals need two groups.
 
     Raises:
-        ValueError: Lengths differ, or `level` or `resamples` is out of range.
+        ValueError: Lengths differ.
     """
     if not len(prediction) == len(truth) == len(groups):
         raise ValueError(f"{len(prediction)} predictions, {len(truth)} references and {len(groups)} groups")
-    check_options(level, resamples)
     compared = np.flatnonzero((np.maximum(prediction, truth) > 0) & np.isfinite(prediction) & np.isfinite(truth))
     difference = (prediction - truth)[compared]
     member = number_groups([groups[index] for index in compared])
@@ -69,17 +63,15 @@ def agreement(
     bias = float(difference.mean()) if len(compared) else nan
     sd = float(difference.std(ddof=1)) if len(compared) > 1 else nan
     values = {"bias": bias, "lower": bias - WIDTH * sd, "upper": bias + WIDTH * sd}
-    if len(compared) < 2 or member.max() < 1:
-        spans = dict.fromkeys(values, (nan, nan))
-    else:
-        drawn = _resample(difference - bias, member, resamples, seed)
-        ends = {name: _interval(replicates, member, level) for name, replicates in drawn.items()}
-        # Resampled around 0 and moved, so that nothing is lost where the bias is much larger than the spread.
-        spans = {name: (bias + end.low, bias + end.high) for name, end in ends.items()}
+    # Resampled around 0 and moved, so that nothing is lost where the bias is much larger than the spread.
+    ends = _intervals(difference - bias, member, bootstrap)
     return {
         "n": len(compared),
         "sd": sd,
-        **{name: {"value": value, "low": spans[name][0], "high": spans[name][1]} for name, value in values.items()},
+        **{
+            name: {"value": value, "low": bias + end.low, "high": bias + end.high}
+            for (name, value), end in zip(values.items(), ends, strict=True)
+        },
     }
 
 
@@ -88,18 +80,15 @@ def relative_error(prediction: NDArray[np.float64], truth: NDArray[np.float64]) 
     return np.divide(prediction - truth, truth, out=np.full(len(truth), np.nan), where=truth > 0)
 
 
-def _resample(
-    difference: NDArray[np.float64], member: NDArray[np.intp], resamples: int, seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Bias and limits of every resample, shape (resamples,) each; NaN where it holds one case alone."""
+def _intervals(difference: NDArray[np.float64], member: NDArray[np.intp], bootstrap: Bootstrap) -> list[Interval]:
+    """Intervals of the bias and of the lower and upper limit; NaN ends where fewer than two groups were compared."""
+    found = support(member)
+    if found.groups < 2:
+        return [Interval(float("nan"), float("nan"), found.groups)] * 3
     sums = [np.bincount(member, weights=weights) for weights in (np.ones_like(difference), difference, difference**2)]
-    # einsum adds in a fixed order, which a threaded product may not.
-    count, total, squares = np.einsum("rg,kg->kr", draw(int(member.max()) + 1, resamples, seed), np.stack(sums))
+    count, total, squares = bootstrap.sums(np.stack(sums))
     mean = total / count
+    # A resample that holds one case alone has no standard deviation.
     with np.errstate(divide="ignore", invalid="ignore"):
         sd = np.sqrt(np.maximum(squares - count * mean**2, 0.0) / (count - 1))
-    return {"bias": mean, "lower": mean - WIDTH * sd, "upper": mean + WIDTH * sd}
-
-
-def _interval(replicates: NDArray[np.float64], member: NDArray[np.intp], level: float) -> Interval:
-    return interval_of(replicates, effective_groups(member), int(member.max()) + 1, level)
+    return [interval_of(replicates, found, bootstrap) for replicates in (mean, mean - WIDTH * sd, mean + WIDTH * sd)]

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.evaluation.statistics.resampling import (
-    check_options,
-    draw,
-    drawn_weights,
+    DEFAULT,
+    Bootstrap,
     effective_groups,
     number_groups,
-    percentile_interval,
     two_sided_p,
 )
 
@@ -59,18 +57,20 @@ class PairedTest(NamedTuple):
     groups: int
 
 
+class Support(NamedTuple):
+    """The groups that a statistic rests on: their number, and how many equally large ones would carry as much."""
+
+    effective: float
+    groups: int
+
+
 def grouped_interval(
-    values: NDArray[np.float64],
-    groups: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    values: NDArray[np.float64], groups: Sequence[Hashable], bootstrap: Bootstrap = DEFAULT
 ) -> Interval:
     """Bootstrap interval of the mean over cases, drawing whole groups with replacement.
 
     The cluster bootstrap of Field and Welsh (J. R. Stat. Soc. B 2007): each resample draws as many groups as there
-    are, and takes the mean over all their cases. The ends are expanded percentiles (`percentile_interval`), so they
+    are, and takes the mean over all their cases. The ends are expanded percentiles (`Bootstrap.percentiles`), so they
     stay inside the range of the values. NaN values are left out first.
 
     No resampling can do better than the range of the group means, so fewer than six groups stay below 95 % coverage
@@ -79,29 +79,30 @@ def grouped_interval(
     Args:
         values: One per case, shape (n,).
         groups: One per case: the patient, sequence or examination it belongs to.
-        level: Coverage, between 0 and 1.
-        resamples: Number of bootstrap draws.
-        seed: The same seed gives the same interval.
+        bootstrap: Level and draws.
 
     Raises:
-        ValueError: Lengths differ, or `level` or `resamples` is out of range.
+        ValueError: Lengths differ.
     """
     kept, member = _known(values, groups)
-    check_options(level, resamples)
-    count = _count(member)
-    if count < 2:
-        return Interval(_NAN, _NAN, count)
-    means = _means(kept, member, resamples, seed)
-    return Interval(*percentile_interval(means, effective_groups(member), level), count)
+    return ratio_interval(np.bincount(member, weights=kept), np.bincount(member), bootstrap)
+
+
+def ratio_interval(part: NDArray[np.number], whole: NDArray[np.number], bootstrap: Bootstrap = DEFAULT) -> Interval:
+    """Bootstrap interval of a ratio of sums over groups, each drawn with its share of both sums.
+
+    Args:
+        part: What each group adds to the numerator, shape (groups,).
+        whole: To the denominator, above 0; a group weighs by it.
+        bootstrap: Level and draws.
+    """
+    if len(whole) < 2:
+        return Interval(_NAN, _NAN, len(whole))
+    return Interval(*bootstrap.percentiles(_ratios(part, whole, bootstrap), effective_groups(whole)), len(whole))
 
 
 def paired_grouped_test(
-    differences: NDArray[np.float64],
-    groups: Sequence[Hashable],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    differences: NDArray[np.float64], groups: Sequence[Hashable], bootstrap: Bootstrap = DEFAULT
 ) -> PairedTest:
     """Test whether paired differences, one per case, are 0 on average, drawing whole groups with replacement.
 
@@ -111,28 +112,25 @@ def paired_grouped_test(
     Args:
         differences: Second model minus first, one per case, shape (n,).
         groups: One per case.
-        level: Coverage of the interval.
-        resamples: Number of bootstrap draws.
-        seed: The same seed gives the same numbers.
+        bootstrap: Level and draws.
 
     Raises:
-        ValueError: As `grouped_interval`.
+        ValueError: Lengths differ.
     """
     kept, member = _known(differences, groups)
-    check_options(level, resamples)
-    count = _count(member)
-    if not count:
+    sizes = np.bincount(member)
+    if not len(sizes):
         return PairedTest(_NAN, _NAN, _NAN, _NAN, 0)
-    replicates = _means(kept, member, resamples, seed) if count > 1 else np.empty(0)
-    return paired_test(float(kept.mean()), replicates, effective_groups(member), count, level, same=not kept.any())
+    replicates = _ratios(np.bincount(member, weights=kept), sizes, bootstrap) if len(sizes) > 1 else np.empty(0)
+    support = Support(effective_groups(sizes), len(sizes))
+    return paired_test(float(kept.mean()), replicates, support, bootstrap, same=not kept.any())
 
 
 def paired_test(
     difference: float,
     replicates: NDArray[np.float64],
-    effective: float,
-    groups: int,
-    level: float,
+    support: Support,
+    bootstrap: Bootstrap,
     *,
     same: bool = False,
 ) -> PairedTest:
@@ -141,20 +139,20 @@ def paired_test(
     Args:
         difference: Over all cases.
         replicates: Of every resample, shape (resamples,); NaN where undefined.
-        effective: From `effective_groups`.
-        groups: Their number.
-        level: Coverage of the interval.
+        support: The groups it rests on.
+        bootstrap: Level and draws.
         same: The two models gave the same everywhere: nothing to test, p = 1.
     """
+    groups = support.groups
     if same:
         return PairedTest(0.0, 0.0, 0.0, 1.0, groups)
     known = replicates[~np.isnan(replicates)]
     if groups < 2 or np.isnan(difference) or len(replicates) - len(known) > MOST_DROPPED * len(replicates):
         return PairedTest(difference, _NAN, _NAN, _NAN, groups)
-    low, high = percentile_interval(known, effective, level)
-    p = two_sided_p(known, effective, groups)
+    low, high = bootstrap.percentiles(known, support.effective)
+    p = two_sided_p(known, support.effective, groups)
     # Percentiles of few groups reach less far than the level asks, which p knows: then 0 cannot be excluded.
-    if p > 1 - level:
+    if p > 1 - bootstrap.level:
         low, high = min(low, 0.0), max(high, 0.0)
     return PairedTest(difference, low, high, p, groups)
 
@@ -162,11 +160,9 @@ def paired_test(
 def grouped_statistic_interval(
     statistic: Callable[[NDArray[np.intp]], float],
     groups: Sequence[Hashable],
+    bootstrap: Bootstrap = DEFAULT,
     *,
     classes: Sequence[Hashable] | None = None,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Interval:
     """Bootstrap interval of any statistic of rows, drawing whole groups with replacement.
 
@@ -175,55 +171,55 @@ def grouped_statistic_interval(
     Args:
         statistic: Gets row numbers, each as often as its group was drawn; returns a number, NaN where undefined.
         groups: One per row, shape (n,).
+        bootstrap: Level and draws.
         classes: One per row, for a statistic that compares classes of rows, such as the AUC: the class of fewest
             groups decides how far the ends are expanded.
-        level: Coverage, between 0 and 1.
-        resamples: Number of bootstrap draws.
-        seed: The same seed gives the same interval.
 
     Returns:
         NaN ends if the statistic is undefined for all rows together or for more than a fifth of the resamples, or if
         there are fewer than two groups (of every class).
 
     Raises:
-        ValueError: Lengths differ, or `level` or `resamples` is out of range.
+        ValueError: Lengths differ.
     """
-    check_options(level, resamples)
     member = number_groups(groups)
-    effective, count = effective_of_classes(member, classes)
+    found = support(member, classes)
     rows = np.arange(len(member))
-    if count < 2 or np.isnan(statistic(rows)):
-        return Interval(_NAN, _NAN, count)
+    if found.groups < 2 or np.isnan(statistic(rows)):
+        return Interval(_NAN, _NAN, found.groups)
     values = [
-        statistic(np.repeat(rows, weights.astype(np.intp)))
-        for block in drawn_weights(member, resamples, seed)
-        for weights in block
+        statistic(np.repeat(rows, weights.astype(np.intp))) for block in bootstrap.weights(member) for weights in block
     ]
-    return interval_of(np.array(values, np.float64), effective, count, level)
+    return interval_of(np.array(values, np.float64), found, bootstrap)
 
 
-def interval_of(replicates: NDArray[np.float64], effective: float, groups: int, level: float) -> Interval:
+def interval_of(replicates: NDArray[np.float64], support: Support, bootstrap: Bootstrap) -> Interval:
     """Interval of a statistic that may be undefined (NaN) in some resamples: these are dropped and counted."""
     known = replicates[~np.isnan(replicates)]
     dropped = len(replicates) - len(known)
     if dropped > MOST_DROPPED * len(replicates):
-        return Interval(_NAN, _NAN, groups, dropped)
-    return Interval(*percentile_interval(known, effective, level), groups, dropped)
+        return Interval(_NAN, _NAN, support.groups, dropped)
+    return Interval(*bootstrap.percentiles(known, support.effective), support.groups, dropped)
 
 
-def effective_of_classes(member: NDArray[np.intp], classes: Sequence[Hashable] | None = None) -> tuple[float, int]:
-    """Return the effective and the plain number of groups, each of the class that has the fewest.
+def support(member: NDArray[np.intp], classes: Sequence[Hashable] | None = None) -> Support:
+    """Say which groups a statistic rests on; of several classes, those of the class that has the fewest.
+
+    Args:
+        member: The number of each case's group, shape (n,).
+        classes: One per case, for a statistic that compares them.
 
     Raises:
         ValueError: `classes` has another length than `member`.
     """
     if classes is None or not len(member):
-        return (effective_groups(member) if len(member) else 0.0), _count(member)
+        sizes = np.unique(member, return_counts=True)[1]
+        return Support(effective_groups(sizes) if len(sizes) else 0.0, len(sizes))
     if len(classes) != len(member):
         raise ValueError(f"{len(member)} groups but {len(classes)} classes")
     kind = number_groups(classes)
-    parts = [number_groups(member[kind == k].tolist()) for k in range(int(kind.max()) + 1)]
-    return min(effective_groups(part) for part in parts), min(_count(part) for part in parts)
+    parts = [support(member[kind == k]) for k in range(int(kind.max()) + 1)]
+    return Support(min(part.effective for part in parts), min(part.groups for part in parts))
 
 
 def _known(values: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
@@ -233,12 +229,7 @@ def _known(values: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDA
     return values[known], number_groups([group for group, keep in zip(groups, known, strict=True) if keep])
 
 
-def _count(member: NDArray[np.intp]) -> int:
-    return int(member.max()) + 1 if len(member) else 0
-
-
-def _means(values: NDArray[np.float64], member: NDArray[np.intp], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Mean over the cases of every resample; einsum adds in a fixed order, which a threaded product may not."""
-    totals = np.stack([np.bincount(member, weights=values), np.bincount(member).astype(np.float64)])
-    sums = np.einsum("rg,kg->rk", draw(_count(member), resamples, seed), totals)
-    return sums[:, 0] / sums[:, 1]
+def _ratios(part: NDArray[np.number], whole: NDArray[np.number], bootstrap: Bootstrap) -> NDArray[np.float64]:
+    """The ratio of every resample, shape (resamples,)."""
+    sums = bootstrap.sums(np.stack([part, whole]).astype(np.float64))
+    return np.asarray(sums[0] / sums[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,14 +15,75 @@ from scipy.stats import norm, t
 _CHUNK = 500_000
 
 
-def check_options(level: float, resamples: int) -> None:
-    """Refuse settings that no bootstrap has.
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals and p-values are drawn; the same settings give the same numbers.
+
+    Attributes:
+        level: Coverage of intervals, between 0 and 1.
+        resamples: How often groups are drawn.
+        seed: Of the draws.
 
     Raises:
-        ValueError: `level` is not inside (0, 1), or `resamples` is not positive.
+        ValueError: A level or a number of resamples that no bootstrap has.
     """
-    if not 0.0 < level < 1.0 or resamples < 1:
-        raise ValueError(f"level must be in (0, 1) and resamples positive, got {level} and {resamples}")
+
+    level: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.level < 1.0 or self.resamples < 1:
+            raise ValueError(f"level must be in (0, 1) and resamples positive, got {self.level} and {self.resamples}")
+
+    def __str__(self) -> str:
+        drawn = f"{self.resamples} resamples, seed {self.seed}"
+        return f"{self.level:.0%} bootstrap over groups (expanded percentiles), {drawn}"
+
+    def sums(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add up what the groups of each resample have.
+
+        Args:
+            totals: k numbers of every group, shape (k, groups).
+
+        Returns:
+            Shape (k, resamples).
+        """
+        # einsum adds in a fixed order, which a threaded matrix product may not.
+        counts = draw(totals.shape[1], self.resamples, self.seed)
+        return np.asarray(np.einsum("rg,kg->kr", counts, totals))
+
+    def weights(self, member: NDArray[np.intp]) -> Iterator[NDArray[np.float64]]:
+        """Yield, a block of resamples at a time, how often each case was drawn with its group.
+
+        Args:
+            member: The number of each case's group, shape (n,), from `number_groups`.
+
+        Yields:
+            Case weights, shape (some resamples, n).
+        """
+        counts = draw(int(member.max()) + 1, self.resamples, self.seed)
+        step = max(1, _CHUNK // len(member))
+        for start in range(0, self.resamples, step):
+            yield counts[start : start + step, member].astype(np.float64)
+
+    def percentiles(self, replicates: NDArray[np.float64], effective: float) -> tuple[float, float]:
+        """Return the ends of the expanded percentile interval.
+
+        Plain percentiles are too narrow for few groups: they use the normal where Student's t belongs, and a variance
+        that divides by k instead of k - 1. Reading them further out corrects both (Hesterberg, The American
+        Statistician 2015, section 5.3). With `effective` for k it also corrects for groups of unequal size.
+
+        Args:
+            replicates: The statistic of every resample, shape (resamples,).
+            effective: From `effective_groups`.
+        """
+        share = norm.cdf(_stretch(effective) * t.ppf((1 - self.level) / 2, _freedom(effective)))
+        low, high = np.quantile(replicates, [share, 1 - share])
+        return float(low), float(high)
+
+
+DEFAULT = Bootstrap()
 
 
 def number_groups(groups: Sequence[Hashable]) -> NDArray[np.intp]:
@@ -50,51 +112,17 @@ def draw(groups: int, resamples: int, seed: int) -> NDArray[np.unsignedinteger]:
     return counts
 
 
-def drawn_weights(member: NDArray[np.intp], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Yield, a block of resamples at a time, how often each case was drawn with its group.
-
-    Args:
-        member: The number of each case's group, shape (n,), from `number_groups`.
-        resamples: Number of draws in all.
-        seed: Of the draws.
-
-    Yields:
-        Case weights, shape (some resamples, n).
-    """
-    counts = draw(int(member.max()) + 1, resamples, seed)
-    step = max(1, _CHUNK // len(member))
-    for start in range(0, resamples, step):
-        yield counts[start : start + step, member].astype(np.float64)
-
-
-def effective_groups(member: NDArray[np.intp]) -> float:
-    """Number of equally large groups that would carry as much as these (Kish 1965), never below 1.
+def effective_groups(sizes: NDArray[np.number]) -> float:
+    """Number of equally large groups that would carry as much as groups of these sizes (Kish 1965), never below 1.
 
     One patient with 200 frames beside nine with 10 makes the sample closer to two patients than to ten.
     """
-    counts = np.bincount(member).astype(np.float64)
-    return float(counts.sum() ** 2 / (counts**2).sum())
-
-
-def percentile_interval(replicates: NDArray[np.float64], effective: float, level: float) -> tuple[float, float]:
-    """Expanded percentile interval.
-
-    Plain percentiles are too narrow for few groups: they use the normal where Student's t belongs, and a variance
-    that divides by k instead of k - 1. Reading them further out mends both (Hesterberg, The American Statistician
-    2015, section 5.3). With `effective` for k it also mends what groups of unequal size take away.
-
-    Args:
-        replicates: The statistic of every resample, shape (resamples,).
-        effective: From `effective_groups`.
-        level: Coverage, between 0 and 1.
-    """
-    share = norm.cdf(_stretch(effective) * t.ppf((1 - level) / 2, _freedom(effective)))
-    low, high = np.quantile(replicates, [share, 1 - share])
-    return float(low), float(high)
+    weights = np.asarray(sizes, np.float64)
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def two_sided_p(replicates: NDArray[np.float64], effective: float, groups: int) -> float:
-    """Return the p-value at which `percentile_interval` just reaches 0.
+    """Return the p-value at which the interval of `Bootstrap.percentiles` just reaches 0.
 
     Where no resample reaches 0, the distance of their mean from it, in their standard deviations, says how rarely one
     would: a thousand resamples cannot be counted further than a thousandth. p is never below 2 ** (1 - groups):

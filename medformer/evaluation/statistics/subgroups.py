@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medformer.evaluation.masks.segmentation import SIZES
 from medformer.evaluation.table import Row
+from medformer.missing import known
 
 UNKNOWN = "unknown"
 
@@ -33,9 +34,6 @@ DEFINITIONS: dict[str, str] = {
 }
 """How the parts of a split come about, for splits that leave a choice."""
 
-# What tables write into a cell without a value.
-_EMPTY = frozenset({"", "nan", "na", "n/a", "<na>", "none", "null", UNKNOWN})
-
 _SEXES = {"m": "male", "f": "female"}
 
 
@@ -53,10 +51,10 @@ def splits(rows: Sequence[Row]) -> dict[str, dict[str, NDArray[np.intp]]]:
     for column in ("fold", "repeat", "site", "size", "sex", "age"):
         if not any(column in row for row in rows):
             continue
-        names = _READERS.get(column, _plain)([row.get(column) for row in rows])
-        known = set(names) - {UNKNOWN}
+        names = _READERS.get(column, _texts)([row.get(column) for row in rows])
+        values = set(names) - {UNKNOWN}
         optional = column in DEFINITIONS
-        if not known or (not optional and UNKNOWN in names) or (column == "repeat" and len(known) < 2):
+        if not values or (not optional and UNKNOWN in names) or (column == "repeat" and len(values) < 2):
             continue
         labels = np.array(names)
         found[column] = {name: np.flatnonzero(labels == name) for name in sorted(set(names), key=_order)}
@@ -70,16 +68,14 @@ def age_bin(years: float) -> str:
     return AGES[sum(years >= start for start in _AGE_STARTS) - 1]
 
 
-def _plain(cells: Sequence[Any]) -> list[str]:
-    """Cells as they are; empty ones are unknown."""
-    blank = [cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)) for cell in cells]
-    return [UNKNOWN if empty else str(cell) for cell, empty in zip(cells, blank, strict=True)]
-
-
 def _texts(cells: Sequence[Any]) -> list[str]:
-    """Cells of a covariate as text; what stands for a missing value is unknown."""
-    texts = ["" if cell is None else str(cell).strip() for cell in cells]
-    return [UNKNOWN if text.lower() in _EMPTY else text for text in texts]
+    """Cells as text; what stands for a missing value is unknown."""
+    return [known(cell) or UNKNOWN for cell in cells]
+
+
+def _sizes(cells: Sequence[Any]) -> list[str]:
+    """Sizes as text; `none` is the size of an image without foreground."""
+    return ["none" if cell == "none" else text for cell, text in zip(cells, _texts(cells), strict=True)]
 
 
 def _sexes(cells: Sequence[Any]) -> list[str]:
@@ -114,4 +110,4 @@ def _order(name: str) -> tuple[int, int, str]:
     return (1, int(name), name) if name.isdecimal() else (2, 0, name)
 
 
-_READERS: Mapping[str, Callable[[Sequence[Any]], list[str]]] = {"sex": _sexes, "age": _ages}
+_READERS: Mapping[str, Callable[[Sequence[Any]], list[str]]] = {"size": _sizes, "sex": _sexes, "age": _ages}

@@ -1,4 +1,4 @@
-"""Can an explanation be believed? Whether folds agree on it, and whether it depends on what the network learned."""
+"""Checks of an explanation: whether the folds agree on it, and whether it depends on what the network learned."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from medformer.inference.attribution.integrated_gradients import Vectors, integr
 from medformer.seeds import derive_seed
 
 LIMIT = 0.5
-"""A network with random weights whose map ranks the edges more alike than this: the map is not of what was learned."""
+"""Rank correlation with the map of a network with random weights; above it, a map does not show what was learned."""
 
 
 @dataclass(frozen=True)
 class Stability:
-    """How alike the folds rank the edges.
+    """How similarly the folds rank the edges.
 
     Attributes:
-        folds: How many were compared.
+        folds: Number of folds.
         spearman: Mean rank correlation over pairs of folds; None with fewer than two folds.
-        top: How many leading edges were compared.
+        top: Number of leading edges that were compared.
         jaccard: Mean overlap of the leading edges over pairs of folds: common over either; None as above.
         chance: The overlap of leading edges drawn at random.
     """
@@ -40,7 +40,7 @@ class Stability:
 
 
 @dataclass(frozen=True)
-class Stage:
+class RandomizationStage:
     """One step of the randomization.
 
     Attributes:
@@ -58,22 +58,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Randomization:
-    """How the attributions change when the network forgets, from its output to its input.
+    """How the attributions change when the weights are made random, from the output to the input.
 
     Attributes:
         stages: In order; the last one has no learned weight left.
         inputs: Rank correlation of a subject's attributions with its distance from the reference alone, averaged over
-            subjects: what a network that knows nothing would still seem to explain.
-        subjects: How many were explained.
+            subjects: how much a network that learned nothing would still seem to explain.
+        subjects: Number of explained subjects.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[RandomizationStage, ...]
     inputs: float
     subjects: int
 
     @property
     def passed(self) -> bool:
-        """Whether the map of the random network is no longer that of the trained one."""
+        """Whether the map of the random network differs from that of the trained one."""
         return self.stages[-1].maps <= LIMIT
 
 
@@ -115,7 +115,7 @@ def randomization_check(
     steps: int = 16,
     device: torch.device | str = "cpu",
 ) -> Randomization:
-    """Give a copy of the network random weights, layer by layer from the output, and explain it after each stage.
+    """Make a copy of the network random, layer by layer from the output, and explain it after each stage.
 
     The cascading randomization of Adebayo et al. (2018), "Sanity checks for saliency maps". Integrated gradients are
     multiplied by the subject's distance from the reference, so a single subject's map never becomes unrelated; the mean
@@ -126,7 +126,7 @@ def randomization_check(
         edges: Some subjects, by atlas (n, d).
         reference: By atlas (d,).
         seed: Of the random weights.
-        stages: How many groups its layers are dealt to, at most.
+        stages: Most groups that its layers are divided into.
         steps: Points of the integral.
         device: Where the model is.
 
@@ -140,18 +140,20 @@ def randomization_check(
 
     trained = explain(model)
     distance = np.abs(np.concatenate([edges[atlas] - reference[atlas] for atlas in edges], axis=1))
-    forgetful = copy.deepcopy(model)
-    layers = _from_the_output(forgetful)
-    total = sum(parameter.numel() for parameter in forgetful.parameters())
+    randomized = copy.deepcopy(model)
+    layers = _from_the_output(randomized)
+    total = sum(parameter.numel() for parameter in randomized.parameters())
     done, found = 0, []
     for group in np.array_split(np.arange(len(layers)), min(stages, len(layers))):
         for index in group:
             name, layer = layers[index]
             _randomize(layer, derive_seed(seed, "randomization", name))
             done += sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-        now = explain(forgetful)
+        now = explain(randomized)
         found.append(
-            Stage(layers[group[-1]][0], done / total, spearman(trained.mean(0), now.mean(0)), _rows(trained, now))
+            RandomizationStage(
+                layers[group[-1]][0], done / total, spearman(trained.mean(0), now.mean(0)), _rows(trained, now)
+            )
         )
     return Randomization(tuple(found), _rows(trained, distance), len(trained))
 
@@ -172,7 +174,7 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _from_the_output(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules that hold parameters themselves, the last defined first.
+    """The modules that hold parameters of their own, the last defined first.
 
     Modules are defined in the order in which they are used, except that parts side by side (one encoder per atlas) come
     one after the other.
@@ -186,7 +188,7 @@ def _from_the_output(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _randomize(layer: nn.Module, seed: int) -> None:
-    """Draw the parameters that a module holds itself anew: as before training, or else by exchanging their entries."""
+    """Draw a module's own parameters again, as before training, or else by permuting their entries."""
     children = {id(parameter) for child in layer.children() for parameter in child.parameters()}
     kept = [(parameter, parameter.detach().clone()) for parameter in layer.parameters() if id(parameter) in children]
     reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)

@@ -1,7 +1,7 @@
 """The tables of an explanation: edges, regions and pairs of networks, pooled over the folds, in open formats.
 
 RUN/explain/
-  explain.json       what was explained and how, and whether it can be believed
+  explain.json       what was explained and how, and the checks of it
   edges.csv          one row per edge, the highest contribution first
   regions.csv        one row per region: half of what each of its edges has
   networks.csv       one row per pair of networks, of atlases whose networks are known
@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from medformer.errors import DataError
 from medformer.files import atomic_path, write_csv, write_json
 from medformer.inference.attribution.checks import LIMIT, Randomization, leaders, stability
-from medformer.inference.attribution.fold import FoldAttribution
-from medformer.inference.attribution.integrated_gradients import TOLERANCE
+from medformer.inference.attribution.integrated_gradients import TOLERANCE, FoldAttribution
 
 FORMAT = "medformer-explain/1"
 TOP = 100
@@ -72,9 +71,9 @@ def write_attributions(
         run_path: The run folder.
         folds: Each fold once; of several repeats, the folds of all.
         labels: By atlas, as the folds have them.
-        randomization: The check with random weights; None when it was not made.
-        settings: What else a reader should know, such as the steps, the model and the seed; JSON-able.
-        top: How many leading edges count as found by a fold; a tenth of all edges where these are few.
+        randomization: The check with random weights, if it was made.
+        settings: Further facts such as the steps, the model and the seed; JSON-able.
+        top: Number of leading edges that count as found by a fold; a tenth of all edges where these are few.
 
     Returns:
         The path of explain.json.
@@ -134,7 +133,7 @@ def _check(folds: Sequence[FoldAttribution], labels: Mapping[str, AtlasLabels]) 
     if not positives or not negatives:
         raise DataError(
             f"The explained subjects are {positives} of class 1 and {negatives} of class 0; expected both, because an "
-            "edge is ranked by how it tells them apart."
+            "edge is ranked by how it separates them."
         )
     for fold in folds:
         for atlas, block in fold.strength.items():

@@ -1,4 +1,4 @@
-"""The average training mask, predicted for every image: what is known before looking."""
+"""The average training mask, predicted for every image; it does not look at the image."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class MaskBaseline(Protocol):
 BASELINES: Registry[type[MaskBaseline]] = Registry(
     "baseline",
     [
-        Entry("prior_mask", PriorMask, "the average training mask for every image: what is known before looking"),
+        Entry("prior_mask", PriorMask, "the average training mask for every image; it does not look at the image"),
         Entry("pixel_color", PixelColor, "gradient boosting over pixels by color, neighborhood and position"),
     ],
 )

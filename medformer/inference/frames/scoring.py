@@ -1,4 +1,4 @@
-"""Scoring a folder of prediction maps against a folder of masks, whoever made them."""
+"""Scoring a folder of prediction maps, of any origin, against a folder of masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import EmptyPolicy, check_policy
-from medformer.evaluation.masks.segmentation import COLUMNS, case_row
+from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
 from medformer.imaging.images import read_mask
@@ -108,8 +108,7 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[
         ResourceError: The folder is not writable or the disk is full.
     """
     table, numbers = Path(out) / TABLE, Path(out) / SUMMARY
-    columns = [name for name in COLUMNS if name in rows[0]]
-    write_csv(table, rows, [*columns, *(name for name in rows[0] if name not in columns)])
+    write_csv(table, rows, list(rows[0]))
     write_json(numbers, {"source": {"file": TABLE, "sha256": sha256(table)}, **summary})
     return table, numbers
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -133,21 +135,20 @@ class Segmenter:
         )
 
 
+@dataclass(frozen=True)
 class ValidationDice:
     """Mean Dice at 0.5 over cases, at the network's size; two empty masks count 1.
 
     Cheap enough for every epoch. Reported numbers are computed elsewhere, at the original size of the images.
 
-    Args:
+    Attributes:
         data: Cases of the inner validation part, without augmentation.
         batch_size: Cases per forward pass.
     """
 
-    measure = "dice"
-
-    def __init__(self, data: SegmentationDataset, batch_size: int) -> None:
-        self.data = data
-        self.batch_size = batch_size
+    data: SegmentationDataset
+    batch_size: int
+    measure: ClassVar[str] = "dice"
 
     def __call__(self, model: nn.Module) -> float:
         """Return the mean Dice of a model in evaluation mode."""

@@ -40,6 +40,10 @@ class Conv3d(nn.Conv3d):
 
 
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+"""Mode of linear interpolation in each number of dimensions."""
+HEAD_CHANNELS = 32
+"""Channels of an attention head where nothing else is said (CAFormer)."""
 
 NormName = Literal["channel", "map", "group", "instance"]
 KernelSize = int | Sequence[int]
@@ -56,6 +60,55 @@ def per_axis(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[
     if len(values) != spatial_dims or min(values) < 1:
         raise ValueError(f"{name}: got {value}, expected a positive int or {spatial_dims} of them")
     return values
+
+
+def odd_kernel(value: KernelSize, spatial_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return a kernel per axis and the padding with which it keeps the size of a map.
+
+    Raises:
+        ValueError: A size is even, or their number is not `spatial_dims`.
+    """
+    sizes = per_axis(value, spatial_dims, "kernel_size")
+    if any(size % 2 == 0 for size in sizes):
+        raise ValueError(f"kernel_size: got {value}, expected odd numbers")
+    return sizes, tuple(size // 2 for size in sizes)
+
+
+def same_convolution(
+    spatial_dims: int, in_channels: int, out_channels: int, kernel: KernelSize, groups: int = 1
+) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    """Return a convolution without bias that keeps the size of its map, `(B, C_in, *S) -> (B, C_out, *S)`."""
+    sizes, padding = odd_kernel(kernel, spatial_dims)
+    return CONV[spatial_dims](in_channels, out_channels, sizes, padding=padding, groups=groups, bias=False)  # type: ignore[arg-type]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Multi-head attention of every position over all positions of another map, `(B, C, *S) -> (B, C, *S)`.
+
+    Args:
+        query: `(B, C, *S)`.
+        key: `(B, C, *K)`.
+        value: `(B, C, *K)`.
+        heads: Number of heads; it divides C.
+    """
+    # (B, C, *S) -> (B, heads, positions, C / heads)
+    split = [x.flatten(2).unflatten(1, (heads, -1)).transpose(-1, -2) for x in (query, key, value)]
+    mixed = F.scaled_dot_product_attention(*split)
+    # Through (B, positions, C), which is the memory the attention kernel leaves.
+    return mixed.transpose(1, 2).flatten(2).unflatten(1, query.shape[2:]).movedim(-1, 1)
+
+
+def head_count(channels: int, heads: int | None) -> int:
+    """Return the number of attention heads; None stands for one for every `HEAD_CHANNELS` channels.
+
+    Raises:
+        ValueError: The channels cannot be divided among them.
+    """
+    if heads is None and channels % HEAD_CHANNELS:
+        raise ValueError(f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
+    if heads is not None and (heads < 1 or channels % heads):
+        raise ValueError(f"attention: got {channels} channels for {heads} heads, expected a multiple of the heads")
+    return channels // HEAD_CHANNELS if heads is None else heads
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -94,26 +147,19 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, None, self.eps).movedim(-1, 1)
 
 
-class MapNorm(nn.Module):
+class MapNorm(ChannelNorm):
     """LayerNorm over channels and all positions of a sample together, scale only (PoolFormerV2's "modified LN")."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, 1, self.weight, None, self.eps)
 
 
-class InstanceNorm(nn.Module):
+class InstanceNorm(ChannelNorm):
     """Each channel of each sample by its own mean and deviation over positions, with scale and bias."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
+        super().__init__(channels, eps)
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type not in ("cpu", "meta"):

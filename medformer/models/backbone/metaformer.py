@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from medformer.config import MixerSpec
 from medformer.models.backbone.layers import (
     ConvStem,
     Downsample,
@@ -21,13 +22,13 @@ from medformer.models.backbone.layers import (
     make_norm,
     per_axis,
 )
-from medformer.models.backbone.mixers import MIXERS
+from medformer.models.backbone.mixers import make_mixer
 
 InitName = Literal["published", "fan_in"]
 StemName = Literal["patch", "convolutions", "none"]
 
 
-class Block(nn.Module):
+class MetaFormerBlock(nn.Module):
     """`x <- rs*x + ls*drop(mixer(norm(x)))`, then the same with the MLP (MetaFormer Baselines, eq. 1-2)."""
 
     def __init__(
@@ -70,10 +71,10 @@ def _join(skip: Tensor, branch: Tensor, res_scale: Scale | None, layer_scale: Sc
     return skip + branch
 
 
-class Stage(nn.Module):
+class MetaFormerStage(nn.Module):
     """An optional downsampling followed by blocks."""
 
-    def __init__(self, downsample: Downsample | None, blocks: Sequence[Block]) -> None:
+    def __init__(self, downsample: Downsample | None, blocks: Sequence[MetaFormerBlock]) -> None:
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
@@ -106,7 +107,7 @@ class MetaFormer(nn.Module):
         in_channels: Channels of the input.
         depths: Blocks per stage.
         channels: Channels per stage.
-        mixers: Token mixer of each stage, names from `MIXERS`.
+        mixers: Token mixer of each stage, or one for all: names from `MIXERS`, with parameters if given so.
         kernel_sizes: Mixer kernel of each stage, per axis if given so, None for the mixer's own.
         norm: Norm inside the blocks; `instance` is that of stem and downsampling too, which else norm over channels.
         activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
@@ -125,6 +126,7 @@ class MetaFormer(nn.Module):
     Raises:
         ValueError: Stage lists of different lengths, or a number out of range.
         UnknownNameError: A mixer that the table does not list.
+        ConfigError: A parameter that a mixer does not take.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class MetaFormer(nn.Module):
         *,
         depths: Sequence[int],
         channels: Sequence[int],
-        mixers: Sequence[str],
+        mixers: Sequence[MixerSpec],
         kernel_sizes: Sequence[KernelSize | None] | None = None,
         norm: NormName = "channel",
         activation: Literal["star_relu", "gelu"] = "star_relu",
@@ -154,9 +156,13 @@ class MetaFormer(nn.Module):
             raise ValueError(f"spatial_dims: got {spatial_dims}, expected 1, 2 or 3")
         strides = strides if strides is not None else (4, *[2] * (len(depths) - 1))
         kernel_sizes = kernel_sizes if kernel_sizes is not None else [None] * len(depths)
-        lengths = {len(depths), len(channels), len(mixers), len(kernel_sizes), len(strides)}
-        if len(lengths) != 1 or not depths:
-            raise ValueError("depths, channels, mixers, kernel_sizes and strides need one entry for each stage")
+        mixers = list(mixers) * len(depths) if len(mixers) == 1 else mixers
+        lengths = [len(depths), len(channels), len(mixers), len(kernel_sizes), len(strides)]
+        if len(set(lengths)) != 1 or not depths:
+            raise ValueError(
+                "depths, channels, mixers, kernel_sizes and strides need one entry for each stage, got "
+                f"{', '.join(map(str, lengths))}; a single mixer serves all stages"
+            )
         steps = [per_axis(stride, spatial_dims, "strides") for stride in strides]
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
@@ -187,9 +193,9 @@ class MetaFormer(nn.Module):
                 down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, steps[index], down_norm, kind)
             first = sum(depths[:index])
             blocks = [
-                Block(
+                MetaFormerBlock(
                     width,
-                    MIXERS[mixer].part(width, spatial_dims=spatial_dims, stage=index, kernel_size=size),
+                    make_mixer(mixer, width, spatial_dims=spatial_dims, stage=index, kernel_size=size),
                     norm=norm,
                     mlp_ratio=mlp_ratio,
                     activation=activation,
@@ -199,7 +205,7 @@ class MetaFormer(nn.Module):
                 )
                 for position in range(depth)
             ]
-            stages.append(Stage(down, blocks))
+            stages.append(MetaFormerStage(down, blocks))
         self.stages = nn.ModuleList(stages)
         self.apply(init_published if init == "published" else init_fan_in)
 

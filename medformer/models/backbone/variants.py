@@ -1,158 +1,132 @@
-"""Named MetaFormers: the published variants as rows of a table, and the two classification heads."""
+"""Named MetaFormers: the published variants as rows of a table, and the classification heads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from medformer.errors import UnknownNameError
+from medformer.config import MixerSpec
 from medformer.models.backbone.layers import KernelSize, NormName, squared_relu
 from medformer.models.backbone.metaformer import InitName, MetaFormer, StemName, init_published
+from medformer.registry import Entry, Registry
 
-
-@dataclass(frozen=True)
-class Family:
-    """What all sizes of a family share."""
-
-    description: str
-    paper: str
-    mixers: tuple[str, str, str, str]
-    norm: NormName
-    activation: Literal["star_relu", "gelu"] = "star_relu"
-    res_scale_from: int | None = 2
-    transition_norm: bool = True
-    head: Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"] = "linear"
-    drop_path: tuple[float, ...] = (0.1, 0.1, 0.2, 0.3, 0.4)
-    """Stochastic depth of the published ImageNet training, one rate for each size."""
+HeadName = Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One named backbone."""
+    """One named backbone: its head, and for the rest what `MetaFormer` is given.
 
-    family: Family
-    depths: tuple[int, int, int, int]
-    channels: tuple[int, int, int, int]
-    drop_path: float
+    Attributes:
+        drop_path: Stochastic depth of the published ImageNet training.
+    """
+
+    mixers: tuple[MixerSpec, ...]
+    norm: NormName
+    depths: tuple[int, ...] = ()
+    channels: tuple[int, ...] = ()
+    drop_path: float = 0.0
     layer_scale: float | None = None
+    activation: Literal["star_relu", "gelu"] = "star_relu"
+    res_scale_from: int | None = 2
+    transition_norm: bool = True
     kernel_sizes: tuple[int | None, ...] | None = None
     stem: StemName = "patch"
     mlp_ratio: float = 4.0
+    head: HeadName = "linear"
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
 _V2 = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024"
 
-FAMILIES: dict[str, Family] = {
-    "poolformer": Family(
-        "pooling, GroupNorm, GELU",
-        _V1,
-        ("pooling",) * 4,
-        "group",
-        activation="gelu",
-        res_scale_from=None,
-        transition_norm=False,
-        head="pool_after_norm",
-    ),
-    "poolformerv2": Family("pooling with the later recipe", _V2, ("pooling",) * 4, "map"),
-    "identityformer": Family("no token mixing", _V2, ("identity",) * 4, "map"),
-    "randformer": Family(
-        "frozen random mixing in the last two stages",
-        _V2,
-        ("identity", "identity", "random", "random"),
-        "map",
-        drop_path=(0.1, 0.1, 0.2, 0.3, 0.3),
-    ),
-    "convformer": Family(
-        "separable convolutions",
-        _V2,
-        ("separable_conv",) * 4,
-        "channel",
-        head="mlp",
-        drop_path=(0.2, 0.3, 0.4, 0.6),
-    ),
-    "caformer": Family(
-        "separable convolutions, then attention",
-        _V2,
-        ("separable_conv", "separable_conv", "attention", "attention"),
-        "channel",
-        head="mlp",
-        drop_path=(0.15, 0.3, 0.4, 0.6),
-    ),
-}
-
-_Shape = tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
-_POOL_SHAPES: dict[str, _Shape] = {
+# Depths and channels of each size.
+_Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+_POOL: _Shapes = {
     "s12": ((2, 2, 6, 2), (64, 128, 320, 512)),
     "s24": ((4, 4, 12, 4), (64, 128, 320, 512)),
     "s36": ((6, 6, 18, 6), (64, 128, 320, 512)),
     "m36": ((6, 6, 18, 6), (96, 192, 384, 768)),
     "m48": ((8, 8, 24, 8), (96, 192, 384, 768)),
 }
-_CONV_SHAPES: dict[str, _Shape] = {
+_CONV: _Shapes = {
     "s18": ((3, 3, 9, 3), (64, 128, 320, 512)),
     "s36": ((3, 12, 18, 3), (64, 128, 320, 512)),
     "m36": ((3, 12, 18, 3), (96, 192, 384, 576)),
     "b36": ((3, 12, 18, 3), (128, 256, 512, 768)),
 }
-_LAYER_SCALE = {"s12": 1e-5, "s24": 1e-5, "s36": 1e-6, "m36": 1e-6, "m48": 1e-6}
 
 
-def _table() -> dict[str, Variant]:
-    table = {}
-    for name, family in FAMILIES.items():
-        shapes = _CONV_SHAPES if family.head == "mlp" else _POOL_SHAPES
-        for (size, (depths, channels)), rate in zip(shapes.items(), family.drop_path, strict=True):
-            scale = _LAYER_SCALE[size] if name == "poolformer" else None
-            table[f"{name}_{size}"] = Variant(family, depths, channels, rate, scale)
-    return table
+def _family(
+    name: str,
+    description: str,
+    paper: str,
+    shared: Variant,
+    shapes: _Shapes,
+    drop_paths: Sequence[float],
+    layer_scales: Sequence[float | None] = (),
+) -> list[Entry[Variant]]:
+    """Return a row for each size of a family: what all share, with the depths, widths and rates of the size."""
+    rows, columns = [], (drop_paths, layer_scales or [None] * len(shapes))
+    for (size, (depths, channels)), rate, scale in zip(shapes.items(), *columns, strict=True):
+        variant = replace(shared, depths=depths, channels=channels, drop_path=rate, layer_scale=scale)
+        rows.append(Entry(f"{name}_{size}", variant, description, paper))
+    return rows
 
 
-VARIANTS: dict[str, Variant] = _table()
+_POOLFORMER = Variant(
+    ("pooling",) * 4, "group", activation="gelu", res_scale_from=None, transition_norm=False, head="pool_after_norm"
+)
+_POOLFORMER_V2, _IDENTITYFORMER = Variant(("pooling",) * 4, "map"), Variant(("identity",) * 4, "map")
+_RANDFORMER = Variant(("identity", "identity", "random", "random"), "map")
+_CONVFORMER = Variant(("separable_conv",) * 4, "channel", head="mlp")
+_CAFORMER = Variant(("separable_conv", "separable_conv", "attention", "attention"), "channel", head="mlp")
 # Ours, for training from scratch on little data: plain convolutions where maps are fine and channels few, separable
 # ones below, small kernels for small inputs, a stem of small ones, and norms of each image's own channels.
-_FROM_SCRATCH = Family(
-    "plain convolutions on fine maps, then separable ones, for segmentation",
-    "",
+_VOLUMES = Variant(
     ("convolution", "convolution", "separable_conv", "separable_conv"),
     "instance",
-    head="mlp",
-)
-# For images.
-VARIANTS["convformer_t10"] = Variant(
-    _FROM_SCRATCH,
-    (2, 2, 4, 2),
-    (64, 128, 256, 384),
-    drop_path=0.05,
-    kernel_sizes=(3, 3, 5, 3),
-    stem="convolutions",
-    mlp_ratio=2.0,
-)
-# For volumes.
-VARIANTS["convformer_v8"] = Variant(
-    _FROM_SCRATCH,
     (2, 2, 2, 2),
     (32, 64, 128, 256),
-    drop_path=0.0,
     kernel_sizes=(3, 3, 3, 3),
     stem="convolutions",
     mlp_ratio=2.0,
+    head="mlp",
 )
-# For classes of whole volumes. Instance norm takes each image's own mean from every channel, and with it most
-# of what the average over all positions could tell; and from scratch, on a few hundred volumes, these averages differ
-# so little between images that a head learns nothing from them until batch norm has taken away what they share.
-VARIANTS["convformer_c8"] = replace(
-    VARIANTS["convformer_v8"],
-    family=replace(
-        _FROM_SCRATCH,
-        description="plain convolutions on fine maps, then separable ones, for classification",
-        norm="channel",
-        head="pool_after_batch_norm",
-    ),
+_IMAGES = replace(
+    _VOLUMES, depths=(2, 2, 4, 2), channels=(64, 128, 256, 384), drop_path=0.05, kernel_sizes=(3, 3, 5, 3)
+)
+# Instance norm takes each image's own mean from every channel, and with it most of what the average over all positions
+# could tell; and from scratch, on a few hundred volumes, these averages differ so little between images that a head
+# learns nothing from them until batch norm has taken away what they share.
+_CLASSES = replace(_VOLUMES, norm="channel", head="pool_after_batch_norm")
+_OURS = "plain convolutions on fine maps, then separable ones, for"
+_RATES, _SCALES = (0.1, 0.1, 0.2, 0.3, 0.4), (1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
+
+VARIANTS: Registry[Variant] = Registry(
+    "backbone",
+    [
+        *_family("poolformer", "pooling, GroupNorm, GELU", _V1, _POOLFORMER, _POOL, _RATES, _SCALES),
+        *_family("poolformerv2", "pooling with the later recipe", _V2, _POOLFORMER_V2, _POOL, _RATES),
+        *_family("identityformer", "no token mixing", _V2, _IDENTITYFORMER, _POOL, _RATES),
+        *_family(
+            "randformer",
+            "frozen random mixing in the last two stages",
+            _V2,
+            _RANDFORMER,
+            _POOL,
+            (*_RATES[:4], 0.3),
+        ),
+        *_family("convformer", "separable convolutions", _V2, _CONVFORMER, _CONV, (0.2, 0.3, 0.4, 0.6)),
+        *_family("caformer", "separable convolutions, then attention", _V2, _CAFORMER, _CONV, (0.15, 0.3, 0.4, 0.6)),
+        Entry("convformer_t10", _IMAGES, f"{_OURS} segmentation"),
+        Entry("convformer_v8", _VOLUMES, f"{_OURS} segmentation"),
+        Entry("convformer_c8", _CLASSES, f"{_OURS} classification"),
+    ],
 )
 
 
@@ -161,6 +135,7 @@ def build_backbone(
     *,
     spatial_dims: int = 2,
     in_channels: int = 3,
+    mixers: Sequence[MixerSpec] | None = None,
     drop_path: float | None = None,
     kernel_sizes: Sequence[KernelSize | None] | None = None,
     stem_kernel: KernelSize | None = None,
@@ -168,32 +143,23 @@ def build_backbone(
     init: InitName = "published",
     checkpointing: bool = False,
 ) -> MetaFormer:
-    """Return a named backbone; `drop_path` and `kernel_sizes` None take the variant's own.
+    """Return a named backbone; `mixers`, `drop_path` and `kernel_sizes` None take the variant's own.
 
     Raises:
-        UnknownNameError: No variant has that name; the nearest is suggested.
+        UnknownNameError: No variant or mixer has that name; the nearest is suggested.
     """
-    if name not in VARIANTS:
-        raise UnknownNameError("backbone", name, VARIANTS)
-    variant = VARIANTS[name]
-    family = variant.family
+    given = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
+    settings: dict[str, Any] = {
+        **vars(VARIANTS[name].part),
+        **{key: value for key, value in given.items() if value is not None},
+    }
+    del settings["head"]
     return MetaFormer(
         spatial_dims,
         in_channels,
-        depths=variant.depths,
-        channels=variant.channels,
-        mixers=family.mixers,
-        kernel_sizes=kernel_sizes or variant.kernel_sizes,
-        norm=family.norm,
-        activation=family.activation,
-        mlp_ratio=variant.mlp_ratio,
-        layer_scale=variant.layer_scale,
-        res_scale_from=family.res_scale_from,
-        transition_norm=family.transition_norm,
-        stem=variant.stem,
+        **settings,
         stem_kernel=stem_kernel,
         strides=strides,
-        drop_path=variant.drop_path if drop_path is None else drop_path,
         init=init,
         checkpointing=checkpointing,
     )
@@ -239,6 +205,12 @@ class MlpHead(nn.Module):
         return logits
 
 
+_MAP_NORMS: dict[HeadName, Callable[[int], nn.Module]] = {
+    "pool_after_norm": partial(nn.GroupNorm, 1, eps=1e-5),
+    "pool_after_batch_norm": nn.BatchNorm1d,
+}
+
+
 class Classifier(nn.Module):
     """A backbone with its published classification head: `(B, C, *S) -> (B, num_classes)` logits."""
 
@@ -268,16 +240,12 @@ def build_classifier(
 
 def with_head(backbone: MetaFormer, name: str, num_classes: int, head_dropout: float = 0.0) -> Classifier:
     """Return a backbone of the named variant with the head of its paper."""
-    kind, channels = VARIANTS[name].family.head, backbone.channels[-1]
+    kind, channels = VARIANTS[name].part.head, backbone.channels[-1]
     head: nn.Module
     if kind == "mlp":
         head = MlpHead(channels, num_classes, dropout=head_dropout)
     else:
-        map_norm: nn.Module | None = None
-        if kind == "pool_after_norm":
-            map_norm = nn.GroupNorm(1, channels, eps=1e-5)
-        elif kind == "pool_after_batch_norm":
-            map_norm = nn.BatchNorm1d(channels)
+        map_norm = _MAP_NORMS[kind](channels) if kind in _MAP_NORMS else None
         head = LinearHead(channels, num_classes, map_norm=map_norm, dropout=head_dropout)
     return Classifier(backbone, head.apply(init_published))
 

@@ -77,8 +77,11 @@ def load_pretrained(
         (key if key.startswith("head.") else prefix + key): value for key, value in rename(_read(Path(path))).items()
     }
     wanted = {key for key in target if head or not key.startswith("head.")}
-    # The frozen matrix of RandFormer is tied to the token grid of its dimension; there is nothing to inflate.
-    optional = {key for key in wanted if key.endswith("random_matrix")}
+    optional = {
+        f"{name}.{weight}"
+        for name, module in model.named_modules()
+        for weight in getattr(module, "optional_weights", ())
+    }
     filled, misfits = {}, []
     for key in sorted(wanted & source.keys()):
         fitted = _fit(source[key], target[key], inflation)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from medformer.config import ConnectomeModelConfig
+from torch import nn
+
+from medformer.config import ConnectomeModelConfig, ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.defects import DEFECTS, active_defects
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
+from medformer.models.connectome.region_encoder import region_backbone
 from medformer.models.connectome.roi_metaformer import RoiMetaFormer
+from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
+from medformer.models.networks.grid import Grid
 from medformer.registry import Entry, Registry
 
 Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool, int], ConnectomeClassifier]
@@ -38,30 +44,53 @@ def _roi_metaformer(
             f"model.defects: got {', '.join(foreign)} with {config.name}, which has no such part. "
             "Use metaformer_paper, or leave it out."
         )
+    make: Callable[[], nn.Module]
+    if config.name.startswith(ROI_PREFIX):
+        inner = ModelConfig(
+            name=config.name.removeprefix(ROI_PREFIX),
+            backbone="convformer_v8",
+            mixers=config.mixers,
+            init="fan_in",
+            drop_path=config.drop_path,
+        )
+        NETWORKS.require(inner.name, INDEPENDENT)
+        size = max(SMALLEST, *regions.values()) if regions else SMALLEST
+        make = partial(build_network, inner, Grid(config.width, config.width, (size,)))
+    else:
+        make = partial(region_backbone, config.width, config.depth, config.mixers or (config.mixer,), config.drop_path)
     return RoiMetaFormer(
         regions,
         diagonal=diagonal,
         classes=classes,
         width=config.width,
-        depth=config.depth,
-        mixer=config.mixer,
+        backbone=make,
         dropout=config.dropout,
-        drop_path=config.drop_path,
         drop_regions=config.drop_regions,
     )
 
 
+ROI_PREFIX = "roi:"
+SMALLEST = 32
+"""Regions for which a segmentation network is at least laid out; it pads the tokens of smaller atlases."""
 _MAHLER = "Mahler et al., Pretraining is All You Need, MLCN 2023"
 CONNECTOME_MODELS: Registry[Builder] = Registry(
     "connectome model",
     [
         Entry("roi_metaformer", _roi_metaformer, "regions as tokens of the shared backbone, pooled across atlases"),
+        Entry(
+            f"{ROI_PREFIX}<model>",
+            _roi_metaformer,
+            "the same with a model of the table above over the tokens",
+            sizes="one-dimensional",
+            example=f"{ROI_PREFIX}meta_unet",
+        ),
         Entry("metaformer_paper", _metaformer, "one encoder per atlas over all connections, mean of logits", _MAHLER),
         Entry(
             "metaformer_as_published",
             _metaformer,
             "the same with the released code's attention across subjects and swapped arguments; to measure, not to use",
             _MAHLER,
+            cannot={"independent subjects": "its attention runs across the subjects of a batch."},
         ),
     ],
 )

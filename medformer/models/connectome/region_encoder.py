@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.config import MixerSpec
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.connectome.inputs import check_edges, edge_counts, module_key, row_indices
 
@@ -53,6 +54,23 @@ def _kept(subjects: int, regions: int, rate: float, like: Tensor) -> Tensor:
     return (torch.rand(subjects, regions, device=like.device) >= rate).to(like.dtype) / (1.0 - rate)
 
 
+def region_backbone(width: int, depth: int, mixers: Sequence[MixerSpec], drop_path: float = 0.0) -> MetaFormer:
+    """Return the shared backbone with one stage that neither reduces the tokens nor changes their channels."""
+    return MetaFormer(
+        1,
+        width,
+        depths=(depth,),
+        channels=(width,),
+        mixers=mixers,
+        mlp_ratio=2.0,
+        layer_scale=LAYER_SCALE,
+        stem="none",
+        strides=(1,),
+        drop_path=drop_path,
+        init="fan_in",
+    )
+
+
 class RegionEncoder(nn.Module):
     """Every atlas through its own tokens and one backbone, `{atlas: (B, connections)} -> {atlas: (B, regions, width)}`.
 
@@ -66,10 +84,8 @@ class RegionEncoder(nn.Module):
         *,
         diagonal: bool,
         width: int,
-        depth: int,
-        mixer: str,
-        drop_path: float,
         drop_regions: float,
+        backbone: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
         self.counts = edge_counts(regions, diagonal)
@@ -79,26 +95,16 @@ class RegionEncoder(nn.Module):
                 for atlas, count in regions.items()
             }
         )
-        self.backbone = MetaFormer(
-            1,
-            width,
-            depths=(depth,),
-            channels=(width,),
-            mixers=(mixer,),
-            mlp_ratio=2.0,
-            layer_scale=LAYER_SCALE,
-            stem="none",
-            strides=(1,),
-            drop_path=drop_path,
-            init="fan_in",
-        )
+        self.backbone = backbone()
 
     def forward(self, edges: Mapping[str, Tensor]) -> dict[str, Tensor]:
         check_edges(edges, self.counts)
         features = {}
         for atlas in self.counts:
             tokens = self.tokens[module_key(atlas)](edges[atlas])
-            features[atlas] = self.backbone(tokens.movedim(-1, 1))[-1].movedim(1, -1)
+            mixed = self.backbone(tokens.movedim(-1, 1))
+            # A backbone returns the map of each of its stages, a segmentation network one map.
+            features[atlas] = (mixed if isinstance(mixed, Tensor) else mixed[-1]).movedim(1, -1)
         return features
 
 

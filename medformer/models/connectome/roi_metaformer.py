@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -62,15 +62,13 @@ class RoiMetaFormer(ConnectomeClassifier):
         diagonal: The connections include the diagonal of the matrix; without it a row's own element is zero.
         classes: Logits.
         width: Channels of a token.
-        depth: Blocks.
-        mixer: Token mixer, a name from `MIXERS`.
+        backbone: Makes the network over the tokens, `(B, width, regions) -> (B, width, regions)`, or to a list of maps
+            whose last has this shape.
         dropout: Rate on the tokens before they vote.
-        drop_path: Stochastic depth of the last block.
         drop_regions: Share of regions that is hidden from all others in a training step.
 
     Raises:
         DataError: There is no atlas, or one of fewer than two regions.
-        UnknownNameError: A mixer that the table does not list.
     """
 
     def __init__(
@@ -79,23 +77,15 @@ class RoiMetaFormer(ConnectomeClassifier):
         *,
         diagonal: bool = False,
         classes: int = 2,
-        width: int = 64,
-        depth: int = 2,
-        mixer: str = "attention",
+        width: int,
+        backbone: Callable[[], nn.Module],
         dropout: float = 0.3,
-        drop_path: float = 0.1,
         drop_regions: float = 0.2,
     ) -> None:
         super().__init__()
         self.regions, self.diagonal, self.width = dict(regions), diagonal, width
         self.encoder = RegionEncoder(
-            regions,
-            diagonal=diagonal,
-            width=width,
-            depth=depth,
-            mixer=mixer,
-            drop_path=drop_path,
-            drop_regions=drop_regions,
+            regions, diagonal=diagonal, width=width, drop_regions=drop_regions, backbone=backbone
         )
         self.fusion = AtlasFusion(regions, width, classes, dropout)
 

@@ -1,70 +1,120 @@
-"""From a model's name in a config to a network."""
+"""From a model's name in a config to a network, for images and volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
 from medformer.config import ModelConfig
-from medformer.errors import ConfigError, UnknownNameError
-from medformer.models.networks.meta_polyp import meta_polyp
+from medformer.errors import ConfigError
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.weights import load_pretrained
+from medformer.models.networks.classifier import classifier
+from medformer.models.networks.grid import Grid
+from medformer.models.networks.meta_unet import meta_polyp, meta_unet
+from medformer.models.networks.monai_peer import dynunet, swinunetr, unet
+from medformer.models.networks.smp_peer import smp_network
 from medformer.registry import Entry, Registry
 
-Builder = Callable[[ModelConfig, int, int, int], nn.Module]
+Builder = Callable[[ModelConfig, Grid], nn.Module]
 
+NO_BACKBONE = {
+    "model.mixers": "it has no stages with token mixers. Set model.mixers=null.",
+    "model.weights": "they fill a MetaFormer encoder, and it has none. Set model.weights=null.",
+    "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",
+}
+"""What a network without the shared backbone does not support."""
+_ISENSEE = "Isensee et al., Nature Methods 2021"
 
-def _meta_polyp(config: ModelConfig, spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
-    return meta_polyp(
-        config.backbone,
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        setting=config.setting,
-        deep_supervision=config.deep_supervision,
-        drop_path=config.drop_path,
-        init=config.init,
-        checkpointing=config.checkpointing,
-    )
+INDEPENDENT = "independent samples in training"
+"""That an output depends on its own sample only, while training too."""
+_BATCH_NORM = {INDEPENDENT: "its batch norm takes statistics from all samples of a batch."}
 
-
-def _smp(config: ModelConfig, spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
-    from medformer.models.networks.smp_peer import smp_network
-
-    if spatial_dims != 2:
-        raise ConfigError(f"{config.name} is two-dimensional; this task needs {spatial_dims} spatial dimensions.")
-    return smp_network(config.name.removeprefix(SMP_PREFIX), in_channels=in_channels, out_channels=out_channels)
-
-
-SMP_PREFIX = "smp:"
-SEGMENTERS: Registry[Builder] = Registry(
+NETWORKS: Registry[Builder] = Registry(
     "model",
     [
         Entry(
-            "meta_polyp", _meta_polyp, "MetaFormer encoder, multi-scale upsampling decoder", "Trinh et al., CBMS 2023"
+            "meta_polyp",
+            meta_polyp,
+            "MetaFormer encoder, multi-scale upsampling decoder",
+            "Trinh et al., CBMS 2023",
+            cannot=_BATCH_NORM,
         ),
+        Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
         Entry(
             "smp:<architecture>/<encoder>",
-            _smp,
+            smp_network,
             "any segmentation-models-pytorch network, as a peer",
-            "",
-            "2-D; padded to its divisor",
+            sizes="2-D; padded to its divisor",
+            cannot=dict.fromkeys(("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional.")
+            | _BATCH_NORM
+            | NO_BACKBONE,
+            example="smp:unet/resnet18",
+        ),
+        Entry(
+            "monai:dynunet",
+            dynunet,
+            "nnU-Net's network, 32 to 320 filters, as a peer",
+            _ISENSEE,
+            "padded to its divisor",
+            NO_BACKBONE,
+        ),
+        Entry(
+            "monai:swinunetr",
+            swinunetr,
+            "SwinUNETR with 48 features, as a peer",
+            "Hatamizadeh et al., BrainLes 2021",
+            "padded to multiples of 32",
+            {"1-D": "MONAI has it in 2-D and 3-D.", **NO_BACKBONE},
+        ),
+        Entry(
+            "monai:unet",
+            unet,
+            "residual U-Net, 32 to 320 filters, as a peer",
+            "Kerfoot et al., STACOM 2018",
+            "padded to its divisor",
+            NO_BACKBONE,
         ),
     ],
 )
 
 
-def build_model(
-    config: ModelConfig, *, spatial_dims: int = 2, in_channels: int = 3, out_channels: int = 1
+def build_network(
+    config: ModelConfig, grid: Grid, *, target: Literal["segmentation", "classification"] = "segmentation"
 ) -> nn.Module:
-    """Return the network that `config` names: `(B, in_channels, *S) -> (B, out_channels, *S)` logits, any size.
+    """Return the network that `config` names, its first weights drawn from torch's generator; no file is read.
+
+    Args:
+        config: Its name and settings.
+        grid: What goes in and what comes out.
+        target: `segmentation` gives `(B, in_channels, *S) -> (B, out_channels, *S)` logits for any size, and with deep
+            supervision while training a list: logits at full size, then coarser ones. `classification` gives the
+            encoder of the network with a head: `(B, in_channels, *S) -> (B, out_channels)`.
 
     Raises:
-        UnknownNameError: The model, backbone, architecture or encoder is not known; the nearest name is given.
-        ConfigError: The model does not exist in `spatial_dims` dimensions.
+        UnknownNameError: The model, backbone or mixer is not known; the nearest name is given.
+        ConfigError: The model does not support what is asked of it, or the numbers of the grid do not suit it.
     """
-    if config.name.startswith(SMP_PREFIX):
-        return _smp(config, spatial_dims, in_channels, out_channels)
-    if config.name not in SEGMENTERS:
-        raise UnknownNameError("model", config.name, SEGMENTERS)
-    return SEGMENTERS[config.name].part(config, spatial_dims, in_channels, out_channels)
+    wanted = {f"{grid.spatial_dims}-D": True, "model.mixers": config.mixers, "model.weights": config.weights}
+    entry = NETWORKS.require(config.name, target, *(ability for ability, asked in wanted.items() if asked))
+    try:
+        return classifier(config, grid) if target == "classification" else entry.part(config, grid)
+    except ValueError as error:
+        raise ConfigError(f"model {config.name} cannot be built: {error}") from error
+
+
+def load_encoder(network: nn.Module, config: ModelConfig) -> None:
+    """Fill the encoder of a network that `build_network` returned from the file `config.weights`, if there is one.
+
+    Raises:
+        ConfigError: The network has no MetaFormer encoder.
+        CheckpointError: The file cannot be read or does not fit.
+    """
+    if not config.weights:
+        return
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, MetaFormer):
+        raise ConfigError(f"model.weights fills a MetaFormer encoder, and {config.name} has none.")
+    load_pretrained(backbone, config.weights)

@@ -6,7 +6,7 @@ released with it differ; `PAPER` and `AS_PUBLISHED` name every point where they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,19 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import CONV, InstanceNorm, KernelSize, Pointwise, channels_last, per_axis
-from medformer.models.backbone.mixers.attention import HEAD_CHANNELS
+from medformer.models.backbone.layers import (
+    LINEAR,
+    InstanceNorm,
+    KernelSize,
+    Pointwise,
+    attend,
+    channels_last,
+    head_count,
+    same_convolution,
+)
 
 _NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     1: nn.BatchNorm1d,
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
-}
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-_ADAPTIVE_POOL: dict[int, Callable[..., Tensor]] = {
-    1: F.adaptive_avg_pool1d,
-    2: F.adaptive_avg_pool2d,
-    3: F.adaptive_avg_pool3d,
 }
 # Attention cost grows with queries x keys; above this many positions the keys are averaged down to about it.
 MAX_KEYS = 256
@@ -54,26 +56,19 @@ class DecoderSetting:
         auxiliary_raised: These logits are raised to stride 1; otherwise they stay on the grid of their map.
     """
 
-    learned_attention: bool
-    convformers: tuple[bool, bool, bool, bool]
-    branch_features: bool
-    smooth: bool
-    momentum: float
-    eps: float
+    learned_attention: bool = True
+    convformers: tuple[bool, bool, bool, bool] = (True, True, True, True)
+    branch_features: bool = False
+    smooth: bool = True
+    momentum: float = 0.1
+    eps: float = 1e-5
     norm: Literal["batch", "instance"] = "batch"
     detail: bool = False
     auxiliary: tuple[int, ...] = (1, 2)
     auxiliary_raised: bool = True
 
 
-PAPER = DecoderSetting(
-    learned_attention=True,
-    convformers=(True, True, True, True),
-    branch_features=False,
-    smooth=True,
-    momentum=0.1,
-    eps=1e-5,
-)
+PAPER = DecoderSetting()
 AS_PUBLISHED = DecoderSetting(
     learned_attention=False,
     convformers=(True, True, True, False),
@@ -83,12 +78,7 @@ AS_PUBLISHED = DecoderSetting(
     eps=1e-3,
 )
 VOLUME = DecoderSetting(
-    learned_attention=True,
     convformers=(False, False, False, False),
-    branch_features=False,
-    smooth=True,
-    momentum=0.1,
-    eps=1e-5,
     norm="instance",
     detail=True,
     auxiliary=(0, 1),
@@ -124,7 +114,7 @@ class Mix(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = Pointwise(in_channels, out_channels, bias=False)
-        self.conv3 = _convolution(spatial_dims, in_channels, out_channels, kernel)
+        self.conv3 = same_convolution(spatial_dims, in_channels, out_channels, kernel)
         self.norm = NormReLU(spatial_dims, out_channels, setting)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,11 +129,11 @@ class Detail(nn.Module):
         self, spatial_dims: int, in_channels: int, channels: int, setting: DecoderSetting, kernel: KernelSize
     ) -> None:
         super().__init__()
-        self.first = _convolution(spatial_dims, in_channels, channels, kernel)
+        self.first = same_convolution(spatial_dims, in_channels, channels, kernel)
         self.norm1 = NormReLU(spatial_dims, channels, setting)
-        self.second = _convolution(spatial_dims, channels, channels, kernel)
+        self.second = same_convolution(spatial_dims, channels, channels, kernel)
         self.norm2 = NormReLU(spatial_dims, channels, setting)
-        self.last = _convolution(spatial_dims, channels, channels, kernel)
+        self.last = same_convolution(spatial_dims, channels, channels, kernel)
         self.norm3 = NormReLU(spatial_dims, channels, setting)
 
     def forward(self, raised: Tensor, image: Tensor) -> Tensor:
@@ -151,15 +141,6 @@ class Detail(nn.Module):
         x = self.norm2(self.second(x)) + raised
         out: Tensor = self.norm3(self.last(x))
         return out
-
-
-def _convolution(
-    spatial_dims: int, in_channels: int, out_channels: int, kernel: KernelSize, groups: int = 1
-) -> nn.Module:
-    sizes = per_axis(kernel, spatial_dims, "kernel")
-    padding = tuple(size // 2 for size in sizes)
-    convolution = CONV[spatial_dims]
-    return convolution(in_channels, out_channels, sizes, padding=padding, groups=groups, bias=False)  # type: ignore[arg-type]
 
 
 class AxisAttention(nn.Module):
@@ -173,11 +154,9 @@ class AxisAttention(nn.Module):
 class PooledAttention(nn.Module):
     """Multi-head self-attention whose keys and values are averaged down to about `MAX_KEYS` positions."""
 
-    def __init__(self, spatial_dims: int, channels: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels % HEAD_CHANNELS:
-            raise ValueError(f"decoder attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
-        self.pool = _ADAPTIVE_POOL[spatial_dims]
+        self.heads = head_count(channels, None)
         self.query = Pointwise(channels, channels, bias=False)
         self.key_value = Pointwise(channels, 2 * channels, bias=False)
         self.proj = Pointwise(channels, channels, bias=False)
@@ -185,11 +164,11 @@ class PooledAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         positions = int(x[0, 0].numel())
         shrink = (positions / MAX_KEYS) ** (1 / (x.dim() - 2))
-        small = x if shrink <= 1 else self.pool(x, [max(1, round(int(n) / shrink)) for n in x.shape[2:]])
-        query = self.query(x).flatten(2).unflatten(1, (-1, HEAD_CHANNELS)).transpose(-1, -2)
-        key, value = self.key_value(small).flatten(2).unflatten(1, (2, -1, HEAD_CHANNELS)).transpose(-1, -2).unbind(1)
-        tokens = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        out: Tensor = self.proj(tokens.unflatten(1, x.shape[2:]).movedim(-1, 1))
+        # Averages over areas are adaptive average pooling, in any number of dimensions.
+        size = [max(1, round(int(n) / shrink)) for n in x.shape[2:]]
+        small = x if shrink <= 1 else F.interpolate(x, size, mode="area")
+        key, value = self.key_value(small).chunk(2, 1)
+        out: Tensor = self.proj(attend(self.query(x), key, value, self.heads))
         return out
 
 
@@ -199,9 +178,9 @@ class ConvFormerBlock(nn.Module):
     def __init__(self, spatial_dims: int, channels: int, learned_attention: bool, kernel: KernelSize = 3) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=1e-3)
-        self.depthwise = _convolution(spatial_dims, channels, channels, kernel, groups=channels)
+        self.depthwise = same_convolution(spatial_dims, channels, channels, kernel, groups=channels)
         self.pointwise = Pointwise(channels, channels)
-        self.attention = PooledAttention(spatial_dims, channels) if learned_attention else AxisAttention()
+        self.attention = PooledAttention(channels) if learned_attention else AxisAttention()
         self.fc1 = Pointwise(channels, channels)
         self.fc2 = Pointwise(channels, channels)
 
@@ -249,7 +228,7 @@ class MetaPolypDecoder(nn.Module):
         c1, c2, c3, c4 = channels
         width = c1 // 2
         self.strides = tuple(strides)
-        self.mode = _LINEAR[spatial_dims] if setting.smooth else "nearest"
+        self.mode = LINEAR[spatial_dims] if setting.smooth else "nearest"
 
         def mix(source: int, target: int, level: int) -> Mix:
             return Mix(spatial_dims, source, target, setting, kernel_sizes[level])

@@ -1,4 +1,7 @@
-"""MetaUNet: the shared backbone with the multi-scale upsampling decoder, as one segmentation network."""
+"""The shared backbone with the multi-scale upsampling decoder: MetaUNet, ours, and Meta-Polyp.
+
+Source of Meta-Polyp: Trinh et al., Meta-Polyp: a baseline for efficient polyp segmentation, CBMS 2023.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from medformer.config import ModelConfig
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.networks.decoder import VOLUME, DecoderSetting, MetaPolypDecoder
+from medformer.models.networks.decoder import SETTINGS, VOLUME, DecoderSetting, MetaPolypDecoder
+from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.padded import crop_to, pad_to_multiple
 
 
@@ -54,3 +59,19 @@ class MetaUNet(nn.Module):
         x = pad_to_multiple(x, self.backbone.strides[-1])
         logits = [crop_to(level, x.shape[2:], size) for level in self.decoder(self.backbone(x), x)]
         return logits if len(logits) > 1 else logits[0]
+
+
+def meta_unet(config: ModelConfig, grid: Grid) -> MetaUNet:
+    """Return our network, whose decoder has the kernels of the plan."""
+    kernels = grid.kernel_sizes if grid.kernel_sizes is not None else [3] * 4
+    return MetaUNet(
+        build_encoder(config, grid),
+        grid.out_channels,
+        deep_supervision=config.deep_supervision,
+        kernel_sizes=[kernel if isinstance(kernel, int) else tuple(kernel) for kernel in kernels],
+    )
+
+
+def meta_polyp(config: ModelConfig, grid: Grid) -> MetaUNet:
+    """Return the network of the Meta-Polyp paper or of its released code; with strides of a plan if there is one."""
+    return MetaUNet(build_encoder(config, grid), grid.out_channels, SETTINGS[config.setting], config.deep_supervision)

@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from medformer.config import ModelConfig
 from medformer.errors import ConfigError
+from medformer.models.networks.grid import Grid
 from medformer.models.networks.padded import PaddedNetwork
 
 # nnU-Net's limits: width of its finest and widest stage, most stages, and the smallest feature axis that is halved.
@@ -48,6 +50,10 @@ def nnunet_topology(
             "needs two. Set plan.patch to at least 16 voxels on the finest axes, or model.name=meta_unet."
         )
     return strides, kernels
+
+
+def _topology(grid: Grid) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    return nnunet_topology(grid.size, grid.spacing or (1.0,) * grid.spatial_dims)
 
 
 def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
@@ -89,9 +95,7 @@ class SupervisedDynUNet(nn.Module):
         return [logits, *(head(level) for head, level in zip(self.heads, maps[1:], strict=False))]
 
 
-def dynunet(
-    *, in_channels: int, out_channels: int, patch: Sequence[int], spacing: Sequence[float], deep_supervision: bool
-) -> nn.Module:
+def dynunet(config: ModelConfig, grid: Grid) -> nn.Module:
     """Return nnU-Net's network: 32 to 320 filters, instance norm, leaky ReLU, logits of all but two levels.
 
     Raises:
@@ -99,23 +103,23 @@ def dynunet(
     """
     from monai.networks.nets import DynUNet
 
-    strides, kernels = nnunet_topology(patch, spacing)
+    strides, kernels = _topology(grid)
     heads = len(strides) - 3
     network = DynUNet(
-        spatial_dims=len(patch),
-        in_channels=in_channels,
-        out_channels=out_channels,
+        spatial_dims=grid.spatial_dims,
+        in_channels=grid.in_channels,
+        out_channels=grid.out_channels,
         kernel_size=kernels,
         strides=strides,
         upsample_kernel_size=strides[1:],
         filters=_filters(len(strides)),
-        deep_supervision=deep_supervision and heads > 0,
+        deep_supervision=config.deep_supervision and heads > 0,
         deep_supr_num=max(1, heads),
     )
     return PaddedNetwork(SupervisedDynUNet(network), _product(strides), _MINIMUM)
 
 
-def swinunetr(*, spatial_dims: int, in_channels: int, out_channels: int, checkpointing: bool = False) -> nn.Module:
+def swinunetr(config: ModelConfig, grid: Grid) -> nn.Module:
     """Return SwinUNETR with 48 features (Hatamizadeh et al., BrainLes 2021), random weights.
 
     Raises:
@@ -126,16 +130,16 @@ def swinunetr(*, spatial_dims: int, in_channels: int, out_channels: int, checkpo
     from monai.networks.nets import SwinUNETR
 
     network = SwinUNETR(
-        in_channels=in_channels,
-        out_channels=out_channels,
+        in_channels=grid.in_channels,
+        out_channels=grid.out_channels,
         feature_size=SWIN_FEATURES,
-        spatial_dims=spatial_dims,
-        use_checkpoint=checkpointing,
+        spatial_dims=grid.spatial_dims,
+        use_checkpoint=config.checkpointing,
     )
-    return PaddedNetwork(network, (SWIN_DIVISOR,) * spatial_dims, _MINIMUM)
+    return PaddedNetwork(network, (SWIN_DIVISOR,) * grid.spatial_dims, _MINIMUM)
 
 
-def unet(*, in_channels: int, out_channels: int, patch: Sequence[int], spacing: Sequence[float]) -> nn.Module:
+def unet(config: ModelConfig, grid: Grid) -> nn.Module:
     """Return MONAI's residual U-Net with the stages and widths of nnU-Net's rule and two units in each stage.
 
     Raises:
@@ -143,11 +147,11 @@ def unet(*, in_channels: int, out_channels: int, patch: Sequence[int], spacing: 
     """
     from monai.networks.nets import UNet
 
-    strides, _ = nnunet_topology(patch, spacing)
+    strides, _ = _topology(grid)
     network = UNet(
-        spatial_dims=len(patch),
-        in_channels=in_channels,
-        out_channels=out_channels,
+        spatial_dims=grid.spatial_dims,
+        in_channels=grid.in_channels,
+        out_channels=grid.out_channels,
         channels=_filters(len(strides)),
         strides=strides[1:],
         num_res_units=2,

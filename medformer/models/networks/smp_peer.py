@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from medformer.config import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
+from medformer.models.networks.grid import Grid
 from medformer.models.networks.padded import PaddedNetwork
 
 
-def smp_network(name: str, *, in_channels: int = 3, out_channels: int = 1) -> nn.Module:
-    """Return `architecture/encoder` (for example `unet/resnet34`) with random weights.
+def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
+    """Return `smp:<architecture>/<encoder>` (for example `smp:unet/resnet34`) with random weights.
 
     Raises:
         ConfigError: The name lacks its encoder, or the two cannot be combined.
@@ -17,9 +19,11 @@ def smp_network(name: str, *, in_channels: int = 3, out_channels: int = 1) -> nn
     """
     import segmentation_models_pytorch as smp
 
-    architecture, _, encoder = name.partition("/")
+    architecture, _, encoder = config.name.removeprefix("smp:").partition("/")
     if not encoder:
-        raise ConfigError(f"Model 'smp:{name}': expected smp:<architecture>/<encoder>, for example smp:unet/resnet34.")
+        raise ConfigError(
+            f"Model '{config.name}': expected smp:<architecture>/<encoder>, for example smp:unet/resnet34."
+        )
     architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
     if architecture.lower() not in architectures:
         raise UnknownNameError("segmentation-models-pytorch architecture", architecture, architectures)
@@ -27,9 +31,13 @@ def smp_network(name: str, *, in_channels: int = 3, out_channels: int = 1) -> nn
         raise UnknownNameError("segmentation-models-pytorch encoder", encoder, smp.encoders.encoders)
     try:
         network = smp.create_model(
-            architecture, encoder_name=encoder, encoder_weights=None, in_channels=in_channels, classes=out_channels
+            architecture,
+            encoder_name=encoder,
+            encoder_weights=None,
+            in_channels=grid.in_channels,
+            classes=grid.out_channels,
         )
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ConfigError(f"Model 'smp:{name}' could not be built: {error}") from error
+        raise ConfigError(f"Model '{config.name}' could not be built: {error}") from error
     divisor = max(32, int(getattr(network.encoder, "output_stride", 32)))
     return PaddedNetwork(network, (divisor, divisor))

@@ -1,62 +1,97 @@
-"""The sections of the report, one file each, in reading order.
+"""The table of the report's sections, in reading order.
 
-A new section is a new file with a function `build(facts) -> Section | None` and a line in `SECTIONS`.
+A section has a row in `SECTIONS`, a template `reporting/templates/sections/<key>.html.j2` with its words, tables and
+layout, and a facts function in this folder: what is true of the run, as plain data for the template.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from medformer.reporting.blocks import Section
-from medformer.reporting.facts import Facts
+from jinja2 import Environment
+
+from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.sections import (
-    agreement,
     attribution,
-    audit,
-    baselines,
-    canary,
+    checks,
+    classification,
     cohort,
-    data,
-    distribution,
-    folds,
     gallery,
-    labels,
-    learning,
-    lesions,
-    limits,
-    plan,
-    pretraining,
-    ranking,
-    reproduce,
-    setup,
-    site_probe,
-    subgroups,
-    summary,
-    volume_plan,
+    overview,
+    plans,
+    results,
+    segmentation,
+    training,
+    volumes,
+)
+from medformer.reporting.templating import render
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A part of the report with a heading and an entry in the contents.
+
+    Attributes:
+        key: Its id in the page and the name of its template.
+        title: Its heading.
+        facts: What is true of the run; the template sees these names, and `run`.
+        applies: Whether a run has this section.
+        is_check: The facts hold a `level` ("ok", "info", "warning"), and `templates/checks/<key>.j2` states the finding
+            in one sentence, for the summary and the model card.
+    """
+
+    key: str
+    title: str
+    facts: Callable[[FinishedRun], Facts] = lambda run: {}
+    applies: Callable[[FinishedRun], object] = lambda run: True
+    is_check: bool = False
+
+
+SECTIONS = (
+    ReportSection("summary", "Summary", overview.summary),
+    ReportSection("data", "The data", cohort.data),
+    ReportSection("cohort", "The cohort", cohort.preparation, lambda run: run.cohort),
+    ReportSection("audit", "Leakage audit", checks.audit, is_check=True),
+    ReportSection("plan", "Fold plan", plans.folds, lambda run: run.plan),
+    ReportSection("volume-plan", "How volumes are prepared", plans.volumes, lambda run: run.volume_plans),
+    ReportSection("pretraining", "Masked pretraining", training.pretraining, training.has_pretraining),
+    ReportSection("learning", "Learning curves", training.learning, training.has_curves),
+    ReportSection("results", "Results", results.results),
+    ReportSection("ranking", "ROC, precision and calibration", classification.ranking, lambda run: run.classification),
+    ReportSection("labels", "Labels", volumes.labels, lambda run: run.labels),
+    ReportSection("agreement", "Volume agreement", volumes.agreement, volumes.compared_labels),
+    ReportSection("distribution", "Distribution of scores", segmentation.distribution, segmentation.has_scores),
+    ReportSection("lesions", "Lesions and false alarms", segmentation.lesions, segmentation.has_lesions),
+    ReportSection("subgroups", "Sites and subgroups", results.subgroups, results.has_subgroups),
+    ReportSection("baselines", "Comparison with baselines", checks.baselines, lambda run: run.baselines, is_check=True),
+    ReportSection("canary", "Permuted labels", checks.canary, lambda run: run.canary, is_check=True),
+    ReportSection("site-probe", "Site probe", checks.site_probe, lambda run: run.site_probe, is_check=True),
+    ReportSection("attribution", "What the scores rest on", attribution.attribution, lambda run: run.explanation),
+    ReportSection("gallery", "Cases", gallery.cases),
+    ReportSection("setup", "How it was run"),
+    ReportSection("reproduce", "Reproduce", overview.commands),
+    ReportSection("limits", "Known limits"),
 )
 
-SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
-    summary.build,
-    data.build,
-    cohort.build,
-    audit.build,
-    plan.build,
-    volume_plan.build,
-    pretraining.build,
-    learning.build,
-    folds.build,
-    ranking.build,
-    labels.build,
-    agreement.build,
-    distribution.build,
-    lesions.build,
-    subgroups.build,
-    baselines.build,
-    canary.build,
-    site_probe.build,
-    attribution.build,
-    gallery.build,
-    setup.build,
-    reproduce.build,
-    limits.build,
-)
+
+def facts_of(run: FinishedRun) -> dict[str, Facts]:
+    """Collect the facts of every section that applies to a run, by the key of the section."""
+    return {section.key: section.facts(run) for section in SECTIONS if section.applies(run)}
+
+
+def checks_of(run: FinishedRun, facts: Mapping[str, Facts], templates: Environment) -> list[dict[str, str]]:
+    """Return the findings of the checks: `key` and `title` of the section, `level`, and `finding` as a sentence."""
+    return [
+        {
+            "key": section.key,
+            "title": section.title,
+            "level": facts[section.key]["level"],
+            "finding": render(templates, f"checks/{section.key}.j2", facts[section.key], run=run),
+        }
+        for section in SECTIONS
+        if section.is_check and section.key in facts
+    ]

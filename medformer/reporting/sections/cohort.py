@@ -1,87 +1,85 @@
-"""Who is in the cohort, who was left out and why, and how often each rule for imperfect data applied."""
+"""Who the cases are, and how the cohort was prepared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medformer.reporting.blocks import Block, Notice, Section, Table, Text, counted, number
-from medformer.reporting.facts import Facts
+import numpy as np
 
-TITLE = "The cohort"
-SHOWN = 12
+from medformer.evaluation.table import group_names
+from medformer.missing import known
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.wording import number, share, thousands
 
-
-def build(facts: Facts) -> Section | None:
-    """Tabulate exclusions, atlases, the policies that applied, and sites unknown to a fold's training part."""
-    cohort = facts.cohort
-    if cohort is None:
-        return None
-    blocks: list[Block] = [*_exclusions(facts, cohort)]
-    atlases: Mapping[str, Mapping[str, Any]] = cohort.get("atlases") or {}
-    if atlases:
-        rows = [
-            [
-                name,
-                *(str(known.get(key) or "–") for key in ("title", "content")),
-                *(number(known.get(key)) for key in ("regions", "constant_regions")),
-            ]
-            for name, known in atlases.items()
-        ]
-        header = ["Atlas", "Name", "Kept as", "Regions", "Constant regions"]
-        blocks.append(Table("Atlases", header, rows, text_columns=3))
-    policies = [
-        [str(entry["situation"]), str(entry["policy"]), number(entry.get("count")), str(entry.get("unit", ""))]
-        for entry in cohort.get("policies") or ()
-    ]
-    if policies:
-        header = ["What may be wrong", "What is done", "How often", "Counted in"]
-        blocks.append(Table("Rules for imperfect data", header, policies, text_columns=2, sortable=False))
-    blocks += _unseen(facts, cohort.get("unseen_sites") or {})
-    blocks += _each(cohort)
-    return Section("cohort", TITLE, blocks) if blocks else None
+Rows = Sequence[Mapping[str, Any]]
+MOST_SITES = 40
+MOST_SEXES = 4
+EXCLUSIONS_SHOWN = 12
 
 
-def _exclusions(facts: Facts, cohort: Mapping[str, Any]) -> list[Block]:
+def data(run: FinishedRun) -> dict[str, Any]:
+    """Count cases, groups and what else is known about them, per site and in all."""
+    sites = run.sites if len(run.sites) > 1 else []
+    rows = {site: [row for row in run.first_rows if known(row.get("site")) == site] for site in sites[:MOST_SITES]}
+    return {
+        "sites": [_describe(run, site, part) for site, part in rows.items()],
+        "number_of_sites": len(sites),
+        "total": _describe(run, "All", run.first_rows),
+        "sexes": {f"Sex: {sex}": f"sex {sex}" for sex in _sexes(run)},
+    }
+
+
+def _describe(run: FinishedRun, site: str, rows: Rows) -> dict[str, str]:
+    """The cells of one site; columns of which nothing is known are left out."""
+    whole = run.first_rows
+    cells = {
+        "site": site,
+        "cases": thousands(len(rows)),
+        "groups": thousands(len(set(group_names(rows)))),
+    }
+    if run.classification:
+        cells["positive"] = share(sum(row["label"] == 1 for row in rows), len(rows))
+    elif all("truth_px" in row for row in whole):
+        cells["with_target"] = share(sum(row["truth_px"] != 0 for row in rows), len(rows))
+        if all(isinstance(row.get("truth_fraction"), (int, float)) for row in whole):
+            sizes = [float(row["truth_fraction"]) for row in rows if row["truth_fraction"] > 0]
+            cells["median_size"] = number(100 * float(np.median(sizes)), 1) if sizes else ""
+    if any(_is_number(row.get("age")) for row in whole):
+        ages = [float(row["age"]) for row in rows if _is_number(row.get("age"))]
+        cells["age"] = f"{np.median(ages):.0f} ({min(ages):.0f} to {max(ages):.0f})" if ages else ""
+    for sex in _sexes(run):
+        cells[f"sex {sex}"] = share(sum(known(row.get("sex")) == sex for row in rows), len(rows))
+    return cells
+
+
+def _sexes(run: FinishedRun) -> list[str]:
+    found = {known(row.get("sex")) for row in run.first_rows} - {""}
+    return sorted(found) if len(found) <= MOST_SEXES else []
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def preparation(run: FinishedRun) -> dict[str, Any]:
+    """Count exclusions, applied rules, atlases, and test subjects from sites unknown to the training part."""
+    cohort = run.cohort or {}
     excluded: Mapping[str, int] = cohort.get("excluded") or {}
-    kept = cohort.get("kept")
-    number_excluded = sum(excluded.values())
-    whole = f"{counted(kept, facts.noun)} {'was' if kept == 1 else 'were'} kept" if isinstance(kept, int) else ""
-    if not excluded:
-        return [Text(f"{whole}; no one was left out.")] if whole else []
-    begin = f"{whole} and {number_excluded:,}" if whole else counted(number_excluded, facts.noun)
-    blocks: list[Block] = [
-        Text(f"{begin} left out when the cohort was prepared. Who is left out changes whom the results are about.")
-    ]
-    rows = [[str(reason), f"{count:,}"] for reason, count in sorted(excluded.items(), key=lambda item: -item[1])]
-    total = ["All", f"{number_excluded:,}"]
-    blocks.append(Table("Left out, by reason", ["Reason", f"{facts.noun.capitalize()}s"], rows, total=total))
-    return blocks
-
-
-def _each(cohort: Mapping[str, Any]) -> list[Block]:
-    """Those who were left out, one by one."""
-    cases = cohort.get("exclusions") or ()
-    if not cases:
-        return []
-    rows = [[str(case.get(key, "")) for key in ("id", "reason", "detail")] for case in cases[:SHOWN]]
-    caption = "Everyone who was left out"
-    if len(cases) > SHOWN:
-        caption += f": the first {SHOWN} of {len(cases):,}; exclusions.csv beside the manifest has all"
-    return [Table(caption, ["Case", "Reason", "Detail"], rows, text_columns=3)]
-
-
-def _unseen(facts: Facts, unseen: Mapping[str, int]) -> list[Block]:
-    """Sites of test subjects without a single training subject in the fold."""
-    if not unseen:
-        return []
-    harmonized = facts.config.get("features", {}).get("harmonize", "none") != "none"
-    policy = "without a correction of their own" if harmonized else "as those of the other sites are, uncorrected"
-    names = ", ".join(f"{site} ({count:,})" for site, count in unseen.items())
-    subjects = counted(sum(unseen.values()), facts.noun)
-    return [
-        Notice(
-            "info",
-            f"{subjects} came from sites that their fold was not trained on; they were scored {policy}: {names}.",
-        )
-    ]
+    atlases: Mapping[str, Mapping[str, Any]] = cohort.get("atlases") or {}
+    exclusions = cohort.get("exclusions") or ()
+    return {
+        "kept": cohort.get("kept"),
+        "excluded": sum(excluded.values()),
+        "reasons": [
+            {"reason": str(reason), "count": count}
+            for reason, count in sorted(excluded.items(), key=lambda item: -item[1])
+        ],
+        "exclusions": exclusions[:EXCLUSIONS_SHOWN],
+        "listed": len(exclusions),
+        "atlases": [{"atlas": name, **known} for name, known in atlases.items()],
+        "policies": cohort.get("policies") or (),
+        "unseen_sites": cohort.get("unseen_sites") or {},
+        "harmonized": run.config.get("features", {}).get("harmonize", "none") != "none",
+    }

@@ -5,7 +5,7 @@ float32 scalar. All of them compute in float32, also under autocast: sums over a
 and lose their low digits in bfloat16.
 
 Empty masks. An overlap ratio says nothing about an image without foreground: `(0 + s) / (sum p + s)` is nearly flat
-as soon as `sum p` is more than a few pixels, so the network is never told to take its false positives back. Here the
+as soon as `sum p` is more than a few pixels, so the network gets no gradient that removes its false positives. Here the
 Dice losses therefore use another value where the truth is empty: the **mean predicted probability**, that is the
 predicted share of the image. It is 0 for an empty prediction, 1 for an all-foreground one, and every false-positive
 pixel weighs the same. BCE and the structure losses need no rule, their cross-entropy handles empty masks.

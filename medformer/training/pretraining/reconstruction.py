@@ -9,8 +9,8 @@ Both are for networks that map (B, C, *S) to (B, C, *S), or {atlas: (B, d)} to {
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -23,18 +23,18 @@ from medformer.training.losses.objectives import Load, Moment, Network, load_of
 from medformer.training.pretraining.masks import Inputs, Mask
 
 
+@dataclass(frozen=True)
 class MaskedReconstruction:
     """Mean squared error on what was hidden, summed over the atlases; what was not hidden does not count.
 
     What is hidden is replaced by 0, which is the mean of standardized connections and close to that of normalized
     images. Masks are drawn anew for every case and step. The target stays without noise.
 
-    Args:
+    Attributes:
         mask: Decides what is hidden.
     """
 
-    def __init__(self, mask: Mask) -> None:
-        self.mask = mask
+    mask: Mask
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {self.mask.inputs: batch[self.mask.inputs]}
@@ -110,12 +110,13 @@ class _Sums:
         return _Sums(self.found + other.found, self.guess + other.guess, self.hidden + other.hidden)
 
 
+@dataclass(frozen=True)
 class ReconstructionLoss:
     """Mean squared error on what was hidden, summed over the atlases; the same is hidden every time.
 
     Noise is for training: here the network sees what is not hidden as it is.
 
-    Args:
+    Attributes:
         mask: Decides what is hidden.
         inputs: Connections by atlas, or images (`ItemImages`), of the inner validation part.
         guess: What the network is held against.
@@ -124,24 +125,14 @@ class ReconstructionLoss:
         seed: Decides what is hidden.
     """
 
-    measure = "loss"
-
-    def __init__(
-        self,
-        mask: Mask,
-        inputs: ValidationInputs,
-        guess: Guess,
-        *,
-        unit: str,
-        batch_size: int = 128,
-        seed: int = 0,
-    ) -> None:
-        self.mask = mask
-        self.inputs = inputs
-        self.guess = guess
-        self.unit = unit
-        self.batch_size = batch_size
-        self.seed = seed
+    mask: Mask
+    inputs: ValidationInputs
+    guess: Guess
+    _: KW_ONLY
+    unit: str
+    batch_size: int = 128
+    seed: int = 0
+    measure: ClassVar[str] = "loss"
 
     def __call__(self, model: nn.Module) -> float:
         """Return the error of a model in evaluation mode."""

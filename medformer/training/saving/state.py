@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from medformer.errors import CheckpointError
-from medformer.evaluation.validation_measures import ValidationMeasure
+from medformer.evaluation.metrics import Metric
 from medformer.files import write_csv, write_text
 from medformer.tensor_file import describe_difference, read_tensors, shapes, write_tensors
 from medformer.training.ema import WeightAverage
@@ -112,8 +112,8 @@ class Saving:
         """Write the best weights, then the state, atomically: the former one stays until the new one is complete.
 
         Random states are not stored: order, augmentation, scale and dropout derive from (seed, epoch, step). Of a
-        finished training nothing but its progress is stored, because nobody trains these tensors on, and they are
-        several times as large as the weights.
+        finished training nothing but its progress is stored, because no training continues from these tensors, and
+        they are several times as large as the weights.
 
         Raises:
             ResourceError: The disk is full or the folder not writable.
@@ -165,18 +165,18 @@ class Saving:
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
-def history_columns(measure: ValidationMeasure | None) -> tuple[str, ...]:
+def history_columns(measure: Metric | None) -> tuple[str, ...]:
     """Return the columns of a learning curve.
 
     `epoch` counts from 1; `steps` so far; `lr` of the last step; means of loss and gradient norm (before clipping) over
     the epoch; `validation_<measure>` of the averaged weights, absent without validation; `best` is 1 where these
     weights were kept; `seconds` of training and validation, the only column that differs between two equal runs.
     """
-    scored = (measure.column,) if measure else ()
+    scored = (measure.validation_column,) if measure else ()
     return ("epoch", "steps", "lr", "train_loss", "grad_norm", *scored, "best", "seconds")
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, Any]], measure: ValidationMeasure | None) -> None:
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]], measure: Metric | None) -> None:
     """Write the whole curve atomically, to a CSV file and beside it, one JSON object per line, to a `.jsonl` file.
 
     None becomes an empty cell in the one and null in the other.

@@ -1,4 +1,4 @@
-"""A training's line to its tracker: nothing twice, nothing lost, and no training lost over it."""
+"""Sends a learning curve to a tracker: every number once, and a tracker that fails never stops the training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Tracking:
             tracker: May fail in any way.
             name: Of the training.
             settings: Of the training, sections within sections.
-            reporter: Told once when the tracker fails.
+            reporter: Receives one line when the tracker fails first.
         """
         self._tracker = tracker
         self._name = name
@@ -84,7 +84,7 @@ class Tracking:
         self._rows: Sequence[Mapping[str, Any]] = ()
         self._logged: Logged | None = None
         self._sent = 0
-        self._told = False
+        self._noted = False
         self._rests_until = 0.0
 
     def __enter__(self) -> Tracking:
@@ -131,8 +131,8 @@ class Tracking:
             self._rests_until = now + PATIENCE * (now - began)
             # It may have taken the row before it failed, so it is asked again what it holds.
             self._logged = None
-            if not self._told:
-                self._told = True
+            if not self._noted:
+                self._noted = True
                 self._reporter.line(
                     f"Note: the tracker fails ({_reason(error)}). Training goes on, and history.csv has the whole "
                     "curve. The tracker is tried again from time to time and then gets what it missed."

@@ -41,7 +41,7 @@ def test_the_published_table_of_cc200(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1,a\n1,b\n", "line 2: the region 1 comes twice"),
+        ("1,a\n1,b\n", "line 2: the region 1 is listed twice"),
         ("1,a\nb\n", "line 2: found 'b'; expected a region's number"),
         ("# nothing\n", "names no regions"),
     ],

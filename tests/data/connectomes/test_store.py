@@ -88,7 +88,7 @@ def test_another_process_maps_the_files_again(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_fails_leaves_no_store(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="comes twice"), StoreWriter(tmp_path, {"small": SERIES}) as writer:
+    with pytest.raises(DataError, match="added twice"), StoreWriter(tmp_path, {"small": SERIES}) as writer:
         writer.add("s0", rows(0))
         writer.add("s0", rows(0))
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from medformer.models.connectome.inputs import edge_count
 
 PUBLISHED = {"aal": 116, "cc200": 200, "dos160": 161}
 SMALL = {"aal": 7, "made.up": 12}
-HONEST = [name for name in CONNECTOME_MODELS if name != "metaformer_as_published"]
+HONEST = [n for n in CONNECTOME_MODELS.examples() if "independent subjects" not in CONNECTOME_MODELS[n].cannot]
 
 
 def make(
@@ -61,7 +61,7 @@ def test_swapped_arguments_give_128_heads_and_4_hidden_channels() -> None:
     assert {(layer.self_attn.num_heads, layer.linear1.out_features) for layer in layers} == {(128, 4)}
 
 
-@pytest.mark.parametrize("name", list(CONNECTOME_MODELS))
+@pytest.mark.parametrize("name", CONNECTOME_MODELS.examples())
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_logits_and_reconstructions_have_their_shapes(name: str, diagonal: bool) -> None:
     model, edges = make(name, diagonal=diagonal), sample(diagonal=diagonal)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from medformer.models.connectome.inputs import edge_count
-from medformer.models.connectome.region_encoder import RegionTokens
+from medformer.models.connectome.region_encoder import RegionTokens, region_backbone
 from medformer.models.connectome.roi_metaformer import AtlasFusion, RoiMetaFormer
 
 REGIONS = {"coarse": 4, "fine": 12}
@@ -50,7 +50,7 @@ def test_regions_have_votes_of_their_own() -> None:
     # The diagnosis is in one connection; swapping the names of its regions with others must change the answer.
     torch.manual_seed(0)
     model = RoiMetaFormer(
-        {"aal": 6}, width=32, depth=1, mixer="attention", dropout=0.0, drop_path=0.0, drop_regions=0.0
+        {"aal": 6}, width=32, backbone=lambda: region_backbone(32, 1, ["attention"]), dropout=0.0, drop_regions=0.0
     )
     edges = torch.randn(64, edge_count(6, False))
     label = (edges[:, 3] > 0).long()

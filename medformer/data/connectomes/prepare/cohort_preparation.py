@@ -1,4 +1,4 @@
-"""From a published layout to a cohort: one manifest, one feature store, and a list of who was left out and why.
+"""From a published layout to a cohort: one manifest, one feature store, and a list of the subjects that were left out.
 
 `prepare_cohort` prepares what a run learns from. `read_new` prepares what a trained run predicts: labels and a table of
 subjects need not be there, and atlases must be those that were trained on.
@@ -85,7 +85,7 @@ def prepare_cohort(
     """
     limits = limits or Limits()
     found = find_source(source, atlases=atlases, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
-    chosen = _chosen(source, found, atlases)
+    chosen = _chosen(source, found, atlases, "Choose among these, or fetch the others.")
     tables = {atlas: read_labels(path) for atlas, path in {**find_labels(source), **(labels or {})}.items()}
     run = _Preparation(found, out / FEATURES, chosen, tables, limits, missing_atlas, reporter or SilentReporter())
     settings = {"atlases": chosen, "pipeline": pipeline, "strategy": strategy, **asdict(limits)}
@@ -133,7 +133,7 @@ def read_new(
     found = find_source(
         source, atlases=tuple(atlases), pipeline=pipeline, strategy=strategy, phenotype=phenotype, unlabelled=True
     )
-    chosen = _chosen(source, found, tuple(atlases))
+    chosen = _chosen(source, found, tuple(atlases), "The model was trained on them: give data with these atlases.")
     run = _Preparation(found, out / FEATURES, chosen, {}, limits, "exclude", reporter or SilentReporter(), atlases)
     made = run.write(source, out, {"atlases": chosen, **asdict(limits)})
     return read_cohort(made.manifest, unlabelled="allow"), made.problems
@@ -253,8 +253,8 @@ class _Preparation:
         block = describe_atlas(atlas, self.source.content, data.regions[atlas], numbers, self.labels.get(atlas))
         if numbers is None and atlas in self.labels and block.names[0] == "1":
             self.reporter.line(
-                f"{atlas}: {len(self.labels[atlas])} labels for {block.regions} regions, and the data do not tell "
-                "which is which; the regions are called by their position."
+                f"{atlas}: {len(self.labels[atlas])} labels for {block.regions} regions, and the data do not "
+                "show which label belongs to which region; the regions are named by their position."
             )
         return block
 
@@ -282,12 +282,11 @@ def _other_regions(atlas: str, found: int, expected: int) -> str:
     return f"found {found} regions for atlas '{atlas}', expected {expected}, which the model was trained on"
 
 
-def _chosen(path: Path, source: ConnectomeSource, atlases: Sequence[str]) -> tuple[str, ...]:
+def _chosen(path: Path, source: ConnectomeSource, atlases: Sequence[str], advice: str) -> tuple[str, ...]:
     lacking = [atlas for atlas in atlases if atlas not in source.atlases]
     if lacking:
         raise DataError(
-            f"{path} holds no data of {', '.join(lacking)}; found the atlases {', '.join(source.atlases)}. "
-            "Choose among these, or fetch the others."
+            f"{path} holds no data of {', '.join(lacking)}; found the atlases {', '.join(source.atlases)}. {advice}"
         )
     return tuple(dict.fromkeys(atlases)) or source.atlases
 

@@ -1,7 +1,7 @@
 """From preprocessed scans (fMRIPrep's derivatives in BIDS) to series of regions in the layout that `prepare` reads.
 
-A scan that cannot be used is listed with its reason and does not stop the others. What was extracted with the same
-settings is not extracted again, so that a run of many hours can be stopped and called again.
+A scan that cannot be used is listed with its reason and does not stop the others. A scan that was extracted with the
+same settings is not extracted again, so that a run of many hours can be stopped and called again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from medformer.connectome.atlases import ATLASES, atlas_name, require_regions
 from medformer.data.connectomes.prepare.scan_confounds import STRATEGIES, load_scan_confounds
 from medformer.data.connectomes.read.series import derivative, label_table, write_series
-from medformer.data.tables import Kind, read_table
+from medformer.data.tables import TableForm, read_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import digest, read_json, sha256, write_csv, write_json
 from medformer.imaging.bids import BoldScan, find_scans
@@ -25,7 +25,7 @@ from medformer.progress import Reporter, SilentReporter
 
 PIPELINE = "fmriprep"
 
-_PARTICIPANTS = Kind(
+_PARTICIPANTS = TableForm(
     what="a table of participants (TSV)",
     origin="BIDS calls it participants.tsv.",
     columns=("participant_id", "dx_group", "age", "sex", "site"),
@@ -44,7 +44,7 @@ class Settings:
         strategy: Which confounds; a key of `medformer.data.connectomes.prepare.scan_confounds.STRATEGIES`.
         low_pass: Highest frequency, Hz; None for no limit.
         high_pass: Lowest frequency, Hz; None for no limit (fMRIPrep's cosines among the confounds do this already).
-        fewest_volumes: A scan of which scrubbing leaves fewer is refused.
+        fewest_volumes: A scan that keeps fewer volumes after scrubbing is refused.
     """
 
     strategy: str = "simple"
@@ -104,7 +104,7 @@ def extract_bids(
         space: The template; None where each scan has one MNI template.
         task: Only this task; None for all.
         participants: The table; `participants.tsv` of the derivatives or of the folder above when not given.
-        reporter: Told about every scan.
+        reporter: Shows the progress.
 
     Raises:
         ConfigError: A setting that makes no sense.
@@ -120,15 +120,12 @@ def extract_bids(
     people = _participants(bids, participants)
     fingerprint = digest([asdict(settings), {name: sha256(path) for name, path in atlases.items()}])
     reporter = reporter or SilentReporter()
-    reporter.start("extract", len(scans))
     rows = []
-    for scan in scans:
+    for scan in reporter.track(scans, "extract"):
         row = _one(scan, parcellations, settings, Path(out), fingerprint)
         if row["reason"]:
             reporter.line(f"{scan.id}: {row['reason']}")
         rows.append(row)
-        reporter.advance()
-    reporter.finish()
     table = Path(out) / "Outputs" / PIPELINE / settings.strategy / "extraction.csv"
     write_csv(table, rows, _RECORD)
     _write_labels(Path(out), parcellations)
@@ -159,7 +156,7 @@ def _check(settings: Settings, atlases: Mapping[str, Path]) -> None:
 def _one(
     scan: BoldScan, parcellations: Mapping[str, Parcellation], settings: Settings, out: Path, fingerprint: str
 ) -> dict[str, Any]:
-    """Extract a scan unless that was done; returns its row."""
+    """Extract a scan unless that was done before, and return its row."""
     record = out / "scans" / f"{scan.id}.json"
     folder = out / "Outputs" / PIPELINE / settings.strategy
     inputs = [path.stat() for path in (scan.path, scan.mask, scan.confounds) if path is not None]
@@ -173,7 +170,7 @@ def _one(
         row.update(_series(scan, parcellations, settings, folder))
     except DataError as error:
         for name in parcellations:
-            # What an earlier call wrote with other settings is no longer true.
+            # An earlier call with other settings may have written a series.
             (folder / derivative(name) / f"{scan.id}_{derivative(name)}.1D").unlink(missing_ok=True)
         return {**row, "reason": str(error)}
     write_json(record, {"state": state, "row": row})
@@ -226,16 +223,8 @@ def _write_labels(out: Path, parcellations: Mapping[str, Parcellation]) -> None:
 
 def _participants(bids: Path, given: Path | None) -> dict[str, dict[str, str]] | None:
     """Rows by participant; None where there is no table and none was named."""
-    path = given
-    if path is None:
-        path = next(
-            (
-                place / "participants.tsv"
-                for place in (bids, bids.absolute().parent)
-                if (place / "participants.tsv").exists()
-            ),
-            None,
-        )
+    usual = [place / "participants.tsv" for place in (bids, bids.absolute().parent)]
+    path = given or next((table for table in usual if table.exists()), None)
     if path is None:
         return None
     header, rows = read_table(path, _PARTICIPANTS)

@@ -1,7 +1,8 @@
 """Downloads series of ABIDE I from the Preprocessed Connectomes Project, through nilearn, so that a run can be resumed.
 
-The data are under CC BY-NC-SA 3.0 (Craddock et al., Frontiers in Neuroinformatics 2013). Each file is asked for alone:
-one that the server lacks is listed and leaves the others untouched, and what is on disk is not asked for again.
+The data are under CC BY-NC-SA 3.0 (Craddock et al., Frontiers in Neuroinformatics 2013). Each file is
+requested by itself: one that the server lacks is listed and does not stop the others, and a file that is on disk is not
+requested again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -40,8 +41,8 @@ class Fetched:
     Attributes:
         folder: `ABIDE_pcp`, which the readers of the project's layouts understand.
         phenotype: The phenotypic table, all subjects.
-        subjects: FILE_IDs of those of whom every atlas was found.
-        missing: For the others, what could not be had.
+        subjects: FILE_IDs of the subjects with every atlas.
+        missing: What is missing of each of the others.
     """
 
     folder: Path
@@ -51,7 +52,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Server:
     """Where files come from and go to."""
 
     out: Path
@@ -61,10 +62,11 @@ class _Source:
     url: str | None
     attempts: int
     pause: float
-    folder: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", self.out / "ABIDE_pcp")
+    @property
+    def folder(self) -> Path:
+        """Where nilearn keeps its download."""
+        return self.out / "ABIDE_pcp"
 
     def call(self, derivatives: Sequence[str], number: int | None = None) -> list[tuple[str, int]]:
         """Let nilearn fetch the phenotypic table, and the derivatives of subject `number`.
@@ -112,12 +114,12 @@ def fetch_abide(
         pipeline: One of `PIPELINES`.
         strategy: One of `STRATEGIES`.
         atlases: Names of known atlases.
-        quality_checked: Only subjects whom no rater failed, by nilearn's rule.
+        quality_checked: Only subjects that every rater passed, by nilearn's rule.
         subjects: Only so many, the first of the table; None for all.
         url: Another server with the project's layout, such as a mirror; None for the project's.
-        attempts: How often a file whose transfer breaks is asked for.
+        attempts: How often a file is requested when its transfer breaks.
         pause: Seconds before the second attempt; doubled for each further one.
-        reporter: Told about every file.
+        reporter: Shows the progress.
 
     Raises:
         ConfigError: An unknown name, or a number that makes no sense.
@@ -127,15 +129,15 @@ def fetch_abide(
     """
     known = [atlas_name(name) for name in atlases]
     _check(pipeline, strategy, known, subjects, attempts)
-    source = _Source(Path(out).resolve(), pipeline, strategy, quality_checked, url, attempts, pause)
+    server = _Server(Path(out).resolve(), pipeline, strategy, quality_checked, url, attempts, pause)
     reporter = reporter or SilentReporter()
-    listed = _table(source)[:subjects]
+    listed = _table(server)[:subjects]
     missing: dict[str, str] = {}
     reporter.start("fetch", len(listed) * len(known))
     for identity, number in listed:
         lost = []
         for atlas in known:
-            problem = _series(source, identity, number, atlas)
+            problem = _series(server, identity, number, atlas)
             if problem:
                 lost.append(f"{atlas}: {problem}")
                 reporter.line(f"{identity}: {atlas}: {problem}")
@@ -150,7 +152,7 @@ def fetch_abide(
             f"None of {len(listed)} subjects could be had with {', '.join(known)} ({first[0]}: {first[1]}). "
             f"Check that {pipeline}/{strategy} exists on the server and that --url, if given, has the project's layout."
         )
-    return Fetched(source.folder, source.folder / _TABLE, found, missing)
+    return Fetched(server.folder, server.folder / _TABLE, found, missing)
 
 
 def _check(pipeline: str, strategy: str, atlases: Sequence[str], subjects: int | None, attempts: int) -> None:
@@ -167,13 +169,13 @@ def _check(pipeline: str, strategy: str, atlases: Sequence[str], subjects: int |
         )
 
 
-def _table(source: _Source) -> list[tuple[str, int]]:
-    path = source.folder / _TABLE
+def _table(server: _Server) -> list[tuple[str, int]]:
+    path = server.folder / _TABLE
     try:
-        return _patiently(source, _TABLE, [], None)
+        return _with_retries(server, _TABLE, [], None)
     except requests.HTTPError as error:
         raise DataError(
-            f"The server has no phenotypic table: {_answer(error)} for {source.url or 'the project'}/{_TABLE}. "
+            f"The server has no phenotypic table: {_answer(error)} for {server.url or 'the project'}/{_TABLE}. "
             "Check --url; without it the project's own server is asked."
         ) from error
     except (KeyError, ValueError, IndexError) as error:
@@ -184,14 +186,14 @@ def _table(source: _Source) -> list[tuple[str, int]]:
         ) from error
 
 
-def _series(source: _Source, identity: str, number: int, atlas: str) -> str:
-    """Fetch one file unless it is there; returns what went wrong with this file alone, or nothing."""
+def _series(server: _Server, identity: str, number: int, atlas: str) -> str:
+    """Fetch one file unless it is there, and return what went wrong with it, or nothing."""
     kind = derivative(atlas)
-    path = source.folder / source.pipeline / source.strategy / f"{identity}_{kind}.1D"
+    path = server.folder / server.pipeline / server.strategy / f"{identity}_{kind}.1D"
     if path.exists():
         return ""
     try:
-        _patiently(source, path.name, [kind], number)
+        _with_retries(server, path.name, [kind], number)
     except requests.HTTPError as error:
         return f"not on the server ({_answer(error)})"
     except ValueError as error:
@@ -203,16 +205,16 @@ def _series(source: _Source, identity: str, number: int, atlas: str) -> str:
     return ""
 
 
-def _patiently(source: _Source, name: str, derivatives: Sequence[str], number: int | None) -> list[tuple[str, int]]:
-    """Ask again when a transfer breaks; an absent file is the caller's to judge."""
+def _with_retries(server: _Server, name: str, derivatives: Sequence[str], number: int | None) -> list[tuple[str, int]]:
+    """Request a file again when its transfer breaks; an absent file is an error of the caller's."""
     again = "Files that are complete stay; the same command goes on from here."
     broken: requests.RequestException | None = None
     reason = ""
-    for attempt in range(source.attempts):
+    for attempt in range(server.attempts):
         if attempt:
-            time.sleep(source.pause * 2 ** (attempt - 1))
+            time.sleep(server.pause * 2 ** (attempt - 1))
         try:
-            return source.call(derivatives, number)
+            return server.call(derivatives, number)
         except requests.HTTPError as error:
             if error.response is not None and error.response.status_code in _ABSENT:
                 raise
@@ -222,8 +224,8 @@ def _patiently(source: _Source, name: str, derivatives: Sequence[str], number: i
         except requests.RequestException as error:
             reason, broken = f"the transfer broke off ({_cause(error)})", error
         except OSError as error:
-            raise ResourceError(f"Could not save {name} in {source.folder}: {error.strerror or error}.") from error
-    raise ResourceError(f"Could not fetch {name} in {source.attempts} attempts: {reason}. {again}") from broken
+            raise ResourceError(f"Could not save {name} in {server.folder}: {error.strerror or error}.") from error
+    raise ResourceError(f"Could not fetch {name} in {server.attempts} attempts: {reason}. {again}") from broken
 
 
 def _answer(error: requests.HTTPError) -> str:

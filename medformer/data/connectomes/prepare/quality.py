@@ -23,8 +23,8 @@ from medformer.connectome.triangle import to_matrices
 from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem
-from medformer.data.tables import known
 from medformer.errors import DataError
+from medformer.missing import known
 
 
 @dataclass(frozen=True)

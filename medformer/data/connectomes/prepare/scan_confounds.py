@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError
 from medformer.imaging.bids import BoldScan
+from medformer.missing import is_missing
 
 STRATEGIES: Mapping[str, tuple[str, Mapping[str, str]] | None] = MappingProxyType(
     {
@@ -83,7 +84,7 @@ def _mean_displacement(path: Path) -> float:
         cells = [row.get("framewise_displacement") for row in csv.DictReader(file, delimiter="\t")]
     try:
         # The first volume moved against nothing.
-        values = [float(cell) for cell in cells if cell and cell != "n/a"]
+        values = [float(cell) for cell in cells if cell and not is_missing(cell)]
     except ValueError:
         return float("nan")
     return float(np.mean(values)) if values else float("nan")

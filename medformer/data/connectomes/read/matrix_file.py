@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.triangle import to_triangle, triangle_regions
-from medformer.data.connectomes.read.source import UnusableError
+from medformer.data.connectomes.read.source import UnusableError, are_numbers
 
 SUFFIXES = {".npy", ".csv", ".tsv", ".txt", ".mat"}
 
@@ -97,16 +97,8 @@ def _text(path: Path) -> NDArray[Any]:
         rows = [line.split() for line in lines]
     else:
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
-    if rows and not all(_is_number(cell) for cell in rows[0]):
+    if rows and not are_numbers(rows[0]):
         rows = rows[1:]
-    if rows and (len(rows[0]) == len(rows) + 1 or not _is_number(rows[0][0])):
+    if rows and (len(rows[0]) == len(rows) + 1 or not are_numbers(rows[0][:1])):
         rows = [row[1:] for row in rows]
     return np.array(rows, np.float64)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -38,7 +38,7 @@ _LENGTH = "n_timepoints"
 
 
 class NpzRows:
-    """An array in an `.npz` file that is read row by row, so that it never is in memory as a whole.
+    """An array in an `.npz` file that is read row by row, so that it is never in memory as a whole.
 
     Rows may be asked for in any order; in the file's order it is decompressed once.
 

@@ -7,7 +7,7 @@ Columns are found by name, whatever the case and whether or not spaces surround 
 * `DX_GROUP`: 1 autism, 2 control; or `label` or `dx`: 1 autism, 0 control.
 * `SITE_ID` (`site`), `AGE_AT_SCAN` (`age`, years), `SEX` (1 or M, 2 or F), `func_mean_fd` (`mean_fd`, mm), `FIQ`.
 
-`-9999` and the usual words for nothing mean not known.
+`-9999` and the usual words for a missing value mean not known.
 
 A scan is usable when its quality control passed as nilearn's `fetch_abide_pcp(quality_checked=True)` demands: `OK` by
 rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. Of ABIDE I, 871 scans are.
@@ -15,7 +15,6 @@ rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,11 @@ from pathlib import Path
 from medformer.data.connectomes.read.source import Candidate
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.data.tables import Kind, id_fault, known, read_cells, require_good_rows
+from medformer.data.tables import TableForm, id_fault, is_amount, read_cells, require_good_rows
 from medformer.errors import DataError
+from medformer.missing import known
 
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a phenotypic table (CSV)",
     origin="ABIDE's is called Phenotypic_V1_0b_preprocessed1.csv.",
     columns=("SUB_ID", "FILE_ID", "SITE_ID", "DX_GROUP", "AGE_AT_SCAN", "SEX", "func_mean_fd"),
@@ -180,7 +180,7 @@ def as_candidate(row: Mapping[str, str], path: str, *, unlabelled: bool = False)
     covariates = {}
     for column in ("age", "mean_fd", "fiq"):
         text = row.get(column, "")
-        if text and not _is_number(text):
+        if text and not is_amount(text):
             return Problem(name, path, "bad-value", f"{column} is '{text}'; expected a number or nothing")
         covariates[column] = text
     sex = _SEXES.get(row.get("sex", "").lower().removesuffix(".0"))
@@ -224,10 +224,3 @@ def value(cell: str) -> str:
     """A cell's text, empty where it means not known."""
     text = known(cell)
     return "" if text in {"-9999", "-9999.0"} else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text)) and float(text) >= 0
-    except ValueError:
-        return False

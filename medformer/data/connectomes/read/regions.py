@@ -1,9 +1,9 @@
-"""What the regions of an atlas are called, where they lie, and to which network they belong.
+"""Names, places and networks of the regions of an atlas.
 
 A table of labels is a CSV file: the region's number in the label volume, then its name; lines that begin with `#` are
 comments. A header may name more columns: `x, y, z` or `center of mass` (MNI space, mm) and `network`. The published
-table of CC200, which tells how much of each cluster lies where in other atlases, is read too: a cluster is called by
-the AAL region that holds most of it.
+table of CC200, which lists the overlap of each cluster with other atlases, is read too: a cluster is named after the
+AAL region that holds most of it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from medformer.connectome.atlases import atlas_name, require_regions
 from medformer.data.connectomes.store import Content, StoredAtlas
-from medformer.data.tables import Kind, read_cells
+from medformer.data.tables import TableForm, read_cells
 from medformer.errors import DataError
 
 Coordinates = tuple[float, float, float]
 
-_TABLE = Kind(
+_TABLE = TableForm(
     what="a table of region labels (CSV)",
     origin="Each line holds a region's number and its name.",
     columns=("number", "name"),
@@ -65,7 +65,7 @@ def read_labels(path: Path) -> Labels:
         if len(cells) < 2 or not _NUMBER.fullmatch(number) or (header and len(cells) != len(header)):
             raise DataError(f"{path}, line {line}: found '{','.join(cells)}'; expected a region's number and its name.")
         if number in labels:
-            raise DataError(f"{path}, line {line}: the region {number} comes twice; expected every number once.")
+            raise DataError(f"{path}, line {line}: the region {number} is listed twice; expected every number once.")
         labels[number] = _label(cells, header) if header else Label(", ".join(filter(None, cells[1:])))
     if not labels:
         raise DataError(f"{path} names no regions; expected lines with a region's number and its name.")
@@ -90,9 +90,9 @@ def describe_atlas(
         atlas: Its name. Without labels, `dos160` is described by the table that nilearn ships.
         content: What is stored.
         regions: Number of regions.
-        numbers: The regions' numbers in the label volume; None where the data do not tell. Labels are then used only
-            if they are as many as the regions, whose order they are taken to have.
-        labels: What is known of each number; regions without a label are called by their number.
+        numbers: The regions' numbers in the label volume; None where the data do not have them. Labels are then used
+            only if there is one for each region, in the same order.
+        labels: By number; regions without a label are named by their number.
 
     Raises:
         DataError: The number of regions is not the atlas's.
@@ -105,7 +105,7 @@ def describe_atlas(
         elif len(known) == regions:
             numbers = list(known)
         else:
-            # A position is not a number of the label volume: looking it up would call regions by others' names.
+            # A position is not a number of the label volume: looking it up would give regions wrong names.
             numbers, known = [str(place) for place in range(1, regions + 1)], {}
     found = [known.get(number.removesuffix(".0")) for number in numbers]
     places = tuple(label.coordinates if label else None for label in found)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import ATLASES
-from medformer.data.connectomes.read.source import UnusableError
+from medformer.data.connectomes.read.source import UnusableError, are_numbers
 from medformer.files import write_text
 
 
@@ -49,7 +49,9 @@ def read_series(path: Path) -> Series:
     filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     for place, (number, line) in enumerate(filled):
         cells = _cells(line)
-        if line.lstrip().startswith("#") or (not rows and header is None and not _is_numeric(cells)):
+        if line.lstrip().startswith("#") or (
+            not rows and header is None and not are_numbers(cell for cell in cells if cell.strip())
+        ):
             # The last line before the numbers is the header; those above it are comments.
             header = header if rows else [cell.strip().strip("#\"' ") for cell in _cells(line.lstrip().lstrip("# "))]
             continue
@@ -80,14 +82,6 @@ def _cells(line: str) -> list[str]:
         if separator in text:
             return text.removesuffix(separator).split(separator)
     return text.split()
-
-
-def _is_numeric(cells: list[str]) -> bool:
-    try:
-        [float(cell) for cell in cells if cell.strip()]
-    except ValueError:
-        return False
-    return True
 
 
 def derivative(atlas: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,16 @@ class UnusableError(DataError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+def are_numbers(cells: Iterable[str]) -> bool:
+    """Whether every cell of a text file is a number."""
+    try:
+        for cell in cells:
+            float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise
-
-HEAD_CHANNELS = 32
+from medformer.models.backbone.layers import Pointwise, attend, head_count
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, 32 channels a head, no biases, no position encoding (CAFormer)."""
+    """Multi-head self-attention, no biases, no position encoding (CAFormer).
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
+    Args:
+        channels: Channels of the map.
+        heads: Number of heads; None for one for every 32 channels.
+    """
+
+    def __init__(self, channels: int, *, heads: PositiveInt | None = None) -> None:
         super().__init__()
-        if channels % HEAD_CHANNELS:
-            raise ValueError(f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
+        self.heads = head_count(channels, heads)
         self.qkv = Pointwise(channels, 3 * channels, bias=False)
         self.proj = Pointwise(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # (B, 3C, *S) -> query, key and value of (B, heads, positions, 32)
-        qkv = self.qkv(x).flatten(2).unflatten(1, (3, -1, HEAD_CHANNELS)).transpose(-1, -2)
-        mixed = F.scaled_dot_product_attention(*qkv.unbind(1))
-        # Through (B, positions, C), which is the memory the attention kernel leaves.
-        tokens = mixed.transpose(1, 2).flatten(2)
-        out: Tensor = self.proj(tokens.unflatten(1, x.shape[2:]).movedim(-1, 1))
+        query, key, value = self.qkv(x).chunk(3, 1)
+        out: Tensor = self.proj(attend(query, key, value, self.heads))
         return out

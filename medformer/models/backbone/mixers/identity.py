@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import KernelSize
-
 
 class Identity(nn.Module):
     """`(B, C, *S) -> (B, C, *S)` unchanged."""
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:

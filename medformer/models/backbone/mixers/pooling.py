@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, per_axis
+from medformer.models.backbone.layers import KernelSize, odd_kernel
 
 
 class Pooling(nn.Module):
     """`avgpool(x) - x`; padding does not count in the mean (Yu et al., CVPR 2022, eq. 4)."""
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
+    def __init__(self, channels: int, *, spatial_dims: int, kernel_size: KernelSize = 3) -> None:
         super().__init__()
-        self.kernel_size = per_axis(kernel_size or 3, spatial_dims, "kernel_size")
+        self.kernel_size, _ = odd_kernel(kernel_size, spatial_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 5:

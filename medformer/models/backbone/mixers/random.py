@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize
+from medformer.models.backbone.layers import LINEAR
 
 # Token grids of a stage at the reference input: 224 px in 2-D; in 3-D the grid of a 96-voxel cube, because
 # 14^3 tokens would mean 7.5 million frozen numbers per block.
@@ -17,7 +17,6 @@ _REFERENCE: dict[int, dict[int, tuple[int, ...]]] = {
     2: {0: (56, 56), 1: (28, 28), 2: (14, 14), 3: (7, 7)},
     3: {0: (24, 24, 24), 1: (12, 12, 12), 2: (6, 6, 6), 3: (3, 3, 3)},
 }
-_MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class RandomMixing(nn.Module):
@@ -27,7 +26,9 @@ class RandomMixing(nn.Module):
     rows are scaled to sum to one again, so that it stays an average.
     """
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
+    optional_weights = ("random_matrix",)
+
+    def __init__(self, channels: int, *, spatial_dims: int, stage: int) -> None:
         super().__init__()
         self.grid = _REFERENCE[spatial_dims][min(stage, 3)]
         tokens = math.prod(self.grid)
@@ -37,7 +38,7 @@ class RandomMixing(nn.Module):
         """Return the row-stochastic `(N, N)` matrix for a token grid of `size`, N its number of tokens."""
         if size == self.grid:
             return self.random_matrix
-        mode = _MODE[len(size)]
+        mode = LINEAR[len(size)]
         columns = F.interpolate(self.random_matrix.unflatten(1, self.grid).unsqueeze(1), size, mode=mode).flatten(1)
         both = F.interpolate(columns.T.unflatten(1, self.grid).unsqueeze(1), size, mode=mode).flatten(1).T
         return both / both.sum(dim=-1, keepdim=True)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import CONV, KernelSize, Pointwise, StarReLU, channels_last, per_axis
+from medformer.models.backbone.layers import KernelSize, Pointwise, StarReLU, channels_last, same_convolution
 
 
 class SeparableConv(nn.Module):
     """Pointwise C->2C, StarReLU, depthwise convolution, pointwise 2C->C; no biases (ConvFormer)."""
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None) -> None:
+    def __init__(
+        self, channels: int, *, spatial_dims: int, kernel_size: KernelSize = 7, expansion: PositiveInt = 2
+    ) -> None:
         super().__init__()
-        kernel, hidden = per_axis(kernel_size or 7, spatial_dims, "kernel_size"), 2 * channels
+        hidden = expansion * channels
         self.pwconv1 = Pointwise(channels, hidden, bias=False)
         self.act1 = StarReLU()
-        padding = tuple(size // 2 for size in kernel)
-        self.dwconv = CONV[spatial_dims](hidden, hidden, kernel, padding=padding, groups=hidden, bias=False)  # type: ignore[arg-type]
+        self.dwconv = same_convolution(spatial_dims, hidden, hidden, kernel_size, groups=hidden)
         self.pwconv2 = Pointwise(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,277 @@
+"""The contract of a task: it opens a study of cases, a learner fits on a fold, and the fold leaves a predictor.
+
+Every number of a run comes from predictors applied to cases they never saw. The runner
+(`medformer.crossval.run.runner`) knows nothing else of a task; the command line, `predict`, `explain` and the
+benchmarks use the same objects.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medformer.config import AnyConfig, CrossvalConfig
+from medformer.crossval.plan import Fold, PlanCase
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.audit import Audit, Division, audit
+from medformer.data.inventory import Inventory, Record, duplicates
+from medformer.data.manifest import Case
+from medformer.data.near_duplicates import CaseComparison
+from medformer.data.problems import Problem
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.training.pretraining.seen import SeenCase
+
+Row = dict[str, Any]
+"""One row of a table of predictions."""
+
+Vectors = Mapping[str, NDArray[np.floating[Any]]]
+"""A feature vector (d,) per case id; a mapping may compute them when asked."""
+
+
+class Dataset(Protocol):
+    """Cases and where they come from: a manifest of images or volumes, or a cohort of connectomes."""
+
+    @property
+    def path(self) -> Path:
+        """The manifest file."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths in tables are relative to."""
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """In the order of the manifest."""
+
+    @property
+    def by_id(self) -> Mapping[str, Case]:
+        """Cases by id."""
+
+    def digest(self) -> str:
+        """SHA-256 over all that is said of the cases."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds the work on one fold.
+
+    Attributes:
+        fold: The ids of its parts.
+        folder: The fold's own folder: what is learned is written here, as plain data.
+        run: The run that the fold belongs to; masks and overlays go below it.
+        run_seed: The seed of the run.
+        resume: Whether an earlier attempt may have left state in `folder` to continue from.
+        reporter: Receives the progress.
+    """
+
+    fold: Fold
+    folder: Path
+    run: RunDirectory
+    run_seed: int
+    resume: bool
+    reporter: Reporter
+
+    def seed(self, *purpose: str | int) -> int:
+        """A seed for one purpose in this fold of this repeat."""
+        return derive_seed(self.run_seed, "repeat", self.fold.repeat, "fold", self.fold.index, *purpose)
+
+
+class Predictor(Protocol):
+    """What one fold, or an ensemble of folds, knows: weights, preprocessing, threshold, calibration, plan."""
+
+    def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterable[Row]:
+        """Predict cases, labelled or new, and yield a row for each, in order.
+
+        Args:
+            study: The `Study` that holds the cases, of the same task.
+            names: Ids of those to predict.
+            out: Folder for masks and other files; rows name them relative to it.
+            reporter: Receives the progress.
+        """
+
+
+class Learner(Protocol):
+    """Fits on the training part of a fold, and selects on its inner validation part."""
+
+    @property
+    def study(self) -> Any:
+        """The `Study` that it learns from and is tested on."""
+
+    def fit(self, context: Context) -> Predictor:
+        """Learn from `context.fold.train` and `.validation`, and leave everything learned in `context.folder`.
+
+        Raises:
+            MedformerError: The cases, the settings or the machine do not allow it.
+        """
+
+
+class NetworkLearner(Learner, Protocol):
+    """A learner of networks, which can also be pretrained without labels."""
+
+    def pretrain(self, context: Context) -> Mapping[str, Any]:
+        """Train an encoder to reconstruct hidden parts of its input; labels are not read.
+
+        Returns:
+            What `pretraining.json` says: the error on held-out cases, beside that of a guess.
+        """
+
+
+C = TypeVar("C", bound=AnyConfig)
+D = TypeVar("D", bound=Dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(ABC, Generic[C, D]):
+    """The cases of one task under one config: everything that a run asks about them.
+
+    Attributes:
+        config: The run's config.
+        data: The cases.
+    """
+
+    config: C
+    data: D
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """In the order of the manifest."""
+        return self.data.cases
+
+    @property
+    def by_id(self) -> Mapping[str, Case]:
+        """Cases by id."""
+        return self.data.by_id
+
+    @property
+    def crossval(self) -> CrossvalConfig:
+        """How folds are drawn from these cases."""
+        return self.config.crossval
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader of results on these cases must know."""
+        return ()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Build what every fold will build, so that a wrong name or size ends the run before any case is read.
+
+        Raises:
+            ConfigError: An unknown name, or settings that do not go together.
+            CheckpointError: A file of weights cannot be read or does not fit.
+            ResourceError: The device is not there.
+        """
+
+    @abstractmethod
+    def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
+        """Read every case once and describe it: problems, hashes, facts, descriptors.
+
+        Args:
+            cache: Folder that keeps the result (see `take_inventory`); None to keep nothing.
+            reporter: Receives the progress.
+        """
+
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        """What is wrong with the cases, each by itself and compared with the others."""
+        return [*inventory.problems, *duplicates(self.cases, inventory, self.comparison.hashes)]
+
+    @abstractmethod
+    def plan_case(self, case: Case, record: Record) -> PlanCase:
+        """What planning needs to know of a case."""
+
+    def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
+        """What tells each case apart from others: its group, and a hash of its data."""
+        return {case.id: SeenCase(case.group, inventory[case.id].hashes["file"]) for case in self.cases}
+
+    @property
+    @abstractmethod
+    def extra(self) -> Self | None:
+        """The unlabeled cases that pretraining may see too; None without any."""
+
+    @property
+    @abstractmethod
+    def comparison(self) -> CaseComparison:
+        """How cases are compared, to find those that are the same or show the same thing."""
+
+    def audit(self, divisions: Sequence[Division], inventory: Inventory) -> Audit:
+        """Look for cases that share something and are in different parts of a division."""
+        return audit(self.cases, divisions, inventory, self.comparison)
+
+    @abstractmethod
+    def learner(self, inventory: Inventory, cache: Path) -> NetworkLearner:
+        """The method that the config names.
+
+        Args:
+            inventory: Of the cases.
+            cache: Folder for prepared data that can be made again.
+        """
+
+    @abstractmethod
+    def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
+        """Cheap methods for the same folds, by name."""
+
+    @abstractmethod
+    def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
+        """The same cases, each with the label or mask of another.
+
+        Args:
+            giver: For each id, the id of the case whose label it gets.
+            folder: For label files that have to be written.
+        """
+
+    @abstractmethod
+    def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
+        """What the site is predicted from, and its description in words."""
+
+    def keep(self, run: RunDirectory) -> None:
+        """Write into the run folder what the report and `predict` need of the data."""
+
+    def facts(self, run: RunDirectory) -> None:
+        """Write into a finished run what the report says of these cases."""
+
+
+class Task(Protocol):
+    """One row of the table of tasks (`medformer.tasks`)."""
+
+    name: str
+
+    def open(
+        self,
+        config: Any,
+        reporter: Reporter,
+        *,
+        out: Path | None = None,
+        unlabelled: Literal["error", "allow"] = "error",
+    ) -> Study[Any, Any]:
+        """Open the cases that a config names.
+
+        Args:
+            config: The run's config.
+            reporter: Receives the progress.
+            out: The run folder, in which the manifest of a scanned folder will be kept.
+            unlabelled: Whether cases without a label or mask are refused.
+
+        Raises:
+            ConfigError: The config names no data.
+            DataError: They cannot be read.
+        """
+
+    def load(self, config: Any, folders: Sequence[Path], device: torch.device | None = None) -> Predictor:
+        """Load what finished folds left, as one predictor that averages them.
+
+        Args:
+            config: Of the run.
+            folders: Of the folds.
+            device: Where to compute; where the config says without one.
+
+        Raises:
+            CheckpointError: A file is missing, damaged or does not fit.
+        """

@@ -1,0 +1,282 @@
+"""Cross-validation as every task runs it: a plan, its folds, what runs beside them, one table, its numbers."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medformer.config import AnyConfig, ExecutionConfig
+from medformer.crossval.checks.permute import permuted_assignment
+from medformer.crossval.checks.site_probe import site_probe
+from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
+from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
+from medformer.crossval.plan.schemes import draw_plan, predefined_plan
+from medformer.crossval.run.collect import collect, write_metrics
+from medformer.crossval.run.contract import Context, Learner, Study, Task
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import execute
+from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.record import RunInfo, session
+from medformer.data.audit import fold_divisions, write_findings
+from medformer.data.inventory import Inventory
+from medformer.data.problems import require_usable
+from medformer.errors import ConfigError, DataError
+from medformer.evaluation.summary import summarize
+from medformer.files import read_json, write_json
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.training.devices import choose_device
+from medformer.training.pretraining.seen import read_seen, require_untested, write_seen
+
+VALIDATION = frozenset({"val", "validation"})
+"""What a manifest calls the part that selects."""
+
+# A resumed run may be computed elsewhere, loaded differently and compared with more; its results stay the same kind.
+_MAY_DIFFER = frozenset(
+    {
+        "data.manifest",
+        "data.cache",
+        "data.workers",
+        "training.accelerator",
+        "training.strategy",
+        "training.tracker",
+        "training.save_minutes",
+        "inference.batch_size",
+        "crossval.baselines",
+        "crossval.permute_labels",
+        *(f"execution.{name}" for name in ExecutionConfig.model_fields),
+    }
+)
+
+
+def run(
+    task: Task,
+    config: AnyConfig,
+    out: Path,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    accept: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> RunDirectory:
+    """Train every fold of a plan and collect the results; continue what an earlier session left.
+
+    The model's folds come first, then the baselines, the canary and the site probe, so that what was asked for is there
+    before what accompanies it. A plan without test cases only trains, and leaves no out-of-fold table.
+
+    Args:
+        task: Which.
+        config: The run's config.
+        out: The run folder.
+        reporter: Receives the progress.
+        resume: Continue the run in `out`.
+        overwrite: Delete it first.
+        accept: Leaks that the user accepts by name.
+        notes: What a reader of the report must know about the data.
+
+    Raises:
+        MedformerError: See the parts; what was finished before stays on disk.
+    """
+    study = task.open(config, reporter, out=out)
+    study.check()
+    directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
+    with _recorded(directory, study, accept=accept, notes=[*notes, *study.notes]):
+        study.keep(directory)
+        inventory = study.inspect(directory.inventory, reporter)
+        require_usable(study.problems(inventory))
+        plan = frozen_plan(directory, study, inventory)
+        for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
+            reporter.line(line)
+        audit_plan(directory, study, plan, inventory, accept)
+        refuse_seen(directory, study, plan, inventory, reporter)
+        _run_folds(directory, study, plan, inventory, reporter)
+        # Prepared data can be made again; a finished run should not weigh many times its data.
+        shutil.rmtree(directory.cache, ignore_errors=True)
+    return directory
+
+
+def pretrain(
+    task: Task, config: AnyConfig, out: Path, reporter: Reporter, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Pretrain an encoder on all cases, labelled or not, with a part of them held out for choosing weights.
+
+    The folder then says which cases the encoder has seen, so that no fold can test them (`seen_cases`).
+
+    Returns:
+        How well hidden parts of the held-out cases are reconstructed.
+
+    Raises:
+        MedformerError: See the parts.
+    """
+    study = task.open(config, reporter, out=out, unlabelled="allow")
+    study.check()
+    directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
+    with _recorded(directory, study, notes=study.notes):
+        study.keep(directory)
+        inventory = study.inspect(directory.inventory, reporter)
+        ids = [case.id for case in study.cases]
+        fold = predefined_plan(
+            [PlanCase(case.id, case.group, site=case.site) for case in study.cases],
+            train=ids,
+            validation=config.crossval.validation,
+            seed=config.seed,
+        ).folds[0]
+        write_seen(directory.path, study.seen_cases(inventory))
+        learner = study.learner(inventory, directory.cache)
+        quality = learner.pretrain(Context(fold, directory.path, directory, config.seed, resume, reporter))
+        shutil.rmtree(directory.cache, ignore_errors=True)
+    return {**quality, "held_out": len(fold.validation)}
+
+
+def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inventory) -> Plan:
+    """Read the run's frozen plan and check the data against it, or draw it and freeze it.
+
+    Raises:
+        DataError: The data are not the ones the plan was drawn for.
+        ConfigError: The folder holds a plan of another scheme.
+    """
+    drawn = draw(study, inventory)
+    if not directory.splits_json.exists():
+        write_plan(directory.splits_json, drawn)
+        return drawn
+    plan = read_plan(directory.splits_json)
+    plan.check_data(drawn.cases)
+    if plan.scheme != drawn.scheme:
+        raise ConfigError(
+            f"--resume: {directory.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
+            "Continue with the verb (train or crossval) that started it."
+        )
+    if study.data.digest() != read_json(directory.run_json)["data_sha256"]:
+        raise DataError(
+            f"The manifest gives other sites, splits or covariates than when {directory.path} was started. "
+            "Restore it, or start a new run in another folder."
+        )
+    return plan
+
+
+def draw(study: Study[Any, Any], inventory: Inventory) -> Plan:
+    """Draw the plan that the config asks for; the parts that the manifest gives count for the scheme `predefined`."""
+
+    def named(wanted: Iterable[str]) -> list[str]:
+        return [case.id for case in study.cases if case.split in wanted]
+
+    return draw_plan(
+        [study.plan_case(case, inventory[case.id]) for case in study.cases],
+        study.crossval,
+        seed=study.config.seed,
+        train=named({"train"}) or named({""}),
+        validation=named(VALIDATION),
+        test=[case.id for case in study.cases if case.split.startswith("test")],
+    )
+
+
+def audit_plan(
+    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str]
+) -> None:
+    """Write audit.json, and stop on any leak that is not accepted by name.
+
+    Raises:
+        LeakageError: There is one.
+    """
+    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
+    given = any(case.split in VALIDATION for case in study.cases if case.id in used)
+    # A validation part that the manifest gives may share groups with training, which a drawn one never does.
+    divisions = [("", plan.folds[0].parts)] if plan.scheme == "predefined" and given else fold_divisions(plan.folds)
+    audit = study.audit(divisions, inventory).accepting(accept)
+    write_findings(directory.audit_json, audit, study.problems(inventory))
+    audit.raise_if_leaking()
+
+
+def refuse_seen(
+    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, reporter: Reporter
+) -> None:
+    """Refuse a plan that tests a case which pretraining sees.
+
+    Raises:
+        LeakageError: Names the first such case.
+        CheckpointError: The pretrained encoder does not say what it has seen.
+    """
+    wanted = study.config.pretraining
+    tested = {name for fold in plan.folds for name in fold.test}
+    cases = {name: case for name, case in study.seen_cases(inventory).items() if name in tested}
+    if study.extra is not None:
+        extra = study.extra.seen_cases(study.extra.inspect(directory.extra_inventory, reporter))
+        require_untested(cases, extra, wanted.extra)
+    if wanted.weights:
+        require_untested(cases, read_seen(wanted.weights, study.config.task), "the pretraining")
+
+
+def _run_folds(
+    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, reporter: Reporter
+) -> None:
+    config = study.config
+    tested = any(fold.test for fold in plan.folds)
+    with build_executor(config.execution) as executor:
+
+        def complete(part: RunDirectory, learner: Learner) -> None:
+            part.path.mkdir(parents=True, exist_ok=True)
+            execute(plan, LearnerJob(learner, part, config.seed, reporter), part, reporter, executor)
+            if tested:
+                collect(part, plan)
+                write_metrics(part, summarize)
+
+        complete(directory, study.learner(inventory, directory.cache))
+        if not tested:
+            return
+        if config.crossval.baselines:
+            for name, learner in study.baselines(inventory).items():
+                reporter.line(f"Baseline {name} on the same folds.")
+                complete(directory.baseline(name), learner())
+        if config.crossval.permute_labels:
+            reporter.line("The same plan on permuted labels.")
+            giver = permuted_assignment(plan.cases, derive_seed(plan.seed, "permuted labels"))
+            permuted = study.relabelled(giver, directory.canary.path)
+            complete(directory.canary, permuted.learner(inventory, directory.cache))
+    if not directory.site_probe_json.exists():
+        _probe_sites(directory, study, plan, inventory)
+    study.facts(directory)
+
+
+def _probe_sites(directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory) -> None:
+    sites = {case.id: case.site for case in study.cases if case.site}
+    if len(set(sites.values())) > 1:
+        features, described = study.probe_features(inventory)
+        write_json(directory.site_probe_json, site_probe(features, sites, plan, described=described))
+
+
+@contextmanager
+def _recorded(
+    directory: RunDirectory, study: Study[Any, Any], *, accept: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Iterator[None]:
+    """Keep run.json and config.yaml of the work inside, and record in them how it ended."""
+    config, data = study.config, study.data
+    info = RunInfo(
+        task=config.task,
+        command=["medformer", *sys.argv[1:]],
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        device=_device(config),
+        threads=torch.get_num_threads(),
+        manifest=str(data.path.resolve()),
+        data_root=str(data.root),
+        data_sha256=data.digest(),
+        accepted_leaks=list(accept),
+        notes=list(notes),
+    )
+    with session(directory, info, may_differ=_MAY_DIFFER):
+        yield
+
+
+def _device(config: AnyConfig) -> str:
+    if config.execution.address is not None:
+        return f"{config.training.accelerator}, on the Ray cluster {config.execution.address}"
+    device = choose_device(config.training.accelerator)
+    return f"cuda: {torch.cuda.get_device_name()}" if device.type == "cuda" else device.type

@@ -1,0 +1,87 @@
+"""What a network is built for, and the shared backbone built for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medformer.config import ModelConfig
+from medformer.errors import ConfigError
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.variants import VARIANTS, build_backbone
+
+PUBLISHED_KERNEL, SMALL_KERNEL = 7, 3
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a task says of its images to the network that it builds.
+
+    Attributes:
+        in_channels: Channels of an image.
+        out_channels: Logits of each position (the background among them, where classes exclude each other), or of each
+            image.
+        size: Positions per axis of the usual input; a network may be given any other.
+        spacing: Size of a position per axis, mm; None where all axes are alike.
+        strides: Planned strides of the stem and of each downsampling, per axis; None for the network's own.
+        kernel_sizes: Planned kernel of each stage, per axis; None for the network's own.
+    """
+
+    in_channels: int
+    out_channels: int
+    size: Sequence[int]
+    spacing: Sequence[float] | None = None
+    strides: Sequence[Sequence[int]] | None = None
+    kernel_sizes: Sequence[Sequence[int]] | None = None
+
+    @property
+    def spatial_dims(self) -> int:
+        """1, 2 or 3."""
+        return len(self.size)
+
+
+def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
+    """Return the backbone that a config names, with the strides and kernels of a plan if there is one.
+
+    Where weights will be loaded, kernels have the size that the variant was published with, so that the weights fit,
+    but for axes on which the plan looks at single positions.
+
+    Raises:
+        UnknownNameError: No variant or mixer has that name.
+        ConfigError: The plan has another number of stages, or a mixer has no such parameter.
+    """
+    variant = VARIANTS[config.backbone].part
+    stages = len(variant.depths)
+    stem, kernels = None, None
+    if grid.strides is not None and grid.kernel_sizes is not None:
+        if not len(grid.strides) == len(grid.kernel_sizes) == stages:
+            raise ConfigError(
+                f"The plan has {len(grid.strides)} strides and {len(grid.kernel_sizes)} kernel sizes; "
+                f"{config.backbone} has {stages} stages. Plan again."
+            )
+        # A stem sees what it steps over and as much beside it, as the published 7 does with its stride of 4.
+        stem = [max(k, 2 * step - 1) for k, step in zip(grid.kernel_sizes[0], grid.strides[0], strict=True)]
+        kernels = [tuple(kernel) for kernel in grid.kernel_sizes]
+        if variant.stem == "convolutions":
+            stem = [min(k, SMALL_KERNEL) for k in stem]
+        if config.weights:
+            published = [own or PUBLISHED_KERNEL for own in variant.kernel_sizes or (None,) * stages]
+            kernels = [_resized(kernel, own) for kernel, own in zip(kernels, published, strict=True)]
+            if variant.stem == "patch":
+                stem = list(_resized(stem, PUBLISHED_KERNEL))
+    return build_backbone(
+        config.backbone,
+        spatial_dims=grid.spatial_dims,
+        in_channels=grid.in_channels,
+        mixers=config.mixers,
+        drop_path=config.drop_path,
+        kernel_sizes=kernels,
+        stem_kernel=stem,
+        strides=grid.strides,
+        init=config.init,
+        checkpointing=config.checkpointing,
+    )
+
+
+def _resized(kernel: Sequence[int], size: int) -> tuple[int, ...]:
+    return tuple(1 if k == 1 else size for k in kernel)

@@ -1,0 +1,159 @@
+"""Pictures of single cases for the gallery, as `data:` URIs: outlines on an image, or three planes of a volume."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medformer.data.manifest import Case, read_manifest
+from medformer.errors import DataError, MedformerError
+from medformer.imaging.geometry import Geometry
+from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.overlay import draw_overlay
+from medformer.imaging.planes import draw_planes
+from medformer.imaging.volumes import read_labels, read_volume
+from medformer.reporting.finished_run import FinishedRun
+
+LONGEST_SIDE = 320
+"""Pixels, about what a picture gets on the page: contours are one pixel wide and would vanish in a larger drawing."""
+
+SIDE = 250
+"""Pixels along the longest edge of the part of a volume that is shown."""
+
+_LEAST_SHARE = 3  # of the volume's edge that is always shown: one third
+
+
+class CasePictures:
+    """Finds the image, reference and mask of a case through the run's manifest, and draws them.
+
+    Attributes:
+        count: Pictures drawn so far.
+        size: Characters that they take up in the page.
+        of_volumes: Whether they show three planes of a volume, and are wide.
+    """
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.count = 0
+        self.size = 0
+        self.of_volumes = bool(run.labels)
+        self._names = dict(next(iter(run.volume_plans.values())).labels) if run.volume_plans else {}
+        self._folder = run.folder
+        self._cases: Mapping[str, Case] = {}
+        self._reason = ""
+        try:
+            self._cases = read_manifest(
+                Path(str(run.record.get("manifest", ""))),
+                ungrouped="each",
+                root=Path(str(run.record["data_root"])) if run.record.get("data_root") else None,
+            ).by_id
+        except MedformerError as error:
+            self._reason = f"the manifest is not available ({error})"
+
+    def overlay(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Draw a case.
+
+        Returns:
+            A `data:` URI and an empty reason; or an empty URI and the reason why there is no picture.
+        """
+        case = self._cases.get(str(row["id"]))
+        if case is None:
+            return "", self._reason or "the manifest does not list this case any more"
+        mask_path = self._mask_path(row)
+        if mask_path is None:
+            return "", "the exported mask is not there any more"
+        try:
+            drawn = _draw_volume(case, mask_path, self._names) if self.of_volumes else _draw_image(case, mask_path)
+        except MedformerError as error:
+            return "", str(error)
+        buffer = BytesIO()
+        Image.fromarray(drawn).save(buffer, format="JPEG", quality=88)
+        uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        self.count += 1
+        self.size += len(uri)
+        return uri, ""
+
+    def _mask_path(self, row: Mapping[str, Any]) -> Path | None:
+        """The exported mask. A path outside of the run folder is ignored, whatever the table says."""
+        named = str(row.get("mask") or f"masks/{row['id']}{'.nii.gz' if self.of_volumes else '.png'}")
+        path = (self._folder.path / named).resolve()
+        return path if path.is_relative_to(self._folder.path.resolve()) and path.is_file() else None
+
+
+def _draw_image(case: Case, mask_path: Path) -> NDArray[np.uint8]:
+    image = read_image(case.required_image())
+    mask = read_mask(mask_path)
+    truth = None if case.mask is None else read_mask(case.mask)
+    if mask.shape != image.shape[:2] or (truth is not None and truth.shape != mask.shape):
+        raise DataError("the image and its masks differ in size")
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    return draw_overlay(small, _shrink(mask, size), None if truth is None else _shrink(truth, size))
+
+
+def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST), dtype=np.bool_)
+
+
+def _draw_volume(case: Case, mask_path: Path, names: Mapping[int, str]) -> NDArray[np.uint8]:
+    """Draw a case with its predicted label map and, if it has one, the reference.
+
+    Args:
+        case: Its first channel is drawn.
+        mask_path: The predicted label map.
+        names: Name of each label value in the order of the colors; without names, values are named by their numbers.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        DataError: A file is missing or damaged, or the sizes differ.
+    """
+    prediction = read_labels(mask_path)
+    truth = None if case.mask is None else read_labels(case.mask).array
+    maps = [prediction.array, *([] if truth is None else [truth])]
+    image = read_volume(case.required_image(), nonfinite="keep").array
+    if any(array.shape != image.shape for array in maps):
+        raise DataError("the image and its label maps differ in size")
+    if not names:
+        names = {int(value): f"label {value}" for array in maps for value in np.unique(array) if value}
+    box = _around(maps)
+    gray = np.nan_to_num(image[box], posinf=0.0, neginf=0.0)
+    return draw_planes(
+        gray,
+        prediction.array[box],
+        _part_of_grid(prediction.geometry, box),
+        names,
+        truth=None if truth is None else truth[box],
+        side=SIDE,
+    )
+
+
+def _around(maps: Sequence[NDArray[Any]]) -> tuple[slice, ...]:
+    """A box twice as wide as all labels, and no less than a third of the volume; the volume when nothing is labeled."""
+    box = []
+    for axis, length in enumerate(maps[0].shape):
+        # One plane at a time: a mask of the whole volume would cost as much as the volume.
+        filled = [index for index in range(length) if any(array.take(index, axis).any() for array in maps)]
+        if not filled:
+            return (slice(None),) * maps[0].ndim
+        first, stop = filled[0], filled[-1] + 1
+        width = min(length, max(2 * (stop - first), -(-length // _LEAST_SHARE)))
+        start = min(max(0, (first + stop - width) // 2), length - width)
+        box.append(slice(start, start + width))
+    return tuple(box)
+
+
+def _part_of_grid(geometry: Geometry, box: Sequence[slice]) -> Geometry:
+    """The grid of a part of a volume."""
+    affine = geometry.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [side.start or 0 for side in box]
+    first, second, third = (len(range(*side.indices(length))) for side, length in zip(box, geometry.shape, strict=True))
+    return Geometry((first, second, third), affine)

@@ -1,0 +1,312 @@
+"""A finished run as its report sees it: every file of the run folder, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medformer.crossval.checks.canary import CanaryVerdict, canary_verdict
+from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
+from medformer.crossval.plan import Plan, read_plan
+from medformer.crossval.run.collect import read_oof, verify_oof
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
+from medformer.errors import DataError, MedformerError
+from medformer.evaluation.metrics import Metric, table_of
+from medformer.evaluation.table import group_names
+from medformer.files import read_csv, read_json, sha256
+from medformer.missing import known
+from medformer.reporting.explanation import Explanation, read_explanation
+from medformer.yaml_files import parse_yaml
+
+T = TypeVar("T")
+
+PRIOR = "prior_mask"
+"""The baseline that predicts the average training mask. With permuted masks there is nothing else to learn."""
+
+EMPTY_RULES = {"one": "both empty:\u00a01", "zero": "both empty:\u00a00", "nan": "both empty: left out"}
+"""What two empty masks score, for the header of a column."""
+
+
+@dataclass(frozen=True)
+class InnerRun:
+    """Another model on the folds of the run: a baseline, or the canary with its permuted labels.
+
+    Attributes:
+        folder: Its folder.
+        metrics: Its metrics.json.
+        rows: Its oof.csv.
+    """
+
+    folder: RunDirectory
+    metrics: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with results.
+
+    Attributes:
+        folder: The run folder.
+        record: run.json.
+        config_text: config.yaml as written.
+        metrics: metrics.json, made by `medformer.evaluation.summary.summarize`.
+        rows: oof.csv, numbers as numbers.
+        plan: splits.json; None for a run without a plan.
+        audit: audit.json; None when no audit was written.
+        histories: Per fold, history.csv as columns of numbers; folds without one are left out.
+        baselines: By name, those that have results.
+        canary: The same plan with permuted labels; None when it was not run.
+        site_probe: site_probe.json; None when there is none.
+        cohort: cohort.json; None when there is none.
+        pretraining: Per fold, pretraining.json; folds without one are left out.
+        explanation: The tables that `explain` wrote; None when it was not run.
+        volume_plans: Per fold, plan.json: how volumes are prepared for the network; folds without one are left out.
+    """
+
+    folder: RunDirectory
+    record: Mapping[str, Any]
+    config_text: str
+    metrics: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    plan: Plan | None
+    audit: Mapping[str, Any] | None
+    histories: Mapping[int, Mapping[str, Sequence[float]]]
+    baselines: Mapping[str, InnerRun] = field(default_factory=dict)
+    canary: InnerRun | None = None
+    site_probe: Mapping[str, Any] | None = None
+    cohort: Mapping[str, Any] | None = None
+    pretraining: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    explanation: Explanation | None = None
+    volume_plans: Mapping[int, VolumePlan] = field(default_factory=dict)
+
+    @cached_property
+    def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:
+        """The run compared with each baseline (B is the run), and why the other baselines cannot be compared."""
+        found, problems = {}, {}
+        for name, baseline in self.baselines.items():
+            try:
+                found[name] = compare_runs(baseline.folder, self.folder, name_a=name, name_b="the model")
+            except MedformerError as error:
+                problems[name] = str(error)
+        return dict(zip(found, adjust(list(found.values())), strict=True)), problems
+
+    @cached_property
+    def canary_verdict(self) -> tuple[CanaryVerdict | None, str]:
+        """The verdict of the canary, or the reason why there is none; the reason is empty when it was not run."""
+        if self.canary is None:
+            return None, ""
+        prior = self.baselines.get(PRIOR)
+        floor = None if prior is None or self.classification else prior.rows
+        try:
+            return canary_verdict([self.canary.rows], real=self.rows, floor=floor), ""
+        except DataError as error:
+            return None, str(error)
+
+    @cached_property
+    def classification(self) -> bool:
+        """Whether cases are classified; otherwise they are segmented."""
+        return "score" in self.rows[0]
+
+    @cached_property
+    def noun(self) -> str:
+        """What a case is called."""
+        return {"polyp": "image", "volume": "volume", "abide": "subject"}.get(str(self.record.get("task")), "case")
+
+    @cached_property
+    def target(self) -> str:
+        """What is segmented."""
+        return "labeled structure" if self.labels else "lesion"
+
+    @cached_property
+    def metric_table(self) -> Mapping[str, Metric]:
+        """What the metrics of this run are called, which direction is better, and how they are written."""
+        kind = "classification" if self.classification else "segmentation"
+        return table_of({**self.metrics, "kind": kind})
+
+    @cached_property
+    def primary(self) -> Metric:
+        """The metric that stands for the run where there is room for one."""
+        return self.metric_table["auc" if self.classification else "dice"]
+
+    def label(self, name: str) -> str:
+        """Name a metric, with the rule for empty masks where that changes the number."""
+        label = self.metric_table[name].label if name in self.metric_table else name
+        return f"{label}{self.empty_rule}" if name in ("dice", "iou") else label
+
+    def title(self, name: str) -> str:
+        """Name a metric at the beginning of a sentence, or above a column."""
+        label = self.label(name)
+        return label[:1].upper() + label[1:]
+
+    @cached_property
+    def empty_rule(self) -> str:
+        """The note beside every Dice and IoU, such as ` (both empty: 1)`; empty where the rule is not recorded."""
+        policy = self.metrics.get("empty_policy")
+        return f" ({EMPTY_RULES.get(policy, policy)})" if policy else ""
+
+    @cached_property
+    def pooled(self) -> Mapping[str, Any]:
+        """The results of all test cases together."""
+        found: Mapping[str, Any] = self.metrics["pooled"]
+        return found
+
+    @cached_property
+    def labels(self) -> Mapping[str, Any]:
+        """The results of each named label; empty where cases have a single mask."""
+        found: Mapping[str, Any] = self.metrics.get("by_label") or {}
+        return found
+
+    @cached_property
+    def definitions(self) -> Mapping[str, Any]:
+        """How metrics.json says that its numbers are computed."""
+        found: Mapping[str, Any] = self.metrics.get("definitions") or {}
+        return found
+
+    @cached_property
+    def thresholded(self) -> bool:
+        """Whether decisions were made at a threshold; label maps take the most probable label."""
+        return any("threshold" in row for row in self.rows)
+
+    @cached_property
+    def first_rows(self) -> Sequence[Mapping[str, Any]]:
+        """One row per case: those of the first repeat."""
+        first = min((row.get("repeat", 0) for row in self.rows), default=0)
+        return [row for row in self.rows if row.get("repeat", 0) == first]
+
+    @cached_property
+    def cases(self) -> int:
+        """Number of distinct cases."""
+        return len({row["id"] for row in self.rows})
+
+    @cached_property
+    def folds(self) -> int:
+        """Number of folds, over all repeats."""
+        return len({row["fold"] for row in self.rows if "fold" in row})
+
+    @cached_property
+    def repeats(self) -> int:
+        """How often the plan was drawn."""
+        return len({row["repeat"] for row in self.rows if "repeat" in row}) or 1
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """Distinct known sites."""
+        return sorted({known(row.get("site")) for row in self.rows} - {""})
+
+    @cached_property
+    def groups(self) -> int:
+        """Number of distinct patients or sequences."""
+        return len(set(group_names(self.first_rows)))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml as values."""
+        content = parse_yaml(self.config_text, str(self.folder.config_yaml))
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def session(self) -> Mapping[str, Any]:
+        """The last session: the one that the results are from."""
+        sessions = self.record.get("sessions") or [{}]
+        last: Mapping[str, Any] = sessions[-1]
+        return last
+
+    @cached_property
+    def stale(self) -> bool:
+        """Whether oof.csv was changed after metrics.json was computed from it."""
+        recorded = self.metrics.get("source", {}).get("sha256")
+        return recorded is not None and recorded != sha256(self.folder.oof_csv)
+
+    @cached_property
+    def edited(self) -> str:
+        """Why oof.csv is not the table that the run wrote; empty when it is."""
+        try:
+            verify_oof(self.folder)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    @cached_property
+    def unmarked(self) -> int:
+        """Number of cases with foreground on which nothing was marked."""
+        return sum(row.get("pred_px") == 0 and row.get("truth_px") != 0 for row in self.first_rows)
+
+    @cached_property
+    def empty_references(self) -> int:
+        """Number of cases without foreground in the reference."""
+        return sum(row.get("truth_px") == 0 for row in self.first_rows)
+
+
+def read_finished_run(path: Path) -> FinishedRun:
+    """Read a run folder.
+
+    Raises:
+        ConfigError: It is not a run folder.
+        DataError: The run has no results yet, or one of its files is damaged.
+    """
+    folder = RunDirectory.open(path)
+    for file in (folder.oof_csv, folder.metrics_json):
+        if not file.is_file():
+            raise DataError(f"{file} is missing, so there is nothing to report yet. Finish the run with --resume.")
+    plan = _if_there(folder.splits_json, read_plan)
+    baselines = {name: _read_inner_run(inner) for name, inner in folder.baselines.items()}
+
+    def per_fold(name: str, read: Callable[[Path], T]) -> dict[int, T]:
+        found = {fold.index: _if_there(folder.fold(fold.index) / name, read) for fold in (plan.folds if plan else ())}
+        return {index: content for index, content in found.items() if content is not None}
+
+    return FinishedRun(
+        folder=folder,
+        record=_json_object(folder.run_json),
+        config_text=_if_there(folder.config_yaml, lambda file: file.read_text("utf-8")) or "",
+        metrics=_json_object(folder.metrics_json),
+        rows=read_oof(folder.oof_csv),
+        plan=plan,
+        audit=_if_there(folder.audit_json, _json_object),
+        histories=per_fold("history.csv", _numeric_columns),
+        baselines={name: inner for name, inner in baselines.items() if inner is not None},
+        canary=_read_inner_run(folder.canary),
+        site_probe=_if_there(folder.site_probe_json, _json_object),
+        cohort=_if_there(folder.cohort_json, _json_object),
+        pretraining=per_fold("pretraining.json", _json_object),
+        explanation=read_explanation(folder.explain),
+        volume_plans=per_fold("plan.json", read_volume_plan),
+    )
+
+
+def _if_there(file: Path, read: Callable[[Path], T]) -> T | None:
+    return read(file) if file.is_file() else None
+
+
+def _read_inner_run(folder: RunDirectory) -> InnerRun | None:
+    """Read a run inside the run; None when it has no results (yet)."""
+    if not (folder.oof_csv.is_file() and folder.metrics_json.is_file()):
+        return None
+    return InnerRun(folder, _json_object(folder.metrics_json), read_oof(folder.oof_csv))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}). Restore the file, or run again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
+    return content
+
+
+def _numeric_columns(path: Path) -> dict[str, list[float]]:
+    """The numeric columns of a history; empty cells are NaN."""
+    rows = read_csv(path)
+    columns = {}
+    for name in rows[0] if rows else ():
+        try:
+            columns[name] = [float(row[name] or "nan") for row in rows]
+        except (TypeError, ValueError):
+            continue
+    return columns

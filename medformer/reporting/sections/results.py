@@ -1,0 +1,98 @@
+"""The metrics per fold, per repeat, per subgroup and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medformer.reporting.figures.intervals import forest
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.scores import estimate, result_columns, written
+from medformer.reporting.wording import MISSING, interval, number
+
+SUBGROUPS = {"site": "Site", "size": "Lesion size", "sex": "Sex", "age": "Age"}
+_SPREAD = {"Mean": "mean", "SD": "sd", "Median": "median", "Lower quartile": "q1", "Upper quartile": "q3"}
+
+
+def results(run: FinishedRun) -> dict[str, Any]:
+    """Collect the metrics of each part of the run, and what they mean."""
+    parts = {}
+    for column, title in {"repeat": "Repeat", "fold": "Fold"}.items():
+        blocks = run.metrics.get(f"by_{column}") or {}
+        if len(blocks) > 1:
+            rows = [_part(run, title, name, block, column) for name, block in blocks.items()]
+            parts[column] = {"rows": rows, "total": _part(run, title, "All", run.pooled, column)}
+    described = run.definitions.get("metrics", {}) | {name: run.definitions.get(name) for name in ("max_e", "mean_e")}
+    return {
+        "parts": parts,
+        "pooled": _values(run) if run.classification else _means(run),
+        "meanings": {run.title(name): meaning for name, meaning in described.items() if meaning},
+        "empty_policy": run.metrics.get("empty_policy", ""),
+    }
+
+
+def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, str]:
+    cells = {title: name, **result_columns(run, block)}
+    if run.thresholded:
+        rows = run.rows if block is run.pooled else [row for row in run.rows if str(row.get(column)) == name]
+        found = {row["threshold"] for row in rows if "threshold" in row}
+        cells["Threshold"] = number(found.pop(), 2) if len(found) == 1 else "per fold"
+    return cells
+
+
+def _means(run: FinishedRun) -> list[dict[str, str]]:
+    cases = f"{run.noun.capitalize()}s"
+    rows = []
+    for name, summary in run.pooled["metrics"].items():
+        digits = run.metric_table[name].digits
+        spread = {title: number(summary.get(key), digits) for title, key in _SPREAD.items()}
+        last = {"95% interval of the mean": interval(summary, digits)}
+        rows.append({"Metric": run.title(name), cases: number(summary.get("n")), **spread, **last})
+    for name in ("max_e", "mean_e"):
+        if name in run.pooled:
+            rows.append({"Metric": run.title(name), cases: number(run.pooled["n"]), "Mean": number(run.pooled[name])})
+    return rows
+
+
+def _values(run: FinishedRun) -> list[dict[str, str]]:
+    rows = []
+    for name in run.pooled["metrics"]:
+        found = written(run, run.pooled, name)
+        rows.append({"Metric": run.title(name), "Value": found["value"], "95% interval": found["interval"]})
+    return rows
+
+
+def has_subgroups(run: FinishedRun) -> bool:
+    """Whether metrics.json has numbers of any subgroup."""
+    return any(run.metrics.get(f"by_{column}") for column in SUBGROUPS)
+
+
+def subgroups(run: FinishedRun) -> dict[str, Any]:
+    """Collect and draw the metrics of each subgroup, sites first."""
+    found = {}
+    for column, title in SUBGROUPS.items():
+        parts = run.metrics.get(f"by_{column}") or {}
+        if not parts:
+            continue
+        estimates = {name: estimate(part, run.primary.name) for name, part in parts.items()}
+        drawn = {name: numbers for name, numbers in estimates.items() if number(numbers[0]) != MISSING}
+        meanings = run.definitions.get(column)
+        found[column] = {
+            "title": title,
+            "rows": [{title: name, **result_columns(run, part)} for name, part in parts.items()],
+            "drawn": [{"name": name, **written(run, parts[name], run.primary.name)} for name in drawn],
+            "svg": _forest(run, column, {f"{name} (n = {parts[name]['n']})": drawn[name] for name in drawn}),
+            "meanings": {name: meanings[name] for name in parts if name in meanings}
+            if isinstance(meanings, Mapping)
+            else {},
+            "meaning": meanings if isinstance(meanings, str) and "unknown" in parts else "",
+        }
+    return {"subgroups": found, "whole": written(run, run.pooled, run.primary.name)["value"]}
+
+
+def _forest(run: FinishedRun, column: str, estimates: Mapping[str, tuple[float, float, float]]) -> str:
+    if len(estimates) < 2:
+        return ""
+    rows = [(name, *numbers) for name, numbers in estimates.items()]
+    reference, _, _ = estimate(run.pooled, run.primary.name)
+    return forest(f"by-{column}", rows, xlabel=run.primary.phrase, reference=reference)

@@ -1,0 +1,52 @@
+"""How values and counts are written in the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from medformer.evaluation.number_format import PRINTED
+
+MISSING = PRINTED.missing
+number = PRINTED.number
+signed = PRINTED.signed
+p_value = PRINTED.p_value
+
+
+def interval(summary: object, digits: int = 3) -> str:
+    """Write the interval of a summary, or a dash."""
+    return (
+        PRINTED.interval(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
+    )
+
+
+def percent(share: object, digits: int = 0) -> str:
+    """Write a share as a percentage, or a dash."""
+    if isinstance(share, (int, float)) and math.isfinite(share):
+        return f"{number(100.0 * share, digits)}%"
+    return MISSING
+
+
+def thousands(count: int) -> str:
+    """Write a count with a comma after thousands."""
+    return f"{count:,}"
+
+
+def share(count: int, whole: int) -> str:
+    """Write a count with its share of the whole: `12 (50%)`, or a dash."""
+    return f"{thousands(count)} ({percent(count / whole)})" if whole else MISSING
+
+
+def counted(count: int, noun: str, many: str = "") -> str:
+    """Write a count with its noun: `1 image`, `2 images`."""
+    return f"{thousands(count)} {plural(count, noun, many or noun + 's')}"
+
+
+def plural(count: int, one: str, many: str) -> str:
+    """Choose the word for a count."""
+    return one if count == 1 else many
+
+
+def shorten(name: str, longest: int) -> str:
+    """Keep both ends of a long name."""
+    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

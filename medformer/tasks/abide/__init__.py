@@ -1,0 +1,1 @@
+"""Connectomes: autism against control."""

@@ -1,0 +1,256 @@
+"""The connectome networks of a fold: fit the features, pretrain, train the members, learn calibration and threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medformer.config import AbideConfig
+from medformer.connectome.atlases import require_regions
+from medformer.crossval.run.classes import ClassPredictor, labels_of
+from medformer.crossval.run.contract import Context
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.connectomes.dataset import ConnectomeData
+from medformer.files import digest, write_json
+from medformer.inference.classes.classify import ValidationLoss, predict_scores
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
+from medformer.models.connectome.build import build_connectome_model
+from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.defects import active_defects
+from medformer.seeds import derive_seed
+from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
+from medformer.tasks.pretraining import first_encoder
+from medformer.training.devices import choose_device
+from medformer.training.fit import fit
+from medformer.training.losses.objectives import ClassificationObjective
+from medformer.training.pretraining.masks import ConnectionMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
+from medformer.training.saving.checkpoint import load_model
+
+if TYPE_CHECKING:
+    from medformer.tasks.abide.study import AbideStudy
+
+
+@dataclass(frozen=True)
+class ConnectomeScorer:
+    """The features and networks of a fold (a `Scorer`).
+
+    Attributes:
+        config: Of the run.
+        features: What the fold's features learned.
+        models: The networks of the fold, whose probabilities are averaged.
+        seed: Of the fold; only the defect `noise_at_test` draws from it.
+        device: Where to compute; where the config says without one.
+    """
+
+    config: AbideConfig
+    features: FoldFeatures
+    models: Sequence[ConnectomeClassifier]
+    seed: int = 0
+    device: torch.device | None = None
+
+    def outputs(self, study: AbideStudy, names: Sequence[str]) -> NDArray[np.float64]:
+        """The networks' mean probability of autism, (n,)."""
+        inputs = self.features.transform(study.features_in(self.features.columns), names)
+        return predict_scores(
+            self.models,
+            seen(self.config, inputs, self.seed),
+            ids=names,
+            batch_size=self.config.inference.batch_size,
+            device=self.device or choose_device(self.config.training.accelerator),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectomeLearner:
+    """Trains the networks of a config on connectomes (a `NetworkLearner`).
+
+    Attributes:
+        study: The subjects.
+        encoders: A run on the same plan whose pretrained encoders are reused, since labels have no part in them.
+    """
+
+    study: AbideStudy
+    encoders: RunDirectory | None = None
+
+    def fit(self, context: Context) -> ClassPredictor:
+        """Leave features, weights and history per network, and `threshold.json` in the fold's folder."""
+        config, fold, folder = self.study.config, context.fold, context.folder
+        features = FoldFeatures.fit(config, self.study.features, fold.train)
+        features.save(folder)
+        train, validation = (features.transform(self.study.features, part) for part in (fold.train, fold.validation))
+        encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
+        models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
+        if fold.test:
+            trained = {self.study.by_id[name].site for name in fold.train}
+            unseen = [name for name in fold.test if self.study.by_id[name].site not in trained]
+            write_json(folder / "inputs.json", {"unseen_sites": unseen})
+        return ClassPredictor.learn(
+            ConnectomeScorer(config, features, models, context.seed()),
+            self.study,
+            context,
+            calibrate=config.inference.calibrate,
+            threshold=config.inference.threshold,
+            covariates=True,
+        )
+
+    def pretrain(self, context: Context) -> Mapping[str, Any]:
+        """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
+        features = FoldFeatures.fit(self.study.config, self.study.features, context.fold.train)
+        parts = (context.fold.train, context.fold.validation)
+        train, validation = (features.transform(self.study.features, part) for part in parts)
+        out = context.folder
+        return self._pretrain(features, train, validation, context, out, out / "pretraining.json")[1]
+
+    def _pretrain(
+        self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context, out: Path, record: Path
+    ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
+        config, seed = self.study.config, context.seed()
+        wanted, names, edges = config.pretraining, list(context.fold.train), train
+        if self.study.extra is not None:
+            extra = self.study.extra
+            more = features.transform(extra.features_in(features.columns), list(extra.by_id))
+            edges = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
+            names += extra.by_id
+        model = new_network(config, self.study.features, derive_seed(seed, "pretraining"))
+        network = masked_autoencoder(model, derive_seed(seed, "decoder"))
+        judge = ReconstructionLoss(
+            ConnectionMask(wanted.ratio, self.study.features.regions, kind=wanted.mask, noise=wanted.noise),
+            validation,
+            TrainingMean(train),
+            unit="subjects",
+            seed=derive_seed(seed, "validation masks"),
+        )
+        quality = pretrain(
+            network,
+            ConnectomeData(edges, None, names, seed=seed),
+            judge,
+            pretraining_settings(config.training, wanted),
+            out=out,
+            record=record,
+            seed=derive_seed(seed, "pretraining"),
+            resume=context.resume,
+            metadata=self._metadata(context, "pretraining"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return network, quality
+
+    def _train(
+        self,
+        number: int,
+        encoder: Mapping[str, torch.Tensor] | None,
+        train: Inputs,
+        validation: Inputs,
+        context: Context,
+    ) -> ConnectomeClassifier:
+        config, fold, seed = self.study.config, context.fold, derive_seed(context.seed(), "member", number)
+        model = new_network(config, self.study.features, derive_seed(seed, "weights"))
+        if encoder is not None:
+            model.encoder.load_state_dict(encoder)
+        judge = ValidationLoss(
+            seen(config, validation, seed),
+            labels_of(self.study.by_id, fold.validation),
+            config.inference.batch_size,
+        )
+        labels = labels_of(self.study.by_id, fold.train)
+        fit(
+            model,
+            ClassificationObjective(config.loss),
+            ConnectomeData(train, labels, fold.train, noise=config.noise, seed=seed),
+            judge,
+            config.training,
+            out=member_folder(context.folder, number),
+            seed=seed,
+            resume=context.resume,
+            metadata=self._metadata(context, "classifier"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return model
+
+    def _encoder(
+        self, pretrain: Callable[[Path, Path], tuple[MaskedAutoencoder, Any]], context: Context
+    ) -> Mapping[str, torch.Tensor] | None:
+        """Weights of the encoder that training starts from; None to start from scratch."""
+        wanted = self.study.config.pretraining
+        if wanted.enabled and not wanted.weights and self.encoders is not None:
+            earlier = self.encoders.fold(context.fold.index) / "pretraining"
+            return self._read_encoder(earlier, self._metadata(context, "pretraining"))
+        return first_encoder(wanted, context.folder, self._read_encoder, pretrain)
+
+    def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> Mapping[str, torch.Tensor]:
+        network = new_network(self.study.config, self.study.features, 0)
+        return read_encoder(folder, masked_autoencoder(network), metadata)
+
+    def _metadata(self, context: Context, purpose: str) -> dict[str, object]:
+        config = self.study.config
+        return {
+            "task": config.task,
+            "purpose": purpose,
+            "model": config.model.model_dump(mode="json"),
+            "features": config.features.model_dump(mode="json"),
+            "measure": config.data.measure,
+            "regions": self.study.features.regions,
+            "pretraining": config.pretraining.model_dump(mode="json"),
+            "fold": context.fold.index,
+            "cases_sha256": digest([context.fold.train, context.fold.validation]),
+        }
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where a network of a fold is: the first in the fold's own folder, the others below it."""
+    return folder if number == 0 else folder / "members" / str(number)
+
+
+def new_network(config: AbideConfig, features: CohortFeatures, seed: int) -> ConnectomeClassifier:
+    """Build the network of a config with first weights that a seed decides.
+
+    Raises:
+        DataError: A known atlas has another number of regions.
+        ConfigError: The config names no network that can be built.
+    """
+    return build_network(config, features.regions, features.diagonal, seed)
+
+
+def build_network(config: AbideConfig, regions: Mapping[str, int], diagonal: bool, seed: int) -> ConnectomeClassifier:
+    """Build the network of a config for atlases with these numbers of regions; see `new_network`."""
+    for atlas, number in regions.items():
+        require_regions(atlas, number)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_connectome_model(config.model, regions, diagonal=diagonal)
+
+
+def load_scorer(config: AbideConfig, folder: Path, device: torch.device | None = None) -> ConnectomeScorer:
+    """Load what a fold that is done left in its folder, to compute on a device or where the config says.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not fit the config.
+    """
+    features = FoldFeatures.load(config, folder)
+    regions = {block.atlas: block.regions for block in features.columns.blocks}
+    models = []
+    for number in range(config.members):
+        model = build_network(config, regions, features.columns.blocks[0].diagonal, 0)
+        load_model(member_folder(folder, number) / "model.safetensors", model)
+        models.append(model.eval())
+    return ConnectomeScorer(config, features, models, device=device)
+
+
+def seen(config: AbideConfig, inputs: Inputs, seed: int) -> Inputs:
+    """What a network is given to judge: the features, with noise where that defect is asked for."""
+    if "noise_at_test" not in active_defects(config.model):
+        return inputs
+    rng = np.random.default_rng(derive_seed(seed, "noise at test"))
+    return {
+        atlas: block + rng.normal(0.0, config.noise, block.shape).astype(np.float32) for atlas, block in inputs.items()
+    }

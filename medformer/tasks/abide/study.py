@@ -1,0 +1,194 @@
+"""A cohort of connectomes under one config: everything that a run asks about its subjects (see `Study`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+
+from medformer.config import AbideConfig
+from medformer.connectome.atlases import ATLASES
+from medformer.connectome.baselines import baseline_names, build_baseline
+from medformer.connectome.columns import Columns
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.run.classes import ClassPredictor
+from medformer.crossval.run.contract import Study, Vectors
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.data.connectomes.check import inspect_cohort
+from medformer.data.connectomes.cohort import Cohort, read_cohort
+from medformer.data.connectomes.near_duplicates import CONNECTOMES
+from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
+from medformer.data.inventory import Inventory, Record
+from medformer.data.manifest import Case
+from medformer.data.near_duplicates import CaseComparison
+from medformer.data.problems import Problem
+from medformer.errors import ConfigError
+from medformer.files import digest, read_csv, read_json, write_json
+from medformer.inference.classes.decision import read_decision
+from medformer.models.connectome.defects import DEFECTS, active_defects
+from medformer.progress import Reporter
+from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
+from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network
+from medformer.tasks.settings import check_training
+from medformer.training.pretraining.seen import SeenCase
+
+_POLICIES = {
+    "constant-regions": ("A region without signal", "kept; its connections are 0"),
+    "few-time-points": ("A scan not longer than the number of regions", "kept; covariances are shrunk"),
+    "same-brain": ("Two subjects show one brain", "kept in one group, so that no fold parts them"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbideStudy(Study[AbideConfig, Cohort]):
+    """The subjects of a cohort; see `Study`."""
+
+    @cached_property
+    def features(self) -> CohortFeatures:
+        """The raw features of every subject."""
+        return CohortFeatures(self.data, self.config)
+
+    @property
+    def vectors(self) -> Vectors:
+        """What the linear baselines are given."""
+        return self.features
+
+    def features_in(self, columns: Columns) -> CohortFeatures:
+        """The raw features in the layout that a predictor was fitted on.
+
+        Raises:
+            DataError: The cohort has other atlases, or lacks a covariate that is needed.
+        """
+        return self.features if self.features.columns == columns else CohortFeatures(self.data, self.config, columns)
+
+    @cached_property
+    def extra(self) -> Self | None:
+        """Unlabeled subjects that pretraining may see too."""
+        path = self.config.pretraining.extra
+        return replace(self, data=read_cohort(path, unlabelled="allow")) if path else None
+
+    def check(self) -> None:
+        check_training(self.config)
+        spoken = sorted(name for name in active_defects(self.config.model) if DEFECTS[name].part == "evaluation")
+        if spoken:
+            raise ConfigError(
+                f"model.defects: {', '.join(spoken)} changes how scores are judged and not what is predicted, so no "
+                "run has it. Leave it out; benchmarks/abide_accuracy.py computes its effect from a run's table."
+            )
+        for atlas in self.features.columns.atlases:
+            atlas_pipeline(self.config, self.features.columns, atlas)
+        with torch.device("meta"):
+            new_network(self.config, self.features, 0)
+
+    def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
+        return inspect_cohort(self.data, cache=cache, reporter=reporter)
+
+    def plan_case(self, case: Case, record: Record) -> PlanCase:
+        """The fingerprint covers what is stored of a subject, whatever is computed from it."""
+        stored = [self.data.store.stored(atlas, case.id).tobytes().hex() for atlas in self.features.columns.atlases]
+        return PlanCase(
+            case.id,
+            case.group,
+            fingerprint=digest(stored),
+            site=case.site,
+            label=str(case.required_label()),
+            covariates=dict(case.covariates),
+        )
+
+    @property
+    def comparison(self) -> CaseComparison:
+        return CONNECTOMES
+
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        return inventory.problems
+
+    def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
+        return {case.id: SeenCase(case.group, inventory[case.id].hashes["connections"]) for case in self.cases}
+
+    def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
+        return ConnectomeLearner(study=self)
+
+    def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], EstimatorLearner]]:
+        return {name: partial(self.baseline, name) for name in baseline_names(self.features.columns)}
+
+    def baseline(self, name: str) -> EstimatorLearner:
+        """A linear baseline by name."""
+        columns = self.features.columns
+        return EstimatorLearner(
+            self,
+            build_baseline(name, columns, partial(atlas_pipeline, self.config, columns)),
+            threshold=self.config.inference.threshold,
+            covariates=True,
+        )
+
+    def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
+        cases = tuple(replace(case, label=self.by_id[giver[case.id]].label) for case in self.cases)
+        return replace(self, data=replace(self.data, cases=cases))
+
+    def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
+        atlas = self.features.columns.atlases[0]
+        columns = self.features.columns.slice(atlas)
+        connections = {case.id: self.features[case.id][columns] for case in self.cases if case.site}
+        return connections, f"connections of the atlas {atlas}"
+
+    def facts(self, run: RunDirectory) -> None:
+        """Write `cohort.json`: who was left out, what is odd, and whose site was never trained on."""
+        folder = self.data.path.parent
+        prepared = read_json(folder / PREPARATION_FILE) if (folder / PREPARATION_FILE).is_file() else {}
+        exclusions = read_csv(folder / EXCLUSIONS_FILE) if (folder / EXCLUSIONS_FILE).is_file() else []
+        warnings = prepared.get("warnings", {})
+        unseen: dict[str, set[str]] = {}
+        for path in sorted(run.folds.glob("*/inputs.json")):
+            for name in read_json(path)["unseen_sites"]:
+                unseen.setdefault(self.by_id[name].site, set()).add(name)
+        facts: dict[str, Any] = {
+            "kept": len(self.cases),
+            "excluded": prepared.get("excluded", {}),
+            "exclusions": [row for row in exclusions if row["severity"] == "error"],
+            "atlases": {
+                name: {
+                    "title": ATLASES[name].title if name in ATLASES else "",
+                    "content": {"series": "time series", "correlation": "correlations"}[block.content],
+                    "regions": block.regions,
+                }
+                for name, block in self.data.store.atlases.items()
+            },
+            "policies": [
+                {"situation": situation, "policy": policy, "count": warnings[reason], "unit": "subjects"}
+                for reason, (situation, policy) in _POLICIES.items()
+                if warnings.get(reason)
+            ],
+            "unseen_sites": {site: len(names) for site, names in sorted(unseen.items())},
+        }
+        write_json(run.cohort_json, facts)
+
+
+class AbideTask:
+    """The connectome task (see `Task`)."""
+
+    name = "abide"
+
+    def open(
+        self,
+        config: AbideConfig,
+        reporter: Reporter,
+        *,
+        out: Path | None = None,
+        unlabelled: Literal["error", "allow"] = "error",
+    ) -> AbideStudy:
+        if not config.data.manifest:
+            raise ConfigError(
+                "No data: give --data COHORT/manifest.csv. `medformer abide prepare` writes one from the Preprocessed "
+                "Connectomes Project's folders, from matrices, or from what `medformer abide extract` made."
+            )
+        return AbideStudy(config=config, data=read_cohort(config.data.manifest, unlabelled=unlabelled))
+
+    def load(self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None) -> ClassPredictor:
+        return ClassPredictor(
+            [(load_scorer(config, folder, device), read_decision(folder)) for folder in folders], covariates=True
+        )

@@ -1,0 +1,1 @@
+"""Images: segmentation of polyps."""

@@ -1,0 +1,319 @@
+"""Networks and baselines that segment images: train, learn the threshold, predict masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from medformer.config import PolypConfig
+from medformer.crossval.run.contract import Context, Row
+from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.transforms import Augmentation
+from medformer.data.manifest import Case, path_from
+from medformer.data.network_inputs import ItemImages
+from medformer.errors import CheckpointError
+from medformer.evaluation.masks.segmentation import binarize, case_row
+from medformer.files import digest, read_json
+from medformer.imaging.images import read_image, read_mask
+from medformer.inference.baselines.table import BASELINES, MaskBaseline
+from medformer.inference.frames.export import confidence, count_components, export_case
+from medformer.inference.frames.segment import Segmenter, ValidationDice
+from medformer.inference.threshold import DiceThreshold, learn_threshold
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
+from medformer.models.networks.build import build_network, load_encoder
+from medformer.models.networks.grid import Grid
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.tasks.pretraining import first_encoder
+from medformer.training.devices import choose_device
+from medformer.training.fit import fit
+from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.pretraining.masks import BlockMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.saving.checkpoint import load_model
+
+if TYPE_CHECKING:
+    from medformer.tasks.polyp.study import PolypStudy
+
+THRESHOLD_FILE = "threshold.json"
+
+Image = NDArray[np.uint8]
+Map = NDArray[np.float32]
+
+
+class Mapper(Protocol):
+    """What maps images to probabilities of a lesion: networks, or a baseline."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call."""
+
+    def predict(self, images: Sequence[Image], names: Sequence[str]) -> Sequence[Map]:
+        """Map RGB images (H, W, 3) to probabilities, float32 (H, W) in [0, 1]; names are for messages."""
+
+
+@dataclass(frozen=True)
+class FramePredictor:
+    """Probabilities of images and a threshold (a `Predictor`).
+
+    Attributes:
+        mapper: Gives the probabilities.
+        threshold: A pixel is lesion where its probability is at least this.
+        config: Of the run.
+        name: What the progress is labelled with; empty for the run's own networks.
+    """
+
+    mapper: Mapper
+    threshold: float
+    config: PolypConfig
+    name: str = ""
+
+    def predict(self, study: PolypStudy, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+        """Yield the scores of each test case; the run's own networks also leave masks and overlays below `out`."""
+        for case, image, probability in self.maps([study.by_id[name] for name in names], "test cases", reporter):
+            truth = read_mask(case.required_mask())
+            if self.name:
+                mask = binarize(probability, self.threshold, case=case.id)
+                found = {"components": count_components(mask), "confidence": confidence(probability, mask), "mask": ""}
+            else:
+                kind = self.config.inference.probabilities
+                exported = export_case(
+                    out, case.id, image, probability, self.threshold, probabilities=kind, truth=truth
+                )
+                found = {name: exported[name] for name in ("components", "confidence")}
+                found["mask"] = exported["mask_file"]
+            yield {
+                "id": case.id,
+                "site": case.site,
+                **case_row(case.id, probability, truth, threshold=self.threshold),
+                **found,
+                "image": path_from(study.data.root, case.required_image()),
+                "truth": path_from(study.data.root, case.required_mask()),
+            }
+
+    def maps(self, cases: Sequence[Case], label: str, reporter: Reporter) -> Iterator[tuple[Case, Image, Map]]:
+        """Yield case, image and probabilities, decoding one batch at a time."""
+        size = self.mapper.batch_size
+        title = f"{self.name}, {label}" if self.name else label
+        bar = reporter.track(cases, title)
+        for part in (cases[first : first + size] for first in range(0, len(cases), size)):
+            images = [read_image(case.required_image()) for case in part]
+            found = self.mapper.predict(images, [case.id for case in part])
+            for image, probability in zip(images, found, strict=True):
+                yield next(bar), image, probability
+        next(bar, None)
+
+
+def with_threshold(study: PolypStudy, mapper: Mapper, context: Context, name: str = "") -> FramePredictor:
+    """Learn the threshold on the inner validation part of a fold, and leave it in the fold's folder."""
+    wanted, cases = study.config.inference.threshold, [study.by_id[id_] for id_ in context.fold.validation]
+    judge = FramePredictor(mapper, 0.5, study.config, name)
+    threshold = learn_threshold(
+        wanted,
+        DiceThreshold(),
+        (probability for _, _, probability in judge.maps(cases, "threshold", context.reporter)),
+        (read_mask(case.required_mask()) for case in cases),
+        cases=len(cases),
+        path=context.folder / THRESHOLD_FILE,
+    )
+    return FramePredictor(mapper, threshold, study.config, name)
+
+
+@dataclass(frozen=True)
+class FrameLearner:
+    """Trains the network of a config (a `NetworkLearner`).
+
+    Attributes:
+        study: The cases.
+    """
+
+    study: PolypStudy
+
+    def fit(self, context: Context) -> FramePredictor:
+        """Leave `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
+        config, fold, seed = self.study.config, context.fold, context.seed()
+        model = new_network(config, derive_seed(seed, "weights"))
+        pretraining = partial(self._pretrain, context, derive_seed(seed, "pretraining"))
+        encoder = first_encoder(config.pretraining, context.folder, self._read_encoder, pretraining)
+        if encoder is not None:
+            model.get_submodule("backbone").load_state_dict(encoder)
+        fit(
+            model,
+            SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
+            self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
+            ValidationDice(self._dataset(self._cases(fold.validation), seed), config.training.batch_size),
+            config.training,
+            out=context.folder,
+            seed=seed,
+            workers=config.data.workers,
+            resume=context.resume,
+            metadata=self._metadata(context, "segmentation"),
+            reporter=context.reporter,
+            run=context.run.path,
+        )
+        segmenter = make_segmenter([model], config, choose_device(config.training.accelerator))
+        return with_threshold(self.study, segmenter, context)
+
+    def pretrain(self, context: Context) -> Mapping[str, Any]:
+        """Train an encoder to reconstruct hidden blocks of the images of `context.fold`; masks are not read."""
+        out = context.folder
+        return self._pretrain(context, context.seed(), out, out / "pretraining.json")[1]
+
+    def _pretrain(
+        self, context: Context, seed: int, out: Path, record: Path
+    ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
+        config, extra = self.study.config, self.study.extra
+        wanted = config.pretraining
+        network = masked_autoencoder(new_network(config, derive_seed(seed, "weights")), derive_seed(seed, "decoder"))
+        train = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
+        images = partial(self._dataset, seed=seed, masks=False)
+        judge = ReconstructionLoss(
+            BlockMask(wanted.block, wanted.ratio),
+            ItemImages(images(self._cases(context.fold.validation))),
+            VisibleMean(),
+            unit="frames",
+            batch_size=config.inference.batch_size,
+            seed=derive_seed(seed, "validation masks"),
+        )
+        quality = pretrain(
+            network,
+            images(train, augmentation=Augmentation(config.augment)),
+            judge,
+            pretraining_settings(config.training, wanted),
+            out=out,
+            record=record,
+            seed=seed,
+            workers=config.data.workers,
+            resume=context.resume,
+            metadata=self._metadata(context, "pretraining"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return network, quality
+
+    def _read_encoder(self, folder: Path) -> Mapping[str, torch.Tensor]:
+        return read_encoder(folder, masked_autoencoder(new_network(self.study.config, 0)))
+
+    def _metadata(self, context: Context, purpose: str) -> dict[str, Any]:
+        config, fold = self.study.config, context.fold
+        return {
+            "task": config.task,
+            "purpose": purpose,
+            "model": config.model.model_dump(mode="json"),
+            "image_size": list(config.data.image_size),
+            "loss": config.loss.name,
+            "augment": config.augment.model_dump(mode="json"),
+            "pretraining": config.pretraining.model_dump(mode="json"),
+            "fold": fold.index,
+            "cases_sha256": digest([fold.train, fold.validation]),
+        }
+
+    def _cases(self, names: Sequence[str]) -> list[Case]:
+        return [self.study.by_id[name] for name in names]
+
+    def _dataset(
+        self, cases: Sequence[Case], seed: int, *, augmentation: Augmentation | None = None, masks: bool = True
+    ) -> SegmentationDataset:
+        data = self.study.config.data
+        return SegmentationDataset(
+            cases, data.image_size, augmentation=augmentation, seed=seed, cache=data.cache, masks=masks
+        )
+
+
+@dataclass(frozen=True)
+class FrameBaselineLearner:
+    """Fits a baseline of masks (a `Learner`).
+
+    Attributes:
+        study: The cases.
+        name: Of the table of baselines.
+    """
+
+    study: PolypStudy
+    name: str
+
+    def fit(self, context: Context) -> FramePredictor:
+        """Leave `threshold.json` in the fold's folder; an interrupted fold simply starts again."""
+        seed = context.seed("baseline", self.name)
+        baseline = BASELINES[self.name].part(image_size=self.study.config.data.image_size, seed=seed)
+        baseline.fit([self.study.by_id[name] for name in context.fold.train])
+        return with_threshold(self.study, BaselineMapper(baseline), context, self.name)
+
+
+@dataclass(frozen=True)
+class BaselineMapper:
+    """A baseline as a `Mapper`."""
+
+    baseline: MaskBaseline
+    batch_size: int = 1
+
+    def predict(self, images: Sequence[Image], names: Sequence[str]) -> list[Map]:
+        """See `Mapper`."""
+        return [self.baseline.predict(image) for image in images]
+
+
+def make_segmenter(models: Sequence[nn.Module], config: PolypConfig, device: torch.device | None = None) -> Segmenter:
+    """Return the segmenter that a run's config asks for; without a device, it works where the first model is."""
+    return Segmenter(
+        models,
+        image_size=config.data.image_size,
+        flips=config.inference.flips,
+        device=device,
+        batch_size=config.inference.batch_size,
+        precision=config.training.precision,
+    )
+
+
+def new_network(config: PolypConfig, seed: int, *, pretrained: bool = True) -> nn.Module:
+    """Build the network of a config with first weights that a seed decides.
+
+    Args:
+        config: Of the run.
+        seed: Of the first weights.
+        pretrained: Load the encoder weights that the config names.
+
+    Raises:
+        ConfigError: The config names no network that can be built, or weights for a network without our encoder.
+        CheckpointError: `model.weights` cannot be read or does not fit.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_network(config.model, Grid(in_channels=3, out_channels=1, size=config.data.image_size))
+    if pretrained:
+        load_encoder(model, config.model)
+    return model
+
+
+def load_predictor(config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
+    """Load the networks of finished folds as an ensemble; its threshold is the mean of theirs.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not fit the config.
+    """
+    models: list[nn.Module] = []
+    thresholds: list[float] = []
+    for folder in folders:
+        model = new_network(config, 0, pretrained=False)
+        load_model(folder / "model.safetensors", model)
+        models.append(model)
+        thresholds.append(_read_threshold(folder / THRESHOLD_FILE))
+    segmenter = make_segmenter(models, config, device or choose_device(config.training.accelerator))
+    return FramePredictor(segmenter, sum(thresholds) / len(thresholds), config)
+
+
+def _read_threshold(path: Path) -> float:
+    try:
+        content: Any = read_json(path)
+        return float(content["threshold"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is missing or damaged ({error}). Train again with --resume.") from None

@@ -1,0 +1,138 @@
+"""Images and masks of polyps under one config: everything that a run asks about its cases (see `Study`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+
+from medformer.config import PolypConfig
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.multiscale import resize_batch
+from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.frames.transforms import resize_mask
+from medformer.data.inventory import Inventory, Record
+from medformer.data.manifest import Case, Manifest, read_manifest
+from medformer.data.near_duplicates import CaseComparison
+from medformer.errors import ConfigError
+from medformer.files import digest
+from medformer.imaging.images import image_size, read_mask
+from medformer.imaging.masks import write_mask
+from medformer.inference.baselines.table import BASELINES
+from medformer.progress import Reporter
+from medformer.tasks.polyp.learner import (
+    FrameBaselineLearner,
+    FrameLearner,
+    FramePredictor,
+    load_predictor,
+    new_network,
+)
+from medformer.tasks.settings import check_training
+from medformer.training.losses.image_losses import build_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolypStudy(Study[PolypConfig, Manifest]):
+    """The images of a manifest; see `Study`.
+
+    Attributes:
+        masks: Whether an image without a mask is a problem.
+    """
+
+    masks: bool = True
+
+    @cached_property
+    def extra(self) -> Self | None:
+        """Unlabeled images that pretraining may see too."""
+        path = self.config.pretraining.extra
+        return replace(self, data=read_manifest(path, ungrouped="each"), masks=False) if path else None
+
+    def check(self) -> None:
+        check_training(self.config)
+        build_loss(self.config.loss.name)
+        _check_forward_pass(self.config)
+
+    def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
+        size = self.config.data.image_size
+        return inspect_frames(self.cases, image_size=size, require_masks=self.masks, cache=cache, reporter=reporter)
+
+    def plan_case(self, case: Case, record: Record) -> PlanCase:
+        """Plan by the foreground's share of the image and by what the manifest says; the hash covers both files."""
+        return PlanCase(
+            case.id,
+            case.group,
+            fingerprint=digest([record.hashes["file"], record.hashes["mask"]]),
+            site=case.site,
+            covariates={**case.covariates, "size": f"{record.facts['foreground']:.6f}"},
+        )
+
+    @property
+    def comparison(self) -> CaseComparison:
+        return FRAMES
+
+    def learner(self, inventory: Inventory, cache: Path) -> FrameLearner:
+        return FrameLearner(self)
+
+    def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
+        return {name: partial(FrameBaselineLearner, self, name) for name in BASELINES}
+
+    def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
+        """Masks are stretched to the size of the image that they are given to."""
+        cases = []
+        for case in self.cases:
+            other = read_mask(self.by_id[giver[case.id]].required_mask())
+            path = folder / "labels" / f"{case.id}.png"
+            write_mask(path, resize_mask(other, image_size(case.required_image())))
+            cases.append(replace(case, mask=path))
+        return replace(self, data=replace(self.data, cases=tuple(cases)))
+
+    def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
+        return inventory.arrays("thumbnail"), "thumbnails of the images as the network sees them"
+
+
+class PolypTask:
+    """Segmentation of polyps (see `Task`)."""
+
+    name = "polyp"
+
+    def open(
+        self,
+        config: PolypConfig,
+        reporter: Reporter,
+        *,
+        out: Path | None = None,
+        unlabelled: Literal["error", "allow"] = "error",
+    ) -> PolypStudy:
+        if not config.data.manifest:
+            raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
+        data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
+        return PolypStudy(config=config, data=data, masks=unlabelled == "error")
+
+    def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
+        return load_predictor(config, folders, device)
+
+
+def _check_forward_pass(config: PolypConfig) -> None:
+    """Train one step in shapes alone: on the meta device nothing is computed."""
+    network = new_network(config, 0).to("meta").train()
+    cases, size = min(2, config.training.batch_size), config.data.image_size
+    with torch.device("meta"):
+        batch = {"image": torch.empty(cases, 3, *size), "mask": torch.empty(cases, 1, *size)}
+    smallest = resize_batch(batch, min(config.augment.scales))["image"]
+    try:
+        network(smallest)
+    except NotImplementedError:
+        # An operation that only knows real tensors: the first step of the training will tell.
+        return
+    except (AssertionError, RuntimeError, ValueError) as error:
+        rows, columns = smallest.shape[-2:]
+        raise ConfigError(
+            f"{config.model.name} cannot train on {cases} image(s) of {rows} x {columns} px ({error}). "
+            "Raise data.image_size, training.batch_size or augment.scales, or choose another model."
+        ) from error

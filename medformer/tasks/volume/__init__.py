@@ -1,0 +1,1 @@
+"""Volumes: segmentation and classification of 3-D scans."""

@@ -1,0 +1,238 @@
+"""Networks on volumes: plan, prepare, perhaps pretrain, train; one learner segments, the other classifies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from medformer.crossval.run.classes import ClassPredictor, labels_of
+from medformer.crossval.run.contract import Context
+from medformer.data.manifest import Case
+from medformer.data.network_inputs import ItemImages, TrainingData
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
+from medformer.data.volumes.prepare.augment import VolumeAugmentation
+from medformer.data.volumes.prepare.patches import PatchData, WholeImages
+from medformer.data.volumes.prepare.store import PreparedStore
+from medformer.errors import CheckpointError
+from medformer.imaging.volumes import read_labels
+from medformer.inference.classes.classify import ValidationLoss
+from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
+from medformer.inference.volumes.segmenter import VolumeSegmenter
+from medformer.inference.volumes.validation import ValidationVolumeDice
+from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
+from medformer.progress import Reporter
+from medformer.seeds import derive_seed
+from medformer.tasks.pretraining import first_encoder
+from medformer.tasks.volume.network import metadata, new_network, planned_training
+from medformer.tasks.volume.planner import PLAN, Planner
+from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter
+from medformer.training.devices import choose_device
+from medformer.training.fit import fit
+from medformer.training.job import Validate
+from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
+from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.pretraining.masks import BlockMask
+from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
+from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+
+if TYPE_CHECKING:
+    from medformer.tasks.volume.study import VolumeStudy
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeLearner:
+    """What both learners share (a `NetworkLearner` but for `fit`).
+
+    Attributes:
+        study: The cases.
+        planner: Plans from the training cases of a fold.
+        cache: Folder of prepared volumes.
+    """
+
+    study: VolumeStudy
+    planner: Planner
+    cache: Path
+
+    def pretrain(self, context: Context) -> Mapping[str, Any]:
+        """Plan from all cases, and train an encoder to reconstruct hidden blocks of them; labels are not read."""
+        out = context.folder
+        plan = self.planner.plan_once(out / PLAN, list(self.study.by_id))
+        return self._pretrain(plan, context, context.seed(), out, out / "pretraining.json")[1]
+
+    def _store(self, plan: VolumePlan, names: Sequence[str], reporter: Reporter) -> PreparedStore:
+        """Prepared cases, with their label maps where the run segments."""
+        return PreparedStore(
+            self.cache,
+            plan,
+            [self.study.by_id[name] for name in names],
+            memory_gb=self.study.config.data.cache,
+            labels=self.study.config.target == "segmentation",
+            reporter=reporter,
+        )
+
+    def _train(
+        self, plan: VolumePlan, objective: Objective, data: TrainingData, judge: Validate, context: Context
+    ) -> nn.Module:
+        """Train a network, pretrained where that is asked for, and return it with its best weights."""
+        config = self.study.config
+        model = self._first_network(plan, context)
+        fit(
+            model,
+            objective,
+            data,
+            judge,
+            planned_training(config, plan),
+            out=context.folder,
+            seed=context.seed(),
+            workers=config.data.workers,
+            resume=context.resume,
+            metadata=metadata(config, plan, context.fold, config.target),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return model
+
+    def _first_network(self, plan: VolumePlan, context: Context) -> nn.Module:
+        """The network that training starts from: as drawn, or with an encoder that reconstructed hidden blocks."""
+        config = self.study.config
+        network = new_network(config, plan, derive_seed(context.seed(), "weights"))
+        seed = derive_seed(context.seed(), "pretraining")
+        encoder = first_encoder(
+            config.pretraining,
+            context.folder,
+            partial(self._read_encoder, plan),
+            partial(self._pretrain, plan, context, seed),
+        )
+        if encoder is not None:
+            network.get_submodule("backbone").load_state_dict(encoder)
+        return network
+
+    def _read_encoder(self, plan: VolumePlan, folder: Path) -> Mapping[str, Any]:
+        """Read the encoder that `medformer volume pretrain` left.
+
+        Raises:
+            CheckpointError: There is none, or it is of another network or plan.
+        """
+        earlier = read_volume_plan(folder / PLAN)
+        differing = [name for name in ("strides", "kernel_sizes") if getattr(earlier, name) != getattr(plan, name)]
+        if differing:
+            raise CheckpointError(
+                f"pretraining.weights: the encoder in {folder} was planned with other {' and '.join(differing)}. "
+                "Pretrain with the same plan.spacing and plan.patch as this run's."
+            )
+        return read_encoder(folder, masked_autoencoder(new_network(self.study.config, plan, 0)))
+
+    def _pretrain(
+        self, plan: VolumePlan, context: Context, seed: int, out: Path, record: Path
+    ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
+        config, by_id = self.study.config, self.study.by_id
+        wanted, extra = config.pretraining, self.study.extra
+        train = [*(by_id[name] for name in context.fold.train), *(() if extra is None else extra.cases)]
+        validation = [by_id[name] for name in context.fold.validation]
+        store = PreparedStore(
+            self.cache,
+            plan,
+            [*train, *validation],
+            memory_gb=config.data.cache,
+            labels=False,
+            reporter=context.reporter,
+        )
+        network = new_network(config, plan, derive_seed(seed, "weights"))
+        autoencoder = masked_autoencoder(network, derive_seed(seed, "decoder"))
+
+        def patches(cases: Sequence[Case], augmentation: VolumeAugmentation | None) -> PatchData:
+            names = [case.id for case in cases]
+            return PatchData(store, plan, names, config=config.data, augmentation=augmentation, seed=seed)
+
+        judge = ReconstructionLoss(
+            BlockMask(wanted.block, wanted.ratio),
+            ItemImages(patches(validation, None)),
+            VisibleMean(),
+            unit="patches",
+            batch_size=config.inference.batch_size,
+            seed=derive_seed(seed, "validation masks"),
+        )
+        quality = pretrain(
+            autoencoder,
+            patches(train, VolumeAugmentation(config.augment, plan.spacing)),
+            judge,
+            pretraining_settings(planned_training(config, plan), wanted),
+            out=out,
+            record=record,
+            seed=seed,
+            workers=config.data.workers,
+            resume=context.resume,
+            metadata=metadata(config, plan, context.fold, "pretraining"),
+            run=context.run.path,
+            reporter=context.reporter,
+        )
+        return autoencoder, quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationLearner(VolumeLearner):
+    """Trains the network of a config to segment volumes (a `Learner`)."""
+
+    def fit(self, context: Context) -> VolumePredictor:
+        """Leave `plan.json`, `model.safetensors`, `history.csv` and `components.json` in the fold's folder."""
+        config, fold, seed = self.study.config, context.fold, context.seed()
+        plan = self.planner.plan_once(context.folder / PLAN, fold.train)
+        store = self._store(plan, [*fold.train, *fold.validation], context.reporter)
+        augmentation = VolumeAugmentation(config.augment, plan.spacing)
+        model = self._train(
+            plan,
+            VolumeObjective(build_volume_loss(config.loss.name)),
+            PatchData(store, plan, fold.train, config=config.data, augmentation=augmentation, seed=seed),
+            ValidationVolumeDice([store[name] for name in fold.validation], plan, config.inference.batch_size),
+            context,
+        )
+        segmenter = make_segmenter([(model, plan)], config, choose_device(config.training.accelerator))
+        segmenter.components = self._components(segmenter, plan, context)
+        write_components(context.folder / COMPONENTS, segmenter.components)
+        return VolumePredictor(segmenter, plan.labels, config)
+
+    def _components(self, segmenter: VolumeSegmenter, plan: VolumePlan, context: Context) -> Components:
+        """Which connected components are kept: as the config says, or as learned on the inner validation part."""
+        values = [value for value, _ in plan.labels]
+        wanted = self.study.config.inference.components
+        if wanted != "fit":
+            return same_rule(wanted, values)
+        cases = [self.study.by_id[name] for name in context.fold.validation]
+        pairs = (
+            (segmenter.segment(case).array, read_labels(case.required_mask()).array)
+            for case in context.reporter.track(cases, "components")
+        )
+        return fit_components(pairs, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationLearner(VolumeLearner):
+    """Trains the network of a config to classify volumes (a `Learner`)."""
+
+    def fit(self, context: Context) -> ClassPredictor:
+        """Leave `plan.json`, `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
+        config, fold, seed = self.study.config, context.fold, context.seed()
+        plan = self.planner.plan_once(context.folder / PLAN, fold.train)
+        store = self._store(plan, [*fold.train, *fold.validation], context.reporter)
+        augmentation = VolumeAugmentation(config.augment, plan.spacing)
+        labels = {name: case.required_label() for name, case in self.study.by_id.items()}
+        judged = ItemImages(WholeImages(store, plan, fold.validation))
+        model = self._train(
+            plan,
+            ClassificationObjective(inputs="image"),
+            WholeImages(store, plan, fold.train, labels, augmentation=augmentation, seed=seed),
+            ValidationLoss(judged, labels_of(self.study.by_id, fold.validation), plan.batch_size),
+            context,
+        )
+        return ClassPredictor.learn(
+            VolumeScorer(model, plan, config, self.cache),
+            self.study,
+            context,
+            calibrate=config.inference.calibrate,
+            threshold=config.inference.threshold,
+        )

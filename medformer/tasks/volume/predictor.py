@@ -1,0 +1,164 @@
+"""What a fold on volumes leaves: label maps in the geometry of each image, or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from medformer.config import VolumeConfig
+from medformer.crossval.run.classes import ClassPredictor
+from medformer.crossval.run.contract import Row
+from medformer.data.manifest import Case, path_from
+from medformer.data.network_inputs import ItemImages
+from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
+from medformer.data.volumes.prepare.patches import WholeImages
+from medformer.data.volumes.prepare.store import PreparedStore
+from medformer.evaluation.masks.volumes import volume_row
+from medformer.imaging.volume import Volume
+from medformer.imaging.volumes import read_labels
+from medformer.inference.classes.classify import predict_scores
+from medformer.inference.classes.decision import read_decision
+from medformer.inference.volumes.components import join_components, read_components
+from medformer.inference.volumes.export import export_volume
+from medformer.inference.volumes.segmenter import VolumeSegmenter
+from medformer.progress import Reporter
+from medformer.tasks.volume.network import read_network
+from medformer.tasks.volume.planner import PLAN
+from medformer.training.devices import choose_device
+
+if TYPE_CHECKING:
+    from medformer.tasks.volume.study import VolumeStudy
+
+COMPONENTS = "components.json"
+
+Labels = Sequence[tuple[int, str]]
+"""Value and name of each label."""
+
+
+@dataclass(frozen=True)
+class VolumePredictor:
+    """Segments volumes (a `Predictor`).
+
+    Attributes:
+        segmenter: Holds the networks, their plans, and which components are kept.
+        labels: What it finds.
+        config: Of the run.
+        channels: Of the images.
+    """
+
+    segmenter: VolumeSegmenter
+    labels: Labels
+    config: VolumeConfig
+    channels: int = 1
+
+    def predict(self, study: VolumeStudy, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+        """Yield the scores of each test case, and leave its label map and overlay below `out`."""
+        for case in reporter.track([study.by_id[name] for name in names], "test cases"):
+            found = self.segmenter.segment(case)
+            truth = read_labels(case.required_mask())
+            exported = export_volume(out, case.id, found, case, truth=truth.array)
+            yield scored_row(case, found.array, truth, self.labels, study, mask=exported["mask"])
+
+
+@dataclass(frozen=True)
+class VolumeScorer:
+    """The network of a fold that classifies volumes (a `Scorer`).
+
+    Attributes:
+        model: Gives logits (B, 2).
+        plan: How volumes are prepared for it.
+        config: Of the run.
+        cache: Folder of prepared volumes.
+    """
+
+    model: nn.Module
+    plan: VolumePlan
+    config: VolumeConfig
+    cache: Path
+
+    def outputs(self, study: VolumeStudy, names: Sequence[str]) -> NDArray[np.float64]:
+        """The network's probability of the positive class, (n,)."""
+        cases = [study.by_id[name] for name in names]
+        store = PreparedStore(self.cache, self.plan, cases, memory_gb=self.config.data.cache, labels=False)
+        return predict_scores(
+            [self.model],
+            ItemImages(WholeImages(store, self.plan, names)),
+            ids=names,
+            batch_size=self.plan.batch_size,
+            device=choose_device(self.config.training.accelerator),
+        )
+
+
+def scored_row(
+    case: Case, found: NDArray[Any], truth: Volume, labels: Iterable[tuple[int, str]], study: VolumeStudy, *, mask: str
+) -> Row:
+    """One row of a fold's table: a test case's scores and where its files are.
+
+    Args:
+        case: The case.
+        found: Predicted label values, (X, Y, Z).
+        truth: The reference.
+        labels: Value and name of each label.
+        study: The case's own.
+        mask: Where the label map was exported; empty where it was not.
+    """
+    row = volume_row(
+        case.id,
+        found,
+        truth.array,
+        labels=dict(labels),
+        spacing=truth.geometry.spacing,
+        tolerance=study.config.inference.tolerance,
+        voxel_ml=truth.geometry.voxel_ml,
+    )
+    return {
+        "id": case.id,
+        "site": case.site,
+        **{name: value for name, value in row.items() if name != "id"},
+        "mask": mask,
+        "image": path_from(study.data.root, case.required_image()),
+        "truth": path_from(study.data.root, case.required_mask()),
+    }
+
+
+def make_segmenter(
+    members: Sequence[tuple[nn.Module, VolumePlan]], config: VolumeConfig, device: torch.device
+) -> VolumeSegmenter:
+    """Return the segmenter that a run's config asks for."""
+    return VolumeSegmenter(
+        members,
+        overlap=config.inference.overlap,
+        flips=config.inference.flips,
+        batch_size=config.inference.batch_size,
+        device=device,
+        precision=config.training.precision,
+    )
+
+
+def load_predictor(
+    config: VolumeConfig, folders: Sequence[Path], cache: Path, device: torch.device | None = None
+) -> VolumePredictor | ClassPredictor:
+    """Load the networks of finished folds as an ensemble.
+
+    The probabilities are averaged. Of a segmentation, a label is reduced to its largest component if most folds learned
+    so; of a classification, the threshold is the mean of the folds'.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or does not fit the config.
+    """
+    plans = [read_volume_plan(folder / PLAN) for folder in folders]
+    models = [read_network(config, plan, folder) for plan, folder in zip(plans, folders, strict=True)]
+    if config.target == "classification":
+        scorers = [VolumeScorer(model, plan, config, cache) for model, plan in zip(models, plans, strict=True)]
+        return ClassPredictor(list(zip(scorers, map(read_decision, folders), strict=True)))
+    device = device or choose_device(config.training.accelerator)
+    segmenter = make_segmenter(list(zip(models, plans, strict=True)), config, device)
+    segmenter.components = join_components([read_components(folder / COMPONENTS) for folder in folders])
+    return VolumePredictor(segmenter, plans[0].labels, config, len(plans[0].intensity))

@@ -1,0 +1,187 @@
+"""Volumes under one config, to be segmented or classified: everything that a run asks about its cases (see `Study`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+
+from medformer.config import CrossvalConfig, VolumeConfig
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.run.classes import ClassPredictor
+from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.data.inventory import Inventory, Record
+from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.near_duplicates import CaseComparison
+from medformer.data.problems import Problem
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.descriptors import VOLUMES
+from medformer.data.volumes.inspect.facts import case_facts
+from medformer.data.volumes.read.dataset_file import write_info
+from medformer.files import digest
+from medformer.imaging.geometry import reorient
+from medformer.imaging.nifti_labels import write_labels
+from medformer.imaging.resample import resample_labels
+from medformer.imaging.volumes import read_geometry, read_labels
+from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.progress import Reporter
+from medformer.tasks.settings import check_training
+from medformer.tasks.volume.baselines import PriorLearner
+from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
+from medformer.tasks.volume.learner import ClassificationLearner, SegmentationLearner
+from medformer.tasks.volume.network import check_network
+from medformer.tasks.volume.planner import Planner
+from medformer.tasks.volume.predictor import VolumePredictor, load_predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeStudy(Study[VolumeConfig, Volumes]):
+    """The volumes of a manifest or folder; see `Study`.
+
+    Attributes:
+        labelled: Whether a case without a label map or class is a problem.
+        vectors: What linear classifiers are given (see `volume_features`); they set it from the inventory.
+    """
+
+    labelled: bool = True
+    vectors: Vectors = field(default_factory=dict)
+
+    @property
+    def crossval(self) -> CrossvalConfig:
+        """Of a classification, `size` means the class."""
+        settings = self.config.crossval
+        if self.config.target == "segmentation":
+            return settings
+        columns = ["label" if name == "size" else name for name in settings.stratify]
+        return settings.model_copy(update={"stratify": tuple(dict.fromkeys(columns))})
+
+    @property
+    def notes(self) -> Sequence[str]:
+        patients = self.data.info.patients
+        return [PATIENT_NOTES[patients]] if patients in PATIENT_NOTES else []
+
+    @cached_property
+    def extra(self) -> Self | None:
+        """Unlabeled cases that pretraining may see too."""
+        path = self.config.pretraining.extra
+        if not path:
+            return None
+        return replace(self, data=Volumes(read_manifest(path, ungrouped="each"), self.data.info), labelled=False)
+
+    def check(self) -> None:
+        check_training(self.config)
+        check_network(self.config)
+
+    def keep(self, run: RunDirectory) -> None:
+        """Write the manifest of a folder, so that the report and `predict` find the cases again."""
+        if self.data.scanned:
+            write_manifest(self.data.path, self.cases)
+            write_info(self.data.path, self.data.info)
+
+    def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
+        return inspect_volumes(
+            self.cases,
+            masks=self.labelled and self.config.target == "segmentation",
+            features=self.config.target == "classification",
+            cache=cache,
+            reporter=reporter,
+        )
+
+    def plan_case(self, case: Case, record: Record) -> PlanCase:
+        """Plan by what the manifest says and by how much is labeled; the hash covers every file."""
+        common = partial(PlanCase, case.id, case.group, site=case.site)
+        if self.config.target == "classification":
+            return common(
+                fingerprint=record.hashes["file"], label=str(case.required_label()), covariates=case.covariates
+            )
+        hashes = digest([record.hashes["file"], record.hashes["mask"]])
+        return common(fingerprint=hashes, covariates={**case.covariates, "size": f"{self._labeled_mm3(record):.6g}"})
+
+    @property
+    def comparison(self) -> CaseComparison:
+        return VOLUMES
+
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        found = volume_problems(self.cases, inventory, self.data.info, target=self.config.target)
+        return [*self.data.problems, *found]
+
+    def planner(self, inventory: Inventory) -> Planner:
+        """What makes plans from the training cases of a fold."""
+        return Planner(self.config, self.data.info, inventory)
+
+    def learner(self, inventory: Inventory, cache: Path) -> SegmentationLearner | ClassificationLearner:
+        learner = SegmentationLearner if self.config.target == "segmentation" else ClassificationLearner
+        return learner(study=self, planner=self.planner(inventory), cache=cache)
+
+    def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
+        if self.config.target == "segmentation":
+            return {"prior_mask": partial(PriorLearner, self)}
+        return {name: partial(self.linear, name, inventory) for name in VOLUME_CLASSIFIERS}
+
+    def linear(self, name: str, inventory: Inventory) -> EstimatorLearner:
+        """A linear classifier by name."""
+        described = replace(self, vectors=inventory.arrays("features"))
+        return EstimatorLearner(described, VOLUME_CLASSIFIERS[name].part(), threshold=self.config.inference.threshold)
+
+    def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
+        """Label maps are stretched to the grid of the image that they are given to."""
+        given = self._class_of if self.config.target == "classification" else self._label_map_of
+        cases = tuple(given(case, self.by_id[giver[case.id]], folder) for case in self.cases)
+        return replace(self, data=replace(self.data, manifest=replace(self.data.manifest, cases=cases)))
+
+    def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
+        if self.config.target == "classification":
+            return inventory.arrays("features"), "shapes and coarse voxels of the volumes"
+        small = {name: array.ravel() for name, array in inventory.arrays("descriptor").items()}
+        return small, "local structure of the volumes, reduced to a coarse grid"
+
+    def _labeled_mm3(self, record: Record) -> float:
+        facts = case_facts(record, self.data.info, self.config.plan.orientation)
+        x, y, z = facts.spacing
+        return sum(facts.labels.values()) * x * y * z
+
+    def _class_of(self, case: Case, other: Case, folder: Path) -> Case:
+        return replace(case, label=other.label)
+
+    def _label_map_of(self, case: Case, other: Case, folder: Path) -> Case:
+        orientation = self.config.plan.orientation
+        source, geometry = read_labels(other.required_mask()), read_geometry(case.required_image())
+        values = [int(value) for value in np.unique(source.array) if value]
+        labels = np.zeros(geometry.shape, source.array.dtype)
+        turned = reorient(labels, geometry.affine, orientation)[0]
+        given = np.ascontiguousarray(reorient(source.array, source.geometry.affine, orientation)[0])
+        turned[...] = resample_labels(given, turned.shape, values)
+        path = folder / "labels" / f"{case.id}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_labels(path, labels, case.required_image())
+        return replace(case, mask=path)
+
+
+class VolumeTask:
+    """Segmentation and classification of volumes (see `Task`)."""
+
+    name = "volume"
+
+    def open(
+        self,
+        config: VolumeConfig,
+        reporter: Reporter,
+        *,
+        out: Path | None = None,
+        unlabelled: Literal["error", "allow"] = "error",
+    ) -> VolumeStudy:
+        data = open_volumes(config.data, out, reporter)
+        return VolumeStudy(config=config, data=data, labelled=unlabelled == "error")
+
+    def load(
+        self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None
+    ) -> VolumePredictor | ClassPredictor:
+        return load_predictor(config, folders, folders[0].parent.parent / "cache", device)

@@ -1,0 +1,239 @@
+"""Arguments, options and verbs as data: their types, and those that several commands share.
+
+Each option is defined once. Where a task needs other words for it, its verb takes `OPTION.but(help=...)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from medformer.errors import ConfigError
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)?\s*", re.IGNORECASE)
+_GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 1.073741824, "m": 1e-3, "mb": 1e-3, "mib": 1.048576e-3}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument or option.
+
+    Attributes:
+        name: Keyword under which the value is passed on.
+        kind: Type of a value that the user gives.
+        default: Value where the user gives none; `...` where a value is required.
+        settings: What else Typer takes: help, metavar, limits.
+        spelled: How the user writes an option; empty for an argument.
+        key: The config key that it sets, if it sets one; None then leaves the key as it is.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    settings: Mapping[str, Any]
+    spelled: str = ""
+    key: str = ""
+
+    def but(self, default: Any = ..., kind: Any = None, key: str | None = None, **settings: Any) -> Parameter:
+        """Return the same parameter with other settings, such as the help text of one task."""
+        return replace(
+            self,
+            kind=kind or self.kind,
+            default=self.default if default is ... else default,
+            settings={**self.settings, **settings},
+            key=self.key if key is None else key,
+        )
+
+    def signature(self) -> inspect.Parameter:
+        """Return the parameter in the form that Typer reads."""
+        settings = dict(self.settings)
+        if not self.spelled:
+            read = typer.Argument(self.default, **settings)
+        else:
+            settings["help"] += f" Sets {self.key}." if self.key else ""
+            read = typer.Option(self.default, self.spelled, **settings)
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=read, annotation=self.kind)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command.
+
+    Attributes:
+        name: As the user writes it.
+        summary: One line, which the list of commands shows too.
+        details: More for the command's own help page.
+        calls: The function that does the work, as `module:function`. It is imported when the command runs.
+        parameters: In the order of the help page. With `config` among them, the function gets the loaded config.
+        passes: Further keywords of the function.
+        sets: Config keys that the verb itself sets.
+    """
+
+    name: str
+    summary: str
+    details: str
+    calls: str
+    parameters: tuple[Parameter, ...]
+    passes: Mapping[str, Any] = field(default_factory=dict)
+    sets: Mapping[str, Any] = field(default_factory=dict)
+
+
+def argument(name: str, kind: Any, help: str, metavar: str, **settings: Any) -> Parameter:
+    """Define an argument; a value is required."""
+    return Parameter(name, kind, ..., {"help": help, "metavar": metavar, **settings})
+
+
+def option(
+    name: str,
+    kind: Any,
+    default: Any,
+    help: str,
+    metavar: str | None = None,
+    *,
+    shown: str = "",
+    spelled: str = "",
+    key: str = "",
+    **settings: Any,
+) -> Parameter:
+    """Define an option, spelled like its name unless `spelled` is given; `shown` says what a default of None means."""
+    settings |= {"help": help, "metavar": metavar, "show_default": shown or True}
+    return Parameter(name, kind, default, settings, spelled or f"--{name.replace('_', '-')}", key)
+
+
+def switch(name: str, help: str, spelled: str = "") -> Parameter:
+    """Define an option without a value, which is off unless it is given."""
+    return option(name, bool, False, help, spelled=spelled)
+
+
+def setting(key: str, kind: Any, help: str, metavar: str | None = None, **settings: Any) -> Parameter:
+    """Define an option that sets a config key."""
+    return option(key.split(".")[-1], kind, None, help, metavar, key=key, **settings)
+
+
+def verb(name: str, summary: str, details: str, calls: str, *parameters: Parameter, **more: Mapping[str, Any]) -> Verb:
+    """Define a verb; `more` is what it passes and sets."""
+    return Verb(name, summary, details, calls, parameters, **more)
+
+
+def _gigabytes(text: str) -> float:
+    """Read a size such as `8GB`, `500MB` or `8`, which means gigabytes.
+
+    Raises:
+        ConfigError: The text is not a size above 0.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or not float(match[1]):
+        raise ConfigError(f"--memory {text}: expected a size above 0, such as 8GB or 500MB.")
+    return float(match[1]) * _GB[(match[2] or "").lower()]
+
+
+FILE: Mapping[str, Any] = {"exists": True, "dir_okay": False}
+FOLDER: Mapping[str, Any] = {"exists": True, "file_okay": False}
+SHARE: Mapping[str, Any] = {"min": 0.0, "max": 1.0}
+
+_OVERRIDES = "Config values to change, such as training.epochs=50; `medformer info` lists the keys."
+OVERRIDES = argument("overrides", list[str], _OVERRIDES, "KEY=VALUE", show_default=False).but([])
+CONFIG = option("config", str, None, "A shipped config, such as polyp/quick, or a YAML file.", "NAME|FILE")
+CASES = argument("data", Path, "CSV manifest of the cases.", "MANIFEST", exists=True)
+DATA = setting("data.manifest", Path, "CSV manifest of the cases.", "MANIFEST", spelled="--data")
+_TARGETS = Literal["segmentation", "classification"]
+_TARGET = "A label for each voxel, or one for each volume."
+TARGET = setting("target", _TARGETS, _TARGET, spelled="--task", shown="segmentation")
+MEMORY = setting("plan.memory", float, "Memory that training may use.", "SIZE", parser=_gigabytes, shown="8GB")
+OUT = option("out", Path, ..., "Run folder to write.", "DIR")
+RESUME = switch("resume", "Continue what an earlier, interrupted call left in --out.")
+OVERWRITE = switch("overwrite", "Delete what an earlier call left in --out.")
+_ACCEPT = (
+    "Accept one finding of the leakage audit, by the name that the audit gives it; repeatable. The report lists it."
+)
+ACCEPT = option("accept", list[str], [], _ACCEPT, "NAME", spelled="--accept-leak")
+_UNGROUPED = "Cases without a patient or sequence: refuse them, or make each its own group."
+UNGROUPED = option("ungrouped", Literal["error", "each"], "error", _UNGROUPED)
+_PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
+GROUP_PATTERN = option("group_pattern", str, None, _PATTERN, "REGEX")
+RUN = argument("run", Path, "Run folder of train or crossval.", "RUN", **FOLDER)
+DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "auto", "Where to compute.")
+ATLASES = option("atlases", list[str], ..., "An atlas to use; repeatable.", "NAME", spelled="--atlas")
+_PIPELINES = Literal["cpac", "dparsf", "ccs", "niak", "fmriprep"]
+PIPELINE = option("pipeline", _PIPELINES, "cpac", "Pipeline that made the series; fmriprep: from `extract`.")
+_STRATEGY = "Such as filt_noglobal; for extracted series, the value of --confounds."
+STRATEGY = option("strategy", str, "filt_noglobal", _STRATEGY, "NAME")
+
+_BASELINES = "Run the baselines on the same folds."
+_PERMUTE = "Also run the plan on permuted labels: a score above chance shows a leak."
+_CROSSVAL = (
+    setting("crossval.baselines", bool, _BASELINES, spelled="--baselines/--no-baselines", shown="on"),
+    setting("crossval.permute_labels", bool, _PERMUTE),
+    setting("execution.executor", Literal["inline", "ray"], "Run the folds here, or as Ray tasks.", shown="inline"),
+    setting("execution.address", str, "Ray cluster; without it, Ray starts on this machine.", "ADDRESS"),
+    setting("execution.gpus_per_fold", float, "Share of a GPU that Ray gives a fold.", "SHARE", min=0.0, shown="0"),
+    setting("training.devices", int, "Devices that train one fold together.", "N", min=1, shown="1"),
+    setting("training.strategy", Literal["auto", "ddp"], "How these devices train together.", shown="auto"),
+)
+
+
+def check_verb(task: str, data: Parameter, details: str, *more: Parameter, **passes: Any) -> Verb:
+    """Return the verb `check` of a task, with further parameters and keywords."""
+    out = option("out", Path, None, "Also write the findings to this folder.", "DIR")
+    passes = {"task": task, **passes}
+    summary = "Check every case and look for leakage."
+    return verb("check", summary, details, "pipelines.work:check", data, out, *more, ACCEPT, passes=passes)
+
+
+def training_verbs(task: str, masked: str, crossval: str, *parameters: Parameter) -> tuple[Verb, ...]:
+    """Return the verbs of a task that train.
+
+    Args:
+        task: Its name.
+        masked: Parts of a case that pretraining hides.
+        crossval: What cross-validation does and leaves.
+        parameters: Those of the task, besides the ones that all tasks have.
+    """
+    common = (OUT, OVERRIDES, *parameters, RESUME, OVERWRITE)
+    passes = {"task": task}
+    return (
+        verb(
+            "pretrain",
+            "Pretrain the encoder without labels.",
+            f"The encoder learns to reconstruct masked {masked}.",
+            "pipelines.work:pretrain",
+            *common,
+            passes=passes,
+            sets={"pretraining.enabled": True},
+        ),
+        verb(
+            "train",
+            "Train one network on a given split.",
+            "Trains on the cases whose split is `train`, and reports on those whose split begins with `test`.\n\n"
+            "Without a split column, trains on all cases and tests nothing.",
+            "pipelines.work:crossval",
+            *common,
+            ACCEPT,
+            passes=passes,
+            sets={"crossval.scheme": "predefined"},
+        ),
+        verb(
+            "crossval",
+            "Cross-validate and write a report.",
+            crossval,
+            "pipelines.work:crossval",
+            *common,
+            ACCEPT,
+            *_CROSSVAL,
+            passes=passes,
+        ),
+    )
+
+
+def evaluate_verb(calls: str, maps: str, details: str, cutoff: Parameter) -> Verb:
+    """Return the verb `evaluate` of a task that segments."""
+    predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
+    masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
+    out = OUT.but(help="Folder for the tables.")
+    return verb("evaluate", f"Score any folder of {maps}.", details, calls, predictions, masks, out, OVERWRITE, cutoff)

@@ -1,0 +1,284 @@
+"""The table of verbs: what the command line offers, in which words, and which function does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from medformer.errors import ConfigError
+from pipelines import flags
+from pipelines.flags import FILE, FOLDER, OUT, OVERWRITE, RESUME, RUN, SHARE, Verb, argument, option, switch, verb
+
+_REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out, with what was edited in it.")
+_THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", **SHARE)
+_MAPS = Literal["none", "png", "npz"]
+_POLYP = (
+    verb(
+        "prepare",
+        "Turn folders of images into a manifest.",
+        "kvasir: a folder with images/ and masks/. pranet: a folder with TrainDataset/ and TestDataset/.",
+        "pipelines.polyp:prepare",
+        argument("folders", list[Path], "Folders of images and masks.", "FOLDER", **FOLDER),
+        option("out", Path, ..., "CSV manifest to write.", "FILE"),
+        option("layout", Literal["auto", "kvasir", "pranet"], "auto", "How the folders are organized; auto: find out."),
+        option("split", str, None, "A shipped named split to record.", "NAME"),
+        flags.UNGROUPED,
+        flags.GROUP_PATTERN,
+        switch("link_duplicates", "Put images that show the same thing into one group, so that no split parts them."),
+        _REPLACE_MANIFEST,
+    ),
+    flags.check_verb(
+        "polyp",
+        flags.CASES.but(**FILE),
+        "Decode every case, list what is wrong with it, and audit the split.",
+        flags.UNGROUPED,
+        target=None,
+    ),
+    *flags.training_verbs(
+        "polyp",
+        "blocks of the frames",
+        "Grouped and stratified folds, one prediction for each case, baselines, masks and a report.",
+        flags.CONFIG.but(show_default="polyp/default"),
+        flags.DATA,
+    ),
+    verb(
+        "predict",
+        "Segment new images with a finished run.",
+        "Uses the run's network, or the ensemble of its folds.",
+        "pipelines.polyp:predict",
+        RUN,
+        argument("images", list[Path], "Images, or folders of images.", "IMAGE", exists=True),
+        OUT.but(help="Folder for masks, overlays and a CSV table."),
+        OVERWRITE,
+        RESUME,
+        option("probabilities", _MAPS, "none", "Also write probability maps: 8-bit PNG, or NPZ with floats."),
+        _THRESHOLD.but(None, show_default="the run's own"),
+        flags.DEVICE,
+    ),
+    flags.evaluate_verb("pipelines.polyp:evaluate", "prediction maps", "Dice, IoU and PraNet's protocol.", _THRESHOLD),
+)
+
+_PROJECT = Literal["cpac", "dparsf", "ccs", "niak"]
+_STRATEGIES = Literal["filt_noglobal", "filt_global", "nofilt_noglobal", "nofilt_global"]
+_CONFOUNDS = Literal["none", "simple", "simple-gsr", "scrubbing", "scrubbing-gsr", "compcor"]
+_MISSING = Literal["exclude", "error"]
+_MOTION = "Exclude subjects with a larger mean framewise displacement."
+_ABIDE = (
+    verb(
+        "fetch",
+        "Download preprocessed time series of ABIDE I.",
+        "nilearn downloads them, with the phenotypic table of the Preprocessed Connectomes Project.",
+        "pipelines.abide:fetch",
+        OUT.but(help="Folder to download to."),
+        flags.ATLASES.but(["aal", "cc200", "dos160"], help="An atlas to download; repeatable."),
+        flags.PIPELINE.but(kind=_PROJECT, help="Preprocessing pipeline."),
+        flags.STRATEGY.but(kind=_STRATEGIES, metavar=None, help="Band-pass filter, global signal regression, or not."),
+        option("subjects", int, None, "Only the first N.", "N", min=1, shown="all"),
+        switch("all_quality", "Also subjects that failed visual quality control."),
+        option("url", str, None, "A mirror of the project.", "URL"),
+    ),
+    verb(
+        "extract",
+        "Extract time series from fMRIPrep derivatives.",
+        "nilearn averages preprocessed BOLD over the regions of each atlas, with nuisance regression.",
+        "pipelines.abide:extract",
+        option("bids", Path, ..., "fMRIPrep derivatives.", "DIR", **FOLDER),
+        flags.ATLASES.but(help="Label image of a parcellation; repeatable.", metavar="FILE|NAME=FILE"),
+        OUT.but(help="Folder for the time series."),
+        option("confounds", _CONFOUNDS, "simple", "nilearn's nuisance regression; gsr: also of the global signal."),
+        option("task", str, None, "BIDS task.", "LABEL", shown="all"),
+        option("space", str, None, "Space of the images.", "LABEL", shown="the only one"),
+        option("participants", Path, None, "participants.tsv.", "FILE", shown="found", **FILE),
+        option("low_pass", float, None, "Highest frequency.", "HZ", min=0.0, shown="none"),
+        option("high_pass", float, None, "Lowest frequency.", "HZ", min=0.0, shown="none"),
+    ),
+    verb(
+        "prepare",
+        "Turn time series or matrices into a cohort.",
+        "SOURCE is a folder of the Preprocessed Connectomes Project (Outputs/ or ABIDE_pcp/), a folder with one matrix "
+        "for each subject (.npy, .csv, .mat), or an .npz file of correlations. Every subject is read once. "
+        "Connections of a region without signal are 0. A table of region names begins its file name with the atlas.",
+        "pipelines.abide:prepare",
+        argument("source", Path, "Folder of time series or matrices, or .npz file.", "SOURCE", exists=True),
+        OUT.but(help="Folder for manifest.csv, features/ and exclusions.csv."),
+        flags.ATLASES.but([], show_default="all that are found"),
+        option("phenotype", Path, None, "Phenotypic table.", "FILE", shown="found", **FILE),
+        flags.PIPELINE,
+        flags.STRATEGY,
+        option("max_mean_fd", float, None, _MOTION, "MM", min=0.0, shown="no limit"),
+        option("min_timepoints", int, 0, "Exclude shorter scans.", "N", min=0),
+        switch("all_quality", "Keep subjects that failed visual quality control."),
+        option(
+            "max_constant_regions", float, 0.1, "Exclude subjects with more regions without signal.", "SHARE", **SHARE
+        ),
+        option("missing_atlas", _MISSING, "exclude", "Exclude subjects that lack one of the atlases, or stop."),
+        option("labels", list[Path], [], "Table of region names, such as aal_labels.csv; repeatable.", "FILE", **FILE),
+        OVERWRITE.but(help="Replace the cohort at --out."),
+    ),
+    flags.check_verb(
+        "abide",
+        flags.CASES.but(metavar="COHORT", help="The cohort's manifest.csv, or its folder."),
+        "List missing atlases, duplicates, constant regions, NaN and conflicting labels, and audit the split.",
+        ungrouped="error",
+        target=None,
+    ),
+    *flags.training_verbs(
+        "abide",
+        "connections",
+        "Folds balanced by diagnosis and site, one prediction for each subject, linear baselines and a report.",
+        flags.CONFIG.but(show_default="abide/default"),
+        flags.DATA,
+    ),
+    verb(
+        "predict",
+        "Classify new subjects with a finished run.",
+        "NEW are time series, matrices, .npz files of correlations, folders of them, or a prepared cohort. The table "
+        "holds each subject's score, decision and calibrated probability, from the run's network or the ensemble of "
+        "its folds.",
+        "pipelines.abide:predict",
+        RUN,
+        argument("sources", list[Path], "Data of new subjects.", "NEW", exists=True),
+        OUT.but(help="Folder for the table of predictions."),
+        OVERWRITE,
+        flags.PIPELINE.but(None, show_default="the only one there"),
+        flags.STRATEGY.but(None, show_default="the only one there"),
+        option("threshold", float, None, "Score from which a subject is ASD.", shown="the run's own", **SHARE),
+        flags.DEVICE,
+    ),
+    verb(
+        "explain",
+        "Show which connections the scores depend on.",
+        "Attributes each fold's test scores to connections and regions, checks the result, and adds it to the report.",
+        "pipelines.abide:explain",
+        RUN,
+        option("steps", int, 32, "Points of the integral of each gradient.", "N", min=2),
+    ),
+)
+
+_LAYOUTS = Literal["auto", "msd", "nnunet", "folders", "dicom"]
+_VOLUMES = {"metavar": "MANIFEST|FOLDER", "help": "CSV manifest, or a folder in a known layout (see `prepare`)."}
+_CONFIG = flags.CONFIG.but(show_default="volume/default; for classification volume/classification")
+_VOLUME = (
+    verb(
+        "prepare",
+        "Turn a folder of volumes into a manifest.",
+        "SOURCE is a folder of the Medical Segmentation Decathlon or of nnU-Net (dataset.json), of images/ and labels/ "
+        "or of DICOM series, or an .npz file of MedMNIST3D. The names of the labels are written beside the manifest.",
+        "pipelines.volume:prepare",
+        argument("source", Path, "Folder of volumes, or .npz file.", "SOURCE", exists=True),
+        option("out", Path, ..., "CSV manifest to write; for an .npz file, a folder.", "FILE"),
+        option("layout", _LAYOUTS, "auto", "How the folder is organized; auto: find out."),
+        flags.UNGROUPED,
+        flags.GROUP_PATTERN,
+        _REPLACE_MANIFEST,
+    ),
+    flags.check_verb(
+        "volume",
+        flags.CASES.but(**_VOLUMES),
+        "Read every volume, list what is wrong with it, and audit the split.",
+        flags.TARGET.but("segmentation", key="", show_default=True),
+        flags.UNGROUPED,
+    ),
+    verb(
+        "plan",
+        "Plan spacing, patch and batch; estimate memory and time.",
+        "Uses all cases. Cross-validation makes a plan of its own in each fold, from the fold's training cases alone.",
+        "pipelines.volume:plan",
+        flags.CASES.but(key="data.manifest", **_VOLUMES),
+        flags.OVERRIDES,
+        _CONFIG,
+        flags.MEMORY,
+        flags.TARGET,
+        option("out", Path, None, "Also write the plan as JSON.", "FILE"),
+    ),
+    *flags.training_verbs(
+        "volume",
+        "blocks of the volumes",
+        "Grouped folds, a plan from each fold's training cases, label maps in the input's geometry, and a report.",
+        _CONFIG,
+        flags.DATA.but(**_VOLUMES),
+        flags.TARGET,
+    ),
+    verb(
+        "predict",
+        "Segment new volumes with a finished run.",
+        "IMAGE are NIfTI files, folders of them, or folders of one DICOM series; channels end in _0000, _0001, ... "
+        "Uses the run's network, or the ensemble of its folds; label maps have the geometry of their volumes.",
+        "pipelines.volume:predict",
+        RUN,
+        argument("images", list[Path], "Volumes, or folders of volumes.", "IMAGE", exists=True),
+        OUT.but(help="Folder for label maps, overlays and volumes.csv."),
+        OVERWRITE,
+        RESUME,
+        switch("dicom_seg", "For DICOM series, also write DICOM segmentation objects."),
+        flags.DEVICE,
+    ),
+    flags.evaluate_verb(
+        "pipelines.volume:evaluate",
+        "label maps",
+        "Dice, HD95, surface Dice and volumes for each label.",
+        option("tolerance", float, 2.0, "Tolerance of the surface Dice.", "MM", min=0.0),
+    ),
+)
+
+
+def _two_or_more(runs: list[Path]) -> list[Path]:
+    if len(runs) < 2:
+        raise ConfigError("compare got one run, expected two or more: medformer compare RUN RUN")
+    return runs
+
+
+_RUNS = "Two or more run folders or baselines (RUN/baselines/NAME); the first is the reference."
+_TOP = (
+    verb(
+        "demo",
+        "Cross-validate on synthetic connectomes, volumes and images.",
+        "It needs no data.",
+        "pipelines.demo:demo",
+        OUT.but(Path("demo-run"), help="Folder to write."),
+        OVERWRITE,
+        RESUME,
+    ),
+    verb(
+        "info",
+        "List models, backbones, mixers, losses, splits, configs and keys.",
+        "These are the names and keys that a config may use.",
+        "pipelines.info:info",
+        switch("as_json", "As JSON, for programs.", "--json"),
+    ),
+    verb(
+        "report",
+        "Write the report of a run again.",
+        "Reads nothing but the files in the run folder.",
+        "pipelines.work:report",
+        RUN,
+    ),
+    verb(
+        "compare",
+        "Compare runs of the same plan.",
+        "Difference, interval, tests over groups and folds, and a forest plot.",
+        "pipelines.work:compare",
+        argument("runs", list[Path], _RUNS, "RUN", callback=_two_or_more, **FOLDER),
+        option("out", Path, None, "Also write a table, JSON and a forest plot.", "DIR"),
+        option("metric", str, None, "Metric to compare.", "NAME", shown="dice of masks, auc of classes"),
+        switch("shared_cases", "Compare runs of different plans on their common cases, and count those left out."),
+    ),
+)
+_CROSSVAL = verb(
+    "status",
+    "Show which folds are done, running, failed or still to come.",
+    "The run may be going on or may have ended.",
+    "pipelines.work:status",
+    RUN,
+    option("watch", float, None, "Repeat after so many seconds.", "SECONDS", min=0.5),
+)
+
+GROUPS: Mapping[str, tuple[str, tuple[Verb, ...]]] = {
+    "": ("Medical imaging on one MetaFormer backbone, cross-validated without leakage.", _TOP),
+    "polyp": ("Polyp segmentation in colonoscopy frames.", _POLYP),
+    "abide": ("Autism or control, from multi-atlas functional connectomes.", _ABIDE),
+    "volume": ("Segmentation and classification of MRI and CT volumes.", _VOLUME),
+    "crossval": ("Look at cross-validations of any task.", (_CROSSVAL,)),
+}
+"""By first word, which is the name of a task where the verbs read configs: what the group is for, and its verbs."""

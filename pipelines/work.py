@@ -1,0 +1,180 @@
+"""The verbs that all tasks share: check, pretrain, train, cross-validate; and what every verb on a run begins with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from medformer.config import SCHEMAS, AnyConfig
+from medformer.config_loading import load_config
+from medformer.crossval.plan import read_plan
+from medformer.crossval.run import runner
+from medformer.crossval.run.collect import verify_oof, write_metrics
+from medformer.crossval.run.directory import RunDirectory
+from medformer.data.audit import split_parts, write_findings
+from medformer.data.problems import quarantine, require_usable, write_problems
+from medformer.errors import ConfigError
+from medformer.evaluation.summary import summarize
+from medformer.files import read_json
+from medformer.reporting.report import build_report
+from medformer.tasks import get_task
+from pipelines.console import make_reporter, say
+
+
+def crossval(
+    *,
+    task: str,
+    config: AnyConfig,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    accept: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Check, audit, train every fold of a plan, collect, and report; continue what an earlier session left.
+
+    Raises:
+        MedformerError: See `runner.run`; what was finished before stays on disk.
+    """
+    run = runner.run(
+        get_task(task),
+        config,
+        out,
+        make_reporter(),
+        resume=resume,
+        overwrite=overwrite,
+        accept=accept,
+        notes=notes,
+    )
+    if not run.oof_csv.exists():
+        say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
+        return
+    if run.masks.is_dir():
+        say(f"Masks: {run.masks}")
+        say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
+    say(f"Report: {build_report(run.path)}")
+
+
+def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite: bool) -> None:
+    """Pretrain an encoder on all cases of a manifest, with a part of them held out for choosing weights."""
+    quality = runner.pretrain(get_task(task), config, out, make_reporter(), resume=resume, overwrite=overwrite)
+    guess = next(name for name in quality if name.startswith("mean_"))
+    say(
+        f"Hidden parts of {quality['held_out']} held-out cases: mean squared error {quality['masked_mse']:.4f}; "
+        f"guessing a mean instead gives {quality[guess]:.4f}."
+    )
+    say(f"Encoder: {out}. Use it with pretraining.weights={out}")
+
+
+def check(
+    *,
+    task: str,
+    data: Path,
+    out: Path | None,
+    accept: Sequence[str],
+    ungrouped: Literal["error", "each"] = "error",
+    target: str | None = None,
+) -> None:
+    """Read every case, list what is wrong with it, and audit the split for leakage.
+
+    Raises:
+        DataError: Cases cannot be used.
+        LeakageError: Parts of the split share something that is not accepted by name.
+    """
+    if out is not None and RunDirectory(out).is_run():
+        raise ConfigError(f"--out {out} is the folder of a run, whose audit would be replaced. Choose another folder.")
+    reporter = make_reporter()
+    keys: dict[str, Any] = {"data": {"manifest": str(data)}}
+    if task != "abide":
+        keys["data"]["ungrouped"] = ungrouped
+    if target is not None:
+        keys["target"] = target
+    study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, unlabelled="allow")
+    inventory = study.inspect(None, reporter)
+    problems = study.problems(inventory)
+    for problem in problems:
+        say(str(problem))
+    warnings = sum(problem.severity == "warning" for problem in problems)
+    say(f"{len(study.cases)} cases, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
+    for note in study.notes:
+        say(f"note: {note}")
+    if out is not None:
+        write_problems(out / "problems.csv", problems)
+    require_usable(problems)
+    parts = split_parts(study.cases)
+    audit = study.audit([("", parts)], inventory).accepting(accept)
+    if out is not None:
+        write_findings(out / "audit.json", audit, problems)
+    audit.raise_if_leaking()
+    sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
+    say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
+
+
+def open_run(run: Path, task: str) -> tuple[RunDirectory, Any]:
+    """Open a run of a task, and its config.
+
+    Raises:
+        ConfigError: Not a run, or one of another task.
+    """
+    opened = RunDirectory.open(run)
+    found = read_json(opened.run_json)["task"]
+    if found != task:
+        raise ConfigError(f"{run} is a run of the task {found}; this command works on runs of `medformer {task}`.")
+    return opened, load_config(opened.config_yaml, [], model=SCHEMAS[task])
+
+
+def finished_folds(run: RunDirectory, last: str) -> list[Path]:
+    """The folders of the folds that are trained, and a note where some are not.
+
+    Args:
+        run: The run.
+        last: The file that a fold leaves once its network does not change anymore.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    folds = read_plan(run.splits_json).folds if run.splits_json.exists() else ()
+    folders = [run.fold(fold.index) for fold in folds if (run.fold(fold.index) / last).is_file()]
+    if not folders:
+        raise ConfigError(f"{run.path} holds no finished network. Finish the run with --resume first.")
+    if len(folders) < len(folds):
+        say(f"note: {len(folders)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all.")
+    return folders
+
+
+def report(*, run: Path) -> None:
+    """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
+    opened = RunDirectory.open(run)
+    for part in (opened, *opened.baselines.values(), *([opened.canary] if opened.canary.oof_csv.exists() else [])):
+        verify_oof(part)
+        write_metrics(part, summarize)
+    say(f"Report: {build_report(opened.path)}")
+
+
+def status(*, run: Path, watch: float | None) -> None:
+    """Say where each fold of a run stands, once, or every `watch` seconds until the run has ended."""
+    from medformer.crossval.run.status import format_status, read_status
+
+    while True:
+        found = read_status(run)
+        say(format_status(found))
+        if watch is None or not found.live:
+            return
+        time.sleep(watch)
+        say("")
+
+
+def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, shared_cases: bool) -> None:
+    """Compare each later run, or baseline inside a run, with the first, case by case."""
+    from medformer.crossval.compare.compare import compare_all, format_comparisons
+    from medformer.crossval.compare.pairs import open_compared
+    from medformer.reporting.comparison_files import write_comparison
+
+    opened = [open_compared(run) for run in runs]
+    found = compare_all(opened, metric=metric, allow_different_plans=shared_cases)
+    say(format_comparisons(found))
+    if out is not None:
+        for path in write_comparison(out, found):
+            say(f"Wrote {path}")
