@@ -42,16 +42,10 @@ def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Pr
     Returns:
         Problems, those of the table first. See `medformer.data.problems.REASONS` for the codes.
     """
-    reporter = reporter or SilentReporter()
     problems = [*_region_counts(cohort), *_conflicts(cohort)]
     seen: dict[tuple[str, str], str] = {}
-    reporter.start("checking", len(cohort.cases))
-    try:
-        for subject in cohort.cases:
-            problems.extend(_check_data(cohort, subject, seen))
-            reporter.advance()
-    finally:
-        reporter.finish()
+    for subject in (reporter or SilentReporter()).track(cohort.cases, "checking"):
+        problems.extend(_check_data(cohort, subject, seen))
     return problems
 
 
