@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.data.frames.multiscale import draw_scale, resize_batch
@@ -78,6 +78,20 @@ class Objective(Protocol):
         """Return what must be the same when a training is resumed: JSON-able values, `loss` among them."""
 
 
+class Loss(Protocol):
+    """Compares logits with the truth, as `image_losses` and `volume_losses` do.
+
+    Attributes:
+        name: Required to be the same on resume.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor:
+        """Return the scalar loss."""
+
+
 class SegmentationObjective:
     """A loss between logits and masks, every batch at one of a few sizes.
 
@@ -87,7 +101,7 @@ class SegmentationObjective:
         scales: Multi-scale factors, one drawn per batch.
     """
 
-    def __init__(self, loss: nn.Module, scales: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, loss: Loss, scales: Sequence[float] = (1.0,)) -> None:
         self.loss = loss
         self.scales = tuple(scales)
 
@@ -102,7 +116,7 @@ class SegmentationObjective:
         return supervised_loss(self.loss, network(resized["image"]), resized["mask"])
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": type(self.loss).__name__, "scales": list(self.scales)}
+        return {"loss": self.loss.name, "scales": list(self.scales)}
 
 
 class VolumeObjective(SegmentationObjective):
@@ -113,14 +127,14 @@ class VolumeObjective(SegmentationObjective):
             network that returns several maps, each is judged at its own resolution (`supervised_loss`).
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: Loss) -> None:
         super().__init__(loss)
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": type(self.loss).__name__}
+        return {"loss": self.loss.name}
 
 
 class ClassificationObjective:
@@ -187,7 +201,7 @@ def load_of(inputs: Tensor | Mapping[str, Tensor], scale: float = 1.0) -> Load:
 
 
 def supervised_loss(
-    loss: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
     outputs: Tensor | Sequence[Tensor],
     target: Tensor,
     *,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
 from medformer.progress import Reporter
 from medformer.training.fit import fit
+from medformer.training.job import RunOptions
 from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss
 from medformer.training.saving.checkpoint import load_model
 
@@ -33,14 +34,9 @@ def pretrain(
     judge: ReconstructionLoss,
     settings: TrainingConfig,
     *,
-    out: Path,
     record: Path,
-    seed: int,
-    workers: int = 0,
-    resume: bool = False,
-    metadata: Mapping[str, Any] | None = None,
-    run: Path | None = None,
     reporter: Reporter | None = None,
+    **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Train an encoder to reconstruct what is hidden from it, and write how well it does; labels are not read.
 
@@ -49,14 +45,9 @@ def pretrain(
         data: Cases that pretraining may see; see `fit`.
         judge: Of the inner validation part; it also says what is hidden while training.
         settings: How to train (`pretraining_settings`).
-        out: Folder of this training.
         record: JSON file for the error on the inner validation part beside that of a guess (`pretraining.json`).
-        seed: Decides order and masks of the training. The network's first weights are the caller's to seed.
-        workers: Loader processes.
-        resume: Go on from the state in `out`.
-        metadata: Kept beside the weights, and required to be the same on resume.
-        run: Folder of the whole run.
         reporter: Receives every step and epoch.
+        **options: Where and how it runs: `out`, `seed`, `workers`, `resume`, `metadata` and `run` (`RunOptions`).
 
     Returns:
         What `record` says.
@@ -64,20 +55,7 @@ def pretrain(
     Raises:
         MedformerError: As `fit`.
     """
-    fit(
-        network,
-        MaskedReconstruction(judge.mask),
-        data,
-        judge,
-        settings,
-        out=out,
-        seed=seed,
-        workers=workers,
-        resume=resume,
-        metadata=metadata,
-        run=run,
-        reporter=reporter,
-    )
+    fit(network, MaskedReconstruction(judge.mask), data, judge, settings, reporter=reporter, **options)
     quality = judge.against_mean(network)
     write_json(record, quality)
     return quality
