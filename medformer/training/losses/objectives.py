@@ -2,7 +2,7 @@
 
     SegmentationObjective(loss, scales=(1.0,))      batches {"image": (B, C, *S), "mask": (B, 1, *S), "id": [...]}
     VolumeObjective(loss)                           the same, the mask a map of classes
-    ClassificationObjective(loss, smoothing=0.0)    batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]},
+    ClassificationObjective(loss)                   batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]},
                                                     or of images (B, C, *S) with `inputs="image"`
     MaskedReconstruction(mask)                      batches of images or connections without labels; see `pretraining`
 
@@ -12,7 +12,7 @@ The training loop knows none of these keys but `id`; everything else it asks the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -137,28 +137,19 @@ class VolumeObjective(SegmentationObjective):
         return {"loss": self.loss.name}
 
 
+@dataclass(frozen=True)
 class ClassificationObjective:
     """A loss between the logits of connectomes or images, two each, and their labels.
 
-    Args:
+    Attributes:
         loss: `cross_entropy`, or `squared`: of the difference of the logits against +1 (label 1) and -1 (label 0), as a
             ridge classifier has it. The difference is then no log odds; calibrate it.
-        smoothing: Share of the target that is spread evenly over the classes, in [0, 1); of cross-entropy.
         inputs: What of a batch the network is given.
     """
 
-    def __init__(
-        self,
-        loss: Literal["cross_entropy", "squared"] = "cross_entropy",
-        smoothing: float = 0.0,
-        *,
-        inputs: Literal["edges", "image"] = "edges",
-    ) -> None:
-        if not 0.0 <= smoothing < 1.0:
-            raise ValueError(f"label smoothing must be in [0, 1), got {smoothing}")
-        self.loss = loss
-        self.smoothing = smoothing
-        self.inputs = inputs
+    loss: Literal["cross_entropy", "squared"] = "cross_entropy"
+    _: KW_ONLY
+    inputs: Literal["edges", "image"] = "edges"
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {self.inputs: batch[self.inputs], "label": batch["label"]}
@@ -170,10 +161,10 @@ class ClassificationObjective:
         logits, labels = network(batch[self.inputs]), batch["label"]
         if self.loss == "squared":
             return F.mse_loss(logits[:, 1] - logits[:, 0], 2.0 * labels.to(logits.dtype) - 1.0)
-        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        return F.cross_entropy(logits, labels)
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": self.loss, "smoothing": self.smoothing}
+        return {"loss": self.loss}
 
 
 def load_of(inputs: Tensor | Mapping[str, Tensor], scale: float = 1.0) -> Load:
