@@ -9,10 +9,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from medformer.crossval.compare.compare import Comparison
-from medformer.crossval.compare.result import Outcome
-from medformer.crossval.compare.text import shorten
-from medformer.evaluation.number_format import PLAIN
+from medformer.crossval.compare.result import Comparison, Outcome
+from medformer.evaluation.number_format import PLAIN, shorten
 from medformer.reporting.blocks import Figure
 from medformer.reporting.figures.charts import INK, MUTED, SERIES, STYLE, to_svg
 

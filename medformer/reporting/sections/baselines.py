@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from medformer.crossval.compare.compare import Comparison
-from medformer.crossval.compare.result import METHODS
+from medformer.crossval.compare.result import METHODS, Comparison
 from medformer.crossval.compare.text import reading
 from medformer.evaluation.number_format import PRINTED
 from medformer.reporting.blocks import (
