@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.inventory import Inventory, Record, take_inventory
+from medformer.data.inventory import Inventory, Record, case_files, take_inventory
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.descriptors import descriptor, voxel_hash
@@ -89,6 +89,7 @@ def inspect_volumes(
     return take_inventory(
         cases,
         describe if known is None else lambda case: known[case.id],
+        files=case_files if masks else lambda case: {"file": case.images},
         cache=cache,
         settings=["volume", VERSION, masks, features],
         reporter=reporter,
