@@ -19,7 +19,7 @@ from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, path_from
 from medformer.data.network_inputs import ItemImages
-from medformer.errors import CheckpointError
+from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
 from medformer.imaging.images import read_image, read_mask
@@ -102,15 +102,28 @@ class FramePredictor:
             }
 
     def maps(self, cases: Sequence[Case], label: str, reporter: Reporter) -> Iterator[tuple[Case, Image, Map]]:
-        """Yield case, image and probabilities, decoding one batch at a time."""
+        """Yield case, image and probabilities, decoding one batch at a time.
+
+        Raises:
+            DataError: An image cannot be read; the maps of those before it were yielded.
+        """
         size = self.mapper.batch_size
         title = f"{self.name}, {label}" if self.name else label
         bar = reporter.track(cases, title)
         for part in (cases[first : first + size] for first in range(0, len(cases), size)):
-            images = [read_image(case.required_image()) for case in part]
-            found = self.mapper.predict(images, [case.id for case in part])
+            images: list[Image] = []
+            unreadable: DataError | None = None
+            for case in part:
+                try:
+                    images.append(read_image(case.required_image()))
+                except DataError as error:
+                    unreadable = error
+                    break
+            found = self.mapper.predict(images, [case.id for case in part[: len(images)]]) if images else []
             for image, probability in zip(images, found, strict=True):
                 yield next(bar), image, probability
+            if unreadable is not None:
+                raise unreadable
         next(bar, None)
 
 

@@ -37,6 +37,7 @@ from medformer.tasks.polyp.learner import (
 )
 from medformer.tasks.settings import check_training
 from medformer.training.losses.image_losses import build_loss
+from medformer.training.pretraining.masks import BlockMask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,11 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         check_training(self.config)
         build_loss(self.config.loss.name)
         network = new_network(self.config, 0)
-        if self.config.pretraining.enabled or self.config.pretraining.weights:
+        wanted, size = self.config.pretraining, self.config.data.image_size
+        if wanted.enabled or wanted.weights:
             masked_autoencoder(network)
+        if wanted.enabled:
+            BlockMask(wanted.block, wanted.ratio).draw(torch.empty(1, 3, *size), torch.Generator())
         _check_forward_pass(self.config, network)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:

@@ -1,0 +1,147 @@
+"""What the three tasks have in common, through the command line: splits of a manifest, the audit, the site probe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medformer.data.synthetic.abide import write_synthetic_abide
+from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
+from medformer.files import read_csv, read_json, write_csv
+
+Medformer = Callable[..., Any]
+Row = dict[str, str]
+
+VOLUME = (
+    "plan.patch=[16, 16, 16]",
+    "plan.batch_size=2",
+    "training.epochs=1",
+    "data.patches=1",
+    "data.workers=0",
+    "crossval.folds=2",
+    "inference.overlap=0.25",
+)
+ABIDE = ("model.width=8", "training.epochs=1", "crossval.folds=2", "crossval.validation=0.25")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A task and a copy of its data that a test may change.
+
+    Attributes:
+        task: Its name.
+        manifest: The table of cases.
+        settings: Options and overrides that make a run take about a second.
+    """
+
+    task: str
+    manifest: Path
+    settings: tuple[str, ...]
+
+    def rewrite(self, change: Callable[[Row], Row]) -> list[Row]:
+        """Change every row of the manifest, and return them."""
+        rows = [change(row) for row in read_csv(self.manifest)]
+        write_csv(self.manifest, rows, list(rows[0]))
+        return rows
+
+    def run(self, medformer: Medformer, verb: str, out: Path, *more: str) -> Any:
+        """Train or cross-validate."""
+        return medformer(self.task, verb, "--data", self.manifest, "--out", out, *self.settings, *more)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=8, spacing=12.0)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
+    folder = tmp_path_factory.mktemp("abide")
+    write_synthetic_abide(folder / "series", subjects=32, regions={"coarse": 12}, sites=2, effect=3.0, volumes=60)
+    assert medformer("abide", "prepare", folder / "series", "--out", folder / "cohort").code == 0
+    return folder / "cohort" / "manifest.csv"
+
+
+@pytest.fixture(params=["polyp", "volume", "abide"])
+def trial(request: pytest.FixtureRequest, data: Path, settings: tuple[str, ...], tmp_path: Path) -> Trial:
+    task: str = request.param
+    fixtures = {"polyp": "data", "volume": "volumes", "abide": "cohort"}
+    manifest = request.getfixturevalue(fixtures[task])
+    shutil.copytree(manifest.parent, tmp_path / "data")
+    overrides = {"polyp": (*settings, "training.epochs=1"), "volume": VOLUME, "abide": ABIDE}[task]
+    return Trial(task, tmp_path / "data" / manifest.name, overrides)
+
+
+def test_train_learns_from_the_train_rows_and_reports_on_the_test_rows(
+    medformer: Medformer, trial: Trial, tmp_path: Path
+) -> None:
+    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
+    tested = groups[: len(groups) // 4]
+    rows = trial.rewrite(lambda row: row | {"split": "test" if row["group"] in tested else "train"})
+    run = tmp_path / "run"
+    result = trial.run(medformer, "train", run)
+    assert result.code == 0, result.err
+    (fold,) = read_json(run / "splits.json")["folds"]
+    test = [row["id"] for row in rows if row["split"] == "test"]
+    assert sorted(fold["test"]) == sorted(test)
+    assert {*fold["train"], *fold["validation"]} == {row["id"] for row in rows} - set(test)
+    assert [row["id"] for row in read_csv(run / "oof.csv")] == test
+    assert (run / "report.html").stat().st_size > 0
+    assert {tuple(row["id"] for row in read_csv(oof)) for oof in run.glob("baselines/*/oof.csv")} == {tuple(test)}
+    assert f"Report: {run / 'report.html'}" in result.out
+
+
+def test_train_without_a_split_column_trains_on_all_and_has_nothing_to_report(
+    medformer: Medformer, trial: Trial, tmp_path: Path
+) -> None:
+    rows = trial.rewrite(lambda row: {name: value for name, value in row.items() if name != "split"})
+    run = tmp_path / "run"
+    result = trial.run(medformer, "train", run)
+    assert result.code == 0, result.err
+    assert "no test rows, so there is nothing to report" in result.out and str(run / "folds" / "0") in result.out
+    (fold,) = read_json(run / "splits.json")["folds"]
+    assert fold["test"] == [] and fold["validation"]
+    assert {*fold["train"], *fold["validation"]} == {row["id"] for row in rows}
+    assert (run / "folds" / "0" / "model.safetensors").is_file()
+    assert read_json(run / "run.json")["state"] == "done"
+    assert not (run / "oof.csv").exists() and not (run / "report.html").exists()
+
+
+def test_check_finds_a_person_on_both_sides_of_the_split(medformer: Medformer, trial: Trial, tmp_path: Path) -> None:
+    rows = read_csv(trial.manifest)
+    alike = [row for row in rows if (row["site"], row.get("label")) == (rows[0]["site"], rows[0].get("label"))]
+    first, second = alike[0]["id"], alike[1]["id"]
+    trial.rewrite(
+        lambda row: (
+            row
+            | {"split": "test" if row["id"] == second else "train"}
+            | ({"group": rows[0]["group"]} if row["id"] == second else {})
+        )
+    )
+    out = tmp_path / "checked"
+    check = (trial.task, "check", trial.manifest, "--out", out)
+    leak = f"group:{rows[0]['group']}"
+    medformer(*check).refused(4, leak, first, second, "train", "test", "--accept-leak")
+    findings = {finding["name"]: finding["accepted"] for finding in read_json(out / "audit.json")["findings"]}
+    assert findings[leak] is False
+    accepted = medformer(*check, *(word for name in findings for word in ("--accept-leak", name)))
+    assert accepted.code == 0, accepted.err
+    assert f"{len(findings)} findings, all accepted by name" in accepted.out
+    trial.rewrite(lambda row: row | {"split": "train"})
+    whole = medformer(trial.task, "check", trial.manifest)
+    assert whole.code == 0 and f"{len(rows)} cases, 0 cannot be used" in whole.out
+
+
+def test_the_site_is_probed_where_there_are_two(medformer: Medformer, trial: Trial, tmp_path: Path) -> None:
+    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
+    trial.rewrite(lambda row: row | {"site": ("north", "south")[groups.index(row["group"]) % 2]})
+    run = tmp_path / "run"
+    result = trial.run(medformer, "crossval", run, "--no-baselines")
+    assert result.code == 0, result.err
+    probe = read_json(run / "site_probe.json")
+    assert probe["applicable"] and probe["sites"] == 2 and 0 <= probe["balanced_accuracy"] <= 1
