@@ -11,20 +11,20 @@ MISSING = PRINTED.missing
 number = PRINTED.number
 signed = PRINTED.signed
 p_value = PRINTED.p_value
+between = PRINTED.interval
 
 
 def interval(summary: object, digits: int = 3) -> str:
     """Write the interval of a summary, or a dash."""
-    return (
-        PRINTED.interval(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
-    )
+    return between(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
 
 
-def percent(share: object, digits: int = 0) -> str:
+def percent(share: object, digits: int = 0, *, signed: bool = False) -> str:
     """Write a share as a percentage, or a dash."""
-    if isinstance(share, (int, float)) and math.isfinite(share):
-        return f"{number(100.0 * share, digits)}%"
-    return MISSING
+    if not isinstance(share, (int, float)) or not math.isfinite(share):
+        return MISSING
+    spell = PRINTED.signed if signed else PRINTED.number
+    return f"{spell(100.0 * share, digits)}%"
 
 
 def thousands(count: int) -> str:

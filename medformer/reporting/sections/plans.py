@@ -16,7 +16,7 @@ LONGEST_NAME = 24
 _GIGABYTE = 1e9
 
 
-def folds(run: FinishedRun) -> dict[str, Any]:
+def plan(run: FinishedRun) -> dict[str, Any]:
     """Describe what each part of each fold consists of."""
     assert run.plan is not None
     balance = balance_table(run.plan)
@@ -37,7 +37,7 @@ def folds(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def volumes(run: FinishedRun) -> dict[str, Any]:
+def volume_plan(run: FinishedRun) -> dict[str, Any]:
     """Describe the plan of each fold; folds with equal plans share a column."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for fold, plan in run.volume_plans.items():
