@@ -21,6 +21,7 @@ def html_templates() -> Environment:
         loader=PackageLoader("medformer.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
         keep_trailing_newline=True,
     )
     environment.globals.update(counted=counted, plural=plural, interval=interval)

@@ -1,8 +1,8 @@
 """The table of the report's sections, in reading order.
 
-A section has three parts: a row in `SECTIONS`; a facts function in this folder, which is named like the key of the section
-and says what is true of the run, as plain data; and a template `reporting/templates/sections/<key>.html.j2` with its words,
-tables and layout.
+A section has three parts: a row in `SECTIONS`; a facts function in this folder, which is named like the key of the
+section and returns what is true of the run, as plain data; and a template with its words, tables and layout,
+`reporting/templates/sections/<key>.html.j2`.
 """
 
 from __future__ import annotations

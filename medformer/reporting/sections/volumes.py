@@ -43,7 +43,7 @@ def labels(run: FinishedRun) -> dict[str, Any]:
         "rows": rows,
         "tolerance": run.metrics.get("nsd_tolerance", {}).get("mm"),
         "whole": whole,
-        "svg": forest("by-label", drawn, xlabel="mean Dice", reference=whole) if len(drawn) > 1 else "",
+        "svg": forest("by-label", drawn, xlabel=run.primary.phrase, reference=whole) if len(drawn) > 1 else "",
     }
 
 
