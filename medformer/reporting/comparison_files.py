@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from medformer.crossval.compare.compare import Comparison
+from medformer.crossval.compare.result import Comparison
 from medformer.errors import ConfigError
 from medformer.files import write_csv, write_json, write_text
 from medformer.reporting.figures.intervals import comparison_forest

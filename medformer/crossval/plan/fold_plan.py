@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class PlanCase:
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold: ids that fit the model, ids that select epochs and thresholds, ids that are only predicted."""
+    """One fold: ids that train the model, ids that select epochs and thresholds, ids that are only predicted."""
 
     index: int
     train: tuple[str, ...]
@@ -91,8 +91,8 @@ class Plan:
         return digest(_content(self))
 
     def data_digest(self) -> str:
-        """SHA-256 over all that `check_data` looks at, whatever the order of the cases."""
-        return digest(sorted([case.id, *self._looked_at(case).values()] for case in self.cases))
+        """SHA-256 over everything that `check_data` compares, whatever the order of the cases."""
+        return digest(sorted([case.id, *self._frozen_facts(case).values()] for case in self.cases))
 
     def check_data(self, cases: Iterable[PlanCase]) -> None:
         """Refuse the plan when the data are not the ones it was drawn for.
@@ -103,8 +103,8 @@ class Plan:
         """
         cases = list(cases)
         check_unique(cases)
-        before = {case.id: self._looked_at(case) for case in self.cases}
-        after = {case.id: self._looked_at(case) for case in cases}
+        before = {case.id: self._frozen_facts(case) for case in self.cases}
+        after = {case.id: self._frozen_facts(case) for case in cases}
         differences = {
             "no longer there": [name for name in before if name not in after],
             "new": [name for name in after if name not in before],
@@ -120,8 +120,8 @@ class Plan:
                 "Restore the data, or start a new run in another folder so that a new plan is drawn."
             )
 
-    def _looked_at(self, case: PlanCase) -> dict[str, str]:
-        """What must not change about a case, by how a change of it is named."""
+    def _frozen_facts(self, case: PlanCase) -> dict[str, str]:
+        """What must not change about a case, keyed by the words that report a change."""
         drawn_by = {*self.settings.get("stratify", ()), self.settings.get("left_out", "site")} - {"site", "label"}
         return {
             "in another group": case.group,
@@ -190,25 +190,4 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _content(plan: Plan) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "scheme": plan.scheme,
-        "seed": plan.seed,
-        "settings": dict(plan.settings),
-        "cases": [
-            {
-                "id": case.id,
-                "group": case.group,
-                "stratum": case.stratum,
-                "fingerprint": case.fingerprint,
-                "site": case.site,
-                "label": case.label,
-                "covariates": dict(case.covariates),
-            }
-            for case in plan.cases
-        ],
-        "folds": [
-            {"index": fold.index, "repeat": fold.repeat, **{part: list(ids) for part, ids in fold.parts.items()}}
-            for fold in plan.folds
-        ],
-    }
+    return {"format": FORMAT, **asdict(plan)}

@@ -1,4 +1,4 @@
-"""Dealing whole groups to folds and parts, alike in their strata, and with every class wherever one is needed."""
+"""Assigning whole groups to folds and parts, balanced by stratum, with every class in each part that needs it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _MOST_OFF = 0.05
 _MOST_PIECES = 100
 
 
-def deal_folds(cases: Sequence[PlanCase], folds: int, seed: int) -> list[set[str]]:
-    """Deal all groups to the test parts of folds.
+def draw_folds(cases: Sequence[PlanCase], folds: int, seed: int) -> list[set[str]]:
+    """Assign every group to the test part of one fold.
 
     No fold is empty, and outside each fold at least two groups remain, one to train and one to select. Where cases have
-    labels, two groups of each class should remain there too, and each class be tested in as many folds as it has groups
-    for. A deal that fails in this is repeated, first with the label as part of the stratum, then with groups balanced
-    by class alone, whatever their size; the best of 20 is taken when none succeeds.
+    labels, two groups of each class should remain there too, and each class should be tested in as many folds as it has
+    groups for. A draw that fails in this is repeated, first with the label as part of the stratum, then with groups
+    balanced by class alone, whatever their size. If none of 20 draws succeeds, the best one is taken.
 
     Args:
         cases: In manifest order.
         folds: At most the number of groups, and such that two groups can remain.
-        seed: Equal seeds deal equally.
+        seed: Equal seeds give equal folds.
     """
     classes = groups_by_class(cases)
     unavoidable = sum(max(0, folds - len(owners)) for owners in classes.values())
 
-    def lacks(dealt: Sequence[set[str]]) -> tuple[int, int]:
-        outside = sum(len(owners - fold) < 2 for fold in dealt for owners in classes.values())
-        return outside, sum(not owners & fold for fold in dealt for owners in classes.values())
+    def lacks(parts: Sequence[set[str]]) -> tuple[int, int]:
+        outside = sum(len(owners - part) < 2 for part in parts for owners in classes.values())
+        return outside, sum(not owners & part for part in parts for owners in classes.values())
 
-    best = _filled(cases, folds, seed)
+    best = _split_all(cases, folds, seed)
     by_label = [replace(case, stratum=f"{case.stratum}, {case.label}") for case in cases]
     rarest = {group: label for label, owners in sorted(classes.items(), key=_owners, reverse=True) for group in owners}
     by_class = [PlanCase(group, group, label) for group, label in sorted(rarest.items())]
@@ -46,7 +46,7 @@ def deal_folds(cases: Sequence[PlanCase], folds: int, seed: int) -> list[set[str
         if lacks(best) <= (0, unavoidable):
             break
         alike = by_label if attempt < _ATTEMPTS // 2 else by_class
-        best = min(best, _filled(alike, folds, derive_seed(seed, "attempt", attempt)), key=lacks)
+        best = min(best, _split_all(alike, folds, derive_seed(seed, "attempt", attempt)), key=lacks)
     return best
 
 
@@ -58,7 +58,7 @@ def draw_validation(
     Args:
         cases: Those of a training part.
         share: About which share of the cases to choose, in (0, 1).
-        seed: Equal seeds choose equally.
+        seed: Equal seeds give equal choices.
         classes: Labels that both parts must have.
         where: Which training part it is, for messages, e.g. `"Fold 2"`.
 
@@ -84,14 +84,14 @@ def draw_validation(
 
 
 def draw_test(cases: Sequence[PlanCase], share: float, seed: int) -> set[str]:
-    """Choose the groups of a held-out test part; two groups, and two of each class, remain where there are as many.
+    """Choose the groups of a held-out test part; two groups, and two of each class if there are so many, remain.
 
-    A class that has no group to spare is not tested.
+    A class with no more than two groups is not tested.
 
     Args:
         cases: All of them.
         share: About which share of the cases to choose, in (0, 1).
-        seed: Equal seeds choose equally.
+        seed: Equal seeds give equal choices.
 
     Raises:
         DataError: Fewer than three groups.
@@ -113,17 +113,17 @@ def _owners(entry: tuple[str, set[str]]) -> int:
     return len(entry[1])
 
 
-def _filled(cases: Sequence[PlanCase], folds: int, seed: int) -> list[set[str]]:
-    """Deal the groups to folds so that none is empty and every training part keeps at least two groups."""
-    dealt = _deal(cases, folds, seed)
+def _split_all(cases: Sequence[PlanCase], folds: int, seed: int) -> list[set[str]]:
+    """Split the groups into folds so that none is empty and every training part keeps at least two groups."""
+    parts = _split(cases, folds, seed)
     size = Counter(case.group for case in cases)
-    while min(map(len, dealt)) == 0 or max(map(len, dealt)) > len(size) - 2:
-        # The greedy stratification may leave a fold without a group when one group dwarfs the others.
-        giver, taker = max(dealt, key=len), min(dealt, key=len)
-        moved = min(giver, key=lambda group: (size[group], group))
-        giver.remove(moved)
-        taker.add(moved)
-    return dealt
+    while min(map(len, parts)) == 0 or max(map(len, parts)) > len(size) - 2:
+        # The greedy stratification may leave a fold without a group when one group is much larger than the others.
+        largest, smallest = max(parts, key=len), min(parts, key=len)
+        moved = min(largest, key=lambda group: (size[group], group))
+        largest.remove(moved)
+        smallest.add(moved)
+    return parts
 
 
 def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, where: str) -> set[str]:
@@ -132,9 +132,9 @@ def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, wher
         raise ConfigError(f"{where}: the share to hold out is {share}; expected a number between 0 and 1, exclusive.")
     groups = {case.group for case in cases}
     if len(groups) < keep + 1:
-        parts = " and ".join(("training", "inner validation", "test")[: keep + 1])
+        needed = " and ".join(("training", "inner validation", "test")[: keep + 1])
         raise DataError(
-            f"{where}: {len(cases)} case(s) from {len(groups)} group(s) are to be divided into {parts}; expected at "
+            f"{where}: {len(cases)} case(s) from {len(groups)} group(s) are to be divided into {needed}; expected at "
             f"least {keep + 1} groups. Use fewer folds, or add patients or sequences."
         )
     total = Counter(case.stratum for case in cases)
@@ -144,9 +144,9 @@ def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, wher
         return sum(abs(part[stratum] - share * count) for stratum, count in total.items())
 
     pieces, taken = _fraction(min(share, 1 - share), min(len(groups), _MOST_PIECES))
-    dealt = [piece for piece in _deal(cases, pieces, seed) if piece]
-    around = [*dealt, *dealt]
-    options = [set().union(*around[start : start + taken]) for start in range(len(dealt))]
+    parts = [part for part in _split(cases, pieces, seed) if part]
+    around = [*parts, *parts]
+    options = [set().union(*around[start : start + taken]) for start in range(len(parts))]
     if share > 0.5:
         options = [groups - option for option in options]
     usable = [option for option in options if 0 < len(option) <= len(groups) - keep]
@@ -156,7 +156,7 @@ def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, wher
 
 
 def _fraction(share: float, most: int) -> tuple[int, int]:
-    """Into how many pieces to deal, at most `most`, and how many of them to take, so that it is about the share."""
+    """Return into how many pieces to split, at most `most`, and how many of them to take to get about the share."""
     candidates = [(pieces, max(1, round(share * pieces))) for pieces in range(2, most + 1)]
     errors = [abs(taken / pieces / share - 1) for pieces, taken in candidates]
     close = (pair for pair, error in zip(candidates, errors, strict=True) if error <= _MOST_OFF)
@@ -166,8 +166,8 @@ def _fraction(share: float, most: int) -> tuple[int, int]:
 def _with_classes(cases: Sequence[PlanCase], held: set[str], keep: int) -> set[str]:
     """Move as few and small groups as needed so that `keep` groups of each class remain, and each class is held out.
 
-    What remains comes first: a class that is not tested costs a number, one that is not learnt costs the run. A move
-    to the held-out side takes no class below `keep` on the other, so that the moves come to an end.
+    The remaining groups come first: a class that is not tested costs a number, a class that is not trained on costs the
+    run. A move to the held-out side leaves at least `keep` groups of each class on the other, so that the moves end.
     """
     size = Counter(case.group for case in cases)
     classes = groups_by_class(cases)
@@ -186,7 +186,7 @@ def _with_classes(cases: Sequence[PlanCase], held: set[str], keep: int) -> set[s
             (size[group], group)
             for owners in short(chosen, 1)
             for group in owners & rest
-            if len(rest) > keep and all(len(them & rest) > keep for them in classes.values() if group in them)
+            if len(rest) > keep and all(len(others & rest) > keep for others in classes.values() if group in others)
         ]
         if into_rest:
             moved = min(into_rest)[-1]
@@ -200,8 +200,8 @@ def _with_classes(cases: Sequence[PlanCase], held: set[str], keep: int) -> set[s
             return chosen or held
 
 
-def _deal(cases: Sequence[PlanCase], pieces: int, seed: int) -> list[set[str]]:
-    """Deal groups to pieces with scikit-learn's StratifiedGroupKFold; a piece may stay empty."""
+def _split(cases: Sequence[PlanCase], pieces: int, seed: int) -> list[set[str]]:
+    """Split groups into pieces with scikit-learn's StratifiedGroupKFold; a piece may stay empty."""
     from sklearn.model_selection import StratifiedGroupKFold  # heavy, and only needed where a plan is drawn
 
     # Strata rarer than the number of pieces cannot be balanced one by one; together, within their class, they can.

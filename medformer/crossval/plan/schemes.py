@@ -1,15 +1,15 @@
-"""Ways to draw a fold plan: k-fold, one site left out at a time, hold-out, and parts that are given beforehand."""
+"""Ways to draw a fold plan: k-fold, leave-one-site-out, hold-out, and parts that are given."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from medformer.config import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase, check_unique, some
-from medformer.crossval.plan.group_split import deal_folds, draw_test, draw_validation, groups_by_class
+from medformer.crossval.plan.group_split import draw_folds, draw_test, draw_validation, groups_by_class
 from medformer.crossval.plan.strata import with_strata
 from medformer.errors import ConfigError, DataError
 from medformer.missing import known
@@ -27,8 +27,8 @@ def draw_plan(
 ) -> Plan:
     """Draw the plan that a config asks for, balanced by the columns it names.
 
-    Every part that is drawn consists of whole groups, the inner validation part of each training part too. Where cases
-    have labels, every class trains and selects in every fold.
+    Every part that is drawn consists of whole groups, also the inner validation part of each training part. Where cases
+    have labels, every class is in the training and in the inner validation part of every fold.
 
     Args:
         cases: In manifest order; their strata are made here.
@@ -79,7 +79,7 @@ def make_plan(
     repeats: int = 1,
     scheme: str = "stratified-group-k-fold",
 ) -> Plan:
-    """Draw a k-fold plan over the strata that the cases bring, with an inner validation part per fold.
+    """Draw a k-fold plan over the strata of the cases, with an inner validation part per fold.
 
     In each repeat the tests of all folds partition the cases; a group never straddles the parts of a fold. Strata are
     balanced as far as whole groups allow (scikit-learn's StratifiedGroupKFold).
@@ -90,7 +90,7 @@ def make_plan(
         validation: Share of each training part held out for selection, in (0, 1).
         seed: The run's seed.
         repeats: How often to draw anew; folds are numbered through.
-        scheme: What the plan is called.
+        scheme: Name of the scheme in the plan.
 
     Raises:
         DataError: Too few groups, too few of a class, or duplicate ids.
@@ -110,8 +110,8 @@ def make_plan(
         )
     drawn: list[Fold] = []
     for repeat in range(repeats):
-        dealt = deal_folds(cases, folds, derive_seed(seed, "plan", "repeat", repeat, "outer"))
-        for number, chosen in enumerate(dealt):
+        parts = draw_folds(cases, folds, derive_seed(seed, "plan", "repeat", repeat, "outer"))
+        for number, chosen in enumerate(parts):
             test = [case for case in cases if case.group in chosen]
             rest = [case for case in cases if case.group not in chosen]
             inner = derive_seed(seed, "plan", "repeat", repeat, "fold", number, "inner")
@@ -130,8 +130,8 @@ def predefined_plan(
 ) -> Plan:
     """Plan a single fold whose parts are given.
 
-    Groups are kept whole between train and a drawn validation part. Given parts are taken as they are: published splits
-    do not always respect groups, and saying so is the leakage audit's work.
+    A validation part that is drawn from `train` keeps groups whole. Given parts are taken as they are: published splits
+    do not always respect groups, and the leakage audit reports it.
 
     Args:
         cases: In manifest order; those in no part stay in the plan unused, so that a later change of them is noticed.
@@ -163,31 +163,15 @@ def predefined_plan(
         for part in ("train", "validation"):
             if label not in {by_id[name].label for name in fold.parts[part]}:
                 raise DataError(
-                    f"The split has no case of class '{label}' in its {part} part; expected every class to train and "
-                    "to select. Change the split, or leave the cases of that class out."
+                    f"The split has no case of class '{label}' in its {part} part; expected every class in "
+                    "both. Change the split, or leave the cases of that class out."
                 )
     settings = {"validation": validation if isinstance(validation, float) else None}
     return Plan("predefined", seed, tuple(cases), (fold,), settings)
 
 
-def describe_plan(plan: Plan) -> str:
-    """Say in one sentence how a plan was drawn."""
-    told = plan.settings
-    name = plan.scheme.replace("-", " ").replace("k fold", "k-fold").replace("hold out", "hold-out")
-    sayings: dict[str, Callable[[Any], str]] = {
-        "folds": lambda folds: f"{folds} folds",
-        "left_out": lambda column: f"{len(plan.folds)} values of '{column}' left out one at a time",
-        "test": lambda share: f"{share:.0%} of the cases tested",
-        "repeats": lambda repeats: f"drawn {repeats} times" if repeats > 1 else "",
-        "stratify": lambda columns: f"balanced by {_listed(columns)}" if columns else "not balanced",
-        "validation": lambda share: "given inner validation" if share is None else f"{share:.0%} inner validation",
-    }
-    facts = [say(told[key]) for key, say in sayings.items() if key in told]
-    return ", ".join([name, *filter(None, facts), f"seed {plan.seed}"])
-
-
 def _site_plan(cases: Sequence[PlanCase], scheme: str, column: str, *, validation: float, seed: int) -> Plan:
-    """Plan one fold per site, or other value of a column, in sorted order; each tests what the others train on."""
+    """Plan one fold per value of a column, such as the site, in sorted order; each tests the cases with its value."""
     value = {case.id: _value(case, column) for case in cases}
     without = [case.id for case in cases if not value[case.id]]
     if without:
@@ -220,7 +204,7 @@ def _site_plan(cases: Sequence[PlanCase], scheme: str, column: str, *, validatio
 
 
 def _hold_out_plan(cases: Sequence[PlanCase], share: float, *, validation: float, repeats: int, seed: int) -> Plan:
-    """Plan one held-out test part per repeat; over several, a case may be tested more than once, or never."""
+    """Plan one held-out test part per repeat; with several repeats, a case may be tested more than once, or never."""
     drawn = []
     for repeat in range(repeats):
         chosen = draw_test(cases, share, derive_seed(seed, "plan", "repeat", repeat, "test"))
@@ -270,7 +254,7 @@ def _check_ungrouped(cases: Sequence[PlanCase]) -> None:
     if shared:
         members = [case.id for case in cases if case.group == shared[0]]
         raise DataError(
-            f"The scheme stratified-k-fold deals cases one by one, but {len(shared)} group(s) hold several "
+            f"The scheme stratified-k-fold assigns cases one by one, but {len(shared)} group(s) hold several "
             f"({some(shared)}; '{shared[0]}' holds {some(members)}): the same subject would be trained on and tested. "
             "Use crossval.scheme=stratified-group-k-fold."
         )
@@ -289,7 +273,3 @@ def _check_labels(cases: Sequence[PlanCase]) -> None:
             f"All {len(cases)} cases have the label '{labels.pop()}'; expected at least two classes to tell apart. "
             "Check the label column of the manifest."
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medformer.crossval.checks.canary import CanaryVerdict
-from medformer.crossval.compare.compare import Comparison
-from medformer.crossval.compare.result import METHODS
+from medformer.crossval.compare.result import METHODS, Comparison
 from medformer.crossval.compare.text import reading
 from medformer.reporting.figures.intervals import comparison_forest, forest
 from medformer.reporting.finished_run import FinishedRun
