@@ -52,11 +52,13 @@ class VolumeLearner:
         study: The cases.
         planner: Plans from the training cases of a fold.
         cache: Folder of prepared volumes.
+        hashes: SHA-256 of images and label maps by path, as far as they are known.
     """
 
     study: VolumeStudy
     planner: Planner
     cache: Path
+    hashes: Mapping[Path, str]
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
         """Plan from all cases, and train an encoder to reconstruct hidden blocks of them; labels are not read."""
@@ -72,6 +74,7 @@ class VolumeLearner:
             [self.study.by_id[name] for name in names],
             memory_gb=self.study.config.data.cache,
             labels=self.study.config.target == "segmentation",
+            hashes=self.hashes,
             reporter=reporter,
         )
 
@@ -140,6 +143,7 @@ class VolumeLearner:
             [*train, *validation],
             memory_gb=config.data.cache,
             labels=False,
+            hashes=self.hashes,
             reporter=context.reporter,
         )
         network = new_network(config, plan, derive_seed(seed, "weights"))
