@@ -185,7 +185,6 @@ def duplicates(cases: Sequence[Case], records: Mapping[str, Record], kinds: Sequ
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-<<<<<<< HEAD
     """A record without its id.
 
     Attributes:
@@ -196,12 +195,6 @@ class _Entry:
 
     stamps: Any
     unexpected: list[str]
-=======
-    """A record without its id, what its files looked like before they were read, and which hashes were expected."""
-
-    stamps: Any
-    expected: Mapping[str, str]
->>>>>>> coretests
     content: Record
 
     def holds(self, expected: Mapping[str, str]) -> bool:
@@ -224,27 +217,17 @@ def _inspect(
 ) -> tuple[str, _Entry]:
     """The key of a case, and its entry: the known one where the files did not change."""
     paths = files(case)
-<<<<<<< HEAD
-=======
-    stated = {"file": case.sha256, "mask": case.covariates.get("mask_sha256", "")}
-    expected = {kind: value for kind, value in stated.items() if value}
->>>>>>> coretests
     listed = {kind: [str(path) for path in some] for kind, some in paths.items()}
     key = digest(listed if any(listed.values()) else case.id)
     # Taken before the files are read, so that a change while they are read is noticed the next time.
     stamps = [_stamp(path) for some in paths.values() for path in some]
     earlier = known.get(key)
-<<<<<<< HEAD
     if earlier is not None and earlier.unexpected == _unexpected(case, earlier.content):
-=======
-    if earlier is not None and earlier.holds(expected):
->>>>>>> coretests
         if earlier.stamps == stamps:
             return key, earlier
         if _same_content(paths, earlier.content.hashes):
             return key, replace(earlier, stamps=stamps)
     record = describe(case)
-<<<<<<< HEAD
     return key, _Entry(stamps, _unexpected(case, record), replace(record, facts=strict_json(record.facts)))
 
 
@@ -252,9 +235,6 @@ def _unexpected(case: Case, record: Record) -> list[str]:
     """The kinds of hashes that differ from those that the manifest expects."""
     expected = {"file": case.sha256, "mask": case.covariates.get("mask_sha256")}
     return [kind for kind, value in expected.items() if value and value != record.hashes.get(kind, value)]
-=======
-    return key, _Entry(stamps, expected, replace(record, facts=strict_json(record.facts)))
->>>>>>> coretests
 
 
 def _stamp(path: Path) -> Any:
@@ -311,11 +291,7 @@ class _Parts:
         listed = {
             key: {
                 "stamps": entry.stamps,
-<<<<<<< HEAD
                 "unexpected": entry.unexpected,
-=======
-                "expected": entry.expected,
->>>>>>> coretests
                 "problems": [[problem.path, problem.reason, problem.detail] for problem in entry.content.problems],
                 "hashes": entry.content.hashes,
                 "facts": entry.content.facts,
@@ -349,11 +325,7 @@ class _Parts:
                     raise ValueError("a reason that is not known")
                 found = {name: arrays[f"{row}.{name}"] for name in entry["arrays"]}
                 content = Record("", tuple(problems), dict(entry["hashes"]), dict(entry["facts"]), found)
-<<<<<<< HEAD
                 entries[key] = _Entry(entry["stamps"], entry["unexpected"], content)
-=======
-                entries[key] = _Entry(entry["stamps"], dict(entry["expected"]), content)
->>>>>>> coretests
         return entries
 
     def _path(self, number: int, suffix: str) -> Path:

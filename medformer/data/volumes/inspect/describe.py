@@ -88,12 +88,8 @@ def inspect_volumes(
     describe = partial(describe_volume, masks=masks, features=features)
     return take_inventory(
         cases,
-<<<<<<< HEAD
-        partial(describe_volume, masks=masks, features=features),
-        files=case_files if masks else lambda case: {"file": case.images},
-=======
         describe if known is None else lambda case: known[case.id],
->>>>>>> coretests
+        files=case_files if masks else lambda case: {"file": case.images},
         cache=cache,
         settings=["volume", VERSION, masks, features],
         reporter=reporter,
