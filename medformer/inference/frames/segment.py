@@ -37,10 +37,10 @@ class Segmenter:
         models: Networks that map (B, 3, H, W) to logits (B, 1, H, W). They are moved to `device` and stay there;
             their training flags are put back after every call.
         image_size: Network input, rows x columns.
-        flips: Average the image, its horizontal flip, its vertical flip and both: four passes instead of one.
+        flips: Average the image, its horizontal flip, its vertical flip and both: four forward passes instead of one.
         device: Where to compute; by default where the first model is.
-        batch_size: Images per pass. Memory beyond the results grows with it, not with the number of images.
-        precision: Autocast type of the passes; averages are always float32.
+        batch_size: Images per forward pass. Memory beyond the results grows with it, not with the number of images.
+        precision: Autocast type of the forward passes; averages are always float32.
     """
 
     def __init__(
