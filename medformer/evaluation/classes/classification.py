@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics
 
 from medformer.errors import DataError
+from medformer.evaluation.classes.calibration import calibration_bins as calibration_bins
 from medformer.evaluation.classes.calibration import expected_calibration_error, recalibrate
 
 # Two distinct scores among fewer cases than this are no sign that the scores are decisions.

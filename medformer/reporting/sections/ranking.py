@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from medformer.errors import DataError
-from medformer.evaluation.classes.calibration import calibration_bins
-from medformer.evaluation.classes.classification import pr_curve, roc_curve
+from medformer.evaluation.classes.classification import calibration_bins, pr_curve, roc_curve
 from medformer.reporting.blocks import Block, Figure, Notice, Section, Table, counted, interval, number
 from medformer.reporting.facts import Facts
 from medformer.reporting.figures.charts import Square, squares
