@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import medformer
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.plan.balance import balance_table
+from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json, write_text
 from medformer.reporting.finished_run import read_finished_run
 from medformer.reporting.report import build_report
-from medformer.reporting.sections import SECTIONS, facts_of
+from medformer.reporting.sections import SECTIONS, facts_of, plans
 
 TEMPLATES = Path(medformer.__file__).parent / "reporting" / "templates"
 HOSTILE = "<b onclick=alert(1)>hostile</b>"
@@ -72,3 +77,11 @@ def test_a_config_is_quoted_as_text(connectomes: Path, tmp_path: Path) -> None:
     write_text(run.config_yaml, f"model:\n  name: '{HOSTILE}'\n")
     page = build_report(run.path).read_text("utf-8")
     assert "<b " not in page and "&lt;b onclick=alert(1)&gt;hostile" in page
+
+
+def test_long_names_that_differ_in_the_middle_keep_their_columns() -> None:
+    sites = [f"{'hospital' * 4}{index}{'department' * 4}" for index in range(3)]
+    cases = [PlanCase(f"c{index}", f"g{index}", site=sites[index % 3]) for index in range(18)]
+    plan = make_plan(cases, folds=3, validation=0.25, seed=0)
+    run: Any = SimpleNamespace(plan=plan)
+    assert list(plans.plan(run)["whole"].values()) == list(balance_table(plan).rows[0])

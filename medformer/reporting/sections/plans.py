@@ -22,6 +22,8 @@ def plan(run: FinishedRun) -> dict[str, Any]:
     assert run.plan is not None
     balance = balance_table(run.plan)
     titles = [shorten(name, LONGEST_NAME) for name in balance.header]
+    # Two long names may differ only in the middle.
+    titles = titles if len(set(titles)) == len(titles) else list(balance.header)
     whole, *parts = (dict(zip(titles, row, strict=True)) for row in balance.rows)
     tests = []
     if len(parts) > MOST_ROWS:

@@ -32,7 +32,7 @@ def results(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, str]:
+def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, Any]:
     cells = {title: name, **result_columns(run, block)}
     if run.thresholded:
         rows = run.rows if block is run.pooled else [row for row in run.rows if str(row.get(column)) == name]
@@ -41,17 +41,17 @@ def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], col
     return cells
 
 
-def _means(run: FinishedRun) -> list[dict[str, str]]:
+def _means(run: FinishedRun) -> list[dict[str, Any]]:
     cases = f"{run.noun.capitalize()}s"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, summary in run.pooled["metrics"].items():
         digits = run.metric_table[name].digits
         spread = {title: number(summary.get(key), digits) for title, key in _SPREAD.items()}
         last = {"95% interval of the mean": interval(summary, digits)}
-        rows.append({"Metric": run.title(name), cases: number(summary.get("n")), **spread, **last})
+        rows.append({"Metric": run.title(name), cases: summary.get("n"), **spread, **last})
     for name in ("max_e", "mean_e"):
         if name in run.pooled:
-            rows.append({"Metric": run.title(name), cases: number(run.pooled["n"]), "Mean": number(run.pooled[name])})
+            rows.append({"Metric": run.title(name), cases: run.pooled["n"], "Mean": number(run.pooled[name])})
     return rows
 
 
