@@ -14,6 +14,7 @@ from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.data.manifest import Case
 from medformer.data.network_inputs import ItemImages, TrainingData
+from medformer.data.volumes.inspect.describe import file_hashes
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, WholeImages
@@ -72,6 +73,7 @@ class VolumeLearner:
             [self.study.by_id[name] for name in names],
             memory_gb=self.study.config.data.cache,
             labels=self.study.config.target == "segmentation",
+            hashes=file_hashes(self.planner.records),
             reporter=reporter,
         )
 
@@ -140,6 +142,7 @@ class VolumeLearner:
             [*train, *validation],
             memory_gb=config.data.cache,
             labels=False,
+            hashes=file_hashes(self.planner.records),
             reporter=context.reporter,
         )
         network = new_network(config, plan, derive_seed(seed, "weights"))
