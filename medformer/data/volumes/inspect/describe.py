@@ -49,7 +49,7 @@ def describe_volume(case: Case, *, masks: bool = True, features: bool = False) -
 
     Returns:
         * hashes: `file`, `mask`, and `voxels` of all channels together.
-        * facts: the grid of the first channel (`shape`, `affine`), `channels` (`ChannelFacts`; only the limits where the
+        * facts: the grid of the first channel (`shape`, `affine`), `channels` (`ChannelFacts`, or only limits where the
           image and the label map do not fit each other), the voxels of every label value (`labels`), and the SHA-256
           of each file by its path (`files`).
         * arrays: `descriptor` of the first channel, and with `features` the `features` (see `volume_features`).
