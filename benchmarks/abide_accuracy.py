@@ -31,7 +31,8 @@ from medformer.config_loading import load_config
 from medformer.connectome.baselines import build_baseline
 from medformer.crossval.checks.fold_auc import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
-from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
+from medformer.crossval.compare.compare import adjust, compare_runs
+from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, read_plan, write_plan
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory

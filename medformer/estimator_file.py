@@ -3,12 +3,14 @@
 A file holds the parameters and the learned attributes of an estimator and of all its parts. It names classes, but none
 is looked up by name: whoever loads gives the unfitted estimator, built from a config, and only its classes, those that
 they declare in `learned_parts`, and a few helpers of scikit-learn are accepted. Parameters that are no plain data, such
-as a function that chooses columns, are not written; they are taken from the unfitted estimator too.
+as the layout of the columns or a function that chooses some, are taken from the unfitted estimator too; the file only
+holds a description of them, which must be the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,11 @@ def load_fitted(unfitted: BaseEstimator, path: Path) -> Any:
                     f"{path} was written with {_DISTRIBUTIONS[package]} {written}; found {here}, whose estimators may "
                     f"compute something else. Install {written}, or train again."
                 )
-        estimator = _Reader(unfitted, tensors).decode(metadata["estimator"])
+        reader = _Reader(unfitted, tensors)
+        estimator = reader.decode(metadata["estimator"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} does not describe a fitted estimator ({error}). Train again.") from error
-    difference = _difference(estimator, unfitted, type(unfitted).__name__)
+    difference = reader.difference or _difference(estimator, unfitted, type(unfitted).__name__)
     if difference:
         raise CheckpointError(f"{path} holds another estimator: {difference}. Give the config of its run.")
     return estimator
@@ -86,7 +89,7 @@ def _parameters(estimator: BaseEstimator) -> dict[str, Any]:
     return dict(estimator.get_params(deep=False))
 
 
-def _class_name(kind: type) -> str:
+def _class_name(kind: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -121,6 +124,13 @@ def _classes(value: Any) -> Iterator[type]:
             yield from _classes(part)
 
 
+def _description(value: Any) -> str:
+    """What a parameter that is no plain data is, without anything that differs between two processes."""
+    if is_dataclass(value):
+        return repr(value)
+    return _class_name(value) if hasattr(value, "__qualname__") else _class_name(type(value))
+
+
 def _alike(first: Any, second: Any) -> bool:
     return first is second or (type(first) is type(second) and bool(np.all(first == second)))
 
@@ -151,7 +161,7 @@ class _Writer:
             return ["slice", [value.start, value.stop, value.step]]
         for place, given in enumerate(self._given):
             if _alike(given, value):
-                return ["given", place]
+                return ["given", [place, _description(value)]]
         raise TypeError(f"cannot write {type(value).__name__} {value!r} as plain data")
 
     def _estimator(self, estimator: BaseEstimator) -> Any:
@@ -180,13 +190,18 @@ class _Writer:
 
 
 class _Reader:
-    """Turns the JSON of `_Writer` back into values."""
+    """Turns the JSON of `_Writer` back into values.
+
+    Attributes:
+        difference: The first parameter that is described otherwise than in the unfitted estimator; empty for none.
+    """
 
     def __init__(self, unfitted: BaseEstimator, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors
         self._given = list(_leaves(unfitted))
         self._allowed = {_class_name(kind): kind for kind in (*_classes(unfitted), *_HELPERS)}
         self._estimators: list[BaseEstimator] = []
+        self.difference = ""
 
     def decode(self, value: Any) -> Any:
         """The value.
@@ -203,7 +218,10 @@ class _Reader:
             case "same":
                 return self._estimators[content]
             case "given":
-                return self._given[content]
+                place, written = content
+                here = _description(self._given[place])
+                self.difference = self.difference or ("" if here == written else f"found {written}, expected {here}")
+                return self._given[place]
             case "array":
                 name, by_columns, scalar = content
                 array = self._tensors[name].numpy()

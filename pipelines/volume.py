@@ -49,7 +49,7 @@ def prepare(
         ungrouped="each" if ungrouped == "each" else "error",
         group_pattern=group_pattern,
     )
-    cases, info = complete(scan, make_reporter())
+    cases, info = complete(scan, None, make_reporter())
     list_problems(scan.problems, out)
     write_manifest(out, cases)
     write_info(out, info)

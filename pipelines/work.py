@@ -22,6 +22,9 @@ from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from pipelines.console import make_reporter, say
 
+_GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
+"""What pretraining is held against, by its key in `pretraining.json`."""
+
 
 def crossval(
     *,
@@ -60,10 +63,10 @@ def crossval(
 def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite: bool) -> None:
     """Pretrain an encoder on all cases of a manifest, with a part of them held out for choosing weights."""
     quality = runner.pretrain(get_task(task), config, out, make_reporter(), resume=resume, overwrite=overwrite)
-    guess = next(name for name in quality if name.startswith("mean_"))
+    key, guess = next((key, words) for key, words in _GUESSES.items() if key in quality)
     say(
         f"Hidden parts of {quality['held_out']} held-out cases: mean squared error {quality['masked_mse']:.4f}; "
-        f"guessing a mean instead gives {quality[guess]:.4f}."
+        f"guessing {guess} gives {quality[key]:.4f}."
     )
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 
@@ -91,7 +94,9 @@ def check(
         keys["data"]["ungrouped"] = ungrouped
     if target is not None:
         keys["target"] = target
-    study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, unlabelled="allow")
+    # A cohort may hold subjects to be scored; an image without a mask is among the problems.
+    unlabelled: Literal["error", "allow"] = "allow" if task == "abide" else "error"
+    study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, unlabelled=unlabelled)
     inventory = study.inspect(None, reporter)
     problems = study.problems(inventory)
     for problem in problems:
@@ -168,8 +173,9 @@ def status(*, run: Path, watch: float | None) -> None:
 
 def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, shared_cases: bool) -> None:
     """Compare each later run, or baseline inside a run, with the first, case by case."""
-    from medformer.crossval.compare.compare import compare_all, format_comparisons
+    from medformer.crossval.compare.compare import compare_all
     from medformer.crossval.compare.pairs import open_compared
+    from medformer.crossval.compare.text import format_comparisons
     from medformer.reporting.comparison_files import write_comparison
 
     opened = [open_compared(run) for run in runs]

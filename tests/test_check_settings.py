@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from medformer.config import PolypConfig
 from medformer.config_loading import load_config
+from medformer.data.manifest import Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
-from pipelines.polyp_fold import check_settings
+from medformer.tasks.polyp.study import PolypStudy
 
 TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training.accelerator=cpu"]
+
+
+def check_settings(name: str, overrides: Sequence[str] = ()) -> None:
+    """Check a config as a run does, on a manifest without cases: nothing can be read."""
+    config = load_config(name, overrides, model=PolypConfig)
+    PolypStudy(config=config, data=Manifest(Path("nowhere.csv"), Path(), ())).check()
 
 
 @pytest.mark.parametrize(
@@ -23,32 +32,32 @@ TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training
 )
 def test_a_wrong_setting_is_named_before_any_image_is_read(override: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        check_settings(load_config("polyp/default", [*TINY, override]))
+        check_settings("polyp/default", [*TINY, override])
 
 
 def test_a_missing_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ResourceError, match="0 CUDA devices"):
-        check_settings(load_config("polyp/default", [*TINY, "training.accelerator=cuda"]))
+        check_settings("polyp/default", [*TINY, "training.accelerator=cuda"])
 
 
 def test_images_too_small_to_train_on_are_refused_with_their_size() -> None:
     settings = [*TINY, "data.image_size=[64, 32]", "training.batch_size=1", "augment.scales=[0.5, 1.0]"]
     with pytest.raises(ConfigError, match=r"1 image\(s\) of 32 x 16 px"):
-        check_settings(load_config("polyp/default", settings))
+        check_settings("polyp/default", settings)
 
 
 def test_weights_for_a_network_without_our_encoder_are_refused(tmp_path: Path) -> None:
     settings = [*TINY, "model.name=smp:unet/resnet18", f"model.weights={tmp_path / 'w.safetensors'}"]
     with pytest.raises(ConfigError, match=r"model\.weights=null"):
-        check_settings(load_config("polyp/default", settings))
+        check_settings("polyp/default", settings)
 
 
 @pytest.mark.parametrize("name", ["meta_polyp", "smp:unet/resnet18"])
 def test_what_can_be_trained_passes(name: str) -> None:
-    check_settings(load_config("polyp/default", [*TINY, f"model.name={name}"]))
+    check_settings("polyp/default", [*TINY, f"model.name={name}"])
 
 
 @pytest.mark.parametrize("name", ["polyp/default", "polyp/quick", "polyp/pranet_protocol"])
 def test_the_shipped_configs_can_be_trained(name: str) -> None:
-    check_settings(load_config(name))
+    check_settings(name)

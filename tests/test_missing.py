@@ -7,7 +7,7 @@ import pytest
 
 from medformer.data.manifest import read_manifest
 from medformer.errors import DataError
-from medformer.evaluation.statistics.subgroups import UNKNOWN, splits
+from medformer.evaluation.subgroups import UNKNOWN, splits
 from medformer.evaluation.table import group_names
 from medformer.missing import WORDS, is_missing, known
 

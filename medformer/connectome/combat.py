@@ -25,7 +25,7 @@ class ComBat(BlockTransformer):
         y_isv = mean_v + x_i effect_v + deviation_v (shift_sv + scale_sv noise_isv)
 
     `mean`, `effect` and `deviation` are least squares on the training rows; `shift` and `scale` are posterior
-    estimates under priors that a site's connections share (`site_posterior`). A row becomes
+    estimates under priors that a site's connections share (`_site_posterior`). A row becomes
     `mean + x effect + deviation (residual - shift) / scale`, with the residual in units of the deviation.
 
     A connection that does not vary passes unchanged. Of a site with one training subject only the shift is estimated.
@@ -109,7 +109,7 @@ class ComBat(BlockTransformer):
         self.scales_ = np.ones_like(self.shifts_)
         residuals = (block - self.means_ - explained)[:, varies] / self.deviations_[varies]
         for site in range(len(self.sites_)):
-            shift, variance = site_posterior(residuals[members == site])
+            shift, variance = _site_posterior(residuals[members == site])
             self.shifts_[site, varies] = shift
             self.scales_[site, varies] = np.sqrt(variance)
 
@@ -144,7 +144,7 @@ class ComBat(BlockTransformer):
         return labels - labels.mean()
 
 
-def site_posterior(residuals: Matrix) -> tuple[Matrix, Matrix]:
+def _site_posterior(residuals: Matrix) -> tuple[Matrix, Matrix]:
     """Shrink the mean and variance of each connection towards those of the site's other connections.
 
     Shifts have a normal prior and variances an inverse gamma one, whose parameters are the moments of the plain

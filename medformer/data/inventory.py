@@ -3,9 +3,10 @@
 The next pass compares each file's size, times and inode with those of the pass before. A file that differs in these is
 hashed, and its case is described again only when the content is another one. Nothing else is opened.
 
-The cache is a folder of numbered parts. Of each, `<number>.npz` holds the arrays and `<number>.json`, which is written
-after it, all the rest. A long pass writes a part every few seconds, so that an interrupted pass continues where it
-stopped; a complete pass leaves one part. A damaged part counts as absent.
+The cache is a folder of numbered parts for each of the settings that cases were described with. Of each part,
+`<settings>.<number>.npz` holds the arrays and the JSON file beside it, which is written later, all the rest. A long
+pass writes a part every few seconds, so that an interrupted pass continues where it stopped; a complete pass leaves
+one part. A damaged part counts as absent.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from medformer.errors import DataError
 from medformer.files import atomic_path, digest, read_json, sha256, strict_json, write_json
 from medformer.progress import Reporter, SilentReporter
 
-FORMAT = "medformer-inventory/1"
+FORMAT = "medformer-inventory/2"
 
 _SAVE_SECONDS = 10.0
 """How much work an interruption may lose."""
@@ -117,11 +118,12 @@ def take_inventory(
 
     Args:
         cases: What to describe.
-        describe: Reads the files of one case. What it finds may depend on the contents of these files, the hashes that
-            the manifest expects and `settings`; the case's id may appear only as `Record.id` and `Problem.case_id`.
+        describe: Reads the files of one case. What it finds may depend on the contents of these files, on whether they
+            have the hashes that the manifest expects, and on `settings`; the case's id may appear only as `Record.id`
+            and `Problem.case_id`.
         files: The files that `describe` reads, by the kind of hash that identifies their content. A folder (a DICOM
             series) counts as all the files in it.
-        cache: Folder that keeps the result; None to keep nothing.
+        cache: Folder that keeps the results, for each of the settings; None to keep nothing.
         settings: Plain data that identifies `describe`: its version, and all parameters that change what it finds.
         workers: Cases that are read at once.
         reporter: Receives one step per case.
@@ -139,11 +141,11 @@ def take_inventory(
     unsaved: dict[str, _Entry] = {}
     records: list[Record] = []
     saved = monotonic()
-    reporter.start("inspecting", len(cases))
     pool = ThreadPoolExecutor(workers)
     try:
         inspected = pool.map(lambda one: _inspect(one, describe, files, known), cases)
-        for case, (key, entry) in zip(cases, inspected, strict=True):
+        tracked = reporter.track(inspected, "inspecting", len(cases))
+        for case, (key, entry) in zip(cases, tracked, strict=True):
             records.append(entry.record(case.id))
             found[key] = entry
             if known.get(key) is not entry:
@@ -151,10 +153,8 @@ def take_inventory(
             if parts is not None and unsaved and monotonic() - saved > _SAVE_SECONDS:
                 parts.write(unsaved)
                 unsaved, saved = {}, monotonic()
-            reporter.advance()
     finally:
         pool.shutdown(cancel_futures=True)
-        reporter.finish()
         if parts is not None and unsaved:
             parts.write(unsaved)
     if parts is not None and (len(parts.numbers) > 1 or found.keys() != known.keys() | found.keys()):
@@ -185,9 +185,16 @@ def duplicates(cases: Sequence[Case], records: Mapping[str, Record], kinds: Sequ
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A record without its id, and what its files looked like before they were read."""
+    """A record without its id.
+
+    Attributes:
+        stamps: What the files looked like before they were read.
+        unexpected: The hashes that differed from the manifest's.
+        content: What was found.
+    """
 
     stamps: Any
+    unexpected: list[str]
     content: Record
 
     def record(self, case_id: str) -> Record:
@@ -203,18 +210,24 @@ def _inspect(
 ) -> tuple[str, _Entry]:
     """The key of a case, and its entry: the known one where the files did not change."""
     paths = files(case)
-    expected = case.sha256, case.covariates.get("mask_sha256", "")
     listed = {kind: [str(path) for path in some] for kind, some in paths.items()}
-    key = digest([expected, listed if any(listed.values()) else case.id])
+    key = digest(listed if any(listed.values()) else case.id)
     # Taken before the files are read, so that a change while they are read is noticed the next time.
     stamps = [_stamp(path) for some in paths.values() for path in some]
     earlier = known.get(key)
-    if earlier is not None and earlier.stamps == stamps:
-        return key, earlier
-    if earlier is not None and _same_content(paths, earlier.content.hashes):
-        return key, replace(earlier, stamps=stamps)
+    if earlier is not None and earlier.unexpected == _unexpected(case, earlier.content):
+        if earlier.stamps == stamps:
+            return key, earlier
+        if _same_content(paths, earlier.content.hashes):
+            return key, replace(earlier, stamps=stamps)
     record = describe(case)
-    return key, _Entry(stamps, replace(record, facts=strict_json(record.facts)))
+    return key, _Entry(stamps, _unexpected(case, record), replace(record, facts=strict_json(record.facts)))
+
+
+def _unexpected(case: Case, record: Record) -> list[str]:
+    """The kinds of hashes that differ from those that the manifest expects."""
+    expected = {"file": case.sha256, "mask": case.covariates.get("mask_sha256")}
+    return [kind for kind, value in expected.items() if value and value != record.hashes.get(kind, value)]
 
 
 def _stamp(path: Path) -> Any:
@@ -236,19 +249,20 @@ def _same_content(paths: Mapping[str, Sequence[Path]], hashes: Mapping[str, str]
 
 
 class _Parts:
-    """The folder of the cache.
+    """The parts of the cache that were made with the same settings.
 
     Attributes:
-        numbers: The parts that are there, whether or not they can be used.
+        numbers: Those that are there, whether or not they can be used.
     """
 
     def __init__(self, folder: Path, settings: str) -> None:
         self.folder = folder
-        self.settings = settings
-        self.numbers = sorted({int(path.stem) for path in folder.glob("*") if path.stem.isdecimal()})
+        self.settings = settings[:16]
+        names = [path.name.split(".") for path in folder.glob(f"{self.settings}.*")]
+        self.numbers = sorted({int(name[1]) for name in names if name[1].isdecimal()})
 
     def read(self) -> dict[str, _Entry]:
-        """Every entry that was made with the same settings, by key."""
+        """Every entry by key."""
         entries: dict[str, _Entry] = {}
         for number in self.numbers:
             with suppress(*_DAMAGE):
@@ -270,6 +284,7 @@ class _Parts:
         listed = {
             key: {
                 "stamps": entry.stamps,
+                "unexpected": entry.unexpected,
                 "problems": [[problem.path, problem.reason, problem.detail] for problem in entry.content.problems],
                 "hashes": entry.content.hashes,
                 "facts": entry.content.facts,
@@ -277,8 +292,7 @@ class _Parts:
             }
             for key, entry in entries.items()
         }
-        head = {"format": FORMAT, "settings": self.settings, "arrays_sha256": arrays_hash}
-        write_json(self._path(number, "json"), {**head, "entries": listed})
+        write_json(self._path(number, "json"), {"arrays_sha256": arrays_hash, "entries": listed})
         self.numbers.append(number)
 
     def replace(self, entries: Mapping[str, _Entry]) -> None:
@@ -293,8 +307,6 @@ class _Parts:
 
     def _read_part(self, number: int) -> dict[str, _Entry]:
         listed = read_json(self._path(number, "json"))
-        if listed["format"] != FORMAT or listed["settings"] != self.settings:
-            return {}
         # Two runs that share a folder may each have written one of the two files.
         if listed["arrays_sha256"] != sha256(self._path(number, "npz")):
             raise ValueError("the arrays of another part")
@@ -306,8 +318,8 @@ class _Parts:
                     raise ValueError("a reason that is not known")
                 found = {name: arrays[f"{row}.{name}"] for name in entry["arrays"]}
                 content = Record("", tuple(problems), dict(entry["hashes"]), dict(entry["facts"]), found)
-                entries[key] = _Entry(entry["stamps"], content)
+                entries[key] = _Entry(entry["stamps"], entry["unexpected"], content)
         return entries
 
     def _path(self, number: int, suffix: str) -> Path:
-        return self.folder / f"{number:06d}.{suffix}"
+        return self.folder / f"{self.settings}.{number:06d}.{suffix}"

@@ -51,7 +51,7 @@ def read_table(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, 
         )
         raise DataError(
             f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
-            f"expected {', '.join(form.columns)} (only {' and '.join(form.required)} are compulsory).{hint}"
+            f"expected {', '.join(form.columns)} (only {' and '.join(form.required)} are required).{hint}"
         )
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled or "" in header:

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from medformer.evaluation.classes.calibration import BINS, NEAREST
-
 Kind = Literal["segmentation", "classification"]
 """What a run, and its metrics.json, is about."""
 
@@ -21,6 +19,12 @@ Direction = Literal["higher", "lower", "target"]
 
 Place = Literal["metrics", "negatives", "block", ""]
 """Where a block of metrics.json holds a metric: below one of these keys, or in the block itself (`block`)."""
+
+BINS = 10
+"""Of the calibration error, equally wide over [0, 1]; each holds its lower edge, the last one also its upper edge."""
+
+NEAREST = 1e-6
+"""A score nearer to 0 or 1 counts as this near, so that the logit of a saturated score is finite."""
 
 VALIDATION_PREFIX = "validation_"
 """A column of a learning curve that holds a metric of the inner validation part is named `validation_<name>`."""

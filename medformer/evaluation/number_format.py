@@ -1,4 +1,4 @@
-"""How a number is spelled for a reader: a metric's value, a difference, an interval and a p-value."""
+"""How numbers are spelled for a reader: a metric's value, a difference, an interval, a p-value and a count."""
 
 from __future__ import annotations
 
@@ -50,3 +50,16 @@ PLAIN = NumberFormat(missing="-", minus="-")
 
 PRINTED = NumberFormat(missing="–", minus="−")
 """For pages: an en dash for what is missing, and the minus sign of mathematics."""
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Spell a count with its noun: `1 image`, `2,000 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def shorten(name: str, longest: int, gap: str = "...") -> str:
+    """Keep both ends of a name that is longer than `longest` characters."""
+    if len(name) <= longest:
+        return name
+    head = (longest - len(gap)) // 2
+    return f"{name[:head]}{gap}{name[head + len(gap) - longest :]}"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
+from medformer.evaluation import subgroups
 from medformer.evaluation.masks.summary import summarize_labels, summarize_masks
-from medformer.evaluation.statistics import subgroups
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.table import Row, group_names, has
 
@@ -27,7 +27,7 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
         rows: One per case and repeat, in any order: of `medformer.evaluation.masks.segmentation.case_row`, of
             `medformer.evaluation.masks.volumes.volume_row`, or with `label`, `score` and `prediction`. Optional
             columns: `fold`, `repeat`, `site`, `size`, `sex` and `age` split the summary
-            (`medformer.evaluation.statistics.subgroups`); `group` names the patient or sequence for the intervals,
+            (`medformer.evaluation.subgroups`); `group` names the patient or sequence for the intervals,
             without it every case stands for itself.
         bootstrap: Level and draws of the intervals.
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
+from medformer.evaluation.table import Row
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import interval, number
-
-Row = Mapping[str, Any]
 
 FAILED_BELOW = 0.1
 """Dice below this is a failure even where something was marked."""

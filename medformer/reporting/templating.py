@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from medformer.evaluation.number_format import counted
 from medformer.missing import known
-from medformer.reporting.wording import MISSING, counted, interval, number, percent, plural, signed, thousands
+from medformer.reporting.wording import MISSING, interval, number, percent, plural, signed, thousands
 
 Record = Mapping[str, Any]
 
@@ -21,6 +22,7 @@ def html_templates() -> Environment:
         loader=PackageLoader("medformer.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
         keep_trailing_newline=True,
     )
     environment.globals.update(counted=counted, plural=plural, interval=interval)

@@ -10,9 +10,7 @@ what the score is (`medformer.training.job.Validate`), and is None to train to t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -24,7 +22,7 @@ from medformer.exhaustion import enough_memory
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.devices import build_fabric
 from medformer.training.failures import MemoryContext
-from medformer.training.job import FitResult, Job, Validate
+from medformer.training.job import FitResult, Job, RunOptions, Validate
 from medformer.training.loop import Loop
 from medformer.training.losses.objectives import Objective
 from medformer.training.processes import run_in_processes
@@ -43,13 +41,8 @@ def fit(
     validate: Validate | None,
     config: TrainingConfig,
     *,
-    out: Path,
-    seed: int,
-    workers: int = 0,
-    resume: bool = False,
-    metadata: Mapping[str, Any] | None = None,
-    run: Path | None = None,
     reporter: Reporter | None = None,
+    **options: Unpack[RunOptions],
 ) -> FitResult:
     """Train `model`, keep the best averaged weights in `out`, and leave them in the model, in evaluation mode.
 
@@ -68,15 +61,8 @@ def fit(
         train_data: Items by (epoch, index); see `TrainingData`.
         validate: Scores the inner validation part, the only thing that chooses weights and stops early.
         config: How to train.
-        out: Folder of this training; made if missing. Without `resume`, files of an earlier training in it are removed.
-        seed: Decides order, dropout and what the objective draws. The model's first weights are the caller's to seed.
-        workers: Loader processes.
-        resume: Go on from the state in `out`; start from the beginning if there is none yet.
-        metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
-            config and the data's digest here.
-        run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
-            place in it and keep there what all parts share.
         reporter: Receives every step and epoch.
+        **options: Where and how it runs: `out`, `seed`, `workers`, `resume`, `metadata` and `run` (`RunOptions`).
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM; the state is saved first.
@@ -88,18 +74,7 @@ def fit(
     """
     if len(train_data) == 0:
         raise DataError("There are no training cases; expected at least one. Check the manifest and the split.")
-    job = Job(
-        objective=objective,
-        data=train_data,
-        validate=validate,
-        config=config,
-        out=Path(out),
-        seed=seed,
-        workers=workers,
-        resume=resume,
-        metadata=dict(metadata or {}),
-        run=None if run is None else Path(run),
-    )
+    job = Job(objective=objective, data=train_data, validate=validate, config=config, **options)
     fabric = build_fabric(config)
     if fabric.strategy.launcher is None:
         result = _train(fabric, model, job, reporter or SilentReporter())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Required, TypedDict
 
 from torch import nn
 
@@ -31,6 +31,28 @@ class Validate(Protocol):
         """Return the score."""
 
 
+class RunOptions(TypedDict, total=False):
+    """The keywords of a training that say where and how it runs.
+
+    Attributes:
+        out: Folder of this training; made if missing. Without `resume`, files of an earlier training in it are removed.
+        seed: Decides order, dropout and what the objective draws. The model's first weights are the caller's to seed.
+        workers: Loader processes.
+        resume: Go on from the state in `out`; start from the beginning if there is none yet.
+        metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
+            config and the data's digest here.
+        run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
+            place in it and keep there what all parts share.
+    """
+
+    out: Required[Path]
+    seed: Required[int]
+    workers: int
+    resume: bool
+    metadata: Mapping[str, Any]
+    run: Path | None
+
+
 @dataclass(frozen=True)
 class Job:
     """Everything that decides a training.
@@ -40,12 +62,7 @@ class Job:
         data: The training cases.
         validate: None trains to the end and keeps the last weights.
         config: How to train.
-        out: Folder of this training.
-        seed: Decides order, dropout and what the objective draws.
-        workers: Loader processes.
-        resume: Go on from the state in `out`, if there is one.
-        metadata: Written beside the weights, and required to be the same on resume.
-        run: Folder of the whole run that this training is a part of; None when it is the whole.
+        out, seed, workers, resume, metadata, run: See `RunOptions`.
     """
 
     objective: Objective

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
+from feature_table import FeatureTable, fit_and_test
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import roc_auc_score
@@ -20,6 +20,7 @@ from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.connectome.span import TrainingSpan
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.estimator import EstimatorLearner, require_unfitted
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import read_csv
 
@@ -50,12 +51,9 @@ def test_a_baseline_runs_as_a_fold(name: str, cohort: Any, tmp_path: Path) -> No
     ids = [f"s{row:02d}" for row in range(len(cohort.y))]
     X = cohort.X.copy()
     X[:, : cohort.columns.edges : 3] = np.clip(X[:, : cohort.columns.edges : 3] + 0.4 * cohort.y[:, None], -0.95, 0.95)
-    job = EstimatorFold(
-        dict(zip(ids, X, strict=True)),
-        dict(zip(ids, cohort.y.tolist(), strict=True)),
-        build_baseline(name, cohort.columns),
-    )
-    job(Fold(0, tuple(ids[:36]), tuple(ids[36:48]), tuple(ids[48:])), tmp_path, False)
+    table = FeatureTable(dict(zip(ids, X, strict=True)), dict(zip(ids, cohort.y.tolist(), strict=True)))
+    learner = EstimatorLearner(table, build_baseline(name, cohort.columns))
+    fit_and_test(learner, Fold(0, tuple(ids[:36]), tuple(ids[36:48]), tuple(ids[48:])), tmp_path)
     rows = read_csv(tmp_path / "predictions.csv")
     assert [row["id"] for row in rows] == ids[48:]
     scores = np.array([float(row["score"]) for row in rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,12 @@ def test_a_missing_or_other_file_is_named(saved: Path, cohort: Any) -> None:
 def test_another_config_is_refused(settings: dict[str, Any], message: str, saved: Path, cohort: Any) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_fitted(unfitted_for(cohort, **settings), saved)
+
+
+def test_other_columns_are_refused(saved: Path, cohort: Any) -> None:
+    other = replace(cohort.columns, sites=("south", "north", "east"))
+    with pytest.raises(CheckpointError, match=r"found Columns\(.*'north', 'south'.*, expected .*'south', 'north'"):
+        load_fitted(feature_pipeline(other, "one", harmonize="combat", scale="feature"), saved)
 
 
 def rewrite(path: Path, old: str, new: str) -> None:

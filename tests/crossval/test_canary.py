@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from medformer.crossval.run.estimator_fold import EstimatorFold
+from feature_table import FeatureTable
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -21,7 +21,9 @@ from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.crossval.run.execute import execute
+from medformer.crossval.run.fold_job import LearnerJob
 from medformer.errors import DataError
 
 PERMUTATIONS = 20
@@ -45,8 +47,8 @@ def permuted_labels(seed: int) -> dict[str, int]:
 
 def crossvalidate(folder: Path, labels: dict[str, int], matrix: Any = MATRIX, classifier: Any = CLASSIFIER) -> Table:
     run = RunDirectory.create(folder)
-    job = EstimatorFold(dict(zip(COHORT.ids, matrix, strict=True)), labels, classifier)
-    execute(PLAN, job, run)
+    learner = EstimatorLearner(FeatureTable(dict(zip(COHORT.ids, matrix, strict=True)), labels), classifier)
+    execute(PLAN, LearnerJob(learner, run, 0), run)
     table = read_oof(collect(run, PLAN))
     run.release()
     return table
@@ -114,7 +116,7 @@ def test_features_selected_in_each_fold_are_not(tmp_path: Path) -> None:
 
 
 def test_a_scaler_fitted_on_all_cases_cannot_be_heard(tmp_path: Path, honest: list[Table]) -> None:
-    """Which is why fitted parts are refused before they run; see the tests of the fold job."""
+    """Which is why fitted parts are refused before they run; see the tests of the estimator learner."""
     scaled = StandardScaler().fit_transform(MATRIX)
     table = crossvalidate(tmp_path / "run", permuted_labels(0), scaled)
     assert canary_verdict([table]).answer == "at chance"

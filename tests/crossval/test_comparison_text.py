@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from medformer.crossval.compare.compare import format_comparison, format_comparisons, format_table
 from medformer.crossval.compare.pairs import Lost
 from medformer.crossval.compare.result import Comparison, Outcome
-from medformer.crossval.compare.text import reading, shorten
-from medformer.evaluation.number_format import PLAIN, PRINTED
+from medformer.crossval.compare.text import format_comparison, format_comparisons, format_table, reading
+from medformer.evaluation.number_format import PLAIN, PRINTED, counted, shorten
 
 NAN = math.nan
 
@@ -144,6 +143,7 @@ def test_numbers_have_signs_and_names_keep_both_ends(comparison: Comparison) -> 
     ]
     assert shorten("abcdefghijklmnop", 9) == "abc...nop"
     assert shorten("abc", 9) == "abc"
+    assert [counted(n, "case") for n in (1, 2, 3000)] == ["1 case", "2 cases", "3,000 cases"]
 
 
 def test_everything_is_in_the_json(comparison: Comparison) -> None:

@@ -56,7 +56,7 @@ def test_a_site_that_marks_its_cases_is_recognized() -> None:
     assert {site: part["n"] for site, part in found["by_site"].items()} == {"a": 24, "b": 24, "c": 12}
     recalls = [part["recall"] for part in found["by_site"].values()]
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    assert "tells the site" in found["text"]
+    assert "shows the site" in found["text"]
     json.dumps(found, allow_nan=False)
 
 

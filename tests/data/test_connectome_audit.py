@@ -18,6 +18,7 @@ from medformer.data.manifest import Case
 from medformer.errors import LeakageError
 
 IDS = [f"s{number}" for number in range(20)]
+CASES = [Case(name, group=name, site="a") for name in IDS]
 FOLDS = [Fold(0, tuple(IDS[:8]), tuple(IDS[8:12]), tuple(IDS[12:]))]
 
 

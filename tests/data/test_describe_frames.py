@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from medformer.data.frames import describe as describe_module
-from medformer.data.frames.describe import describe_frame, frame_problems, inspect_frames
+from medformer.data.frames.describe import describe_frame, inspect_frames
 from medformer.data.frames.descriptors import THUMBNAIL_LENGTH, pixel_hash
+from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.inventory import duplicates
 from medformer.data.manifest import Case
 from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems
 from medformer.errors import DataError, ResourceError
@@ -38,7 +40,8 @@ def case(folder: Path, name: str = "a", image: np.ndarray | None = None, area: n
 
 
 def check_cases(cases: Sequence[Case], *, require_masks: bool = True) -> list[Problem]:
-    return frame_problems(cases, inspect_frames(cases, require_masks=require_masks))
+    records = inspect_frames(cases, require_masks=require_masks)
+    return [*records.problems, *duplicates(cases, records, FRAMES.hashes)]
 
 
 def codes(*cases: Case, require_masks: bool = True) -> list[str]:

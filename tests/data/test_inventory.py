@@ -83,7 +83,7 @@ def test_nothing_unchanged_is_opened_again(cases: list[Case], tmp_path: Path, op
     assert {Path(path).parent for path in opened if path.startswith(str(tmp_path))} == {tmp_path / "cache"}
     assert plain(first) == plain(second)
     assert second["a"].arrays["descriptor"].dtype == np.float32
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["000001.json", "000001.npz"]
+    assert [path.suffix for path in sorted((tmp_path / "cache").iterdir())] == [".json", ".npz"]
 
 
 @pytest.mark.parametrize("how", ["in place", "another file"])
@@ -147,12 +147,30 @@ def test_two_cases_with_the_same_files(cases: list[Case], tmp_path: Path) -> Non
         assert [record.id for record in found.values()] == ["a", "copy"]
 
 
-def test_other_settings_describe_again_and_the_old_ones_are_dropped(cases: list[Case], tmp_path: Path) -> None:
+def test_each_of_several_settings_keeps_its_records(cases: list[Case], tmp_path: Path) -> None:
     again = Describer()
     for size in (1, 1, 2, 2, 1):
         take_inventory(cases, again, cache=tmp_path / "cache", settings={"size": size})
-    assert again.seen == list("abcabcabc")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert again.seen == list("abcabc")
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+    take_inventory(cases[:2], again, cache=tmp_path / "cache", settings={"size": 1})
+    take_inventory(cases, again, cache=tmp_path / "cache", settings={"size": 1})
+    assert again.seen == list("abcabcc")
+
+
+def test_a_hash_that_the_manifest_now_expects_is_compared_without_reading(cases: list[Case], tmp_path: Path) -> None:
+    again = Describer()
+    first = take_inventory(cases, again, cache=tmp_path / "cache")
+    expecting = [
+        replace(case, sha256=first[case.id].hashes["file"], covariates={"mask_sha256": first[case.id].hashes["mask"]})
+        for case in cases
+    ]
+    take_inventory(expecting, again, cache=tmp_path / "cache")
+    assert again.seen == list("abc")
+    expecting[1] = replace(expecting[1], covariates={"mask_sha256": "0" * 64})
+    for _ in range(2):
+        take_inventory(expecting, again, cache=tmp_path / "cache")
+    assert again.seen == list("abcb")
 
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
@@ -195,7 +213,7 @@ def test_an_interrupted_pass_continues_where_it_stopped(
 def test_a_damaged_cache_is_made_again(cases: list[Case], tmp_path: Path, damage: str) -> None:
     cache = tmp_path / "cache"
     expected = plain(take_inventory(cases, Describer(), cache=cache))
-    json, arrays = cache / "000001.json", cache / "000001.npz"
+    json, arrays = sorted(cache.iterdir())
     if damage == "no json":
         json.unlink()
     elif damage == "half json":

@@ -6,7 +6,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
-from medformer.evaluation.classes.calibration import NEAREST, calibration_bins, expected_calibration_error, recalibrate
+from medformer.evaluation.classes.calibration import calibration_bins, expected_calibration_error, recalibrate
+from medformer.evaluation.metrics import NEAREST
 
 
 def cases(seed: int, n: int = 200, slope: float = 1.0, intercept: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 
+FEW = Bootstrap(resamples=200)
+
 
 def table(n: int = 120, repeats: int = 1) -> list[dict[str, Any]]:
     rng = np.random.default_rng(7)
@@ -58,7 +60,7 @@ def test_pooled_numbers_are_those_of_scikit_learn_each_with_an_interval() -> Non
 
 def test_parts_have_their_own_numbers_and_one_class_no_auc() -> None:
     rows = table()
-    summary = summarize(rows)
+    summary = summarize(rows, FEW)
     assert list(summary["by_fold"]) == ["0", "1", "2"] and "by_repeat" not in summary and "by_size" not in summary
     assert next(iter(summary["by_age"])) == "under 12" and list(summary["by_sex"]) == ["female", "male"]
     women = [row for row in rows if row["sex"] == "F"]
@@ -71,7 +73,7 @@ def test_parts_have_their_own_numbers_and_one_class_no_auc() -> None:
 
 
 def test_repeats_are_pooled_and_drawn_with_their_group() -> None:
-    summary = summarize(table(repeats=3), Bootstrap(resamples=200))
+    summary = summarize(table(repeats=3), FEW)
     assert list(summary["by_repeat"]) == ["0", "1", "2"] and len(summary["by_fold"]) == 9
     assert summary["pooled"]["n"] == 360 and summary["pooled"]["groups"] == 60
 
@@ -81,8 +83,8 @@ def test_a_file_gives_the_identical_numbers(tmp_path: Path) -> None:
     for row in rows[::7]:
         row["age"] = row["sex"] = ""
     write_csv(tmp_path / "oof.csv", rows, list(rows[0]))
-    write_json(tmp_path / "memory.json", summarize(rows))
-    write_json(tmp_path / "file.json", summarize(read_oof(tmp_path / "oof.csv")))
+    write_json(tmp_path / "memory.json", summarize(rows, FEW))
+    write_json(tmp_path / "file.json", summarize(read_oof(tmp_path / "oof.csv"), FEW))
     assert (tmp_path / "memory.json").read_bytes() == (tmp_path / "file.json").read_bytes()
 
 
@@ -92,7 +94,7 @@ def test_two_scores_in_a_part_are_no_reason_to_refuse_the_table() -> None:
     for row in rows:
         row["score"] = [0.2, 0.8][row["score"] > 0.5] + 0.01 * row["fold"]
         row["prediction"] = int(row["score"] > 0.5)
-    summary = summarize(rows, Bootstrap(resamples=200))
+    summary = summarize(rows, FEW)
     assert summary["by_fold"]["1"]["metrics"]["auc"]["value"] > 0.5
 
 

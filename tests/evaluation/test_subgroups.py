@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medformer.crossval.run.collect import read_oof
-from medformer.evaluation.statistics.subgroups import AGES, age_bin, splits
+from medformer.evaluation.subgroups import AGES, age_bin, splits
 from medformer.files import read_csv, write_csv
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from medformer.crossval.run.estimator_fold import EstimatorFold
+from feature_table import FeatureTable, fit_and_test
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.features import GRID, SHAPE, otsu_threshold, shape_features, volume_features
@@ -104,7 +105,7 @@ def test_classifiers_learn_in_a_fold_what_their_features_hold(
     names = tuple(cases)
     fold = Fold(index=0, repeat=0, train=names[:12], validation=names[12:16], test=names[16:])
     features = inspect_volumes(list(cases.values()), features=True).arrays("features")
-    EstimatorFold(features, labels, VOLUME_CLASSIFIERS[name].part())(fold, tmp_path, False)
+    fit_and_test(EstimatorLearner(FeatureTable(features, labels), VOLUME_CLASSIFIERS[name].part()), fold, tmp_path)
     lines = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()]
     score = lines[0].index("score")
     auc = roc_auc_score([labels[line[0]] for line in lines[1:]], [float(line[score]) for line in lines[1:]])

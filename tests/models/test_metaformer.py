@@ -5,7 +5,7 @@ import torch
 
 from medformer.errors import UnknownNameError
 from medformer.models.backbone.layers import StarReLU, squared_relu
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.backbone.variants import VARIANTS, build_backbone, build_classifier, variant_counts
 
 # 1000-class parameter counts of the published models.
@@ -78,16 +78,15 @@ def tiny(**changes: object) -> MetaFormer:
         "mixers": ("separable_conv", "pooling", "attention", "attention"),
     }
     torch.manual_seed(0)
-    return MetaFormer(2, 3, **{**settings, **changes})  # type: ignore[arg-type]
+    outside = {key: changes.pop(key) for key in ("init", "checkpointing") if key in changes}
+    return MetaFormer(2, 3, Architecture(**{**settings, **changes}), **outside)  # type: ignore[arg-type]
 
 
 def test_strides_differ_by_axis_for_anisotropic_voxels() -> None:
     backbone = MetaFormer(
         3,
         1,
-        depths=(1, 1, 1, 1),
-        channels=(32, 32, 32, 32),
-        mixers=("pooling",) * 4,
+        Architecture(["pooling"], depths=[1] * 4, channels=[32] * 4),
         strides=((1, 4, 4), (1, 2, 2), 2, 2),
         stem_kernel=(3, 7, 7),
     ).eval()

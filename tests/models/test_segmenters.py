@@ -5,7 +5,7 @@ import torch
 
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.backbone.variants import count_parameters
 from medformer.models.networks.build import build_network
 from medformer.models.networks.decoder import (
@@ -21,11 +21,12 @@ from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
 
 IMAGE = Grid(in_channels=3, out_channels=1, size=(352, 352))
+SMALL = Architecture(["pooling"], depths=(1, 1, 1, 1), channels=(32, 32, 64, 64))
 
 
 def small(dims: int = 2, setting: str = "paper", channels: int = 3) -> MetaUNet:
     torch.manual_seed(0)
-    backbone = MetaFormer(dims, channels, depths=(1, 1, 1, 1), channels=(32, 32, 64, 64), mixers=("pooling",) * 4)
+    backbone = MetaFormer(dims, channels, SMALL)
     return MetaUNet(backbone, setting=SETTINGS[setting]).eval()
 
 
@@ -50,7 +51,7 @@ def test_the_decoder_works_in_every_dimension(dims: int, setting: str) -> None:
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_deep_supervision_adds_logits_of_input_size_while_training_only(dims: int) -> None:
-    backbone = MetaFormer(dims, 1, depths=(1, 1, 1, 1), channels=(32, 32, 64, 64), mixers=("pooling",) * 4)
+    backbone = MetaFormer(dims, 1, SMALL)
     model, x = MetaUNet(backbone, 1, PAPER, deep_supervision=True), torch.randn(2, 1, *(40, 33, 18)[:dims])
     outputs = model.train()(x)
     assert [level.shape for level in outputs] == [x.shape] * 3
@@ -64,9 +65,7 @@ def test_anisotropic_strides_reach_the_decoder() -> None:
     backbone = MetaFormer(
         3,
         1,
-        depths=(1, 1, 1, 1),
-        channels=(32, 32, 32, 32),
-        mixers=("pooling",) * 4,
+        Architecture(["pooling"], depths=[1] * 4, channels=[32] * 4),
         strides=((1, 4, 4), (1, 2, 2), 2, 2),
     )
     with torch.no_grad():
@@ -128,7 +127,7 @@ def test_pooled_attention_is_plain_attention_on_small_maps_and_bounded_on_large_
 def test_branch_features_are_the_stage_output_less_its_skip() -> None:
     torch.manual_seed(0)
     backbone = MetaFormer(
-        2, 3, depths=(1, 1, 1, 1), channels=(32, 32, 32, 32), mixers=("pooling",) * 4, res_scale_from=None
+        2, 3, Architecture(["pooling"], depths=[1] * 4, channels=[32] * 4, res_scale_from=None)
     ).eval()
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

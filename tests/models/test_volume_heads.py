@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from medformer.models.networks.volume_autoencoder import spread
 
 from medformer.config import ModelConfig, VolumeConfig
 from medformer.errors import ConfigError
+from medformer.models.autoencoder import masked_autoencoder, spread
 from medformer.models.backbone.variants import Classifier
 from medformer.models.networks.build import build_network
 from medformer.models.networks.classifier import CLASSIFIER

@@ -179,7 +179,7 @@ def _import_everything() -> None:
     import sklearn.model_selection  # noqa: F401
 
     import pipelines.cli
-    import pipelines.polyp_fold  # noqa: F401
+    import pipelines.work  # noqa: F401
 
 
 def _write_data(folder: Path) -> None:

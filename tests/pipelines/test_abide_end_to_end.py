@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipelines.abide_features import CohortFeatures, fold_inputs
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
@@ -18,6 +17,7 @@ from medformer.crossval.plan import read_plan
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv
+from medformer.tasks.abide.features import CohortFeatures, FoldFeatures
 from medformer.training.loop import Loop
 
 Medformer = Callable[..., Any]
@@ -137,14 +137,15 @@ def test_what_a_fold_learns_from_does_not_depend_on_its_test_subjects(cohort: Pa
             return vector
 
     read = read_cohort(cohort)
-    honest, disturbed = (
-        fold_inputs(config, CohortFeatures(read, config), fold),
-        fold_inputs(config, Disturbed(read, config), fold),
-    )
+    honest, disturbed = ({}, {})
+    for made, kind in ((honest, CohortFeatures), (disturbed, Disturbed)):
+        features = kind(read, config)
+        fitted = FoldFeatures.fit(config, features, fold.train)
+        made |= {part: fitted.transform(features, ids) for part, ids in fold.parts.items()}
     for atlas in ("coarse", "fine"):
-        assert np.array_equal(honest.train[atlas], disturbed.train[atlas])
-        assert np.array_equal(honest.validation[atlas], disturbed.validation[atlas])
-        assert not np.array_equal(honest.test[atlas], disturbed.test[atlas])
+        assert np.array_equal(honest["train"][atlas], disturbed["train"][atlas])
+        assert np.array_equal(honest["validation"][atlas], disturbed["validation"][atlas])
+        assert not np.array_equal(honest["test"][atlas], disturbed["test"][atlas])
 
 
 def test_pretraining_may_not_see_whom_a_fold_tests(

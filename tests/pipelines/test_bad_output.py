@@ -12,7 +12,7 @@ import pytest
 
 from medformer.files import read_csv, read_json
 from medformer.inference.frames.segment import Segmenter
-from pipelines import polyp_fold
+from medformer.tasks.polyp import learner
 
 Medformer = Callable[..., Any]
 
@@ -137,7 +137,7 @@ def test_ctrl_c_is_one_sentence(
         raise KeyboardInterrupt
 
     masks = data.parent / "masks"
-    monkeypatch.setattr(polyp_fold, "case_row", pressed)
+    monkeypatch.setattr(learner, "case_row", pressed)
     monkeypatch.setattr("medformer.inference.frames.scoring.case_row", pressed)
     monkeypatch.setattr(Segmenter, "predict", pressed)
     commands = {

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pipelines.polyp_baselines import PolypBaselineFold
 
 from medformer.config import InferenceConfig, PolypConfig
 from medformer.crossval.plan import Plan, PlanCase
@@ -14,6 +14,7 @@ from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import execute
+from medformer.crossval.run.fold_job import LearnerJob
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import DataError, UnknownNameError
@@ -22,6 +23,8 @@ from medformer.files import read_csv, read_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.prior_mask import PriorMask
 from medformer.inference.baselines.table import BASELINES
+from medformer.tasks.polyp.learner import FrameBaselineLearner
+from medformer.tasks.polyp.study import PolypStudy
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +39,15 @@ def plan(manifest: Manifest) -> Plan:
     return make_plan(cases, folds=2, validation=0.3, seed=0)
 
 
-def make_job(name: str, manifest: Manifest, **settings: Any) -> PolypBaselineFold:
-    return PolypBaselineFold(name, PolypConfig(seed=3, **settings), manifest.by_id, manifest.root)
+def make_job(name: str, manifest: Manifest, folder: Path, **settings: Any) -> LearnerJob:
+    study = PolypStudy(config=PolypConfig(seed=3, **settings), data=manifest)
+    return LearnerJob(FrameBaselineLearner(study, name), RunDirectory(folder), seed=3)
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_a_baseline_leaves_the_table_of_the_network(name: str, manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run").baseline(name)
-    job = pickle.loads(pickle.dumps(make_job(name, manifest)))
+    job = pickle.loads(pickle.dumps(make_job(name, manifest, run.path)))
     execute(plan, job, run)
     rows = read_oof(collect(run, plan))
     assert [row["id"] for row in rows] == [case.id for case in manifest.cases]
@@ -63,14 +67,14 @@ def test_a_baseline_leaves_the_table_of_the_network(name: str, manifest: Manifes
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_the_same_fold_gives_the_same_bytes(name: str, manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        make_job(name, manifest)(plan.folds[0], tmp_path / folder, False)
+        make_job(name, manifest, tmp_path)(plan.folds[0], tmp_path / folder, False)
     first, second = ((tmp_path / folder / "predictions.csv").read_bytes() for folder in ("a", "b"))
     assert first == second
 
 
 def test_the_prior_is_scored_like_any_map(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     settings = {"inference": InferenceConfig(threshold=0.2)}
-    make_job("prior_mask", manifest, **settings)(plan.folds[0], tmp_path, False)
+    make_job("prior_mask", manifest, tmp_path, **settings)(plan.folds[0], tmp_path, False)
     assert read_json(tmp_path / "threshold.json") == {"threshold": 0.2, "from": "config"}
     row = read_csv(tmp_path / "predictions.csv")[0]
     case = manifest.by_id[row["id"]]
@@ -84,15 +88,14 @@ def test_the_prior_is_scored_like_any_map(manifest: Manifest, plan: Plan, tmp_pa
 def test_colors_beat_the_average_mask(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     dice = {}
     for name in BASELINES:
-        make_job(name, manifest)(plan.folds[0], tmp_path / name, False)
+        make_job(name, manifest, tmp_path)(plan.folds[0], tmp_path / name, False)
         dice[name] = np.mean([float(row["dice"]) for row in read_csv(tmp_path / name / "predictions.csv")])
     assert dice["pixel_color"] > dice["prior_mask"]
 
 
 def test_what_cannot_work_is_refused(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="prior_mask"):
-        make_job("prior", manifest)
-    unmasked = {name: case.__class__(**{**vars(case), "mask": None}) for name, case in manifest.by_id.items()}
-    job = PolypBaselineFold("prior_mask", PolypConfig(), unmasked, manifest.root)
+        make_job("prior", manifest, tmp_path)(plan.folds[0], tmp_path, False)
+    unmasked = replace(manifest, cases=tuple(replace(case, mask=None) for case in manifest.cases))
     with pytest.raises(DataError, match="has no mask"):
-        job(plan.folds[0], tmp_path, False)
+        make_job("prior_mask", unmasked, tmp_path)(plan.folds[0], tmp_path, False)

@@ -20,11 +20,13 @@ from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import execute
 from medformer.crossval.run.executors import Executor, build_executor
+from medformer.crossval.run.fold_job import LearnerJob
 from medformer.crossval.run.journal import read_state
 from medformer.data.manifest import read_manifest
 from medformer.files import read_csv
 from medformer.progress import SilentReporter
-from pipelines.polyp_fold import PolypFold
+from medformer.tasks.polyp.learner import FrameLearner
+from medformer.tasks.polyp.study import PolypStudy
 
 pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
@@ -65,7 +67,8 @@ class Polyp:
     def run(self, out: Path, executor: Executor | None = None) -> tuple[dict[str, bytes], list[str]]:
         """Return the files of results by name, and what was said."""
         run, reporter = RunDirectory.create(out), Lines()
-        job = PolypFold(self.config, self.manifest.by_id, run, self.manifest.root, reporter)
+        study = PolypStudy(config=self.config, data=self.manifest)
+        job = LearnerJob(FrameLearner(study), run, self.config.seed, reporter)
         execute(self.plan, job, run, reporter, executor)
         collect(run, self.plan)
         files = sorted(file for pattern in RESULTS for file in out.glob(pattern))

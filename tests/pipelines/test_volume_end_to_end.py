@@ -66,7 +66,7 @@ def test_the_numbers_and_the_report_are_there_for_each_label(run: Path) -> None:
     metrics = read_json(run / "metrics.json")
     assert set(metrics["by_label"]) == {"gray matter", "white matter", "lesion"}
     page = (run / "report.html").read_text("utf-8")
-    for words in ("Volume agreement", "How volumes are presented", "gray matter", "prior_mask"):
+    for words in ("Volume agreement", "How volumes are prepared", "gray matter", "prior_mask"):
         assert words in page
     assert not (run / "cache").exists(), "prepared volumes are removed from a finished run"
 

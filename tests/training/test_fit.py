@@ -240,6 +240,8 @@ def test_a_nan_in_an_image_is_traced_to_its_case(tiny: ModuleType, tmp_path: Pat
 class Exploding(nn.Module):
     """A loss that turns infinite at a given call."""
 
+    name = "exploding"
+
     def __init__(self, call: int) -> None:
         super().__init__()
         self.left = call
@@ -356,7 +358,9 @@ def float16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Spiking(nn.Module):
-    """A finite loss whose first gradients overflow float16, as before the loss scale has settled."""
+    """A finite loss whose first gradients overflow float16, while the loss scale still adapts."""
+
+    name = "spiking"
 
     def __init__(self, spikes: int) -> None:
         super().__init__()

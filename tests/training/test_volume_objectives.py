@@ -35,7 +35,7 @@ def test_a_batch_of_patches_becomes_a_loss_of_every_map() -> None:
     expected = loss(fine, batch["mask"]) + 0.5 * loss(coarse, batch["mask"][:, :, 1::2, 1::2, 1::2])
     objective = VolumeObjective(loss)
     assert objective(TwoMaps(), objective.tensors(batch), NOW).item() == pytest.approx(expected.item())
-    assert set(objective.tensors(batch)) == {"image", "mask"} and objective.identity() == {"loss": "DiceCrossEntropy"}
+    assert set(objective.tensors(batch)) == {"image", "mask"} and objective.identity() == {"loss": "dice_ce"}
 
 
 def test_a_lack_of_memory_names_what_the_plan_can_change() -> None:

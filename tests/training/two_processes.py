@@ -20,7 +20,7 @@ from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.inference.frames.segment import ValidationDice
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.networks.decoder import PAPER
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.training.fit import FitResult, fit
@@ -54,10 +54,13 @@ def network(dtype: torch.dtype) -> MetaUNet:
     torch.manual_seed(0)
     encoder = MetaFormer(
         2,
-        depths=(1, 1, 1, 1),
-        channels=(32, 64, 64, 64),
-        mixers=("separable_conv", "separable_conv", "attention", "attention"),
-        kernel_sizes=(5, 5, None, None),
+        3,
+        Architecture(
+            ("separable_conv", "separable_conv", "attention", "attention"),
+            depths=(1, 1, 1, 1),
+            channels=(32, 64, 64, 64),
+            kernel_sizes=(5, 5, None, None),
+        ),
         init="fan_in",
     )
     return MetaUNet(encoder, 1, PAPER).to(dtype)

@@ -1,4 +1,4 @@
-"""Who gets whose label in a permuted run: the null that says what a pipeline scores when there is nothing to learn."""
+"""Which case gets the label of which other case in a permuted run, in which there is nothing to learn."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from medformer.seeds import derive_seed
 def permuted_assignment(cases: Sequence[PlanCase], seed: int) -> dict[str, str]:
     """Say for each case from which case it gets its label or mask.
 
-    Cases of a group resemble each other, so whole groups are exchanged: all that a group gets comes from one group, and
-    each group gives exactly once, so that what groups hold is distributed over them exactly as before.
+    Cases of a group resemble each other, so whole groups are exchanged: a group gets all its labels from one other
+    group, and each group gives its labels exactly once, so that their distribution over groups stays the same.
 
     * Where the labels of each group are all the same, any two groups may be exchanged; all permutations are equally
       likely.
     * Otherwise (masks, or labels that differ within groups), groups of equal size are exchanged, case by case in a
-      drawn order. Groups whose size no other has are exchanged among each other, a single one joins the groups of the
-      nearest size; there, a smaller group gets some of the other's, and a larger one gets them in turn.
+      drawn order. Groups of a size that no other group has are exchanged among each other; if there is only one, it
+      joins the groups of the nearest size. There, a smaller group gets some of the labels of the larger one, and a
+      larger group gets those of the smaller one in turn.
 
-    Labels always change for at least one case. Without labels, every group gets the masks of another: a network that
-    is right on a few cases would only dilute what the canary says.
+    Labels always change for at least one case. Without labels, every group gets the masks of another group: cases that
+    keep their own masks would weaken the check.
 
     Labels are exchanged across sites and strata. Within sites they would keep whatever labels have to do with the
-    site, and a model that only recognizes the site would score above chance without any leak; as it is, a score above
-    chance means one thing, that labels of test cases reached the training. The price: that a real score rests on the
-    site, or on the same picture under two groups, is nothing that this run shows; leaving sites out, the site probe
-    and the leakage audit do.
+    site, and a model that only recognizes the site would score above chance without any leak. As it is, a score above
+    chance means one thing: labels of test cases reached the training. The price: this run does not show whether a real
+    score rests on the site, or on the same picture in two groups. Leave-one-site-out, the site probe and the leakage
+    audit show that.
 
-    The plan is not balanced by the permuted labels: what a training part has too many of, its test part has too few of.
-    A score pooled over folds therefore lies below chance (AUC 0.42 with 60 cases in 5 folds, 0.48 with 200); the mean
-    of the folds' scores does not, and is what to hold against chance.
+    The plan is not balanced by the permuted labels: if a training part has too many cases of a class, its test part has
+    too few. A score pooled over folds therefore lies below chance (AUC 0.42 with 60 cases in 5 folds, 0.48 with 200);
+    the mean of the folds' scores does not, and is the one to compare with chance.
 
     Args:
         cases: All cases of a plan.

@@ -1,4 +1,4 @@
-"""How well the site can be told from what a model is given: what it could learn instead of the disease."""
+"""How well the site can be predicted from the input of a model: what it could learn instead of the disease."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.run.estimator import Vector, stack_features
+from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.statistics.bootstrap import grouped_statistic_interval
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.inference.single_thread import single_thread
@@ -34,11 +35,11 @@ def site_probe(
     described: str = "",
     bootstrap: Bootstrap = DEFAULT,
 ) -> dict[str, Any]:
-    """Predict the site of each case from its features, and say how much better than chance that works.
+    """Predict the site of each case from its features, and compare the result with chance.
 
-    A linear classifier is fitted on the training part of each fold (of the first repeat) and predicts the test part,
-    where its site was in training. When the plan keeps sites apart, as leave-one-site-out does, no test case can be
-    predicted that way; folds that keep groups together and mix sites are then drawn for the probe alone.
+    A linear classifier is fitted on the training part of each fold (of the first repeat). It predicts the test cases
+    whose site was in training. When the plan keeps sites apart, as leave-one-site-out does, there are no such cases;
+    folds that keep groups together and mix sites are then drawn for the probe alone.
 
     Args:
         features: What the model is given, a vector (d,) per id.
@@ -160,7 +161,7 @@ def _predict(
 
 
 def _nothing(sites: int, left_out: Sequence[str]) -> dict[str, Any]:
-    text = f"There is nothing to tell apart: the cases come from {sites} site(s)"
+    text = f"There are no sites to predict: the cases come from {sites} site(s)"
     text += f", of which {len(left_out)} have a single group." if left_out else "."
     return {"applicable": False, "left_out": list(left_out), "text": text}
 
@@ -168,14 +169,14 @@ def _nothing(sites: int, left_out: Sequence[str]) -> dict[str, Any]:
 def _describe(result: Mapping[str, Any]) -> str:
     value, chance, low, high = (result[key] for key in ("balanced_accuracy", "chance", "low", "high"))
     known = np.isfinite(low)
+    interval = PLAIN.interval(low, high, 2) if known else "too few groups for an interval"
     words = (
         f"A linear classifier recognizes the site of {result['n']} cases with balanced accuracy {value:.2f} "
-        f"({f'{low:.2f} to {high:.2f}' if known else 'too few groups for an interval'}); guessing among "
-        f"{result['sites']} sites gives {chance:.2f}."
+        f"({interval}); guessing among {result['sites']} sites gives {chance:.2f}."
     )
     if known and low > chance:
         return (
-            f"{words} What the model is given tells the site, so a model may use it where sites differ in what is to "
+            f"{words} The input of the model shows the site, so a model may use it where sites differ in what is to "
             "be predicted. Look at the results per site, and leave sites out."
         )
-    return f"{words} That is no better than guessing, as far as this many cases tell."
+    return f"{words} With this many cases, that is no better than guessing."

@@ -11,23 +11,13 @@ from typing import Any
 from medformer.crossval.compare.pairs import Pairs, pair
 from medformer.crossval.compare.result import Comparison, Outcome, Statistics
 from medformer.crossval.compare.statistics import compute
-from medformer.crossval.compare.text import format_comparison, format_comparisons, format_table
 from medformer.crossval.plan import some
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.evaluation.metrics import CLASSES, MASKS, PRIMARY, Metric
+from medformer.evaluation.number_format import counted
 from medformer.evaluation.statistics.holm import holm
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
-
-__all__ = [
-    "Comparison",
-    "adjust",
-    "compare_all",
-    "compare_runs",
-    "format_comparison",
-    "format_comparisons",
-    "format_table",
-]
 
 FEW_GROUPS = 10
 FEW_FOLDS = 5
@@ -142,7 +132,7 @@ def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Call each folder by its last names, as many as tell it from the others; a repeated folder is numbered."""
+    """Name each folder by as many of its last parts as set it apart from the others; a repeated folder is numbered."""
     parts = [Path(path).absolute().parts for path in paths]
     names: list[str] = []
     for position, own in enumerate(parts):
@@ -198,7 +188,7 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
     lost = pairs.lost
     for name, only in zip(names, (lost.only_a, lost.only_b), strict=True):
         if only:
-            cautions.append(f"{_counted(len(only), 'prediction')} only in {name} left out: {some(only)}.")
+            cautions.append(f"{counted(len(only), 'prediction')} only in {name} left out: {some(only)}.")
     if lost.folds:
         cautions.append(
             f"No test over folds: {lost.folds}. The models were trained on different cases, so the difference is not "
@@ -210,11 +200,11 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
         cautions.append(f"Only {folds} folds: the test over folds is rough below {FEW_FOLDS}.")
     if found.groups < FEW_GROUPS:
         cautions.append(
-            f"Only {_counted(found.groups, 'group')}: intervals and p-values over groups are rough below {FEW_GROUPS}."
+            f"Only {counted(found.groups, 'group')}: intervals and p-values over groups are rough below {FEW_GROUPS}."
         )
     if found.one_sided:
         cautions.append(
-            f"{_counted(found.one_sided, 'prediction')} of {len(pairs.a)} left out, because only one of the runs has "
+            f"{counted(found.one_sided, 'prediction')} of {len(pairs.a)} left out, because only one of the runs has "
             f"{metric.label} there; this can favor the run that has none."
         )
     undefined = sum(math.isnan(value) for value in found.fold_differences)
@@ -228,7 +218,3 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
     if found.delong is not None and repeats > 1:
         cautions.append(f"DeLong's test is of each case's mean score over {repeats} repeats.")
     return cautions
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun if count == 1 else noun + 's'}"

@@ -1,4 +1,4 @@
-"""The cases that two runs both predicted, and every reason for which they may not be compared."""
+"""The cases that two runs both predicted, and the checks that refuse runs that cannot be compared."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Side:
     Attributes:
         run: The folder.
         task: From run.json.
-        kind: What its table is about.
+        kind: Whether its cases are segmented or classified.
         plan: The plan its folds come from.
         rows: oof.csv by repeat and id.
     """
@@ -46,7 +46,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Lost:
-    """What a comparison of different plans leaves out.
+    """What a comparison of runs with different plans leaves out.
 
     Attributes:
         only_a: Ids (with several repeats: predictions) that only A has.
@@ -69,7 +69,7 @@ class Pairs:
     Attributes:
         a: Rows of A.
         b: Rows of B, of the same cases.
-        kind: What they are about.
+        kind: Whether cases are segmented or classified.
         groups: Patient or sequence of each row.
         repeats: Repeat of each row.
         folds: The folds that both runs used; empty when these differ.
@@ -206,7 +206,7 @@ def _owner(run: RunDirectory) -> RunDirectory | None:
 
 
 def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
-    """Refuse pairs of which the two runs know different things."""
+    """Refuse pairs whose truth, groups or scoring rules differ between the two runs."""
     before = {case.id: case for case in left.plan.cases}
     after = {case.id: case for case in right.plan.cases}
     shared = list(dict.fromkeys(pairs.ids))

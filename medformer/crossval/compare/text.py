@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from medformer.crossval.compare.result import METHODS, Comparison, Outcome
-from medformer.evaluation.number_format import PLAIN
+from medformer.evaluation.number_format import PLAIN, counted, shorten
 
 WIDTH = 100
 _ALPHA = 0.05
@@ -22,11 +22,11 @@ def format_comparisons(comparisons: Sequence[Comparison]) -> str:
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """Say a comparison in words: what was seen, how sure it is, and what must be known before it is believed."""
+    """Describe a comparison in words: its result, its uncertainty, what may be concluded, and cautions."""
     c = comparison
     first, *others = c.outcomes
     lower = ", lower is better" if c.lower_is_better else ""
-    cases = f"{_counted(c.cases, 'case')} of {_counted(c.groups, 'group')}"
+    cases = f"{counted(c.cases, 'case')} of {counted(c.groups, 'group')}"
     repeats = f", {c.repeats} repeats" if c.repeats > 1 else ""
     seen = (
         f"{c.name_b} against {c.name_a}: {_folds(c)}{c.title} {PLAIN.number(c.value_b, c.digits)} against "
@@ -71,18 +71,18 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
         for row in cells
     ]
     lower = ", lower is better" if first.lower_is_better else ""
-    whom = f"; differences from {first.name_a}" if common else f"; of {first.name_b}" if same_b else ""
+    compared = f"; differences from {first.name_a}" if common else f"; of {first.name_b}" if same_b else ""
     methods = "; ".join(dict.fromkeys(METHODS[c.test] for c in comparisons))
     title = _wrap(
-        f"{first.title[0].upper()}{first.title[1:]}{lower}{whom}. Interval and p: {methods}. "
-        f"Fold p: {METHODS['folds']}. Holm: p adjusted for {_counted(len(comparisons), 'comparison')}. "
+        f"{first.title[0].upper()}{first.title[1:]}{lower}{compared}. Interval and p: {methods}. "
+        f"Fold p: {METHODS['folds']}. Holm: p adjusted for {counted(len(comparisons), 'comparison')}. "
         "Folds: won/lost/tied."
     )
     return "\n".join([title, "", lines[0].rstrip(), "-" * len(lines[0]), *(line.rstrip() for line in lines[1:])])
 
 
 def reading(comparison: Comparison) -> str:
-    """What the numbers allow to say, and no more."""
+    """The conclusion that the numbers allow, and no more."""
     c = comparison
     if c.identical:
         return "The two are the same in every case."
@@ -92,23 +92,15 @@ def reading(comparison: Comparison) -> str:
         return "These cases do not tell the two apart; that is no evidence that they are equally good."
     if c.p_holm >= _ALPHA:
         return (
-            f"Alone, the interval excludes 0; among {_counted(c.together, 'comparison')} a difference like this is "
+            f"Alone, the interval excludes 0; among {counted(c.together, 'comparison')} a difference like this is "
             "not unusual by chance."
         )
     better = c.name_b if (c.difference > 0) != c.lower_is_better else c.name_a
-    whom = "cases" if c.test == "delong" else "groups"
-    said = f"{better} is better here by more than drawing other {whom} would explain"
+    drawn = "cases" if c.test == "delong" else "groups"
+    said = f"{better} is better here by more than drawing other {drawn} would explain"
     if c.fold_test is not None and not c.fold_test.p_holm < _ALPHA:
         return f"{said}, but the test over folds, in which training varies too, does not exclude 0."
     return f"{said}; whether that holds for data from elsewhere was not tested."
-
-
-def shorten(name: str, longest: int) -> str:
-    """Keep both ends of a long name."""
-    if len(name) <= longest:
-        return name
-    head = (longest - 3) // 2
-    return f"{name[:head]}...{name[head + 3 - longest :]}"
 
 
 def _tested(c: Comparison, outcome: Outcome) -> str:
@@ -136,7 +128,3 @@ def _wrap(text: str, hang: str = "") -> str:
     kept = text.replace("p = ", f"p{_KEPT}={_KEPT}").replace("p <", f"p{_KEPT}<")
     lines = textwrap.fill(kept, WIDTH, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
     return lines.replace(_KEPT, " ")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun if count == 1 else noun + 's'}"

@@ -1,4 +1,4 @@
-"""How alike the parts of a plan are, in numbers and in words, and what its test parts are too small to tell."""
+"""How similar the parts of a plan are, in numbers and words, and which numbers its test parts are too small for."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def format_balance(balance: Balance, width: int = 100) -> str:
     while _width([*fixed, *cells.items()]) > width and cells:
         left_out.append(_cut(cells.popitem()[0]))
     if left_out:
-        notes.append(f"Not shown for want of space: {some(left_out[::-1], 3)}.")
+        notes.append(f"Not shown for lack of space: {some(left_out[::-1], 3)}.")
     columns = [[_cut(name), *column] for name, column in [*fixed, *cells.items()]]
     widths = [max(map(len, column)) for column in columns]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
@@ -133,7 +133,7 @@ def format_balance(balance: Balance, width: int = 100) -> str:
 
 
 def plan_warnings(plan: Plan) -> list[str]:
-    """Say what the plan allows but a reader should know, one sentence each: numbers that its test parts cannot give."""
+    """List what a reader must know about a valid plan, one sentence each: which numbers its test parts cannot give."""
     tested = [fold for fold in plan.folds if fold.test]
     found = [*_untested_classes(plan, tested), *_single_groups(plan, tested), *_repeats(plan, tested)]
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
@@ -145,8 +145,8 @@ def plan_warnings(plan: Plan) -> list[str]:
         missing = [case.id for case, has in zip(plan.cases, known, strict=True) if not has]
         if missing:
             found.append(
-                f"'{name}' is not known for {len(missing)} case(s) ({some(missing)}); they were balanced as a kind of "
-                "their own."
+                f"'{name}' is not known for {len(missing)} case(s) ({some(missing)}); they were balanced as a "
+                "category of their own."
             )
     return found
 
@@ -177,12 +177,12 @@ def _single_groups(plan: Plan, tested: Sequence[Fold]) -> list[str]:
         return []
     return [
         f"A single group is tested in fold {some(found)}: numbers of {f'such a {column}' if column else 'such a fold'} "
-        "have no interval, because nothing is known of how other groups there would do."
+        "have no interval, because one group does not show how others would differ."
     ]
 
 
 def _repeats(plan: Plan, tested: Sequence[Fold]) -> list[str]:
-    """What drawing anew did not do: test every case, or test anything else."""
+    """Warn where repeated draws leave cases untested, or test the same parts again."""
     found = []
     counts = Counter(name for fold in tested for name in fold.test)
     if plan.scheme == "hold-out" and len(tested) > 1:
@@ -252,7 +252,7 @@ def _row(part: PartBalance, *, repeated: bool) -> tuple[str, ...]:
 def _largest_deviation(plan: Plan, columns: Sequence[Column], parts: Sequence[PartBalance]) -> str:
     """Find the share or mean that differs most from that of all cases, in standard deviations over all cases.
 
-    The column whose values are left out one at a time differs because it should, and is passed over.
+    The column whose values are left out one at a time differs by design and is skipped.
     """
     whole = parts[0]
     found: list[tuple[float, str, PartBalance]] = []
@@ -278,7 +278,7 @@ def _largest_deviation(plan: Plan, columns: Sequence[Column], parts: Sequence[Pa
 
 
 def _in_one(part: PartBalance, name: str) -> str:
-    """All of one column in one cell."""
+    """A whole column in one cell."""
     if name in part.spreads:
         return str(part.spreads[name])
     return " ".join(f"{value}:{count}" for value, count in part.counts[name].items())

@@ -41,8 +41,8 @@ def with_strata(cases: Sequence[PlanCase], columns: Sequence[str], bins: int) ->
     """Give each case the stratum that its values in several columns make up, e.g. `"site=kvasir, size 1 of 3"`.
 
     Categories are taken as they are, continuous columns (see `read_column`) are cut into quantile bins over all cases.
-    Cases without a value in a column share a stratum, e.g. `"age unknown"`. Where no case has a site, all of them are
-    of an unknown one; any other column without a single value cannot be meant.
+    Cases without a value in a column share a stratum, e.g. `"age unknown"`. Where no case has a site, all share an
+    unknown site; any other column without a value is an error.
 
     Args:
         cases: In manifest order.
@@ -79,9 +79,9 @@ def column_names(cases: Sequence[PlanCase]) -> tuple[str, ...]:
 def read_column(cases: Sequence[PlanCase], name: str, bins: int) -> Column:
     """Read one column over all cases; `site` and `label` hide covariates of these names.
 
-    A covariate is continuous when all its filled cells are numbers and more than `max(bins, 2)` of them are different;
-    categories that are coded as numbers and are more than that need a letter, such as `scanner 3`. Numbers that are
-    categories are spelled alike, so that `1` and `1.0` are one; an infinite number is a value that is not known.
+    A covariate is continuous when all its filled cells are numbers and more than `max(bins, 2)` of them are different.
+    More categories than that, if they are coded as numbers, need a letter, such as `scanner 3`. Numbers that are
+    categories are spelled in one way, so that `1` and `1.0` are the same; an infinite number counts as not known.
 
     Raises:
         DataError: An infinite number in a column of numbers.
@@ -138,5 +138,5 @@ def _check_finite(cases: Sequence[PlanCase], name: str) -> None:
     if infinite:
         raise DataError(
             f"Column '{name}' holds an infinite number for {some(infinite)}; expected finite numbers, or an empty cell "
-            "where the value is not known. Mend the manifest."
+            "where the value is not known. Correct the manifest."
         )

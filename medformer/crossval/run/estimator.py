@@ -87,6 +87,8 @@ class EstimatorLearner:
         Raises:
             DataError: A case has no label or no usable vector, or a part holds a single class.
         """
+        # A test case without a label would be missing from every number.
+        labels_of(self.study.by_id, context.fold.test)
         estimator = self._fitted(context)
         return ClassPredictor.learn(
             FittedEstimator(estimator),

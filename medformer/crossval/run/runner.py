@@ -122,6 +122,7 @@ def pretrain(
     with _recorded(directory, study, notes=study.notes):
         study.keep(directory)
         inventory = study.inspect(directory.inventory, reporter)
+        require_usable(study.problems(inventory))
         ids = [case.id for case in study.cases]
         fold = predefined_plan(
             [PlanCase(case.id, case.group, site=case.site) for case in study.cases],
@@ -208,8 +209,9 @@ def refuse_seen(
     tested = {name for fold in plan.folds for name in fold.test}
     cases = {name: case for name, case in study.seen_cases(inventory).items() if name in tested}
     if study.extra is not None:
-        extra = study.extra.seen_cases(study.extra.inspect(directory.extra_inventory, reporter))
-        require_untested(cases, extra, wanted.extra)
+        inventory = study.extra.inspect(directory.extra_inventory, reporter)
+        require_usable(study.extra.problems(inventory))
+        require_untested(cases, study.extra.seen_cases(inventory), wanted.extra)
     if wanted.weights:
         require_untested(cases, read_seen(wanted.weights, study.config.task), "the pretraining")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from medformer.connectome.atlases import require_regions
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.near_duplicates import LINKED
 from medformer.data.connectomes.prepare.quality import oddities
+from medformer.data.connectomes.read.phenotype import contradictions
 from medformer.data.inventory import Inventory, Record, take_inventory
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem, quarantine
@@ -41,16 +42,10 @@ def check_cohort(cohort: Cohort, *, reporter: Reporter | None = None) -> list[Pr
     Returns:
         Problems, those of the table first. See `medformer.data.problems.REASONS` for the codes.
     """
-    reporter = reporter or SilentReporter()
     problems = [*_region_counts(cohort), *_conflicts(cohort)]
     seen: dict[tuple[str, str], str] = {}
-    reporter.start("checking", len(cohort.cases))
-    try:
-        for subject in cohort.cases:
-            problems.extend(_check_data(cohort, subject, seen))
-            reporter.advance()
-    finally:
-        reporter.finish()
+    for subject in (reporter or SilentReporter()).track(cohort.cases, "checking"):
+        problems.extend(_check_data(cohort, subject, seen))
     return problems
 
 
@@ -114,23 +109,10 @@ def _region_counts(cohort: Cohort) -> Iterator[Problem]:
 
 def _conflicts(cohort: Cohort) -> Iterator[Problem]:
     """Rows of the manifest that contradict each other about one person."""
-
-    def conflicts(value: Callable[[Case], object], reason: str, text: str) -> Iterator[Problem]:
-        by_person: dict[str, list[Case]] = defaultdict(list)
-        for subject in cohort.cases:
-            # A subject that was linked only because the connectomes are alike need not be the same person.
-            if not subject.covariates.get(LINKED):
-                by_person[subject.group].append(subject)
-        for person, scans in by_person.items():
-            values = dict.fromkeys(value(scan) for scan in scans)
-            if len(values) > 1:
-                detail = text.format(person, " and ".join(str(one) or "none" for one in values))
-                yield from (Problem(scan.id, str(cohort.path), reason, detail) for scan in scans)
-
-    labelled = "person {} has the labels {}; correct one of the rows, or give them different groups"
-    located = "person {} is listed at {}; correct one of the rows, or give them different groups"
-    yield from conflicts(lambda one: "none" if one.label is None else one.label, "label-conflict", labelled)
-    yield from conflicts(lambda one: one.site, "two-sites", located)
+    # A subject that was linked only because the connectomes are alike need not be the same person.
+    cases = [case for case in cohort.cases if not case.covariates.get(LINKED)]
+    advice = "correct one of the rows, or give them different groups"
+    yield from (problem for _, problem in contradictions(cases, str(cohort.path), advice))
 
 
 def _check_data(cohort: Cohort, subject: Case, seen: dict[tuple[str, str], str]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +15,7 @@ import PIL
 from numpy.typing import NDArray
 
 from medformer.data.frames.descriptors import descriptor, pixel_hash, thumbnail
-from medformer.data.frames.near_duplicates import FRAMES
-from medformer.data.inventory import Inventory, Record, duplicates, take_inventory
+from medformer.data.inventory import Inventory, Record, take_inventory
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
@@ -55,12 +54,6 @@ def inspect_frames(
     describe = partial(describe_frame, image_size=image_size, require_masks=require_masks)
     workers = min(4, os.cpu_count() or 1)
     return take_inventory(cases, describe, cache=cache, settings=settings, workers=workers, reporter=reporter)
-
-
-def frame_problems(cases: Sequence[Case], records: Mapping[str, Record]) -> list[Problem]:
-    """Everything that is wrong with each frame, in their order, and then the frames that repeat an earlier one."""
-    problems = [problem for case in cases for problem in records[case.id].problems]
-    return [*problems, *duplicates(cases, records, FRAMES.hashes)]
 
 
 def describe_frame(case: Case, *, image_size: tuple[int, int] | None = None, require_masks: bool = True) -> Record:

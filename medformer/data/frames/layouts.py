@@ -101,21 +101,15 @@ def scan(
                 f"The site '{site}' was given for {len(pairs)} datasets; expected one. Prepare them one by one."
             )
         pairs = [replace(pairs[0], site=site)]
-    reporter = reporter or SilentReporter()
-    reporter.start("listing", None)
     problems: list[Problem] = []
     cases: dict[str, Case] = {}
-    try:
-        for pair in pairs:
-            for case in _cases_of(pair, pattern, named, problems):
-                if case.id in cases:
-                    detail = f"{cases[case.id].image} has the same name; only that file is kept"
-                    problems.append(Problem(case.id, str(case.image), "duplicate-name", detail))
-                    continue
-                cases[case.id] = case
-                reporter.advance()
-    finally:
-        reporter.finish()
+    found = (case for pair in pairs for case in _cases_of(pair, pattern, named, problems))
+    for case in (reporter or SilentReporter()).track(found, "listing"):
+        if case.id in cases:
+            detail = f"{cases[case.id].image} has the same name; only that file is kept"
+            problems.append(Problem(case.id, str(case.image), "duplicate-name", detail))
+        else:
+            cases[case.id] = case
     if not cases:
         raise DataError(
             f"No images were found in {', '.join(map(str, paths))}; expected pictures in images/ and masks/."

@@ -9,11 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-# Scores nearer to 0 or 1 than this count as this near, so that a saturated score has a finite logit.
-NEAREST = 1e-6
-
-# Equally wide bins over [0, 1]; each holds its lower edge, the last also its upper.
-BINS = 10
+from medformer.evaluation.metrics import BINS, NEAREST
 
 _ITERATIONS = 100
 _CONVERGED = 1e-9

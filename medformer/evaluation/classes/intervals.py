@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medformer.evaluation.classes.calibration import BINS, bin_of, recalibrate
+from medformer.evaluation.classes.calibration import bin_of, recalibrate
 from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
-from medformer.evaluation.metrics import CLASSES
+from medformer.evaluation.metrics import BINS, CLASSES
 from medformer.evaluation.statistics.bootstrap import Interval, PairedTest, Support, interval_of, paired_test, support
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
 

@@ -1,13 +1,13 @@
-"""Lesions found, missed and invented: detection counted by connected components, not by pixels.
+"""Lesions found, missed and falsely detected: counted by connected components, not by pixels.
 
 A lesion is a connected component of a mask; elements that touch at an edge, face or corner belong together (8
-neighbors in 2-D, 26 in 3-D). A component below 10 px, in volumes below 3 voxels, is none, in either mask: the reference
-masks of CVC-ClinicDB hold 19 specks of 1 to 6 px that nobody meant to draw, and no lesion below 100 px.
+neighbors in 2-D, 26 in 3-D). Components below 10 px (in volumes: below 3 voxels) are ignored in both masks: the
+reference masks of CVC-ClinicDB hold 19 specks of 1 to 6 px that were drawn by accident, and no lesion below 100 px.
 
-A predicted and a reference lesion can be a pair when their IoU is at least 0.1, which asks for more than a touch and
-forgives a rough outline. Each lesion is in one pair at most, and pairs are chosen so that there are as many as
-possible: their number does not depend on any order. So a lesion that was marked in two pieces is one hit and one false
-alarm, and one mark over two lesions is one hit and one miss.
+A predicted and a reference lesion can form a pair when their IoU is at least 0.1: touching is not enough, a rough
+outline is. Each lesion is in at most one pair, and pairs are chosen so that there are as many as possible; their number
+does not depend on any order. So a lesion that was marked in two pieces is one hit and one false alarm, and one mark
+over two lesions is one hit and one miss.
 
 Over cases, lesions are summed before precision, recall and F1 are taken: a case with five lesions weighs five times
 as much as a case with one, and a false alarm on a case without a lesion counts.
@@ -30,7 +30,7 @@ from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, numbe
 
 MIN_IOU = 0.1
 
-# By number of axes; elsewhere every component counts.
+# By number of axes; with any other number of axes, every component counts.
 MIN_SIZES: dict[int, int] = {2: 10, 3: 3}
 
 RULE = (

@@ -1,7 +1,7 @@
 """Dice and IoU of binary masks, with the empty-mask rule named instead of implied.
 
-Two empty masks have no overlap to measure, and published code silently answers 1, 0 or NaN. Here the
-answer has a name:
+Two empty masks have no overlap to measure, and published code silently returns 1, 0 or NaN. Here each of
+these rules has a name:
 
 * `"one"` (default): a normal image that was left unmarked is a success, score 1.
 * `"nan"`: such an image says nothing about overlap; it is left out of means.

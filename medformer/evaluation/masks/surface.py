@@ -12,9 +12,9 @@ the other, between the centers of pixels or voxels, in units of `spacing`.
 Both follow the definitions of MONAI, which the tests compare with. Its functions are not called here, because each
 of them computes the same distances anew in single precision, and importing them takes several seconds.
 
-An empty mask has no outline. What then counts has the names of the overlap rules (`SURFACE_POLICIES`). When exactly
-one mask is empty, the distance is the diagonal of the image and not a gap in the table: a method that marks nothing
-on its hard cases would otherwise leave them out of its mean (Metrics Reloaded, Maier-Hein et al., Nature Methods
+An empty mask has no outline. The rules for it have the same names as those for overlap (`SURFACE_POLICIES`). When
+exactly one mask is empty, the distance is the diagonal of the image and not a missing value: otherwise a method that
+marks nothing on its hard cases would leave them out of its mean (Metrics Reloaded, Maier-Hein et al., Nature Methods
 2024: missing values get the worst value, for a distance the largest one in the image).
 """
 
@@ -78,7 +78,7 @@ def surface_scores(
         truth: Same shape.
         spacing: Distance of neighboring elements along each axis, in mm; without it, one pixel along each.
         tolerance: Of the NSD, in the same unit; `TOLERANCES` unless given.
-        empty: What counts for empty masks (`SURFACE_POLICIES`).
+        empty: The rule for empty masks (`SURFACE_POLICIES`).
         case: Named in errors.
         shape: Of the whole image, where the masks are a part of it that holds all of their foreground: the diagonal is
             the whole image's.

@@ -1,7 +1,7 @@
 """Linear classifiers of volumes by shape and by coarse voxels: what a network must beat on the same folds.
 
 They learn from the vectors of `medformer.data.volumes.inspect.features.volume_features`, in a fold (see
-`medformer.crossval.run.estimator_fold`).
+`medformer.crossval.run.estimator`).
 """
 
 from __future__ import annotations

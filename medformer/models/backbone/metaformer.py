@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,40 @@ InitName = Literal["published", "fan_in"]
 StemName = Literal["patch", "convolutions", "none"]
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """What a MetaFormer is made of; lists have one entry for each stage.
+
+    Attributes:
+        mixers: Token mixers, or a single one for all stages: names from `MIXERS`, with parameters if given so.
+        norm: Norm inside the blocks; `instance` is that of stem and downsampling too, which else norm over channels.
+        depths: Blocks.
+        channels: Channels.
+        drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        layer_scale: Initial factor on the branches, None for none.
+        activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
+        res_scale_from: First stage whose skips carry a learnable factor; None for none.
+        transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
+        kernel_sizes: Mixer kernels, per axis if given so, None for the mixer's own.
+        stem: `patch` (one convolution, as published), `convolutions` (three small ones, for little data), or `none`
+            (the input is tokens already: as many channels as the first stage, and no stride).
+        mlp_ratio: Hidden over outer channels of the MLP.
+    """
+
+    mixers: Sequence[MixerSpec]
+    norm: NormName = "channel"
+    depths: Sequence[int] = ()
+    channels: Sequence[int] = ()
+    drop_path: float = 0.0
+    layer_scale: float | None = None
+    activation: Literal["star_relu", "gelu"] = "star_relu"
+    res_scale_from: int | None = 2
+    transition_norm: bool = True
+    kernel_sizes: Sequence[KernelSize | None] | None = None
+    stem: StemName = "patch"
+    mlp_ratio: float = 4.0
+
+
 class MetaFormerBlock(nn.Module):
     """`x <- rs*x + ls*drop(mixer(norm(x)))`, then the same with the MLP (MetaFormer Baselines, eq. 1-2)."""
 
@@ -35,19 +70,17 @@ class MetaFormerBlock(nn.Module):
         self,
         channels: int,
         token_mixer: nn.Module,
+        architecture: Architecture,
         *,
-        norm: NormName,
-        mlp_ratio: float,
-        activation: Literal["star_relu", "gelu"],
         drop_path: float,
-        layer_scale: float | None,
         res_scale: bool,
     ) -> None:
         super().__init__()
+        norm, layer_scale = architecture.norm, architecture.layer_scale
         self.norm1 = make_norm(norm, channels)
         self.token_mixer = token_mixer
         self.norm2 = make_norm(norm, channels)
-        self.mlp = Mlp(channels, mlp_ratio, activation)
+        self.mlp = Mlp(channels, architecture.mlp_ratio, architecture.activation)
         self.drop_path = DropPath(drop_path)
         self.layer_scale1 = None if layer_scale is None else Scale(channels, layer_scale)
         self.layer_scale2 = None if layer_scale is None else Scale(channels, layer_scale)
@@ -105,21 +138,9 @@ class MetaFormer(nn.Module):
     Args:
         spatial_dims: 1, 2 or 3.
         in_channels: Channels of the input.
-        depths: Blocks per stage.
-        channels: Channels per stage.
-        mixers: Token mixer of each stage, or one for all: names from `MIXERS`, with parameters if given so.
-        kernel_sizes: Mixer kernel of each stage, per axis if given so, None for the mixer's own.
-        norm: Norm inside the blocks; `instance` is that of stem and downsampling too, which else norm over channels.
-        activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
-        mlp_ratio: Hidden over outer channels of the MLP.
-        layer_scale: Initial factor on the branches, None for none.
-        res_scale_from: First stage whose skips carry a learnable factor; None for none.
-        transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
-        stem: `patch` (one convolution, as published), `convolutions` (three small ones, for little data), or `none`
-            (the input is tokens already: as many channels as the first stage, and no stride).
+        architecture: Its stages and what their blocks are made of.
         stem_kernel: Kernel of the stem, per axis if given so; None for 7 of a patch and 3 of convolutions.
         strides: Stride of the stem and of each downsampling, per axis if given so (anisotropic voxels).
-        drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
         init: First weights; `published` suits long training and loaded weights, `fan_in` training from scratch.
         checkpointing: Recompute blocks in the backward pass to save memory.
 
@@ -132,38 +153,29 @@ class MetaFormer(nn.Module):
     def __init__(
         self,
         spatial_dims: int,
-        in_channels: int = 3,
+        in_channels: int,
+        architecture: Architecture,
         *,
-        depths: Sequence[int],
-        channels: Sequence[int],
-        mixers: Sequence[MixerSpec],
-        kernel_sizes: Sequence[KernelSize | None] | None = None,
-        norm: NormName = "channel",
-        activation: Literal["star_relu", "gelu"] = "star_relu",
-        mlp_ratio: float = 4.0,
-        layer_scale: float | None = None,
-        res_scale_from: int | None = 2,
-        transition_norm: bool = True,
-        stem: StemName = "patch",
         stem_kernel: KernelSize | None = None,
         strides: Sequence[int | Sequence[int]] | None = None,
-        drop_path: float = 0.0,
         init: InitName = "published",
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if spatial_dims not in (1, 2, 3):
             raise ValueError(f"spatial_dims: got {spatial_dims}, expected 1, 2 or 3")
-        strides = strides if strides is not None else (4, *[2] * (len(depths) - 1))
-        kernel_sizes = kernel_sizes if kernel_sizes is not None else [None] * len(depths)
-        mixers = list(mixers) * len(depths) if len(mixers) == 1 else mixers
-        lengths = [len(depths), len(channels), len(mixers), len(kernel_sizes), len(strides)]
-        if len(set(lengths)) != 1 or not depths:
-            raise ValueError(
-                "depths, channels, mixers, kernel_sizes and strides need one entry for each stage, got "
-                f"{', '.join(map(str, lengths))}; a single mixer serves all stages"
-            )
-        steps = [per_axis(stride, spatial_dims, "strides") for stride in strides]
+        depths, channels, stem = architecture.depths, architecture.channels, architecture.stem
+        stages: dict[str, Sequence[Any]] = {
+            "depths": depths,
+            "channels": channels,
+            "mixers": list(architecture.mixers) * (len(depths) if len(architecture.mixers) == 1 else 1),
+            "kernel_sizes": architecture.kernel_sizes or [None] * len(depths),
+            "strides": strides or (4, *[2] * (len(depths) - 1)),
+        }
+        if not depths or len({len(entries) for entries in stages.values()}) != 1:
+            counts = ", ".join(f"{len(entries)} {name}" for name, entries in stages.items())
+            raise ValueError(f"got {counts}, expected one entry for each stage (a single mixer serves all stages)")
+        steps = [per_axis(stride, spatial_dims, "strides") for stride in stages["strides"]]
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.channels = tuple(channels)
@@ -172,8 +184,8 @@ class MetaFormer(nn.Module):
         self.branch_features = False
 
         kernel = per_axis(stem_kernel or (7 if stem == "patch" else 3), spatial_dims, "stem_kernel")
-        stem_norm: Literal["post", "none"] = "post" if transition_norm else "none"
-        kind: NormName = "instance" if norm == "instance" else "channel"
+        stem_norm: Literal["post", "none"] = "post" if architecture.transition_norm else "none"
+        kind: NormName = "instance" if architecture.norm == "instance" else "channel"
         self.stem: nn.Module
         if stem == "none":
             if in_channels != channels[0] or set(steps[0]) != {1}:
@@ -183,30 +195,27 @@ class MetaFormer(nn.Module):
             self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm, kind)
         else:
             self.stem = ConvStem(spatial_dims, in_channels, channels[0], kernel, steps[0], kind)
-        rates = torch.linspace(0.0, drop_path, sum(depths), device="cpu").tolist()
-        stages = []
-        for index, (depth, width, mixer, size) in enumerate(zip(depths, channels, mixers, kernel_sizes, strict=True)):
+        rates = iter(torch.linspace(0.0, architecture.drop_path, sum(depths), device="cpu").tolist())
+        first_scaled = len(depths) if architecture.res_scale_from is None else architecture.res_scale_from
+        self.stages = nn.ModuleList()
+        for index, (depth, width, mixer, size, _) in enumerate(zip(*stages.values(), strict=True)):
             down = None
             if index:
-                down_kernel = tuple(3 if step > 1 else 1 for step in steps[index])
-                down_norm: Literal["pre", "none"] = "pre" if transition_norm else "none"
-                down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, steps[index], down_norm, kind)
-            first = sum(depths[:index])
+                step = steps[index]
+                down_kernel = tuple(3 if n > 1 else 1 for n in step)
+                down_norm: Literal["pre", "none"] = "pre" if architecture.transition_norm else "none"
+                down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, step, down_norm, kind)
             blocks = [
                 MetaFormerBlock(
                     width,
                     make_mixer(mixer, width, spatial_dims=spatial_dims, stage=index, kernel_size=size),
-                    norm=norm,
-                    mlp_ratio=mlp_ratio,
-                    activation=activation,
-                    drop_path=rates[first + position],
-                    layer_scale=layer_scale,
-                    res_scale=res_scale_from is not None and index >= res_scale_from,
+                    architecture,
+                    drop_path=next(rates),
+                    res_scale=index >= first_scaled,
                 )
-                for position in range(depth)
+                for _ in range(depth)
             ]
-            stages.append(MetaFormerStage(down, blocks))
-        self.stages = nn.ModuleList(stages)
+            self.stages.append(MetaFormerStage(down, blocks))
         self.apply(init_published if init == "published" else init_fan_in)
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -11,33 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import MixerSpec
-from medformer.models.backbone.layers import KernelSize, NormName, squared_relu
-from medformer.models.backbone.metaformer import InitName, MetaFormer, StemName, init_published
+from medformer.models.backbone.layers import KernelSize, squared_relu
+from medformer.models.backbone.metaformer import Architecture, InitName, MetaFormer, init_published
 from medformer.registry import Entry, Registry
 
 HeadName = Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"]
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One named backbone: its head, and for the rest what `MetaFormer` is given.
+class Variant(Architecture):
+    """One named backbone with the head of its paper; `drop_path` is that of the published ImageNet training."""
 
-    Attributes:
-        drop_path: Stochastic depth of the published ImageNet training.
-    """
-
-    mixers: tuple[MixerSpec, ...]
-    norm: NormName
-    depths: tuple[int, ...] = ()
-    channels: tuple[int, ...] = ()
-    drop_path: float = 0.0
-    layer_scale: float | None = None
-    activation: Literal["star_relu", "gelu"] = "star_relu"
-    res_scale_from: int | None = 2
-    transition_norm: bool = True
-    kernel_sizes: tuple[int | None, ...] | None = None
-    stem: StemName = "patch"
-    mlp_ratio: float = 4.0
     head: HeadName = "linear"
 
 
@@ -148,16 +132,12 @@ def build_backbone(
     Raises:
         UnknownNameError: No variant or mixer has that name; the nearest is suggested.
     """
-    given = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
-    settings: dict[str, Any] = {
-        **vars(VARIANTS[name].part),
-        **{key: value for key, value in given.items() if value is not None},
-    }
-    del settings["head"]
+    given: dict[str, Any] = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
+    architecture = replace(VARIANTS[name].part, **{key: value for key, value in given.items() if value is not None})
     return MetaFormer(
         spatial_dims,
         in_channels,
-        **settings,
+        architecture,
         stem_kernel=stem_kernel,
         strides=strides,
         init=init,

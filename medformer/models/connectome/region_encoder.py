@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config import MixerSpec
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.connectome.inputs import check_edges, edge_counts, module_key, row_indices
 
 # Untrained mixing of a few hundred noisy subjects' regions only blurs them; the blocks start close to the identity.
@@ -56,19 +56,16 @@ def _kept(subjects: int, regions: int, rate: float, like: Tensor) -> Tensor:
 
 def region_backbone(width: int, depth: int, mixers: Sequence[MixerSpec], drop_path: float = 0.0) -> MetaFormer:
     """Return the shared backbone with one stage that neither reduces the tokens nor changes their channels."""
-    return MetaFormer(
-        1,
-        width,
-        depths=(depth,),
-        channels=(width,),
-        mixers=mixers,
-        mlp_ratio=2.0,
+    architecture = Architecture(
+        mixers,
+        depths=[depth],
+        channels=[width],
+        drop_path=drop_path,
         layer_scale=LAYER_SCALE,
         stem="none",
-        strides=(1,),
-        drop_path=drop_path,
-        init="fan_in",
+        mlp_ratio=2.0,
     )
+    return MetaFormer(1, width, architecture, strides=[1], init="fan_in")
 
 
 class RegionEncoder(nn.Module):

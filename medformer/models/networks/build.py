@@ -26,7 +26,8 @@ NO_BACKBONE = {
     "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",
 }
 """What a network without the shared backbone does not support."""
-_ISENSEE = "Isensee et al., Nature Methods 2021"
+_KERFOOT = "Kerfoot et al., STACOM 2018"
+_DIVISOR = "padded to its divisor"
 
 INDEPENDENT = "independent samples in training"
 """That an output depends on its own sample only, while training too."""
@@ -57,8 +58,8 @@ NETWORKS: Registry[Builder] = Registry(
             "monai:dynunet",
             dynunet,
             "nnU-Net's network, 32 to 320 filters, as a peer",
-            _ISENSEE,
-            "padded to its divisor",
+            "Isensee et al., Nature Methods 2021",
+            _DIVISOR,
             NO_BACKBONE,
         ),
         Entry(
@@ -67,16 +68,9 @@ NETWORKS: Registry[Builder] = Registry(
             "SwinUNETR with 48 features, as a peer",
             "Hatamizadeh et al., BrainLes 2021",
             "padded to multiples of 32",
-            {"1-D": "MONAI has it in 2-D and 3-D.", **NO_BACKBONE},
+            {"1-D": "MONAI has it in 2-D and 3-D."} | NO_BACKBONE,
         ),
-        Entry(
-            "monai:unet",
-            unet,
-            "residual U-Net, 32 to 320 filters, as a peer",
-            "Kerfoot et al., STACOM 2018",
-            "padded to its divisor",
-            NO_BACKBONE,
-        ),
+        Entry("monai:unet", unet, "residual U-Net, 32 to 320 filters, as a peer", _KERFOOT, _DIVISOR, NO_BACKBONE),
     ],
 )
 

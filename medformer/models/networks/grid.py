@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
+from medformer.models.backbone.layers import KernelSize, per_axis
 from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.mixers import mixer_kernel
 from medformer.models.backbone.variants import VARIANTS, build_backbone
 
-PUBLISHED_KERNEL, SMALL_KERNEL = 7, 3
+PUBLISHED_STEM, SMALL_STEM = 7, 3
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
         stem = [max(k, 2 * step - 1) for k, step in zip(grid.kernel_sizes[0], grid.strides[0], strict=True)]
         kernels = [tuple(kernel) for kernel in grid.kernel_sizes]
         if variant.stem == "convolutions":
-            stem = [min(k, SMALL_KERNEL) for k in stem]
+            stem = [min(k, SMALL_STEM) for k in stem]
         if config.weights:
-            published = [own or PUBLISHED_KERNEL for own in variant.kernel_sizes or (None,) * stages]
-            kernels = [_resized(kernel, own) for kernel, own in zip(kernels, published, strict=True)]
+            own = variant.kernel_sizes or [mixer_kernel(mixer) for mixer in variant.mixers]
+            kernels = [_resized(planned, published) for planned, published in zip(kernels, own, strict=True)]
             if variant.stem == "patch":
-                stem = list(_resized(stem, PUBLISHED_KERNEL))
+                stem = list(_resized(stem, PUBLISHED_STEM))
     return build_backbone(
         config.backbone,
         spatial_dims=grid.spatial_dims,
@@ -83,5 +85,6 @@ def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
     )
 
 
-def _resized(kernel: Sequence[int], size: int) -> tuple[int, ...]:
-    return tuple(1 if k == 1 else size for k in kernel)
+def _resized(planned: Sequence[int], published: KernelSize | None) -> tuple[int, ...]:
+    sizes = planned if published is None else per_axis(published, len(planned), "kernel_size")
+    return tuple(1 if plan == 1 else size for plan, size in zip(planned, sizes, strict=True))

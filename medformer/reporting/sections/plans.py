@@ -8,15 +8,16 @@ from typing import Any
 
 from medformer.crossval.plan.balance import balance_table, plan_warnings
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.evaluation.number_format import counted
 from medformer.reporting.finished_run import FinishedRun
-from medformer.reporting.wording import counted, shorten
+from medformer.reporting.wording import shorten
 
 MOST_ROWS = 90
 LONGEST_NAME = 24
 _GIGABYTE = 1e9
 
 
-def folds(run: FinishedRun) -> dict[str, Any]:
+def plan(run: FinishedRun) -> dict[str, Any]:
     """Describe what each part of each fold consists of."""
     assert run.plan is not None
     balance = balance_table(run.plan)
@@ -37,7 +38,7 @@ def folds(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def volumes(run: FinishedRun) -> dict[str, Any]:
+def volume_plan(run: FinishedRun) -> dict[str, Any]:
     """Describe the plan of each fold; folds with equal plans share a column."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for fold, plan in run.volume_plans.items():

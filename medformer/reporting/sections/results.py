@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from medformer.reporting.figures.intervals import forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import estimate, result_columns, written
-from medformer.reporting.wording import MISSING, interval, number
+from medformer.reporting.wording import interval, number
 
 SUBGROUPS = {"site": "Site", "size": "Lesion size", "sex": "Sex", "age": "Age"}
 _SPREAD = {"Mean": "mean", "SD": "sd", "Median": "median", "Lower quartile": "q1", "Upper quartile": "q3"}
@@ -75,7 +76,7 @@ def subgroups(run: FinishedRun) -> dict[str, Any]:
         if not parts:
             continue
         estimates = {name: estimate(part, run.primary.name) for name, part in parts.items()}
-        drawn = {name: numbers for name, numbers in estimates.items() if number(numbers[0]) != MISSING}
+        drawn = {name: numbers for name, numbers in estimates.items() if math.isfinite(numbers[0])}
         meanings = run.definitions.get(column)
         found[column] = {
             "title": title,

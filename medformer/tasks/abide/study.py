@@ -21,12 +21,12 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.data.connectomes.check import inspect_cohort
 from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.data.connectomes.near_duplicates import CONNECTOMES
+from medformer.data.connectomes.near_duplicates import CONNECTOMES, link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
-from medformer.data.problems import Problem
+from medformer.data.problems import Problem, quarantine
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, read_json, write_json
 from medformer.inference.classes.decision import read_decision
@@ -105,7 +105,9 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return CONNECTOMES
 
     def problems(self, inventory: Inventory) -> list[Problem]:
-        return inventory.problems
+        found = inventory.problems
+        # Connections are compared where every subject can be used.
+        return found if quarantine(found) else [*found, *link_same_subject(self.data)[1]]
 
     def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
         return {case.id: SeenCase(case.group, inventory[case.id].hashes["connections"]) for case in self.cases}

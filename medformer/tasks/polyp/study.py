@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
+from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
@@ -25,6 +26,7 @@ from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.table import BASELINES
+from medformer.models.autoencoder import masked_autoencoder
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
     FrameBaselineLearner,
@@ -56,7 +58,10 @@ class PolypStudy(Study[PolypConfig, Manifest]):
     def check(self) -> None:
         check_training(self.config)
         build_loss(self.config.loss.name)
-        _check_forward_pass(self.config)
+        network = new_network(self.config, 0)
+        if self.config.pretraining.enabled or self.config.pretraining.weights:
+            masked_autoencoder(network)
+        _check_forward_pass(self.config, network)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
         size = self.config.data.image_size
@@ -83,12 +88,13 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         return {name: partial(FrameBaselineLearner, self, name) for name in BASELINES}
 
     def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
-        """Masks are stretched to the size of the image that they are given to."""
+        """Masks are stretched to the size of the image that they are given to; those already written stay."""
         cases = []
         for case in self.cases:
-            other = read_mask(self.by_id[giver[case.id]].required_mask())
             path = folder / "labels" / f"{case.id}.png"
-            write_mask(path, resize_mask(other, image_size(case.required_image())))
+            if not path.is_file():
+                other = read_mask(self.by_id[giver[case.id]].required_mask())
+                write_mask(path, resize_mask(other, image_size(case.required_image())))
             cases.append(replace(case, mask=path))
         return replace(self, data=replace(self.data, cases=tuple(cases)))
 
@@ -118,9 +124,9 @@ class PolypTask:
         return load_predictor(config, folders, device)
 
 
-def _check_forward_pass(config: PolypConfig) -> None:
+def _check_forward_pass(config: PolypConfig, network: nn.Module) -> None:
     """Train one step in shapes alone: on the meta device nothing is computed."""
-    network = new_network(config, 0).to("meta").train()
+    network.to("meta").train()
     cases, size = min(2, config.training.batch_size), config.data.image_size
     with torch.device("meta"):
         batch = {"image": torch.empty(cases, 3, *size), "mask": torch.empty(cases, 1, *size)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from medformer.config import VolumeDataConfig
+from medformer.config import VolumeConfig
 from medformer.crossval.run.directory import RunDirectory
+from medformer.data.inventory import Inventory
 from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.describe import inspect_volumes
@@ -43,12 +45,14 @@ class Volumes:
         info: What they have in common.
         scanned: Whether they come from a folder, so that no manifest file is there yet.
         problems: What did not fit in that folder.
+        records: What was read of the cases to find their labels or hashes; None where nothing was.
     """
 
     manifest: Manifest
     info: DatasetInfo
     scanned: bool = False
     problems: tuple[Problem, ...] = ()
+    records: Inventory | None = None
 
     @property
     def path(self) -> Path:
@@ -75,11 +79,11 @@ class Volumes:
         return digest([self.manifest.digest(), self.info.labels, self.info.channels])
 
 
-def open_volumes(config: VolumeDataConfig, out: Path | None, reporter: Reporter) -> Volumes:
+def open_volumes(config: VolumeConfig, out: Path | None, reporter: Reporter) -> Volumes:
     """Read a manifest, or list a folder in a known layout.
 
     Args:
-        config: Names either.
+        config: Names either in its section `data`; the target decides what is read of the volumes, if anything is.
         out: Run folder in which the manifest of a folder will be kept; what an earlier session read of the volumes is
             not read again.
         reporter: Receives the progress.
@@ -88,38 +92,48 @@ def open_volumes(config: VolumeDataConfig, out: Path | None, reporter: Reporter)
         ConfigError: Nothing is named.
         DataError: See `read_manifest` and `scan_volumes`.
     """
-    if not config.manifest:
+    if not config.data.manifest:
         raise ConfigError(
             "No data: give --data with a folder of volumes (imagesTr/ and labelsTr/, images/ and labels/, or DICOM "
             "series), or with a manifest, which `medformer volume prepare` writes from one."
         )
-    path = Path(config.manifest)
+    path = Path(config.data.manifest)
     run = RunDirectory(out or Path())
-    cache = run.inventory if out is not None and run.is_run() else None
+    inspect = partial(
+        inspect_volumes,
+        masks=config.target == "segmentation",
+        features=config.target == "classification",
+        cache=run.inventory if out is not None and run.is_run() else None,
+        reporter=reporter,
+    )
     if not path.is_dir():
-        manifest = read_manifest(path, ungrouped=config.ungrouped)
+        manifest = read_manifest(path, ungrouped=config.data.ungrouped)
         info = declared_info(manifest)
-        if info is None:
-            info = info_from_records(manifest.cases, inspect_volumes(manifest.cases, cache=cache, reporter=reporter))
-        return Volumes(manifest, info)
-    scan = scan_volumes(path, ungrouped=config.ungrouped)
-    cases, info = complete(scan, reporter, cache)
-    return Volumes(Manifest(run.path / MANIFEST, path.resolve(), cases), info, scanned=True, problems=scan.problems)
+        if info is not None:
+            return Volumes(manifest, info)
+        records = inspect(manifest.cases)
+        return Volumes(manifest, info_from_records(manifest.cases, records), records=records)
+    scan = scan_volumes(path, ungrouped=config.data.ungrouped)
+    records = inspect(scan.cases)
+    cases, info = complete(scan, records, reporter)
+    manifest = Manifest(run.path / MANIFEST, path.resolve(), cases)
+    return Volumes(manifest, info, scanned=True, problems=scan.problems, records=records)
 
 
-def complete(scan: VolumeScan, reporter: Reporter, cache: Path | None = None) -> tuple[tuple[Case, ...], DatasetInfo]:
+def complete(scan: VolumeScan, records: Inventory | None, reporter: Reporter) -> tuple[tuple[Case, ...], DatasetInfo]:
     """Return the cases of a folder with their hashes, and what they have in common.
 
     Args:
         scan: Of the folder.
+        records: Of its cases; without them files are hashed, and read where the folder declares no labels.
         reporter: Receives the progress.
-        cache: Where an earlier pass over these volumes is kept.
 
     Raises:
         DataError: A volume cannot be read, and the folder declares no labels.
     """
-    if scan.info is not None and cache is None:
+    if records is None and scan.info is not None:
         return with_hashes(scan.cases, reporter=reporter), scan.info
-    records = inspect_volumes(scan.cases, cache=cache, reporter=reporter)
+    if records is None:
+        records = inspect_volumes(scan.cases, reporter=reporter)
     info = scan.info or info_from_records(scan.cases, records, channels=scan.channels, patients=scan.patients)
     return with_hashes(scan.cases, records), info

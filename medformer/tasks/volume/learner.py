@@ -14,7 +14,6 @@ from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.data.manifest import Case
 from medformer.data.network_inputs import ItemImages, TrainingData
-from medformer.data.volumes.inspect.describe import file_hashes
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, WholeImages
@@ -53,11 +52,13 @@ class VolumeLearner:
         study: The cases.
         planner: Plans from the training cases of a fold.
         cache: Folder of prepared volumes.
+        hashes: SHA-256 of images and label maps by path, as far as they are known.
     """
 
     study: VolumeStudy
     planner: Planner
     cache: Path
+    hashes: Mapping[Path, str]
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
         """Plan from all cases, and train an encoder to reconstruct hidden blocks of them; labels are not read."""
@@ -73,7 +74,7 @@ class VolumeLearner:
             [self.study.by_id[name] for name in names],
             memory_gb=self.study.config.data.cache,
             labels=self.study.config.target == "segmentation",
-            hashes=file_hashes(self.planner.records),
+            hashes=self.hashes,
             reporter=reporter,
         )
 
@@ -142,7 +143,7 @@ class VolumeLearner:
             [*train, *validation],
             memory_gb=config.data.cache,
             labels=False,
-            hashes=file_hashes(self.planner.records),
+            hashes=self.hashes,
             reporter=context.reporter,
         )
         network = new_network(config, plan, derive_seed(seed, "weights"))

@@ -22,7 +22,7 @@ from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.check import volume_problems
-from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
 from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.read.dataset_file import write_info
@@ -91,6 +91,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
             self.cases,
             masks=self.labelled and self.config.target == "segmentation",
             features=self.config.target == "classification",
+            known=self.data.records if self.labelled else None,
             cache=cache,
             reporter=reporter,
         )
@@ -110,7 +111,8 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return VOLUMES
 
     def problems(self, inventory: Inventory) -> list[Problem]:
-        found = volume_problems(self.cases, inventory, self.data.info, target=self.config.target)
+        target = self.config.target if self.labelled else None
+        found = volume_problems(self.cases, inventory, self.data.info, target=target)
         return [*self.data.problems, *found]
 
     def planner(self, inventory: Inventory) -> Planner:
@@ -119,7 +121,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
 
     def learner(self, inventory: Inventory, cache: Path) -> SegmentationLearner | ClassificationLearner:
         learner = SegmentationLearner if self.config.target == "segmentation" else ClassificationLearner
-        return learner(study=self, planner=self.planner(inventory), cache=cache)
+        return learner(study=self, planner=self.planner(inventory), cache=cache, hashes=file_hashes(inventory))
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
         if self.config.target == "segmentation":
@@ -132,10 +134,11 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return EstimatorLearner(described, VOLUME_CLASSIFIERS[name].part(), threshold=self.config.inference.threshold)
 
     def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
-        """Label maps are stretched to the grid of the image that they are given to."""
+        """Label maps are stretched to the grid of the image that they are given to; those already written stay."""
         given = self._class_of if self.config.target == "classification" else self._label_map_of
         cases = tuple(given(case, self.by_id[giver[case.id]], folder) for case in self.cases)
-        return replace(self, data=replace(self.data, manifest=replace(self.data.manifest, cases=cases)))
+        data = replace(self.data, manifest=replace(self.data.manifest, cases=cases))
+        return replace(self, data=data)
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
         if self.config.target == "classification":
@@ -152,6 +155,9 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return replace(case, label=other.label)
 
     def _label_map_of(self, case: Case, other: Case, folder: Path) -> Case:
+        path = folder / "labels" / f"{case.id}.nii.gz"
+        if path.is_file():
+            return replace(case, mask=path)
         orientation = self.config.plan.orientation
         source, geometry = read_labels(other.required_mask()), read_geometry(case.required_image())
         values = [int(value) for value in np.unique(source.array) if value]
@@ -159,7 +165,6 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         turned = reorient(labels, geometry.affine, orientation)[0]
         given = np.ascontiguousarray(reorient(source.array, source.geometry.affine, orientation)[0])
         turned[...] = resample_labels(given, turned.shape, values)
-        path = folder / "labels" / f"{case.id}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_labels(path, labels, case.required_image())
         return replace(case, mask=path)
@@ -178,7 +183,7 @@ class VolumeTask:
         out: Path | None = None,
         unlabelled: Literal["error", "allow"] = "error",
     ) -> VolumeStudy:
-        data = open_volumes(config.data, out, reporter)
+        data = open_volumes(config, out, reporter)
         return VolumeStudy(config=config, data=data, labelled=unlabelled == "error")
 
     def load(

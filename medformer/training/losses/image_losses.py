@@ -13,20 +13,32 @@ pixel weighs the same. BCE and the structure losses need no rule, their cross-en
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.registry import Entry, Registry
 
+Formula = Callable[[Tensor, Tensor], Tensor]
+"""Float32 logits and target of one shape to a scalar."""
 
-class SegmentationLoss(nn.Module, ABC):
-    """Base: checks shapes and leaves autocast, then calls `compute` in float32."""
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class SegmentationLoss:
+    """A formula that is computed in float32, on arguments whose shapes were checked.
+
+    Attributes:
+        name: In the table.
+        compute: The formula.
+    """
+
+    name: str
+    compute: Formula
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the scalar loss.
 
         Args:
@@ -44,86 +56,54 @@ class SegmentationLoss(nn.Module, ABC):
         with torch.autocast(logits.device.type, enabled=False):
             return self.compute(logits.float(), target.float())
 
-    @abstractmethod
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar loss of float32 arguments."""
 
-
-class BCELoss(SegmentationLoss):
+def bce(logits: Tensor, target: Tensor) -> Tensor:
     """Mean binary cross-entropy over all pixels of the batch."""
-
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, target)
+    return F.binary_cross_entropy_with_logits(logits, target)
 
 
-class DiceLoss(SegmentationLoss):
-    """Soft Dice per image, averaged over the batch: `1 - (2 sum(p t) + s) / (sum p + sum t + s)`, `s` = `smooth`.
+def dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice per image, averaged over the batch: `1 - (2 sum(p t) + 1) / (sum(p + t) + 1)`.
 
     An image whose truth is empty scores its mean probability instead (see the module's text).
     """
-
-    def __init__(self, smooth: float = 1.0) -> None:
-        super().__init__()
-        self.smooth = smooth
-
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        probability = logits.sigmoid().flatten(1)
-        return _dice_loss(probability, target.flatten(1), self.smooth).mean()
+    return _dice_loss(logits.sigmoid().flatten(1), target.flatten(1), 1.0).mean()
 
 
-class BatchDiceLoss(SegmentationLoss):
-    """Soft Dice of the whole batch taken as one large image, `s` = 1e-7.
+def batch_dice(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice of the whole batch taken as one large image, with 1e-7 in place of the ones.
 
     A batch without any foreground scores its mean probability: the published formula is constant there to seven
     digits, and its gradient vanishes.
     """
-
-    def __init__(self, smooth: float = 1e-7) -> None:
-        super().__init__()
-        self.smooth = smooth
-
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        return _dice_loss(logits.sigmoid().reshape(1, -1), target.reshape(1, -1), self.smooth).mean()
+    return _dice_loss(logits.sigmoid().reshape(1, -1), target.reshape(1, -1), 1e-7).mean()
 
 
-class BCEDiceLoss(SegmentationLoss):
+def bce_dice(logits: Tensor, target: Tensor) -> Tensor:
     """BCE plus per-image Dice, equally weighted."""
-
-    def __init__(self, smooth: float = 1.0) -> None:
-        super().__init__()
-        self.bce = BCELoss()
-        self.dice = DiceLoss(smooth)
-
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        bce: Tensor = self.bce.compute(logits, target)
-        return bce + self.dice.compute(logits, target)
+    return bce(logits, target) + dice(logits, target)
 
 
-class StructureLoss(SegmentationLoss):
+def structure(logits: Tensor, target: Tensor) -> Tensor:
     """Weighted cross-entropy plus weighted IoU, as the PraNet paper describes it.
 
     Weights `w = 1 + 5 |avgpool31(t) - t|` stress borders; per image the cross-entropy is `sum(w bce) / sum(w)` and the
     IoU term `1 - (sum(w p t) + 1) / (sum(w (p + t - p t)) + 1)`. The sum of both is averaged over images.
     """
-
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        weight = border_weight(target).flatten(1)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1)
-        weighted = (weight * cross_entropy).sum(1) / weight.sum(1)
-        return (weighted + _weighted_iou_loss(logits, target, weight)).mean()
+    weight = border_weight(target).flatten(1)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1)
+    weighted = (weight * cross_entropy).sum(1) / weight.sum(1)
+    return (weighted + _weighted_iou_loss(logits, target, weight)).mean()
 
 
-class LegacyStructureLoss(SegmentationLoss):
+def structure_legacy(logits: Tensor, target: Tensor) -> Tensor:
     """What PraNet's released code, and most code derived from it, computes.
 
-    It asks for `reduce='none'`, which is the old boolean argument and counts as true, so its cross-entropy is already
+    It passes `reduce='none'`, which is the old boolean argument and counts as true, so its cross-entropy is already
     the plain mean over the batch and the border weights cancel. Only the IoU term is weighted.
     """
-
-    def compute(self, logits: Tensor, target: Tensor) -> Tensor:
-        weight = border_weight(target).flatten(1)
-        plain = F.binary_cross_entropy_with_logits(logits, target)
-        return plain + _weighted_iou_loss(logits, target, weight).mean()
+    weight = border_weight(target).flatten(1)
+    return bce(logits, target) + _weighted_iou_loss(logits, target, weight).mean()
 
 
 @torch.no_grad()
@@ -167,23 +147,19 @@ def _weighted_iou_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor
 
 
 _PRANET = "Fan et al., PraNet, MICCAI 2020"
+_META_POLYP = "Trinh, Meta-Polyp, CBMS 2023"
 
-LOSSES: Registry[Callable[[], SegmentationLoss]] = Registry(
+LOSSES: Registry[Formula] = Registry(
     "loss",
     [
-        Entry("dice", DiceLoss, "soft Dice per image; an empty mask scores the mean probability"),
-        Entry(
-            "batch_dice",
-            BatchDiceLoss,
-            "soft Dice over the whole batch, as Meta-Polyp trains",
-            "Trinh, Meta-Polyp, CBMS 2023",
-        ),
-        Entry("bce", BCELoss, "mean binary cross-entropy"),
-        Entry("bce_dice", BCEDiceLoss, "BCE plus soft Dice per image"),
-        Entry("structure", StructureLoss, "border-weighted BCE plus border-weighted IoU, as intended", _PRANET),
+        Entry("dice", dice, "soft Dice per image; an empty mask scores the mean probability"),
+        Entry("batch_dice", batch_dice, "soft Dice over the whole batch, as Meta-Polyp trains", _META_POLYP),
+        Entry("bce", bce, "mean binary cross-entropy"),
+        Entry("bce_dice", bce_dice, "BCE plus soft Dice per image"),
+        Entry("structure", structure, "border-weighted BCE plus border-weighted IoU, as intended", _PRANET),
         Entry(
             "structure_legacy",
-            LegacyStructureLoss,
+            structure_legacy,
             "plain BCE plus border-weighted IoU, as PraNet's code computes it",
             _PRANET,
         ),
@@ -192,9 +168,9 @@ LOSSES: Registry[Callable[[], SegmentationLoss]] = Registry(
 
 
 def build_loss(name: str) -> SegmentationLoss:
-    """Return the loss called `name` with its documented defaults.
+    """Return the loss called `name`.
 
     Raises:
         UnknownNameError: No such loss.
     """
-    return LOSSES[name].part()
+    return SegmentationLoss(name, LOSSES[name].part)

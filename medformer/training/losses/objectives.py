@@ -2,7 +2,7 @@
 
     SegmentationObjective(loss, scales=(1.0,))      batches {"image": (B, C, *S), "mask": (B, 1, *S), "id": [...]}
     VolumeObjective(loss)                           the same, the mask a map of classes
-    ClassificationObjective(loss, smoothing=0.0)    batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]},
+    ClassificationObjective(loss)                   batches {"edges": {atlas: (B, d)}, "label": (B,), "id": [...]},
                                                     or of images (B, C, *S) with `inputs="image"`
     MaskedReconstruction(mask)                      batches of images or connections without labels; see `pretraining`
 
@@ -12,11 +12,11 @@ The training loop knows none of these keys but `id`; everything else it asks the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.data.frames.multiscale import draw_scale, resize_batch
@@ -78,6 +78,20 @@ class Objective(Protocol):
         """Return what must be the same when a training is resumed: JSON-able values, `loss` among them."""
 
 
+class Loss(Protocol):
+    """Compares logits with the truth, as `image_losses` and `volume_losses` do.
+
+    Attributes:
+        name: Required to be the same on resume.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor:
+        """Return the scalar loss."""
+
+
 class SegmentationObjective:
     """A loss between logits and masks, every batch at one of a few sizes.
 
@@ -87,7 +101,7 @@ class SegmentationObjective:
         scales: Multi-scale factors, one drawn per batch.
     """
 
-    def __init__(self, loss: nn.Module, scales: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, loss: Loss, scales: Sequence[float] = (1.0,)) -> None:
         self.loss = loss
         self.scales = tuple(scales)
 
@@ -102,7 +116,7 @@ class SegmentationObjective:
         return supervised_loss(self.loss, network(resized["image"]), resized["mask"])
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": type(self.loss).__name__, "scales": list(self.scales)}
+        return {"loss": self.loss.name, "scales": list(self.scales)}
 
 
 class VolumeObjective(SegmentationObjective):
@@ -113,38 +127,29 @@ class VolumeObjective(SegmentationObjective):
             network that returns several maps, each is judged at its own resolution (`supervised_loss`).
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: Loss) -> None:
         super().__init__(loss)
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": type(self.loss).__name__}
+        return {"loss": self.loss.name}
 
 
+@dataclass(frozen=True)
 class ClassificationObjective:
     """A loss between the logits of connectomes or images, two each, and their labels.
 
-    Args:
+    Attributes:
         loss: `cross_entropy`, or `squared`: of the difference of the logits against +1 (label 1) and -1 (label 0), as a
             ridge classifier has it. The difference is then no log odds; calibrate it.
-        smoothing: Share of the target that is spread evenly over the classes, in [0, 1); of cross-entropy.
         inputs: What of a batch the network is given.
     """
 
-    def __init__(
-        self,
-        loss: Literal["cross_entropy", "squared"] = "cross_entropy",
-        smoothing: float = 0.0,
-        *,
-        inputs: Literal["edges", "image"] = "edges",
-    ) -> None:
-        if not 0.0 <= smoothing < 1.0:
-            raise ValueError(f"label smoothing must be in [0, 1), got {smoothing}")
-        self.loss = loss
-        self.smoothing = smoothing
-        self.inputs = inputs
+    loss: Literal["cross_entropy", "squared"] = "cross_entropy"
+    _: KW_ONLY
+    inputs: Literal["edges", "image"] = "edges"
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {self.inputs: batch[self.inputs], "label": batch["label"]}
@@ -156,10 +161,10 @@ class ClassificationObjective:
         logits, labels = network(batch[self.inputs]), batch["label"]
         if self.loss == "squared":
             return F.mse_loss(logits[:, 1] - logits[:, 0], 2.0 * labels.to(logits.dtype) - 1.0)
-        return F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        return F.cross_entropy(logits, labels)
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": self.loss, "smoothing": self.smoothing}
+        return {"loss": self.loss}
 
 
 def load_of(inputs: Tensor | Mapping[str, Tensor], scale: float = 1.0) -> Load:
@@ -187,7 +192,7 @@ def load_of(inputs: Tensor | Mapping[str, Tensor], scale: float = 1.0) -> Load:
 
 
 def supervised_loss(
-    loss: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
     outputs: Tensor | Sequence[Tensor],
     target: Tensor,
     *,

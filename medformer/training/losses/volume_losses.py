@@ -17,21 +17,33 @@ No term needs a one-hot copy of the truth: with many labels that copy is as larg
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medformer.registry import Entry, Registry
 
 _SMOOTH = 1e-5
 
+VolumeFormula = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Log probabilities (B, K, *S), that of each voxel's true class (B, 1, *S), and classes (B, 1, *S) to a scalar."""
 
-class VolumeLoss(nn.Module, ABC):
-    """Base: checks shapes and leaves autocast, then calls `compute` with log probabilities in float32."""
 
-    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class VolumeLoss:
+    """A formula of log probabilities in float32, computed on arguments whose shapes were checked.
+
+    Attributes:
+        name: In the table.
+        compute: The formula.
+    """
+
+    name: str
+    compute: VolumeFormula
+
+    def __call__(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Return the scalar loss.
 
         Args:
@@ -53,93 +65,52 @@ class VolumeLoss(nn.Module, ABC):
             logarithms = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
             return self.compute(logarithms, logarithms.gather(1, classes.long()), classes)
 
-    @abstractmethod
-    def compute(self, logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
-        """Return the scalar loss.
 
-        Args:
-            logarithms: Log probabilities, (B, K, *S).
-            of_truth: That of each voxel's true class, (B, 1, *S).
-            classes: (B, 1, *S).
-        """
-
-
-class BatchDice(VolumeLoss):
+def dice(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
     """Mean over the labels of `1 - (2 sum(p t) + s) / (sum p + sum t + s)`, `s` = 1e-5; see the module's text."""
-
-    def compute(self, logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
-        probabilities, right = logarithms.exp(), of_truth.exp()
-        space = [0, *range(2, logarithms.ndim)]
-        predicted = probabilities.sum(space)[1:]
-        hits = [classes == label for label in range(1, logarithms.shape[1])]
-        overlap = torch.stack([(right * hit).sum() for hit in hits])
-        area = torch.stack([hit.sum() for hit in hits]).to(predicted.dtype)
-        dice = 1 - (2 * overlap + _SMOOTH) / (predicted + area + _SMOOTH)
-        return torch.where(area > 0, dice, predicted / of_truth.numel()).mean()
+    probabilities, right = logarithms.exp(), of_truth.exp()
+    space = [0, *range(2, logarithms.ndim)]
+    predicted = probabilities.sum(space)[1:]
+    hits = [classes == label for label in range(1, logarithms.shape[1])]
+    overlap = torch.stack([(right * hit).sum() for hit in hits])
+    area = torch.stack([hit.sum() for hit in hits]).to(predicted.dtype)
+    ratio = 1 - (2 * overlap + _SMOOTH) / (predicted + area + _SMOOTH)
+    return torch.where(area > 0, ratio, predicted / of_truth.numel()).mean()
 
 
-class CrossEntropy(VolumeLoss):
+def cross_entropy(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
     """Mean over the voxels of the negative log probability of the truth."""
-
-    def compute(self, logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
-        return -of_truth.mean()
+    return -of_truth.mean()
 
 
-class Focal(VolumeLoss):
-    """Mean over the voxels of `-(1 - p)^2 log p` of the true class: what is right already counts little."""
-
-    def compute(self, logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
-        return -((1 - of_truth.exp()).square() * of_truth).mean()
-
-
-class SumOf(VolumeLoss):
-    """Several losses, equally weighted."""
-
-    def __init__(self, *parts: VolumeLoss) -> None:
-        super().__init__()
-        self.parts = parts
-
-    def compute(self, logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
-        values = [part.compute(logarithms, of_truth, classes) for part in self.parts]
-        return torch.stack(values).sum()
-
-
-class DiceCrossEntropy(SumOf):
+def dice_cross_entropy(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
     """Dice of the batch plus cross-entropy."""
-
-    def __init__(self) -> None:
-        super().__init__(BatchDice(), CrossEntropy())
+    return dice(logarithms, of_truth, classes) + cross_entropy(logarithms, of_truth, classes)
 
 
-class DiceFocal(SumOf):
-    """Dice of the batch plus focal loss."""
-
-    def __init__(self) -> None:
-        super().__init__(BatchDice(), Focal())
+def dice_focal(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
+    """Dice of the batch plus the mean over the voxels of `-(1 - p)^2 log p`: what is right already counts little."""
+    return dice(logarithms, of_truth, classes) - ((1 - of_truth.exp()).square() * of_truth).mean()
 
 
+_NNUNET = "Isensee et al., nnU-Net, Nature Methods 2021"
 _VNET = "Milletari et al., V-Net, 3DV 2016"
 
-VOLUME_LOSSES: Registry[Callable[[], VolumeLoss]] = Registry(
+VOLUME_LOSSES: Registry[VolumeFormula] = Registry(
     "loss",
     [
-        Entry(
-            "dice_ce",
-            DiceCrossEntropy,
-            "soft Dice of the batch, mean over labels, plus cross-entropy",
-            "Isensee et al., nnU-Net, Nature Methods 2021",
-        ),
-        Entry("dice", BatchDice, "soft Dice of the batch; an absent label scores its mean probability", _VNET),
-        Entry("ce", CrossEntropy, "mean cross-entropy"),
-        Entry("dice_focal", DiceFocal, "soft Dice of the batch plus focal loss", "Lin et al., ICCV 2017"),
+        Entry("dice_ce", dice_cross_entropy, "soft Dice of the batch, mean over labels, plus cross-entropy", _NNUNET),
+        Entry("dice", dice, "soft Dice of the batch; an absent label scores its mean probability", _VNET),
+        Entry("ce", cross_entropy, "mean cross-entropy"),
+        Entry("dice_focal", dice_focal, "soft Dice of the batch plus focal loss", "Lin et al., ICCV 2017"),
     ],
 )
 
 
 def build_volume_loss(name: str) -> VolumeLoss:
-    """Return the loss called `name` with its documented defaults.
+    """Return the loss called `name`.
 
     Raises:
         UnknownNameError: No such loss.
     """
-    return VOLUME_LOSSES[name].part()
+    return VolumeLoss(name, VOLUME_LOSSES[name].part)

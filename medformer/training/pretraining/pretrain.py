@@ -9,20 +9,19 @@ network_encoder.load_state_dict(read_encoder(folder, autoencoder))
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from medformer.config import PretrainingConfig, TrainingConfig
 from medformer.data.network_inputs import TrainingData
-from medformer.errors import CheckpointError
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
 from medformer.progress import Reporter
 from medformer.training.fit import fit
+from medformer.training.job import RunOptions
 from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss
 from medformer.training.saving.checkpoint import load_model
 
@@ -33,14 +32,9 @@ def pretrain(
     judge: ReconstructionLoss,
     settings: TrainingConfig,
     *,
-    out: Path,
     record: Path,
-    seed: int,
-    workers: int = 0,
-    resume: bool = False,
-    metadata: Mapping[str, Any] | None = None,
-    run: Path | None = None,
     reporter: Reporter | None = None,
+    **options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Train an encoder to reconstruct what is hidden from it, and write how well it does; labels are not read.
 
@@ -49,14 +43,9 @@ def pretrain(
         data: Cases that pretraining may see; see `fit`.
         judge: Of the inner validation part; it also says what is hidden while training.
         settings: How to train (`pretraining_settings`).
-        out: Folder of this training.
         record: JSON file for the error on the inner validation part beside that of a guess (`pretraining.json`).
-        seed: Decides order and masks of the training. The network's first weights are the caller's to seed.
-        workers: Loader processes.
-        resume: Go on from the state in `out`.
-        metadata: Kept beside the weights, and required to be the same on resume.
-        run: Folder of the whole run.
         reporter: Receives every step and epoch.
+        **options: Where and how it runs: `out`, `seed`, `workers`, `resume`, `metadata` and `run` (`RunOptions`).
 
     Returns:
         What `record` says.
@@ -64,20 +53,7 @@ def pretrain(
     Raises:
         MedformerError: As `fit`.
     """
-    fit(
-        network,
-        MaskedReconstruction(judge.mask),
-        data,
-        judge,
-        settings,
-        out=out,
-        seed=seed,
-        workers=workers,
-        resume=resume,
-        metadata=metadata,
-        run=run,
-        reporter=reporter,
-    )
+    fit(network, MaskedReconstruction(judge.mask), data, judge, settings, reporter=reporter, **options)
     quality = judge.against_mean(network)
     write_json(record, quality)
     return quality
@@ -110,11 +86,5 @@ def read_encoder(
     Raises:
         CheckpointError: There is none, it is of another network, or its metadata are not these.
     """
-    found = load_model(folder / "model.safetensors", network)
-    # As it reads back: a tuple becomes a list.
-    wrong = [key for key, value in (metadata or {}).items() if json.loads(json.dumps(value)) != found.get(key)]
-    if wrong:
-        raise CheckpointError(
-            f"The encoder in {folder} differs in {', '.join(wrong)} from what this fold needs. Pretrain again."
-        )
+    load_model(folder / "model.safetensors", network, metadata)
     return dict(network.encoder.state_dict())

@@ -66,7 +66,8 @@ def require_untested(tested: Mapping[str, SeenCase], seen: Mapping[str, SeenCase
         LeakageError: Names the first of them.
     """
     groups = {case.group: name for name, case in tested.items()}
-    data = {case.sha256: name for name, case in tested.items()}
+    # Without a hash nothing is known of the data.
+    data = {case.sha256: name for name, case in tested.items() if case.sha256}
     for name, case in seen.items():
         for same, twin in (
             ("id", name if name in tested else None),

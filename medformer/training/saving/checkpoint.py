@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,11 @@ def load_model(path: Path, model: nn.Module, expected: Mapping[str, Any] | None 
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
+    # As it reads back: a tuple becomes a list.
+    wanted = json.loads(json.dumps(dict(expected or {})))
     claims = [
         f"{key} is {metadata.get(key)!r}, expected {value!r}"
-        for key, value in (expected or {}).items()
+        for key, value in wanted.items()
         if metadata.get(key) != value
     ]
     difference = describe_difference(shapes(tensors), shapes(model.state_dict()))

@@ -65,6 +65,8 @@ def test_what_a_table_says_is_kept(pcp, out: Path) -> None:
     pcp.edit_table("1,S_1,B,1,", "1,S_1,B,-9999,")
     pcp.write_series("stranger", "small", pcp.signals(8, 5))
     pcp.write_series("stranger", "tiny", pcp.signals(8, 4))
+    pcp.edit_table("3,S_3,B", "2,S_3,B")  # one person at two sites
+    pcp.table.write_text(pcp.table.read_text() + "90,without_file,A,1,20,1,0.1\n91,no_filename,A,1,20,1,0.1\n")
     cohort, problems = read_new(pcp.root, atlases=ATLASES, out=out)
     assert problems == ()
     assert labels(cohort) == {"S_0": 1, "S_1": None, "S_2": 0, "S_3": 0, "stranger": None}
@@ -170,7 +172,10 @@ def test_npz_with_bad_rows(tmp_path: Path, out: Path) -> None:
     ("change", "message"),
     [
         ({"ids": None}, "lacks ids"),
-        ({"fc_small": None, "fc_tiny": np.stack([matrix(0, 4)] * 3)}, "no data of small; found the atlases tiny"),
+        (
+            {"fc_small": None, "fc_tiny": np.stack([matrix(0, 4)] * 3)},
+            "no data of small; found the atlases tiny. The model was trained on small",
+        ),
         (
             {"fc_small": np.zeros((3, 4, 5))},
             r"(?s)3 corrupt.*fc_small: found the shape \(4, 5\); expected one square matrix",

@@ -43,3 +43,5 @@ def test_pretraining_may_not_see_a_tested_case_by_id_group_or_data(name: str, ca
     with pytest.raises(LeakageError, match=rf"'{name}' of extra.csv is seen by pretraining and has the {reason}"):
         require_untested(TESTED, seen, "extra.csv")
     require_untested(TESTED, {"fine": seen["fine"]}, "extra.csv")
+    unhashed = {"c": SeenCase("patient 4", "")}
+    require_untested(unhashed, {"d": SeenCase("patient 5", "")}, "extra.csv")

@@ -84,7 +84,7 @@ def prepare_cohort(
         ResourceError: The folder is not writable or the disk is full.
     """
     limits = limits or Limits()
-    found = find_source(source, atlases=atlases, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
+    found = _find_source(source, atlases=atlases, pipeline=pipeline, strategy=strategy, phenotype=phenotype)
     chosen = _chosen(source, found, atlases, "Choose among these, or fetch the others.")
     tables = {atlas: read_labels(path) for atlas, path in {**find_labels(source), **(labels or {})}.items()}
     run = _Preparation(found, out / FEATURES, chosen, tables, limits, missing_atlas, reporter or SilentReporter())
@@ -108,8 +108,8 @@ def read_new(
     """Read the connectomes of new subjects, with or without labels.
 
     Args:
-        source: What `prepare_cohort` takes, without a phenotypic table or with a table that lacks diagnoses, or rows
-            for some subjects; or a cohort that is prepared already.
+        source: What `prepare_cohort` takes, or a cohort that is prepared already. A phenotypic table, diagnoses in it,
+            and rows for some subjects may be missing; rows without data are passed over.
         atlases: Number of regions by atlas, as the model was trained on; other atlases of the source are not read.
         out: Folder for the manifest, the feature store and `exclusions.csv`; a prepared cohort is read where it is.
         pipeline: Of time series; the only one that is there when not given.
@@ -130,10 +130,11 @@ def read_new(
     if manifest.name.endswith(".csv") and manifest.is_file():
         return _prepared_before(manifest, atlases)
     limits = limits or Limits(usable_only=False)
-    found = find_source(
+    found = _find_source(
         source, atlases=tuple(atlases), pipeline=pipeline, strategy=strategy, phenotype=phenotype, unlabelled=True
     )
-    chosen = _chosen(source, found, tuple(atlases), "The model was trained on them: give data with these atlases.")
+    advice = f"The model was trained on {', '.join(atlases)}; give data of all of these."
+    chosen = _chosen(source, found, tuple(atlases), advice)
     run = _Preparation(found, out / FEATURES, chosen, {}, limits, "exclude", reporter or SilentReporter(), atlases)
     made = run.write(source, out, {"atlases": chosen, **asdict(limits)})
     return read_cohort(made.manifest, unlabelled="allow"), made.problems
@@ -153,7 +154,7 @@ def _prepared_before(manifest: Path, atlases: Mapping[str, int]) -> tuple[Cohort
     return cohort, ()
 
 
-def find_source(
+def _find_source(
     path: Path,
     *,
     atlases: Sequence[str],

@@ -161,8 +161,10 @@ def _source(
     named = {candidate.subject.id for candidate in candidates} | {problem.case_id for problem in table.problems}
     strangers = sorted(set(scans) - named)
     if unlabelled:
+        # A row without a file is no subject: the table only says more about the subjects that there are data of.
+        candidates = [candidate for candidate in candidates if candidate.subject.id in scans]
         candidates += [Candidate(Case(scan, group=scan)) for scan in strangers]
-        return FileSource(content, files, candidates, table.problems)
+        return FileSource(content, files, candidates, [one for one in table.problems if one.case_id in scans])
     lost = [Problem(scan, str(scans[scan]), "not-in-table") for scan in strangers]
     return FileSource(content, files, candidates, [*table.problems, *lost])
 

@@ -159,7 +159,7 @@ def find_npz(path: Path, *, unlabelled: bool = False) -> NpzSource:
             except DataError as error:
                 raise DataError(f"{path}: {_PREFIX}{atlas}: {error}") from None
     candidates, problems, rows = _rows(path, columns, count, unlabelled)
-    kept, conflicts = without_conflicts(candidates, str(path))
+    kept, conflicts = without_conflicts(candidates, str(path), unlabelled=unlabelled)
     return NpzSource(kept, [*problems, *conflicts], arrays, rows)
 
 

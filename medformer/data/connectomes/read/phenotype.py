@@ -15,8 +15,8 @@ rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,36 +123,50 @@ def read_phenotype(path: Path, *, unlabelled: bool = False) -> Phenotype:
             problems.append(found)
         else:
             candidates.append(found)
-    kept, conflicts = without_conflicts(candidates, str(path))
+    kept, conflicts = without_conflicts(candidates, str(path), unlabelled=unlabelled)
     return Phenotype(tuple(kept), (*problems, *conflicts), "file" in places)
 
 
-def without_conflicts(candidates: Sequence[Candidate], path: str) -> tuple[list[Candidate], list[Problem]]:
+def without_conflicts(
+    candidates: Sequence[Candidate], path: str, *, unlabelled: bool = False
+) -> tuple[list[Candidate], list[Problem]]:
     """Leave out all rows that contradict each other, because the table does not show which one is right.
+
+    Args:
+        candidates: The rows.
+        path: The table, for problems.
+        unlabelled: Whether only a file with several rows counts as a contradiction.
 
     Returns:
         The other rows, and one problem for each row that is left out: the same id twice, or one person with two
         diagnoses or at two sites.
     """
-    problems: dict[int, Problem] = {}
-
-    def clash(key: Callable[[Case], str], value: Callable[[Case], object], reason: str, text: str) -> None:
-        groups = defaultdict(list)
-        for place, candidate in enumerate(candidates):
-            groups[key(candidate.subject)].append(place)
-        for name, places in groups.items():
-            values = dict.fromkeys(value(candidates[place].subject) for place in places)
-            if len(values) > 1 or (reason == "doubled-row" and len(places) > 1):
-                detail = text.format(name, len(places), " and ".join(str(one) for one in values))
-                for place in places:
-                    problem = Problem(candidates[place].subject.id, path, reason, detail)
-                    problems.setdefault(place, problem)
-
-    clash(lambda one: one.id, lambda one: one.id, "doubled-row", "the file {0} has {1} rows; keep one")
-    clash(lambda one: one.group, lambda one: one.label, "label-conflict", "person {0} has the labels {2}; correct one")
-    clash(lambda one: one.group, lambda one: one.site, "two-sites", "person {0} is listed at {2}; correct one")
+    cases = [candidate.subject for candidate in candidates]
+    rows = Counter(case.id for case in cases)
+    problems = {
+        place: Problem(case.id, path, "doubled-row", f"the file {case.id} has {rows[case.id]} rows; keep one")
+        for place, case in enumerate(cases)
+        if rows[case.id] > 1
+    }
+    for place, problem in () if unlabelled else contradictions(cases, path, "correct one"):
+        problems.setdefault(place, problem)
     kept = [candidate for place, candidate in enumerate(candidates) if place not in problems]
     return kept, [problems[place] for place in sorted(problems)]
+
+
+def contradictions(cases: Sequence[Case], path: str, advice: str) -> Iterator[tuple[int, Problem]]:
+    """Find persons with two labels or at two sites; give each of their rows by position, with its problem."""
+    people: dict[str, list[int]] = defaultdict(list)
+    for place, case in enumerate(cases):
+        people[case.group].append(place)
+    labels = ["none" if case.label is None else str(case.label) for case in cases]
+    sites = [case.site or "none" for case in cases]
+    for reason, values, text in (("label-conflict", labels, "has the labels"), ("two-sites", sites, "is listed at")):
+        for person, places in people.items():
+            different = dict.fromkeys(values[place] for place in places)
+            if len(different) > 1:
+                detail = f"person {person} {text} {' and '.join(different)}; {advice}"
+                yield from ((place, Problem(cases[place].id, path, reason, detail)) for place in places)
 
 
 def as_candidate(row: Mapping[str, str], path: str, *, unlabelled: bool = False) -> Candidate | Problem:

@@ -31,7 +31,7 @@ def volume_problems(
     records: Mapping[str, Record],
     info: DatasetInfo,
     *,
-    target: Literal["segmentation", "classification"] = "segmentation",
+    target: Literal["segmentation", "classification"] | None = "segmentation",
 ) -> list[Problem]:
     """List every problem of every case.
 
@@ -39,7 +39,7 @@ def volume_problems(
         cases: What to check.
         records: Of these cases (see `describe_volume`).
         info: What the data set declares.
-        target: Segmentation needs label maps; classification needs classes.
+        target: Segmentation needs label maps; classification needs classes; None needs neither, as pretraining does.
 
     Returns:
         Problems in the order of the cases; those that only all cases together show follow. See `problems.REASONS` for
@@ -50,7 +50,10 @@ def volume_problems(
     for case in cases:
         problems += _channel_count(case, info)
         problems += records[case.id].problems
-        problems += _label_faults(case, records[case.id], info) if labels else _class_faults(case)
+        if labels:
+            problems += _label_faults(case, records[case.id], info)
+        elif target is not None:
+            problems += _class_faults(case)
     readable = [case for case in cases if "channels" in records[case.id].facts]
     problems += _odd_spacing(readable, records)
     problems += _intensity_scale(readable, records, info)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.inventory import Inventory, Record, take_inventory
+from medformer.data.inventory import Inventory, Record, case_files, take_inventory
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.descriptors import descriptor, voxel_hash
@@ -72,13 +72,25 @@ def inspect_volumes(
     *,
     masks: bool = True,
     features: bool = False,
+    known: Mapping[str, Record] | None = None,
     cache: Path | None = None,
     reporter: Reporter | None = None,
 ) -> Inventory:
-    """Describe every case, or recall what an earlier pass found (see `take_inventory` and `describe_volume`)."""
+    """Describe every case, or recall what an earlier pass found (see `take_inventory` and `describe_volume`).
+
+    Args:
+        cases: What to describe.
+        masks: Whether to read label maps.
+        features: Whether to compute what linear baselines learn from.
+        known: What this process found of these cases before, with the same settings; they are not read again.
+        cache: Folder that keeps the result.
+        reporter: Receives one step per case.
+    """
+    describe = partial(describe_volume, masks=masks, features=features)
     return take_inventory(
         cases,
-        partial(describe_volume, masks=masks, features=features),
+        describe if known is None else lambda case: known[case.id],
+        files=case_files if masks else lambda case: {"file": case.images},
         cache=cache,
         settings=["volume", VERSION, masks, features],
         reporter=reporter,

@@ -69,6 +69,14 @@ def mixer_parameters(name: str) -> type[BaseModel]:
     return create_model(name, **fields)
 
 
+def mixer_kernel(spec: MixerSpec) -> KernelSize | None:
+    """Return the kernel that a mixer has where none is asked for, or None for a mixer without a kernel."""
+    name, given = (spec, {}) if isinstance(spec, str) else (str(spec["name"]), spec)
+    field = mixer_parameters(name).model_fields.get("kernel_size")
+    kernel: KernelSize | None = None if field is None else given.get("kernel_size", field.default)
+    return kernel
+
+
 def make_mixer(
     spec: MixerSpec, channels: int, *, spatial_dims: int, stage: int, kernel_size: KernelSize | None = None
 ) -> nn.Module:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feature_table import FeatureTable, fit_and_test
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -17,8 +18,9 @@ from medformer.crossval.plan import Fold, Plan, PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.estimator_fold import EstimatorFold, require_unfitted
+from medformer.crossval.run.estimator import EstimatorLearner, require_unfitted
 from medformer.crossval.run.execute import execute
+from medformer.crossval.run.fold_job import LearnerJob
 from medformer.errors import DataError, LeakageError
 from medformer.files import read_csv, read_json
 
@@ -62,8 +64,8 @@ def labels(labeled: tuple[list[PlanCase], Features, dict[str, int]]) -> dict[str
     return labeled[2]
 
 
-def scores(job: EstimatorFold, fold: Fold, folder: Path) -> dict[str, float]:
-    job(fold, folder, False)
+def scores(learner: EstimatorLearner, fold: Fold, folder: Path, seed: int = 0) -> dict[str, float]:
+    fit_and_test(learner, fold, folder, seed)
     return {row["id"]: float(row["score"]) for row in read_csv(folder / "predictions.csv")}
 
 
@@ -72,14 +74,14 @@ def test_a_run_ends_in_an_out_of_fold_table(
 ) -> None:
     cases, features, labels = labeled
     plan = make_plan(cases, folds=3, validation=0.3, seed=0)
-    job = EstimatorFold(
+    table = FeatureTable(
         features,
         labels,
-        make_pipeline(StandardScaler(), LogisticRegression()),
         sites={case.id: case.site for case in cases},
         covariates={case.id: {"age": "20.5", "sex": "F"} for case in cases},
     )
-    execute(plan, job, run)
+    learner = EstimatorLearner(table, make_pipeline(StandardScaler(), LogisticRegression()), covariates=True)
+    execute(plan, LearnerJob(learner, run, 0), run)
     rows = read_oof(collect(run, plan))
     assert list(rows[0]) == (
         ["id", "fold", "repeat", "group", "site", "age", "sex", "label", "score", "threshold", "prediction"]
@@ -96,7 +98,7 @@ def test_a_run_ends_in_an_out_of_fold_table(
 
 def test_only_training_cases_reach_fit(fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path) -> None:
     Spy.seen.clear()
-    EstimatorFold(features, labels, Spy())(fold, tmp_path, False)
+    fit_and_test(EstimatorLearner(FeatureTable(features, labels), Spy()), fold, tmp_path)
     assert [[f"c{index:02d}" for index in seen] for seen in Spy.seen] == [list(fold.train)]
 
 
@@ -105,11 +107,11 @@ def test_the_other_test_cases_change_nothing(
     fold: Fold, features: Features, labels: dict[str, int], estimator: Any, tmp_path: Path
 ) -> None:
     pipeline = make_pipeline(StandardScaler(), estimator)
-    before = scores(EstimatorFold(features, labels, pipeline), fold, tmp_path / "a")
+    before = scores(EstimatorLearner(FeatureTable(features, labels), pipeline), fold, tmp_path / "a")
     kept, *others = fold.test
     changed = {name: vector + 1e3 if name in others else vector for name, vector in features.items()}
     flipped = {name: 1 - label if name in others else label for name, label in labels.items()}
-    after = scores(EstimatorFold(changed, flipped, pipeline), fold, tmp_path / "b")
+    after = scores(EstimatorLearner(FeatureTable(changed, flipped), pipeline), fold, tmp_path / "b")
     assert after[kept] == before[kept]
     assert read_json(tmp_path / "a" / "threshold.json") == read_json(tmp_path / "b" / "threshold.json")
 
@@ -117,21 +119,22 @@ def test_the_other_test_cases_change_nothing(
 def test_the_threshold_comes_from_the_validation_part_alone(
     fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path
 ) -> None:
-    job = EstimatorFold(features, labels, LogisticRegression())
-    job(fold, tmp_path / "a", False)
-    content = read_json(tmp_path / "a" / "threshold.json")
+    def learn(folder: str, labels: dict[str, int], **settings: Any) -> dict[str, Any]:
+        learner = EstimatorLearner(FeatureTable(features, labels), LogisticRegression(), **settings)
+        fit_and_test(learner, fold, tmp_path / folder)
+        return dict(read_json(tmp_path / folder / "threshold.json"))
+
+    content = learn("a", labels)
     assert content["from"] == f"balanced accuracy over {len(fold.validation)} inner validation cases"
     relabeled = labels | {name: 1 - labels[name] for name in fold.validation}
-    EstimatorFold(features, relabeled, LogisticRegression())(fold, tmp_path / "b", False)
-    assert read_json(tmp_path / "b" / "threshold.json")["threshold"] != content["threshold"]
-    EstimatorFold(features, labels, LogisticRegression(), threshold=0.5)(fold, tmp_path / "c", False)
-    assert read_json(tmp_path / "c" / "threshold.json") == {"threshold": 0.5, "from": "config"}
+    assert learn("b", relabeled)["threshold"] != content["threshold"]
+    assert learn("c", labels, threshold=0.5) == {"threshold": 0.5, "from": "config"}
 
 
 def test_decision_values_become_probabilities_in_the_same_order(
     fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path
 ) -> None:
-    found = scores(EstimatorFold(features, labels, RidgeClassifier()), fold, tmp_path)
+    found = scores(EstimatorLearner(FeatureTable(features, labels), RidgeClassifier()), fold, tmp_path)
     ridge = RidgeClassifier().fit([features[name] for name in fold.train], [labels[name] for name in fold.train])
     values = ridge.decision_function([features[name] for name in fold.test])
     assert np.argsort(values).tolist() == np.argsort([found[name] for name in fold.test]).tolist()
@@ -143,7 +146,8 @@ def test_random_parts_are_seeded_by_run_and_fold(
     fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path
 ) -> None:
     def forest(seed: int, at: Fold) -> dict[str, float]:
-        return scores(EstimatorFold(features, labels, RandomForestClassifier(5), seed=seed), at, tmp_path)
+        learner = EstimatorLearner(FeatureTable(features, labels), RandomForestClassifier(5))
+        return scores(learner, at, tmp_path, seed)
 
     again = Fold(fold.index, fold.train, fold.validation, fold.test, repeat=1)
     assert forest(0, fold) == forest(0, fold)
@@ -154,9 +158,11 @@ def test_random_parts_are_seeded_by_run_and_fold(
 def test_the_job_travels_to_another_process(
     fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path
 ) -> None:
-    job = EstimatorFold(features, labels, make_pipeline(StandardScaler(), LogisticRegression()))
-    there = pickle.loads(pickle.dumps(job))
-    assert scores(there, fold, tmp_path / "there") == scores(job, fold, tmp_path / "here")
+    learner = EstimatorLearner(FeatureTable(features, labels), make_pipeline(StandardScaler(), LogisticRegression()))
+    there = tmp_path / "there"
+    pickle.loads(pickle.dumps(LearnerJob(learner, RunDirectory(there), 0)))(fold, there, False)
+    found = {row["id"]: float(row["score"]) for row in read_csv(there / "predictions.csv")}
+    assert found == scores(learner, fold, tmp_path / "here")
 
 
 FITTED = StandardScaler().fit([[0.0, 1.0], [1.0, 3.0]])
@@ -173,20 +179,22 @@ FITTED = StandardScaler().fit([[0.0, 1.0], [1.0, 3.0]])
 )
 def test_what_is_fitted_already_is_refused(leaky: Any, features: Features, labels: dict[str, int]) -> None:
     with pytest.raises(LeakageError, match=r"is fitted already \(it has .*_.*Give it unfitted"):
-        EstimatorFold(features, labels, leaky)
+        EstimatorLearner(FeatureTable(features, labels), leaky)
 
 
 def test_what_declares_itself_frozen_is_refused(features: Features, labels: dict[str, int]) -> None:
     frozen = pytest.importorskip("sklearn.frozen")
     with pytest.raises(LeakageError, match="StandardScaler is fitted already"):
-        EstimatorFold(features, labels, make_pipeline(frozen.FrozenEstimator(FITTED), LogisticRegression()))
+        EstimatorLearner(
+            FeatureTable(features, labels), make_pipeline(frozen.FrozenEstimator(FITTED), LogisticRegression())
+        )
 
 
 def test_fitting_a_fold_leaves_the_given_estimator_unfitted(
     fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path
 ) -> None:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
-    EstimatorFold(features, labels, pipeline)(fold, tmp_path, False)
+    fit_and_test(EstimatorLearner(FeatureTable(features, labels), pipeline), fold, tmp_path)
     require_unfitted(pipeline)
 
 
@@ -213,16 +221,17 @@ def test_bad_input_is_named(
 ) -> None:
     changed, relabeled, at = damage(features, labels, fold)
     with pytest.raises(DataError, match=message):
-        EstimatorFold(changed, relabeled, LogisticRegression())(at, tmp_path, False)
+        fit_and_test(EstimatorLearner(FeatureTable(changed, relabeled), LogisticRegression()), at, tmp_path)
 
 
 def test_settings_that_make_no_sense_are_refused(features: Features, labels: dict[str, int]) -> None:
+    table = FeatureTable(features, labels, covariates={"c00": {"score": "1"}})
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
-        EstimatorFold(features, labels, LogisticRegression(), threshold=1.5)
+        EstimatorLearner(table, LogisticRegression(), threshold=1.5)
     with pytest.raises(ValueError, match=r"expected a classifier .* got LinearRegression"):
-        EstimatorFold(features, labels, LinearRegression())
+        EstimatorLearner(table, LinearRegression())
     with pytest.raises(ValueError, match="got score"):
-        EstimatorFold(features, labels, LogisticRegression(), covariates={"c00": {"score": "1"}})
+        EstimatorLearner(table, LogisticRegression(), covariates=True)
 
 
 def test_a_fold_without_test_cases_only_learns(
@@ -230,6 +239,7 @@ def test_a_fold_without_test_cases_only_learns(
 ) -> None:
     only = Fold(0, fold.train, fold.validation, ())
     cases = tuple(PlanCase(name, name) for name in features)
-    execute(Plan("predefined", 0, cases, (only,)), EstimatorFold(features, labels, LogisticRegression()), run)
+    learner = EstimatorLearner(FeatureTable(features, labels), LogisticRegression())
+    execute(Plan("predefined", 0, cases, (only,)), LearnerJob(learner, run, 0), run)
     assert (run.fold(0) / "threshold.json").exists()
     assert not (run.fold(0) / "predictions.csv").exists()

@@ -1,0 +1,198 @@
+"""`medformer abide predict`: what a run knows, applied to subjects in every form that they may come in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medformer.connectome.triangle import to_matrices
+from medformer.data.connectomes.cohort import read_cohort
+from medformer.data.synthetic.abide import write_synthetic_abide
+from medformer.files import read_csv, read_json, write_csv, write_json
+
+Medformer = Callable[..., Any]
+
+REGIONS = {"coarse": 12, "fine": 14}
+FOLDS = 2
+# Every step that learns from data: site harmonization, confounds, a scale, pretraining, two networks, a calibration.
+SETTINGS = (
+    "--config",
+    "abide/roi",
+    "model.width=8",
+    "training.epochs=2",
+    "pretraining.epochs=1",
+    f"crossval.folds={FOLDS}",
+    "crossval.validation=0.25",
+    "features.harmonize=combat",
+    "features.confounds=[mean_fd]",
+    "members=2",
+    "--no-baselines",
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("series")
+    write_synthetic_abide(folder, subjects=40, regions=REGIONS, sites=2, effect=3.0, volumes=60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "cohort"
+    assert medformer("abide", "prepare", source, "--out", out).code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    result = medformer("abide", "crossval", "--data", cohort, "--out", out, *SETTINGS)
+    assert result.code == 0, result.err
+    return out
+
+
+@pytest.fixture
+def matrices(cohort: Path, tmp_path: Path) -> Path:
+    """One matrix of correlations per subject and atlas, without any table."""
+    folder, prepared = tmp_path / "matrices", read_cohort(cohort)
+    for atlas, regions in REGIONS.items():
+        (folder / atlas).mkdir(parents=True)
+        block = prepared.store.block(atlas, "correlation")
+        for row, name in zip(prepared.rows, prepared.by_id, strict=True):
+            matrix = to_matrices(np.asarray(block[row : row + 1]), regions)[0]
+            np.fill_diagonal(matrix, 1.0)
+            np.save(folder / atlas / f"{name}.npy", matrix)
+    return folder
+
+
+def predicted(medformer: Medformer, run: Path, source: Path, out: Path, *more: str) -> dict[str, dict[str, str]]:
+    result = medformer("abide", "predict", run, source, "--out", out, *more)
+    assert result.code == 0, result.err
+    return {row["id"]: row for row in read_csv(out / "predictions.csv")}
+
+
+@pytest.mark.parametrize("kind", ["cohort", "series"])
+def test_scores_are_the_out_of_fold_scores_of_the_network_that_tested_a_subject(
+    kind: str, run: Path, cohort: Path, source: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    rows = predicted(medformer, run, {"cohort": cohort, "series": source}[kind], tmp_path / "out")
+    tested = read_csv(run / "oof.csv")
+    assert len(rows) == len(tested) == 40
+    for row in tested:
+        assert float(rows[row["id"]][f"score_fold_{row['fold']}"]) == float(row["score"])
+    thresholds = [read_json(run / "folds" / str(fold) / "threshold.json")["threshold"] for fold in range(FOLDS)]
+    for row in rows.values():
+        assert float(row["score"]) == pytest.approx(np.mean([float(row[f"score_fold_{k}"]) for k in range(FOLDS)]))
+        assert float(row["threshold"]) == pytest.approx(np.mean(thresholds))
+        assert int(row["prediction"]) == (float(row["score"]) >= float(row["threshold"]))
+
+
+def test_subjects_of_the_run_are_pointed_out_and_a_threshold_may_be_given(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    result = medformer("abide", "predict", run, cohort, "--out", tmp_path / "out", "--threshold", "0.9")
+    assert result.code == 0 and "40 of these subjects belong to" in result.out
+    assert {row["threshold"] for row in read_csv(tmp_path / "out" / "predictions.csv")} == {"0.9"}
+
+
+def test_a_fold_that_is_not_trained_is_left_out_and_said(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "folds" / "0" / "threshold.json").unlink()
+    result = medformer("abide", "predict", copy, cohort, "--out", tmp_path / "out")
+    assert result.code == 0 and f"1 of {FOLDS} folds are trained" in result.out
+    assert "score_fold_0" not in read_csv(tmp_path / "out" / "predictions.csv")[0]
+
+
+@pytest.fixture(scope="module")
+def plain_run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
+    """A run whose features need no covariate, on a given split."""
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copytree(cohort, folder / "cohort")
+    rows = read_csv(cohort / "manifest.csv")
+    for place, row in enumerate(rows):
+        row["split"] = "test" if place >= 34 else "train"
+    write_csv(folder / "cohort" / "manifest.csv", rows, list(rows[0]))
+    quick = ("model.width=8", "training.epochs=2", "crossval.validation=0.3", "--data", folder / "cohort")
+    result = medformer("abide", "train", "--out", folder / "run", *quick)
+    assert result.code == 0, result.err
+    return folder / "run"
+
+
+def test_matrices_without_a_table_give_the_scores_of_the_series_they_are_from(
+    plain_run: Path, matrices: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    rows = predicted(medformer, plain_run, matrices, tmp_path / "out")
+    tested = read_csv(plain_run / "oof.csv")
+    assert len(rows) == 40 and len(tested) == 6
+    for row in tested:
+        # The connections are rounded to float32 once more on their way.
+        assert float(rows[row["id"]]["score"]) == pytest.approx(float(row["score"]), abs=1e-4)
+        assert rows[row["id"]]["label"] == ""
+
+
+def test_bad_subjects_are_listed_and_the_others_are_scored(
+    plain_run: Path, matrices: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    names = sorted(path.stem for path in (matrices / "coarse").iterdir())
+    np.save(matrices / "coarse" / f"{names[0]}.npy", np.full((12, 12), np.nan))
+    np.save(matrices / "coarse" / f"{names[1]}.npy", np.corrcoef(np.random.default_rng(0).normal(size=(13, 40))))
+    np.save(matrices / "coarse" / f"{names[2]}.npy", np.zeros((12, 11)))
+    (matrices / "fine" / f"{names[3]}.npy").unlink()
+    (matrices / "fine" / f"{names[4]}.npy").write_bytes(b"not numpy")
+    result = medformer("abide", "predict", plain_run, matrices, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    refused = {row["id"]: row["reason"] for row in read_csv(tmp_path / "out" / "exclusions.csv")}
+    assert set(refused) == set(names[:5])
+    assert refused[names[0]] == "not-finite" and refused[names[1]] == "region-count"
+    assert refused[names[3]] == "missing-atlas"
+    assert {row["id"] for row in read_csv(tmp_path / "out" / "predictions.csv")} == set(names[5:])
+    assert "5 subjects left out" in result.out
+
+
+def test_what_cannot_be_scored_at_all_is_refused(
+    run: Path, plain_run: Path, matrices: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    out = tmp_path / "out"
+    shutil.rmtree(matrices / "fine")
+    medformer("abide", "predict", plain_run, matrices, "--out", out).refused(3, "fine")
+    other = tmp_path / "other"
+    write_synthetic_abide(other, subjects=4, regions={"coarse": 12, "fine": 15}, sites=2, volumes=40)
+    medformer("abide", "predict", plain_run, other, "--out", out, "--overwrite").refused(3, "fine", "15", "14")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    medformer("abide", "predict", plain_run, empty, "--out", out, "--overwrite").refused(3, str(empty))
+
+
+def test_a_covariate_that_the_features_need_must_be_known(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    copy = tmp_path / "cohort"
+    shutil.copytree(cohort, copy)
+    rows = read_csv(copy / "manifest.csv")
+    write_csv(copy / "manifest.csv", [{**row, "mean_fd": ""} for row in rows], list(rows[0]))
+    medformer("abide", "predict", run, copy, "--out", tmp_path / "out").refused(3, "mean_fd", "40 subject")
+
+
+def test_damage_and_a_run_of_another_task_are_refused(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("columns.json", "features/coarse.safetensors"):
+        file = copy / "folds" / "0" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        result = medformer("abide", "predict", copy, cohort, "--out", tmp_path / "out", "--overwrite")
+        result.refused(3, Path(name).name)
+        file.write_bytes(whole)
+    write_json(copy / "run.json", {**read_json(copy / "run.json"), "task": "polyp"})
+    medformer("abide", "predict", copy, cohort, "--out", tmp_path / "new").refused(2, "task polyp")
