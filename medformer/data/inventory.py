@@ -197,13 +197,6 @@ class _Entry:
     unexpected: list[str]
     content: Record
 
-    def holds(self, expected: Mapping[str, str]) -> bool:
-        """Whether the case would be described in the same way if these hashes were expected."""
-        return expected == self.expected or (self._met(expected) and self._met(self.expected))
-
-    def _met(self, expected: Mapping[str, str]) -> bool:
-        return all(self.content.hashes.get(kind, value) == value for kind, value in expected.items())
-
     def record(self, case_id: str) -> Record:
         problems = tuple(replace(problem, case_id=case_id) for problem in self.content.problems)
         return replace(self.content, id=case_id, problems=problems)
