@@ -31,7 +31,7 @@ from medformer.errors import DataError
 from medformer.files import atomic_path, digest, read_json, sha256, strict_json, write_json
 from medformer.progress import Reporter, SilentReporter
 
-FORMAT = "medformer-inventory/2"
+FORMAT = "medformer-inventory/1"
 
 _SAVE_SECONDS = 10.0
 """How much work an interruption may lose."""
