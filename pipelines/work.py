@@ -173,8 +173,9 @@ def status(*, run: Path, watch: float | None) -> None:
 
 def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, shared_cases: bool) -> None:
     """Compare each later run, or baseline inside a run, with the first, case by case."""
-    from medformer.crossval.compare.compare import compare_all, format_comparisons
+    from medformer.crossval.compare.compare import compare_all
     from medformer.crossval.compare.pairs import open_compared
+    from medformer.crossval.compare.text import format_comparisons
     from medformer.reporting.comparison_files import write_comparison
 
     opened = [open_compared(run) for run in runs]

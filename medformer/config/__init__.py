@@ -1,4 +1,4 @@
-"""What a run can be told: typed pydantic models, YAML files with `extends:`, and `key.sub=value` overrides.
+"""The configs of runs: typed pydantic models, YAML files with `extends:`, and `key.sub=value` overrides.
 
 A config holds names and typed values only. No import path, expression or class name in it can execute.
 """

@@ -1,4 +1,4 @@
-"""What a run on connectomes can be told."""
+"""The config of a run on connectomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a polyp run can be told."""
+"""The config of a run on images of polyps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run on volumes can be told."""
+"""The config of a run on volumes."""
 
 from __future__ import annotations
 

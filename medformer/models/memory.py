@@ -1,9 +1,9 @@
-"""How much memory training a network takes, told before anything is allocated.
+"""How much memory training a network takes, computed before anything is allocated.
 
 One training step runs on the meta device: every operation happens, with shapes and without numbers, so that it takes a
-fraction of a second for any input. Whatever tensor is alive is counted, among them the activations kept for the
-backward pass and the gradients, and the largest sum is the peak. Weights, their average and the optimizer's two moments
-come on top, and what a process takes that has only loaded its libraries.
+fraction of a second for any input. All tensors that are alive are counted, with the activations kept for the backward
+pass and the gradients, and the largest sum is the peak. Added to it are the weights, their average, the two moments of
+the optimizer, and the memory of a process that has only loaded its libraries.
 
 `benchmarks/volume_memory.py` holds the result against processes that really train.
 """
@@ -31,11 +31,11 @@ FRAGMENTS = 1.08
 """Memory held over memory used: freed blocks that the next tensor does not fit into, and workspaces of kernels."""
 
 COPIES = 4
-"""What is held of each weight besides its gradient: itself, its average, AdamW's two moments."""
+"""Tensors that are held for each weight, without its gradient: itself, its average, AdamW's two moments."""
 
 
 class TrainingCost:
-    """Peak bytes of training networks that `build` makes, remembered by what they were asked for.
+    """Peak bytes of training the networks that `build` makes; each answer is computed once.
 
     Args:
         build: From patch, strides and kernel sizes to a network.
@@ -65,8 +65,8 @@ def training_memory(
     """Expected peak bytes of a process that trains a network with AdamW and a weight average, in float32.
 
     Args:
-        model: Segmentation network or classifier `(B, in_channels, *patch) -> logits`; moved to the meta device for
-            the while unless it is there.
+        model: Segmentation network or classifier `(B, in_channels, *patch) -> logits`; copied to the meta
+            device unless it is there.
         patch: Voxels per axis.
         batch_size: Patches per step.
         in_channels: Of the input.
@@ -86,11 +86,11 @@ def training_memory(
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all tensors made inside of it that are alive, each storage once.
+    """Counts the bytes of the tensors that were made inside it and are alive, each storage once.
 
     Attributes:
         now: Bytes alive.
-        peak: The most that ever were.
+        peak: The most bytes that were alive at one time.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from medformer.models.memory import stand_in_loss
 
 SAMPLE = 48**3
-"""Voxels that are enough to time: larger inputs take proportionally longer, smaller ones are ruled by overheads."""
+"""Voxels that are enough to time: larger inputs take proportionally longer, and in smaller ones overheads dominate."""
 
 
 def seconds_per_step(

@@ -54,12 +54,12 @@ def write_comparison(out: Path, comparisons: Sequence[Comparison]) -> list[Path]
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; expected a folder. Choose another name.")
-    data, table, drawing = (out / f"comparison.{suffix}" for suffix in ("json", "csv", "svg"))
+    data, table, drawn = (out / f"comparison.{suffix}" for suffix in ("json", "csv", "svg"))
     write_json(data, [comparison.to_json() for comparison in comparisons])
     rows = [_row(comparison) for comparison in comparisons]
     write_csv(table, rows, list(rows[0]))
-    write_text(drawing, standalone(comparison_forest("comparison", comparisons), _title(comparisons)))
-    return [data, table, drawing]
+    write_text(drawn, standalone(comparison_forest("comparison", comparisons), _title(comparisons)))
+    return [data, table, drawn]
 
 
 def standalone(svg: str, title: str) -> str:

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
+from medformer.evaluation.table import Row
 from medformer.files import read_csv, read_json
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medformer.crossval.checks.canary import CanaryVerdict, canary_verdict
-from medformer.crossval.compare.compare import Comparison, adjust, compare_runs
+from medformer.crossval.compare.compare import adjust, compare_runs
+from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory

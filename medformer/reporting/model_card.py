@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,6 @@ from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import value, written
 from medformer.reporting.sections import Facts, checks_of
 from medformer.reporting.templating import markdown_templates, render
-from medformer.reporting.wording import MISSING
 
 FRONT = {"segmentation": ("dice", "iou"), "classification": ("auc", "balanced_accuracy", "sensitivity", "brier")}
 """The metrics of the front matter."""
@@ -65,7 +65,7 @@ def _front_matter(run: FinishedRun, model: str, kind: str) -> dict[str, Any]:
             "value": round(value(run.pooled, name), 4),
         }
         for name, metric in chosen.items()
-        if written(run, run.pooled, name)["value"] != MISSING
+        if math.isfinite(value(run.pooled, name))
     ]
     dataset = {"name": ", ".join(run.sites) or "unnamed", "type": task, "split": "out-of-fold test parts"}
     card: dict[str, Any] = {

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
+from medformer.evaluation.table import Row
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import interval, number
-
-Row = Mapping[str, Any]
 
 FAILED_BELOW = 0.1
 """Dice below this is a failure even where something was marked."""
@@ -43,11 +42,11 @@ def written(run: FinishedRun, part: Mapping[str, Any], name: str) -> dict[str, s
     return {"value": number(value(part, name), digits), "interval": interval(summary_of(part, name), digits)}
 
 
-def result_columns(run: FinishedRun, part: Mapping[str, Any]) -> dict[str, str]:
+def result_columns(run: FinishedRun, part: Mapping[str, Any]) -> dict[str, Any]:
     """The cells that one part of metrics.json has in every table of results, by the title of their column."""
-    cells = {f"{run.noun.capitalize()}s": number(part.get("n")), "Groups": number(part.get("groups"))}
+    cells: dict[str, Any] = {f"{run.noun.capitalize()}s": part.get("n"), "Groups": part.get("groups")}
     if run.classification:
-        cells["Positive"] = number(part.get("positives"))
+        cells["Positive"] = part.get("positives")
     for column in _CLASSES if run.classification else _MASKS:
         statistic, _, name = column.rpartition(" ")
         if name not in run.pooled["metrics"]:

@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from medformer.evaluation.number_format import counted
+from medformer.evaluation.table import Row
 from medformer.missing import known
-from medformer.reporting.wording import MISSING, counted, interval, number, percent, plural, signed, thousands
-
-Record = Mapping[str, Any]
+from medformer.reporting.wording import MISSING, interval, number, percent, plural, signed, thousands
 
 
 def html_templates() -> Environment:
@@ -21,6 +21,7 @@ def html_templates() -> Environment:
         loader=PackageLoader("medformer.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
         keep_trailing_newline=True,
     )
     environment.globals.update(counted=counted, plural=plural, interval=interval)
@@ -61,13 +62,13 @@ def one_line(text: str) -> str:
     return Markup(joined) if isinstance(text, Markup) else joined
 
 
-def filled_columns(columns: Mapping[str, str], records: Sequence[Record], total: Record | None) -> dict[str, str]:
+def filled_columns(columns: Mapping[str, str], records: Sequence[Row], total: Row | None) -> dict[str, str]:
     """Return the columns (title: key) that any record has; without columns, the keys of the records are the titles."""
     keys = dict.fromkeys(key for record in (*records, total or {}) for key in record)
     return {title: key for title, key in columns.items() if key in keys} if columns else {key: key for key in keys}
 
 
-def cells(columns: Mapping[str, str], record: Record) -> list[str]:
+def cells(columns: Mapping[str, str], record: Row) -> list[str]:
     """Return the cells of a record as text; what is missing is a dash."""
     return [_cell(record.get(key)) for key in columns.values()]
 

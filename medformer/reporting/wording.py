@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 from medformer.evaluation.number_format import PRINTED
+from medformer.evaluation.number_format import shorten as shorten_plainly
 
 MISSING = PRINTED.missing
 number = PRINTED.number
 signed = PRINTED.signed
 p_value = PRINTED.p_value
+between = PRINTED.interval
+shorten = partial(shorten_plainly, gap="…")
 
 
 def interval(summary: object, digits: int = 3) -> str:
     """Write the interval of a summary, or a dash."""
-    return (
-        PRINTED.interval(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
-    )
+    return between(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
 
 
-def percent(share: object, digits: int = 0) -> str:
+def percent(share: object, digits: int = 0, *, signed: bool = False) -> str:
     """Write a share as a percentage, or a dash."""
-    if isinstance(share, (int, float)) and math.isfinite(share):
-        return f"{number(100.0 * share, digits)}%"
-    return MISSING
+    if not isinstance(share, (int, float)) or not math.isfinite(share):
+        return MISSING
+    spell = PRINTED.signed if signed else PRINTED.number
+    return f"{spell(100.0 * share, digits)}%"
 
 
 def thousands(count: int) -> str:
@@ -37,16 +40,6 @@ def share(count: int, whole: int) -> str:
     return f"{thousands(count)} ({percent(count / whole)})" if whole else MISSING
 
 
-def counted(count: int, noun: str, many: str = "") -> str:
-    """Write a count with its noun: `1 image`, `2 images`."""
-    return f"{thousands(count)} {plural(count, noun, many or noun + 's')}"
-
-
 def plural(count: int, one: str, many: str) -> str:
     """Choose the word for a count."""
     return one if count == 1 else many
-
-
-def shorten(name: str, longest: int) -> str:
-    """Keep both ends of a long name."""
-    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"

@@ -16,11 +16,21 @@ from medformer.connectome.columns import Columns
 from medformer.connectome.combat import ComBat
 from medformer.connectome.confounds import ConfoundRegression
 from medformer.connectome.pipeline import feature_pipeline
-from medformer.connectome.scales import FeatureScale, FisherZ, SubjectScale
+from medformer.connectome.scales import Deviation, FeatureScale, FisherZ, SubjectScale
 from medformer.connectome.span import TrainingSpan
 from medformer.connectome.tangent import TangentSpace
 
-STEPS = ("tangent", "combat", "combat_label", "confounds", "feature_scale", "subject_scale", "fisher", "span")
+STEPS = (
+    "tangent",
+    "combat",
+    "combat_label",
+    "confounds",
+    "feature_scale",
+    "subject_scale",
+    "deviation",
+    "fisher",
+    "span",
+)
 TRAIN, TEST = np.arange(0, 42), np.arange(42, 60)
 
 
@@ -34,6 +44,7 @@ def pipeline(step: str, columns: Columns) -> Any:
         "confounds": ConfoundRegression(columns, ("site", "age", "sex", "mean_fd")),
         "feature_scale": FeatureScale(columns),
         "subject_scale": SubjectScale(columns),
+        "deviation": Deviation(columns),
         "fisher": FisherZ(columns),
     }
     return Pipeline(
@@ -114,7 +125,7 @@ def test_labels_are_not_looked_at(step: str, cohort_for: Callable[[str], Any]) -
     assert_same(learned(with_labels.named_steps["step"]), learned(without.named_steps["step"]))
 
 
-@pytest.mark.parametrize("step", ["tangent", "combat", "confounds", "feature_scale", "span"])
+@pytest.mark.parametrize("step", ["tangent", "combat", "confounds", "feature_scale", "deviation", "span"])
 def test_the_training_rows_do_influence_what_is_learned(step: str, cohort_for: Callable[[str], Any]) -> None:
     """Otherwise the tests above would pass for steps that learn nothing."""
     cohort = cohort_for(step)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,12 @@ def test_every_row_says_what_a_reader_needs(scored: str) -> None:
         assert (metric.direction == "target") == (metric.target is not None)
         assert metric.unit in ("", "px", "mm", "ml") and (not metric.unit or f"({metric.unit})" in metric.label)
     assert len({metric.label for metric in TABLES[scored].values()}) == len(TABLES[scored])
+
+
+@pytest.mark.parametrize("scored", TABLES)
+def test_the_documentation_names_every_metric(scored: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")
+    assert [name for name in TABLES[scored] if f"`{name}`" not in text] == []
 
 
 def test_one_name_of_two_kinds_has_one_direction() -> None:

@@ -7,8 +7,7 @@ from medformer.config import ModelConfig, VolumeConfig
 from medformer.errors import ConfigError
 from medformer.models.autoencoder import masked_autoencoder, spread
 from medformer.models.backbone.variants import Classifier
-from medformer.models.networks.build import build_network
-from medformer.models.networks.classifier import CLASSIFIER
+from medformer.models.networks.build import CLASSIFIER, build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
 

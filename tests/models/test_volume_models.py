@@ -200,6 +200,16 @@ def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_pa
     assert not load_pretrained(model.backbone, tmp_path / "w.safetensors").kept
 
 
+@pytest.mark.parametrize(("backbone", "kernel"), [("poolformerv2_s12", 3), ("convformer_s18", 7)])
+def test_with_weights_a_mixer_has_the_kernel_that_it_was_published_with(backbone: str, kernel: int) -> None:
+    """But on axes where the plan looks at single positions; the file itself is not read to build the network."""
+    five = {"strides": THICK["strides"], "kernel_sizes": ((5, 5, 1),) * 4}
+    model = build(grid=five, backbone=backbone, weights="not read")
+    assert isinstance(model, MetaUNet)
+    mixer = model.backbone.stages[0].blocks[0].token_mixer
+    assert (mixer.dwconv if hasattr(mixer, "dwconv") else mixer).kernel_size == (kernel, kernel, 1)
+
+
 def test_swinunetr_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medformer.models.networks.monai_peer.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install einops"):

@@ -23,6 +23,7 @@ import numpy as np
 from medformer.crossval.checks.fold_auc import null_auc, within_fold_auc
 from medformer.crossval.plan import some
 from medformer.errors import DataError
+from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.statistics.bootstrap import grouped_interval
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.table import Row, group_names, numbers
@@ -66,9 +67,9 @@ class CanaryVerdict:
     def text(self) -> str:
         """The verdict in words, with its numbers and how much it can tell."""
         runs = "one permutation" if self.permutations == 1 else f"{self.permutations} permutations"
-        words = [f"On permuted labels: {self.measure} {self.value:.3f} ({runs} of {self.cases} cases)."]
+        words = [f"On permuted labels: {self.measure} {PLAIN.number(self.value)} ({runs} of {self.cases} cases)."]
         if self.real is not None:
-            words.append(f"On the real labels: {self.real:.3f}.")
+            words.append(f"On the real labels: {PLAIN.number(self.real)}.")
         if self.answer == "cannot tell":
             nothing = self.measure == "Dice" and not np.isfinite(self.expected)
             words.append(
@@ -78,8 +79,8 @@ class CanaryVerdict:
             )
             return " ".join(words)
         words.append(
-            f"A guess gets {self.expected:.3f}; without a leak {self.level:.0%} of such runs stay within "
-            f"{self.low:.3f} to {self.high:.3f}."
+            f"A guess gets {PLAIN.number(self.expected)}; without a leak {self.level:.0%} of such runs stay within "
+            f"{PLAIN.interval(self.low, self.high)}."
         )
         if self.answer == "leak suspected":
             words.append(
@@ -87,7 +88,7 @@ class CanaryVerdict:
                 "or tuned before the folds were drawn."
             )
             return " ".join(words)
-        words.append(f"At chance. A leak that lifts the value to less than {self.high:.3f} would not show.")
+        words.append(f"At chance. A leak that lifts the value to less than {PLAIN.number(self.high)} would not show.")
         if self.real is not None and self.real <= self.high:
             words.append("The result on the real labels is not above that either, so this tells little about it.")
         if self.value < self.low:

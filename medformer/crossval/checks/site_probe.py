@@ -167,12 +167,13 @@ def _nothing(sites: int, left_out: Sequence[str]) -> dict[str, Any]:
 
 
 def _describe(result: Mapping[str, Any]) -> str:
-    value, chance, low, high = (result[key] for key in ("balanced_accuracy", "chance", "low", "high"))
+    chance, low, high = (result[key] for key in ("chance", "low", "high"))
     known = np.isfinite(low)
-    interval = PLAIN.interval(low, high, 2) if known else "too few groups for an interval"
     words = (
-        f"A linear classifier recognizes the site of {result['n']} cases with balanced accuracy {value:.2f} "
-        f"({interval}); guessing among {result['sites']} sites gives {chance:.2f}."
+        f"A linear classifier recognizes the site of {result['n']} cases with balanced accuracy "
+        f"{PLAIN.number(result['balanced_accuracy'], 2)} "
+        f"({PLAIN.interval(low, high, 2) if known else 'too few groups for an interval'}); guessing among "
+        f"{result['sites']} sites gives {PLAIN.number(chance, 2)}."
     )
     if known and low > chance:
         return (

@@ -209,7 +209,7 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
         )
     undefined = sum(math.isnan(value) for value in found.fold_differences)
     if undefined and not lost.folds:
-        cautions.append(f"{metric.label} is not defined in {undefined} of {len(found.fold_differences)} folds.")
+        cautions.append(f"{metric.title} is not defined in {undefined} of {len(found.fold_differences)} folds.")
     if found.delong is not None and found.cases > found.groups:
         cautions.append(
             f"The {found.cases} cases come from {found.groups} groups; DeLong's test takes cases for independent, "

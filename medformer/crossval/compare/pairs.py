@@ -24,6 +24,9 @@ _DEEPEST = 2
 _RULES = ("empty_policy", "nsd_tolerance_px", "nsd_tolerance_mm")
 """Columns that say how a row was scored."""
 
+_FACTS = ("in another group", "with another label", "with changed content")
+"""Differences of cases between two plans that no comparison allows."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -207,15 +210,10 @@ def _owner(run: RunDirectory) -> RunDirectory | None:
 
 def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
     """Refuse pairs whose truth, groups or scoring rules differ between the two runs."""
-    before = {case.id: case for case in left.plan.cases}
-    after = {case.id: case for case in right.plan.cases}
-    shared = list(dict.fromkeys(pairs.ids))
+    shared = set(pairs.ids)
     names = f"{left.run.path} and {right.run.path}"
-    different: dict[str, list[str]] = {
-        "in another group": [name for name in shared if before[name].group != after[name].group],
-        "with another label": [name for name in shared if before[name].label != after[name].label],
-        "with changed content": [name for name in shared if before[name].fingerprint != after[name].fingerprint],
-    }
+    between = left.plan.differences(right.plan.cases)
+    different = {what: [name for name in between.get(what, ()) if name in shared] for what in _FACTS}
     for name in sorted(name for name in {*pairs.a[0]} & {*pairs.b[0]} if _is_truth(name)):
         sides = ((pairs.a, left), (pairs.b, right))
         values = (column(rows, name, str(side.run.oof_csv)) for rows, side in sides)
@@ -259,10 +257,8 @@ def _same_folds(left: Plan, right: Plan) -> bool:
 
 
 def _how_plans_differ(left: Plan, right: Plan) -> str:
-    before, after = ({case.id: case for case in plan.cases} for plan in (left, right))
-    lost = Lost(
-        tuple(name for name in before if name not in after), tuple(name for name in after if name not in before)
-    )
+    between = left.differences(right.cases)
+    lost = Lost(tuple(between["no longer there"]), tuple(between["new"]))
     if lost:
         return f"they have different cases ({_only(lost)})"
     if left.data_digest() != right.data_digest():

@@ -53,7 +53,7 @@ def compute(pairs: Pairs, metric: Metric, sources: tuple[str, str], bootstrap: B
         value_a, value_b = (classification_metrics(*side)[name] for side in (one, other))
         if np.isnan(value_a) or np.isnan(value_b):
             raise DataError(
-                f"{metric.label} is not defined for the {len(pairs.a)} predictions that {sources[0]} and {sources[1]} "
+                f"{metric.title} is not defined for the {len(pairs.a)} predictions that {sources[0]} and {sources[1]} "
                 f"share ({int(one.label.sum())} of them positive). Choose another metric."
             )
         test = paired_classification_tests(one.label, one[1:], other[1:], pairs.groups, (name,), bootstrap)[name]

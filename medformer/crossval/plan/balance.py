@@ -12,6 +12,7 @@ import numpy as np
 
 from medformer.crossval.plan import Fold, Plan, some
 from medformer.crossval.plan.strata import Column, column_names, read_column
+from medformer.evaluation.number_format import shorten
 
 _MOST_VALUES = 8
 _MOST_ROWS = 30
@@ -123,10 +124,10 @@ def format_balance(balance: Balance, width: int = 100) -> str:
         long.remove(widest)
     left_out = []
     while _width([*fixed, *cells.items()]) > width and cells:
-        left_out.append(_cut(cells.popitem()[0]))
+        left_out.append(shorten(cells.popitem()[0], _MOST_NAME))
     if left_out:
         notes.append(f"Not shown for lack of space: {some(left_out[::-1], 3)}.")
-    columns = [[_cut(name), *column] for name, column in [*fixed, *cells.items()]]
+    columns = [[shorten(name, _MOST_NAME), *column] for name, column in [*fixed, *cells.items()]]
     widths = [max(map(len, column)) for column in columns]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
     return "\n".join([*lines, *(line for text in (*notes, balance.hint) for line in textwrap.wrap(text, width))])
@@ -289,8 +290,5 @@ def _present(counts: Mapping[str, int]) -> str:
 
 
 def _width(columns: Sequence[tuple[str, Sequence[str]]]) -> int:
-    return sum(max(len(_cut(name)), *map(len, cells)) for name, cells in columns) + 2 * (len(columns) - 1)
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _MOST_NAME else name[: _MOST_NAME - 1] + "…"
+    widths = [max(len(shorten(name, _MOST_NAME)), *map(len, cells)) for name, cells in columns]
+    return sum(widths) + 2 * (len(columns) - 1)

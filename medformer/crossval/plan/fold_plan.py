@@ -101,24 +101,32 @@ class Plan:
             DataError: Ids, groups, sites, labels, fingerprints, or covariates that the plan was drawn by differ; lists
                 the difference.
         """
+        found = [f"{len(names)} {what} ({some(names)})" for what, names in self.differences(cases).items() if names]
+        if found:
+            raise DataError(
+                f"The data are not the ones this plan was drawn for: cases {'; '.join(found)}. "
+                "Restore the data, or start a new run in another folder so that a new plan is drawn."
+            )
+
+    def differences(self, cases: Iterable[PlanCase]) -> dict[str, list[str]]:
+        """List the ids of cases that differ from the plan's, by what is different.
+
+        Raises:
+            DataError: Repeated ids.
+        """
         cases = list(cases)
         check_unique(cases)
         before = {case.id: self._frozen_facts(case) for case in self.cases}
         after = {case.id: self._frozen_facts(case) for case in cases}
-        differences = {
+        found = {
             "no longer there": [name for name in before if name not in after],
             "new": [name for name in after if name not in before],
         }
         for name in before:
             for what, value in before[name].items():
                 if name in after and after[name][what] != value:
-                    differences.setdefault(what, []).append(name)
-        found = [f"{len(names)} {what} ({some(names)})" for what, names in differences.items() if names]
-        if found:
-            raise DataError(
-                f"The data are not the ones this plan was drawn for: cases {'; '.join(found)}. "
-                "Restore the data, or start a new run in another folder so that a new plan is drawn."
-            )
+                    found.setdefault(what, []).append(name)
+        return found
 
     def _frozen_facts(self, case: PlanCase) -> dict[str, str]:
         """What must not change about a case, keyed by the words that report a change."""

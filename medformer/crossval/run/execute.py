@@ -36,7 +36,7 @@ def execute(
         plan: The frozen plan.
         job: What to do in each fold.
         run: The folder to work in.
-        reporter: Told what happens.
+        reporter: Receives the progress.
         executor: Where the folds run; one after another in this process unless given.
 
     Raises:
@@ -73,7 +73,7 @@ def _summary(failures: dict[int, Exception], total: int) -> MedformerError:
     kind = next((kind for kind in kinds if all(isinstance(error, kind) for error in failures.values())), MedformerError)
     error = kind(
         f"{len(failures)} of {total} folds failed; the other {total - len(failures)} are done and kept. {reasons} "
-        "Mend the cause and run the same command with --resume."
+        "Remove the cause and run the same command with --resume."
     )
     error.__cause__ = next(iter(failures.values()))
     return error

@@ -19,10 +19,7 @@ from medformer.data.frames.transforms import normalize, resize_image
 from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import DataError
 from medformer.exhaustion import enough_memory
-from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
-
-# The four views form a group, so the averaged prediction of a flipped image is the flipped prediction.
-_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 
 
 class Segmenter:
@@ -37,10 +34,10 @@ class Segmenter:
         models: Networks that map (B, 3, H, W) to logits (B, 1, H, W). They are moved to `device` and stay there;
             their training flags are put back after every call.
         image_size: Network input, rows x columns.
-        flips: Average the image, its horizontal flip, its vertical flip and both: four passes instead of one.
+        flips: Average the image, its horizontal flip, its vertical flip and both: four forward passes instead of one.
         device: Where to compute; by default where the first model is.
-        batch_size: Images per pass. Memory beyond the results grows with it, not with the number of images.
-        precision: Autocast type of the passes; averages are always float32.
+        batch_size: Images per forward pass. Memory beyond the results grows with it, not with the number of images.
+        precision: Autocast type of the forward passes; averages are always float32.
     """
 
     def __init__(
@@ -101,7 +98,14 @@ class Segmenter:
     ) -> Iterator[NDArray[np.float32]]:
         with enough_memory(lambda: self._out_of_memory(len(images))):
             small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
-            probabilities = self._mean_probability(torch.from_numpy(small).to(self.device))
+            probabilities = mean_probability(
+                self.models,
+                torch.from_numpy(small).to(self.device),
+                torch.sigmoid,
+                classes=1,
+                flips=(-1, -2) if self.flips else (),
+                precision=self.precision,
+            )[:, 0]
             bad = nonfinite_cases(labels, {"probability": probabilities})
             if bad:
                 raise DataError(
@@ -110,21 +114,6 @@ class Segmenter:
                 )
             for image, probability in zip(images, probabilities, strict=True):
                 yield _resize_back(probability, image.shape[:2])
-
-    def _mean_probability(self, batch: Tensor) -> Tensor:
-        """Average over models and views of a batch (B, 3, H, W): float32 (B, H, W)."""
-        views = _FLIPS if self.flips else _FLIPS[:1]
-        total = torch.zeros(batch.shape[0], *batch.shape[2:], dtype=torch.float32, device=batch.device)
-        expected = (batch.shape[0], 1, *batch.shape[2:])
-        for model in self.models:
-            for axes in views:
-                with autocast(self.device, self.precision):
-                    logits = model(torch.flip(batch, axes) if axes else batch)
-                if tuple(logits.shape) != expected:
-                    raise ValueError(f"{type(model).__name__} returned {tuple(logits.shape)}, expected {expected}")
-                probability = torch.sigmoid(logits.float())[:, 0]
-                total += torch.flip(probability, axes) if axes else probability
-        return total / (len(self.models) * len(views))
 
     def _out_of_memory(self, count: int) -> str:
         rows, columns = self.image_size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from medformer.errors import ConfigError, DataError
 from medformer.exhaustion import enough_memory
 from medformer.imaging.geometry import reorient
 from medformer.imaging.volume import smallest_integer
-from medformer.inference.forward_passes import Precision, autocast, device_of, evaluating
+from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap
 from medformer.inference.volumes.probability_buffer import ProbabilityBuffer
@@ -28,11 +27,6 @@ from medformer.inference.volumes.windows import stream
 
 Member = tuple[nn.Module, VolumePlan]
 """A network, and the plan that it was trained under."""
-
-_AXES = (-3, -2, -1)
-
-# All eight views form a group, so the averaged prediction of a flipped volume is the flipped prediction.
-_FLIPS: tuple[tuple[int, ...], ...] = tuple(axes for count in range(4) for axes in combinations(_AXES, count))
 
 
 class VolumeSegmenter:
@@ -152,27 +146,20 @@ class VolumeSegmenter:
 
     def _probabilities(self, models: Sequence[nn.Module], name: str, windows: Tensor) -> Tensor:
         """Average over networks and views: (B, C, *patch) to float32 (B, K, *patch)."""
-        windows = windows.to(self.device)
-        views = _FLIPS if self.flips else _FLIPS[:1]
-        expected = (len(windows), self.plan.classes, *windows.shape[2:])
-        total = torch.zeros(expected, device=self.device)
-        for model in models:
-            for axes in views:
-                with autocast(self.device, self.precision):
-                    logits = model(windows.flip(axes) if axes else windows)
-                if tuple(logits.shape) != expected:
-                    raise DataError(
-                        f"{type(model).__name__} returned {tuple(logits.shape)}, expected {expected}: "
-                        "these weights do not belong to this plan. Use the plan that lies beside them."
-                    )
-                probabilities = torch.softmax(logits.float(), 1)
-                total += probabilities.flip(axes) if axes else probabilities
-        if not bool(torch.isfinite(total).all()):
+        mean = mean_probability(
+            models,
+            windows.to(self.device),
+            partial(torch.softmax, dim=1),
+            classes=self.plan.classes,
+            flips=(-3, -2, -1) if self.flips else (),
+            precision=self.precision,
+        )
+        if not bool(torch.isfinite(mean).all()):
             raise DataError(
                 f"The network's output is NaN or infinite for {name}. "
                 "Its weights are damaged or its precision overflows: try precision 32-true, or train it again."
             )
-        return total / (len(models) * len(views))
+        return mean
 
     def _out_of_memory(self) -> str:
         return (

@@ -120,7 +120,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a `(C_out, C_in)` matrix at each position, `(B, C_in, *S) -> (B, C_out, *S)`.
 
     On CPU oneDNN's convolution runs this about twice as fast as the matrix product, and positions can be
-    flattened to one axis for it whatever their dimension.
+    flattened to one axis for it in any number of dimensions.
     """
     if x.device.type != "cpu":
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
@@ -275,7 +275,7 @@ class Mlp(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Strided convolution with a norm before (`pre`), after (`post`) or nowhere, over channels unless told otherwise.
+    """Strided convolution with a norm before (`pre`), after (`post`) or nowhere, by default over channels.
 
     Padding is `(kernel - stride + 1) // 2`, which gives the published stem (7, stride 4, padding 2) and
     downsampling (3, stride 2, padding 1). An axis too short for the kernel is zero-padded at its end.

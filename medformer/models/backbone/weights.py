@@ -1,4 +1,4 @@
-"""Loading published MetaFormer weights from a local file, whatever its key layout, into any dimension.
+"""Loading published MetaFormer weights from a local file of any known key layout into any number of dimensions.
 
 Layouts (names of the same tensors): timm; sail-sg/metaformer; sail-sg/poolformer (v1). Nothing is downloaded.
 """
@@ -158,14 +158,10 @@ def _fit(value: Tensor, target: Tensor, inflation: Inflation) -> Tensor | None:
         value = value.sum(1, keepdim=True).expand(-1, shape[1], -1, -1) / shape[1]
     if tuple(value.shape) == shape:
         return value.to(target.dtype)
-    if value.numel() == target.numel() and _without_ones(value.shape) == _without_ones(shape):
+    if value.squeeze().shape == target.squeeze().shape:
         return value.reshape(shape).to(target.dtype)
     inflated = inflate(value, shape, inflation)
     return None if inflated is None else inflated.to(target.dtype).contiguous()
-
-
-def _without_ones(shape: tuple[int, ...]) -> list[int]:
-    return [n for n in shape if n != 1]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

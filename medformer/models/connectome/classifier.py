@@ -1,4 +1,4 @@
-"""What every connectome model is: an encoder, a head that classifies, and on demand a head that reconstructs."""
+"""The base of connectome models: an encoder, a head that classifies, and on demand a head that reconstructs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class ConnectomeClassifier(nn.Module, ABC):
     """Maps the connections of each atlas, `{atlas: (B, connections)}`, to logits `(B, classes)`.
 
-    Class 1 is autism and class 0 control. Whatever is called `features` is between encoder and heads; its shape is
-    the model's own affair.
+    Class 1 is autism and class 0 control. `features` are what the encoder hands to the heads; each model chooses their
+    shape.
 
     Attributes:
         encoder: `{atlas: (B, connections)} -> {atlas: features}`; masked pretraining trains this very module.

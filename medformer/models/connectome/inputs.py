@@ -1,4 +1,4 @@
-"""What the connectome models take: one batch of vectorized matrices per atlas, told apart by name."""
+"""The inputs of connectome models: one batch of vectorized matrices per atlas, by the name of the atlas."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ WIDTH, LAYERS, HEADS, FEEDFORWARD = 256, 2, 4, 128
 class EdgeEncoder(nn.Module):
     """Linear embedding, two post-norm transformer layers, GELU and dropout: `(B, connections) -> (B, 256)`.
 
-    A subject is a sequence of one token. Attention over one token is a linear map, whatever its query and key: as
-    intended by its authors, this "transformer" is a residual multilayer perceptron.
+    A subject is a sequence of one token. Attention over one token is a linear map for any query and key, so this
+    "transformer" is, as its authors intended it, a residual multilayer perceptron.
 
     Args:
         connections: Length of the input vector.

@@ -74,11 +74,11 @@ class RoiMetaFormer(ConnectomeClassifier):
     def __init__(
         self,
         regions: Mapping[str, int],
+        backbone: Callable[[], nn.Module],
         *,
+        width: int,
         diagonal: bool = False,
         classes: int = 2,
-        width: int,
-        backbone: Callable[[], nn.Module],
         dropout: float = 0.3,
         drop_regions: float = 0.2,
     ) -> None:

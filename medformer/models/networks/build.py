@@ -10,14 +10,16 @@ from torch import nn
 from medformer.config import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.backbone.weights import load_pretrained
-from medformer.models.networks.classifier import classifier
-from medformer.models.networks.grid import Grid
+from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_polyp, meta_unet
 from medformer.models.networks.monai_peer import dynunet, swinunetr, unet
 from medformer.models.networks.smp_peer import smp_network
 from medformer.registry import Entry, Registry
 
+CLASSIFIER = "convformer_c8"
+"""The backbone that suits classes; `configs/volume/classification.yaml` sets it."""
 Builder = Callable[[ModelConfig, Grid], nn.Module]
 
 NO_BACKBONE = {
@@ -94,9 +96,25 @@ def build_network(
     wanted = {f"{grid.spatial_dims}-D": True, "model.mixers": config.mixers, "model.weights": config.weights}
     entry = NETWORKS.require(config.name, target, *(ability for ability, asked in wanted.items() if asked))
     try:
-        return classifier(config, grid) if target == "classification" else entry.part(config, grid)
+        return _classifier(config, grid) if target == "classification" else entry.part(config, grid)
     except ValueError as error:
         raise ConfigError(f"model {config.name} cannot be built: {error}") from error
+
+
+def _classifier(config: ModelConfig, grid: Grid) -> Classifier:
+    """Return the backbone with its variant's head: `(B, in_channels, *S) -> (B, out_channels)` logits, any size.
+
+    Raises:
+        UnknownNameError: The backbone is not known; the nearest name is given.
+        ConfigError: The backbone normalizes each image's channels by themselves, which takes away what the average over
+            positions could tell, or the plan's numbers do not suit it.
+    """
+    if VARIANTS[config.backbone].part.norm == "instance":
+        raise ConfigError(
+            f"model.backbone={config.backbone} has instance norm, which hides from a classifier what it averages over "
+            f"an image. Set model.backbone={CLASSIFIER}, or start from --config volume/classification."
+        )
+    return with_head(build_encoder(config, grid), config.backbone, grid.out_channels)
 
 
 def load_encoder(network: nn.Module, config: ModelConfig) -> None:

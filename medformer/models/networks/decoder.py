@@ -57,7 +57,7 @@ class DecoderSetting:
     """
 
     learned_attention: bool = True
-    convformers: tuple[bool, bool, bool, bool] = (True, True, True, True)
+    convformers: tuple[bool, ...] = (True,) * 4
     branch_features: bool = False
     smooth: bool = True
     momentum: float = 0.1
@@ -78,11 +78,7 @@ AS_PUBLISHED = DecoderSetting(
     eps=1e-3,
 )
 VOLUME = DecoderSetting(
-    convformers=(False, False, False, False),
-    norm="instance",
-    detail=True,
-    auxiliary=(0, 1),
-    auxiliary_raised=False,
+    convformers=(False,) * 4, norm="instance", detail=True, auxiliary=(0, 1), auxiliary_raised=False
 )
 SETTINGS = {"paper": PAPER, "as_published": AS_PUBLISHED}
 
@@ -106,7 +102,7 @@ class Mix(nn.Module):
     """The up block before its upsampling: `relu(conv1(x)) + relu(conv3(x))`, norm, ReLU.
 
     The released code upsamples before the BatchNorm. Nearest upsampling repeats every value equally often, so norm,
-    ReLU and whatever pointwise layers follow may come first: the same function at a fraction of the cost.
+    ReLU and the pointwise layers after them may come first: the same function at a fraction of the cost.
     """
 
     def __init__(

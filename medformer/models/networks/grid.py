@@ -61,9 +61,9 @@ def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
                 f"The plan has {len(grid.strides)} strides and {len(grid.kernel_sizes)} kernel sizes; "
                 f"{config.backbone} has {stages} stages. Plan again."
             )
-        # A stem sees what it steps over and as much beside it, as the published 7 does with its stride of 4.
+        # A stem sees what it steps over and as much around it, as the published 7 does with its stride of 4.
         stem = [max(k, 2 * step - 1) for k, step in zip(grid.kernel_sizes[0], grid.strides[0], strict=True)]
-        kernels = [tuple(kernel) for kernel in grid.kernel_sizes]
+        kernels = list(grid.kernel_sizes)
         if variant.stem == "convolutions":
             stem = [min(k, SMALL_STEM) for k in stem]
         if config.weights:

@@ -63,12 +63,11 @@ class MetaUNet(nn.Module):
 
 def meta_unet(config: ModelConfig, grid: Grid) -> MetaUNet:
     """Return our network, whose decoder has the kernels of the plan."""
-    kernels = grid.kernel_sizes if grid.kernel_sizes is not None else [3] * 4
     return MetaUNet(
         build_encoder(config, grid),
         grid.out_channels,
         deep_supervision=config.deep_supervision,
-        kernel_sizes=[kernel if isinstance(kernel, int) else tuple(kernel) for kernel in kernels],
+        kernel_sizes=grid.kernel_sizes or (3, 3, 3, 3),
     )
 
 

@@ -17,7 +17,7 @@ from medformer.models.networks.padded import PaddedNetwork
 # nnU-Net's limits: width of its finest and widest stage, most stages, and the smallest feature axis that is halved.
 FIRST_FILTERS, MOST_FILTERS, MOST_STAGES, SMALLEST_HALVED = 32, 320, 6, 8
 SWIN_FEATURES, SWIN_DIVISOR = 48, 32
-# Instance norm needs more than one position on the deepest map: of an input of one step, two are made.
+# Instance norm needs more than one position on the deepest map, so an input of one step is padded to two.
 _MINIMUM = 2
 
 
@@ -30,7 +30,7 @@ def nnunet_topology(
     kernel spans 3 positions of an axis under the same condition on spacing, and 1 otherwise.
 
     Raises:
-        ConfigError: The patch is too small for the three stages that the network needs.
+        ConfigError: The input is too small for the three stages that the network needs.
     """
     size, mm = list(patch), list(spacing)
     strides: list[tuple[int, ...]] = [(1,) * len(size)]
@@ -46,8 +46,9 @@ def nnunet_topology(
         kernels.append(_kernel(mm))
     if len(strides) < 3:
         raise ConfigError(
-            f"A patch of {' x '.join(map(str, patch))} voxels can be halved {len(strides) - 1} times; this network "
-            "needs two. Set plan.patch to at least 16 voxels on the finest axes, or model.name=meta_unet."
+            f"An input of {' x '.join(map(str, patch))} can be halved {len(strides) - 1} times; this network needs two "
+            "times. Set plan.patch (volumes) or data.image_size (images) to at least 16 on the finest axes, or "
+            "model.name=meta_unet."
         )
     return strides, kernels
 

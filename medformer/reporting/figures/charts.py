@@ -17,7 +17,7 @@ Line = tuple[Sequence[float], Sequence[float]]
 """x and y of the points."""
 
 MANY_LINES = 12
-"""With more lines than this, single lines cannot be told apart; only their spread and median are drawn."""
+"""With more lines than this, single lines cannot be distinguished; only their spread and median are drawn."""
 
 _DASHES = ("-", "--", ":", "-.")
 

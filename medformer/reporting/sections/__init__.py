@@ -1,7 +1,8 @@
 """The table of the report's sections, in reading order.
 
-A section has a row in `SECTIONS`, a template `reporting/templates/sections/<key>.html.j2` with its words, tables and
-layout, and a facts function in this folder: what is true of the run, as plain data for the template.
+A section has three parts: a row in `SECTIONS`; a facts function in this folder, which is named like the key of the
+section and returns what is true of the run, as plain data; and a template with its words, tables and layout,
+`reporting/templates/sections/<key>.html.j2`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ReportSection:
     Attributes:
         key: Its id in the page and the name of its template.
         title: Its heading.
-        facts: What is true of the run; the template sees these names, and `run`.
+        facts: What is true of the run; the template sees these names, and `run`. Some templates need the run alone.
         applies: Whether a run has this section.
         is_check: The facts hold a `level` ("ok", "info", "warning"), and `templates/checks/<key>.j2` states the finding
             in one sentence, for the summary and the model card.
@@ -54,10 +55,10 @@ class ReportSection:
 SECTIONS = (
     ReportSection("summary", "Summary", overview.summary),
     ReportSection("data", "The data", cohort.data),
-    ReportSection("cohort", "The cohort", cohort.preparation, lambda run: run.cohort),
+    ReportSection("cohort", "The cohort", cohort.cohort, lambda run: run.cohort),
     ReportSection("audit", "Leakage audit", checks.audit, is_check=True),
-    ReportSection("plan", "Fold plan", plans.folds, lambda run: run.plan),
-    ReportSection("volume-plan", "How volumes are prepared", plans.volumes, lambda run: run.volume_plans),
+    ReportSection("plan", "Fold plan", plans.plan, lambda run: run.plan),
+    ReportSection("volume-plan", "How volumes are prepared", plans.volume_plan, lambda run: run.volume_plans),
     ReportSection("pretraining", "Masked pretraining", training.pretraining, training.has_pretraining),
     ReportSection("learning", "Learning curves", training.learning, training.has_curves),
     ReportSection("results", "Results", results.results),
@@ -71,9 +72,9 @@ SECTIONS = (
     ReportSection("canary", "Permuted labels", checks.canary, lambda run: run.canary, is_check=True),
     ReportSection("site-probe", "Site probe", checks.site_probe, lambda run: run.site_probe, is_check=True),
     ReportSection("attribution", "What the scores rest on", attribution.attribution, lambda run: run.explanation),
-    ReportSection("gallery", "Cases", gallery.cases),
+    ReportSection("gallery", "Cases", gallery.gallery),
     ReportSection("setup", "How it was run"),
-    ReportSection("reproduce", "Reproduce", overview.commands),
+    ReportSection("reproduce", "Reproduce", overview.reproduce),
     ReportSection("limits", "Known limits"),
 )
 

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medformer.crossval.checks.canary import CanaryVerdict
-from medformer.crossval.compare.compare import Comparison
-from medformer.crossval.compare.result import METHODS
+from medformer.crossval.compare.result import METHODS, Comparison
 from medformer.crossval.compare.text import reading
 from medformer.reporting.figures.intervals import comparison_forest, forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import value, written
-from medformer.reporting.wording import MISSING, interval, number, p_value, signed
+from medformer.reporting.wording import MISSING, between, number, p_value, signed
 
 ALPHA = 0.05
 SHOWN = 40
@@ -64,6 +63,9 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
         {"method": baseline, **written(run, part, name), **(_lead(compared[baseline]) if baseline in compared else {})}
         for baseline, part in pooled.items()
     ]
+    readings: dict[str, list[str]] = {}
+    for baseline, comparison in compared.items():
+        readings.setdefault(reading(comparison), []).append(baseline)
     cautions = [caution for comparison in compared.values() for caution in comparison.cautions]
     known = [baseline for baseline in compared if math.isfinite(value(pooled[baseline], name))]
     best = max(known, key=lambda baseline: value(pooled[baseline], name)) if known else ""
@@ -79,7 +81,7 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
         "unsure": bool(best) and _not_excluded(compared[best]),
         "rows": rows,
         "compared": compared,
-        "readings": {baseline: reading(comparison) for baseline, comparison in compared.items()},
+        "readings": readings,
         "methods": list(dict.fromkeys(METHODS[comparison.test] for comparison in compared.values())),
         "fold_method": METHODS["folds"],
         "cautions": list(dict.fromkeys(cautions)),
@@ -100,10 +102,9 @@ def _not_excluded(lead: Comparison) -> bool:
 
 
 def _lead(lead: Comparison) -> dict[str, str]:
-    low, high = (signed(end, lead.digits) for end in (lead.low, lead.high))
     return {
         "lead": signed(lead.difference, lead.digits),
-        "lead_interval": MISSING if low == MISSING else f"{low} to {high}",
+        "lead_interval": between(lead.low, lead.high, lead.digits, signed=True),
         "p": p_value(lead.p),
         "p_holm": p_value(lead.p_holm),
         "fold_p_holm": p_value(lead.fold_test.p_holm) if lead.fold_test else MISSING,
@@ -124,7 +125,7 @@ def canary(run: FinishedRun) -> dict[str, Any]:
         "level": "info" if too_small else _LEVELS[found.answer],
         "found": found,
         "too_small": too_small,
-        "range": interval({"low": found.low, "high": found.high}) if math.isfinite(found.high) else MISSING,
+        "range": between(found.low, found.high) if math.isfinite(found.high) else MISSING,
         "svg": _forest(found),
     }
 

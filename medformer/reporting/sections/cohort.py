@@ -63,14 +63,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def preparation(run: FinishedRun) -> dict[str, Any]:
+def cohort(run: FinishedRun) -> dict[str, Any]:
     """Count exclusions, applied rules, atlases, and test subjects from sites unknown to the training part."""
-    cohort = run.cohort or {}
-    excluded: Mapping[str, int] = cohort.get("excluded") or {}
-    atlases: Mapping[str, Mapping[str, Any]] = cohort.get("atlases") or {}
-    exclusions = cohort.get("exclusions") or ()
+    prepared = run.cohort or {}
+    excluded: Mapping[str, int] = prepared.get("excluded") or {}
+    atlases: Mapping[str, Mapping[str, Any]] = prepared.get("atlases") or {}
+    exclusions = prepared.get("exclusions") or ()
     return {
-        "kept": cohort.get("kept"),
+        "kept": prepared.get("kept"),
         "excluded": sum(excluded.values()),
         "reasons": [
             {"reason": str(reason), "count": count}
@@ -79,7 +79,7 @@ def preparation(run: FinishedRun) -> dict[str, Any]:
         "exclusions": exclusions[:EXCLUSIONS_SHOWN],
         "listed": len(exclusions),
         "atlases": [{"atlas": name, **known} for name, known in atlases.items()],
-        "policies": cohort.get("policies") or (),
-        "unseen_sites": cohort.get("unseen_sites") or {},
+        "policies": prepared.get("policies") or (),
+        "unseen_sites": prepared.get("unseen_sites") or {},
         "harmonized": run.config.get("features", {}).get("harmonize", "none") != "none",
     }

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from medformer.evaluation.masks.volumes import label_column, label_names
+from medformer.evaluation.table import Row
 from medformer.missing import known
 from medformer.reporting.figures.pictures import CasePictures
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import FAILED_BELOW, failures
 from medformer.reporting.wording import number, percent
 
-Row = Mapping[str, Any]
 SHOWN = 3
 WORST_SHOWN = 6
 WRONG_SHOWN = 30
@@ -24,7 +24,7 @@ MOST_BYTES = 9_000_000
 """Of all pictures together, so that the whole file stays below 15 MB and opens on any machine."""
 
 
-def cases(run: FinishedRun) -> dict[str, Any]:
+def gallery(run: FinishedRun) -> dict[str, Any]:
     """Pick cases by their scores alone; draw those of a segmentation, and list those of a classification."""
     return _wrong(run) if run.classification else _pictures(run)
 

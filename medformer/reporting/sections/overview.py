@@ -33,7 +33,7 @@ def summary(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def commands(run: FinishedRun) -> dict[str, Any]:
+def reproduce(run: FinishedRun) -> dict[str, Any]:
     """Quote the recorded commands, and the one that builds the report again."""
     recorded = [shlex.join(map(str, session.get("command", []))) for session in run.record.get("sessions", [])]
     return {

@@ -8,19 +8,22 @@ from typing import Any
 
 from medformer.crossval.plan.balance import balance_table, plan_warnings
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.evaluation.number_format import counted
 from medformer.reporting.finished_run import FinishedRun
-from medformer.reporting.wording import counted, shorten
+from medformer.reporting.wording import shorten
 
 MOST_ROWS = 90
 LONGEST_NAME = 24
 _GIGABYTE = 1e9
 
 
-def folds(run: FinishedRun) -> dict[str, Any]:
+def plan(run: FinishedRun) -> dict[str, Any]:
     """Describe what each part of each fold consists of."""
     assert run.plan is not None
     balance = balance_table(run.plan)
     titles = [shorten(name, LONGEST_NAME) for name in balance.header]
+    # Two long names may differ only in the middle.
+    titles = titles if len(set(titles)) == len(titles) else list(balance.header)
     whole, *parts = (dict(zip(titles, row, strict=True)) for row in balance.rows)
     tests = []
     if len(parts) > MOST_ROWS:
@@ -37,7 +40,7 @@ def folds(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def volumes(run: FinishedRun) -> dict[str, Any]:
+def volume_plan(run: FinishedRun) -> dict[str, Any]:
     """Describe the plan of each fold; folds with equal plans share a column."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for fold, plan in run.volume_plans.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from medformer.reporting.figures.intervals import forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import estimate, result_columns, written
-from medformer.reporting.wording import MISSING, interval, number
+from medformer.reporting.wording import interval, number
 
 SUBGROUPS = {"site": "Site", "size": "Lesion size", "sex": "Sex", "age": "Age"}
 _SPREAD = {"Mean": "mean", "SD": "sd", "Median": "median", "Lower quartile": "q1", "Upper quartile": "q3"}
@@ -31,7 +32,7 @@ def results(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, str]:
+def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, Any]:
     cells = {title: name, **result_columns(run, block)}
     if run.thresholded:
         rows = run.rows if block is run.pooled else [row for row in run.rows if str(row.get(column)) == name]
@@ -40,17 +41,17 @@ def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], col
     return cells
 
 
-def _means(run: FinishedRun) -> list[dict[str, str]]:
+def _means(run: FinishedRun) -> list[dict[str, Any]]:
     cases = f"{run.noun.capitalize()}s"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, summary in run.pooled["metrics"].items():
         digits = run.metric_table[name].digits
         spread = {title: number(summary.get(key), digits) for title, key in _SPREAD.items()}
         last = {"95% interval of the mean": interval(summary, digits)}
-        rows.append({"Metric": run.title(name), cases: number(summary.get("n")), **spread, **last})
+        rows.append({"Metric": run.title(name), cases: summary.get("n"), **spread, **last})
     for name in ("max_e", "mean_e"):
         if name in run.pooled:
-            rows.append({"Metric": run.title(name), cases: number(run.pooled["n"]), "Mean": number(run.pooled[name])})
+            rows.append({"Metric": run.title(name), cases: run.pooled["n"], "Mean": number(run.pooled[name])})
     return rows
 
 
@@ -75,7 +76,7 @@ def subgroups(run: FinishedRun) -> dict[str, Any]:
         if not parts:
             continue
         estimates = {name: estimate(part, run.primary.name) for name, part in parts.items()}
-        drawn = {name: numbers for name, numbers in estimates.items() if number(numbers[0]) != MISSING}
+        drawn = {name: numbers for name, numbers in estimates.items() if math.isfinite(numbers[0])}
         meanings = run.definitions.get(column)
         found[column] = {
             "title": title,

@@ -12,7 +12,7 @@ from medformer.evaluation.masks.volumes import label_column
 from medformer.reporting.figures.intervals import AgreementPanel, bland_altman, forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import estimate, summary_of, value, written
-from medformer.reporting.wording import MISSING, interval, number, percent, signed
+from medformer.reporting.wording import between, interval, number, percent, signed
 
 MOST_PANELS = 9
 
@@ -37,13 +37,13 @@ def labels(run: FinishedRun) -> dict[str, Any]:
             }
         )
     drawn = [(name, *estimate(part, "dice")) for name, part in run.labels.items()]
-    drawn = [row for row in drawn if number(row[1]) != MISSING]
+    drawn = [row for row in drawn if math.isfinite(row[1])]
     whole = value(run.pooled, "dice")
     return {
         "rows": rows,
         "tolerance": run.metrics.get("nsd_tolerance", {}).get("mm"),
         "whole": whole,
-        "svg": forest("by-label", drawn, xlabel="mean Dice", reference=whole) if len(drawn) > 1 else "",
+        "svg": forest("by-label", drawn, xlabel=run.primary.phrase, reference=whole) if len(drawn) > 1 else "",
     }
 
 
@@ -96,8 +96,7 @@ def _panel(run: FinishedRun, name: str, found: Mapping[str, Any]) -> AgreementPa
 
 def _cells(name: str, volume: Mapping[str, Any]) -> dict[str, Any]:
     found, places, relative = volume["agreement"], digits(volume), volume["relative_error"]
-    lower, upper = (signed(found[key]["value"], places) for key in ("lower", "upper"))
-    mean_error = percent(relative["mean"], 1)
+    lower, upper = (found[key]["value"] for key in ("lower", "upper"))
     return {
         "label": name,
         "compared": found["n"],
@@ -105,7 +104,7 @@ def _cells(name: str, volume: Mapping[str, Any]) -> dict[str, Any]:
         "predicted": number(volume["pred_ml"]["mean"], places),
         "bias": signed(found["bias"]["value"], places),
         "interval": interval(found["bias"], places),
-        "limits": MISSING if lower == MISSING else f"{lower} to {upper}",
-        "relative_error": mean_error if mean_error == MISSING else f"{signed(100 * relative['mean'], 1)}%",
+        "limits": between(lower, upper, places, signed=True),
+        "relative_error": percent(relative["mean"], 1, signed=True),
         "relative_sd": percent(relative["sd"], 1),
     }

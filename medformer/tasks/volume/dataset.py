@@ -32,7 +32,7 @@ PATIENT_NOTES = {
     "case is patient": "The layout does not say which volumes are of one patient, so each was taken for a patient of "
     "its own. Where that is not so, prepare a manifest with `medformer volume prepare --group-pattern`.",
     "inferred": "The files do not say which volumes are of one patient; volumes that seem to be of one were kept "
-    "together (medformer/data/volumes/read/msd_patients.py says why).",
+    "together (medformer/data/volumes/read/layouts.py says why).",
 }
 
 

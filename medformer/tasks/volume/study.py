@@ -49,12 +49,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     Attributes:
         labelled: Whether a case without a label map or class is a problem.
         vectors: What linear classifiers are given (see `volume_features`); they set it from the inventory.
-        inspected: The cases as the inventory knows them, where their label maps were exchanged since.
     """
 
     labelled: bool = True
     vectors: Vectors = field(default_factory=dict)
-    inspected: Sequence[Case] = ()
 
     @property
     def crossval(self) -> CrossvalConfig:
@@ -123,8 +121,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
 
     def learner(self, inventory: Inventory, cache: Path) -> SegmentationLearner | ClassificationLearner:
         learner = SegmentationLearner if self.config.target == "segmentation" else ClassificationLearner
-        hashes = file_hashes(self.inspected or self.cases, inventory)
-        return learner(study=self, planner=self.planner(inventory), cache=cache, hashes=hashes)
+        return learner(study=self, planner=self.planner(inventory), cache=cache, hashes=file_hashes(inventory))
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
         if self.config.target == "segmentation":
@@ -141,7 +138,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         given = self._class_of if self.config.target == "classification" else self._label_map_of
         cases = tuple(given(case, self.by_id[giver[case.id]], folder) for case in self.cases)
         data = replace(self.data, manifest=replace(self.data.manifest, cases=cases))
-        return replace(self, data=data, inspected=self.cases)
+        return replace(self, data=data)
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
         if self.config.target == "classification":

@@ -66,7 +66,7 @@ class VolumeLoss:
             return self.compute(logarithms, logarithms.gather(1, classes.long()), classes)
 
 
-def dice(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
+def label_dice(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
     """Mean over the labels of `1 - (2 sum(p t) + s) / (sum p + sum t + s)`, `s` = 1e-5; see the module's text."""
     probabilities, right = logarithms.exp(), of_truth.exp()
     space = [0, *range(2, logarithms.ndim)]
@@ -85,12 +85,12 @@ def cross_entropy(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tens
 
 def dice_cross_entropy(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
     """Dice of the batch plus cross-entropy."""
-    return dice(logarithms, of_truth, classes) + cross_entropy(logarithms, of_truth, classes)
+    return label_dice(logarithms, of_truth, classes) + cross_entropy(logarithms, of_truth, classes)
 
 
 def dice_focal(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
     """Dice of the batch plus the mean over the voxels of `-(1 - p)^2 log p`: what is right already counts little."""
-    return dice(logarithms, of_truth, classes) - ((1 - of_truth.exp()).square() * of_truth).mean()
+    return label_dice(logarithms, of_truth, classes) - ((1 - of_truth.exp()).square() * of_truth).mean()
 
 
 _NNUNET = "Isensee et al., nnU-Net, Nature Methods 2021"
@@ -100,7 +100,7 @@ VOLUME_LOSSES: Registry[VolumeFormula] = Registry(
     "loss",
     [
         Entry("dice_ce", dice_cross_entropy, "soft Dice of the batch, mean over labels, plus cross-entropy", _NNUNET),
-        Entry("dice", dice, "soft Dice of the batch; an absent label scores its mean probability", _VNET),
+        Entry("dice", label_dice, "soft Dice of the batch; an absent label scores its mean probability", _VNET),
         Entry("ce", cross_entropy, "mean cross-entropy"),
         Entry("dice_focal", dice_focal, "soft Dice of the batch plus focal loss", "Lin et al., ICCV 2017"),
     ],

@@ -11,11 +11,11 @@ from torch import Tensor
 from medformer.connectome.triangle import triangle_size
 from medformer.errors import ConfigError, DataError
 
-Inputs = Tensor | Mapping[str, Tensor]
+TensorInputs = Tensor | Mapping[str, Tensor]
 """Images (B, C, *S), or connections {atlas: (B, d)}."""
 
 
-class Mask(Protocol):
+class MaskStrategy(Protocol):
     """Decides what is hidden; it must be picklable.
 
     Attributes:
@@ -30,7 +30,7 @@ class Mask(Protocol):
         """Return boolean masks that broadcast to the inputs, one tensor or one per atlas.
 
         Args:
-            inputs: `Inputs`.
+            inputs: `TensorInputs`.
             generator: Draws; torch's own without one.
         """
 

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medformer.data.network_inputs import Edges, batches, cases_of
-from medformer.data.network_inputs import Inputs as ValidationInputs
+from medformer.data.network_inputs import Edges, Inputs, batches, cases_of
 from medformer.training.loader import Batch
 from medformer.training.losses.objectives import Load, Moment, Network, load_of
-from medformer.training.pretraining.masks import Inputs, Mask
+from medformer.training.pretraining.masks import MaskStrategy, TensorInputs
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class MaskedReconstruction:
         mask: Decides what is hidden.
     """
 
-    mask: Mask
+    mask: MaskStrategy
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {self.mask.inputs: batch[self.mask.inputs]}
@@ -43,7 +42,7 @@ class MaskedReconstruction:
         return load_of(batch[self.mask.inputs])
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
-        truth: Inputs = batch[self.mask.inputs]
+        truth: TensorInputs = batch[self.mask.inputs]
         masks = self.mask.draw(truth)
         shown = truth
         if self.mask.noise:
@@ -59,7 +58,7 @@ class MaskedReconstruction:
         return {"loss": "masked_mse", **self.mask.identity()}
 
 
-class Guess(Protocol):
+class NaiveGuess(Protocol):
     """A prediction of what is hidden that took no training, to hold a network against.
 
     Attributes:
@@ -125,9 +124,9 @@ class ReconstructionLoss:
         seed: Decides what is hidden.
     """
 
-    mask: Mask
-    inputs: ValidationInputs
-    guess: Guess
+    mask: MaskStrategy
+    inputs: Inputs
+    guess: NaiveGuess
     _: KW_ONLY
     unit: str
     batch_size: int = 128
@@ -173,7 +172,7 @@ class ReconstructionLoss:
         return sums
 
 
-def hide(inputs: Inputs, masks: Inputs) -> Inputs:
+def hide(inputs: TensorInputs, masks: TensorInputs) -> TensorInputs:
     """Return what the network is given: 0 where a mask is set."""
     named = by_name(masks)
     return _each(inputs, lambda name, values: values.masked_fill(named[name], 0.0))
@@ -185,12 +184,12 @@ def masked_error(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return squares.sum() / mask.sum().clamp(min=1)
 
 
-def by_name(inputs: Inputs) -> Mapping[str, Tensor]:
+def by_name(inputs: TensorInputs) -> Mapping[str, Tensor]:
     """Return tensors by atlas; a single one gets the empty name."""
     return {"": inputs} if isinstance(inputs, Tensor) else inputs
 
 
-def _each(inputs: Inputs, change: Callable[[str, Tensor], Tensor]) -> Inputs:
+def _each(inputs: TensorInputs, change: Callable[[str, Tensor], Tensor]) -> TensorInputs:
     if isinstance(inputs, Tensor):
         return change("", inputs)
     return {name: change(name, values) for name, values in inputs.items()}

@@ -69,13 +69,13 @@ def require_untested(tested: Mapping[str, SeenCase], seen: Mapping[str, SeenCase
     # Without a hash nothing is known of the data.
     data = {case.sha256: name for name, case in tested.items() if case.sha256}
     for name, case in seen.items():
-        for same, twin in (
+        for same, match in (
             ("id", name if name in tested else None),
             ("group", groups.get(case.group)),
             ("data", data.get(case.sha256)),
         ):
-            if twin is not None:
+            if match is not None:
                 raise LeakageError(
-                    f"'{name}' of {where} is seen by pretraining and has the same {same} as '{twin}', which a fold "
+                    f"'{name}' of {where} is seen by pretraining and has the same {same} as '{match}', which a fold "
                     "tests. Pretrain without it."
                 )

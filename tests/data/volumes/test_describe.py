@@ -135,7 +135,7 @@ def test_each_file_is_opened_once_and_hashed_on_the_way(tmp_path: Path, opened: 
     for case in (both, flat):
         assert records[case.id].hashes["file"] == image_hash(case.images)
         assert records[case.id].hashes["mask"] == sha256(case.required_mask())
-    assert file_hashes([both, flat], records) == {
+    assert file_hashes(records) == {
         path: sha256(path) for case in (both, flat) for path in (*case.images, case.required_mask())
     }
 
@@ -148,7 +148,7 @@ def test_hashes_of_files_that_cannot_be_read(tmp_path: Path) -> None:
 
     assert [problem.reason for problem in record.problems] == ["corrupt"]
     assert record.hashes == {"file": image_hash(case.images), "mask": sha256(case.required_mask())}
-    assert file_hashes([case], {"a": record}) == {path: sha256(path) for path in (case.image, case.required_mask())}
+    assert file_hashes({"a": record}) == {path: sha256(path) for path in (case.images[0], case.required_mask())}
 
 
 def test_a_pair_of_header_and_voxels_and_a_folder_are_hashed_as_image_hash_does(tmp_path: Path) -> None:

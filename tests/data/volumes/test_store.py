@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import Case
+from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare import store as store_module
 from medformer.data.volumes.prepare.prepare_case import prepare_case
 from medformer.data.volumes.prepare.store import MAX_VOXELS, PreparedStore
 from medformer.errors import DataError
+from medformer.imaging.nifti_labels import write_labels
 
 MakeCase = Callable[..., Case]
 
@@ -185,3 +187,16 @@ def test_of_a_large_label_a_sample_is_remembered(tmp_path: Path, make_case: Make
     assert (labels.reshape(-1)[found[1]] == 1).all()
     # From everywhere, not from one end.
     assert np.abs(np.mean(found[1]) / labels.size - 0.5) < 0.05
+
+
+def test_known_hashes_belong_to_files_and_not_to_cases(tmp_path: Path, cases: list[Case], reads: list[str]) -> None:
+    hashes = file_hashes(inspect_volumes(cases))
+    before = _store(tmp_path, cases)["case0"].classes
+    assert before is not None
+    reads.clear()
+    assert np.array_equal(_store(tmp_path, cases, hashes=hashes)["case0"].classes, before)
+    assert reads == [], "the same keys as without them"
+    other = tmp_path / "other.nii.gz"
+    write_labels(other, np.zeros(before.shape, np.uint8), cases[0].images[0])
+    moved = _store(tmp_path, [replace(cases[0], mask=other)], hashes=hashes)["case0"].classes
+    assert moved is not None and before.any() and not moved.any()

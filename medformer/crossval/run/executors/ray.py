@@ -175,7 +175,7 @@ class _Session:
                     f"{title(fold, self.work.total)} could not run in its worker: "
                     f"{str(failure).strip().splitlines()[-1]}. medformer and what it needs must be installed there."
                 )
-            error = self._lost(fold, "it was told to end")
+            error = self._lost(fold, "it was asked to end")
         except errors.RayError as failure:
             error = self._lost(fold, type(failure).__name__)
         return error

@@ -30,7 +30,7 @@ def import_ray() -> Any:
     Raises:
         ConfigError: It is not installed.
     """
-    # Ray sends usage statistics unless told before it starts.
+    # Ray sends usage statistics unless this is set before it starts.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray")
@@ -82,7 +82,7 @@ def check_size(ray: Any, address: str | None, cpus: float, gpus: float, reporter
         address: The cluster's; None for a Ray started here.
         cpus: Processors of a fold.
         gpus: GPUs of a fold.
-        reporter: Told what does not fit but may be meant.
+        reporter: Receives notes on what does not fit but may be intended.
 
     Raises:
         ConfigError: A fold asks for more than this machine has.
@@ -112,7 +112,7 @@ def _start(ray: Any, processors: int) -> None:
         ray.init("local", num_cpus=processors, include_dashboard=False, object_store_memory=_OBJECT_STORE, **_QUIET)
     except Exception as error:
         raise ResourceError(
-            f"Ray did not start on this machine: {_last_line(str(error))} Mend that, or use --executor inline."
+            f"Ray did not start on this machine: {_last_line(str(error))} Remove the cause, or use --executor inline."
         ) from error
 
 

@@ -55,7 +55,7 @@ def run_order(order: Order, pickled_job: bytes) -> Exception | None:
     Returning it keeps a failed fold apart from a dead worker, which is what Ray tries again.
 
     Raises:
-        InterruptedRun: The fold was cancelled, or this process was told to end; its state is saved.
+        InterruptedRun: The fold was cancelled, or this process was asked to end; its state is saved.
     """
     try:
         with _interruptible():

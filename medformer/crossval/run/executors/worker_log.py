@@ -14,7 +14,7 @@ NAME = "worker.log"
 
 
 class LogReporter:
-    """Appends what it is told to the file, long pieces of work with a line now and then.
+    """Appends progress to the file, long pieces of work with a line now and then.
 
     A file in the run folder needs no connection between the processes, survives both, and can be read later.
 

@@ -29,7 +29,7 @@ from medformer.imaging.volume import Volume, label_counts
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter
 
-VERSION = 1
+VERSION = 2
 """Of what `describe_volume` finds; part of the key of every cache of records."""
 
 ROUNDING = 1e-3
@@ -49,8 +49,9 @@ def describe_volume(case: Case, *, masks: bool = True, features: bool = False) -
 
     Returns:
         * hashes: `file`, `mask`, and `voxels` of all channels together.
-        * facts: the grid of the first channel (`shape`, `affine`), `channels` (`ChannelFacts`, and the file's `sha256`;
-          the statistics only where image and label map fit each other), and the voxels of every label value (`labels`).
+        * facts: the grid of the first channel (`shape`, `affine`), `channels` (`ChannelFacts`, or only limits where the
+          image and the label map do not fit each other), the voxels of every label value (`labels`), and the SHA-256
+          of each file by its path (`files`).
         * arrays: `descriptor` of the first channel, and with `features` the `features` (see `volume_features`).
 
         What could not be found because of a problem is absent.
@@ -96,18 +97,9 @@ def inspect_volumes(
     )
 
 
-def file_hashes(cases: Sequence[Case], records: Mapping[str, Record]) -> dict[Path, str]:
-    """SHA-256 of image files and label maps by path, as far as the records know them."""
-    known: dict[Path, str] = {}
-    for case in cases:
-        record = records[case.id]
-        if len(case.images) == 1:
-            known[case.images[0]] = record.hashes.get("file", "")
-        for path, channel in zip(case.images, record.facts.get("channels", ()), strict=False):
-            known[path] = channel["sha256"] or known.get(path, "")
-        if case.mask is not None and "mask" in record.hashes:
-            known[case.mask] = record.hashes["mask"]
-    return {path: value for path, value in known.items() if value}
+def file_hashes(records: Mapping[str, Record]) -> dict[Path, str]:
+    """SHA-256 by path of every image file and label map that was read, so that nobody has to hash it again."""
+    return {Path(path): value for record in records.values() for path, value in record.facts.get("files", {}).items()}
 
 
 class _Description:
@@ -118,7 +110,7 @@ class _Description:
         self.problems: list[Problem] = []
         self.mask_problems: list[Problem] = []
         self.hashes: dict[str, str] = {}
-        self.facts: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {"files": {}}
         self.arrays: dict[str, NDArray[Any]] = {}
 
     def read_images(self, labels: Volume | None, labeled: bool, *, features: bool) -> Geometry | None:
@@ -138,6 +130,7 @@ class _Description:
                 self._found("corrupt", path, str(error))
                 continue
             stored.append(volume.sha256)
+            self._know(path, volume.sha256)
             voxels.append(voxel_hash(volume.array))
             faults = list(_faults(volume))
             if first is not None:
@@ -151,7 +144,7 @@ class _Description:
                 facts = asdict(channel_facts(volume.array, None if labels is None else labels.array > 0))
             else:
                 facts = dict(zip(("minimum", "maximum"), _finite_limits(volume.array), strict=True))
-            channels.append({"sha256": volume.sha256, **facts})
+            channels.append(facts)
             if usable and path == paths[0]:
                 self.arrays["descriptor"] = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
             if usable and features:
@@ -174,6 +167,8 @@ class _Description:
         else:
             with suppress(OSError):
                 self.hashes["file"] = image_hash(paths)
+                if len(paths) == 1:
+                    self._know(paths[0], self.hashes["file"])
         if self.case.sha256 and self.hashes.get("file", self.case.sha256) != self.case.sha256:
             self._found("changed", paths[0], "its hash differs from the manifest's; prepare again")
 
@@ -206,6 +201,7 @@ class _Description:
                     self.hashes["mask"] = sha256(mask)
             return None
         self.hashes["mask"] = labels.sha256 or sha256(mask)
+        self._know(mask, self.hashes["mask"])
         return labels
 
     def compare_mask(self, labels: Volume | None, image: Geometry | None) -> None:
@@ -221,6 +217,10 @@ class _Description:
             for reason, detail in () if image is None else _grid_faults(image, labels.geometry, "the image"):
                 self._mask_found(reason, detail)
             self.facts["labels"] = {str(value): count for value, count in label_counts(labels.array).items()}
+
+    def _know(self, path: Path, file_hash: str) -> None:
+        if file_hash:
+            self.facts["files"][str(path)] = file_hash
 
     def _found(self, reason: str, path: Path, detail: str) -> None:
         self.problems.append(Problem(self.case.id, str(path), reason, detail))

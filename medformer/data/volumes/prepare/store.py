@@ -10,7 +10,7 @@ Everything is memory-mapped; what fits in a budget is held in memory besides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,6 @@ FORMAT = "medformer-prepared-volumes/1"
 
 MAX_VOXELS = 10_000
 """Voxels of each class that are remembered per case; of larger ones a random sample."""
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Where one prepared case is; the last two are None without labels."""
-
-    image: Path
-    note: Path
-    classes: Path | None
-    voxels: Path | None
 
 
 class PreparedStore:
@@ -79,13 +69,13 @@ class PreparedStore:
         self.plan = plan
         self.memory_gb = memory_gb
         self._hashes = dict(hashes or {})
-        self._files: dict[str, _Files] = {}
+        self._keys: dict[str, tuple[str, str]] = {}
         self._open: dict[str, PreparedCase] = {}
         self._voxels: dict[str, NDArray[np.int64]] = {}
         left = memory_gb * 1e9
         for case in (reporter or SilentReporter()).track(cases, "Preparing volumes"):
-            files = self._files[case.id] = self._made(case, labels)
-            prepared, voxels = _load(case.id, files)
+            keys = self._keys[case.id] = self._made(case, labels)
+            prepared, voxels = self._load(case.id, keys)
             size = prepared.image.nbytes + (0 if prepared.classes is None else prepared.classes.nbytes)
             if size <= left:
                 left -= size
@@ -96,16 +86,16 @@ class PreparedStore:
     @property
     def ids(self) -> tuple[str, ...]:
         """Its cases."""
-        return tuple(self._files)
+        return tuple(self._keys)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._keys)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._files
+        return name in self._keys
 
     def __iter__(self) -> Iterator[PreparedCase]:
-        return (self[name] for name in self._files)
+        return (self[name] for name in self._keys)
 
     def __getitem__(self, name: str) -> PreparedCase:
         """Give a case; its arrays must not be written to.
@@ -113,8 +103,10 @@ class PreparedStore:
         Raises:
             DataError: It is not among the cases, or its prepared files were removed or damaged meanwhile.
         """
+        if name not in self._keys:
+            raise DataError(f"Case '{name}' is not among the {len(self._keys)} prepared ones in {self.folder}.")
         if name not in self._open:
-            self._open[name], self._voxels[name] = _load(name, self._files_of(name))
+            self._open[name], self._voxels[name] = self._load(name, self._keys[name])
         return self._open[name]
 
     def voxels(self, name: str) -> dict[int, NDArray[np.int64]]:
@@ -125,31 +117,56 @@ class PreparedStore:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}, "_voxels": {}}
 
-    def _files_of(self, name: str) -> _Files:
-        if name not in self._files:
-            raise DataError(f"Case '{name}' is not among the {len(self._files)} prepared ones in {self.folder}.")
-        return self._files[name]
-
-    def _made(self, case: Case, labels: bool) -> _Files:
+    def _made(self, case: Case, labels: bool) -> tuple[str, str]:
+        """Prepare what is not there yet; returns the keys of the image and of its classes, '' without labels."""
         plan = self.plan
         grid = [FORMAT, ORDER, plan.orientation, plan.spacing, [self._hash(path) for path in case.images]]
-        key = digest([*grid, plan.to_json()["intensity"]])[:32]
-        files = _Files(self.folder / f"{key}.image.npy", self.folder / f"{key}.json", None, None)
-        if not _complete(files):
+        image_key = digest([*grid, plan.to_json()["intensity"]])[:32]
+        if not self._complete(image_key, ""):
             prepared = prepare_image(case, plan)
-            _save(files.image, prepared.image)
-            write_json(files.note, _note(prepared))
+            _save(self._path(image_key, "image.npy"), prepared.image)
+            write_json(self._path(image_key, "json"), _note(prepared))
         if not labels:
-            return files
-        source = _load(case.id, files)[0].source
+            return image_key, ""
         key = digest([*grid, plan.labels, self._hash(case.required_mask())])[:32]
-        files = _Files(files.image, files.note, self.folder / f"{key}.classes.npy", self.folder / f"{key}.voxels.npy")
-        assert files.classes is not None and files.voxels is not None
-        if not _complete(files):
-            classes = prepare_classes(case, plan, source)
-            _save(files.classes, classes)
-            _save(files.voxels, _find_voxels(classes, plan.classes, key))
-        return files
+        if not self._complete(image_key, key):
+            classes = prepare_classes(case, plan, self._load(case.id, (image_key, ""))[0].source)
+            _save(self._path(key, "classes.npy"), classes)
+            _save(self._path(key, "voxels.npy"), _find_voxels(classes, plan.classes, key))
+        return image_key, key
+
+    def _path(self, key: str, ending: str) -> Path:
+        return self.folder / f"{key}.{ending}"
+
+    def _complete(self, image_key: str, key: str) -> bool:
+        """Whether all of the files are there and undamaged, as far as their sizes show."""
+        try:
+            self._load("", (image_key, key))
+        except DataError:
+            return False
+        return True
+
+    def _load(self, name: str, keys: tuple[str, str]) -> tuple[PreparedCase, NDArray[np.int64]]:
+        """Map a case into memory, and what `_find_voxels` found in it; `[0]` without labels."""
+        image_key, key = keys
+        try:
+            note = read_json(self._path(image_key, "json"))
+            source = note["source"]
+            first, second, third = source["shape"]
+            prepared = PreparedCase(
+                id=name,
+                image=_mapped(self._path(image_key, "image.npy")),
+                classes=_mapped(self._path(key, "classes.npy")) if key else None,
+                affine=np.array(note["affine"], np.float64),
+                source=Geometry((first, second, third), np.array(source["affine"]), bool(source["placed"])),
+                lowest=np.array(note["lowest"], np.float32),
+            )
+            return prepared, _mapped(self._path(key, "voxels.npy")) if key else np.zeros(1, np.int64)
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise DataError(
+                f"Case '{name}': the prepared files in {self.folder} cannot be read ({error}); they were removed or "
+                "damaged while they were in use. Start again with --resume: what is missing is prepared again."
+            ) from error
 
     def _hash(self, path: Path) -> str:
         """Hash of a file, or of the files of a folder with one DICOM series."""
@@ -168,38 +185,6 @@ def _note(prepared: PreparedCase) -> dict[str, Any]:
         "source": {"shape": source.shape, "affine": source.affine.tolist(), "placed": source.placed},
         "lowest": prepared.lowest.tolist(),
     }
-
-
-def _complete(files: _Files) -> bool:
-    """Whether all of the files are there and undamaged, as far as their sizes tell."""
-    try:
-        _load("", files)
-    except DataError:
-        return False
-    return True
-
-
-def _load(name: str, files: _Files) -> tuple[PreparedCase, NDArray[np.int64]]:
-    """Map a case into memory, and what `_find_voxels` found in it; `[0]` without labels."""
-    try:
-        note = read_json(files.note)
-        source = note["source"]
-        first, second, third = source["shape"]
-        affine = np.array(source["affine"], np.float64)
-        prepared = PreparedCase(
-            id=name,
-            image=_mapped(files.image),
-            classes=_mapped(files.classes) if files.classes else None,
-            affine=np.array(note["affine"], np.float64),
-            source=Geometry((first, second, third), affine, bool(source["placed"])),
-            lowest=np.array(note["lowest"], np.float32),
-        )
-        return prepared, _mapped(files.voxels) if files.voxels else np.zeros(1, np.int64)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(
-            f"Case '{name}': the prepared files in {files.image.parent} cannot be read ({error}); they were removed or "
-            "damaged while they were in use. Start again with --resume: what is missing is prepared again."
-        ) from error
 
 
 def _held(prepared: PreparedCase) -> PreparedCase:

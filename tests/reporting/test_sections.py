@@ -1,0 +1,87 @@
+"""The table of sections: each has its template, and nothing from a run's files becomes markup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import medformer
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.plan.balance import balance_table
+from medformer.crossval.plan.schemes import make_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.files import read_json, write_json, write_text
+from medformer.reporting.finished_run import read_finished_run
+from medformer.reporting.report import build_report
+from medformer.reporting.sections import SECTIONS, facts_of, plans
+
+TEMPLATES = Path(medformer.__file__).parent / "reporting" / "templates"
+HOSTILE = "<b onclick=alert(1)>hostile</b>"
+
+
+def test_every_section_has_a_template_and_every_template_a_section() -> None:
+    keys = [section.key for section in SECTIONS]
+    assert len(set(keys)) == len(keys)
+    assert {file.name for file in (TEMPLATES / "sections").iterdir()} == {f"{key}.html.j2" for key in keys}
+    checks = {f"{section.key}.j2" for section in SECTIONS if section.is_check}
+    assert {file.name for file in (TEMPLATES / "checks").iterdir()} == checks
+
+
+def test_each_section_is_made_of_some_run(
+    finished: Path, classified: Path, connectomes: Path, segmented_volumes: Path
+) -> None:
+    runs = [finished / "run", classified, connectomes, segmented_volumes / "run"]
+    found = {key for run in runs for key in facts_of(read_finished_run(run))}
+    assert found == {section.key for section in SECTIONS}
+
+
+def hostile(value: object) -> object:
+    """The same content with every word replaced, except for what decides how it is read."""
+    if isinstance(value, dict):
+        return {key: part if key in ("severity", "state") else hostile(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [hostile(part) for part in value]
+    return f"{HOSTILE} {value}" if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("file", ["audit.json", "cohort.json", "site_probe.json", "run.json"])
+def test_words_of_a_file_stay_text(connectomes: Path, tmp_path: Path, file: str) -> None:
+    shutil.copytree(connectomes, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    content = read_json(run.path / file)
+    if file == "audit.json":
+        content["findings"] = [{"name": "x", "kind": "file", "a": "1", "b": "2", "files": ["3", "4"], "detail": "5"}]
+        content["problems"] = [{"id": "6", "severity": "warning", "reason": "7", "detail": "8"}]
+    if file == "run.json":
+        changed = {"notes": ["9"], "accepted_leaks": ["10"], "reason": "11", "state": "failed", "manifest": "12"}
+        content |= {key: hostile(value) if key != "state" else value for key, value in changed.items()}
+    else:
+        content = hostile(content)
+    write_json(run.path / file, content)
+    build_report(run.path)
+    assert HOSTILE in json.dumps(read_json(run.path / file))
+    page = run.report_html.read_text("utf-8")
+    assert "<b " not in page and "&lt;b onclick=alert(1)&gt;hostile" in page
+    _, _, card = run.model_card_md.read_text("utf-8").split("---\n", 2)
+    assert "<b" not in card.replace("\\<b", "")
+
+
+def test_a_config_is_quoted_as_text(connectomes: Path, tmp_path: Path) -> None:
+    shutil.copytree(connectomes, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    write_text(run.config_yaml, f"model:\n  name: '{HOSTILE}'\n")
+    page = build_report(run.path).read_text("utf-8")
+    assert "<b " not in page and "&lt;b onclick=alert(1)&gt;hostile" in page
+
+
+def test_long_names_that_differ_in_the_middle_keep_their_columns() -> None:
+    sites = [f"{'hospital' * 4}{index}{'department' * 4}" for index in range(3)]
+    cases = [PlanCase(f"c{index}", f"g{index}", site=sites[index % 3]) for index in range(18)]
+    plan = make_plan(cases, folds=3, validation=0.25, seed=0)
+    run: Any = SimpleNamespace(plan=plan)
+    assert list(plans.plan(run)["whole"].values()) == list(balance_table(plan).rows[0])
