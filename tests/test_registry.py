@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medformer.errors import UnknownNameError
+from medformer.errors import ConfigError, UnknownNameError
 from medformer.registry import Entry, Registry
 from medformer.seeds import derive_seed
 
@@ -33,6 +33,23 @@ def test_a_name_like_no_other_gets_no_suggestion() -> None:
 def test_two_entries_cannot_share_a_name() -> None:
     with pytest.raises(ValueError, match="share a name"):
         Registry("mixer", [Entry("a", 1, ""), Entry("a", 2, "")])
+
+
+def test_a_pattern_stands_for_every_name_with_its_beginning() -> None:
+    table = Registry("model", [Entry("unet", 1, ""), Entry("smp:<architecture>", 2, "", example="smp:fpn")])
+    assert table["smp:fpn"] is table["smp:other"] is table["smp:<architecture>"]
+    assert "smp:fpn" in table and "smq:fpn" not in table and 3 not in table
+    assert table.examples() == ["unet", "smp:fpn"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'unet'"):
+        table["unit"]
+
+
+def test_what_a_part_cannot_do_is_refused_with_the_reason_of_its_row() -> None:
+    table = Registry("model", [Entry("flat:<name>", 1, "", cannot={"3-D": "it is two-dimensional."})])
+    assert table.require("flat:a", "2-D", "export").part == 1
+    with pytest.raises(ConfigError) as caught:
+        table.require("flat:a", "2-D", "3-D")
+    assert str(caught.value) == "The model flat:a does not support 3-D: it is two-dimensional."
 
 
 def test_seeds_depend_on_every_part_of_the_purpose() -> None:
