@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.config import PolypConfig
-from medformer.crossval.run.contract import Context, Row
+from medformer.crossval.run.contract import Context, Row, Study
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case, path_from
+from medformer.data.manifest import Case, Manifest, path_from
 from medformer.data.network_inputs import ItemImages
 from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
@@ -42,13 +42,13 @@ from medformer.training.pretraining.pretrain import pretrain, pretraining_settin
 from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
 from medformer.training.saving.checkpoint import load_model
 
-if TYPE_CHECKING:
-    from medformer.tasks.polyp.study import PolypStudy
-
 THRESHOLD_FILE = "threshold.json"
 
 Image = NDArray[np.uint8]
 Map = NDArray[np.float32]
+
+Frames = Study[PolypConfig, Manifest]
+"""What is learned from: images with masks, and their config."""
 
 
 class Mapper(Protocol):
@@ -78,7 +78,7 @@ class FramePredictor:
     config: PolypConfig
     name: str = ""
 
-    def predict(self, study: PolypStudy, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+    def predict(self, study: Frames, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case; the run's own networks also leave masks and overlays below `out`."""
         for case, image, probability in self.maps([study.by_id[name] for name in names], "test cases", reporter):
             truth = read_mask(case.required_mask())
@@ -127,7 +127,7 @@ class FramePredictor:
         next(bar, None)
 
 
-def with_threshold(study: PolypStudy, mapper: Mapper, context: Context, name: str = "") -> FramePredictor:
+def with_threshold(study: Frames, mapper: Mapper, context: Context, name: str = "") -> FramePredictor:
     """Learn the threshold on the inner validation part of a fold, and leave it in the fold's folder."""
     wanted, cases = study.config.inference.threshold, [study.by_id[id_] for id_ in context.fold.validation]
     judge = FramePredictor(mapper, 0.5, study.config, name)
@@ -150,7 +150,7 @@ class FrameLearner:
         study: The cases.
     """
 
-    study: PolypStudy
+    study: Frames
 
     def fit(self, context: Context) -> FramePredictor:
         """Leave `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
@@ -252,7 +252,7 @@ class FrameBaselineLearner:
         name: Of the table of baselines.
     """
 
-    study: PolypStudy
+    study: Frames
     name: str
 
     def fit(self, context: Context) -> FramePredictor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -28,6 +28,7 @@ from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder
+from medformer.tasks.volume.dataset import Scans
 from medformer.tasks.volume.network import metadata, new_network, planned_training
 from medformer.tasks.volume.planner import PLAN, Planner
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter
@@ -39,9 +40,6 @@ from medformer.training.losses.volume_losses import build_volume_loss
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
 from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
-
-if TYPE_CHECKING:
-    from medformer.tasks.volume.study import VolumeStudy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class VolumeLearner:
         hashes: SHA-256 of images and label maps by path, as far as they are known.
     """
 
-    study: VolumeStudy
+    study: Scans
     planner: Planner
     cache: Path
     hashes: Mapping[Path, str]
