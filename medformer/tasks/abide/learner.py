@@ -32,9 +32,14 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
 from medformer.training.pretraining.masks import ConnectionMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.pretraining.pretrain import (
+    ReconstructionLoss,
+    TrainingMean,
+    pretrain,
+    pretraining_settings,
+    read_encoder,
+)
+from medformer.training.saving import load_model
 
 Subjects = Study[AbideConfig, Cohort]
 """What is learned from: a cohort, and its config."""

@@ -13,7 +13,7 @@ from medformer.crossval.run.contract import Context, Row
 from medformer.data.manifest import Case
 from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
-from medformer.inference.baselines.label_prior import LabelPrior
+from medformer.inference.baselines.volumes import LabelPrior
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import Scans
 from medformer.tasks.volume.predictor import scored_row

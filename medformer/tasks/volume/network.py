@@ -16,7 +16,7 @@ from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
 from medformer.training.losses.volume_losses import build_volume_loss
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.saving import load_model
 
 
 def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained: bool = True) -> nn.Module:

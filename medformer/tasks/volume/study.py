@@ -31,7 +31,7 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
 from medformer.tasks.settings import check_training
 from medformer.tasks.volume.baselines import PriorLearner

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.connectome.triangle import to_triangle, triangle_regions
+from medformer.connectome.measures import to_triangle, triangle_regions
 from medformer.data.connectomes.read.source import UnusableError, are_numbers
 
 SUFFIXES = {".npy", ".csv", ".tsv", ".txt", ".mat"}
