@@ -20,8 +20,7 @@ from medformer.inference.baselines.frames import BASELINES
 from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
-from medformer.models.connectome.build import CONNECTOME_MODELS
-from medformer.models.connectome.defects import DEFECTS
+from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
 from medformer.registry import Entry
 from medformer.training.losses.image_losses import LOSSES

@@ -22,9 +22,8 @@ from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
 from medformer.inference.classes.classify import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.connectome.build import build_connectome_model
+from medformer.models.connectome.build import active_defects, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.defects import active_defects
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
 from medformer.tasks.pretraining import first_encoder

@@ -1,4 +1,7 @@
-"""Pretraining an encoder, and reading one that was pretrained before.
+"""Masked pretraining: its objective, the number that judges it, training an encoder, and reading one trained before.
+
+The objective (`MaskedReconstruction`, see `losses.objectives`) and the validation (`ReconstructionLoss`) are for
+networks that map (B, C, *S) to (B, C, *S), or {atlas: (B, d)} to {atlas: (B, d)}.
 
 autoencoder = masked_autoencoder(network, seed)
 quality = pretrain(autoencoder, data, judge, settings, out=..., record=..., seed=..., metadata=..., ...)

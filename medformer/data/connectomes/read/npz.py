@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medformer.connectome.atlases import atlas_name
 from medformer.connectome.measures import triangle_regions
-from medformer.data.connectomes.read.matrix_file import as_edges
+from medformer.data.connectomes.read.files import as_edges
 from medformer.data.connectomes.read.phenotype import as_candidate, value, without_conflicts
 from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
