@@ -113,27 +113,11 @@ class FeatureStore:
         row = self._row(subject)
         return self._values(atlas)[int(ends[row]) : int(ends[row + 1])]
 
-    def lengths(self, atlas: str) -> NDArray[np.int64]:
-        """Number of time points (n,) of every subject's series; see `series` for errors."""
-        if self.atlas(atlas).content != "series":
-            raise DataError(f"{self.folder} holds only correlations of atlas '{atlas}', no time series.")
-        return np.diff(self._ends(atlas))
-
-    def correlations(self, atlas: str) -> NDArray[np.float32]:
-        """The correlations (n, edges) that were given instead of series, memory-mapped.
-
-        Raises:
-            DataError: The atlas is not there, or its time series are stored.
-        """
-        if self.atlas(atlas).content != "correlation":
-            raise DataError(f"{self.folder} holds time series of atlas '{atlas}'; ask for its block 'correlation'.")
-        return self._values(atlas)
-
     def stored(self, atlas: str, subject: str) -> NDArray[np.float32]:
         """What is stored of a subject: its time series (T, R) or its correlations (edges,); see `series` for errors."""
         if self.atlas(atlas).content == "series":
             return self.series(atlas, subject)
-        return np.asarray(self.correlations(atlas)[self._row(subject)])
+        return np.asarray(self._values(atlas)[self._row(subject)])
 
     def block(self, atlas: str, measure: str, *, reporter: Reporter | None = None) -> NDArray[np.float32]:
         """Connections (n, d) of all subjects, in the order of `ids`, memory-mapped.

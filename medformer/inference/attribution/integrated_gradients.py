@@ -18,7 +18,7 @@ Vectors = Mapping[str, NDArray[np.float32]]
 """By atlas: the edges of subjects (n, d), or of one subject (d,)."""
 
 TOLERANCE = 0.05
-"""Share of the explained difference that attributions may miss before they count as incomplete."""
+"""Share of the explained difference that attributions may miss before they count as incomplete: more steps help."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ class Attributions:
         total = sum((values.sum(axis=1, dtype=np.float64) for values in self.values.values()), np.zeros(len(explained)))
         missed = float(np.abs(total - explained).mean())
         return missed / max(float(np.abs(explained).mean()), float(np.finfo(np.float32).tiny))
-
-    @property
-    def complete(self) -> bool:
-        """Whether the gap is within `TOLERANCE`; if not, more steps are needed."""
-        return self.gap <= TOLERANCE
 
 
 def integrated_gradients(
