@@ -23,8 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 
-from medformer.connectome.block_transformer import Matrix
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import Columns, Matrix
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.registry import Entry, Registry

@@ -8,8 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.connectome.block_transformer import BlockTransformer, Matrix
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import BlockTransformer, Columns, Matrix
 from medformer.errors import ConfigError, DataError
 
 # Change of a step: of shifts in standard deviations, of variances relative to themselves.

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medformer.connectome.block_transformer import BlockTransformer, Matrix, SelectAtlas, WithoutCovariates
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import BlockTransformer, Columns, Matrix, SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
 from medformer.connectome.measures import MEASURES
 from medformer.errors import DataError, UnknownNameError

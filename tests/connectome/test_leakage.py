@@ -12,8 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from medformer.connectome.baselines import TrainingSpan
-from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import Columns, SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
 from medformer.connectome.pipeline import (
     ConfoundRegression,

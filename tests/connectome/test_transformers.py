@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 
-from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
+from medformer.connectome.columns import SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
 from medformer.connectome.measures import to_matrices, to_triangle
 from medformer.connectome.pipeline import ConfoundRegression, FeatureScale, FisherZ, SubjectScale

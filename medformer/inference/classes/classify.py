@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -64,6 +66,7 @@ def predict_scores(
     return scores
 
 
+@dataclass(frozen=True)
 class ValidationLoss:
     """Mean cross-entropy over cases.
 
@@ -75,18 +78,16 @@ class ValidationLoss:
         batch_size: Cases per forward pass.
     """
 
-    measure = "loss"
-
-    def __init__(self, inputs: Inputs, labels: ArrayLike, batch_size: int = 128) -> None:
-        self.inputs = inputs
-        self.labels = np.asarray(labels, np.int64)
-        self.batch_size = batch_size
+    inputs: Inputs
+    labels: ArrayLike
+    batch_size: int = 128
+    measure: ClassVar[str] = "loss"
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> float:
         """Return the loss of a model in evaluation mode."""
         logits = torch.cat([model(part).float().cpu() for part in batches(self.inputs, model, self.batch_size)])
-        return float(F.cross_entropy(logits, torch.from_numpy(self.labels)))
+        return float(F.cross_entropy(logits, torch.from_numpy(np.asarray(self.labels, np.int64))))
 
 
 def _require_one_for_each(inputs: Inputs, ids: Sequence[str]) -> None:

@@ -12,8 +12,7 @@ from medformer.config import ConnectomeModelConfig, ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
-from medformer.models.connectome.region_encoder import region_backbone
-from medformer.models.connectome.roi_metaformer import RoiMetaFormer
+from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.registry import Entry, Registry

@@ -22,8 +22,7 @@ from medformer.errors import CheckpointError
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classes.classify import ValidationLoss
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
-from medformer.inference.volumes.segmenter import VolumeSegmenter
-from medformer.inference.volumes.validation import ValidationVolumeDice
+from medformer.inference.volumes.segmenter import ValidationVolumeDice, VolumeSegmenter
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed

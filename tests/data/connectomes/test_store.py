@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from medformer.connectome.measures import block_from_series, triangle_size
-from medformer.data.connectomes.store import FeatureStore, StoredAtlas, open_store
-from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.connectomes.store import FeatureStore, StoredAtlas, StoreWriter, open_store
 from medformer.errors import DataError
 
 SERIES = StoredAtlas(6, "series", tuple("abcdef"), ((1.0, 2.0, 3.0), *[None] * 5), tuple("xxxyyy"))

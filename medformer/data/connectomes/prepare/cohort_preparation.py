@@ -19,8 +19,7 @@ from medformer.data.connectomes.read.folders import find_matrices, find_series
 from medformer.data.connectomes.read.npz import find_npz
 from medformer.data.connectomes.read.regions import Labels, describe_atlas, find_labels, read_labels
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
-from medformer.data.connectomes.store import StoredAtlas
-from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.connectomes.store import StoredAtlas, StoreWriter
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem, write_problems
 from medformer.errors import DataError
