@@ -141,3 +141,11 @@ def test_half_written_files_of_a_kill_do_not_stay(
     resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
     assert resumed.code == 0, resumed.err
     assert not any(leftover.exists() for leftover in leftovers)
+
+
+def test_changed_data_are_named_also_where_they_allow_no_plan(
+    medformer: Medformer, own_run: Path, own_data: Any, settings: tuple[str, ...]
+) -> None:
+    manifest = own_data.rewrite(lambda case: case if case.group == "p000" else None)
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", manifest, "--resume", *settings)
+    resumed.refused(3, "not the ones this plan was drawn for", "14 no longer there")
