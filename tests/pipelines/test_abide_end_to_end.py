@@ -186,6 +186,9 @@ def test_a_copy_under_another_name_is_linked_or_refused(
     prepared = medformer("abide", "prepare", folder, "--out", out)
     assert prepared.code == 0, prepared.err
     assert "1 same-brain" in prepared.out and "different diagnoses" in prepared.out
+    checked = medformer("abide", "check", out, "--out", tmp_path / "checked")
+    assert checked.code == 0 and f"warning: {second}: same-brain: like '{first}'" in checked.out
+    assert [row["reason"] for row in read_csv(tmp_path / "checked" / "problems.csv")] == ["same-brain"]
     run = medformer("abide", "crossval", "--data", out, "--out", tmp_path / "r", *QUICK, "--no-baselines")
     assert run.code == 0, run.err
     parts = {row["id"]: row["fold"] for row in read_csv(tmp_path / "r" / "oof.csv")}

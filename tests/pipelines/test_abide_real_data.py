@@ -34,8 +34,15 @@ def test_the_folder_layout_of_the_project_runs_end_to_end(abide: Path, tmp_path:
     settings = ("crossval.folds=2", "training.epochs=2", "--no-baselines")
     result = medformer("abide", "crossval", "--data", cohort, "--out", run, *settings)
     assert result.code == 0, result.err
-    assert len(read_csv(run / "oof.csv")) == 24
+    tested = read_csv(run / "oof.csv")
+    assert len(tested) == 24
     assert (run / "report.html").is_file()
+    # New subjects come as the project's files; of one that a fold held back, that fold's network says the same again.
+    result = medformer("abide", "predict", run, abide / "pcp_layout_sample", "--out", tmp_path / "predicted")
+    assert result.code == 0, result.err
+    found = {row["id"]: row for row in read_csv(tmp_path / "predicted" / "predictions.csv")}
+    for row in tested:
+        assert float(found[row["id"]][f"score_fold_{row['fold']}"]) == float(row["score"])
 
 
 def test_the_one_scan_under_two_names_gets_one_group(abide: Path, tmp_path: Path, medformer: Medformer) -> None:

@@ -144,12 +144,15 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
         DataError: The data are not the ones the plan was drawn for.
         ConfigError: The folder holds a plan of another scheme.
     """
-    drawn = draw(study, inventory)
+    cases = [study.plan_case(case, inventory[case.id]) for case in study.cases]
     if not directory.splits_json.exists():
+        drawn = draw(study, cases)
         write_plan(directory.splits_json, drawn)
         return drawn
     plan = read_plan(directory.splits_json)
-    plan.check_data(drawn.cases)
+    # Before drawing, which changed data may not allow.
+    plan.check_data(cases)
+    drawn = draw(study, cases)
     if plan.scheme != drawn.scheme:
         raise ConfigError(
             f"--resume: {directory.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
@@ -163,14 +166,14 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
     return plan
 
 
-def draw(study: Study[Any, Any], inventory: Inventory) -> Plan:
+def draw(study: Study[Any, Any], cases: Sequence[PlanCase]) -> Plan:
     """Draw the plan that the config asks for; the parts that the manifest gives count for the scheme `predefined`."""
 
     def named(wanted: Iterable[str]) -> list[str]:
         return [case.id for case in study.cases if case.split in wanted]
 
     return draw_plan(
-        [study.plan_case(case, inventory[case.id]) for case in study.cases],
+        cases,
         study.crossval,
         seed=study.config.seed,
         train=named({"train"}) or named({""}),

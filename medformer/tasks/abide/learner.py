@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import require_regions
 from medformer.crossval.run.classes import ClassPredictor, labels_of
-from medformer.crossval.run.contract import Context
+from medformer.crossval.run.contract import Context, Study
 from medformer.crossval.run.directory import RunDirectory
+from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
 from medformer.inference.classes.classify import ValidationLoss, predict_scores
@@ -35,8 +36,8 @@ from medformer.training.pretraining.pretrain import pretrain, pretraining_settin
 from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
 from medformer.training.saving.checkpoint import load_model
 
-if TYPE_CHECKING:
-    from medformer.tasks.abide.study import AbideStudy
+Subjects = Study[AbideConfig, Cohort]
+"""What is learned from: a cohort, and its config."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class ConnectomeScorer:
     seed: int = 0
     device: torch.device | None = None
 
-    def outputs(self, study: AbideStudy, names: Sequence[str]) -> NDArray[np.float64]:
+    def outputs(self, study: Subjects, names: Sequence[str]) -> NDArray[np.float64]:
         """The networks' mean probability of autism, (n,)."""
-        inputs = self.features.transform(study.features_in(self.features.columns), names)
+        inputs = self.features.transform(CohortFeatures(study.data, study.config, self.features.columns), names)
         return predict_scores(
             self.models,
             seen(self.config, inputs, self.seed),
@@ -75,18 +76,20 @@ class ConnectomeLearner:
 
     Attributes:
         study: The subjects.
+        features: Their raw features.
         encoders: A run on the same plan whose pretrained encoders are reused, since labels have no part in them.
     """
 
-    study: AbideStudy
+    study: Subjects
+    features: CohortFeatures
     encoders: RunDirectory | None = None
 
     def fit(self, context: Context) -> ClassPredictor:
         """Leave features, weights and history per network, and `threshold.json` in the fold's folder."""
         config, fold, folder = self.study.config, context.fold, context.folder
-        features = FoldFeatures.fit(config, self.study.features, fold.train)
+        features = FoldFeatures.fit(config, self.features, fold.train)
         features.save(folder)
-        train, validation = (features.transform(self.study.features, part) for part in (fold.train, fold.validation))
+        train, validation = (features.transform(self.features, part) for part in (fold.train, fold.validation))
         encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
         models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
         if fold.test:
@@ -104,9 +107,9 @@ class ConnectomeLearner:
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
         """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
-        features = FoldFeatures.fit(self.study.config, self.study.features, context.fold.train)
+        features = FoldFeatures.fit(self.study.config, self.features, context.fold.train)
         parts = (context.fold.train, context.fold.validation)
-        train, validation = (features.transform(self.study.features, part) for part in parts)
+        train, validation = (features.transform(self.features, part) for part in parts)
         out = context.folder
         return self._pretrain(features, train, validation, context, out, out / "pretraining.json")[1]
 
@@ -117,13 +120,13 @@ class ConnectomeLearner:
         wanted, names, edges = config.pretraining, list(context.fold.train), train
         if self.study.extra is not None:
             extra = self.study.extra
-            more = features.transform(extra.features_in(features.columns), list(extra.by_id))
+            more = features.transform(CohortFeatures(extra.data, config, features.columns), list(extra.by_id))
             edges = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
             names += extra.by_id
-        model = new_network(config, self.study.features, derive_seed(seed, "pretraining"))
+        model = new_network(config, self.features, derive_seed(seed, "pretraining"))
         network = masked_autoencoder(model, derive_seed(seed, "decoder"))
         judge = ReconstructionLoss(
-            ConnectionMask(wanted.ratio, self.study.features.regions, kind=wanted.mask, noise=wanted.noise),
+            ConnectionMask(wanted.ratio, self.features.regions, kind=wanted.mask, noise=wanted.noise),
             validation,
             TrainingMean(train),
             unit="subjects",
@@ -134,13 +137,8 @@ class ConnectomeLearner:
             ConnectomeData(edges, None, names, seed=seed),
             judge,
             pretraining_settings(config.training, wanted),
-            out=out,
             record=record,
-            seed=derive_seed(seed, "pretraining"),
-            resume=context.resume,
-            metadata=self._metadata(context, "pretraining"),
-            run=context.run.path,
-            reporter=context.reporter,
+            **context.options(self._metadata(context, "pretraining"), out=out, seed=derive_seed(seed, "pretraining")),
         )
         return network, quality
 
@@ -153,7 +151,7 @@ class ConnectomeLearner:
         context: Context,
     ) -> ConnectomeClassifier:
         config, fold, seed = self.study.config, context.fold, derive_seed(context.seed(), "member", number)
-        model = new_network(config, self.study.features, derive_seed(seed, "weights"))
+        model = new_network(config, self.features, derive_seed(seed, "weights"))
         if encoder is not None:
             model.encoder.load_state_dict(encoder)
         judge = ValidationLoss(
@@ -168,12 +166,9 @@ class ConnectomeLearner:
             ConnectomeData(train, labels, fold.train, noise=config.noise, seed=seed),
             judge,
             config.training,
-            out=member_folder(context.folder, number),
-            seed=seed,
-            resume=context.resume,
-            metadata=self._metadata(context, "classifier"),
-            run=context.run.path,
-            reporter=context.reporter,
+            **context.options(
+                self._metadata(context, "classifier"), out=member_folder(context.folder, number), seed=seed
+            ),
         )
         return model
 
@@ -188,7 +183,7 @@ class ConnectomeLearner:
         return first_encoder(wanted, context.folder, self._read_encoder, pretrain)
 
     def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> Mapping[str, torch.Tensor]:
-        network = new_network(self.study.config, self.study.features, 0)
+        network = new_network(self.study.config, self.features, 0)
         return read_encoder(folder, masked_autoencoder(network), metadata)
 
     def _metadata(self, context: Context, purpose: str) -> dict[str, object]:
@@ -199,7 +194,7 @@ class ConnectomeLearner:
             "model": config.model.model_dump(mode="json"),
             "features": config.features.model_dump(mode="json"),
             "measure": config.data.measure,
-            "regions": self.study.features.regions,
+            "regions": self.features.regions,
             "pretraining": config.pretraining.model_dump(mode="json"),
             "fold": context.fold.index,
             "cases_sha256": digest([context.fold.train, context.fold.validation]),

@@ -13,7 +13,6 @@ import torch
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import ATLASES
 from medformer.connectome.baselines import baseline_names, build_baseline
-from medformer.connectome.columns import Columns
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Study, Vectors
@@ -57,14 +56,6 @@ class AbideStudy(Study[AbideConfig, Cohort]):
     def vectors(self) -> Vectors:
         """What the linear baselines are given."""
         return self.features
-
-    def features_in(self, columns: Columns) -> CohortFeatures:
-        """The raw features in the layout that a predictor was fitted on.
-
-        Raises:
-            DataError: The cohort has other atlases, or lacks a covariate that is needed.
-        """
-        return self.features if self.features.columns == columns else CohortFeatures(self.data, self.config, columns)
 
     @cached_property
     def extra(self) -> Self | None:
@@ -113,7 +104,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return {case.id: SeenCase(case.group, inventory[case.id].hashes["connections"]) for case in self.cases}
 
     def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
-        return ConnectomeLearner(study=self)
+        return ConnectomeLearner(study=self, features=self.features)
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], EstimatorLearner]]:
         return {name: partial(self.baseline, name) for name in baseline_names(self.features.columns)}

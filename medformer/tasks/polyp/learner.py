@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.config import PolypConfig
-from medformer.crossval.run.contract import Context, Row
+from medformer.crossval.run.contract import Context, Row, Study
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case, path_from
-from medformer.data.network_inputs import ItemImages
+from medformer.data.manifest import Case, Manifest, path_from
 from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
@@ -32,23 +31,21 @@ from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.tasks.pretraining import first_encoder
+from medformer.tasks.pretraining import first_encoder, pretrain_on_images
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
-from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import read_encoder
 from medformer.training.saving.checkpoint import load_model
-
-if TYPE_CHECKING:
-    from medformer.tasks.polyp.study import PolypStudy
 
 THRESHOLD_FILE = "threshold.json"
 
 Image = NDArray[np.uint8]
 Map = NDArray[np.float32]
+
+Frames = Study[PolypConfig, Manifest]
+"""What is learned from: images with masks, and their config."""
 
 
 class Mapper(Protocol):
@@ -78,7 +75,7 @@ class FramePredictor:
     config: PolypConfig
     name: str = ""
 
-    def predict(self, study: PolypStudy, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+    def predict(self, study: Frames, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case; the run's own networks also leave masks and overlays below `out`."""
         for case, image, probability in self.maps([study.by_id[name] for name in names], "test cases", reporter):
             truth = read_mask(case.required_mask())
@@ -127,7 +124,7 @@ class FramePredictor:
         next(bar, None)
 
 
-def with_threshold(study: PolypStudy, mapper: Mapper, context: Context, name: str = "") -> FramePredictor:
+def with_threshold(study: Frames, mapper: Mapper, context: Context, name: str = "") -> FramePredictor:
     """Learn the threshold on the inner validation part of a fold, and leave it in the fold's folder."""
     wanted, cases = study.config.inference.threshold, [study.by_id[id_] for id_ in context.fold.validation]
     judge = FramePredictor(mapper, 0.5, study.config, name)
@@ -150,7 +147,7 @@ class FrameLearner:
         study: The cases.
     """
 
-    study: PolypStudy
+    study: Frames
 
     def fit(self, context: Context) -> FramePredictor:
         """Leave `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
@@ -166,13 +163,7 @@ class FrameLearner:
             self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
             ValidationDice(self._dataset(self._cases(fold.validation), seed), config.training.batch_size),
             config.training,
-            out=context.folder,
-            seed=seed,
-            workers=config.data.workers,
-            resume=context.resume,
-            metadata=self._metadata(context, "segmentation"),
-            reporter=context.reporter,
-            run=context.run.path,
+            **context.options(self._metadata(context, "segmentation"), workers=config.data.workers),
         )
         segmenter = make_segmenter([model], config, choose_device(config.training.accelerator))
         return with_threshold(self.study, segmenter, context)
@@ -186,33 +177,21 @@ class FrameLearner:
         self, context: Context, seed: int, out: Path, record: Path
     ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, extra = self.study.config, self.study.extra
-        wanted = config.pretraining
-        network = masked_autoencoder(new_network(config, derive_seed(seed, "weights")), derive_seed(seed, "decoder"))
         train = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
         images = partial(self._dataset, seed=seed, masks=False)
-        judge = ReconstructionLoss(
-            BlockMask(wanted.block, wanted.ratio),
-            ItemImages(images(self._cases(context.fold.validation))),
-            VisibleMean(),
-            unit="frames",
-            batch_size=config.inference.batch_size,
-            seed=derive_seed(seed, "validation masks"),
-        )
-        quality = pretrain(
-            network,
+        return pretrain_on_images(
+            config,
+            new_network(config, derive_seed(seed, "weights")),
             images(train, augmentation=Augmentation(config.augment)),
-            judge,
-            pretraining_settings(config.training, wanted),
+            images(self._cases(context.fold.validation)),
+            config.training,
+            context,
+            unit="frames",
+            seed=seed,
             out=out,
             record=record,
-            seed=seed,
-            workers=config.data.workers,
-            resume=context.resume,
             metadata=self._metadata(context, "pretraining"),
-            run=context.run.path,
-            reporter=context.reporter,
         )
-        return network, quality
 
     def _read_encoder(self, folder: Path) -> Mapping[str, torch.Tensor]:
         return read_encoder(folder, masked_autoencoder(new_network(self.study.config, 0)))
@@ -252,7 +231,7 @@ class FrameBaselineLearner:
         name: Of the table of baselines.
     """
 
-    study: PolypStudy
+    study: Frames
     name: str
 
     def fit(self, context: Context) -> FramePredictor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,8 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
 from medformer.inference.baselines.label_prior import LabelPrior
 from medformer.progress import Reporter
+from medformer.tasks.volume.dataset import Scans
 from medformer.tasks.volume.predictor import scored_row
-
-if TYPE_CHECKING:
-    from medformer.tasks.volume.study import VolumeStudy
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class PriorLearner:
         study: The cases.
     """
 
-    study: VolumeStudy
+    study: Scans
 
     def fit(self, context: Context) -> PriorPredictor:
         """Nothing is left in the fold's folder; an interrupted fold simply starts again."""
@@ -57,7 +54,7 @@ class PriorPredictor:
     prior: LabelPrior
     values: NDArray[np.intp]
 
-    def predict(self, study: VolumeStudy, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+    def predict(self, study: Scans, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case."""
         for case in reporter.track([study.by_id[name] for name in names], "prior_mask, test cases"):
             truth = read_labels(case.required_mask())

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from medformer.config import VolumeConfig
+from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import Case, Manifest, read_manifest
@@ -77,6 +78,10 @@ class Volumes:
     def digest(self) -> str:
         """SHA-256 over all that is said of the cases."""
         return digest([self.manifest.digest(), self.info.labels, self.info.channels])
+
+
+Scans = Study[VolumeConfig, Volumes]
+"""What is learned from: volumes with label maps or classes, and their config."""
 
 
 def open_volumes(config: VolumeConfig, out: Path | None, reporter: Reporter) -> Volumes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +29,10 @@ from medformer.inference.volumes.components import join_components, read_compone
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.progress import Reporter
+from medformer.tasks.volume.dataset import Scans
 from medformer.tasks.volume.network import read_network
 from medformer.tasks.volume.planner import PLAN
 from medformer.training.devices import choose_device
-
-if TYPE_CHECKING:
-    from medformer.tasks.volume.study import VolumeStudy
 
 COMPONENTS = "components.json"
 
@@ -58,7 +56,7 @@ class VolumePredictor:
     config: VolumeConfig
     channels: int = 1
 
-    def predict(self, study: VolumeStudy, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+    def predict(self, study: Scans, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case, and leave its label map and overlay below `out`."""
         for case in reporter.track([study.by_id[name] for name in names], "test cases"):
             found = self.segmenter.segment(case)
@@ -83,7 +81,7 @@ class VolumeScorer:
     config: VolumeConfig
     cache: Path
 
-    def outputs(self, study: VolumeStudy, names: Sequence[str]) -> NDArray[np.float64]:
+    def outputs(self, study: Scans, names: Sequence[str]) -> NDArray[np.float64]:
         """The network's probability of the positive class, (n,)."""
         cases = [study.by_id[name] for name in names]
         store = PreparedStore(self.cache, self.plan, cases, memory_gb=self.config.data.cache, labels=False)
@@ -97,7 +95,13 @@ class VolumeScorer:
 
 
 def scored_row(
-    case: Case, found: NDArray[Any], truth: Volume, labels: Iterable[tuple[int, str]], study: VolumeStudy, *, mask: str
+    case: Case,
+    found: NDArray[Any],
+    truth: Volume,
+    labels: Iterable[tuple[int, str]],
+    study: Scans,
+    *,
+    mask: str,
 ) -> Row:
     """One row of a fold's table: a test case's scores and where its files are.
 
