@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alternating import machine
+from machine import machine, peak_bytes
 from torch import Tensor, nn
 
 from medformer.config import TrainingConfig, VolumeConfig
@@ -90,9 +90,7 @@ def train(setup: Setup) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Noise(patch, STEPS * setup.batch_size)
         fit(model, VolumeObjective(build_volume_loss("dice_ce")), data, None, config, out=Path(folder), seed=0)
-    # Unlike the resource module's, this peak does not include the process that started this one.
-    status = Path("/proc/self/status").read_text("ascii").splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+    return peak_bytes("VmHWM")
 
 
 def compare(index: int, threads: int) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from medformer.connectome.atlases import ATLASES
 from medformer.connectome.baselines import baseline_names, build_baseline
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.crossval.run.contract import Study, Vectors
+from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.crossval.vectors import Vectors
 from medformer.data.connectomes.check import inspect_cohort
 from medformer.data.connectomes.cohort import Cohort, read_cohort
 from medformer.data.connectomes.near_duplicates import CONNECTOMES, link_same_subject

@@ -13,7 +13,8 @@ from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.crossval.run.contract import Learner, Study
+from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.multiscale import resize_batch
 from medformer.data.frames.near_duplicates import FRAMES
