@@ -83,6 +83,27 @@ class Context:
         """A seed for one purpose in this fold of this repeat."""
         return derive_seed(self.run_seed, "repeat", self.fold.repeat, "fold", self.fold.index, *purpose)
 
+    def options(
+        self, metadata: Mapping[str, Any], *, out: Path | None = None, seed: int | None = None, workers: int = 0
+    ) -> dict[str, Any]:
+        """The keywords of a training in this fold (see `medformer.training.fit.fit`).
+
+        Args:
+            metadata: Kept beside the weights.
+            out: Folder of the training; the fold's own without one.
+            seed: Of the training; the fold's own without one.
+            workers: Loader processes.
+        """
+        return {
+            "out": out or self.folder,
+            "seed": self.seed() if seed is None else seed,
+            "workers": workers,
+            "resume": self.resume,
+            "metadata": metadata,
+            "run": self.run.path,
+            "reporter": self.reporter,
+        }
+
 
 class Predictor(Protocol):
     """What one fold, or an ensemble of folds, knows: weights, preprocessing, threshold, calibration, plan."""

@@ -137,13 +137,8 @@ class ConnectomeLearner:
             ConnectomeData(edges, None, names, seed=seed),
             judge,
             pretraining_settings(config.training, wanted),
-            out=out,
             record=record,
-            seed=derive_seed(seed, "pretraining"),
-            resume=context.resume,
-            metadata=self._metadata(context, "pretraining"),
-            run=context.run.path,
-            reporter=context.reporter,
+            **context.options(self._metadata(context, "pretraining"), out=out, seed=derive_seed(seed, "pretraining")),
         )
         return network, quality
 
@@ -171,12 +166,9 @@ class ConnectomeLearner:
             ConnectomeData(train, labels, fold.train, noise=config.noise, seed=seed),
             judge,
             config.training,
-            out=member_folder(context.folder, number),
-            seed=seed,
-            resume=context.resume,
-            metadata=self._metadata(context, "classifier"),
-            run=context.run.path,
-            reporter=context.reporter,
+            **context.options(
+                self._metadata(context, "classifier"), out=member_folder(context.folder, number), seed=seed
+            ),
         )
         return model
 

@@ -18,7 +18,6 @@ from medformer.crossval.run.contract import Context, Row, Study
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, Manifest, path_from
-from medformer.data.network_inputs import ItemImages
 from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
@@ -32,14 +31,12 @@ from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.tasks.pretraining import first_encoder
+from medformer.tasks.pretraining import first_encoder, pretrain_on_images
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
-from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import read_encoder
 from medformer.training.saving.checkpoint import load_model
 
 THRESHOLD_FILE = "threshold.json"
@@ -166,13 +163,7 @@ class FrameLearner:
             self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
             ValidationDice(self._dataset(self._cases(fold.validation), seed), config.training.batch_size),
             config.training,
-            out=context.folder,
-            seed=seed,
-            workers=config.data.workers,
-            resume=context.resume,
-            metadata=self._metadata(context, "segmentation"),
-            reporter=context.reporter,
-            run=context.run.path,
+            **context.options(self._metadata(context, "segmentation"), workers=config.data.workers),
         )
         segmenter = make_segmenter([model], config, choose_device(config.training.accelerator))
         return with_threshold(self.study, segmenter, context)
@@ -186,33 +177,21 @@ class FrameLearner:
         self, context: Context, seed: int, out: Path, record: Path
     ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, extra = self.study.config, self.study.extra
-        wanted = config.pretraining
-        network = masked_autoencoder(new_network(config, derive_seed(seed, "weights")), derive_seed(seed, "decoder"))
         train = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
         images = partial(self._dataset, seed=seed, masks=False)
-        judge = ReconstructionLoss(
-            BlockMask(wanted.block, wanted.ratio),
-            ItemImages(images(self._cases(context.fold.validation))),
-            VisibleMean(),
-            unit="frames",
-            batch_size=config.inference.batch_size,
-            seed=derive_seed(seed, "validation masks"),
-        )
-        quality = pretrain(
-            network,
+        return pretrain_on_images(
+            config,
+            new_network(config, derive_seed(seed, "weights")),
             images(train, augmentation=Augmentation(config.augment)),
-            judge,
-            pretraining_settings(config.training, wanted),
+            images(self._cases(context.fold.validation)),
+            config.training,
+            context,
+            unit="frames",
+            seed=seed,
             out=out,
             record=record,
-            seed=seed,
-            workers=config.data.workers,
-            resume=context.resume,
             metadata=self._metadata(context, "pretraining"),
-            run=context.run.path,
-            reporter=context.reporter,
         )
-        return network, quality
 
     def _read_encoder(self, folder: Path) -> Mapping[str, torch.Tensor]:
         return read_encoder(folder, masked_autoencoder(new_network(self.study.config, 0)))

@@ -27,7 +27,7 @@ from medformer.inference.volumes.validation import ValidationVolumeDice
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.tasks.pretraining import first_encoder
+from medformer.tasks.pretraining import first_encoder, pretrain_on_images
 from medformer.tasks.volume.dataset import Scans
 from medformer.tasks.volume.network import metadata, new_network, planned_training
 from medformer.tasks.volume.planner import PLAN, Planner
@@ -37,9 +37,7 @@ from medformer.training.fit import fit
 from medformer.training.job import Validate
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
 from medformer.training.losses.volume_losses import build_volume_loss
-from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import read_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +86,7 @@ class VolumeLearner:
             data,
             judge,
             planned_training(config, plan),
-            out=context.folder,
-            seed=context.seed(),
-            workers=config.data.workers,
-            resume=context.resume,
-            metadata=metadata(config, plan, context.fold, config.target),
-            run=context.run.path,
-            reporter=context.reporter,
+            **context.options(metadata(config, plan, context.fold, config.target), workers=config.data.workers),
         )
         return model
 
@@ -132,7 +124,7 @@ class VolumeLearner:
         self, plan: VolumePlan, context: Context, seed: int, out: Path, record: Path
     ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, by_id = self.study.config, self.study.by_id
-        wanted, extra = config.pretraining, self.study.extra
+        extra = self.study.extra
         train = [*(by_id[name] for name in context.fold.train), *(() if extra is None else extra.cases)]
         validation = [by_id[name] for name in context.fold.validation]
         store = PreparedStore(
@@ -144,36 +136,24 @@ class VolumeLearner:
             hashes=self.hashes,
             reporter=context.reporter,
         )
-        network = new_network(config, plan, derive_seed(seed, "weights"))
-        autoencoder = masked_autoencoder(network, derive_seed(seed, "decoder"))
 
         def patches(cases: Sequence[Case], augmentation: VolumeAugmentation | None) -> PatchData:
             names = [case.id for case in cases]
             return PatchData(store, plan, names, config=config.data, augmentation=augmentation, seed=seed)
 
-        judge = ReconstructionLoss(
-            BlockMask(wanted.block, wanted.ratio),
-            ItemImages(patches(validation, None)),
-            VisibleMean(),
-            unit="patches",
-            batch_size=config.inference.batch_size,
-            seed=derive_seed(seed, "validation masks"),
-        )
-        quality = pretrain(
-            autoencoder,
+        return pretrain_on_images(
+            config,
+            new_network(config, plan, derive_seed(seed, "weights")),
             patches(train, VolumeAugmentation(config.augment, plan.spacing)),
-            judge,
-            pretraining_settings(planned_training(config, plan), wanted),
+            patches(validation, None),
+            planned_training(config, plan),
+            context,
+            unit="patches",
+            seed=seed,
             out=out,
             record=record,
-            seed=seed,
-            workers=config.data.workers,
-            resume=context.resume,
             metadata=metadata(config, plan, context.fold, "pretraining"),
-            run=context.run.path,
-            reporter=context.reporter,
         )
-        return autoencoder, quality
 
 
 @dataclass(frozen=True, kw_only=True)
