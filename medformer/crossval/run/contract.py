@@ -22,7 +22,7 @@ from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import Audit, Division, audit
 from medformer.data.inventory import Inventory, Record, duplicates
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, Dataset
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.progress import Reporter
@@ -34,29 +34,6 @@ Row = dict[str, Any]
 
 Vectors = Mapping[str, NDArray[np.floating[Any]]]
 """A feature vector (d,) per case id; a mapping may compute them when asked."""
-
-
-class Dataset(Protocol):
-    """Cases and where they come from: a manifest of images or volumes, or a cohort of connectomes."""
-
-    @property
-    def path(self) -> Path:
-        """The manifest file."""
-
-    @property
-    def root(self) -> Path:
-        """The folder that paths in tables are relative to."""
-
-    @property
-    def cases(self) -> Sequence[Case]:
-        """In the order of the manifest."""
-
-    @property
-    def by_id(self) -> Mapping[str, Case]:
-        """Cases by id."""
-
-    def digest(self) -> str:
-        """SHA-256 over all that is said of the cases."""
 
 
 @dataclass(frozen=True)
