@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from alternating import machine
-from pipelines.polyp_fold import make_segmenter
 from torch import nn
 from turns import Turn
 
@@ -49,6 +48,7 @@ from medformer.training.fit import fit
 from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
 from pipelines.console import make_reporter
+from pipelines.polyp_fold import make_segmenter
 
 SIDES = ("ours", "peer")
 

@@ -26,9 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from alternating import machine
-from pipelines.volume_fold import make_segmenter
-from pipelines.volume_network import new_network, planned_training
-from pipelines.volume_plan import Planner
 from torch import nn
 from turns import Turn
 
@@ -56,6 +53,9 @@ from medformer.training.fit import fit
 from medformer.training.losses.objectives import VolumeObjective
 from medformer.training.losses.volume_losses import build_volume_loss
 from pipelines.console import make_reporter, say
+from pipelines.volume_fold import make_segmenter
+from pipelines.volume_network import new_network, planned_training
+from pipelines.volume_plan import Planner
 
 SIDES = ("ours", "peer")
 FOLDS = 5

@@ -1,4 +1,4 @@
-"""Runs the folds of a plan that are not done yet: what an executor is, the one of this process, and what is reported."""
+"""Runs the folds of a plan that are not done yet: in this process, or wherever another executor takes them."""
 
 from __future__ import annotations
 
