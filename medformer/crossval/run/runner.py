@@ -116,7 +116,7 @@ def pretrain(
     Raises:
         MedformerError: See the parts.
     """
-    study = task.open(config, reporter, out=out, unlabelled="allow")
+    study = task.open(config, reporter, out=out, labelled=False)
     study.check()
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with _recorded(directory, study, notes=study.notes):
