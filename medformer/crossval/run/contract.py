@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medformer.config import AnyConfig, CrossvalConfig
+from medformer.config import AnyConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import Audit, Division, audit

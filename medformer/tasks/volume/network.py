@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medformer.config import TrainingConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
 from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medformer.config import ExecutionConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.crossval.run.executors.inline import InlineExecutor
 from medformer.crossval.run.executors.protocol import Executor
 
