@@ -40,7 +40,8 @@ from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData
 from medformer.data.volumes.prepare.store import PreparedStore
-from medformer.data.volumes.read.layouts import VolumeScan, scan_volumes
+from medformer.data.volumes.read.layout_readers import VolumeScan
+from medformer.data.volumes.read.layouts import scan_volumes
 from medformer.errors import InterruptedRun
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.statistics.bootstrap import grouped_interval
