@@ -115,7 +115,7 @@ def _unknown(key: str, model: type[BaseModel]) -> str:
         or [by_leaf[name] for name in get_close_matches(leaf, by_leaf, n=1, cutoff=0.75)]
     )
     if near:
-        return f"Unknown key '{key}'. Did you mean '{near[0]}'?"
+        return f"Unknown key '{key}'. Did you mean {' or '.join(map(repr, near))}?"
     below = f" below '{prefix}'" if prefix else ""
     return f"Unknown key '{key}'. Known{below}: {', '.join(siblings)}."
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from medformer.config import ExecutionConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory

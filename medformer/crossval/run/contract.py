@@ -15,7 +15,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
-from medformer.config import AnyConfig, CrossvalConfig
+from medformer.config import AnyConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.vectors import Vectors

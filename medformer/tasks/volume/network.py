@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medformer.config import TrainingConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
 from medformer.data.inventory import Inventory
 from medformer.data.volumes.inspect.facts import case_facts

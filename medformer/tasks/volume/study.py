@@ -11,7 +11,8 @@ from typing import Self
 import numpy as np
 import torch
 
-from medformer.config import CrossvalConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Learner, Study

@@ -8,15 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from medformer.config import (
-    AbideConfig,
-    AugmentConfig,
-    ImagePretrainingConfig,
-    PolypConfig,
-    PretrainingConfig,
-    TrainingConfig,
-    VolumeConfig,
-)
+from medformer.config import AbideConfig, AugmentConfig, PolypConfig, VolumeConfig
+from medformer.config.shared import ImagePretrainingConfig, PretrainingConfig, TrainingConfig
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case
