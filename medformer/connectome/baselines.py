@@ -198,7 +198,7 @@ def baseline_names(columns: Columns) -> tuple[str, ...]:
 
 
 def build_baseline(name: str, columns: Columns, features: Features | None = None) -> Pipeline:
-    """Build an unfitted baseline for `EstimatorFold`.
+    """Build an unfitted baseline for `EstimatorLearner`.
 
     Args:
         name: One of `baseline_names`.

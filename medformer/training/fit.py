@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
 from medformer.errors import ConfigError, DataError, MedformerError, ResourceError
 from medformer.exhaustion import enough_memory

@@ -8,7 +8,8 @@ from typing import Literal
 
 from torch import nn
 
-from medformer.config import ConnectomeModelConfig, ModelConfig
+from medformer.config import ConnectomeModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper

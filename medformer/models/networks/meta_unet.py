@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.models.backbone.layers import (
     LINEAR,
     InstanceNorm,

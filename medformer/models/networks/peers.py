@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.networks.grid import Grid, PaddedNetwork
 

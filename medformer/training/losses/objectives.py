@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.frames.multiscale import draw_scale, resize_batch
 from medformer.training.loader import Batch
 

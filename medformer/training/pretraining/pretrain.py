@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medformer.config import PretrainingConfig, TrainingConfig
+from medformer.config.shared import PretrainingConfig, TrainingConfig
 from medformer.data.network_inputs import Edges, Inputs, TrainingData, batches, cases_of
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
