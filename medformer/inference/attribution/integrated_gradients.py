@@ -248,10 +248,7 @@ def explain_fold(
 
 
 def _mean(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    total = blocks[0].astype(np.float64)
-    for block in blocks[1:]:
-        total += block
-    return np.asarray(total / len(blocks), dtype=np.float32)
+    return np.asarray(np.mean(blocks, axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def _mean_of(block: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float32]:

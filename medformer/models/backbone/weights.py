@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -36,22 +35,7 @@ _SAIL_RULES: tuple[tuple[str, str], ...] = (
 _SAIL_MARKS = ("downsample_layers.", "patch_embed.")
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What was done with a file's tensors.
-
-    Attributes:
-        loaded: Names that were filled.
-        kept: Names of ours that the file does not decide: they keep their first values.
-        unused: Names in the file that have no place here.
-    """
-
-    loaded: tuple[str, ...]
-    kept: tuple[str, ...]
-    unused: tuple[str, ...]
-
-
-def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> LoadReport:
+def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[str, ...]:
     """Fill a backbone or classifier from a local file of 2-D weights.
 
     A 2-D kernel is spread evenly along the new axis of a 3-D or 1-D one, which gives the same response on input that is
@@ -61,6 +45,9 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> LoadRep
     Args:
         model: A `MetaFormer` takes the encoder only; a `Classifier` also takes the head.
         path: `.safetensors`, or a `.pth`/`.bin` file, which is opened with `weights_only=True`.
+
+    Returns:
+        Names of ours that the file does not decide: they keep their first values.
 
     Raises:
         CheckpointError: The file cannot be read safely, or lacks tensors or has other shapes; names them.
@@ -89,11 +76,7 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> LoadRep
             f"Check that the variant is the one the file was trained for."
         )
     model.load_state_dict({**target, **filled})
-    return LoadReport(
-        loaded=tuple(sorted(filled)),
-        kept=tuple(sorted(target.keys() - filled.keys())),
-        unused=tuple(sorted(source.keys() - filled.keys())),
-    )
+    return tuple(sorted(target.keys() - filled.keys()))
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

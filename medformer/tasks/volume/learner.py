@@ -38,7 +38,7 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.pretraining.pretrain import read_encoder
 
 
