@@ -18,7 +18,8 @@ import torch
 from machine import machine, peak_bytes
 from torch import Tensor, nn
 
-from medformer.config import TrainingConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.models.memory import training_memory

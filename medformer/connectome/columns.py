@@ -83,6 +83,16 @@ class Columns:
         return tuple(block.atlas for block in self.blocks)
 
     @property
+    def regions(self) -> dict[str, int]:
+        """Number of regions of each atlas."""
+        return {block.atlas: block.regions for block in self.blocks}
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the blocks hold the diagonals of their matrices."""
+        return self.blocks[0].diagonal
+
+    @property
     def edges(self) -> int:
         """Number of columns of all blocks."""
         return sum(block.size for block in self.blocks)

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medformer.config import PolypConfig, PretrainingConfig, TrainingConfig, VolumeConfig
+from medformer.config import PolypConfig, VolumeConfig
+from medformer.config.shared import PretrainingConfig, TrainingConfig
 from medformer.crossval.run.contract import Context
 from medformer.data.network_inputs import ItemImages, TrainingData
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder

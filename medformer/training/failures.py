@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.tensor_file import name_some
 from medformer.training.losses.objectives import Load
 

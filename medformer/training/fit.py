@@ -15,7 +15,7 @@ from typing import Unpack
 from lightning_fabric import Fabric
 from torch import nn
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
 from medformer.errors import DataError
 from medformer.exhaustion import enough_memory

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.config import ModelConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.variants import build_backbone
 from medformer.models.networks.build import NETWORKS, build_network

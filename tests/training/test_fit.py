@@ -17,7 +17,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 from torch import nn
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
 from medformer.evaluation.metrics import validation_metric
 from medformer.progress import SilentReporter

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.training.failures import MemoryContext
 from medformer.training.losses.objectives import ClassificationObjective, Moment, VolumeObjective
 from medformer.training.losses.volume_losses import build_volume_loss

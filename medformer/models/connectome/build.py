@@ -7,7 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from medformer.config import ConnectomeModelConfig, ModelConfig
+from medformer.config import ConnectomeModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.defects import DEFECTS, active_defects

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.config import MixerSpec
+from medformer.config.shared import MixerSpec
 from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.connectome.inputs import check_edges, edge_counts, module_key, row_indices
 

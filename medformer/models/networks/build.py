@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import VARIANTS, Classifier, with_head

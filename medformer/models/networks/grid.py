@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.layers import KernelSize, per_axis
 from medformer.models.backbone.metaformer import MetaFormer

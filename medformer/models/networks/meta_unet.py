@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.networks.decoder import SETTINGS, VOLUME, DecoderSetting, MetaPolypDecoder

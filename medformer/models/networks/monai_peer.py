@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.padded import PaddedNetwork

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.padded import PaddedNetwork

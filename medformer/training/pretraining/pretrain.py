@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
-from medformer.config import PretrainingConfig, TrainingConfig
+from medformer.config.shared import PretrainingConfig, TrainingConfig
 from medformer.data.network_inputs import TrainingData
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder

@@ -237,7 +237,7 @@ print("asked", asked, [thread.name for thread in threading.enumerate()])
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "asked [] ['MainThread']"
