@@ -192,10 +192,11 @@ def permuted(arguments: argparse.Namespace) -> None:
             truth, part = RunDirectory(folder / "real" / name), RunDirectory(folder / str(number) / name)
             with build_executor(study.config.execution) as executor:
                 if number < 0:
-                    finish(truth, plan, ConnectomeLearner(study=study), executor)
+                    finish(truth, plan, ConnectomeLearner(study=study, features=study.features), executor)
                     continue
                 given = study.relabelled(giver, part.path)
-                finish(part, plan, ConnectomeLearner(study=given, encoders=truth), executor)
+                learner = ConnectomeLearner(study=given, features=given.features, encoders=truth)
+                finish(part, plan, learner, executor)
                 for weights in part.path.glob("folds/*/**/model.safetensors"):
                     weights.unlink()
                 for linear in PERMUTED_LINEAR if name == OURS else ():
@@ -205,7 +206,8 @@ def permuted(arguments: argparse.Namespace) -> None:
 def permuted_plan(path: Path, study: AbideStudy) -> Plan:
     """The folds of the permuted runs, balanced by the true labels, which is what a user's folds would be."""
     if not path.is_file():
-        write_plan(path, runner.draw(study, study.inspect(None, make_reporter())))
+        inventory = study.inspect(None, make_reporter())
+        write_plan(path, runner.draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))
     return read_plan(path)
 
 
