@@ -26,7 +26,7 @@ from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
-from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.frames import BASELINES
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (

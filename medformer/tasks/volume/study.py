@@ -33,7 +33,7 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner

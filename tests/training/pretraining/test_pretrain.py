@@ -20,8 +20,13 @@ from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import (
+    ReconstructionLoss,
+    VisibleMean,
+    pretrain,
+    pretraining_settings,
+    read_encoder,
+)
 
 SIZE = (32, 48)
 
