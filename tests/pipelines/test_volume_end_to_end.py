@@ -34,7 +34,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of ten small brains, of eight patients."""
-    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=10, spacing=8.0)
+    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=10, spacing=12.0)
 
 
 @pytest.fixture(scope="module")
