@@ -7,8 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 import medformer
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.balance import balance_table
