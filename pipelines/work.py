@@ -95,8 +95,7 @@ def check(
     if target is not None:
         keys["target"] = target
     # A cohort may hold subjects to be scored; an image without a mask is among the problems.
-    unlabelled: Literal["error", "allow"] = "allow" if task == "abide" else "error"
-    study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, unlabelled=unlabelled)
+    study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, labelled=task != "abide")
     inventory = study.inspect(None, reporter)
     problems = study.problems(inventory)
     for problem in problems:

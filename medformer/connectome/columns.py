@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medformer.connectome.measures import MEASURES
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.measures import MEASURES, triangle_size
 from medformer.errors import ConfigError
 
 # How a covariate is written as a number.
@@ -81,6 +80,16 @@ class Columns:
     def atlases(self) -> tuple[str, ...]:
         """Names of the atlases, from left to right."""
         return tuple(block.atlas for block in self.blocks)
+
+    @property
+    def regions(self) -> dict[str, int]:
+        """Number of regions of each atlas."""
+        return {block.atlas: block.regions for block in self.blocks}
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the blocks hold the diagonals of their matrices."""
+        return self.blocks[0].diagonal
 
     @property
     def edges(self) -> int:

@@ -14,15 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from medformer.config import ExecutionConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import FoldJob, execute
+from medformer.crossval.run.execute import FoldJob, InlineExecutor, execute
 from medformer.crossval.run.executors import build_executor, ray_cluster
-from medformer.crossval.run.executors.inline import InlineExecutor
-from medformer.crossval.run.executors.threads import Threads
-from medformer.crossval.run.executors.worker import Order, run_order
+from medformer.crossval.run.executors.worker import Order, Threads, run_order
 from medformer.crossval.run.journal import FoldState, read_state
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError, UnknownNameError
 from medformer.files import read_csv

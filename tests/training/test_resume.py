@@ -15,7 +15,7 @@ from torch import nn
 
 from medformer.errors import CheckpointError, InterruptedRun
 from medformer.progress import SilentReporter
-from medformer.training.saving.checkpoint import read_metadata
+from medformer.training.saving import read_metadata
 
 
 class StopAfter(SilentReporter):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.errors import InterruptedRun
 from medformer.files import read_csv
 from medformer.seeds import derive_seed

@@ -1,14 +1,16 @@
-"""Runs the folds of a plan that are not done yet, wherever an executor takes them."""
+"""Runs the folds of a plan that are not done yet: in this process, or wherever another executor takes them."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
-from medformer.crossval.plan import Plan
+from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.executors.inline import InlineExecutor
-from medformer.crossval.run.executors.protocol import Executor, Work, WorkerLostError, title
-from medformer.crossval.run.fold_job import FoldJob
+from medformer.crossval.run.fold_job import FoldJob, run_fold
 from medformer.crossval.run.journal import is_complete, read_state
 from medformer.crossval.run.record import why
 from medformer.errors import ConfigError, DataError, InterruptedRun, LeakageError, MedformerError, ResourceError
@@ -18,6 +20,94 @@ __all__ = ["FoldJob", "execute"]
 
 # What would fail every fold.
 _STOPPING = (InterruptedRun, ResourceError, ConfigError, LeakageError)
+
+
+class WorkerLostError(ResourceError):
+    """The process of one fold died again and again; unlike other lacks, it does not stop the other folds."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folds of a plan that are left to do.
+
+    Attributes:
+        folds: In the plan's order.
+        total: Number of folds of the plan.
+        plan: The plan's digest.
+        job: What to do in each.
+        run: The folder that the folds' folders are in.
+    """
+
+    folds: tuple[Fold, ...]
+    total: int
+    plan: str
+    job: FoldJob
+    run: RunDirectory
+
+
+Outcomes = Generator[tuple[Fold, Exception | None], None, None]
+
+
+class Executor(Protocol):
+    """Where folds run.
+
+    Entering one keeps what it starts for several calls of `run`; without that, each call starts and ends its own.
+    """
+
+    def run(self, work: Work, reporter: Reporter) -> Outcomes:
+        """Run the folds, each through `run_fold`, and yield each as it ends, with the error of one that failed.
+
+        Closing the generator ends the folds that still run, with their state saved.
+
+        Raises:
+            InterruptedRun: A signal came; the folds saved their state.
+            KeyboardInterrupt: Likewise, between two folds.
+            ConfigError: The executor cannot be had as asked for.
+            ResourceError: Likewise, for reasons outside.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def title(fold: Fold, total: int) -> str:
+    """Say which fold of how many."""
+    return f"Fold {fold.index} ({fold.index + 1} of {total})"
+
+
+def describe_parts(fold: Fold) -> str:
+    """Say how many cases each part of a fold has."""
+    return ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())
+
+
+class InlineExecutor:
+    """The executor that needs nothing: a laptop's, and the one whose results the others repeat."""
+
+    def run(self, work: Work, reporter: Reporter) -> Outcomes:
+        """See `Executor`."""
+        for fold in work.folds:
+            folder = work.run.fold(fold.index)
+            continued = ", continued" if read_state(folder, fold.index, work.plan).attempts else ""
+            reporter.line(f"{title(fold, work.total)}: {describe_parts(fold)}{continued}.")
+            failure = None
+            try:
+                run_fold(fold, work.job, folder, work.plan)
+            except InterruptedRun:
+                raise
+            except Exception as error:
+                failure = error
+            yield fold, failure
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing was started."""
 
 
 def execute(

@@ -8,12 +8,12 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import medformer
 from medformer.crossval.run.directory import FORMAT, RunDirectory
+from medformer.crossval.run.times import now
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
 from medformer.files import digest, read_json, write_json, write_text
 from medformer.yaml_files import dump_yaml, read_yaml
@@ -113,7 +113,7 @@ def finish(run: RunDirectory, state: State, reason: str = "") -> None:
     try:
         record = read_json(run.run_json)
         end = {"state": state, "reason": reason}
-        record["sessions"][-1].update(end, finished=_now())
+        record["sessions"][-1].update(end, finished=now())
         write_json(run.run_json, {**record, **end})
     finally:
         run.release()
@@ -157,7 +157,7 @@ def installed_versions() -> dict[str, str]:
 
 def _session(info: RunInfo) -> dict[str, Any]:
     return {
-        "started": _now(),
+        "started": now(),
         "finished": None,
         "state": "running",
         "reason": "",
@@ -206,7 +206,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from medformer.config import AnyConfig, ExecutionConfig
+from medformer.config import AnyConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
@@ -116,7 +117,7 @@ def pretrain(
     Raises:
         MedformerError: See the parts.
     """
-    study = task.open(config, reporter, out=out, unlabelled="allow")
+    study = task.open(config, reporter, out=out, labelled=False)
     study.check()
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with _recorded(directory, study, notes=study.notes):

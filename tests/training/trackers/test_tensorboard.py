@@ -14,7 +14,7 @@ import pytest
 from medformer.errors import InterruptedRun
 from medformer.files import read_csv
 from medformer.progress import SilentReporter
-from medformer.training.trackers.tensorboard import TensorBoardTracker, event_files
+from medformer.training.trackers.build import TensorBoardTracker, event_files
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

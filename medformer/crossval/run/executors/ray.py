@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.executors.protocol import Outcomes, Work, WorkerLostError, title
+from medformer.crossval.run.execute import Outcomes, Work, WorkerLostError, title
 from medformer.crossval.run.executors.ray_cluster import check_size, import_ray, ray_cluster
-from medformer.crossval.run.executors.threads import Threads
-from medformer.crossval.run.executors.worker import Order, run_order
+from medformer.crossval.run.executors.worker import Order, Threads, run_order
 from medformer.crossval.run.executors.worker_log import WorkerLog
 from medformer.crossval.run.fold_job import FoldJob
 from medformer.crossval.run.journal import FoldStatus, read_state, write_state

@@ -12,16 +12,57 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import medformer
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.executors.protocol import describe_parts
-from medformer.crossval.run.executors.threads import Threads
+from medformer.crossval.run.execute import describe_parts
 from medformer.crossval.run.executors.worker_log import LogReporter, check_same_folder
 from medformer.crossval.run.fold_job import FoldJob, run_fold
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import why
 from medformer.errors import ConfigError, InterruptedRun, MedformerError, ResourceError
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of one process.
+
+    Sums are split over threads, so another number adds in another order. A worker therefore takes over the numbers of
+    the process that the run was started in, whatever its machine would choose.
+
+    Attributes:
+        torch: What torch uses within an operation.
+        blas: What NumPy's and SciPy's linear algebra uses.
+    """
+
+    torch: int
+    blas: int
+
+    @classmethod
+    def here(cls) -> Self:
+        """The numbers of this process."""
+        import torch
+        from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+        threads = torch.get_num_threads()
+        blas = [int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return cls(threads, max(blas, default=threads))
+
+    def apply(self) -> None:
+        """Make this process use them: libraries that are loaded, and through the environment those still to come."""
+        for variable, threads in zip(_VARIABLES, (self.torch, self.torch, self.blas), strict=True):
+            os.environ[variable] = str(threads)
+        # Several folds may have more threads than there are processors, and those that wait must not keep one busy.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        import torch
+        from threadpoolctl import threadpool_limits
+
+        torch.set_num_threads(self.torch)
+        # Kept beyond this call: the process only works for us.
+        threadpool_limits(self.blas, user_api="blas")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from medformer.errors import ResourceError
 from medformer.files import write_text
+from medformer.progress import Reporter
 
 NAME = "worker.log"
 
 
-class LogReporter:
+class LogReporter(Reporter):
     """Appends progress to the file, long pieces of work with a line now and then.
 
     A file in the run folder needs no connection between the processes, survives both, and can be read later.
