@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -20,7 +20,8 @@ from medformer.data.manifest import Case, Manifest, read_manifest, write_manifes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.evaluation.statistics.resampling import DEFAULT
 from medformer.files import sha256
-from medformer.inference.baselines import pixel_color
+from medformer.inference.baselines import frames
+from pipelines import abide, work
 from pipelines.cli import app
 from pipelines.exits import guarded
 
@@ -68,18 +69,24 @@ def quick() -> Iterator[None]:
     # The one setting of every interval, which nobody else changes.
     object.__setattr__(DEFAULT, "resamples", 200)
     try:
-        with patch.object(pixel_color, "_PIXELS_PER_CASE", 30):
+        with patch.object(frames, "_PIXELS_PER_CASE", 30):
             yield
     finally:
         object.__setattr__(DEFAULT, "resamples", resamples)
         torch.set_num_threads(threads)
 
 
-def run_command(*arguments: object) -> Result:
-    """Run `medformer <arguments>` in this process, as `quick` says."""
+def run_command(*arguments: object, report: bool = True) -> Result:
+    """Run `medformer <arguments>` in this process, as `quick` says; where no report is read, none need be built."""
     words = [str(argument) for argument in arguments]
     out, err = io.StringIO(), io.StringIO()
-    with quick(), patch.object(sys, "argv", ["medformer", *words]), redirect_stdout(out), redirect_stderr(err):
+    with ExitStack() as stack:
+        stack.enter_context(quick())
+        for module in () if report else (work, abide):
+            stack.enter_context(patch.object(module, "build_report", lambda run: run / "report.html"))
+        stack.enter_context(patch.object(sys, "argv", ["medformer", *words]))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
         code = guarded(lambda: typer.main.get_command(app)(prog_name="medformer"))
     return Result(code, out.getvalue(), err.getvalue())
 
