@@ -162,20 +162,6 @@ def test_frames_without_a_polyp_are_trained_on_and_scored_under_the_stated_rule(
     assert read_json(run / "metrics.json")["by_size"]["none"]["n"] == 4
 
 
-def test_training_on_a_split_predicts_the_test_rows_once(
-    medformer: Medformer, own_data: Any, settings: tuple[str, ...], tmp_path: Path
-) -> None:
-    manifest = own_data.rewrite(lambda case: replace(case, split="test" if case.group >= "p006" else "train"))
-    run = tmp_path / "run"
-    result = medformer("polyp", "train", "--out", run, "--data", manifest, *settings)
-    assert result.code == 0, result.err
-    (fold,) = read_json(run / "splits.json")["folds"]
-    assert fold["test"] == ["p006_f00", "p006_f01", "p007_f00", "p007_f01"]
-    assert not {name[:4] for name in fold["validation"]} & {name[:4] for name in fold["train"]}
-    assert [row["id"] for row in read_csv(run / "oof.csv")] == fold["test"]
-    assert (run / "report.html").exists()
-
-
 def test_training_without_test_rows_gives_a_network_to_predict_with(
     medformer: Medformer, data: Path, settings: tuple[str, ...], tmp_path: Path
 ) -> None:
