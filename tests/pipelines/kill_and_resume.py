@@ -34,7 +34,7 @@ SETTINGS = (
     "polyp/quick",
     "data.image_size=[32, 32]",
     "model.name=smp:linknet/tu-mobilenetv3_small_050",
-    "training.epochs=2",
+    "training.epochs=3",
     "training.batch_size=4",
     f"crossval.folds={FOLDS}",
 )
