@@ -82,6 +82,8 @@ class Interrupted:
         self.log = log
         self.timing = timing
         self.draw = draw
+        # What a session takes at most; of a finished run it is less than what a whole one takes.
+        self.longest = timing["work"]
 
     def run(self, signals: list[signal.Signals], kills: int, clock: str) -> None:
         """Interrupt the run `kills` times with one signal after the other, then let it finish."""
@@ -122,7 +124,7 @@ class Interrupted:
 
     def _after_seconds(self, number: signal.Signals, share: float) -> tuple[str, int]:
         early = self.draw.random() < EARLY_SHARE
-        pause = self.draw.uniform(0.0, 0.3 if early else share * self.timing["work"])
+        pause = self.draw.uniform(0.0, 0.3 if early else min(share * self.timing["work"], self.longest))
         sessions = _sessions(self.folder)
         child = _fork(lambda: _medformer(self._arguments()), self.log)
         began, ended = _worked(child), None
@@ -131,9 +133,13 @@ class Interrupted:
             ended = _poll(child)
         if not early:
             began = _worked(child)
-        while ended is None and _worked(child) < began + pause:
+        worked = began
+        while ended is None and worked < began + pause:
             time.sleep(0.002)
+            worked = max(worked, _worked(child))
             ended = _poll(child)
+        if ended == 0:
+            self.longest = worked - began
         if ended is None:
             os.kill(child, number)
             ended = _wait(child)

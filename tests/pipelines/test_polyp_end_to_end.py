@@ -16,6 +16,7 @@ from PIL import Image
 from medformer.crossval.plan import read_plan, write_plan
 from medformer.crossval.run.collect import read_oof
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
+from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, sha256, write_json
 
@@ -77,7 +78,7 @@ def test_the_table_has_one_row_per_case_and_is_the_source_of_every_number(finish
     assert {row["id"]: int(row["fold"]) for row in rows} == folds
     numbers = read_json(finished / "metrics.json")
     assert numbers.pop("source") == {"file": "oof.csv", "sha256": sha256(finished / "oof.csv")}
-    assert numbers == strict(summarize(read_oof(finished / "oof.csv")))
+    assert numbers == strict(summarize(read_oof(finished / "oof.csv"), Bootstrap(resamples=200)))
     assert numbers["pooled"]["metrics"]["dice"]["mean"] == pytest.approx(np.mean([float(r["dice"]) for r in rows]))
 
 
