@@ -29,7 +29,7 @@ from blend_fold import BlendFold
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
 from medformer.connectome.baselines import build_baseline
-from medformer.crossval.checks.fold_auc import within_fold_auc
+from medformer.crossval.checks.canary import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.compare.compare import adjust, compare_runs
 from medformer.crossval.compare.result import Comparison
