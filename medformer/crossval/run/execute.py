@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.directory import RunDirectory
@@ -48,12 +48,13 @@ class Work:
 Outcomes = Generator[tuple[Fold, Exception | None], None, None]
 
 
-class Executor(Protocol):
+class Executor(ABC):
     """Where folds run.
 
     Entering one keeps what it starts for several calls of `run`; without that, each call starts and ends its own.
     """
 
+    @abstractmethod
     def run(self, work: Work, reporter: Reporter) -> Outcomes:
         """Run the folds, each through `run_fold`, and yield each as it ends, with the error of one that failed.
 
@@ -66,11 +67,12 @@ class Executor(Protocol):
             ResourceError: Likewise, for reasons outside.
         """
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    @abstractmethod
+    def __exit__(self, *error: object) -> None:
+        """End what was started."""
 
 
 def title(fold: Fold, total: int) -> str:
@@ -83,7 +85,7 @@ def describe_parts(fold: Fold) -> str:
     return ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())
 
 
-class InlineExecutor:
+class InlineExecutor(Executor):
     """The executor that needs nothing: a laptop's, and the one whose results the others repeat."""
 
     def run(self, work: Work, reporter: Reporter) -> Outcomes:
@@ -101,12 +103,7 @@ class InlineExecutor:
                 failure = error
             yield fold, failure
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing was started."""
 
 

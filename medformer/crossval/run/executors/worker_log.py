@@ -9,14 +9,16 @@ from pathlib import Path
 
 from medformer.errors import ResourceError
 from medformer.files import write_text
+from medformer.progress import LineReporter
 
 NAME = "worker.log"
 
 
-class LogReporter:
+class LogReporter(LineReporter):
     """Appends progress to the file, long pieces of work with a line now and then.
 
-    A file in the run folder needs no connection between the processes, survives both, and can be read later.
+    A file in the run folder needs no connection between the processes, survives both, and can be read later. What came
+    of a piece of work is said by those who did it, so that its end has no line.
 
     Args:
         folder: The fold's.
@@ -25,41 +27,14 @@ class LogReporter:
     """
 
     def __init__(self, folder: Path, interval: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(interval, clock)
         self._path = folder / NAME
-        self._interval = interval
-        self._clock = clock
-        self._label = ""
-
-    def start(self, label: str, total: int | None) -> None:
-        """Note the label; the first line comes after the first interval."""
-        self.finish()
-        self._label, self._total, self._done = label, total, 0
-        self._fields: dict[str, float] = {}
-        self._written = self._clock()
-
-    def advance(self, n: int = 1, **fields: float) -> None:
-        """Write a line if the last one is old enough."""
-        if not self._label:
-            return
-        self._done += n
-        self._fields |= fields
-        if self._clock() - self._written >= self._interval:
-            self._written = self._clock()
-            self._write_progress()
 
     def line(self, text: str) -> None:
         """Write the sentence."""
         # Progress is worth less than the fold: a full disk ends it where results are written, not here.
         with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
             file.write(" ".join(text.split("\n")) + "\n")
-
-    def finish(self) -> None:
-        """End the piece of work, without a line: what came of it is said by those who did it."""
-        self._label = ""
-
-    def _write_progress(self) -> None:
-        count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
-        self.line(f"{self._label} {count}" + "".join(f", {name} {value:.4g}" for name, value in self._fields.items()))
 
 
 class WorkerLog:
