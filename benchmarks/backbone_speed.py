@@ -10,7 +10,8 @@ import json
 
 import timm
 import torch
-from alternating import alternate, machine
+from alternating import alternate
+from machine import machine
 from torch import nn
 
 from medformer.models.backbone.variants import build_classifier

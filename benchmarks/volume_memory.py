@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alternating import machine
+from machine import machine, peak_bytes
 from torch import Tensor, nn
 
-from medformer.config import TrainingConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.volumes.plan.topology import fitted
 from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.models.memory import training_memory
@@ -90,9 +91,7 @@ def train(setup: Setup) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = Noise(patch, STEPS * setup.batch_size)
         fit(model, VolumeObjective(build_volume_loss("dice_ce")), data, None, config, out=Path(folder), seed=0)
-    # Unlike the resource module's, this peak does not include the process that started this one.
-    status = Path("/proc/self/status").read_text("ascii").splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+    return peak_bytes("VmHWM")
 
 
 def compare(index: int, threads: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import torch
-from alternating import alternate, machine
+from alternating import alternate
+from machine import machine
 from torch import nn
 
 from medformer.config import VolumeConfig

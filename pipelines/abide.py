@@ -10,8 +10,8 @@ import numpy as np
 
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
+from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
-from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     PREPARATION_FILE,

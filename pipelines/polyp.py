@@ -13,9 +13,9 @@ from medformer.data.frames.near_duplicates import FRAMES
 from medformer.data.grouping import link_near_duplicates
 from medformer.data.manifest import Case, write_manifest
 from medformer.errors import ConfigError, DataError
+from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import TABLE, Probabilities, image_exports
-from medformer.inference.frames.scoring import SUFFIXES, score_folder, write_scores
-from medformer.inference.names import output_names
+from medformer.inference.scoring import SUFFIXES, score_folder, write_scores
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say

@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, Pos
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+Threshold = Annotated[
+    Fraction | Literal["fit"], Field(description="a number in [0, 1], or fit (on the inner validation part)")
+]
+Ungrouped = Annotated[
+    Literal["error", "each"], Field(description="rows without a group: error, or each (its own group)")
+]
 
 
 class Section(BaseModel):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medformer.connectome.measures import MEASURES
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.measures import MEASURES, triangle_size
 from medformer.errors import ConfigError
 
 # How a covariate is written as a number.

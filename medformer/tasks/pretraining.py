@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medformer.config import PolypConfig, PretrainingConfig, TrainingConfig, VolumeConfig
+from medformer.config import PolypConfig, VolumeConfig
+from medformer.config.shared import PretrainingConfig, TrainingConfig
 from medformer.crossval.run.contract import Context
 from medformer.data.network_inputs import ItemImages, TrainingData
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.seeds import derive_seed
 from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import ReconstructionLoss, VisibleMean, pretrain, pretraining_settings
 
 State = Mapping[str, Tensor]
 

@@ -6,7 +6,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, Strategy
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.errors import ConfigError, ResourceError
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Required, TypedDict
 
 from torch import nn
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
 from medformer.evaluation.metrics import Metric, validation_metric
 from medformer.training.losses.objectives import Objective

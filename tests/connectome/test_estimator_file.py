@@ -23,7 +23,7 @@ from medformer.connectome.combat import ComBat
 from medformer.connectome.pipeline import HARMONIZATIONS, SCALES, feature_pipeline
 from medformer.errors import CheckpointError
 from medformer.estimator_file import load_fitted, save_fitted
-from medformer.inference.baselines.volume_linear import GRID, SHAPE, VOLUME_CLASSIFIERS
+from medformer.inference.baselines.volumes import GRID, SHAPE, VOLUME_CLASSIFIERS
 from medformer.tensor_file import read_tensors, write_tensors
 
 TRAIN, TEST = slice(0, 42), slice(42, 60)

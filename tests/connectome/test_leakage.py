@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
+from medformer.connectome.baselines import TrainingSpan
 from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
 from medformer.connectome.columns import Columns
 from medformer.connectome.combat import ComBat
-from medformer.connectome.confounds import ConfoundRegression
-from medformer.connectome.pipeline import feature_pipeline
-from medformer.connectome.scales import Deviation, FeatureScale, FisherZ, SubjectScale
-from medformer.connectome.span import TrainingSpan
+from medformer.connectome.pipeline import (
+    ConfoundRegression,
+    Deviation,
+    FeatureScale,
+    FisherZ,
+    SubjectScale,
+    feature_pipeline,
+)
 from medformer.connectome.tangent import TangentSpace
 
 STEPS = (

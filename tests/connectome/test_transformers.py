@@ -13,10 +13,9 @@ from sklearn.linear_model import LinearRegression
 
 from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
-from medformer.connectome.confounds import ConfoundRegression
-from medformer.connectome.scales import FeatureScale, FisherZ, SubjectScale
+from medformer.connectome.measures import to_matrices, to_triangle
+from medformer.connectome.pipeline import ConfoundRegression, FeatureScale, FisherZ, SubjectScale
 from medformer.connectome.tangent import TangentSpace
-from medformer.connectome.triangle import to_matrices, to_triangle
 from medformer.errors import ConfigError, DataError
 
 BUILDERS: dict[str, Callable[[Any], Any]] = {

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, load_encoder
 from medformer.models.networks.grid import Grid

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from medformer.config import CrossvalConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase
 from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
 from medformer.crossval.plan.schemes import draw_plan, predefined_plan

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from medformer.config import CrossvalConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase, read_plan, write_plan
 from medformer.crossval.plan.group_split import draw_validation, groups_by_class
 from medformer.crossval.plan.schemes import draw_plan, make_plan, predefined_plan

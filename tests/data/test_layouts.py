@@ -124,13 +124,6 @@ def test_patterns_that_cannot_give_a_group(tmp_path: Path, pattern: str) -> None
         scan(dataset(tmp_path / "h", ["a"]), group_pattern=pattern)
 
 
-def test_the_site_can_be_named_for_one_dataset_only(tmp_path: Path) -> None:
-    assert scan(dataset(tmp_path / "one", ["1"]), site="north").cases[0].id == "north/1"
-    dataset(tmp_path / "two", ["1"])
-    with pytest.raises(ConfigError, match="expected one"):
-        scan(tmp_path, site="north")
-
-
 def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         scan(tmp_path / "none")

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
-from medformer.models.memory import LiveTensors, TrainingCost, training_memory
+from medformer.models.memory import LiveTensors, TrainingCost, seconds_per_step, training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
-from medformer.models.step_time import seconds_per_step
 
 STRIDES = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1))
 KERNELS = ((3, 3, 3),) * 4

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.backbone.variants import count_parameters

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medformer.config import ModelConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.autoencoder import masked_autoencoder, spread
 from medformer.models.backbone.variants import Classifier

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medformer.connectome.triangle import to_matrices
+from medformer.connectome.measures import to_matrices
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv, write_json

@@ -138,7 +138,7 @@ def test_ctrl_c_is_one_sentence(
 
     masks = data.parent / "masks"
     monkeypatch.setattr(learner, "case_row", pressed)
-    monkeypatch.setattr("medformer.inference.frames.scoring.case_row", pressed)
+    monkeypatch.setattr("medformer.inference.scoring.case_row", pressed)
     monkeypatch.setattr(Segmenter, "predict", pressed)
     commands = {
         "crossval": ("--data", data, *settings),

@@ -21,8 +21,7 @@ from medformer.errors import DataError, UnknownNameError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import read_csv, read_json
 from medformer.imaging.images import read_image, read_mask
-from medformer.inference.baselines.prior_mask import PriorMask
-from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.frames import BASELINES, PriorMask
 from medformer.tasks.polyp.learner import FrameBaselineLearner
 from medformer.tasks.polyp.study import PolypStudy
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from medformer.config import ExecutionConfig, PolypConfig
+from medformer.config import PolypConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import Fold, Plan, PlanCase
 from medformer.crossval.run.collect import collect

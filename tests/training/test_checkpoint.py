@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from medformer.errors import CheckpointError
-from medformer.training.saving.checkpoint import load_model, read_metadata, save_model
+from medformer.training.saving import load_model, read_metadata, save_model
 
 METADATA = {"architecture": "tiny/6", "model": {"width": 6}, "classes": ["polyp"], "dice": 0.5}
 

@@ -22,7 +22,7 @@ from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
 from medformer.training.losses.objectives import ClassificationObjective, Moment
 from medformer.training.pretraining.masks import ConnectionMask
-from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss, TrainingMean
+from medformer.training.pretraining.pretrain import MaskedReconstruction, ReconstructionLoss, TrainingMean
 
 SCRIPT = Path(__file__).with_name("tiny_connectomes.py")
 

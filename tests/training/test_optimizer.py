@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.config import TrainingConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.inference.classes.classify import ValidationLoss
 from medformer.training.fit import FitResult, fit

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from medformer.config import AugmentConfig, TrainingConfig
+from medformer.config import AugmentConfig
+from medformer.config.shared import TrainingConfig
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, read_manifest

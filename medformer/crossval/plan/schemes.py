@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from medformer.config import CrossvalConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase, check_unique, some
 from medformer.crossval.plan.group_split import draw_folds, draw_test, draw_validation, groups_by_class
 from medformer.crossval.plan.strata import with_strata

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from medformer.config import AnyConfig, CrossvalConfig
+from medformer.config import AnyConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.vectors import Vectors
 from medformer.data.audit import Audit, Division, audit
 from medformer.data.inventory import Inventory, Record, duplicates
 from medformer.data.manifest import Case, Dataset
@@ -33,9 +33,6 @@ from medformer.training.trackers.build import build_tracker
 
 Row = dict[str, Any]
 """One row of a table of predictions."""
-
-Vectors = Mapping[str, NDArray[np.floating[Any]]]
-"""A feature vector (d,) per case id; a mapping may compute them when asked."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from medformer.config import AnyConfig, ExecutionConfig
+from medformer.config import AnyConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan

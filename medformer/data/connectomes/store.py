@@ -21,8 +21,13 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from medformer.connectome.measures import MEASURES, STORED_SHRINKAGE, block_from_correlation, block_from_series
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.measures import (
+    MEASURES,
+    STORED_SHRINKAGE,
+    block_from_correlation,
+    block_from_series,
+    triangle_size,
+)
 from medformer.errors import DataError
 from medformer.files import atomic_path, digest, read_json, write_json
 from medformer.progress import Reporter, SilentReporter

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.measures import triangle_size
 from medformer.data.connectomes.store import FORMAT, STORE_FILE, StoredAtlas
 from medformer.errors import DataError
 from medformer.files import atomic_path, write_json

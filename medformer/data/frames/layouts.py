@@ -13,24 +13,23 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from medformer.data.folders import files_by_name, find_group, first_folder, group_expression, natural_order
 from medformer.data.frames.named_splits import NamedSplit, canonical_dataset, named_split
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.errors import ConfigError, DataError
+from medformer.errors import DataError
 from medformer.files import sha256
-from medformer.progress import Reporter, SilentReporter
 
 Layout = Literal["auto", "kvasir", "pranet"]
 
 _IMAGES = ("images", "image", "Original")
 _MASKS = ("masks", "mask", "Ground Truth")
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
+_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,8 @@ def scan(
     folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     layout: Layout = "auto",
-    site: str | None = None,
     group_pattern: str | None = None,
     split: str | None = None,
-    reporter: Reporter | None = None,
 ) -> Scan:
     """List the cases of one or several folders.
 
@@ -82,29 +79,20 @@ def scan(
     Args:
         folders: Where to look.
         layout: How the folders are laid out; `auto` recognizes it.
-        site: Name of the dataset, instead of the folder's; for a single pair of folders only.
         group_pattern: Regular expression with one group, which finds the patient or sequence in each file's stem.
         split: A named split that fills the split column.
-        reporter: Receives one step per case.
 
     Raises:
         DataError: A folder does not exist, has none of the layouts, or holds no image.
-        ConfigError: The pattern does not compile or has not exactly one group, or `site` names several datasets.
+        ConfigError: The pattern does not compile or has not exactly one group.
     """
     paths = [Path(folders)] if isinstance(folders, (str, os.PathLike)) else [Path(folder) for folder in folders]
     pattern = group_expression(group_pattern)
     named = None if split is None else named_split(split)
     pairs = [pair for path in paths for pair in _folder_pairs(path, layout)]
-    if site is not None:
-        if len(pairs) != 1:
-            raise ConfigError(
-                f"The site '{site}' was given for {len(pairs)} datasets; expected one. Prepare them one by one."
-            )
-        pairs = [replace(pairs[0], site=site)]
     problems: list[Problem] = []
     cases: dict[str, Case] = {}
-    found = (case for pair in pairs for case in _cases_of(pair, pattern, named, problems))
-    for case in (reporter or SilentReporter()).track(found, "listing"):
+    for case in (case for pair in pairs for case in _cases_of(pair, pattern, named, problems)):
         if case.id in cases:
             detail = f"{cases[case.id].image} has the same name; only that file is kept"
             problems.append(Problem(case.id, str(case.image), "duplicate-name", detail))
@@ -140,8 +128,7 @@ def _with_masks(folders: Sequence[Path], split: str = "", site: str | None = Non
     """Those of the folders that hold a folder of images and one of masks."""
     found = []
     for folder in folders:
-        images = next((folder / name for name in _IMAGES if (folder / name).is_dir()), None)
-        masks = next((folder / name for name in _MASKS if (folder / name).is_dir()), None)
+        images, masks = first_folder(folder, _IMAGES), first_folder(folder, _MASKS)
         if images is not None and masks is not None:
             name = canonical_dataset(Path(os.path.abspath(folder)).name) if site is None else site
             found.append(_FolderPair(images, masks, name, split))
@@ -151,7 +138,10 @@ def _with_masks(folders: Sequence[Path], split: str = "", site: str | None = Non
 def _cases_of(
     pair: _FolderPair, pattern: re.Pattern[str] | None, named: NamedSplit | None, problems: list[Problem]
 ) -> list[Case]:
-    images, masks = (_pictures(folder, pair.site, problems) for folder in (pair.images, pair.masks))
+    images, masks = (
+        files_by_name(folder, _ENDINGS, problems, place=f"{pair.site or folder.parent.name}/")
+        for folder in (pair.images, pair.masks)
+    )
     cases = []
     for stem in sorted(images, key=natural_order):
         site = pair.site_of(stem)
@@ -181,30 +171,10 @@ def _cases_of(
     return cases
 
 
-def _pictures(folder: Path, site: str, problems: list[Problem]) -> dict[str, Path]:
-    """Pictures of a folder by stem; files that share a name are reported and left out."""
-    by_stem: dict[str, list[Path]] = {}
-    where = site or folder.parent.name
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name == "Thumbs.db":
-            continue
-        stem = unicodedata.normalize("NFC", entry.stem)
-        if entry.suffix.lower() not in _SUFFIXES or entry.is_dir():
-            what = "is a folder" if entry.is_dir() else f"has the ending '{entry.suffix}'"
-            problems.append(Problem(f"{where}/{stem}", str(entry), "not-an-image", what))
-            continue
-        by_stem.setdefault(stem, []).append(Path(os.path.abspath(entry)))
-    for stem, files in by_stem.items():
-        if len(files) > 1:
-            detail = f"{', '.join(file.name for file in files)} share a name; all are left out; keep one of them"
-            problems.append(Problem(f"{where}/{stem}", str(files[0]), "duplicate-name", detail))
-    return {stem: files[0] for stem, files in by_stem.items() if len(files) == 1}
-
-
 def _group(site: str, stem: str, pattern: re.Pattern[str] | None, named: NamedSplit | None) -> str:
     if pattern is not None:
-        match = pattern.search(stem)
-        return f"{site}/{match.group(1)}" if match and match.group(1) else ""
+        group = find_group(pattern, stem)
+        return f"{site}/{group}" if group else ""
     for table in (named, named_split("clinicdb-sequences")):
         row = None if table is None else table.find(site, stem)
         if row is not None and row.group:
@@ -225,30 +195,5 @@ def _split_problems(cases: Mapping[str, Case], named: NamedSplit) -> list[Proble
     return problems
 
 
-def group_expression(pattern: str | None) -> re.Pattern[str] | None:
-    """Compile a group pattern.
-
-    Raises:
-        ConfigError: It does not compile or has not exactly one group.
-    """
-    if pattern is None:
-        return None
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"The group pattern '{pattern}' is not a regular expression: {error}.") from None
-    if compiled.groups != 1:
-        raise ConfigError(
-            f"The group pattern '{pattern}' has {compiled.groups} groups; expected exactly one pair of parentheses, "
-            "around the patient or sequence, such as '^(\\d+)_'."
-        )
-    return compiled
-
-
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-
-
-def natural_order(stem: str) -> tuple[tuple[bool, int, str], ...]:
-    """Order 2 before 10."""
-    return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", stem))

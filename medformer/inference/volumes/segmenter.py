@@ -20,9 +20,7 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.volume import smallest_integer
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components
-from medformer.inference.volumes.label_map import LabelMap
-from medformer.inference.volumes.probability_buffer import ProbabilityBuffer
-from medformer.inference.volumes.resample_back import Stream, write_classes
+from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes
 from medformer.inference.volumes.windows import stream
 
 Member = tuple[nn.Module, VolumePlan]

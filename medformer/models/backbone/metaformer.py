@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from medformer.config import MixerSpec
+from medformer.config.shared import MixerSpec
 from medformer.models.backbone.layers import (
     ConvStem,
     Downsample,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medformer.config import MixerSpec
+from medformer.config.shared import MixerSpec
 from medformer.models.backbone.layers import KernelSize, squared_relu
 from medformer.models.backbone.metaformer import Architecture, InitName, MetaFormer, init_published
 from medformer.registry import Entry, Registry

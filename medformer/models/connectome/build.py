@@ -4,19 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
-from medformer.config import ConnectomeModelConfig, ModelConfig
+from medformer.config import ConnectomeModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.defects import DEFECTS, active_defects
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
 from medformer.models.connectome.region_encoder import region_backbone
 from medformer.models.connectome.roi_metaformer import RoiMetaFormer
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.registry import Entry, Registry
+
+Place = Literal["model", "inputs", "evaluation"]
+
+_RELEASE = "code released with Mahler et al., MLCN 2023"
+DEFECTS: Registry[Place] = Registry(
+    "defect",
+    [
+        Entry(
+            "across_subjects",
+            "model",
+            "attention runs across the subjects of a batch, so that a prediction depends on who else is in it",
+            _RELEASE,
+        ),
+        Entry(
+            "swapped_arguments",
+            "model",
+            "heads and feedforward width change places: 128 heads of 2 channels, 4 hidden channels",
+            _RELEASE,
+        ),
+        Entry(
+            "noise_at_test",
+            "inputs",
+            "the noise of training is also added to validation and test subjects",
+            _RELEASE,
+        ),
+        Entry(
+            "hard_label_auc",
+            "evaluation",
+            "AUC is computed from decisions instead of scores, which makes it the balanced accuracy",
+            _RELEASE,
+        ),
+        Entry(
+            "control_positive",
+            "evaluation",
+            "control is the positive class, so that sensitivity is that of finding controls",
+            _RELEASE,
+        ),
+    ],
+)
+AS_PUBLISHED = ("across_subjects", "swapped_arguments")
+
+
+def active_defects(config: ConnectomeModelConfig) -> frozenset[str]:
+    """Return the defects that a config asks for; `metaformer_as_published` implies those of its architecture.
+
+    Raises:
+        UnknownNameError: A defect that the table does not list; the nearest name is given.
+    """
+    implied = AS_PUBLISHED if config.name == "metaformer_as_published" else ()
+    return frozenset(DEFECTS[name].name for name in (*config.defects, *implied))
+
 
 Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool, int], ConnectomeClassifier]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.config import MixerSpec
+from medformer.config.shared import MixerSpec
 from medformer.models.backbone.metaformer import Architecture, MetaFormer
-from medformer.models.connectome.inputs import check_edges, edge_counts, module_key, row_indices
+from medformer.models.connectome.classifier import check_edges, edge_counts, module_key, row_indices
 
 # Untrained mixing of a few hundred noisy subjects' regions only blurs them; the blocks start close to the identity.
 LAYER_SCALE = 0.1

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.inputs import module_key
+from medformer.models.connectome.classifier import ConnectomeClassifier, module_key
 from medformer.models.connectome.region_encoder import RegionDecoder, RegionEncoder
 
 QUERIES = 4

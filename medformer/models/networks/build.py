@@ -7,15 +7,14 @@ from typing import Literal
 
 from torch import nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.backbone.weights import load_pretrained
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_polyp, meta_unet
-from medformer.models.networks.monai_peer import dynunet, swinunetr, unet
-from medformer.models.networks.smp_peer import smp_network
+from medformer.models.networks.peers import dynunet, smp_network, swinunetr, unet
 from medformer.registry import Entry, Registry
 
 CLASSIFIER = "convformer_c8"

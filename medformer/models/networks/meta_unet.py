@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from medformer.config import ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.networks.decoder import SETTINGS, VOLUME, DecoderSetting, MetaPolypDecoder
-from medformer.models.networks.grid import Grid, build_encoder
-from medformer.models.networks.padded import crop_to, pad_to_multiple
+from medformer.models.networks.grid import Grid, build_encoder, crop_to, pad_to_multiple
 
 
 class MetaUNet(nn.Module):

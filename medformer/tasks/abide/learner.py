@@ -23,9 +23,8 @@ from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
 from medformer.inference.classes.classify import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.connectome.build import build_connectome_model
+from medformer.models.connectome.build import active_defects, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.defects import active_defects
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
 from medformer.tasks.pretraining import first_encoder
@@ -33,9 +32,14 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
 from medformer.training.pretraining.masks import ConnectionMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.pretraining.pretrain import (
+    ReconstructionLoss,
+    TrainingMean,
+    pretrain,
+    pretraining_settings,
+    read_encoder,
+)
+from medformer.training.saving import load_model
 
 Subjects = Study[AbideConfig, Cohort]
 """What is learned from: a cohort, and its config."""

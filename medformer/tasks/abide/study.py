@@ -15,12 +15,12 @@ from medformer.connectome.atlases import ATLASES
 from medformer.connectome.baselines import baseline_names, build_baseline
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.crossval.run.contract import Study, Vectors
+from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
-from medformer.data.connectomes.check import inspect_cohort
+from medformer.crossval.vectors import Vectors
+from medformer.data.connectomes.check import CONNECTOMES, inspect_cohort, link_same_subject
 from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.data.connectomes.near_duplicates import CONNECTOMES, link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
@@ -29,7 +29,7 @@ from medformer.data.problems import Problem, quarantine
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, read_json, write_json
 from medformer.inference.classes.decision import read_decision
-from medformer.models.connectome.defects import DEFECTS, active_defects
+from medformer.models.connectome.build import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
 from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network

@@ -13,7 +13,8 @@ from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.crossval.run.contract import Learner, Study
+from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.multiscale import resize_batch
 from medformer.data.frames.near_duplicates import FRAMES
@@ -25,7 +26,7 @@ from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
-from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.frames import BASELINES
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (

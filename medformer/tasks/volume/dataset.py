@@ -14,8 +14,8 @@ from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.read.dataset_file import DatasetInfo
+from medformer.data.volumes.read.layout_readers import VolumeScan
 from medformer.data.volumes.read.layouts import (
-    VolumeScan,
     declared_info,
     info_from_records,
     scan_volumes,

@@ -23,7 +23,7 @@ from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
 from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
-from medformer.inference.baselines.label_prior import LabelPrior
+from medformer.inference.baselines.volumes import LabelPrior
 from medformer.inference.classes.classify import ValidationLoss
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.segmenter import VolumeSegmenter

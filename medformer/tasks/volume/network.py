@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medformer.config import TrainingConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
 from medformer.data.inventory import Inventory
 from medformer.data.volumes.inspect.facts import case_facts
@@ -24,7 +25,7 @@ from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
 from medformer.training.devices import choose_device
 from medformer.training.losses.volume_losses import build_volume_loss
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.saving import load_model
 
 PLAN = "plan.json"
 """Name of a plan in the folder of its fold or pretraining."""

@@ -11,12 +11,14 @@ from typing import Self
 import numpy as np
 import torch
 
-from medformer.config import CrossvalConfig, VolumeConfig
+from medformer.config import VolumeConfig
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.crossval.vectors import Vectors
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
@@ -31,7 +33,7 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner

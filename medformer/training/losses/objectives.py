@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medformer.config.shared import TrainingConfig
 from medformer.data.frames.multiscale import draw_scale, resize_batch
 from medformer.training.loader import Batch
 
@@ -57,6 +58,39 @@ class Load:
     seen: str = ""
     smaller: tuple[str, ...] = ()
     batch_setting: str = "training.batch_size"
+
+
+@dataclass
+class MemoryContext:
+    """The numbers behind a lack of memory; the loop keeps `load` up to date.
+
+    Attributes:
+        config: Batch size and precision.
+        parameters: Of the network.
+        load: The last batch; None before the first.
+    """
+
+    config: TrainingConfig
+    parameters: int
+    load: Load | None = None
+
+    def advice(self) -> str:
+        """Say what was asked for and what to try."""
+        load = self.load or Load(self.config.batch_size)
+        batch, seen = load.cases, f", {load.seen}" if load.seen else ""
+        # Weights, gradients, two moments and the average, in float32.
+        fixed = 5 * 4 * self.parameters / 2**30
+        options = []
+        if batch > 1:
+            options.append(f"{load.batch_setting}={max(1, batch // 2)}")
+        if self.config.precision == "32-true":
+            options.append("training.precision=bf16-mixed")
+        options += load.smaller or ("a smaller model",)
+        return (
+            f"Out of memory: batch of {batch}{seen}, network of {self.parameters:,} parameters "
+            f"(weights, gradients, optimizer and average alone take {fixed:.2f} GiB). Try {', or '.join(options)}; "
+            "fewer data.workers if the machine, not the GPU, ran out."
+        )
 
 
 class Objective(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.measures import triangle_size
 from medformer.errors import ConfigError, DataError
 
 TensorInputs = Tensor | Mapping[str, Tensor]

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.connectome.measures import block_from_series
-from medformer.connectome.triangle import triangle_size
+from medformer.connectome.measures import block_from_series, triangle_size
 from medformer.data.connectomes.store import FeatureStore, StoredAtlas, open_store
 from medformer.data.connectomes.store_writer import StoreWriter
 from medformer.errors import DataError

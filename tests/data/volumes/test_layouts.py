@@ -13,8 +13,8 @@ import pytest
 from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.read.dataset_file import DatasetInfo, read_info, write_info
+from medformer.data.volumes.read.layout_readers import VolumeScan
 from medformer.data.volumes.read.layouts import (
-    VolumeScan,
     declared_info,
     info_from_records,
     scan_volumes,
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert [case.id for case in found.cases] == ["a", "c"]
     assert reasons(found) == [
         ("imagesTs", "without-labels"),
-        ("notes.txt", "not-an-image"),
+        ("notes", "not-an-image"),
         ("d", "duplicate-name"),
         ("a", "missing-mask"),
         ("b", "missing-image"),

@@ -170,7 +170,7 @@ def test_an_unknown_tracker_is_named_with_the_nearest(tmp_path: Path) -> None:
 def test_the_table_has_what_a_config_may_name() -> None:
     from typing import get_args
 
-    from medformer.config import TrainingConfig
+    from medformer.config.shared import TrainingConfig
 
     assert set(TRACKERS) == set(get_args(TrainingConfig.model_fields["tracker"].annotation))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medformer.config import ExecutionConfig
+from medformer.config.shared import ExecutionConfig
 from medformer.crossval.run.execute import Executor, InlineExecutor
 
 

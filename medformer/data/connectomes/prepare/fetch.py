@@ -17,7 +17,7 @@ import requests
 from nilearn.datasets import fetch_abide_pcp
 
 from medformer.connectome.atlases import ATLASES, atlas_name
-from medformer.data.connectomes.read.series import derivative
+from medformer.data.connectomes.read.files import derivative
 from medformer.errors import ConfigError, DataError, ResourceError, UnknownNameError
 from medformer.progress import Reporter, SilentReporter
 

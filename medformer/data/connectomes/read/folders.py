@@ -21,9 +21,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import ATLASES, atlas_name
-from medformer.data.connectomes.read.matrix_file import SUFFIXES, as_edges, read_square
+from medformer.data.connectomes.read.files import SUFFIXES, as_edges, read_series, read_square
 from medformer.data.connectomes.read.phenotype import Phenotype, find_phenotype, read_phenotype
-from medformer.data.connectomes.read.series import read_series
 from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.manifest import Case

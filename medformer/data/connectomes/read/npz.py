@@ -18,8 +18,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import atlas_name
-from medformer.connectome.triangle import triangle_regions
-from medformer.data.connectomes.read.matrix_file import as_edges
+from medformer.connectome.measures import triangle_regions
+from medformer.data.connectomes.read.files import as_edges
 from medformer.data.connectomes.read.phenotype import as_candidate, value, without_conflicts
 from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content

@@ -12,16 +12,16 @@ In the first two, `imagesTs` with `labelsTs` becomes the split `test`.
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medformer.data.frames.layouts import natural_order
+from medformer.data.folders import files_by_name, first_folder, natural_order, split_ending
+from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.data.volumes.read.dataset_file import DatasetInfo, info_from_json
+from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_from_json
 from medformer.errors import ConfigError, DataError
 from medformer.files import digest, read_json
 from medformer.imaging.dicom import Series, find_series
@@ -38,39 +38,24 @@ _NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
 @dataclass(frozen=True)
-class FolderCase:
-    """One case of a folder, before it is hashed and grouped.
+class VolumeScan:
+    """What a folder holds.
 
     Attributes:
-        id: Its name, unique in the folder.
-        images: One path for each channel.
-        mask: The label map; None where there is none.
-        split: `test`, `train`, or empty.
-        patient: As the files name it; empty where they do not.
+        cases: In the order of their names, without hashes (see `layouts.with_hashes`).
+        problems: Everything that does not fit.
+        info: What the folder declares; None where it has to be read from the files (see `layouts.info_from_records`).
+        channels: Names of the channels where they are known without `info`.
+        patients: Where the groups come from.
+        layout: How the folder is laid out.
     """
 
-    id: str
-    images: tuple[Path, ...]
-    mask: Path | None = None
-    split: str = ""
-    patient: str = ""
-
-
-@dataclass(frozen=True)
-class FolderContent:
-    """What one layout holds.
-
-    Attributes:
-        cases: What it holds.
-        problems: What does not fit.
-        info: What the folder declares about the data; None without a description.
-        channels: Names of the channels, where they are known without `info`.
-    """
-
-    cases: tuple[FolderCase, ...]
+    cases: tuple[Case, ...]
     problems: tuple[Problem, ...]
     info: DatasetInfo | None = None
     channels: tuple[str, ...] = ()
+    patients: Patients = "known"
+    layout: str = ""
 
 
 def recognize(folder: Path) -> str:
@@ -79,12 +64,10 @@ def recognize(folder: Path) -> str:
     Raises:
         DataError: It has none of them.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; expected one with volumes. Correct the path.")
     if (folder / "imagesTr").is_dir():
         return "nnunet" if _has_channel_numbers(folder) else "msd"
-    images = _folder(folder, _IMAGES) or folder
-    if _volumes(images, []):
+    images = first_folder(folder, _IMAGES) or folder
+    if files_by_name(images, ENDINGS, []):
         return "folders"
     if any(path.suffix.lower() == ".dcm" for path in images.rglob("*")) or find_series(images):
         return "dicom"
@@ -96,7 +79,7 @@ def recognize(folder: Path) -> str:
     )
 
 
-def read_msd(folder: Path) -> FolderContent:
+def read_msd(folder: Path) -> VolumeScan:
     """The Decathlon's layout.
 
     Raises:
@@ -111,10 +94,10 @@ def read_msd(folder: Path) -> FolderContent:
     problems: list[Problem] = []
     found = _both_parts(folder, problems, lambda images: {stem: (path,) for stem, path in images.items()})
     problems.extend(_listed_but_missing(folder / "dataset.json", {case.id for case in found}))
-    return FolderContent(tuple(found), tuple(problems), info)
+    return VolumeScan(tuple(found), tuple(problems), info)
 
 
-def read_nnunet(folder: Path) -> FolderContent:
+def read_nnunet(folder: Path) -> VolumeScan:
     """NnU-Net's raw layout, of either version.
 
     Raises:
@@ -151,23 +134,23 @@ def read_nnunet(folder: Path) -> FolderContent:
         return complete
 
     found = _both_parts(folder, problems, channels)
-    return FolderContent(tuple(found), tuple(problems), info)
+    return VolumeScan(tuple(found), tuple(problems), info)
 
 
-def read_folders(folder: Path) -> FolderContent:
+def read_folders(folder: Path) -> VolumeScan:
     """Images, and label maps of the same names.
 
     Raises:
         DataError: `dataset.json` is not valid.
     """
     problems: list[Problem] = []
-    images, labels = _folder(folder, _IMAGES) or folder, _folder(folder, _LABELS)
-    volumes = {stem: (path,) for stem, path in _volumes(images, problems).items()}
-    found = _pair(volumes, {} if labels is None else _volumes(labels, problems), "", problems, labels)
-    return FolderContent(tuple(found), tuple(problems), _described(folder))
+    images, labels = first_folder(folder, _IMAGES) or folder, first_folder(folder, _LABELS)
+    volumes = {stem: (path,) for stem, path in files_by_name(images, ENDINGS, problems).items()}
+    found = _pair(volumes, {} if labels is None else files_by_name(labels, ENDINGS, problems), "", problems, labels)
+    return VolumeScan(tuple(found), tuple(problems), _described(folder))
 
 
-def read_dicom(folder: Path) -> FolderContent:
+def read_dicom(folder: Path) -> VolumeScan:
     """Folders of one series each, and label maps named after them.
 
     Raises:
@@ -175,8 +158,8 @@ def read_dicom(folder: Path) -> FolderContent:
         DataError: A file called .dcm is not DICOM, or `dataset.json` is not valid.
     """
     problems: list[Problem] = []
-    labels = _folder(folder, _LABELS)
-    top = _folder(folder, _IMAGES) or folder
+    labels = first_folder(folder, _LABELS)
+    top = first_folder(folder, _IMAGES) or folder
     by_folder: dict[Path, list[Series]] = {}
     for series in find_series(top):
         if labels is None or not series.folder.is_relative_to(labels):
@@ -191,13 +174,13 @@ def read_dicom(folder: Path) -> FolderContent:
             problems.append(Problem(name, str(place), "not-an-image", f"its modality is {several[0].modality}"))
         else:
             images[name] = several[0]
-    masks = {} if labels is None else _volumes(labels, problems, endings=(*ENDINGS, ".dcm"), nested=True)
+    masks = {} if labels is None else files_by_name(labels, (*ENDINGS, ".dcm"), problems, nested=True)
     found = [
-        replace(case, patient=_pseudonym(images[case.id].patient))
+        replace(case, group=_pseudonym(images[case.id].patient))
         for case in _pair({name: (series.folder,) for name, series in images.items()}, masks, "", problems, labels)
     ]
     modalities = {series.modality for series in images.values()}
-    return FolderContent(
+    return VolumeScan(
         tuple(found),
         tuple(problems),
         _described(folder),
@@ -217,22 +200,22 @@ def _described(folder: Path) -> DatasetInfo | None:
 
 def _both_parts(
     folder: Path, problems: list[Problem], channels: Callable[[dict[str, Path]], Mapping[str, tuple[Path, ...]]]
-) -> list[FolderCase]:
+) -> list[Case]:
     """Training cases, and test cases where they have labels; `channels` groups the files of each case."""
     tested = (folder / "labelsTs").is_dir()
     parts = [("train" if tested else "", folder / "imagesTr", folder / "labelsTr")]
     unlabeled = folder / "imagesTs"
     if tested:
         parts.append(("test", unlabeled, folder / "labelsTs"))
-    elif unlabeled.is_dir() and (some := channels(_volumes(unlabeled, problems))):
+    elif unlabeled.is_dir() and (some := channels(files_by_name(unlabeled, ENDINGS, problems))):
         problems.append(Problem("imagesTs", str(unlabeled), "without-labels", f"{len(some)} cases; predict takes them"))
-    found: list[FolderCase] = []
+    found: list[Case] = []
     for split, images, labels in parts:
         if not images.is_dir():
             raise DataError(f"{images} is not a folder; expected the images of {folder}. Complete the data set.")
         there = labels if labels.is_dir() else None
-        masks = {} if there is None else _volumes(there, problems)
-        found += _pair(channels(_volumes(images, problems)), masks, split, problems, there)
+        masks = {} if there is None else files_by_name(there, ENDINGS, problems)
+        found += _pair(channels(files_by_name(images, ENDINGS, problems)), masks, split, problems, there)
     return found
 
 
@@ -242,47 +225,23 @@ def _pair(
     split: str,
     problems: list[Problem],
     labels: Path | None,
-) -> list[FolderCase]:
+) -> list[Case]:
     """Pair images and label maps by name; one without a partner becomes a problem."""
     found = []
     for name in sorted(images, key=natural_order):
         mask = masks.get(name)
         if mask is None and labels is not None:
             problems.append(Problem(name, str(images[name][0]), "missing-mask", f"no {name}.* in {labels}"))
-        found.append(FolderCase(name, images[name], mask, split))
+        found.append(Case(name, images[name][0], mask, split=split, further=images[name][1:]))
     for name in sorted(masks.keys() - images.keys(), key=natural_order):
         problems.append(Problem(name, str(masks[name]), "missing-image", "no complete image has this name"))
     return found
 
 
-def _volumes(
-    folder: Path, problems: list[Problem], *, endings: tuple[str, ...] = ENDINGS, nested: bool = False
-) -> dict[str, Path]:
-    """Volumes of a folder by name without ending; names that two files share are reported and left out."""
-    by_stem: dict[str, list[Path]] = {}
-    for entry in sorted(folder.rglob("*") if nested else folder.iterdir()):
-        relative = entry.relative_to(folder)
-        # macOS leaves a ._name beside every file it copies.
-        if any(part.startswith(".") for part in relative.parts) or (nested and entry.is_dir()):
-            continue
-        name = unicodedata.normalize("NFC", relative.as_posix())
-        ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
-        if ending is not None and entry.is_file():
-            by_stem.setdefault(name[: -len(ending)], []).append(Path(os.path.abspath(entry)))
-        elif entry.suffix.lower() != ".img" or not entry.with_suffix(".hdr").is_file():
-            what = "is a folder" if entry.is_dir() else f"has the ending '{entry.suffix}'"
-            problems.append(Problem(name, str(entry), "not-an-image", what))
-    for stem, files in by_stem.items():
-        if len(files) > 1:
-            detail = f"{', '.join(file.name for file in files)} share a name; all are left out, keep one"
-            problems.append(Problem(stem, str(files[0]), "duplicate-name", detail))
-    return {stem: files[0] for stem, files in by_stem.items() if len(files) == 1}
-
-
 def _has_channel_numbers(folder: Path) -> bool:
     """Whether names end in the number of a channel, which the names of the label maps do not repeat."""
-    images = _volumes(folder / "imagesTr", [])
-    labels = _volumes(folder / "labelsTr", []) if (folder / "labelsTr").is_dir() else {}
+    images = files_by_name(folder / "imagesTr", ENDINGS, [])
+    labels = files_by_name(folder / "labelsTr", ENDINGS, []) if (folder / "labelsTr").is_dir() else {}
     return bool(images) and not images.keys() & labels.keys() and all(map(CHANNEL.fullmatch, images))
 
 
@@ -290,11 +249,6 @@ def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]
     listed = read_json(description).get("training", [])
     for entry in listed if isinstance(listed, list) else []:
         image = str(entry.get("image", "")) if isinstance(entry, dict) else str(entry)
-        name = Path(image).name
-        stem = next((name[: -len(ending)] for ending in ENDINGS if name.endswith(ending)), name)
+        stem, _ = split_ending(Path(image).name, ENDINGS)
         if stem not in found:
             yield Problem(stem, str(description.parent / image), "listed-missing")
-
-
-def _folder(folder: Path, names: Iterable[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)

@@ -10,19 +10,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from medformer.data.frames.layouts import group_expression
+from medformer.data.folders import find_group, group_expression, split_ending
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, Manifest, image_hash
-from medformer.data.problems import Problem
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
 from medformer.data.volumes.read.layout_readers import (
     CHANNEL,
     ENDINGS,
-    FolderCase,
+    VolumeScan,
     read_dicom,
     read_folders,
     read_msd,
@@ -52,34 +51,12 @@ median. By the descriptors of the leakage audit, the partner is the most similar
 pairs, and in 1 of 53 neighbors that are no pair."""
 
 
-@dataclass(frozen=True)
-class VolumeScan:
-    """What a folder holds.
-
-    Attributes:
-        cases: In the order of their names, without hashes (see `with_hashes`).
-        info: What the folder declares; None where it has to be read from the files (see `info_from_records`).
-        channels: Names of the channels where they are known without `info`.
-        patients: Where the groups come from.
-        problems: Everything that does not fit.
-        layout: How the folder is laid out.
-    """
-
-    cases: tuple[Case, ...]
-    info: DatasetInfo | None
-    channels: tuple[str, ...]
-    patients: Patients
-    problems: tuple[Problem, ...]
-    layout: str
-
-
 def scan_volumes(
     folder: str | os.PathLike[str],
     *,
     layout: Layout = "auto",
     ungrouped: Literal["error", "each"] = "error",
     group_pattern: str | None = None,
-    site: str | None = None,
 ) -> VolumeScan:
     """List the cases of a folder.
 
@@ -92,7 +69,6 @@ def scan_volumes(
         layout: How the folder is laid out; `auto` recognizes it.
         ungrouped: What to do in the other layouts where the patient is unknown: refuse, or take the case for one.
         group_pattern: Regular expression with one group, searched in each id: the patient.
-        site: Hospital or data set, instead of the folder's name.
 
     Raises:
         DataError: The folder does not exist, has none of the layouts, holds no volume, or patients are unknown.
@@ -100,27 +76,18 @@ def scan_volumes(
     """
     folder = Path(os.path.abspath(folder))
     pattern = group_expression(group_pattern)
-    kind = recognize(folder) if layout == "auto" else layout
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with volumes. Correct the path.")
-    content = _READERS[kind](folder)
-    if not content.cases:
+    kind = recognize(folder) if layout == "auto" else layout
+    found = _READERS[kind](folder)
+    if not found.cases:
         raise DataError(f"No complete case was found in {folder} (layout {kind}); expected at least one image.")
-    groups, patients = _groups(content.cases, pattern, ungrouped, kind)
+    groups, patients = _groups(found.cases, pattern, ungrouped, kind)
     cases = tuple(
-        Case(
-            id=found.id,
-            image=found.images[0],
-            mask=found.mask,
-            group=group or found.id,
-            site=folder.name if site is None else site,
-            split=found.split,
-            further=found.images[1:],
-        )
-        for found, group in zip(content.cases, groups, strict=True)
+        replace(case, group=group or case.id, site=folder.name) for case, group in zip(found.cases, groups, strict=True)
     )
-    info = content.info and replace(content.info, patients=patients)
-    return VolumeScan(cases, info, content.channels, patients, content.problems, kind)
+    info = found.info and replace(found.info, patients=patients)
+    return replace(found, cases=cases, info=info, patients=patients, layout=kind)
 
 
 def with_hashes(
@@ -204,7 +171,7 @@ def list_volumes(given: Sequence[Path], *, channels: int = 1, without: Path | No
     files = [file for path in given for file in (_below(path, without) if path.is_dir() else (path,))]
     cases: dict[str, list[Path]] = {}
     for file in dict.fromkeys(Path(os.path.abspath(file)) for file in files):
-        name = file.name if file.is_dir() else _stem(file)
+        name = file.name if file.is_dir() else _name(file)
         match = CHANNEL.fullmatch(name) if channels > 1 else None
         cases.setdefault(match[1] if match else name, []).append(file)
     if not cases:
@@ -229,17 +196,14 @@ def inferred_patient(case_id: str) -> str:
 
 
 def _groups(
-    found: Sequence[FolderCase], pattern: re.Pattern[str] | None, ungrouped: str, layout: str
+    found: Sequence[Case], pattern: re.Pattern[str] | None, ungrouped: str, layout: str
 ) -> tuple[list[str], Patients]:
     """The patient of each case, empty where the case counts as one, and where the patients come from."""
     unnamed = pattern is None and layout in _WITHOUT_PATIENTS
     inferred = [inferred_patient(case.id) for case in found]
     if unnamed and all(inferred):
         return inferred, "inferred"
-    groups = []
-    for case in found:
-        match = None if pattern is None else pattern.search(case.id)
-        groups.append(case.patient if pattern is None else (match.group(1) or "") if match else "")
+    groups = [case.group if pattern is None else find_group(pattern, case.id) for case in found]
     unknown = [case.id for case, group in zip(found, groups, strict=True) if not group]
     if unknown and ungrouped == "error" and not unnamed:
         raise DataError(
@@ -266,6 +230,6 @@ def _below(folder: Path, without: Path | None) -> Iterator[Path]:
     yield from sorted({series.folder for series in find_series(folder) if wanted(series.folder)})
 
 
-def _stem(file: Path) -> str:
-    ending = next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), file.suffix)
-    return file.name[: len(file.name) - len(ending)]
+def _name(file: Path) -> str:
+    stem, ending = split_ending(file.name, ENDINGS)
+    return stem if ending else file.stem

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel, create_model
 from torch import nn
 
-from medformer.config import MixerSpec
+from medformer.config.shared import MixerSpec
 from medformer.config_problems import unknown_keys, validate, value_problems
 from medformer.errors import ConfigError
 from medformer.models.backbone.layers import KernelSize
