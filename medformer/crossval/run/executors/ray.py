@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.execute import Executor, Outcomes, Work, WorkerLostError, title
+from medformer.crossval.run.execute import Executor, FoldJob, Outcomes, Work, WorkerLostError, title
 from medformer.crossval.run.executors.ray_cluster import check_size, import_ray, ray_cluster
-from medformer.crossval.run.executors.worker import Order, Threads, run_order
-from medformer.crossval.run.executors.worker_log import WorkerLog
-from medformer.crossval.run.fold_job import FoldJob
+from medformer.crossval.run.executors.worker import Order, Threads, WorkerLog, run_order
 from medformer.crossval.run.journal import FoldStatus, read_state, write_state
 from medformer.errors import ConfigError, InterruptedRun, ResourceError
 from medformer.progress import Reporter, SilentReporter
