@@ -14,7 +14,7 @@ import pytest
 from medformer.config import SCHEMAS
 from medformer.config_loading import load_config
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import LearnerJob
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.files import read_csv, read_json, write_csv
