@@ -16,9 +16,8 @@ from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.features import GRID, SHAPE, otsu_threshold, shape_features, volume_features
 from medformer.errors import DataError
-from medformer.imaging.geometry import Geometry, reorient
+from medformer.imaging.geometry import Geometry, Volume, reorient
 from medformer.imaging.nifti_labels import write_labels
-from medformer.imaging.volume import Volume
 from medformer.inference.baselines.label_prior import LabelPrior
 from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
 

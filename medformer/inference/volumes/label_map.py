@@ -8,8 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from medformer.imaging.geometry import Geometry
-from medformer.imaging.volume import label_counts
+from medformer.imaging.geometry import Geometry, label_counts
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
-from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
-from medformer.imaging.volume import label_counts
+from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance, label_counts
 from medformer.imaging.volumes import read_labels
 from medformer.inference.frames.scoring import pair_folders
 from medformer.progress import Reporter, SilentReporter

@@ -10,7 +10,7 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
-from medformer.data.volumes.plan.topology import fitted
+from medformer.data.volumes.plan.patch_size import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.files import digest
 from medformer.models.autoencoder import masked_autoencoder

@@ -12,8 +12,9 @@ from medformer.config import VolumeConfig
 from medformer.data.inventory import Inventory
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_volume_plan, write_volume_plan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
+from medformer.imaging.geometry import Axes
 from medformer.models.memory import TrainingCost
 from medformer.tasks.volume.network import new_network
 from medformer.training.devices import choose_device

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medformer.data.frames.multiscale import draw_scale, resize_batch
+from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.training.loader import Batch
 
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}

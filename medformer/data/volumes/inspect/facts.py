@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.data.inventory import Record
-from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
-from medformer.imaging.geometry import reorient
+from medformer.imaging.geometry import Axes, reorient
 
 QUANTILES = 400
 """How many values stand for a case's foreground: finer than the 0.5th percentile that clipping needs."""
