@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medformer.data.volumes.plan.volume_plan import Axes, VolumePlan
+from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase
+from medformer.imaging.geometry import Axes
 from medformer.inference.volumes.windows import window_starts
 
 
