@@ -84,7 +84,7 @@ def train(setup: Setup) -> int:
     """Train a few steps as a run does, and return the peak resident memory of this process in bytes."""
     from medformer.training.fit import fit
     from medformer.training.losses.objectives import VolumeObjective
-    from medformer.training.losses.volume_losses import build_volume_loss
+    from medformer.training.losses.segmentation import build_volume_loss
 
     model, patch = build(setup)
     config = TrainingConfig(epochs=1, batch_size=setup.batch_size, accelerator="cpu")

@@ -36,7 +36,7 @@ from medformer.tasks.polyp.learner import (
     load_predictor,
     new_network,
 )
-from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
 
 

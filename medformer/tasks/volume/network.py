@@ -21,11 +21,11 @@ from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.files import digest
 from medformer.imaging.geometry import Axes
 from medformer.models.autoencoder import masked_autoencoder
-from medformer.models.memory import TrainingCost
+from medformer.models.memory import training_cost
 from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
 from medformer.training.devices import choose_device
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.saving import load_model
 
 PLAN = "plan.json"
@@ -59,7 +59,7 @@ class Planner:
             settings=self.config.plan,
             info=self.info,
             target=self.config.target,
-            cost=TrainingCost(
+            cost=training_cost(
                 partial(self._network, spacing),
                 len(self.info.channels),
                 "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
