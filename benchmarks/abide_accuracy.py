@@ -27,7 +27,7 @@ from machine import machine
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
-from medformer.crossval.checks.fold_auc import within_fold_auc
+from medformer.crossval.checks.canary import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.compare.compare import adjust, compare_runs
 from medformer.crossval.compare.result import Comparison
@@ -36,9 +36,8 @@ from medformer.crossval.run import runner
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import Executor, execute
+from medformer.crossval.run.execute import Executor, LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
-from medformer.crossval.run.fold_job import LearnerJob
 from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
@@ -192,10 +191,11 @@ def permuted(arguments: argparse.Namespace) -> None:
             truth, part = RunDirectory(folder / "real" / name), RunDirectory(folder / str(number) / name)
             with build_executor(study.config.execution) as executor:
                 if number < 0:
-                    finish(truth, plan, ConnectomeLearner(study=study), executor)
+                    finish(truth, plan, ConnectomeLearner(study=study, features=study.features), executor)
                     continue
                 given = study.relabelled(giver, part.path)
-                finish(part, plan, ConnectomeLearner(study=given, encoders=truth), executor)
+                learner = ConnectomeLearner(study=given, features=given.features, encoders=truth)
+                finish(part, plan, learner, executor)
                 for weights in part.path.glob("folds/*/**/model.safetensors"):
                     weights.unlink()
                 for linear in PERMUTED_LINEAR if name == OURS else ():
@@ -205,7 +205,8 @@ def permuted(arguments: argparse.Namespace) -> None:
 def permuted_plan(path: Path, study: AbideStudy) -> Plan:
     """The folds of the permuted runs, balanced by the true labels, which is what a user's folds would be."""
     if not path.is_file():
-        write_plan(path, runner.draw(study, study.inspect(None, make_reporter())))
+        inventory = study.inspect(None, make_reporter())
+        write_plan(path, runner.draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))
     return read_plan(path)
 
 

@@ -37,9 +37,10 @@ from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.seeds import derive_seed
 from medformer.tasks.polyp.learner import make_segmenter, new_network
+from medformer.training.devices import choose_device
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses.segmentation import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 from pipelines.console import make_reporter, say
 
 
@@ -129,7 +130,7 @@ def score(
     model: nn.Module, config: PolypConfig, tests: dict[str, list[Case]], out: Path
 ) -> dict[str, dict[str, float]]:
     """Predict and score every test case once, at its own size."""
-    segmenter = make_segmenter([model], config)
+    segmenter = make_segmenter([model], config, choose_device(config.training.accelerator))
     rows = []
     for site, cases in tests.items():
         for case in cases:

@@ -74,7 +74,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     study = open_study(configs["ours"], arguments.inner)
     inventory = study.inspect(None, make_reporter())
-    folds = runner.draw(study, inventory).folds[: arguments.folds]
+    folds = runner.draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]).folds
+    folds = folds[: arguments.folds]
     say(f"{len(study.cases)} volumes, {len(folds)} of {FOLDS} folds, {arguments.minutes:g} minutes per side and fold")
     trained = [run_fold(fold, study, inventory, configs, arguments) for fold in folds]
     content = {
@@ -97,8 +98,7 @@ def open_study(config: VolumeConfig, inner: bool) -> VolumeStudy:
     if not inner:
         return study
     cases = tuple(case for case in study.cases if development(case.group))
-    manifest = replace(study.data.manifest, cases=cases)
-    return replace(study, data=replace(study.data, manifest=manifest, records=None))
+    return replace(study, data=replace(study.data, cases=cases))
 
 
 def development(patient: str) -> bool:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import TrainingConfig
-from medformer.data.volumes.plan.topology import fitted
-from medformer.data.volumes.plan.volume_plan import Axes
+from medformer.data.volumes.plan.patch_size import fitted
+from medformer.imaging.geometry import Axes
 from medformer.models.memory import training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid

@@ -9,8 +9,7 @@ from typing import cast
 from medformer.config import VolumeConfig
 from medformer.data.manifest import write_manifest
 from medformer.data.volumes.inspect.facts import case_facts
-from medformer.data.volumes.plan.plan_text import describe_plan
-from medformer.data.volumes.plan.volume_plan import write_volume_plan
+from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import write_info
 from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
@@ -24,8 +23,7 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_p
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim, claim_file, clear, list_problems
-from pipelines.work import finished_folds, open_run
+from pipelines.work import claim, claim_file, clear, finished_folds, list_problems, open_run
 
 ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 """Everything that a prediction writes below its folder."""

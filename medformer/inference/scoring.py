@@ -11,10 +11,9 @@ from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
-from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
+from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance, label_counts
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import read_probability
-from medformer.imaging.volume import label_counts
 from medformer.imaging.volumes import read_labels
 from medformer.progress import Reporter, SilentReporter
 

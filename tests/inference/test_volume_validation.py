@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.prepare_case import PreparedCase
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import Axes, Geometry
 from medformer.inference.volumes.segmenter import ValidationVolumeDice
 
 

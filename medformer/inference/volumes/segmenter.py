@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan.volume_plan import Axes, VolumePlan
+from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase, prepare_image
 from medformer.errors import ConfigError, DataError
 from medformer.exhaustion import enough_memory
-from medformer.imaging.geometry import reorient
-from medformer.imaging.volume import smallest_integer
+from medformer.imaging.geometry import Axes, reorient, smallest_integer
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes

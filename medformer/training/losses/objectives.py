@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.config.shared import TrainingConfig
-from medformer.data.frames.multiscale import draw_scale, resize_batch
+from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.training.loader import Batch
 
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
