@@ -198,7 +198,7 @@ def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_pa
     save_file(build_backbone("poolformerv2_s12").state_dict(), tmp_path / "w.safetensors")
     model = build(grid=grid, backbone="poolformerv2_s12", weights=str(tmp_path / "w.safetensors"))
     assert isinstance(model, MetaUNet)
-    assert not load_pretrained(model.backbone, tmp_path / "w.safetensors").kept
+    assert not load_pretrained(model.backbone, tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(("backbone", "kernel"), [("poolformerv2_s12", 3), ("convformer_s18", 7)])
