@@ -27,7 +27,7 @@ from machine import machine
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
-from medformer.crossval.checks.fold_auc import within_fold_auc
+from medformer.crossval.checks.canary import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.compare.compare import adjust, compare_runs
 from medformer.crossval.compare.result import Comparison
@@ -36,9 +36,8 @@ from medformer.crossval.run import runner
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import Executor, execute
+from medformer.crossval.run.execute import Executor, LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
-from medformer.crossval.run.fold_job import LearnerJob
 from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort

@@ -36,8 +36,7 @@ from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim, clear
-from pipelines.work import finished_folds, open_run
+from pipelines.work import claim, clear, finished_folds, open_run
 
 PREDICTIONS = "predictions.csv"
 ENTRIES = (PREDICTIONS, EXCLUSIONS_FILE, "cohorts")

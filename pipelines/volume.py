@@ -24,8 +24,7 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_p
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim, claim_file, clear, list_problems
-from pipelines.work import finished_folds, open_run
+from pipelines.work import claim, claim_file, clear, finished_folds, list_problems, open_run
 
 ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 """Everything that a prediction writes below its folder."""

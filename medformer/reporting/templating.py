@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,8 +16,22 @@ from medformer.missing import known
 from medformer.reporting.wording import MISSING, interval, number, percent, plural, signed, thousands
 
 
+@cache
 def html_templates() -> Environment:
     """Return the templates of the report: every text that is not ours is escaped as HTML."""
+    return _templates()
+
+
+@cache
+def markdown_templates() -> Environment:
+    """Return the same templates for Markdown, which passes HTML through: its own markup is escaped as well."""
+    environment = _templates()
+    environment.finalize = _escape_markdown
+    return environment
+
+
+def _templates() -> Environment:
+    """Compiling the templates takes longer than filling them in, so both functions above keep theirs."""
     environment = Environment(
         loader=PackageLoader("medformer.reporting"),
         autoescape=True,
@@ -35,13 +50,6 @@ def html_templates() -> Environment:
         cells=cells,
         pairs=pairs,
     )
-    return environment
-
-
-def markdown_templates() -> Environment:
-    """Return the same templates for Markdown, which passes HTML through: its own markup is escaped as well."""
-    environment = html_templates()
-    environment.finalize = _escape_markdown
     return environment
 
 

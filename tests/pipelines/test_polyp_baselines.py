@@ -13,8 +13,7 @@ from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import execute
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import DataError, UnknownNameError

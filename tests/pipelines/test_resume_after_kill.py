@@ -66,7 +66,7 @@ def test_a_signal_while_training_ends_the_step_saves_and_says_how_to_go_on(
     assert read_json(run / "folds" / "0" / "fold.json")["state"] == "pending"
     assert not (run / ".lock").exists()
 
-    resumed = medformer(*command, "--resume")
+    resumed = medformer(*command, "--resume", report=False)
     assert resumed.code == 0, resumed.err
     assert "Resuming after step 1" in resumed.err
     assert (run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
@@ -115,7 +115,7 @@ def test_a_signal_while_predicting_keeps_the_masks_so_far(
 def test_a_finished_run_may_be_resumed_and_stays_as_it_is(
     medformer: Medformer, own_run: Path, finished: Path, data: Path, settings: tuple[str, ...]
 ) -> None:
-    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings, report=False)
     assert resumed.code == 0, resumed.err
     assert resumed.err.count("already done") == 2 * 3, "two folds of the model and of both baselines"
     for name in ("oof.csv", "metrics.json", "splits.json", "folds/0/model.safetensors"):
@@ -126,7 +126,7 @@ def test_a_fold_whose_predictions_were_lost_is_computed_again(
     medformer: Medformer, own_run: Path, finished: Path, data: Path, settings: tuple[str, ...]
 ) -> None:
     (own_run / "folds" / "1" / "predictions.csv").unlink()
-    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings, report=False)
     assert resumed.code == 0, resumed.err
     assert "Resuming after epoch 2" in resumed.err
     assert (own_run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
@@ -138,7 +138,7 @@ def test_half_written_files_of_a_kill_do_not_stay(
     leftovers = [own_run / "masks" / ".p000_f00.abcd1234.png", own_run / "folds" / "0" / ".state.x_yz0189.safetensors"]
     for leftover in leftovers:
         leftover.write_bytes(np.zeros(8).tobytes())
-    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings, report=False)
     assert resumed.code == 0, resumed.err
     assert not any(leftover.exists() for leftover in leftovers)
 

@@ -31,7 +31,7 @@ from medformer.training.losses.objectives import SegmentationObjective
 # Spawned processes read this file too, so it holds in all of them.
 torch.set_num_threads(1)
 
-SIZE = (64, 64)
+SIZE = (32, 32)
 EPOCHS = {"float32": 2, "float64": 4}
 RATE = {"float32": 3e-4, "float64": 2e-3}
 
