@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.imaging.geometry import Geometry
-from medformer.imaging.volume import Volume
+from medformer.imaging.geometry import Geometry, Volume
 
 _NAMES = {".dcm", ".dicom", ".ima"}
 _TAGS = [

@@ -19,8 +19,7 @@ from medformer import __version__
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
 from medformer.imaging.dicom import dicom_module, series_geometry, sorted_slices
-from medformer.imaging.geometry import Geometry, same_grid
-from medformer.imaging.volume import Volume, smallest_integer
+from medformer.imaging.geometry import Geometry, Volume, same_grid, smallest_integer
 
 _TRACKING = "label {}"
 _ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, IndexError, NotImplementedError)

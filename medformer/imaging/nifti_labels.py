@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import Geometry, Volume, smallest_integer
 from medformer.imaging.nifti_file import open_nifti
-from medformer.imaging.volume import Volume, smallest_integer
 from medformer.imaging.volumes import read_geometry
 
 _PLACEMENT = (

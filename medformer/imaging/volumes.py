@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from medformer.errors import DataError, ResourceError
 from medformer.imaging.dicom import read_series, series_geometry
 from medformer.imaging.dicom_seg import read_dicom_seg
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, smallest_integer
 from medformer.imaging.nifti_file import NiftiFile, open_nifti
-from medformer.imaging.volume import LABEL_RANGE, Volume, smallest_integer
 
 WHOLE = 1e-3
 """How far a stored label may be off a whole number."""

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import value, written
 from medformer.reporting.sections import Facts, checks_of
-from medformer.reporting.templating import markdown_templates, render
+from medformer.reporting.wording import markdown_templates, render
 
 FRONT = {"segmentation": ("dice", "iou"), "classification": ("auc", "balanced_accuracy", "sensitivity", "brier")}
 """The metrics of the front matter."""

@@ -14,7 +14,7 @@ from medformer.files import write_text
 from medformer.reporting.finished_run import FinishedRun, read_finished_run
 from medformer.reporting.model_card import build_model_card
 from medformer.reporting.sections import SECTIONS, Facts, checks_of, facts_of
-from medformer.reporting.templating import html_templates, render, source
+from medformer.reporting.wording import html_templates, render, source
 
 
 def build_report(run_dir: Path) -> Path:

@@ -28,28 +28,14 @@ from medformer.tensor_file import (
 from medformer.training.job import Job
 from medformer.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
 
-__all__ = ["load_model", "read_metadata", "save_model"]
-
-
-def save_model(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Write a model's weights and JSON-able metadata atomically.
-
-    Args:
-        path: A `.safetensors` file; an earlier one is replaced only by a complete new one.
-        model: Its `state_dict` is written.
-        metadata: What a reader needs to rebuild and trust the model: its config, the data's digest, the epoch.
-
-    Raises:
-        ResourceError: The disk is full or the folder not writable.
-    """
-    write_tensors(Path(path), model.state_dict(), metadata)
+__all__ = ["load_model", "read_metadata"]
 
 
 def load_model(path: Path, model: nn.Module, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Load weights into a model of the same architecture and return the file's metadata.
 
     Args:
-        path: A file that `save_model` wrote.
+        path: A `.safetensors` file that a training wrote.
         model: Every tensor of it is replaced; nothing is changed when loading fails.
         expected: Metadata that must agree, such as `{"architecture": "meta_polyp/caformer_s18"}`.
 

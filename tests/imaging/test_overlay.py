@@ -9,7 +9,7 @@ import pytest
 
 from medformer.errors import DataError, ResourceError
 from medformer.imaging.images import read_image
-from medformer.imaging.overlay import PREDICTION_COLOR, TRUTH_COLOR, draw_overlay, write_overlay
+from medformer.imaging.masks import PREDICTION_COLOR, TRUTH_COLOR, draw_overlay, write_overlay
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from medformer.data.manifest import Case, image_hash, write_manifest
 from medformer.data.synthetic.brain_tissue import BOX, Anatomy, Array, Lesion, Points
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.errors import ConfigError
-from medformer.imaging.geometry import Geometry, rotation
+from medformer.imaging.geometry import Geometry, Volume, rotation
 from medformer.imaging.nifti_labels import write_labels
-from medformer.imaging.volume import Volume
 from medformer.seeds import derive_seed
 
 LABELS = ((1, "gray matter"), (2, "white matter"), (3, "lesion"))

@@ -66,13 +66,6 @@ class PlattScaling:
         self.intercept_ = float(found.x[1]) - self.slope_ * center
         return self
 
-    @classmethod
-    def of(cls, slope: float, intercept: float) -> Self:
-        """The sigmoid with these numbers."""
-        scaling = cls()
-        scaling.slope_, scaling.intercept_ = slope, intercept
-        return scaling
-
     def transform(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of the positive class, shape (n,)."""
         return np.asarray(expit(self.slope_ * values + self.intercept_))

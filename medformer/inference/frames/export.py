@@ -12,8 +12,7 @@ from scipy import ndimage
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
-from medformer.imaging.masks import write_mask, write_probability
-from medformer.imaging.overlay import write_overlay
+from medformer.imaging.masks import write_mask, write_overlay, write_probability
 from medformer.inference.export_table import ExportTable, check_name
 
 Probabilities = Literal["none", "png", "npz"]

@@ -20,14 +20,13 @@ from medformer.reporting.sections import (
     classification,
     cohort,
     gallery,
-    overview,
     plans,
     results,
     segmentation,
     training,
     volumes,
 )
-from medformer.reporting.templating import render
+from medformer.reporting.wording import render
 
 Facts = Mapping[str, Any]
 
@@ -53,7 +52,7 @@ class ReportSection:
 
 
 SECTIONS = (
-    ReportSection("summary", "Summary", overview.summary),
+    ReportSection("summary", "Summary", results.summary),
     ReportSection("data", "The data", cohort.data),
     ReportSection("cohort", "The cohort", cohort.cohort, lambda run: run.cohort),
     ReportSection("audit", "Leakage audit", checks.audit, is_check=True),
@@ -74,7 +73,7 @@ SECTIONS = (
     ReportSection("attribution", "What the scores rest on", attribution.attribution, lambda run: run.explanation),
     ReportSection("gallery", "Cases", gallery.gallery),
     ReportSection("setup", "How it was run"),
-    ReportSection("reproduce", "Reproduce", overview.reproduce),
+    ReportSection("reproduce", "Reproduce", results.reproduce),
     ReportSection("limits", "Known limits"),
 )
 

@@ -24,8 +24,7 @@ from medformer.data.volumes.inspect.facts import channel_facts
 from medformer.data.volumes.inspect.features import volume_features
 from medformer.errors import DataError
 from medformer.files import digest, sha256
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance, reorient, times
-from medformer.imaging.volume import Volume, label_counts
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, corner_distance, label_counts, reorient, times
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter
 
