@@ -17,8 +17,7 @@ from torch import nn
 
 from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
-from medformer.errors import DataError
-from medformer.exhaustion import enough_memory
+from medformer.errors import DataError, enough_memory
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.devices import build_fabric
 from medformer.training.failures import MemoryContext

@@ -1,6 +1,6 @@
 """Linear classifiers of volumes by shape and by coarse voxels: what a network must beat on the same folds.
 
-They learn from the vectors of `medformer.data.volumes.inspect.features.volume_features`, in a fold (see
+They learn from the vectors of `medformer.data.volumes.inspect.descriptors.volume_features`, in a fold (see
 `medformer.crossval.run.estimator`).
 """
 
@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medformer.data.volumes.inspect.features import GRID, SHAPE
+from medformer.data.volumes.inspect.descriptors import GRID, SHAPE
 from medformer.registry import Entry, Registry
 
 _WIDTH = len(SHAPE) + int(np.prod(GRID))
