@@ -18,36 +18,35 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alternating import machine
-from blend_fold import BlendFold
+from blend import BlendLearner
+from machine import machine
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
-from medformer.connectome.baselines import build_baseline
-from medformer.crossval.checks.fold_auc import within_fold_auc
+from medformer.crossval.checks.canary import within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.compare.compare import adjust, compare_runs
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, read_plan, write_plan
+from medformer.crossval.run import runner
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
+from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import execute
+from medformer.crossval.run.execute import Executor, LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
-from medformer.crossval.run.executors.protocol import Executor
-from medformer.crossval.run.fold_job import FoldJob
-from medformer.data.connectomes.near_duplicates import link_same_subject
-from medformer.data.connectomes.cohort import Cohort, read_cohort, write_cohort
-from medformer.data.connectomes.near_duplicates import link_same_subject
+from medformer.data.connectomes.check import link_same_subject
+from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
 from medformer.evaluation.summary import summarize
 from medformer.files import read_json, write_json
+from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
-from pipelines.abide import run_abide
+from medformer.tasks.abide.learner import ConnectomeLearner
+from medformer.tasks.abide.study import AbideStudy, AbideTask
 from pipelines.console import make_reporter, say
 
 SYSTEMS: dict[str, tuple[str, ...]] = {
@@ -84,38 +83,36 @@ _SHOWN = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 def main() -> None:
     """Run what is not done yet, and print the tables."""
     arguments = parse()
-    cohort = prepared(arguments)
+    prepare(arguments)
     began = time.monotonic()
     parts = arguments.part or PARTS
+    out = arguments.out
     if "folds" in parts:
         for name in arguments.only or SYSTEMS:
-            run_system(name, cohort, arguments, arguments.out / "runs" / name, baselines=name == OURS)
+            run_system(name, arguments, out / "runs" / name, baselines=name == OURS)
         if not arguments.only:
             blend(arguments)
-            fisher_z(cohort, arguments)
+            fisher_z(arguments)
     for defect in ("", *DEFECTS) if "defects" in parts else ():
         changes = ["crossval.repeats=1", f"model.defects=[{defect}]"]
-        run_system(
-            "metaformer_paper", cohort, arguments, arguments.out / "defects" / (defect or "none"), changes=changes
-        )
+        run_system("metaformer_paper", arguments, out / "defects" / (defect or "none"), changes=changes)
     if "sites" in parts:
         for name in (OURS, "metaformer_paper"):
             changes = ["crossval.scheme=leave-one-site-out", "crossval.repeats=1"]
-            out = arguments.out / "sites" / name
-            run_system(name, cohort, arguments, out, changes=changes, baselines=name == OURS)
+            run_system(name, arguments, out / "sites" / name, changes=changes, baselines=name == OURS)
     if "permuted" in parts:
-        permuted(cohort, arguments)
+        permuted(arguments)
     content = {
         "machine": machine(),
         "seconds": round(time.monotonic() - began),
-        "subjects": len(cohort.cases),
-        "folds": table_of(arguments.out / "runs"),
-        "sites": table_of(arguments.out / "sites"),
-        "development": halves(arguments.out / "runs"),
-        "defects": defect_table(arguments.out),
-        "permuted": permuted_table(arguments.out / "permuted"),
+        "subjects": len(read_cohort(out / "cohort").cases),
+        "folds": table_of(out / "runs"),
+        "sites": table_of(out / "sites"),
+        "development": halves(out / "runs"),
+        "defects": defect_table(out),
+        "permuted": permuted_table(out / "permuted"),
     }
-    write_json(arguments.out / "abide_accuracy.json", content)
+    write_json(out / "abide_accuracy.json", content)
     say(json.dumps(content, indent=2) if arguments.json else markdown(content))
 
 
@@ -139,97 +136,89 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def prepared(arguments: argparse.Namespace) -> Cohort:
+def prepare(arguments: argparse.Namespace) -> None:
     """Prepare the cohort once; subjects whose connectomes show one brain get one group."""
     folder = arguments.out / "cohort"
     if not (folder / "manifest.csv").is_file():
         prepare_cohort(arguments.data / "abide" / "abide_fc_697.npz", folder, reporter=make_reporter())
         write_cohort(folder, link_same_subject(read_cohort(folder))[0])
-    return read_cohort(folder)
 
 
-def config_of(name: str, cohort: Cohort, arguments: argparse.Namespace, changes: Sequence[str] = ()) -> AbideConfig:
-    """The config of a system."""
+def study_of(name: str, arguments: argparse.Namespace, changes: Sequence[str] = ()) -> AbideStudy:
+    """The subjects under the config of a system."""
     source, *own = SYSTEMS[name]
     protocol = [f"crossval.folds={arguments.folds}", f"crossval.repeats={arguments.repeats}"]
-    given = [f"data.manifest={cohort.path}", *own, *protocol, *changes, *arguments.override]
-    return load_config(source, given, model=AbideConfig)
+    given = [f"data.manifest={arguments.out / 'cohort' / 'manifest.csv'}", *own, *protocol, *changes]
+    config = load_config(source, [*given, *arguments.override], model=AbideConfig)
+    return AbideTask().open(config, make_reporter())
 
 
 def run_system(
-    name: str,
-    cohort: Cohort,
-    arguments: argparse.Namespace,
-    out: Path,
-    *,
-    changes: Sequence[str] = (),
-    baselines: bool = False,
+    name: str, arguments: argparse.Namespace, out: Path, *, changes: Sequence[str] = (), baselines: bool = False
 ) -> None:
     """Cross-validate a system, with a report of its own."""
-    if (out / "report.html").is_file():
-        return
-    changes = [*changes, f"crossval.baselines={str(baselines).lower()}"]
-    run_abide(config_of(name, cohort, arguments, changes), out, resume=out.is_dir(), overwrite=False)
+    if not (out / "report.html").is_file():
+        config = study_of(name, arguments, [*changes, f"crossval.baselines={str(baselines).lower()}"]).config
+        runner.run(AbideTask(), config, out, make_reporter(), resume=out.is_dir())
+        say(f"Report: {build_report(out)}")
 
 
 def blend(arguments: argparse.Namespace) -> None:
     """Blend our network with linear models: equal weights, threshold from inner validation cases."""
     run = RunDirectory.open(arguments.out / "runs" / OURS)
     members = [run, *(run.baseline(name) for name in BLEND)]
-    finish(run.baseline("blend"), read_plan(run.splits_json), BlendFold(members))
+    learner = BlendLearner(study_of(OURS, arguments), members)
+    finish(run.baseline("blend"), read_plan(run.splits_json), learner)
 
 
-def fisher_z(cohort: Cohort, arguments: argparse.Namespace) -> None:
+def fisher_z(arguments: argparse.Namespace) -> None:
     """The linear models on what most of the literature gives them: Fisher's z of correlations, not standardized."""
     run = RunDirectory.open(arguments.out / "runs" / OURS)
-    config = config_of(OURS, cohort, arguments, ["data.measure=correlation", "features.scale=none"])
-    features = CohortFeatures(cohort, config)
-    labels = {subject.id: subject.label for subject in cohort.cases}
-    steps = partial(atlas_pipeline, config, features.columns)
+    study = study_of(OURS, arguments, ["data.measure=correlation", "features.scale=none"])
     for name in ON_FISHER_Z:
-        job = EstimatorFold(features, labels, build_baseline(name, features.columns, steps), seed=config.seed)
-        finish(run.baseline(f"{name}_fisher_z"), read_plan(run.splits_json), job)
+        finish(run.baseline(f"{name}_fisher_z"), read_plan(run.splits_json), study.baseline(name))
 
 
-def permuted(cohort: Cohort, arguments: argparse.Namespace) -> None:
+def permuted(arguments: argparse.Namespace) -> None:
     """Repeat every system on permuted labels, on folds of their own; pretraining, which sees no label, is done once."""
+    folder = arguments.out / "permuted"
     folds = [f"crossval.folds={arguments.permutation_folds}", "crossval.repeats=1"]
-    reporter = make_reporter()
+    studies = {name: study_of(name, arguments, folds) for name in SYSTEMS}
+    plan = permuted_plan(folder / "splits.json", next(iter(studies.values())))
     for number in range(-1, arguments.permutations):
-        for name in SYSTEMS:
-            config = config_of(name, cohort, arguments, folds)
-            features = CohortFeatures(cohort, config)
-            plan = permuted_plan(arguments.out / "permuted" / "splits.json", cohort, features, config)
-            labels = {subject.id: subject.label for subject in cohort.cases}
-            truth = RunDirectory(arguments.out / "permuted" / "real" / name)
-            with build_executor(config.execution) as executor:
+        giver = permuted_assignment(plan.cases, derive_seed(plan.seed, "permutation", number))
+        for name, study in studies.items():
+            truth, part = RunDirectory(folder / "real" / name), RunDirectory(folder / str(number) / name)
+            with build_executor(study.config.execution) as executor:
                 if number < 0:
-                    finish(truth, plan, AbideFold(config, features, labels, truth, reporter), executor)
+                    finish(truth, plan, ConnectomeLearner(study=study, features=study.features), executor)
                     continue
-                assignment = permuted_assignment(plan.cases, derive_seed(plan.seed, "permutation", number))
-                given = {case: labels[assignment[case]] for case in labels}
-                part = RunDirectory(arguments.out / "permuted" / str(number) / name)
-                finish(part, plan, AbideFold(config, features, given, part, reporter, encoders=truth), executor)
+                given = study.relabelled(giver, part.path)
+                learner = ConnectomeLearner(study=given, features=given.features, encoders=truth)
+                finish(part, plan, learner, executor)
                 for weights in part.path.glob("folds/*/**/model.safetensors"):
                     weights.unlink()
                 for linear in PERMUTED_LINEAR if name == OURS else ():
-                    steps = partial(atlas_pipeline, config, features.columns)
-                    job = EstimatorFold(features, given, build_baseline(linear, features.columns, steps), seed=number)
-                    finish(RunDirectory(part.path.parent / linear), plan, job, executor)
+                    finish(RunDirectory(folder / str(number) / linear), plan, given.baseline(linear), executor, number)
 
 
-def permuted_plan(path: Path, cohort: Cohort, features: CohortFeatures, config: AbideConfig) -> Plan:
+def permuted_plan(path: Path, study: AbideStudy) -> Plan:
     """The folds of the permuted runs, balanced by the true labels, which is what a user's folds would be."""
     if not path.is_file():
-        write_plan(path, draw(plan_cases(cohort, features), config=config, cohort=cohort))
+        inventory = study.inspect(None, make_reporter())
+        write_plan(path, runner.draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))
     return read_plan(path)
 
 
-def finish(part: RunDirectory, plan: Plan, job: FoldJob, executor: Executor | None = None) -> None:
-    """Run a job on a plan and write its table and numbers, if that is not done."""
+def finish(
+    part: RunDirectory, plan: Plan, learner: Learner, executor: Executor | None = None, seed: int | None = None
+) -> None:
+    """Run a learner on a plan and write its table and numbers, if that is not done; the seed is the config's."""
     if not part.metrics_json.is_file():
         part.path.mkdir(parents=True, exist_ok=True)
-        execute(plan, job, part, make_reporter(), executor)
+        reporter = make_reporter()
+        seed = learner.study.config.seed if seed is None else seed
+        execute(plan, LearnerJob(learner, part, seed, reporter), part, reporter, executor)
         collect(part, plan)
         write_metrics(part, summarize)
 
@@ -252,10 +241,7 @@ def table_of(folder: Path) -> list[dict[str, Any]]:
             "model": name,
             "linear": name in candidates,
             "best_linear": name == best,
-            **{
-                key: numbers[name][key]
-                for key in ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
-            },
+            **{key: numbers[name][key] for key in _SHOWN},
             "minutes": minutes(run),
             **(against(found[name]) if name in found else {}),
         }

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any
-
-import torch
 
 
 def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> dict[str, float]:
@@ -33,22 +28,3 @@ def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: 
         "theirs_s": statistics.median(seconds["theirs"]),
         "ratio": statistics.median(ratios),
     }
-
-
-def machine() -> dict[str, Any]:
-    """Describe what the numbers were measured on."""
-    names = ("torch", "timm", "segmentation-models-pytorch", "monai")
-    return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 
 import timm
 import torch
-from alternating import alternate, machine
+from alternating import alternate
+from machine import machine
 from torch import nn
 
 from medformer.models.backbone.variants import build_classifier
@@ -50,11 +52,7 @@ def main() -> None:
         # The rate of stochastic depth is 0 on both sides: dropped branches would make the steps unequal work.
         ours, theirs = build_classifier(name, drop_path=0.0), timm.create_model(name, pretrained=False)
         for label, step in (("inference", inference), ("training step", training_step)):
-            timing = alternate(
-                lambda step=step, ours=ours: step(ours, images),
-                lambda step=step, theirs=theirs: step(theirs, images),
-                arguments.rounds,
-            )
+            timing = alternate(partial(step, ours, images), partial(step, theirs, images), arguments.rounds)
             results.append({"model": name, "step": label, **timing})
             if not arguments.json:
                 print(

@@ -14,108 +14,71 @@ scores the rest, whole video sequences apart.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from alternating import machine
+from machine import machine
 from torch import nn
-from turns import Turn
+from two_sides import SIDES, load_configs, make_parser, train_in_turns
 
 from medformer.config import PolypConfig
-from medformer.config_loading import load_config
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import predefined_plan
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.layouts import scan
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case
-from medformer.errors import InterruptedRun
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image, read_mask
-from medformer.models.backbone.variants import count_parameters
-from medformer.models.networks.build import build_network
-from medformer.models.networks.grid import Grid
 from medformer.seeds import derive_seed
-from medformer.training.fit import fit
-from medformer.training.losses.image_losses import build_loss
+from medformer.tasks.polyp.learner import make_segmenter, new_network
+from medformer.training.devices import choose_device
+from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import SegmentationObjective
-from pipelines.console import make_reporter
-from pipelines.polyp_fold import make_segmenter
-
-SIDES = ("ours", "peer")
+from medformer.training.losses.segmentation import build_loss
+from pipelines.console import make_reporter, say
 
 
 def main() -> None:
     """Train both sides in turns, score them, print a table."""
-    arguments = parse()
-    configs = {"ours": load_config(arguments.config, arguments.override)}
-    configs["peer"] = load_config(arguments.config, [*arguments.override, *arguments.peer_override])
+    parser = make_parser(
+        __doc__,
+        data="polyp",
+        config="polyp/scratch",
+        peer="smp:unet/resnet34",
+        peer_lr="1e-3",
+        minutes=30.0,
+        turn=3.0,
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    arguments = parser.parse_args()
+    configs = load_configs(arguments, PolypConfig)
     torch.set_num_threads(arguments.threads)
     trains, tests = pranet_cases(arguments.data / "polyp")
     if arguments.inner:
         trains, tests = inner_cases(trains, configs["ours"])
-    print(f"{len(trains)} training pairs; scored: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}", flush=True)
-    models, state = {}, {}
-    for side in SIDES:
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(configs[side].seed, "weights"))
-            models[side] = build_network(configs[side].model, Grid(3, 1, configs[side].data.image_size))
+    say(f"{len(trains)} training pairs; scored: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}")
+    models = {side: new_network(configs[side], derive_seed(configs[side].seed, "weights")) for side in SIDES}
     data = training_data(configs["ours"], trains)
-    while len(state) < len(SIDES):
-        for side in SIDES:
-            if side not in state:
-                result = train_for_a_turn(side, models[side], data, configs[side], arguments)
-                if result is not None:
-                    state[side] = result
-    results = {side: score(side, models[side], configs[side], tests, arguments.out) for side in SIDES}
+
+    def train(side: str) -> FitResult:
+        return train_network(models[side], data, configs[side], arguments.out / side)
+
+    trained = train_in_turns(models, train, arguments.turn)
     content = {
         "machine": machine(),
         "device": arguments.device,
         "config": {side: configs[side].model_dump(mode="json") for side in SIDES},
-        "networks": {
-            side: {"model": name(configs[side]), "parameters": count_parameters(models[side]), **state[side]}
-            for side in SIDES
-        },
-        "results": results,
+        "networks": {side: {"model": name(configs[side]), **trained[side]} for side in SIDES},
+        "results": {side: score(models[side], configs[side], tests, arguments.out / side) for side in SIDES},
     }
     write_json(arguments.out / "polyp_accuracy.json", content)
-    print(json.dumps(content, indent=2) if arguments.json else table(content))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("MEDFORMER_DATA")
-    parser.add_argument("--data", type=Path, default=data, help="folder that holds polyp/ (default: MEDFORMER_DATA)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, per-case scores and JSON")
-    parser.add_argument("--config", default="polyp/scratch", help="shipped config or YAML file of our side")
-    parser.add_argument("--peer", default="smp:unet/resnet34", help="the other side's model")
-    parser.add_argument(
-        "--peer-lr", default="1e-3", help="the peer's peak learning rate: the best for it on a validation split"
-    )
-    parser.add_argument(
-        "--inner", action="store_true", help="score held-out training pairs instead of the tests, to choose settings by"
-    )
-    parser.add_argument("--minutes", type=float, default=30.0, help="training time of each side")
-    parser.add_argument("--turn", type=float, default=3.0, help="minutes before the other side's turn")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for both sides")
-    arguments = parser.parse_args()
-    if arguments.data is None:
-        parser.error("no data: set MEDFORMER_DATA or give --data")
-    arguments.override += [f"training.minutes={arguments.minutes}", f"training.accelerator={arguments.device}"]
-    arguments.peer_override = [f"model.name={arguments.peer}", f"training.lr={arguments.peer_lr}"]
-    return arguments
+    say(json.dumps(content, indent=2) if arguments.json else table(content))
 
 
 def pranet_cases(folder: Path) -> tuple[list[Case], dict[str, list[Case]]]:
@@ -146,47 +109,36 @@ def training_data(config: PolypConfig, cases: Sequence[Case]) -> SegmentationDat
     return SegmentationDataset(cases, config.data.image_size, augmentation=augmentation, seed=seed, cache=True)
 
 
-def train_for_a_turn(
-    side: str, model: nn.Module, data: SegmentationDataset, config: PolypConfig, arguments: argparse.Namespace
-) -> dict[str, Any] | None:
-    """Train one side for its turn; return what it came to once its time is spent, else None."""
-    turn = Turn(arguments.turn)
-    try:
-        with turn:
-            result = fit(
-                model,
-                SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
-                data,
-                None,
-                config.training,
-                out=arguments.out / side,
-                seed=config.seed,
-                workers=config.data.workers,
-                resume=True,
-                metadata={"model": config.model.model_dump(mode="json")},
-                reporter=make_reporter(),
-            )
-    except InterruptedRun:
-        if not turn.over:
-            raise
-        return None
-    return {"updates": result.updates, "epochs": result.epochs, "seconds": result.seconds}
+def train_network(model: nn.Module, data: SegmentationDataset, config: PolypConfig, out: Path) -> FitResult:
+    """Train a network, or go on where it stopped."""
+    return fit(
+        model,
+        SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
+        data,
+        None,
+        config.training,
+        out=out,
+        seed=config.seed,
+        workers=config.data.workers,
+        resume=True,
+        metadata={"model": config.model.model_dump(mode="json")},
+        reporter=make_reporter(),
+    )
 
 
 def score(
-    side: str, model: nn.Module, config: PolypConfig, tests: dict[str, list[Case]], out: Path
+    model: nn.Module, config: PolypConfig, tests: dict[str, list[Case]], out: Path
 ) -> dict[str, dict[str, float]]:
     """Predict and score every test case once, at its own size."""
-    segmenter = make_segmenter([model], config)
+    segmenter = make_segmenter([model], config, choose_device(config.training.accelerator))
     rows = []
     for site, cases in tests.items():
         for case in cases:
-            assert case.mask is not None
-            probability = segmenter.predict([read_image(case.image)], [case.id])[0]
-            row = case_row(case.id, probability, read_mask(case.mask), threshold=0.5)
+            probability = segmenter.predict([read_image(case.required_image())], [case.id])[0]
+            row = case_row(case.id, probability, read_mask(case.required_mask()), threshold=0.5)
             rows.append({**row, "site": site, "group": case.group or case.id})
-    write_csv(out / side / "scores.csv", rows, list(rows[0]))
-    by_site = summarize(read_csv(out / side / "scores.csv"))["by_site"]
+    write_csv(out / "scores.csv", rows, list(rows[0]))
+    by_site = summarize(read_csv(out / "scores.csv"))["by_site"]
     return {
         site: {
             "dice": part["metrics"]["dice"]["mean"],
@@ -206,7 +158,7 @@ def name(config: PolypConfig) -> str:
     return model.name if model.name.startswith("smp:") else f"{model.name} / {model.backbone}"
 
 
-def table(content: dict[str, Any]) -> str:
+def table(content: Mapping[str, Any]) -> str:
     """Format the results as Markdown."""
     lines = [
         "| test set | network | Dice at 0.5 (95 % interval) | mean Dice | mean IoU | weighted F | S | max E | MAE |",
@@ -230,4 +182,4 @@ def table(content: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -28,7 +28,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from alternating import machine
+from machine import machine, peak_bytes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -125,8 +125,8 @@ def segment(scan: Path, out: Path, network: str, overlap: float) -> dict[str, An
         "windows": count_windows(grid, patch, overlap),
         "segment_s": round(segmented - start, 1),
         "export_s": round(time.perf_counter() - segmented, 1),
-        "peak_resident_gb": round(_peak("VmHWM"), 2),
-        "peak_address_space_gb": round(_peak("VmPeak"), 2),
+        "peak_resident_gb": round(peak_bytes("VmHWM") / 1e9, 2),
+        "peak_address_space_gb": round(peak_bytes("VmPeak") / 1e9, 2),
     }
 
 
@@ -147,12 +147,6 @@ def verify(out: Path, network: str, scan: Path, labels: NDArray[np.uint8]) -> di
     same_grid = written.shape == source.shape and bool(np.array_equal(written.affine, source.affine))
     same = bool(np.array_equal(np.asarray(written.dataobj), labels)) if network == "reader" else None
     return {"type": str(written.get_data_dtype()), "same_grid": same_grid, "equals_truth": same}
-
-
-def _peak(name: str) -> float:
-    """A peak of this process in GB. Unlike the resource module's, it leaves out whoever started the process."""
-    status = Path("/proc/self/status").read_text("ascii").splitlines()
-    return int(next(line for line in status if line.startswith(name)).split()[1]) * 1024 / 1e9
 
 
 def main() -> None:

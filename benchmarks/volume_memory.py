@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alternating import machine
+from machine import machine, peak_bytes
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
@@ -84,16 +84,14 @@ def train(setup: Setup) -> int:
     """Train a few steps as a run does, and return the peak resident memory of this process in bytes."""
     from medformer.training.fit import fit
     from medformer.training.losses.objectives import VolumeObjective
-    from medformer.training.losses.volume_losses import build_volume_loss
+    from medformer.training.losses.segmentation import build_volume_loss
 
     model, patch = build(setup)
     config = TrainingConfig(epochs=1, batch_size=setup.batch_size, accelerator="cpu")
     with tempfile.TemporaryDirectory() as folder:
         data = Noise(patch, STEPS * setup.batch_size)
         fit(model, VolumeObjective(build_volume_loss("dice_ce")), data, None, config, out=Path(folder), seed=0)
-    # Unlike the resource module's, this peak does not include the process that started this one.
-    status = Path("/proc/self/status").read_text("ascii").splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+    return peak_bytes("VmHWM")
 
 
 def compare(index: int, threads: int) -> dict[str, Any]:

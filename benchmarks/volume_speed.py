@@ -10,10 +10,12 @@ import json
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
-from alternating import alternate, machine
+from alternating import alternate
+from machine import machine
 from torch import nn
 
 from medformer.config import VolumeConfig
@@ -85,9 +87,7 @@ def main() -> None:
     for name in arguments.peers:
         peer = build(name, arguments.side)
         for label, step in (("inference", predict), *((("training step", training_step),) if arguments.train else ())):
-            timing = alternate(
-                lambda step=step: step(ours, patch), lambda step=step, peer=peer: step(peer, patch), arguments.rounds
-            )
+            timing = alternate(partial(step, ours, patch), partial(step, peer, patch), arguments.rounds)
             row = {
                 "peer": name,
                 "step": label,

@@ -118,7 +118,8 @@ def _unknown(key: str, model: type[BaseModel]) -> str:
     by_leaf = {name.rpartition(".")[2]: name for name in keys}
     near = (
         [f"{prefix}.{name}".lstrip(".") for name in get_close_matches(leaf, siblings, n=1)]
-        or [name for name in keys if name.rpartition(".")[2] == leaf]
+        # The shortest first: `training.lr` before `pretraining.lr`.
+        or sorted((name for name in keys if name.rpartition(".")[2] == leaf), key=len)
         or get_close_matches(key, keys, n=1, cutoff=0.7)
         or [by_leaf[name] for name in get_close_matches(leaf, by_leaf, n=1, cutoff=0.75)]
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import pairwise
 from typing import TypeVar
 
@@ -52,6 +53,51 @@ class Reporter:
 
 class SilentReporter(Reporter):
     """Says nothing, by this name: the default of every function that takes a reporter."""
+
+
+class LineReporter(Reporter):
+    """Writes a line now and then; where lines go is said by `line`, which a subclass has.
+
+    Args:
+        interval: Shortest time between two lines of the same piece of work, s.
+        clock: Returns seconds that never decrease.
+    """
+
+    def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._label = ""
+
+    def start(self, label: str, total: int | None) -> None:
+        """Note the label; the first line comes after the first interval."""
+        self.finish()
+        self._label, self._total, self._done = label, total, 0
+        self._fields: dict[str, float] = {}
+        self._began = self._written = self._clock()
+
+    def advance(self, n: int = 1, **fields: float) -> None:
+        """Write a line if the last one is old enough."""
+        if not self._label:
+            return
+        self._done += n
+        self._fields |= fields
+        now = self._clock()
+        if now - self._written >= self._interval:
+            self._written = now
+            self.line(self._described(self._times(now - self._began)))
+
+    def finish(self) -> None:
+        """End the piece of work without a line."""
+        self._label = ""
+
+    def _times(self, spent: float) -> str:
+        """What a line says of the seconds that a piece of work has taken."""
+        return ""
+
+    def _described(self, times: str) -> str:
+        count = f"{self._done}/{self._total}" if self._total else f"{self._done}"
+        numbers = "".join(f", {name} {value:.4g}" for name, value in self._fields.items())
+        return f"{self._label} {count}{times}{numbers}"
 
 
 def duration(seconds: float) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
+from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
-from medformer.data.connectomes.near_duplicates import link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     PREPARATION_FILE,
@@ -36,8 +36,7 @@ from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim, clear
-from pipelines.work import finished_folds, open_run
+from pipelines.work import claim, clear, finished_folds, open_run
 
 PREDICTIONS = "predictions.csv"
 ENTRIES = (PREDICTIONS, EXCLUSIONS_FILE, "cohorts")
@@ -205,14 +204,13 @@ def predict(
         predictor.threshold = threshold
     if overwrite:
         clear(out, ENTRIES)
-    regions = {block.atlas: block.regions for block in read_columns(folders[0]).blocks}
     trained = {case.id for case in read_plan(opened.splits_json).cases}
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for number, source in enumerate(sources):
         cohort, refused = read_new(
             source,
-            atlases=regions,
+            atlases=read_columns(folders[0]).regions,
             out=out / "cohorts" / str(number),
             pipeline=pipeline,
             strategy=strategy,
@@ -281,7 +279,7 @@ def explain(*, run: Path, steps: int) -> None:
             seed = derive_seed(config.seed, "explain")
             check = randomization_check(models[0], some, reference=reference, seed=seed, device=device)
     known = {
-        atlas: AtlasLabels(block.names, block.networks, block.coordinates, study.features.diagonal)
+        atlas: AtlasLabels(block.names, block.networks, block.coordinates, study.features.columns.diagonal)
         for atlas, block in cohort.store.atlases.items()
         if atlas in study.features.columns.atlases
     }

@@ -32,7 +32,7 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
 
     Args:
         verb: A row of the table.
-        task: Whose configs the verb reads, if it reads any.
+        task: Its group: the task whose configs the verb reads, if it reads any.
     """
 
     def call(**given: Any) -> None:
@@ -41,8 +41,10 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
         keys = {parameter.key: given.pop(parameter.name) for parameter in verb.parameters if parameter.key}
         if "config" in given:
             given["config"] = _load(task, given["config"], given.pop("overrides"), {**verb.sets, **keys})
-        module, _, function = verb.calls.partition(":")
-        getattr(import_module(module), function)(**given, **verb.passes)
+        if verb.shared:
+            given["task"] = task
+        module, function = verb.function(task)
+        getattr(import_module(module), function)(**given)
 
     # This is where `inspect.signature` looks first.
     call.__dict__["__signature__"] = inspect.Signature([parameter.signature() for parameter in verb.parameters])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from medformer.progress import Reporter, duration
+from medformer.progress import LineReporter, Reporter, duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -33,8 +33,8 @@ def stop() -> None:
             _open.pop().finish()
 
 
-class PlainReporter(Reporter):
-    """Writes a line now and then: for log files, pipes and batch systems.
+class PlainReporter(LineReporter):
+    """Writes lines with counts and times: for log files, pipes and batch systems.
 
     Args:
         stream: Where the lines go; standard error unless given.
@@ -45,51 +45,24 @@ class PlainReporter(Reporter):
     def __init__(
         self, stream: TextIO | None = None, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(interval, clock)
         self._stream = stream or sys.stderr
-        self._interval = interval
-        self._clock = clock
-        self._label: str | None = None
-
-    def start(self, label: str, total: int | None) -> None:
-        """Note the label; the first line comes after the first interval."""
-        self.finish()
-        self._label, self._total, self._done = label, total, 0
-        self._fields: dict[str, float] = {}
-        self._began = self._written = self._clock()
-
-    def advance(self, n: int = 1, **fields: float) -> None:
-        """Write a line if the last one is old enough."""
-        if self._label is None:
-            return
-        self._done += n
-        self._fields |= fields
-        now = self._clock()
-        if now - self._written >= self._interval:
-            self._written = now
-            spent = now - self._began
-            left = ""
-            if self._total and self._done:
-                left = f", about {duration(spent / self._done * (self._total - self._done))} left"
-            self._write(f"{self._label} {self._count()} after {duration(spent)}{left}{self._numbers()}")
 
     def line(self, text: str) -> None:
         """Write the sentence."""
-        self._write(text)
+        print(text, file=self._stream, flush=True)
 
     def finish(self) -> None:
         """Write the number of steps and how long they took."""
-        if self._label is not None:
-            self._write(f"{self._label} {self._count()} in {duration(self._clock() - self._began)}{self._numbers()}")
-            self._label = None
+        if self._label:
+            self.line(self._described(f" in {duration(self._clock() - self._began)}"))
+        super().finish()
 
-    def _count(self) -> str:
-        return f"{self._done}/{self._total}" if self._total else f"{self._done}"
-
-    def _numbers(self) -> str:
-        return "".join(f", {name} {value:.4g}" for name, value in self._fields.items())
-
-    def _write(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+    def _times(self, spent: float) -> str:
+        left = ""
+        if self._total and self._done:
+            left = f", about {duration(spent / self._done * (self._total - self._done))} left"
+        return f" after {duration(spent)}{left}"
 
 
 class RichReporter(Reporter):
@@ -105,23 +78,16 @@ class RichReporter(Reporter):
 
     def start(self, label: str, total: int | None) -> None:
         """Open a bar; without a total it only pulses."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import progress as rich
 
         self.finish()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}", markup=False),
+        self._progress = rich.Progress(
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.fields[numbers]}", markup=False),
             console=self._console,
         )
         self._fields = {}

@@ -69,19 +69,25 @@ class Verb:
         name: As the user writes it.
         summary: One line, which the list of commands shows too.
         details: More for the command's own help page.
-        calls: The function that does the work, as `module:function`. It is imported when the command runs.
         parameters: In the order of the help page. With `config` among them, the function gets the loaded config.
-        passes: Further keywords of the function.
+        calls: The function that does the work, as `module:function`, which is imported when the command runs; empty
+            for the function of the verb's name in the module of its group.
+        shared: Whether this function serves every task and gets the name of the task.
         sets: Config keys that the verb itself sets.
     """
 
     name: str
     summary: str
     details: str
-    calls: str
     parameters: tuple[Parameter, ...]
-    passes: Mapping[str, Any] = field(default_factory=dict)
+    calls: str = ""
+    shared: bool = False
     sets: Mapping[str, Any] = field(default_factory=dict)
+
+    def function(self, group: str) -> tuple[str, str]:
+        """Return module and name of the function that does the work for a group of verbs."""
+        module, _, name = (self.calls or f"pipelines.{group}:{self.name}").partition(":")
+        return module, name
 
 
 def argument(name: str, kind: Any, help: str, metavar: str, **settings: Any) -> Parameter:
@@ -116,9 +122,9 @@ def setting(key: str, kind: Any, help: str, metavar: str | None = None, **settin
     return option(key.split(".")[-1], kind, None, help, metavar, key=key, **settings)
 
 
-def verb(name: str, summary: str, details: str, calls: str, *parameters: Parameter, **more: Mapping[str, Any]) -> Verb:
-    """Define a verb; `more` is what it passes and sets."""
-    return Verb(name, summary, details, calls, parameters, **more)
+def verb(name: str, summary: str, details: str, *parameters: Parameter, **more: Any) -> Verb:
+    """Define a verb; `more` is what it calls and sets."""
+    return Verb(name, summary, details, parameters, **more)
 
 
 def _gigabytes(text: str) -> float:
@@ -178,33 +184,30 @@ _CROSSVAL = (
 )
 
 
-def check_verb(task: str, data: Parameter, details: str, *more: Parameter, **passes: Any) -> Verb:
-    """Return the verb `check` of a task, with further parameters and keywords."""
+def check_verb(data: Parameter, details: str, *more: Parameter) -> Verb:
+    """Return the verb `check` of a task, with further parameters."""
     out = option("out", Path, None, "Also write the findings to this folder.", "DIR")
-    passes = {"task": task, **passes}
     summary = "Check every case and look for leakage."
-    return verb("check", summary, details, "pipelines.work:check", data, out, *more, ACCEPT, passes=passes)
+    return verb("check", summary, details, data, out, *more, ACCEPT, calls="pipelines.work:check", shared=True)
 
 
-def training_verbs(task: str, masked: str, crossval: str, *parameters: Parameter) -> tuple[Verb, ...]:
+def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[Verb, ...]:
     """Return the verbs of a task that train.
 
     Args:
-        task: Its name.
         masked: Parts of a case that pretraining hides.
         crossval: What cross-validation does and leaves.
         parameters: Those of the task, besides the ones that all tasks have.
     """
     common = (OUT, OVERRIDES, *parameters, RESUME, OVERWRITE)
-    passes = {"task": task}
     return (
         verb(
             "pretrain",
             "Pretrain the encoder without labels.",
             f"The encoder learns to reconstruct masked {masked}.",
-            "pipelines.work:pretrain",
             *common,
-            passes=passes,
+            calls="pipelines.work:pretrain",
+            shared=True,
             sets={"pretraining.enabled": True},
         ),
         verb(
@@ -212,28 +215,28 @@ def training_verbs(task: str, masked: str, crossval: str, *parameters: Parameter
             "Train one network on a given split.",
             "Trains on the cases whose split is `train`, and reports on those whose split begins with `test`.\n\n"
             "Without a split column, trains on all cases and tests nothing.",
-            "pipelines.work:crossval",
             *common,
             ACCEPT,
-            passes=passes,
+            calls="pipelines.work:crossval",
+            shared=True,
             sets={"crossval.scheme": "predefined"},
         ),
         verb(
             "crossval",
             "Cross-validate and write a report.",
             crossval,
-            "pipelines.work:crossval",
             *common,
             ACCEPT,
             *_CROSSVAL,
-            passes=passes,
+            calls="pipelines.work:crossval",
+            shared=True,
         ),
     )
 
 
-def evaluate_verb(calls: str, maps: str, details: str, cutoff: Parameter) -> Verb:
+def evaluate_verb(maps: str, details: str, cutoff: Parameter) -> Verb:
     """Return the verb `evaluate` of a task that segments."""
     predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
     masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
     out = OUT.but(help="Folder for the tables.")
-    return verb("evaluate", f"Score any folder of {maps}.", details, calls, predictions, masks, out, OVERWRITE, cutoff)
+    return verb("evaluate", f"Score any folder of {maps}.", details, predictions, masks, out, OVERWRITE, cutoff)

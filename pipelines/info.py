@@ -16,16 +16,14 @@ from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
 from medformer.connectome.measures import MEASURES
 from medformer.crossval.run.record import installed_versions
 from medformer.data.frames.named_splits import NAMED_SPLITS
-from medformer.inference.baselines.table import BASELINES
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.inference.baselines.frames import BASELINES
+from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
-from medformer.models.connectome.build import CONNECTOME_MODELS
-from medformer.models.connectome.defects import DEFECTS
+from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
 from medformer.registry import Entry
-from medformer.training.losses.image_losses import LOSSES
-from medformer.training.losses.volume_losses import VOLUME_LOSSES
+from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
 from medformer.training.trackers.build import TRACKERS
 from pipelines.console import say
 

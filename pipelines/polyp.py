@@ -13,14 +13,13 @@ from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import Case, write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
 from medformer.errors import ConfigError, DataError
+from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import TABLE, Probabilities, image_exports
-from medformer.inference.frames.scoring import SUFFIXES, score_folder, write_scores
-from medformer.inference.names import output_names
+from medformer.inference.scoring import SUFFIXES, score_folder, write_scores
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim, claim_file, clear, list_problems
-from pipelines.work import finished_folds, open_run
+from pipelines.work import claim, claim_file, clear, finished_folds, list_problems, open_run
 
 ENTRIES = (TABLE, "masks", "overlays", "probabilities")
 """Everything that a prediction writes below its folder."""

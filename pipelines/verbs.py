@@ -18,7 +18,6 @@ _POLYP = (
         "prepare",
         "Turn folders of images into a manifest.",
         "kvasir: a folder with images/ and masks/. pranet: a folder with TrainDataset/ and TestDataset/.",
-        "pipelines.polyp:prepare",
         argument("folders", list[Path], "Folders of images and masks.", "FOLDER", **FOLDER),
         option("out", Path, ..., "CSV manifest to write.", "FILE"),
         option("layout", Literal["auto", "kvasir", "pranet"], "auto", "How the folders are organized; auto: find out."),
@@ -29,14 +28,11 @@ _POLYP = (
         _REPLACE_MANIFEST,
     ),
     flags.check_verb(
-        "polyp",
         flags.CASES.but(**FILE),
         "Decode every case, list what is wrong with it, and audit the split.",
         flags.UNGROUPED,
-        target=None,
     ),
     *flags.training_verbs(
-        "polyp",
         "blocks of the frames",
         "Grouped and stratified folds, one prediction for each case, baselines, masks and a report.",
         flags.CONFIG.but(show_default="polyp/default"),
@@ -46,7 +42,6 @@ _POLYP = (
         "predict",
         "Segment new images with a finished run.",
         "Uses the run's network, or the ensemble of its folds.",
-        "pipelines.polyp:predict",
         RUN,
         argument("images", list[Path], "Images, or folders of images.", "IMAGE", exists=True),
         OUT.but(help="Folder for masks, overlays and a CSV table."),
@@ -56,7 +51,7 @@ _POLYP = (
         _THRESHOLD.but(None, show_default="the run's own"),
         flags.DEVICE,
     ),
-    flags.evaluate_verb("pipelines.polyp:evaluate", "prediction maps", "Dice, IoU and PraNet's protocol.", _THRESHOLD),
+    flags.evaluate_verb("prediction maps", "Dice, IoU and PraNet's protocol.", _THRESHOLD),
 )
 
 _PROJECT = Literal["cpac", "dparsf", "ccs", "niak"]
@@ -69,7 +64,6 @@ _ABIDE = (
         "fetch",
         "Download preprocessed time series of ABIDE I.",
         "nilearn downloads them, with the phenotypic table of the Preprocessed Connectomes Project.",
-        "pipelines.abide:fetch",
         OUT.but(help="Folder to download to."),
         flags.ATLASES.but(["aal", "cc200", "dos160"], help="An atlas to download; repeatable."),
         flags.PIPELINE.but(kind=_PROJECT, help="Preprocessing pipeline."),
@@ -82,7 +76,6 @@ _ABIDE = (
         "extract",
         "Extract time series from fMRIPrep derivatives.",
         "nilearn averages preprocessed BOLD over the regions of each atlas, with nuisance regression.",
-        "pipelines.abide:extract",
         option("bids", Path, ..., "fMRIPrep derivatives.", "DIR", **FOLDER),
         flags.ATLASES.but(help="Label image of a parcellation; repeatable.", metavar="FILE|NAME=FILE"),
         OUT.but(help="Folder for the time series."),
@@ -99,7 +92,6 @@ _ABIDE = (
         "SOURCE is a folder of the Preprocessed Connectomes Project (Outputs/ or ABIDE_pcp/), a folder with one matrix "
         "for each subject (.npy, .csv, .mat), or an .npz file of correlations. Every subject is read once. "
         "Connections of a region without signal are 0. A table of region names begins its file name with the atlas.",
-        "pipelines.abide:prepare",
         argument("source", Path, "Folder of time series or matrices, or .npz file.", "SOURCE", exists=True),
         OUT.but(help="Folder for manifest.csv, features/ and exclusions.csv."),
         flags.ATLASES.but([], show_default="all that are found"),
@@ -117,14 +109,10 @@ _ABIDE = (
         OVERWRITE.but(help="Replace the cohort at --out."),
     ),
     flags.check_verb(
-        "abide",
         flags.CASES.but(metavar="COHORT", help="The cohort's manifest.csv, or its folder."),
         "List missing atlases, duplicates, constant regions, NaN and conflicting labels, and audit the split.",
-        ungrouped="error",
-        target=None,
     ),
     *flags.training_verbs(
-        "abide",
         "connections",
         "Folds balanced by diagnosis and site, one prediction for each subject, linear baselines and a report.",
         flags.CONFIG.but(show_default="abide/default"),
@@ -136,7 +124,6 @@ _ABIDE = (
         "NEW are time series, matrices, .npz files of correlations, folders of them, or a prepared cohort. The table "
         "holds each subject's score, decision and calibrated probability, from the run's network or the ensemble of "
         "its folds.",
-        "pipelines.abide:predict",
         RUN,
         argument("sources", list[Path], "Data of new subjects.", "NEW", exists=True),
         OUT.but(help="Folder for the table of predictions."),
@@ -150,7 +137,6 @@ _ABIDE = (
         "explain",
         "Show which connections the scores depend on.",
         "Attributes each fold's test scores to connections and regions, checks the result, and adds it to the report.",
-        "pipelines.abide:explain",
         RUN,
         option("steps", int, 32, "Points of the integral of each gradient.", "N", min=2),
     ),
@@ -165,7 +151,6 @@ _VOLUME = (
         "Turn a folder of volumes into a manifest.",
         "SOURCE is a folder of the Medical Segmentation Decathlon or of nnU-Net (dataset.json), of images/ and labels/ "
         "or of DICOM series, or an .npz file of MedMNIST3D. The names of the labels are written beside the manifest.",
-        "pipelines.volume:prepare",
         argument("source", Path, "Folder of volumes, or .npz file.", "SOURCE", exists=True),
         option("out", Path, ..., "CSV manifest to write; for an .npz file, a folder.", "FILE"),
         option("layout", _LAYOUTS, "auto", "How the folder is organized; auto: find out."),
@@ -174,7 +159,6 @@ _VOLUME = (
         _REPLACE_MANIFEST,
     ),
     flags.check_verb(
-        "volume",
         flags.CASES.but(**_VOLUMES),
         "Read every volume, list what is wrong with it, and audit the split.",
         flags.TARGET.but("segmentation", key="", show_default=True),
@@ -184,7 +168,6 @@ _VOLUME = (
         "plan",
         "Plan spacing, patch and batch; estimate memory and time.",
         "Uses all cases. Cross-validation makes a plan of its own in each fold, from the fold's training cases alone.",
-        "pipelines.volume:plan",
         flags.CASES.but(key="data.manifest", **_VOLUMES),
         flags.OVERRIDES,
         _CONFIG,
@@ -193,7 +176,6 @@ _VOLUME = (
         option("out", Path, None, "Also write the plan as JSON.", "FILE"),
     ),
     *flags.training_verbs(
-        "volume",
         "blocks of the volumes",
         "Grouped folds, a plan from each fold's training cases, label maps in the input's geometry, and a report.",
         _CONFIG,
@@ -205,7 +187,6 @@ _VOLUME = (
         "Segment new volumes with a finished run.",
         "IMAGE are NIfTI files, folders of them, or folders of one DICOM series; channels end in _0000, _0001, ... "
         "Uses the run's network, or the ensemble of its folds; label maps have the geometry of their volumes.",
-        "pipelines.volume:predict",
         RUN,
         argument("images", list[Path], "Volumes, or folders of volumes.", "IMAGE", exists=True),
         OUT.but(help="Folder for label maps, overlays and volumes.csv."),
@@ -215,7 +196,6 @@ _VOLUME = (
         flags.DEVICE,
     ),
     flags.evaluate_verb(
-        "pipelines.volume:evaluate",
         "label maps",
         "Dice, HD95, surface Dice and volumes for each label.",
         option("tolerance", float, 2.0, "Tolerance of the surface Dice.", "MM", min=0.0),
@@ -235,43 +215,43 @@ _TOP = (
         "demo",
         "Cross-validate on synthetic connectomes, volumes and images.",
         "It needs no data.",
-        "pipelines.demo:demo",
         OUT.but(Path("demo-run"), help="Folder to write."),
         OVERWRITE,
         RESUME,
+        calls="pipelines.demo:demo",
     ),
     verb(
         "info",
         "List models, backbones, mixers, losses, splits, configs and keys.",
         "These are the names and keys that a config may use.",
-        "pipelines.info:info",
         switch("as_json", "As JSON, for programs.", "--json"),
+        calls="pipelines.info:info",
     ),
     verb(
         "report",
         "Write the report of a run again.",
         "Reads nothing but the files in the run folder.",
-        "pipelines.work:report",
         RUN,
+        calls="pipelines.work:report",
     ),
     verb(
         "compare",
         "Compare runs of the same plan.",
         "Difference, interval, tests over groups and folds, and a forest plot.",
-        "pipelines.work:compare",
         argument("runs", list[Path], _RUNS, "RUN", callback=_two_or_more, **FOLDER),
         option("out", Path, None, "Also write a table, JSON and a forest plot.", "DIR"),
         option("metric", str, None, "Metric to compare.", "NAME", shown="dice of masks, auc of classes"),
         switch("shared_cases", "Compare runs of different plans on their common cases, and count those left out."),
+        calls="pipelines.work:compare",
     ),
 )
 _CROSSVAL = verb(
     "status",
     "Show which folds are done, running, failed or still to come.",
     "The run may be going on or may have ended.",
-    "pipelines.work:status",
     RUN,
     option("watch", float, None, "Repeat after so many seconds.", "SECONDS", min=0.5),
+    calls="pipelines.work:status",
 )
 
 GROUPS: Mapping[str, tuple[str, tuple[Verb, ...]]] = {

@@ -14,18 +14,16 @@ from medformer.data.volumes.read.dataset_file import write_info
 from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError
-from medformer.inference.frames.scoring import write_scores
+from medformer.inference.scoring import score_label_maps, write_scores
 from medformer.inference.volumes.export import TABLE, volume_exports
-from medformer.inference.volumes.scoring import score_label_maps
-from medformer.models.step_time import seconds_per_step
+from medformer.models.memory import seconds_per_step
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
 from medformer.tasks.volume.network import new_network
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import claim, claim_file, clear, list_problems
-from pipelines.work import finished_folds, open_run
+from pipelines.work import claim, claim_file, clear, finished_folds, list_problems, open_run
 
 ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 """Everything that a prediction writes below its folder."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -20,12 +21,92 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
+from sklearn.utils.validation import check_is_fitted
 
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import Columns, Matrix
 from medformer.connectome.pipeline import feature_pipeline
-from medformer.connectome.span import SpanPart, TrainingSpan
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.registry import Entry, Registry
+
+# Directions with a smaller share of the variance are rounding.
+_NEGLIGIBLE = 1e-12
+
+
+class TrainingSpan(TransformerMixin, BaseEstimator):
+    """Coordinates of rows in the span of the centered training rows, scaled to a mean squared length of 1.
+
+    The weights of a linear classifier with an L2 penalty and a free intercept lie in that span, so such a classifier
+    gives the same scores on these n coordinates as on all d features (the representer theorem), for the cost of one
+    matrix of inner products; so does one that is fitted on a part of the rows. The scale makes one strength of the
+    penalty mean the same for any atlas and measure. Labels are not used.
+
+    There are always n coordinates; those of directions that the rows do not span are 0.
+
+    Attributes:
+        rows_: Centered training rows, shape (n, d).
+        center_: Mean of the training rows, shape (d,).
+        axes_: Takes inner products with the training rows to coordinates, shape (n, n).
+    """
+
+    rows_: Matrix
+    center_: Matrix
+    axes_: Matrix
+
+    def fit(self, X: Matrix, y: Any = None) -> Self:
+        self._learn(X)
+        return self
+
+    def fit_transform(self, X: Matrix, y: Any = None) -> Matrix:
+        return self._learn(X)
+
+    def transform(self, X: Matrix) -> Matrix:
+        check_is_fitted(self)
+        products: Matrix = (np.asarray(X, np.float64) - self.center_) @ self.rows_.T
+        return products @ self.axes_
+
+    def _learn(self, X: Matrix) -> Matrix:
+        """Learn the axes and return the coordinates of the training rows, which come with them."""
+        matrix = np.asarray(X, np.float64)
+        self.center_ = matrix.mean(axis=0)
+        self.rows_ = matrix - self.center_
+        values, vectors = np.linalg.eigh(self.rows_ @ self.rows_.T)
+        # At least one direction is spanned by none: the rows are centered.
+        lengths = np.sqrt(np.where(values > _NEGLIGIBLE * values[-1], values, 0.0))
+        scale = np.sqrt(np.square(lengths).mean()) or 1.0
+        self.axes_ = vectors * np.divide(1.0, lengths * scale, out=np.zeros_like(lengths), where=lengths > 0)
+        coordinates: Matrix = vectors * (lengths / scale)
+        return coordinates
+
+
+class SpanPart(TransformerMixin, BaseEstimator):
+    """One of several equally wide parts of a matrix, such as the training spans of atlases side by side.
+
+    Args:
+        index: Which part, from 0.
+        parts: How many there are.
+
+    Attributes:
+        n_features_in_: Columns of all parts.
+    """
+
+    n_features_in_: int
+
+    def __init__(self, index: int, parts: int) -> None:
+        self.index = index
+        self.parts = parts
+
+    def fit(self, X: Matrix, y: Any = None) -> Self:
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X: Matrix) -> Matrix:
+        check_is_fitted(self)
+        width = X.shape[1] // self.parts
+        return X[:, self.index * width : (self.index + 1) * width]
+
+
+# Inner folds of the stack.
+_MOST_FOLDS = 5
 
 # Means every atlas in the name of a baseline.
 ALL = "all"
@@ -117,7 +198,7 @@ def baseline_names(columns: Columns) -> tuple[str, ...]:
 
 
 def build_baseline(name: str, columns: Columns, features: Features | None = None) -> Pipeline:
-    """Build an unfitted baseline for `EstimatorFold`.
+    """Build an unfitted baseline for `EstimatorLearner`.
 
     Args:
         name: One of `baseline_names`.
@@ -138,16 +219,8 @@ def build_baseline(name: str, columns: Columns, features: Features | None = None
 class InnerFolds:
     """Stratified folds inside a training part, as many as its smaller class allows; a scikit-learn splitter.
 
-    The same rows always come into the same folds.
-
-    Args:
-        most: Number of folds where every class has that many rows; fewer otherwise.
-        seed: Of the shuffle.
+    There are five where every class has that many rows, fewer otherwise. The same rows always come into the same folds.
     """
-
-    def __init__(self, most: int = 5, seed: int = 0) -> None:
-        self.most = most
-        self.seed = seed
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of folds; the most there can be where no labels are given.
@@ -156,14 +229,14 @@ class InnerFolds:
             DataError: A class has one row, so a fold would have to train without it.
         """
         if y is None:
-            return self.most
+            return _MOST_FOLDS
         classes, counts = np.unique(y, return_counts=True)
         if len(classes) < 2 or counts.min() < 2:
             found = ", ".join(f"{count} of class {name}" for name, count in zip(classes, counts, strict=True))
             raise DataError(f"The training part has {found}; expected at least 2 subjects of each of two classes.")
-        return int(min(self.most, counts.min()))
+        return int(min(_MOST_FOLDS, counts.min()))
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Rows to train on and rows to test on, for each fold."""
-        folds = StratifiedKFold(self.get_n_splits(X, y), shuffle=True, random_state=self.seed)
+        folds = StratifiedKFold(self.get_n_splits(X, y), shuffle=True, random_state=0)
         yield from folds.split(X, y)

@@ -1,6 +1,8 @@
-"""Measures of the connection between two regions, and their values for one subject.
+"""Measures of the connection between two regions: their values for one subject, and the vectors they are kept as.
 
-All but the square root are computed by nilearn's `ConnectivityMeasure`. `correlation` and `root` use Pearson's
+Symmetric matrices are kept as vectors of their upper triangles (`to_triangle`, `to_matrices`).
+
+All measures but the square root are computed by nilearn's `ConnectivityMeasure`. `correlation` and `root` use Pearson's
 correlations without shrinkage, because neither needs an inverse. All others start from the shrunk covariance of Ledoit
 and Wolf (J Multivar Anal 2004): a scan is often shorter than the number of regions, and its plain covariance then has
 no inverse.
@@ -8,15 +10,96 @@ no inverse.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 
-from medformer.connectome.triangle import to_matrices, to_triangle
 from medformer.errors import DataError
 from medformer.registry import Entry, Registry
+
+Real = TypeVar("Real", bound=np.floating[Any])
+
+
+def triangle_size(regions: int, diagonal: bool = False) -> int:
+    """Numbers in the upper triangle of a matrix (regions, regions), with or without its diagonal."""
+    return regions * (regions + 1 if diagonal else regions - 1) // 2
+
+
+def triangle_regions(size: int, diagonal: bool = False) -> int:
+    """The number of regions whose triangle holds `size` numbers.
+
+    Raises:
+        DataError: There is no such number.
+    """
+    root = math.isqrt(8 * size + 1)
+    regions = (root - 1) // 2 if diagonal else (root + 1) // 2
+    if size < 1 or triangle_size(regions, diagonal) != size:
+        expected = "R(R + 1)/2 with the diagonal" if diagonal else "R(R - 1)/2 without the diagonal"
+        raise DataError(f"Got vectors of {size} number(s); expected the triangle of a matrix (R, R): {expected}.")
+    return regions
+
+
+def to_triangle(matrices: NDArray[Real], diagonal: bool = False) -> NDArray[Real]:
+    """Upper triangles (n, d) of matrices (n, R, R), row by row as `np.triu_indices` lists them.
+
+    Args:
+        matrices: Symmetric matrices; only the upper triangle is read.
+        diagonal: Whether the diagonal comes along.
+
+    Raises:
+        DataError: The matrices are not square.
+    """
+    if matrices.ndim != 3 or matrices.shape[1] != matrices.shape[2]:
+        raise DataError(f"Got matrices of shape {matrices.shape}; expected (subjects, regions, regions).")
+    rows, columns = np.triu_indices(matrices.shape[1], 0 if diagonal else 1)
+    return matrices[:, rows, columns]
+
+
+def to_matrices(triangles: NDArray[Real], regions: int, diagonal: bool = False) -> NDArray[Real]:
+    """Symmetric matrices (n, R, R) of triangles (n, d); a triangle without diagonal gets ones there.
+
+    Args:
+        triangles: In the order of `to_triangle`.
+        regions: R.
+        diagonal: Whether the triangles hold the diagonal.
+
+    Raises:
+        DataError: The number of regions does not fit.
+    """
+    expected = triangle_size(regions, diagonal)
+    if triangles.ndim != 2 or triangles.shape[1] != expected:
+        raise DataError(
+            f"Got triangles of shape {triangles.shape}; expected (subjects, {expected}), which is what {regions} "
+            f"regions make {'with' if diagonal else 'without'} the diagonal."
+        )
+    matrices = np.ones((len(triangles), regions, regions), triangles.dtype)
+    rows, columns = np.triu_indices(regions, 0 if diagonal else 1)
+    matrices[:, rows, columns] = triangles
+    matrices[:, columns, rows] = triangles
+    return matrices
+
+
+class GivenCovariance(BaseEstimator):
+    """Takes a covariance (R, R) where nilearn's `ConnectivityMeasure` would take a series (T, R).
+
+    `fit` returns a new object: nilearn keeps the estimator and fits it again to the subjects that it transforms, and a
+    fitted tangent space must not remember a subject.
+
+    Attributes:
+        covariance_: What was given.
+    """
+
+    covariance_: NDArray[np.float64]
+
+    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
+        given = type(self)()
+        given.covariance_ = X
+        return given
+
 
 # Weight of the identity where only correlations are stored, so that the length of the scan, which the weight of Ledoit
 # and Wolf depends on, is not known.
@@ -41,47 +124,45 @@ class Connectivity:
     """
 
     kind: str
-    diagonal: bool
-    coefficient: bool
-    standardize: bool
+    diagonal: bool = False
+    coefficient: bool = False
+    standardize: bool = True
 
 
 MEASURES: Registry[Connectivity] = Registry(
     "connectivity measure",
     [
         Entry(
-            "correlation",
-            Connectivity("correlation", diagonal=False, coefficient=True, standardize=True),
-            "Pearson correlation of two regions' signals",
+            "correlation", Connectivity("correlation", coefficient=True), "Pearson correlation of two regions' signals"
         ),
         Entry(
             "partial",
-            Connectivity("partial correlation", diagonal=False, coefficient=True, standardize=True),
+            Connectivity("partial correlation", coefficient=True),
             "correlation of two regions given all others, from the shrunk covariance",
             paper="Marrelec et al., NeuroImage 2006",
         ),
         Entry(
             "precision",
-            Connectivity("precision", diagonal=True, coefficient=False, standardize=True),
+            Connectivity("precision", diagonal=True),
             "inverse of the shrunk covariance of standardized signals",
             paper="Varoquaux et al., NeurIPS 2010",
         ),
         Entry(
             "root",
-            Connectivity(ROOT, diagonal=False, coefficient=False, standardize=True),
+            Connectivity(ROOT),
             "square root of the correlation matrix, in which strong patterns weigh less against weak ones",
             paper="Dryden, Koloydenko and Zhou, Ann Appl Stat 2009 (power Euclidean, 1/2)",
         ),
         Entry(
             "covariance",
-            Connectivity("covariance", diagonal=True, coefficient=False, standardize=False),
+            Connectivity("covariance", diagonal=True, standardize=False),
             "shrunk covariance in the signals' own units, so the scanner's gain is part of it",
             paper="Ledoit and Wolf, J Multivar Anal 2004",
         ),
         Entry(
             "tangent",
             # What is stored is the covariance; the space it is mapped into is learned within a fold.
-            Connectivity("covariance", diagonal=True, coefficient=False, standardize=True),
+            Connectivity("covariance", diagonal=True),
             "deviation from the training subjects' geometric mean covariance, learned within a fold",
             paper="Varoquaux et al., MICCAI 2010",
         ),
@@ -170,8 +251,6 @@ def _connectivity(values: NDArray[np.float64], kind: str, stored: bool = False) 
     """One matrix of `kind`, from signals (T, R), or from a covariance (R, R) that is stored."""
     from nilearn.connectome import ConnectivityMeasure
     from sklearn.covariance import EmpiricalCovariance, LedoitWolf
-
-    from medformer.connectome.given_covariance import GivenCovariance
 
     if kind == ROOT:
         return _root(_connectivity(values, "correlation"))

@@ -1,20 +1,166 @@
-"""The steps from one atlas's connections to what a classifier sees, as one unfitted scikit-learn pipeline."""
+"""The steps from one atlas's connections to what a classifier sees, as one unfitted scikit-learn pipeline.
+
+Beside ComBat and the tangent space, which have files of their own, the steps are here: Fisher's z of correlations, the
+regression of confounds, and the ways to bring connections to one scale.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
-from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import BlockTransformer, Columns, Matrix, SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
-from medformer.connectome.confounds import ConfoundRegression
 from medformer.connectome.measures import MEASURES
-from medformer.connectome.scales import Deviation, FeatureScale, FisherZ, SubjectScale
-from medformer.errors import UnknownNameError
+from medformer.errors import DataError, UnknownNameError
 from medformer.registry import Entry, Registry
+
+# A coefficient of 1 has no finite z; two regions that share their signal count as this.
+_LIMIT = 0.999
+
+
+class FisherZ(BlockTransformer):
+    """`arctanh` of every connection, which evens out the sampling variance of correlations (Fisher 1915).
+
+    Coefficients beyond ±0.999 count as ±0.999 (z = ±3.8).
+
+    Args:
+        columns: Says how many covariates there are.
+
+    Raises:
+        DataError: A value cannot be a correlation.
+    """
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        lowest, highest = float(block.min()), float(block.max())
+        if not (lowest >= -1.001 and highest <= 1.001):
+            raise DataError(
+                f"Fisher's z got values between {lowest:g} and {highest:g}; expected correlations in [-1, 1]. Switch "
+                "it off for measures that are no correlations, and for features that are Fisher-transformed already."
+            )
+        clipped: Matrix = block.clip(-_LIMIT, _LIMIT)
+        return np.arctanh(clipped, out=clipped)
+
+
+class SubjectScale(BlockTransformer):
+    """Standardizes every row of a block over its connections: the input of METAFormer (Mahler et al., MLCN 2023).
+
+    Nothing is learned. A row whose connections are all equal becomes zeros.
+
+    Args:
+        columns: Says how many covariates there are.
+    """
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        scaled = block - block.mean(axis=1, keepdims=True)
+        deviation = scaled.std(axis=1, keepdims=True)
+        # Rounding leaves a little of a constant row.
+        flat = deviation <= 1e-12 * abs(block).max(axis=1, keepdims=True)
+        scaled[flat[:, 0]] = 0.0
+        deviation[flat] = 1.0
+        scaled /= deviation
+        return scaled
+
+
+class Deviation(SubjectScale):
+    """Standardizes every subject, takes off the mean over training subjects, and divides by one number.
+
+    Unlike `FeatureScale` it leaves connections that vary much between subjects larger than those that vary little,
+    which are the noisier ones.
+
+    Args:
+        columns: Says how many covariates there are.
+
+    Attributes:
+        mean_: Of each connection, shape (d,).
+        scale_: Root mean square of what is left; 1 where nothing is.
+    """
+
+    mean_: Matrix
+    scale_: float
+
+    def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
+        standard = super()._apply(block, covariates)
+        self.mean_ = standard.mean(axis=0)
+        self.scale_ = float(((standard - self.mean_) ** 2).mean()) ** 0.5 or 1.0
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        return (super()._apply(block, covariates) - self.mean_) / self.scale_
+
+
+class FeatureScale(BlockTransformer):
+    """Scikit-learn's `StandardScaler` on the block alone.
+
+    Args:
+        columns: Says how many covariates there are.
+
+    Attributes:
+        scaler_: The fitted scaler.
+    """
+
+    learned_parts: ClassVar[tuple[type, ...]] = (StandardScaler,)
+    scaler_: StandardScaler
+
+    def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
+        self.scaler_ = StandardScaler().fit(block)
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        scaled: Matrix = self.scaler_.transform(block)
+        return scaled
+
+
+class ConfoundRegression(BlockTransformer):
+    """Subtracts from each connection what least squares on the training rows explain by confounds.
+
+    The mean of each connection stays. A site is coded by one indicator per training site. All regressors are centered
+    on the training rows, so a test site without training subjects counts as the average site. Labels are never used.
+
+    Args:
+        columns: The layout; says where the covariates are.
+        confounds: Names of covariates.
+
+    Attributes:
+        sites_: Training sites, as indices into the names; empty unless a site is a confound.
+        centers_: Mean of each regressor over the training rows, shape (r,).
+        effects_: Change of each connection per unit of a regressor, shape (r, d).
+    """
+
+    sites_: NDArray[np.int64]
+    centers_: Matrix
+    effects_: Matrix
+
+    def __init__(self, columns: Columns, confounds: Sequence[str]) -> None:
+        self.columns = columns
+        self.confounds = confounds
+
+    def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
+        by_site = "site" in self.confounds
+        self.sites_ = np.unique(self._sites(covariates)) if by_site else np.empty(0, np.int64)
+        regressors = self._regressors(covariates)
+        self.centers_ = regressors.mean(axis=0)
+        centered = regressors - self.centers_
+        # The indicators of all sites add up to a constant: the pseudo-inverse takes the shortest solution.
+        self.effects_ = np.linalg.pinv(centered) @ (block - block.mean(axis=0))
+
+    def _apply(self, block: Matrix, covariates: Matrix) -> Matrix:
+        centered = self._regressors(covariates) - self.centers_
+        if "site" in self.confounds:
+            unseen = ~np.isin(self._sites(covariates), self.sites_)
+            centered[np.ix_(unseen, np.arange(len(self.sites_)))] = 0.0
+        return block - centered @ self.effects_
+
+    def _regressors(self, covariates: Matrix) -> Matrix:
+        """Shape (n, r): an indicator per training site, then the other confounds."""
+        parts = [self._covariate(covariates, name)[:, None] for name in self.confounds if name != "site"]
+        if "site" in self.confounds:
+            parts.insert(0, (self._sites(covariates)[:, None] == self.sites_).astype(np.float64))
+        return np.hstack(parts) if parts else np.zeros((len(covariates), 0))
+
 
 SCALES: Registry[type[SubjectScale | FeatureScale | Deviation] | None] = Registry(
     "scale",

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
+from typing import Literal, Protocol
 
 from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError, ResourceError
@@ -126,6 +126,29 @@ class Case:
         except (KeyError, ValueError):
             expected = "M or F" if name == "sex" else "a number"
             raise DataError(f"The {name} of case '{self.id}' is '{text}'; expected {expected}.") from None
+
+
+class Dataset(Protocol):
+    """The cases of a task, such as a `Manifest` of pictures or a `Cohort` of connectomes."""
+
+    @property
+    def path(self) -> Path:
+        """The table of cases."""
+
+    @property
+    def root(self) -> Path:
+        """Absolute folder that the table's paths start from."""
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """Its rows, in the file's order."""
+
+    @property
+    def by_id(self) -> Mapping[str, Case]:
+        """Cases by id."""
+
+    def digest(self) -> str:
+        """SHA-256 of what the cases say, not of where they lie."""
 
 
 def image_hash(images: Sequence[Path]) -> str:

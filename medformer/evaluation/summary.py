@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from medformer.errors import DataError
 from medformer.evaluation import subgroups
 from medformer.evaluation.masks.summary import summarize_labels, summarize_masks
+from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
-from medformer.evaluation.table import Row, group_names, has
+from medformer.evaluation.table import Contents, Row, distinct, group_names, has, numbers
 
 FORMAT = "medformer-metrics/1"
 
@@ -40,14 +41,9 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
     """
     if not rows:
         raise DataError("There are no scored cases to summarize; expected at least one row.")
-    kind, summarize_kind = "segmentation", summarize_masks
-    if has(rows, "score"):
-        # scikit-learn takes a second to import, which a segmentation need not wait for.
-        from medformer.evaluation.classes.summary import summarize_classes
-
-        kind, summarize_kind = "classification", summarize_classes
+    classified = has(rows, "score")
     groups = group_names(rows)
-    found = summarize_kind(rows, bootstrap)
+    found = _summarize_classes(rows, bootstrap) if classified else summarize_masks(rows, bootstrap)
     labels = summarize_labels(rows, groups, bootstrap)
     parts = subgroups.splits(rows)
 
@@ -58,7 +54,7 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
 
     return {
         "format": FORMAT,
-        "kind": kind,
+        "kind": "classification" if classified else "segmentation",
         "n": len(rows),
         **found.head,
         "definitions": {
@@ -73,3 +69,37 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
             for column, split in parts.items()
         },
     }
+
+
+def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
+    """Read the columns of a table of classified cases once.
+
+    Args:
+        rows: One per case and repeat, with `label`, `score` and `prediction`.
+        bootstrap: Level and draws of the intervals.
+
+    Raises:
+        DataError: A column is missing, a cell is no number or not in its range, or the scores are decisions.
+    """
+    # scikit-learn takes a second to import, which a segmentation need not wait for.
+    from medformer.evaluation.classes.classification import check_scored, classification_metrics
+    from medformer.evaluation.classes.intervals import classification_intervals
+
+    columns = (numbers(rows, name) for name in ("label", "score", "prediction"))
+    scored = check_scored(*columns, ids=[str(row.get("id", "A row")) for row in rows])
+
+    def part(selected: NDArray[np.intp], groups: Sequence[str]) -> dict[str, Any]:
+        label, score, prediction = (column[selected] for column in scored)
+        values = classification_metrics(label, score, prediction, part=True)
+        intervals = classification_intervals(label, score, prediction, groups, bootstrap)
+        return {
+            "positives": int(label.sum()),
+            "metrics": {
+                name: {"value": value, "low": intervals[name].low, "high": intervals[name].high}
+                for name, value in values.items()
+            },
+        }
+
+    thresholds = distinct(rows, "threshold") if has(rows, "threshold") else []
+    definitions = {"metrics": {name: metric.definition for name, metric in CLASSES.items()}}
+    return Contents({"thresholds": thresholds}, definitions, [part])

@@ -13,7 +13,7 @@ from medformer.errors import ConfigError
 from medformer.models.backbone.layers import Pointwise
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.networks.padded import crop_to, pad_to_multiple
+from medformer.models.networks.grid import crop_to, pad_to_multiple
 
 WIDTH = 32
 

@@ -1,4 +1,4 @@
-"""How much memory training a network takes, computed before anything is allocated.
+"""How much memory training a network takes, computed before anything is allocated, and how long a step takes.
 
 One training step runs on the meta device: every operation happens, with shapes and without numbers, so that it takes a
 fraction of a second for any input. All tensors that are alive are counted, with the activations kept for the backward
@@ -10,10 +10,12 @@ the optimizer, and the memory of a process that has only loaded its libraries.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache, lru_cache
+from math import prod
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 Axes = tuple[int, int, int]
 Builder = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...]], nn.Module]
+Cost = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...], int], int]
 
 PROCESS = {"cpu": 920e6, "mps": 920e6, "cuda": 600e6}
 """Bytes before the first tensor, by device: the interpreter with torch and MONAI (measured), or a GPU's context."""
@@ -34,8 +37,8 @@ COPIES = 4
 """Tensors that are held for each weight, without its gradient: itself, its average, AdamW's two moments."""
 
 
-class TrainingCost:
-    """Peak bytes of training the networks that `build` makes; each answer is computed once.
+def training_cost(build: Builder, in_channels: int, device: str = "cpu") -> Cost:
+    """Return what computes the peak bytes of training the networks that `build` makes, each answer once.
 
     Args:
         build: From patch, strides and kernel sizes to a network.
@@ -43,20 +46,16 @@ class TrainingCost:
         device: `cpu`, `mps` or `cuda`.
     """
 
-    def __init__(self, build: Builder, in_channels: int, device: str = "cpu") -> None:
-        @lru_cache(maxsize=1)
-        def network(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
-            return build(patch, strides, kernel_sizes).to("meta")
+    @lru_cache(maxsize=1)
+    def network(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
+        return build(patch, strides, kernel_sizes).to("meta")
 
-        @cache
-        def peak(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
-            model = network(patch, strides, kernel_sizes)
-            return training_memory(model, patch, batch_size, in_channels=in_channels, device=device)
+    @cache
+    def peak(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
+        model = network(patch, strides, kernel_sizes)
+        return training_memory(model, patch, batch_size, in_channels=in_channels, device=device)
 
-        self._peak = peak
-
-    def __call__(self, patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
-        return self._peak(patch, strides, kernel_sizes, batch_size)
+    return peak
 
 
 def training_memory(
@@ -129,3 +128,45 @@ def stand_in_loss(output: Any) -> Tensor:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+SAMPLE = 48**3
+"""Voxels that are enough to time: larger inputs take proportionally longer, and in smaller ones overheads dominate."""
+
+
+def seconds_per_step(
+    model: nn.Module, patch: Sequence[int], batch_size: int, *, in_channels: int, device: str = "cpu"
+) -> float:
+    """Expected seconds of a forward and a backward pass; weights are left as they are, statistics of norms are not.
+
+    A step runs twice on a patch whose longest axes are halved until it holds at most about `SAMPLE` voxels, and the
+    second is scaled by the voxels of the whole batch. Loading and augmentation are not in it.
+
+    Args:
+        model: Network; moved to the device.
+        patch: Voxels per axis.
+        batch_size: Patches per step.
+        in_channels: Of the input.
+        device: Where it is trained.
+    """
+    size, count = [int(n) for n in patch], batch_size
+    while count > 1 and count * prod(size) > SAMPLE:
+        count = -(-count // 2)
+    while prod(size) > SAMPLE:
+        longest = size.index(max(size))
+        size[longest] = -(-size[longest] // 2)
+    mode = model.training
+    model.to(device).train()
+    elapsed = 0.0
+    with torch.random.fork_rng(devices=[]):
+        image = torch.zeros(count, in_channels, *size, device=device)
+        for _ in range(2):
+            start = time.perf_counter()
+            loss = stand_in_loss(model(image))
+            loss.backward()
+            # Reading a number waits for a GPU to finish.
+            loss.item()
+            elapsed = time.perf_counter() - start
+            model.zero_grad(set_to_none=True)
+    model.train(mode)
+    return elapsed * batch_size * prod(int(n) for n in patch) / (count * prod(size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -52,8 +52,22 @@ def plural(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 
 
+@cache
 def html_templates() -> Environment:
     """Return the templates of the report: every text that is not ours is escaped as HTML."""
+    return _templates()
+
+
+@cache
+def markdown_templates() -> Environment:
+    """Return the same templates for Markdown, which passes HTML through: its own markup is escaped as well."""
+    environment = _templates()
+    environment.finalize = _escape_markdown
+    return environment
+
+
+def _templates() -> Environment:
+    """Compiling the templates takes longer than filling them in, so both functions above keep theirs."""
     environment = Environment(
         loader=PackageLoader("medformer.reporting"),
         autoescape=True,
@@ -72,13 +86,6 @@ def html_templates() -> Environment:
         cells=cells,
         pairs=pairs,
     )
-    return environment
-
-
-def markdown_templates() -> Environment:
-    """Return the same templates for Markdown, which passes HTML through: its own markup is escaped as well."""
-    environment = html_templates()
-    environment.finalize = _escape_markdown
     return environment
 
 

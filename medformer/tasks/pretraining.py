@@ -15,8 +15,7 @@ from medformer.data.network_inputs import ItemImages, TrainingData
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.seeds import derive_seed
 from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import ReconstructionLoss, VisibleMean, pretrain, pretraining_settings
 
 State = Mapping[str, Tensor]
 

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
+from medformer.tensor_file import name_some
 from medformer.training.batch_norm import share_batch_norm, unshared
-from medformer.training.ema import WeightAverage
-from medformer.training.failures import MemoryContext, divergence_advice
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
-from medformer.training.losses.objectives import Moment
-from medformer.training.optimizer import build_optimizer, set_learning_rate
-from medformer.training.saving.state import Progress, Saving, write_history
-from medformer.training.schedule import Clock, learning_rate_factor, run_progress
+from medformer.training.losses.objectives import MemoryContext, Moment
+from medformer.training.optimizer import (
+    Clock,
+    WeightAverage,
+    build_optimizer,
+    learning_rate_factor,
+    run_progress,
+    set_learning_rate,
+)
+from medformer.training.saving import Progress, Saving, write_history
 from medformer.training.signals import StopNow, StopRequest
 from medformer.training.trackers.build import forget_tracked
 from medformer.training.trackers.tracking import Tracking
@@ -31,6 +39,7 @@ MAX_SKIPPED = 50
 """Float16 steps in a row that may be left out while the loss scale adapts; each halves it, 50 make it vanish."""
 
 
+@dataclass(eq=False)
 class Loop:
     """One training of one process.
 
@@ -40,27 +49,21 @@ class Loop:
     is seeded anew before each step from (seed, epoch, step).
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        job: Job,
-        *,
-        stop: StopRequest,
-        reporter: Reporter,
-        memory: MemoryContext,
-        tracking: Tracking,
-    ) -> None:
+    fabric: Fabric
+    model: nn.Module
+    job: Job
+    _: KW_ONLY
+    stop: StopRequest
+    reporter: Reporter
+    memory: MemoryContext
+    tracking: Tracking
+
+    def __post_init__(self) -> None:
+        fabric, job = self.fabric, self.job
         self.several = fabric.world_size > 1
         if self.several:
-            model = share_batch_norm(model, fabric.device)
-        self.fabric = fabric
-        self.model = model
-        self.job = job
-        self.stop = stop
-        self.reporter = reporter
-        self.memory = memory
-        self.tracking = tracking
+            self.model = share_batch_norm(self.model, fabric.device)
+        model = self.model
         self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
         # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
         self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
@@ -335,5 +338,22 @@ class Loop:
         kept = f"The weights on disk are those of epoch {best}." if best else "No weights were saved yet."
         return DivergenceError(
             f"Training diverged in {where}: {found}, expected finite numbers. Cases of the batch: {', '.join(ids)}. "
-            f"{divergence_advice(bad, self.job.config)} {kept}"
+            f"{_divergence_advice(bad, self.job.config)} {kept}"
         )
+
+
+def _divergence_advice(bad_ids: Sequence[str], config: TrainingConfig) -> str:
+    """Say what to do about a loss or gradient that is not a finite number.
+
+    Args:
+        bad_ids: Cases of the batch whose data already hold NaN or infinity.
+        config: How it was trained.
+    """
+    if bad_ids:
+        return f"The input itself is not finite in {name_some(bad_ids)}: repair or leave out these cases."
+    clip = "" if config.clip else ", training.clip=1.0"
+    precision = "" if config.precision == "32-true" else ", training.precision=32-true"
+    return (
+        f"The inputs are finite. Look at these cases, or start again with training.lr={config.lr / 10:g} "
+        f"(now {config.lr:g}){clip}{precision}."
+    )

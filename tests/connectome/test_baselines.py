@@ -15,10 +15,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
-from medformer.connectome.baselines import BASELINES, InnerFolds, baseline_names, build_baseline
+from medformer.connectome.baselines import BASELINES, InnerFolds, TrainingSpan, baseline_names, build_baseline
 from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
-from medformer.connectome.span import TrainingSpan
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.estimator import EstimatorLearner, require_unfitted
 from medformer.errors import ConfigError, DataError, UnknownNameError

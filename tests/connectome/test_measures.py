@@ -11,8 +11,9 @@ from medformer.connectome.measures import (
     block_from_correlation,
     block_from_series,
     constant_regions,
+    to_matrices,
+    triangle_size,
 )
-from medformer.connectome.triangle import to_matrices, triangle_size
 from medformer.errors import DataError, UnknownNameError
 
 REGIONS = 9

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medformer.connectome.triangle import to_matrices, to_triangle, triangle_regions, triangle_size
+from medformer.connectome.measures import to_matrices, to_triangle, triangle_regions, triangle_size
 from medformer.errors import DataError
 
 

@@ -12,8 +12,7 @@ from medformer.config import ConnectomeModelConfig
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.backbone.mixers import MIXERS
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
-from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.inputs import edge_count
+from medformer.models.connectome.classifier import ConnectomeClassifier, edge_count
 from medformer.models.networks.build import INDEPENDENT, NETWORKS
 
 MODELS: list[tuple[str, str | None]] = [(name, None) for name in CONNECTOME_MODELS.examples()]

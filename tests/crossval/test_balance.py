@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 
 import pytest
 
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase
-from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
+from medformer.crossval.plan.balance import Balance, balance_table, format_balance, plan_warnings
 from medformer.crossval.plan.schemes import draw_plan, predefined_plan
 
 
@@ -88,15 +89,19 @@ def test_the_site_that_is_left_out_is_no_deviation() -> None:
     assert "hospital" not in balance_table(plan).hint
 
 
+@cache
+def many_folds(scheme: str, sites: int) -> Balance:
+    cases = cohort(sites=sites, groups=60)
+    return balance_table(draw_plan(cases, config(scheme=scheme, stratify=("site", "age"), repeats=12), seed=0))
+
+
 @pytest.mark.parametrize("scheme", ["stratified-group-k-fold", "leave-one-site-out", "hold-out"])
 @pytest.mark.parametrize("sites", [1, 2, 6, 20])
 @pytest.mark.parametrize("width", [100, 60, 30])
 def test_terminal_table_fits(scheme: str, sites: int, width: int) -> None:
     if scheme == "leave-one-site-out" and sites == 1:
         return
-    cases = cohort(sites=sites, groups=60)
-    plan = draw_plan(cases, config(scheme=scheme, stratify=("site", "age"), repeats=12), seed=0)
-    balance = balance_table(plan)
+    balance = many_folds(scheme, sites)
     text = format_balance(balance, width).splitlines()
     assert max(map(len, text)) <= width
     after = next(place for place, line in enumerate(text) if line.startswith(("Only", "Not shown", "Largest")))

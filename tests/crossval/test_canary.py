@@ -14,16 +14,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from synthetic_connectomes import synthetic_connectomes
 
-from medformer.crossval.checks.canary import canary_verdict
-from medformer.crossval.checks.fold_auc import null_auc, within_fold_auc
+from medformer.crossval.checks.canary import canary_verdict, null_auc, within_fold_auc
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
-from medformer.crossval.run.execute import execute
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.errors import DataError
 
 PERMUTATIONS = 20

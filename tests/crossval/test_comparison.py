@@ -18,8 +18,7 @@ from medformer.errors import ConfigError, DataError, MedformerError
 from medformer.evaluation.classes.classification import classification_metrics
 from medformer.evaluation.classes.delong import delong_test
 from medformer.evaluation.metrics import CLASSES, MASKS
-from medformer.evaluation.statistics.holm import holm
-from medformer.evaluation.statistics.ttest import corrected_resampled_ttest
+from medformer.evaluation.statistics.ttest import corrected_resampled_ttest, holm
 from medformer.files import read_csv, sha256, write_csv, write_json, write_text
 
 Row = dict[str, Any]

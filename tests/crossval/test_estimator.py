@@ -19,8 +19,7 @@ from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner, require_unfitted
-from medformer.crossval.run.execute import execute
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.errors import DataError, LeakageError
 from medformer.files import read_csv, read_json
 

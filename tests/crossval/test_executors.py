@@ -18,11 +18,9 @@ from medformer.config.shared import ExecutionConfig
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import FoldJob, execute
+from medformer.crossval.run.execute import FoldJob, InlineExecutor, execute
 from medformer.crossval.run.executors import build_executor, ray_cluster
-from medformer.crossval.run.executors.inline import InlineExecutor
-from medformer.crossval.run.executors.threads import Threads
-from medformer.crossval.run.executors.worker import Order, run_order
+from medformer.crossval.run.executors.worker import Order, Threads, run_order
 from medformer.crossval.run.journal import FoldState, read_state
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError, UnknownNameError
 from medformer.files import read_csv
@@ -43,8 +41,16 @@ class Lines(SilentReporter):
         self.said.append(text)
 
 
-def make_job(pause: float = 0.0, failures: dict[int, Exception] | None = None, dies: int | None = None) -> FoldJob:
-    """A job with a checkpoint after each row. It is local, so that it travels to workers by value."""
+def make_job(
+    pause: float = 0.0,
+    failures: dict[int, Exception] | None = None,
+    dies: int | None = None,
+    waits: tuple[int, ...] = (),
+) -> FoldJob:
+    """A job with a checkpoint after each row. It is local, so that it travels to workers by value.
+
+    The folds of `waits` wait after two rows of their first attempt, until a signal comes.
+    """
 
     class Job:
         def __init__(self) -> None:
@@ -69,6 +75,8 @@ def make_job(pause: float = 0.0, failures: dict[int, Exception] | None = None, d
                 if dies == fold.index:
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(pause)
+                while fold.index in waits and not resume and len(rows) == 2:
+                    time.sleep(0.01)
                 self.reporter.advance()
             self.reporter.finish()
             write_csv(folder / "predictions.csv", rows, ["id", "value", "threads"])
@@ -146,7 +154,7 @@ def test_a_killed_worker_process_leaves_the_same_table(
 ) -> None:
     said = Lines()
     killed = when(lambda: rows_of(run, 1) >= 2, lambda: os.kill(states(run, plan)[1].pid, signal.SIGKILL))
-    execute(plan, make_job(pause=0.1), run, said, cluster)
+    execute(plan, make_job(waits=(1,)), run, said, cluster)
     killed.join()
     assert collect(run, plan).read_bytes() == inline_table
     assert [state.attempts for state in states(run, plan)] == [1, 2, 1]
@@ -158,7 +166,7 @@ def test_a_worker_told_to_end_hands_its_fold_to_another(
     cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
 ) -> None:
     told = when(lambda: rows_of(run, 0) >= 2, lambda: os.kill(states(run, plan)[0].pid, signal.SIGTERM))
-    execute(plan, make_job(pause=0.1), run, executor=cluster)
+    execute(plan, make_job(waits=(0,)), run, executor=cluster)
     told.join()
     assert collect(run, plan).read_bytes() == inline_table
     assert states(run, plan)[0].attempts == 2
@@ -168,9 +176,9 @@ def test_a_worker_told_to_end_hands_its_fold_to_another(
 def test_a_signal_stops_all_folds_and_a_resume_finishes_them(
     cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes, number: signal.Signals
 ) -> None:
-    when(lambda: rows_of(run, 0) >= 1 and rows_of(run, 1) >= 1, lambda: os.kill(os.getpid(), number))
+    when(lambda: rows_of(run, 0) == rows_of(run, 1) == 2, lambda: os.kill(os.getpid(), number))
     with pytest.raises(InterruptedRun, match=f"{number.name}.*--resume"):
-        execute(plan, make_job(pause=0.3), run, executor=cluster)
+        execute(plan, make_job(waits=(0, 1)), run, executor=cluster)
     assert [state.state for state in states(run, plan)] == ["pending"] * 3
     assert [state.attempts for state in states(run, plan)] == [1, 1, 0]
     execute(plan, make_job(), run, executor=cluster)

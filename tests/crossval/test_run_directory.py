@@ -102,7 +102,7 @@ def test_out_below_a_file_is_a_resource_error(tmp_path: Path) -> None:
 def test_a_live_process_keeps_others_out_and_a_dead_one_does_not(tmp_path: Path, info: RunInfo) -> None:
     code = (
         "import sys, time; from pathlib import Path; from medformer.crossval.run.directory import RunDirectory\n"
-        f"RunDirectory.create(Path({str(tmp_path / 'run')!r})); print('held', flush=True); time.sleep(60)"
+        f"RunDirectory.create(Path({str(tmp_path / 'run')!r})); print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

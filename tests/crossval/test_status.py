@@ -88,7 +88,7 @@ def test_a_killed_run_is_said_to_be_stopped(tmp_path: Path, info: RunInfo, plan:
     out = tmp_path / "run"
     code = (
         "import sys, time; from pathlib import Path; from medformer.crossval.run.directory import RunDirectory\n"
-        "RunDirectory.create(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "RunDirectory.create(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"

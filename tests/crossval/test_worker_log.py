@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medformer.crossval.run.executors.worker_log import LogReporter, WorkerLog
+from medformer.crossval.run.executors.worker import LogReporter, WorkerLog
 
 
 def test_lines_arrive_once_whole_and_in_order(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.plan import Fold
 from medformer.data.audit import Audit, audit, fold_divisions
-from medformer.data.connectomes.near_duplicates import CONNECTOMES, similar_connectomes
+from medformer.data.connectomes.check import CONNECTOMES, similar_connectomes
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case
 from medformer.errors import LeakageError

@@ -12,7 +12,7 @@ from scipy.stats import ttest_ind
 
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
-from medformer.data.connectomes.read.series import label_table
+from medformer.data.connectomes.read.files import label_table
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, Scan, SyntheticAbide, write_synthetic_abide
 from medformer.data.synthetic.brain import sources, synthetic_atlas
 from medformer.errors import ConfigError, DataError, UnknownNameError

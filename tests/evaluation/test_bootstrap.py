@@ -124,10 +124,10 @@ def test_impossible_settings_are_refused(options: dict) -> None:
 
 def test_a_thousand_cases_by_twenty_metrics_take_seconds(no_memory_of_draws: None) -> None:
     values = np.random.default_rng(0).random((20, 1000))
-    start = time.perf_counter()
+    start = time.process_time()
     for column in values:
         grouped_interval(column, range(1000))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_the_mean_as_a_statistic_of_rows_has_the_interval_of_the_mean() -> None:

@@ -192,9 +192,9 @@ def test_what_rests_on_one_group_has_no_interval() -> None:
 
 def test_two_thousand_resamples_of_a_thousand_cases_take_seconds() -> None:
     label, score, prediction = cases(1000)
-    start = time.perf_counter()
+    start = time.process_time()
     intervals = classification_intervals(label, score, prediction, (np.arange(1000) // 4).tolist())
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert intervals["auc"].dropped == 0
 
 

@@ -146,9 +146,9 @@ def test_many_cases_are_quick() -> None:
     generator = np.random.default_rng(0)
     label = generator.integers(0, 2, 200_000)
     a, b = generator.random(200_000), generator.random(200_000)
-    start = time.perf_counter()
+    start = time.process_time()
     assert delong_test(label, a, b).p > 0.001
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_impossible_input_is_named() -> None:

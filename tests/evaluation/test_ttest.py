@@ -10,8 +10,7 @@ from sklearn.datasets import make_moons
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
-from medformer.evaluation.statistics.holm import holm
-from medformer.evaluation.statistics.ttest import corrected_resampled_ttest
+from medformer.evaluation.statistics.ttest import corrected_resampled_ttest, holm
 
 
 @pytest.fixture(scope="module")

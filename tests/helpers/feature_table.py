@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import LearnerJob
 from medformer.data.manifest import Case
 
 

@@ -10,9 +10,7 @@ from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice
 from medformer.imaging.images import read_image, read_mask, write_image
 from medformer.imaging.masks import write_mask
-from medformer.inference.baselines.pixel_color import FEATURES, PixelColor, pixel_features
-from medformer.inference.baselines.prior_mask import PriorMask
-from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.frames import BASELINES, FEATURES, PixelColor, PriorMask, pixel_features
 
 
 def make_cases(folder: Path, count: int = 6, seed: int = 0) -> list[Case]:

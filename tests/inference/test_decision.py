@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json
-from medformer.inference.classes.decision import Decision, PlattScaling, learn_decision, prediction_rows, read_decision
+from medformer.inference.classes.decision import Decision, PlattScaling, learn_decision, read_decision
 from medformer.inference.threshold import BalancedAccuracyThreshold
 
 
@@ -98,16 +98,3 @@ def test_a_decision_reads_back(tmp_path: Path, log_odds: bool) -> None:
     assert read.threshold == learned.threshold
     np.testing.assert_array_equal(read.probabilities(outputs), learned.probabilities(outputs))
     assert [float(row["score"]) for row in read_csv(tmp_path / "validation.csv")] == list(read.probabilities(outputs))
-
-
-def test_a_score_at_the_threshold_is_positive() -> None:
-    rows = prediction_rows(
-        ["a", "b"],
-        [0, 1],
-        np.array([0.49, 0.5]),
-        0.5,
-        sites={"a": "X"},
-        covariates={"a": {"sex": "F"}, "b": {"sex": "M"}},
-    )
-    assert [row["prediction"] for row in rows] == [0, 1] and [row["site"] for row in rows] == ["X", ""]
-    assert list(rows[0]) == ["id", "site", "sex", "label", "score", "threshold", "prediction"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medformer.errors import DataError
-from medformer.inference.names import check_name, output_names
+from medformer.inference.export_table import check_name, output_names
 
 
 def test_unique_stems_name_their_outputs() -> None:

@@ -12,7 +12,7 @@ from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import read_csv, sha256
 from medformer.imaging.masks import write_mask, write_probability
-from medformer.inference.frames.scoring import pair_folders, score_folder, write_scores
+from medformer.inference.scoring import pair_folders, score_folder, write_scores
 
 
 def soft(seed: int, shape: tuple[int, int] = (18, 22)) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,7 @@ from medformer.data.volumes.inspect.descriptors import GRID, SHAPE, otsu_thresho
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, Volume, reorient
 from medformer.imaging.nifti_labels import write_labels
-from medformer.inference.baselines.label_prior import LabelPrior
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS, LabelPrior
 
 
 def _ball(size: tuple[int, int, int], center: tuple[float, ...], radius: float) -> NDArray[np.bool_]:

@@ -8,8 +8,7 @@ import torch
 from medformer.config import ConnectomeModelConfig
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
-from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.inputs import edge_count
+from medformer.models.connectome.classifier import ConnectomeClassifier, edge_count
 
 REGIONS = {"aal": 9, "cc200": 6}
 

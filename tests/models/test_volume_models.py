@@ -13,7 +13,7 @@ from medformer.models.backbone.variants import build_backbone
 from medformer.models.networks.build import NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.meta_unet import MetaUNet
-from medformer.models.networks.monai_peer import SupervisedDynUNet, nnunet_topology
+from medformer.models.networks.peers import SupervisedDynUNet, nnunet_topology
 
 ISOTROPIC = {"strides": ((2, 2, 2),) * 3 + ((1, 1, 1),), "kernel_sizes": ((3, 3, 3),) * 4}
 # Thick slices along the last axis.
@@ -212,7 +212,7 @@ def test_with_weights_a_mixer_has_the_kernel_that_it_was_published_with(backbone
 
 
 def test_swinunetr_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medformer.models.networks.monai_peer.find_spec", lambda name: None)
+    monkeypatch.setattr("medformer.models.networks.peers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install einops"):
         build("monai:swinunetr")
 

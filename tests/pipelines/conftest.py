@@ -6,10 +6,11 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,7 +18,10 @@ import typer
 
 from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
+from medformer.evaluation.statistics.resampling import DEFAULT
 from medformer.files import sha256
+from medformer.inference.baselines import frames
+from pipelines import abide, work
 from pipelines.cli import app
 from pipelines.exits import guarded
 
@@ -54,19 +58,36 @@ class Result:
 Medformer = Callable[..., Result]
 
 
-def run_command(*arguments: object) -> Result:
-    """Run `medformer <arguments>` in this process, on one thread so that equal runs give equal bits."""
+@contextmanager
+def quick() -> Iterator[None]:
+    """One thread, so that equal runs give equal bits, few resamples, and a baseline that sees few pixels.
+
+    Of up to 255 different values, gradient boosting needs no percentiles, which take longer than the boosting.
+    """
+    threads, resamples = torch.get_num_threads(), DEFAULT.resamples
+    torch.set_num_threads(1)
+    # The one setting of every interval, which nobody else changes.
+    object.__setattr__(DEFAULT, "resamples", 200)
+    try:
+        with patch.object(frames, "_PIXELS_PER_CASE", 30):
+            yield
+    finally:
+        object.__setattr__(DEFAULT, "resamples", resamples)
+        torch.set_num_threads(threads)
+
+
+def run_command(*arguments: object, report: bool = True) -> Result:
+    """Run `medformer <arguments>` in this process, as `quick` says; where no report is read, none need be built."""
     words = [str(argument) for argument in arguments]
     out, err = io.StringIO(), io.StringIO()
-    threads, argv = torch.get_num_threads(), sys.argv
-    torch.set_num_threads(1)
-    sys.argv = ["medformer", *words]
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            code = guarded(lambda: typer.main.get_command(app)(prog_name="medformer"))
-    finally:
-        sys.argv = argv
-        torch.set_num_threads(threads)
+    with ExitStack() as stack:
+        stack.enter_context(quick())
+        for module in () if report else (work, abide):
+            stack.enter_context(patch.object(module, "build_report", lambda run: run / "report.html"))
+        stack.enter_context(patch.object(sys, "argv", ["medformer", *words]))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        code = guarded(lambda: typer.main.get_command(app)(prog_name="medformer"))
     return Result(code, out.getvalue(), err.getvalue())
 
 

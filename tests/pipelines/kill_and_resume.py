@@ -4,8 +4,9 @@
 
 The uninterrupted run is a process of its own. The interrupted one is continued in processes that are forked from this
 one, which has everything imported: signals then meet the work and not the imports. Moments are drawn from the seed:
-seconds since the session began, out of the time that is left of an uninterrupted run, or, with `--clock writes`, the
-number of the file that is just taking its name. KEY=VALUE changes the config, for example model.name=meta_polyp.
+seconds of processor time since the session began, out of what is left of an uninterrupted run, or, with `--clock
+writes`, the number of the file that is just taking its name. Processor time is the same on an idle and on a busy
+machine. KEY=VALUE changes the config, for example model.name=meta_polyp.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FOLDS = 3
 SETTINGS = (
     "--config",
     "polyp/quick",
-    "data.image_size=[64, 64]",
+    "data.image_size=[32, 32]",
     "model.name=smp:linknet/tu-mobilenetv3_small_050",
     "training.epochs=3",
     "training.batch_size=4",
@@ -70,8 +71,8 @@ class Interrupted:
         command: Arguments of `medformer`, without `--resume`.
         run: Its folder.
         log: Where a session's output goes.
-        timing: What an uninterrupted run takes: seconds of `work` since its first file, those after the last fold
-            (`rest`), and the number of `files` it leaves.
+        timing: What an uninterrupted run takes: seconds of `work` of the processor since its first file, those after
+            the last fold (`rest`), and the number of `files` it leaves.
         draw: Draws the moments.
     """
 
@@ -81,6 +82,8 @@ class Interrupted:
         self.log = log
         self.timing = timing
         self.draw = draw
+        # What a session takes at most; of a finished run it is less than what a whole one takes.
+        self.longest = timing["work"]
 
     def run(self, signals: list[signal.Signals], kills: int, clock: str) -> None:
         """Interrupt the run `kills` times with one signal after the other, then let it finish."""
@@ -121,17 +124,22 @@ class Interrupted:
 
     def _after_seconds(self, number: signal.Signals, share: float) -> tuple[str, int]:
         early = self.draw.random() < EARLY_SHARE
-        pause = self.draw.uniform(0.0, 0.3 if early else share * self.timing["work"])
+        pause = self.draw.uniform(0.0, 0.3 if early else min(share * self.timing["work"], self.longest))
         sessions = _sessions(self.folder)
         child = _fork(lambda: _medformer(self._arguments()), self.log)
-        ended = None
+        began, ended = _worked(child), None
         while not early and ended is None and _sessions(self.folder) == sessions:
             time.sleep(0.002)
             ended = _poll(child)
-        until = time.monotonic() + pause
-        while ended is None and time.monotonic() < until:
+        if not early:
+            began = _worked(child)
+        worked = began
+        while ended is None and worked < began + pause:
             time.sleep(0.002)
+            worked = max(worked, _worked(child))
             ended = _poll(child)
+        if ended == 0:
+            self.longest = worked - began
         if ended is None:
             os.kill(child, number)
             ended = _wait(child)
@@ -160,14 +168,15 @@ def _timed(arguments: list[str], run: Path, log: Path) -> dict[str, float]:
     """Measure a run as the interrupted one is run."""
     child = _fork(lambda: _medformer(arguments), log)
     ended = began = tested = None
+    end = 0.0
     while ended is None:
         time.sleep(0.002)
-        ended = _poll(child)
+        end = max(end, _worked(child))
         if began is None and _sessions(run):
-            began = time.monotonic()
+            began = end
         if tested is None and _folds_done(run) == FOLDS:
-            tested = time.monotonic()
-    end = time.monotonic()
+            tested = end
+        ended = _poll(child)
     if ended or began is None or tested is None:
         raise SystemExit(f"the timed run ended with {ended}:\n{log.read_text('utf-8')}")
     files = sum(file.is_file() for file in run.rglob("*"))
@@ -245,6 +254,16 @@ def _fork(work: Callable[[], None], log: Path) -> int:
 def _wait(child: int) -> int:
     """Wait for a process: its exit code, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _worked(child: int) -> float:
+    """Return the seconds of the processor that a process has used, or where that is not known, those of the clock."""
+    if sys.platform != "linux":
+        return time.monotonic()
+    with suppress(OSError):
+        # The system's number of a process' clock; see clock_getcpuclockid(3).
+        return time.clock_gettime((~child << 3) | 2)
+    return 0.0
 
 
 def _poll(child: int) -> int | None:

@@ -83,7 +83,9 @@ def test_a_cross_validation_leaves_one_score_per_subject_and_all_that_is_promise
 
 def test_the_same_run_again_gives_the_same_table(run: Path, cohort: Path, tmp_path: Path, medformer: Medformer) -> None:
     again = tmp_path / "again"
-    result = medformer("abide", "crossval", "--data", cohort / "manifest.csv", "--out", again, *QUICK, "--no-baselines")
+    result = medformer(
+        "abide", "crossval", "--data", cohort / "manifest.csv", "--out", again, *QUICK, "--no-baselines", report=False
+    )
     assert result.code == 0, result.err
     assert (again / "oof.csv").read_bytes() == (run / "oof.csv").read_bytes()
 
@@ -106,7 +108,7 @@ def test_a_run_that_was_cut_off_in_pretraining_and_in_training_ends_the_same(
         with monkeypatch.context() as patched:
             patched.setattr(Loop, "_end_epoch", pressed)
             assert medformer(*command, *(["--resume"] if out.is_dir() else [])).code == 130
-    result = medformer(*command, "--resume")
+    result = medformer(*command, "--resume", report=False)
     assert result.code == 0, result.err
     assert (out / "oof.csv").read_bytes() == (run / "oof.csv").read_bytes()
 
@@ -167,7 +169,7 @@ def test_pretraining_may_not_see_whom_a_fold_tests(
     )
     assert medformer("abide", "prepare", tmp_path / "more", "--out", others).code == 0
     rename(others / "manifest.csv")
-    result = medformer(*common, "--out", tmp_path / "c", f"pretraining.extra={others / 'manifest.csv'}")
+    result = medformer(*common, "--out", tmp_path / "c", f"pretraining.extra={others / 'manifest.csv'}", report=False)
     assert result.code == 0, result.err
 
 
@@ -189,7 +191,7 @@ def test_a_copy_under_another_name_is_linked_or_refused(
     checked = medformer("abide", "check", out, "--out", tmp_path / "checked")
     assert checked.code == 0 and f"warning: {second}: same-brain: like '{first}'" in checked.out
     assert [row["reason"] for row in read_csv(tmp_path / "checked" / "problems.csv")] == ["same-brain"]
-    run = medformer("abide", "crossval", "--data", out, "--out", tmp_path / "r", *QUICK, "--no-baselines")
+    run = medformer("abide", "crossval", "--data", out, "--out", tmp_path / "r", *QUICK, "--no-baselines", report=False)
     assert run.code == 0, run.err
     parts = {row["id"]: row["fold"] for row in read_csv(tmp_path / "r" / "oof.csv")}
     assert parts[first] == parts[second]
@@ -198,7 +200,9 @@ def test_a_copy_under_another_name_is_linked_or_refused(
     for row in table:
         row["group"] = row["id"]
     write_csv(out / "manifest.csv", table, list(table[0]))
-    refused = medformer("abide", "crossval", "--data", out, "--out", tmp_path / "s", *QUICK, "--no-baselines", "seed=3")
+    refused = medformer(
+        "abide", "crossval", "--data", out, "--out", tmp_path / "s", *QUICK, "--no-baselines", "seed=3", report=False
+    )
     if refused.code:  # the two may fall into one fold by chance
         refused.refused(4, first, second, "near-duplicate")
 
@@ -208,7 +212,7 @@ def test_a_site_without_training_subjects_is_left_uncorrected_and_counted_or_ref
 ) -> None:
     common = ("abide", "crossval", "--data", cohort / "manifest.csv", *QUICK, "--no-baselines")
     settings = ("crossval.scheme=leave-one-site-out", "features.harmonize=combat")
-    result = medformer(*common, "--out", tmp_path / "a", *settings)
+    result = medformer(*common, "--out", tmp_path / "a", *settings, report=False)
     assert result.code == 0, result.err
     assert sum(read_json(tmp_path / "a" / "cohort.json")["unseen_sites"].values()) == 48
     medformer(*common, "--out", tmp_path / "b", *settings, "features.unseen_site=error").refused(3, "site")
@@ -242,7 +246,7 @@ def test_covariates_that_are_needed_must_be_known(cohort: Path, tmp_path: Path, 
     write_csv(copy / "manifest.csv", rows, list(rows[0]))
     common = ("abide", "crossval", "--data", copy, *QUICK, "--no-baselines")
     medformer(*common, "--out", tmp_path / "a", "features.confounds=[age]").refused(3, rows[5]["id"], "age")
-    assert medformer(*common, "--out", tmp_path / "b").code == 0
+    assert medformer(*common, "--out", tmp_path / "b", report=False).code == 0
 
 
 def test_one_subject_of_a_class_is_too_few(cohort: Path, tmp_path: Path, medformer: Medformer) -> None:
@@ -275,7 +279,7 @@ def test_runs_on_different_connections_share_a_plan_and_can_be_compared(
 ) -> None:
     other = tmp_path / "other"
     common = ("abide", "crossval", "--data", cohort, "--out", other, *QUICK, "--no-baselines")
-    assert medformer(*common, "data.measure=correlation", "pretraining.enabled=false").code == 0
+    assert medformer(*common, "data.measure=correlation", "pretraining.enabled=false", report=False).code == 0
     compared = medformer("compare", run, other)
     assert compared.code == 0, compared.err
     assert "AUC" in compared.out

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medformer.connectome.triangle import to_matrices
+from medformer.connectome.measures import to_matrices
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv, write_json
@@ -52,7 +52,7 @@ def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Me
 @pytest.fixture(scope="module")
 def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
-    result = medformer("abide", "crossval", "--data", cohort, "--out", out, *SETTINGS)
+    result = medformer("abide", "crossval", "--data", cohort, "--out", out, *SETTINGS, report=False)
     assert result.code == 0, result.err
     return out
 
@@ -122,7 +122,7 @@ def plain_run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer:
         row["split"] = "test" if place >= 34 else "train"
     write_csv(folder / "cohort" / "manifest.csv", rows, list(rows[0]))
     quick = ("model.width=8", "training.epochs=2", "crossval.validation=0.3", "--data", folder / "cohort")
-    result = medformer("abide", "train", "--out", folder / "run", *quick)
+    result = medformer("abide", "train", "--out", folder / "run", *quick, report=False)
     assert result.code == 0, result.err
     return folder / "run"
 

@@ -67,7 +67,7 @@ def test_a_full_disk_keeps_what_is_finished_and_resume_goes_on(
     assert (run / "folds/0/predictions.csv").read_bytes() == (finished / "folds/0/predictions.csv").read_bytes()
     assert read_json(run / "folds/0/fold.json")["state"] == "done"
     assert not list(run.rglob(".*"))
-    resumed = medformer(*command, "--resume")
+    resumed = medformer(*command, "--resume", report=False)
     assert resumed.code == 0, resumed.err
     assert "Fold 0 (1 of 2): already done." in resumed.err
     assert (run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
@@ -138,7 +138,7 @@ def test_ctrl_c_is_one_sentence(
 
     masks = data.parent / "masks"
     monkeypatch.setattr(learner, "case_row", pressed)
-    monkeypatch.setattr("medformer.inference.frames.scoring.case_row", pressed)
+    monkeypatch.setattr("medformer.inference.scoring.case_row", pressed)
     monkeypatch.setattr(Segmenter, "predict", pressed)
     commands = {
         "crossval": ("--data", data, *settings),

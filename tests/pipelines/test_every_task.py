@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,15 @@ from typing import Any
 
 import pytest
 
+from medformer.config import SCHEMAS
+from medformer.config_loading import load_config
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import LearnerJob
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.files import read_csv, read_json, write_csv
+from medformer.progress import SilentReporter
+from medformer.tasks import get_task
 
 Medformer = Callable[..., Any]
 Row = dict[str, str]
@@ -49,9 +56,9 @@ class Trial:
         write_csv(self.manifest, rows, list(rows[0]))
         return rows
 
-    def run(self, medformer: Medformer, verb: str, out: Path, *more: str) -> Any:
+    def run(self, medformer: Medformer, verb: str, out: Path, *more: str, report: bool = True) -> Any:
         """Train or cross-validate."""
-        return medformer(self.task, verb, "--data", self.manifest, "--out", out, *self.settings, *more)
+        return medformer(self.task, verb, "--data", self.manifest, "--out", out, *self.settings, *more, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +97,8 @@ def test_train_learns_from_the_train_rows_and_reports_on_the_test_rows(
     test = [row["id"] for row in rows if row["split"] == "test"]
     assert sorted(fold["test"]) == sorted(test)
     assert {*fold["train"], *fold["validation"]} == {row["id"] for row in rows} - set(test)
+    group = {row["id"]: row["group"] for row in rows}
+    assert not {group[name] for name in fold["train"]} & {group[name] for name in fold["validation"]}
     assert [row["id"] for row in read_csv(run / "oof.csv")] == test
     assert (run / "report.html").stat().st_size > 0
     assert {tuple(row["id"] for row in read_csv(oof)) for oof in run.glob("baselines/*/oof.csv")} == {tuple(test)}
@@ -141,7 +150,33 @@ def test_the_site_is_probed_where_there_are_two(medformer: Medformer, trial: Tri
     groups = sorted({row["group"] for row in read_csv(trial.manifest)})
     trial.rewrite(lambda row: row | {"site": ("north", "south")[groups.index(row["group"]) % 2]})
     run = tmp_path / "run"
-    result = trial.run(medformer, "crossval", run, "--no-baselines")
+    result = trial.run(medformer, "crossval", run, "--no-baselines", report=False)
     assert result.code == 0, result.err
     probe = read_json(run / "site_probe.json")
-    assert probe["applicable"] and probe["sites"] == 2 and 0 <= probe["balanced_accuracy"] <= 1
+    assert (
+        probe["applicable"] and probe["sites"] == 2 and probe["chance"] == 0.5 and 0 <= probe["balanced_accuracy"] <= 1
+    )
+
+
+def test_the_work_of_every_fold_can_be_sent_to_another_process(trial: Trial, tmp_path: Path) -> None:
+    overrides = [word for word in trial.settings if "=" in word]
+    overrides.append(f"data.manifest={trial.manifest}")
+    config = load_config(f"{trial.task}/default", overrides, model=SCHEMAS[trial.task])
+    study = get_task(trial.task).open(config, SilentReporter())
+    inventory = study.inspect(None, SilentReporter())
+    run = RunDirectory(tmp_path / "run")
+    names = list(study.by_id)
+    others = study.relabelled(dict(zip(names, reversed(names), strict=True)), run.canary.path)
+    learners = [study.learner(inventory, run.cache), others.learner(inventory, run.cache)]
+    for learner in [*learners, *(make() for make in study.baselines(inventory).values())]:
+        there = pickle.loads(pickle.dumps(LearnerJob(learner, run, config.seed)))
+        assert type(there.learner) is type(learner)
+        assert there.learner.study.by_id == learner.study.by_id
+    if trial.task == "abide":
+        assert [case.label for case in others.cases] == [case.label for case in reversed(study.cases)]
+    else:
+        assert all(case.mask.is_file() and case.mask.is_relative_to(run.canary.path) for case in others.cases)
+    if trial.task == "volume":
+        # The hash of another's label map would bring back what was prepared from the case's own.
+        assert all(case.mask in learners[0].hashes for case in study.cases)
+        assert not any(case.mask in learners[1].hashes for case in others.cases)

@@ -13,16 +13,14 @@ from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.collect import collect, read_oof
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import execute
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import DataError, UnknownNameError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import read_csv, read_json
 from medformer.imaging.images import read_image, read_mask
-from medformer.inference.baselines.prior_mask import PriorMask
-from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.frames import BASELINES, PriorMask
 from medformer.tasks.polyp.learner import FrameBaselineLearner
 from medformer.tasks.polyp.study import PolypStudy
 

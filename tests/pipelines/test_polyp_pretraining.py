@@ -109,7 +109,7 @@ def test_declared_unlabeled_frames_are_seen_too(medformer: Medformer, frames: Pa
     common = (*RUN, "--data", frames / "tested.csv", "pretraining.enabled=true")
     leaking = medformer(*common, "--out", tmp_path / "a", f"pretraining.extra={frames / 'all.csv'}")
     leaking.refused(4, "all.csv", "is seen by pretraining", "has the same id as", "Pretrain without it")
-    result = medformer(*common, "--out", tmp_path / "b", f"pretraining.extra={frames / 'unlabeled.csv'}")
+    result = medformer(*common, "--out", tmp_path / "b", f"pretraining.extra={frames / 'unlabeled.csv'}", report=False)
     assert result.code == 0, result.err
 
 
@@ -123,7 +123,7 @@ def test_training_starts_from_the_encoder_of_an_earlier_pretraining(
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     drawn = first_weights(medformer, monkeypatch, *common, "--out", tmp_path / "b")
     assert not all(torch.equal(drawn[name], expected[name]) for name in expected)
-    result = medformer(*common, "--out", tmp_path / "a", f"pretraining.weights={encoder}", "--resume")
+    result = medformer(*common, "--out", tmp_path / "a", f"pretraining.weights={encoder}", "--resume", report=False)
     assert result.code == 0, result.err
 
 

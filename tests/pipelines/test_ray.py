@@ -19,9 +19,8 @@ from medformer.config_loading import load_config
 from medformer.crossval.plan import Fold, Plan, PlanCase
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import execute
-from medformer.crossval.run.executors import Executor, build_executor
-from medformer.crossval.run.fold_job import LearnerJob
+from medformer.crossval.run.execute import Executor, LearnerJob, execute
+from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.journal import read_state
 from medformer.data.manifest import read_manifest
 from medformer.files import read_csv

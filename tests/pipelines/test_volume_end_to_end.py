@@ -34,7 +34,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of ten small brains, of eight patients."""
-    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=10, spacing=8.0)
+    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=10, spacing=12.0)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_what_a_test_volume_holds_changes_nothing_of_its_fold(
         + "\n"
     )
     out = tmp_path / "run"
-    result = medformer("volume", "crossval", "--data", manifest, "--out", out, "--no-baselines", *SMALL)
+    result = medformer("volume", "crossval", "--data", manifest, "--out", out, "--no-baselines", *SMALL, report=False)
     assert result.code == 0, result.err
     assert read_folds(out / "splits.json").folds[0].train == fold.train
     before, after = (path / "folds" / "0" for path in (run, out))
@@ -126,7 +126,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     with monkeypatch.context() as patched:
         patched.setattr(Loop, "_end_epoch", pressed)
         medformer(*arguments).refused(130, "Interrupted", "--resume")
-    resumed = medformer(*arguments, "--resume")
+    resumed = medformer(*arguments, "--resume", report=False)
     assert resumed.code == 0, resumed.err
     assert (out / "oof.csv").read_bytes() == (run / "oof.csv").read_bytes()
 
@@ -163,7 +163,9 @@ def test_a_folder_is_enough_but_its_patients_must_be_told(medformer: Medformer, 
     arguments = ("volume", "crossval", "--data", folder, "--out", out, "--no-baselines", *SMALL, "training.epochs=1")
     medformer(*arguments).refused(3, "patient")
     medformer(*arguments, "data.ungrouped=each").refused(4, "near-duplicate", "p006_v1", "p006_v2")
-    accepted = medformer(*arguments, "data.ungrouped=each", "--accept-leak", "near-duplicate:*", "--resume")
+    accepted = medformer(
+        *arguments, "data.ungrouped=each", "--accept-leak", "near-duplicate:*", "--resume", report=False
+    )
     assert accepted.code == 0, accepted.err
     assert len(read_manifest(out / "manifest.csv").cases) == len(read_csv(out / "oof.csv")) == 10
 
@@ -183,9 +185,9 @@ def test_volumes_are_classified_with_linear_models_beside(medformer: Medformer, 
 def test_pretraining_sees_the_training_volumes_of_its_fold_alone(
     medformer: Medformer, volumes: Path, tmp_path: Path
 ) -> None:
-    arguments = ("--data", volumes, "--no-baselines", *SMALL, "pretraining.epochs=1")
+    arguments = ("--data", volumes, "--no-baselines", *SMALL, "pretraining.epochs=1", "training.epochs=1")
     out = tmp_path / "run"
-    result = medformer("volume", "crossval", "--out", out, *arguments, "pretraining.enabled=true")
+    result = medformer("volume", "crossval", "--out", out, *arguments, "pretraining.enabled=true", report=False)
     assert result.code == 0, result.err
     assert read_json(out / "folds" / "0" / "pretraining.json")["masked_mse"] > 0
     alone = tmp_path / "encoder"
@@ -239,6 +241,6 @@ def test_a_label_map_of_another_grid_is_named(medformer: Medformer, volumes: Pat
 def test_permuted_label_maps_are_a_canary(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ("--no-baselines", "--permute-labels", *SMALL, "training.epochs=1")
-    result = medformer("volume", "crossval", "--data", volumes, "--out", out, *arguments)
+    result = medformer("volume", "crossval", "--data", volumes, "--out", out, *arguments, report=False)
     assert result.code == 0, result.err
     assert len(read_csv(out / "canary" / "oof.csv")) == 10

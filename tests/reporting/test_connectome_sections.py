@@ -12,9 +12,9 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, write_csv, write_json
 from medformer.reporting.explanation import read_explanation
-from medformer.reporting.finished_run import read_finished_run
+from medformer.reporting.finished_run import FinishedRun, read_finished_run
 from medformer.reporting.report import build_report, render_section
-from medformer.reporting.sections import facts_of
+from medformer.reporting.sections import SECTIONS
 
 Copy = Callable[[], RunDirectory]
 
@@ -42,10 +42,16 @@ def part(report: str, key: str) -> str:
     return " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", found.group(), flags=re.DOTALL)).split())
 
 
+def keys_of(run: FinishedRun) -> set[str]:
+    """Which sections a run has."""
+    return {section.key for section in SECTIONS if section.applies(run)}
+
+
 def texts(run: RunDirectory, key: str) -> str:
     """The text of one section of a run; empty where the run has no such section."""
     finished = read_finished_run(run.path)
-    facts = facts_of(finished)
+    sections = [section for section in SECTIONS if section.key == key and section.applies(finished)]
+    facts = {section.key: section.facts(finished) for section in sections}
     return part(f'<section id="{key}">{render_section(key, finished, facts)}</section>', key) if key in facts else ""
 
 
@@ -149,4 +155,4 @@ def test_cohort_counts_who_was_left_out_and_which_rules_applied(report: str, cop
 
 
 def test_other_runs_have_none_of_these(classified: Path) -> None:
-    assert {"attribution", "pretraining", "cohort"}.isdisjoint(facts_of(read_finished_run(classified)))
+    assert {"attribution", "pretraining", "cohort"}.isdisjoint(keys_of(read_finished_run(classified)))

@@ -25,7 +25,7 @@ def _curves(folder: Path, precision: str) -> list[list[dict[str, Any]]]:
         [sys.executable, str(PROGRAM), str(folder), precision],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ class Processes:
     def __init__(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.number = number
         self.local = threading.local()
-        self.barrier = threading.Barrier(number, timeout=20)
+        self.barrier = threading.Barrier(number, timeout=600)
         self.tensors: list[torch.Tensor] = [torch.empty(0)] * number
         base = "medformer.training.batch_norm.dist"
         monkeypatch.setattr(f"{base}.is_initialized", lambda: True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.training.ema import WeightAverage, live_tensors
+from medformer.training.optimizer import WeightAverage, live_tensors
 
 
 def _set(model: nn.Module, value: float) -> None:

@@ -16,8 +16,7 @@ from torch import nn
 from medformer.errors import DivergenceError, InterruptedRun
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors
-from medformer.training.saving.checkpoint import read_metadata
-from medformer.training.saving.state import Saving
+from medformer.training.saving import Saving, read_metadata
 
 # The clock of these tests moves a second when it is read: two reads per epoch and one per step, so 4 s per epoch.
 EPOCHS = 8
@@ -50,7 +49,7 @@ class Breaks(SilentReporter):
 @pytest.fixture(autouse=True)
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count()
-    monkeypatch.setattr("medformer.training.schedule.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("medformer.training.optimizer.monotonic", lambda: float(next(seconds)))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from medformer.training.schedule import Clock, learning_rate_factor, run_progress
+from medformer.training.optimizer import Clock, learning_rate_factor, run_progress
 
 
 def test_the_rate_warms_up_linearly_and_falls_like_a_cosine_to_zero() -> None:
@@ -34,7 +34,7 @@ def test_a_budget_is_counted_in_seconds_and_never_overrun() -> None:
 
 def test_a_clock_goes_on_from_saved_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 103.0])
-    monkeypatch.setattr("medformer.training.schedule.monotonic", lambda: next(now))
+    monkeypatch.setattr("medformer.training.optimizer.monotonic", lambda: next(now))
     assert Clock(40.0).elapsed() == 43.0
 
 

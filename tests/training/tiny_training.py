@@ -15,20 +15,27 @@ from medformer.errors import InterruptedRun
 from medformer.files import read_csv
 from medformer.seeds import derive_seed
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 
 
 class Squares:
     """Noise with a bright square whose place depends on case and epoch, as an augmented dataset's does.
 
-    `faults` maps a case to a value put into its image, or to an error raised instead of it.
+    `faults` maps a case to a value put into its image, or to an error raised instead of it. From the epoch `hangs` on,
+    no case comes: the training waits until somebody kills it.
     """
 
     def __init__(
-        self, cases: int = 10, *, seed: int = 0, faults: dict[int, Any] | None = None, pause: float = 0.0
+        self,
+        cases: int = 10,
+        *,
+        seed: int = 0,
+        faults: dict[int, Any] | None = None,
+        pause: float = 0.0,
+        hangs: int | None = None,
     ) -> None:
-        self.cases, self.seed, self.faults, self.pause = cases, seed, faults or {}, pause
+        self.cases, self.seed, self.faults, self.pause, self.hangs = cases, seed, faults or {}, pause, hangs
         self.asked: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -37,7 +44,7 @@ class Squares:
     def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
         epoch, case = index
         self.asked.append(index)
-        time.sleep(self.pause)
+        time.sleep(self.pause if self.hangs is None or epoch < self.hangs else 600)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, case))
         image = torch.randn(3, 12, 12, generator=generator)
         mask = torch.zeros(1, 12, 12)
@@ -106,7 +113,7 @@ if __name__ == "__main__":
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     if kind == "slow":
         tracker = sys.argv[3] if sys.argv[3:] else "none"
-        train(folder, data=Squares(pause=0.01), config={"epochs": 6, "tracker": tracker}, resume=True)
+        train(folder, data=Squares(pause=0.01, hangs=4), config={"epochs": 6, "tracker": tracker}, resume=True)
     elif kind == "workers":
         try:
             train(folder, data=Squares(40, pause=0.02), workers=1, config={"epochs": 1000})

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import Plan, PlanCase
-from medformer.crossval.run.estimator import Vector, stack_features
+from medformer.crossval.vectors import Vector, stack_features
 from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.statistics.bootstrap import grouped_statistic_interval
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap

@@ -16,8 +16,8 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.evaluation.metrics import CLASSES, MASKS, PRIMARY, Metric
 from medformer.evaluation.number_format import counted
-from medformer.evaluation.statistics.holm import holm
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
+from medformer.evaluation.statistics.ttest import holm
 
 FEW_GROUPS = 10
 FEW_FOLDS = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ _FROM_PLAN = ("age", "sex")
 TEXT_COLUMNS = frozenset({"id", "group", "site", "size", "image", "mask", "truth"})
 
 
-def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMNS_FIRST) -> Path:
+def collect(run: RunDirectory, plan: Plan) -> Path:
     """Merge the folds' predictions.csv into oof.csv, in manifest order within each repeat.
 
     Returns:
@@ -54,7 +54,7 @@ def collect(run: RunDirectory, plan: Plan, columns_first: Sequence[str] = COLUMN
     if not keys:
         raise DataError("The plan has no test cases, so there is no out-of-fold table to collect.")
     present = merged[keys[0]]
-    header = [name for name in columns_first if name in present]
+    header = [name for name in COLUMNS_FIRST if name in present]
     header += [name for name in present if name not in header]
     write_csv(run.oof_csv, [merged[key] for key in keys], header)
     # In the form that `sha256sum --check` reads.
@@ -79,11 +79,11 @@ def verify_oof(run: RunDirectory) -> None:
         )
 
 
-def read_oof(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> list[dict[str, Any]]:
+def read_oof(path: Path) -> list[dict[str, Any]]:
     """Read the out-of-fold table with numbers as numbers.
 
     A column is numeric when each of its filled cells is, also when none is filled; empty cells are then NaN. Columns in
-    `text_columns` stay text, so that an id such as `007` survives.
+    `TEXT_COLUMNS` stay text, so that an id such as `007` survives.
 
     Raises:
         DataError: The table is missing, empty or not a table.
@@ -99,7 +99,7 @@ def read_oof(path: Path, text_columns: Collection[str] = TEXT_COLUMNS) -> list[d
     if any(None in row or None in row.values() for row in rows):
         raise DataError(f"The out-of-fold table {path} has rows with more or fewer cells than its header.")
     for column in rows[0]:
-        convert = None if column in text_columns else _converter([row[column] for row in rows])
+        convert = None if column in TEXT_COLUMNS else _converter([row[column] for row in rows])
         if convert:
             for row in rows:
                 row[column] = convert(row[column])

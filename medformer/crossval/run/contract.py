@@ -11,53 +11,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from medformer.config import AnyConfig
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.vectors import Vectors
 from medformer.data.audit import Audit, Division, audit
 from medformer.data.inventory import Inventory, Record, duplicates
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, Dataset
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
+from medformer.training.devices import check_devices
 from medformer.training.pretraining.seen import SeenCase
+from medformer.training.trackers.build import build_tracker
 
 Row = dict[str, Any]
 """One row of a table of predictions."""
-
-Vectors = Mapping[str, NDArray[np.floating[Any]]]
-"""A feature vector (d,) per case id; a mapping may compute them when asked."""
-
-
-class Dataset(Protocol):
-    """Cases and where they come from: a manifest of images or volumes, or a cohort of connectomes."""
-
-    @property
-    def path(self) -> Path:
-        """The manifest file."""
-
-    @property
-    def root(self) -> Path:
-        """The folder that paths in tables are relative to."""
-
-    @property
-    def cases(self) -> Sequence[Case]:
-        """In the order of the manifest."""
-
-    @property
-    def by_id(self) -> Mapping[str, Case]:
-        """Cases by id."""
-
-    def digest(self) -> str:
-        """SHA-256 over all that is said of the cases."""
 
 
 @dataclass(frozen=True)
@@ -182,15 +157,20 @@ class Study(ABC, Generic[C, D]):
         """What a reader of results on these cases must know."""
         return ()
 
-    @abstractmethod
     def check(self) -> None:
         """Build what every fold will build, so that a wrong name or size ends the run before any case is read.
 
+        This base checks the device and the tracker; the networks are a task's own.
+
         Raises:
-            ConfigError: An unknown name, or settings that do not go together.
+            ConfigError: An unknown name, settings that do not go together, or a package is missing.
             CheckpointError: A file of weights cannot be read or does not fit.
             ResourceError: The device is not there.
         """
+        if self.config.execution.address is None:
+            # A cluster's head may lack what its workers have; there the first fold tells.
+            check_devices(self.config.training)
+        build_tracker(self.config.training.tracker, Path(), Path())
 
     @abstractmethod
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
@@ -266,12 +246,7 @@ class Task(Protocol):
     name: str
 
     def open(
-        self,
-        config: Any,
-        reporter: Reporter,
-        *,
-        out: Path | None = None,
-        unlabelled: Literal["error", "allow"] = "error",
+        self, config: Any, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
     ) -> Study[Any, Any]:
         """Open the cases that a config names.
 
@@ -279,7 +254,7 @@ class Task(Protocol):
             config: The run's config.
             reporter: Receives the progress.
             out: The run folder, in which the manifest of a scanned folder will be kept.
-            unlabelled: Whether cases without a label or mask are refused.
+            labelled: Refuse cases without a label or mask.
 
         Raises:
             ConfigError: The config names no data.

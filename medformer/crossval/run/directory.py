@@ -58,11 +58,47 @@ class RunDirectory:
     Attributes:
         path: The folder.
         resumed: Whether an earlier session already wrote here.
+        run_json: Versions, device, seeds, hashes, command, times, exit state.
+        config_yaml: The resolved config.
+        splits_json: The frozen fold plan.
+        audit_json: The leakage and data audit.
+        oof_csv: One row per case per repeat: the source of every number.
+        oof_sha256: Hash of the out-of-fold table as the run wrote it.
+        metrics_json: Every number, computed from the out-of-fold table alone.
+        masks: Exported masks.
+        report_html: The offline report.
+        model_card_md: The model card.
+        folds: The folder of fold folders.
+        site_probe_json: How well the site can be predicted from what the model is given.
+        cohort_json: Who is in the cohort, who was left out of it and why (connectome task).
+        explain: What the networks' scores rest on (connectome task).
+        inventory: What one pass over every file found, so that a resumed run reads nothing unchanged.
+        extra_inventory: The same of the unlabeled cases that pretraining may see.
+        cache: Prepared data, which can be made again; removed once the run is done.
+        lock: Present while a process writes here.
     """
 
     def __init__(self, path: Path, *, resumed: bool = False) -> None:
         self.path = Path(path)
         self.resumed = resumed
+        self.run_json = self.path / "run.json"
+        self.config_yaml = self.path / "config.yaml"
+        self.splits_json = self.path / "splits.json"
+        self.audit_json = self.path / "audit.json"
+        self.oof_csv = self.path / "oof.csv"
+        self.oof_sha256 = self.path / "oof.sha256"
+        self.metrics_json = self.path / "metrics.json"
+        self.masks = self.path / "masks"
+        self.report_html = self.path / "report.html"
+        self.model_card_md = self.path / "model_card.md"
+        self.folds = self.path / "folds"
+        self.site_probe_json = self.path / "site_probe.json"
+        self.cohort_json = self.path / "cohort.json"
+        self.explain = self.path / "explain"
+        self.inventory = self.path / "inventory"
+        self.extra_inventory = self.path / "inventory-extra"
+        self.cache = self.path / "cache"
+        self.lock = self.path / ".lock"
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> RunDirectory:
@@ -178,61 +214,6 @@ class RunDirectory:
             ) from error
 
     @property
-    def run_json(self) -> Path:
-        """Versions, device, seeds, hashes, command, times, exit state."""
-        return self.path / "run.json"
-
-    @property
-    def config_yaml(self) -> Path:
-        """The resolved config."""
-        return self.path / "config.yaml"
-
-    @property
-    def splits_json(self) -> Path:
-        """The frozen fold plan."""
-        return self.path / "splits.json"
-
-    @property
-    def audit_json(self) -> Path:
-        """The leakage and data audit."""
-        return self.path / "audit.json"
-
-    @property
-    def oof_csv(self) -> Path:
-        """One row per case per repeat: the source of every number."""
-        return self.path / "oof.csv"
-
-    @property
-    def oof_sha256(self) -> Path:
-        """Hash of the out-of-fold table as the run wrote it."""
-        return self.path / "oof.sha256"
-
-    @property
-    def metrics_json(self) -> Path:
-        """Every number, computed from the out-of-fold table alone."""
-        return self.path / "metrics.json"
-
-    @property
-    def masks(self) -> Path:
-        """Exported masks."""
-        return self.path / "masks"
-
-    @property
-    def report_html(self) -> Path:
-        """The offline report."""
-        return self.path / "report.html"
-
-    @property
-    def model_card_md(self) -> Path:
-        """The model card."""
-        return self.path / "model_card.md"
-
-    @property
-    def folds(self) -> Path:
-        """The folder of fold folders."""
-        return self.path / "folds"
-
-    @property
     def canary(self) -> RunDirectory:
         """The same plan on permuted labels: `folds/`, `oof.csv` and `metrics.json` like the run's own."""
         return RunDirectory(self.path / "canary", resumed=True)
@@ -246,41 +227,6 @@ class RunDirectory:
         """The baselines that have an out-of-fold table, by name."""
         found = sorted(path.parent.name for path in self.path.glob("baselines/*/oof.csv"))
         return {name: self.baseline(name) for name in found}
-
-    @property
-    def site_probe_json(self) -> Path:
-        """How well the site can be predicted from what the model is given."""
-        return self.path / "site_probe.json"
-
-    @property
-    def cohort_json(self) -> Path:
-        """Who is in the cohort, who was left out of it and why (connectome task)."""
-        return self.path / "cohort.json"
-
-    @property
-    def explain(self) -> Path:
-        """What the networks' scores rest on (connectome task)."""
-        return self.path / "explain"
-
-    @property
-    def inventory(self) -> Path:
-        """What one pass over every file found, so that a resumed run reads nothing unchanged."""
-        return self.path / "inventory"
-
-    @property
-    def extra_inventory(self) -> Path:
-        """The same of the unlabeled cases that pretraining may see."""
-        return self.path / "inventory-extra"
-
-    @property
-    def cache(self) -> Path:
-        """Prepared data, which can be made again; removed once the run is done."""
-        return self.path / "cache"
-
-    @property
-    def lock(self) -> Path:
-        """Present while a process writes here."""
-        return self.path / ".lock"
 
     def fold(self, index: int) -> Path:
         """The folder of one fold: history.csv, model.safetensors, resume state, predictions.csv, fold.json."""

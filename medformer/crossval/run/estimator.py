@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from medformer.crossval.plan import some
 from medformer.crossval.run.classes import ClassPredictor, labels_of
-from medformer.crossval.run.contract import Context, Vectors
+from medformer.crossval.run.contract import Context
+from medformer.crossval.vectors import Vectors, stack_features
 from medformer.data.manifest import Case
 from medformer.errors import DataError, LeakageError
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
-
-Vector = NDArray[np.floating[Any]]
 
 
 class Described(Protocol):
@@ -140,32 +139,6 @@ class FittedEstimator:
         if bad:
             raise DataError(f"The estimator gives {some(bad)} a score that is not finite. Scale the features.")
         return np.asarray(outputs, np.float64)
-
-
-def stack_features(features: Mapping[str, Vector], names: Sequence[str]) -> NDArray[np.float64]:
-    """Put the vectors of some cases into a matrix (n, d).
-
-    Raises:
-        DataError: No cases, or one without a vector, with one of another length, or one that holds NaN or infinity.
-    """
-    if not names:
-        raise DataError("A part of a fold is empty; expected cases to train on and cases to select a threshold on.")
-    missing = [name for name in names if name not in features]
-    if missing:
-        raise DataError(f"There are no features for {some(missing)}; expected a vector for every case of the plan.")
-    vectors = [np.asarray(features[name], np.float64) for name in names]
-    for name, vector in zip(names, vectors, strict=True):
-        if vector.ndim != 1 or vector.shape != vectors[0].shape:
-            raise DataError(
-                f"The features of {name} have shape {vector.shape}, those of {names[0]} {vectors[0].shape}; expected "
-                "vectors of one length."
-            )
-        if not np.isfinite(vector).all():
-            raise DataError(
-                f"The features of {name} hold {np.count_nonzero(~np.isfinite(vector))} value(s) that are NaN or "
-                "infinite. Leave the case out, or fill them before."
-            )
-    return np.stack(vectors)
 
 
 def require_unfitted(estimator: Any) -> None:

@@ -1,23 +1,201 @@
-"""Runs the folds of a plan that are not done yet, wherever an executor takes them."""
+"""Runs the folds of a plan: the work of one fold with the journal around it, and what takes those that are not done."""
 
 from __future__ import annotations
 
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
 
-from medformer.crossval.plan import Plan
+from medformer.crossval.plan import Fold, Plan
+from medformer.crossval.run.contract import Context, Learner
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.executors.inline import InlineExecutor
-from medformer.crossval.run.executors.protocol import Executor, Work, WorkerLostError, title
-from medformer.crossval.run.fold_job import FoldJob
-from medformer.crossval.run.journal import is_complete, read_state
+from medformer.crossval.run.journal import (
+    FoldState,
+    is_complete,
+    predictions_digest,
+    read_predictions,
+    read_state,
+    write_state,
+)
 from medformer.crossval.run.record import why
 from medformer.errors import ConfigError, DataError, InterruptedRun, LeakageError, MedformerError, ResourceError
+from medformer.files import write_csv, write_text
 from medformer.progress import Reporter, SilentReporter
-
-__all__ = ["FoldJob", "execute"]
 
 # What would fail every fold.
 _STOPPING = (InterruptedRun, ResourceError, ConfigError, LeakageError)
+
+
+class FoldJob(Protocol):
+    """What a task does in one fold.
+
+    It trains on `fold.train`, selects on `fold.validation`, and leaves `folder/predictions.csv` with one row per id of
+    `fold.test`: a column `id`, and whatever else the task predicts and measures. A fold without test ids needs no
+    such file. With `resume`, an earlier attempt may have left training state in `folder` that it continues from.
+
+    A job may run in another process: it must be picklable, and a reporter that it tells about its steps must be its
+    attribute `reporter`, which is replaced there.
+    """
+
+    def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
+        """Do the work."""
+
+
+class LearnerJob:
+    """The fold job of a learner: fit it, then predict the test cases once.
+
+    Args:
+        learner: What is fitted.
+        run: The run that it works in: the run itself, or a baseline or the canary inside it.
+        seed: The run's seed.
+        reporter: Receives the progress.
+    """
+
+    def __init__(self, learner: Learner, run: RunDirectory, seed: int, reporter: Reporter | None = None) -> None:
+        self.learner = learner
+        self.run = run
+        self.seed = seed
+        self.reporter = reporter or SilentReporter()
+
+    def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
+        """Leave what the learner learned, and `predictions.csv` where the fold has test cases."""
+        context = Context(fold, folder, self.run, self.seed, resume, self.reporter)
+        predictor = self.learner.fit(context)
+        if fold.test:
+            rows = list(predictor.predict(self.learner.study, fold.test, self.run.path, self.reporter))
+            write_csv(folder / "predictions.csv", rows, list(rows[0]))
+
+
+def run_fold(fold: Fold, job: FoldJob, folder: Path, plan: str) -> None:
+    """Run one fold: journal, job, check of what it left. A fold that is done stays as it is.
+
+    The journal is read here and not before, because an attempt in another process may have come in between.
+
+    Args:
+        fold: Which.
+        job: What to do.
+        folder: The fold's own.
+        plan: Digest of the plan that the fold belongs to.
+
+    Raises:
+        DataError: The job left incomplete predictions, or the folder belongs to another plan.
+        Exception: Whatever the job raised.
+    """
+    state = read_state(folder, fold.index, plan)
+    if is_complete(folder, fold, state):
+        return
+    resume = state.attempts > 0
+    state = state.begin()
+    write_state(folder, state)
+    try:
+        job(fold, folder, resume)
+        read_predictions(folder, fold)
+    except (InterruptedRun, KeyboardInterrupt) as error:
+        write_state(folder, state.end("pending", why(error)))
+        raise
+    except Exception as error:
+        _record_failure(folder, state, error)
+        raise
+    write_state(folder, state.end("done", predictions=predictions_digest(folder, fold)))
+
+
+def _record_failure(folder: Path, state: FoldState, error: Exception) -> None:
+    try:
+        write_state(folder, state.end("failed", why(error)))
+        if not isinstance(error, MedformerError):
+            write_text(folder / "error.txt", "".join(traceback.format_exception(error)))
+    except ResourceError:
+        # The disk is full: the journal keeps saying "running", which a resumed run treats the same way.
+        return
+
+
+class WorkerLostError(ResourceError):
+    """The process of one fold died again and again; unlike other lacks, it does not stop the other folds."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folds of a plan that are left to do.
+
+    Attributes:
+        folds: In the plan's order.
+        total: Number of folds of the plan.
+        plan: The plan's digest.
+        job: What to do in each.
+        run: The folder that the folds' folders are in.
+    """
+
+    folds: tuple[Fold, ...]
+    total: int
+    plan: str
+    job: FoldJob
+    run: RunDirectory
+
+
+Outcomes = Generator[tuple[Fold, Exception | None], None, None]
+
+
+class Executor(ABC):
+    """Where folds run.
+
+    Entering one keeps what it starts for several calls of `run`; without that, each call starts and ends its own.
+    """
+
+    @abstractmethod
+    def run(self, work: Work, reporter: Reporter) -> Outcomes:
+        """Run the folds, each through `run_fold`, and yield each as it ends, with the error of one that failed.
+
+        Closing the generator ends the folds that still run, with their state saved.
+
+        Raises:
+            InterruptedRun: A signal came; the folds saved their state.
+            KeyboardInterrupt: Likewise, between two folds.
+            ConfigError: The executor cannot be had as asked for.
+            ResourceError: Likewise, for reasons outside.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, *error: object) -> None:
+        """End what was started."""
+
+
+def title(fold: Fold, total: int) -> str:
+    """Say which fold of how many."""
+    return f"Fold {fold.index} ({fold.index + 1} of {total})"
+
+
+def describe_parts(fold: Fold) -> str:
+    """Say how many cases each part of a fold has."""
+    return ", ".join(f"{len(ids)} {part}" for part, ids in fold.parts.items())
+
+
+class InlineExecutor(Executor):
+    """The executor that needs nothing: a laptop's, and the one whose results the others repeat."""
+
+    def run(self, work: Work, reporter: Reporter) -> Outcomes:
+        """See `Executor`."""
+        for fold in work.folds:
+            folder = work.run.fold(fold.index)
+            continued = ", continued" if read_state(folder, fold.index, work.plan).attempts else ""
+            reporter.line(f"{title(fold, work.total)}: {describe_parts(fold)}{continued}.")
+            failure = None
+            try:
+                run_fold(fold, work.job, folder, work.plan)
+            except InterruptedRun:
+                raise
+            except Exception as error:
+                failure = error
+            yield fold, failure
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was started."""
 
 
 def execute(

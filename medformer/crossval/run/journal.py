@@ -6,11 +6,11 @@ import os
 import socket
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from medformer.crossval.plan import Fold, some
+from medformer.crossval.run.times import now
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, sha256, write_json
 
@@ -52,7 +52,7 @@ class FoldState:
             state="running",
             reason="",
             attempts=self.attempts + 1,
-            started=_now(),
+            started=now(),
             ended="",
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -60,7 +60,7 @@ class FoldState:
 
     def end(self, state: FoldStatus, reason: str = "", predictions: str = "") -> FoldState:
         """The state when an attempt ends."""
-        return replace(self, state=state, reason=reason, predictions=predictions, ended=_now())
+        return replace(self, state=state, reason=reason, predictions=predictions, ended=now())
 
 
 def read_state(folder: Path, index: int, plan: str) -> FoldState:
@@ -133,7 +133,3 @@ def is_complete(folder: Path, fold: Fold, state: FoldState) -> bool:
 def predictions_digest(folder: Path, fold: Fold) -> str:
     """SHA-256 of predictions.csv; empty for a fold without test ids."""
     return sha256(folder / "predictions.csv") if fold.test else ""
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -16,11 +16,10 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.run.times import age
+from medformer.crossval.run.times import age, now
 from medformer.errors import ConfigError
 from medformer.progress import duration
 
@@ -74,8 +73,7 @@ def acquire(path: Path) -> None:
             _make_way(path, mine)
             continue
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            json.dump({**mine, "user": _user(), "since": now, "beat": BEAT}, file)
+            json.dump({**mine, "user": _user(), "since": now(), "beat": BEAT}, file)
         _start_beating(path, mine)
         return
 

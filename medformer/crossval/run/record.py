@@ -8,14 +8,14 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import medformer
 from medformer.crossval.run.directory import FORMAT, RunDirectory
+from medformer.crossval.run.times import now
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
-from medformer.files import digest, read_json, write_json, write_text
+from medformer.files import digest, read_json, strict_json, write_json, write_text
 from medformer.yaml_files import dump_yaml, read_yaml
 
 PACKAGES = (
@@ -83,7 +83,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
     if run.resumed:
         record = read_json(run.run_json)
         # A kill may have come between run.json and config.yaml.
-        if run.config_yaml.exists() or record["config_sha256"] != digest(_plain(info.config)):
+        if run.config_yaml.exists() or record["config_sha256"] != digest(strict_json(info.config)):
             _check_config(run, info.config, may_differ)
         record["sessions"].append(session)
         record["accepted_leaks"] = sorted({*record["accepted_leaks"], *info.accepted_leaks})
@@ -92,7 +92,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
             "format": FORMAT,
             "task": info.task,
             "seed": info.seed,
-            "config_sha256": digest(_plain(info.config)),
+            "config_sha256": digest(strict_json(info.config)),
             "data_sha256": info.data_sha256,
             "manifest": info.manifest,
             "data_root": info.data_root,
@@ -105,7 +105,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
     # run.json comes first: it is what makes the folder recognizable as a run after a kill.
     write_json(run.run_json, {**record, "state": "running", "reason": ""})
     if not run.config_yaml.exists():
-        write_text(run.config_yaml, dump_yaml(_plain(info.config)))
+        write_text(run.config_yaml, dump_yaml(strict_json(info.config)))
 
 
 def finish(run: RunDirectory, state: State, reason: str = "") -> None:
@@ -113,7 +113,7 @@ def finish(run: RunDirectory, state: State, reason: str = "") -> None:
     try:
         record = read_json(run.run_json)
         end = {"state": state, "reason": reason}
-        record["sessions"][-1].update(end, finished=_now())
+        record["sessions"][-1].update(end, finished=now())
         write_json(run.run_json, {**record, **end})
     finally:
         run.release()
@@ -157,7 +157,7 @@ def installed_versions() -> dict[str, str]:
 
 def _session(info: RunInfo) -> dict[str, Any]:
     return {
-        "started": _now(),
+        "started": now(),
         "finished": None,
         "state": "running",
         "reason": "",
@@ -176,7 +176,7 @@ def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Coll
         before = _flat(read_yaml(run.config_yaml))
     except ConfigError as error:
         raise ConfigError(f"--resume: {error} Restore the file, or start a new run in another folder.") from error
-    after = _flat(_plain(config))
+    after = _flat(strict_json(config))
     missing = "(not set)"
     changed = [
         f"{key}: {before.get(key, missing)} before, {after.get(key, missing)} now"
@@ -197,16 +197,3 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
-
-
-def _plain(value: Any) -> Any:
-    """Tuples become lists and everything unknown to YAML a string, so that a config equals what is read back."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -21,9 +21,8 @@ from medformer.crossval.plan.schemes import draw_plan, predefined_plan
 from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import execute
+from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
-from medformer.crossval.run.fold_job import LearnerJob
 from medformer.crossval.run.record import RunInfo, session
 from medformer.data.audit import fold_divisions, write_findings
 from medformer.data.inventory import Inventory
@@ -117,7 +116,7 @@ def pretrain(
     Raises:
         MedformerError: See the parts.
     """
-    study = task.open(config, reporter, out=out, unlabelled="allow")
+    study = task.open(config, reporter, out=out, labelled=False)
     study.check()
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with _recorded(directory, study, notes=study.notes):

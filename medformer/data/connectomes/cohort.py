@@ -79,15 +79,12 @@ class Cohort:
         return digest([[_values(case) for case in self.cases], self.store.digest()])
 
 
-def read_cohort(
-    path: str | os.PathLike[str], *, unlabelled: Literal["error", "allow"] = "error", features: Path | None = None
-) -> Cohort:
+def read_cohort(path: str | os.PathLike[str], *, unlabelled: Literal["error", "allow"] = "error") -> Cohort:
     """Read and validate a cohort.
 
     Args:
         path: The manifest, or the folder it is in.
         unlabelled: Whether a case without a label is refused.
-        features: Folder of the feature store, when it is not beside the manifest.
 
     Raises:
         DataError: The manifest is missing or no such table, a row is ragged, an id is empty, doubled, unsafe or not in
@@ -97,7 +94,7 @@ def read_cohort(
     path = Path(path)
     path = path / MANIFEST_FILE if path.is_dir() else path
     # Opened after the manifest, which is named first where both are missing.
-    store = cache(partial(open_store, features or path.parent / FEATURES))
+    store = cache(partial(open_store, path.parent / FEATURES))
     cases = read_records(path, _TABLE, lambda row: _fault(row, unlabelled == "allow", store()), _case)
     return Cohort(path, tuple(cases), store())
 

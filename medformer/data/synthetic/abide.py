@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.connectomes.read.series import label_table, write_series
+from medformer.data.connectomes.read.files import label_table, write_series
 from medformer.data.synthetic.brain import SyntheticAtlas, sources, synthetic_atlases
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.files import write_csv, write_json

@@ -1,4 +1,4 @@
-"""The t-test for scores of cross-validation folds, whose training sets overlap."""
+"""The t-test for scores of cross-validation folds, whose training sets overlap, and many tests at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 
@@ -76,3 +76,31 @@ def corrected_resampled_ttest(
     reach = float(student.ppf((1 + level) / 2, folds - 1)) * error
     p = float(2 * student.sf(abs(statistic), folds - 1))
     return FoldTest(mean, mean - reach, mean + reach, statistic, folds - 1, p)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Adjust p-values by Holm's step-down method (Scandinavian Journal of Statistics 1979).
+
+    Rejecting what is at most alpha keeps the chance of any false rejection at alpha, however the tests depend on each
+    other. NaN, a test that could not be made, stays NaN and does not count as a test.
+
+    Args:
+        p_values: Shape (k,).
+
+    Returns:
+        Adjusted p-values in the same order, shape (k,), at most 1.
+
+    Raises:
+        ValueError: A p-value lies outside [0, 1].
+    """
+    given = np.asarray(p_values, np.float64).ravel()
+    known = given[~np.isnan(given)]
+    if ((known < 0) | (known > 1)).any():
+        raise ValueError(f"p-values must be in [0, 1], got {given.tolist()}")
+    order = np.argsort(known, kind="stable")
+    stepped = np.maximum.accumulate(known[order] * np.arange(known.size, 0, -1))
+    adjusted = np.empty_like(known)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    result = np.full(given.shape, np.nan)
+    result[~np.isnan(given)] = adjusted
+    return result

@@ -1,13 +1,14 @@
-"""From connectomes or images to scores, and the numbers that choose a classifier's weights and stop its training."""
+"""From connectomes or images to scores, and the number that chooses a classifier's weights and stops its training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,6 +66,7 @@ def predict_scores(
     return scores
 
 
+@dataclass(frozen=True)
 class ValidationLoss:
     """Mean cross-entropy over cases.
 
@@ -76,46 +78,16 @@ class ValidationLoss:
         batch_size: Cases per forward pass.
     """
 
-    measure = "loss"
-
-    def __init__(self, inputs: Inputs, labels: ArrayLike, batch_size: int = 128) -> None:
-        self.inputs = inputs
-        self.labels = np.asarray(labels, np.int64)
-        self.batch_size = batch_size
+    inputs: Inputs
+    labels: ArrayLike
+    batch_size: int = 128
+    measure: ClassVar[str] = "loss"
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> float:
         """Return the loss of a model in evaluation mode."""
-        return self.score(
-            torch.cat([model(part).float().cpu() for part in batches(self.inputs, model, self.batch_size)])
-        )
-
-    def score(self, logits: Tensor) -> float:
-        """Turn the logits of all cases, (n, 2), into the number."""
-        return float(F.cross_entropy(logits, torch.from_numpy(self.labels)))
-
-
-class ValidationAuc(ValidationLoss):
-    """Area under the ROC curve over cases.
-
-    Raises:
-        DataError: A class is missing.
-    """
-
-    measure = "auc"
-
-    def __init__(self, inputs: Inputs, labels: ArrayLike, batch_size: int = 128) -> None:
-        super().__init__(inputs, labels, batch_size)
-        if len(np.unique(self.labels)) < 2:
-            raise DataError(
-                f"The {len(self.labels)} inner validation cases are all of one class; expected both. Hold out a "
-                "larger share (crossval.validation) or stratify by label."
-            )
-
-    def score(self, logits: Tensor) -> float:
-        margin = (logits[:, 1] - logits[:, 0]).double().numpy()
-        # The metric refuses numbers that are not finite; the loop has a better message for them.
-        return float(roc_auc_score(self.labels, margin)) if np.isfinite(margin).all() else float("nan")
+        logits = torch.cat([model(part).float().cpu() for part in batches(self.inputs, model, self.batch_size)])
+        return float(F.cross_entropy(logits, torch.from_numpy(np.asarray(self.labels, np.int64))))
 
 
 def _require_one_for_each(inputs: Inputs, ids: Sequence[str]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,13 +65,6 @@ class PlattScaling:
         self.slope_ = float(found.x[0]) / spread
         self.intercept_ = float(found.x[1]) - self.slope_ * center
         return self
-
-    @classmethod
-    def of(cls, slope: float, intercept: float) -> Self:
-        """The sigmoid with these numbers."""
-        scaling = cls()
-        scaling.slope_, scaling.intercept_ = slope, intercept
-        return scaling
 
     def transform(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of the positive class, shape (n,)."""
@@ -150,39 +143,6 @@ def read_decision(folder: Path, *, log_odds: bool = True) -> Decision:
         scaling.slope_ = float(content["sigmoid"]["slope"])
         scaling.intercept_ = float(content["sigmoid"]["intercept"])
     return Decision(float(content["threshold"]), scaling, log_odds)
-
-
-def prediction_rows(
-    ids: Sequence[str],
-    labels: Sequence[int] | NDArray[np.int64],
-    scores: NDArray[np.float64],
-    threshold: float,
-    *,
-    sites: Mapping[str, str] | None = None,
-    covariates: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[dict[str, Any]]:
-    """Return a fold's predictions as rows of its table, one per test case.
-
-    Args:
-        ids: Of the cases.
-        labels: Theirs, 1 is positive.
-        scores: Probabilities of class 1.
-        threshold: A case is positive where its score is at least this.
-        sites: Site per id.
-        covariates: Further columns by id; the same for every id.
-    """
-    return [
-        {
-            "id": name,
-            "site": (sites or {}).get(name, ""),
-            **(covariates or {}).get(name, {}),
-            "label": int(label),
-            "score": float(score),
-            "threshold": float(threshold),
-            "prediction": int(score >= threshold),
-        }
-        for name, label, score in zip(ids, labels, scores, strict=True)
-    ]
 
 
 def _scaled(outputs: NDArray[np.float64], log_odds: bool) -> NDArray[np.float64]:

@@ -14,8 +14,7 @@ from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
 from medformer.imaging.images import write_image
 from medformer.imaging.masks import draw_overlay, write_mask, write_probability
-from medformer.inference.export_table import ExportTable
-from medformer.inference.names import check_name
+from medformer.inference.export_table import ExportTable, check_name
 
 Probabilities = Literal["none", "png", "npz"]
 

@@ -16,8 +16,7 @@ from medformer.imaging.images import write_image
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.planes import draw_planes
 from medformer.imaging.volumes import read_volume
-from medformer.inference.export_table import ExportTable
-from medformer.inference.names import check_name
+from medformer.inference.export_table import ExportTable, check_name
 from medformer.inference.volumes.label_map import LabelMap
 
 TABLE = "volumes.csv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Literal
 
 from torch import nn
 
@@ -11,34 +12,79 @@ from medformer.config import ConnectomeModelConfig
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.defects import DEFECTS, active_defects
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
-from medformer.models.connectome.region_encoder import region_backbone
-from medformer.models.connectome.roi_metaformer import RoiMetaFormer
+from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.registry import Entry, Registry
 
-Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool, int], ConnectomeClassifier]
+Place = Literal["model", "inputs", "evaluation"]
+
+_RELEASE = "code released with Mahler et al., MLCN 2023"
+DEFECTS: Registry[Place] = Registry(
+    "defect",
+    [
+        Entry(
+            "across_subjects",
+            "model",
+            "attention runs across the subjects of a batch, so that a prediction depends on who else is in it",
+            _RELEASE,
+        ),
+        Entry(
+            "swapped_arguments",
+            "model",
+            "heads and feedforward width change places: 128 heads of 2 channels, 4 hidden channels",
+            _RELEASE,
+        ),
+        Entry(
+            "noise_at_test",
+            "inputs",
+            "the noise of training is also added to validation and test subjects",
+            _RELEASE,
+        ),
+        Entry(
+            "hard_label_auc",
+            "evaluation",
+            "AUC is computed from decisions instead of scores, which makes it the balanced accuracy",
+            _RELEASE,
+        ),
+        Entry(
+            "control_positive",
+            "evaluation",
+            "control is the positive class, so that sensitivity is that of finding controls",
+            _RELEASE,
+        ),
+    ],
+)
+"""What the released METAFormer code gets wrong, as switches, so that the effect of each can be measured."""
+AS_PUBLISHED = ("across_subjects", "swapped_arguments")
 
 
-def _metaformer(
-    config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool, classes: int
-) -> ConnectomeClassifier:
+def active_defects(config: ConnectomeModelConfig) -> frozenset[str]:
+    """Return the defects that a config asks for; `metaformer_as_published` implies those of its architecture.
+
+    Raises:
+        UnknownNameError: A defect that the table does not list; the nearest name is given.
+    """
+    implied = AS_PUBLISHED if config.name == "metaformer_as_published" else ()
+    return frozenset(DEFECTS[name].name for name in (*config.defects, *implied))
+
+
+Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool], ConnectomeClassifier]
+
+
+def _metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool) -> ConnectomeClassifier:
     defects = active_defects(config)
     return MetaFormerPaper(
         regions,
         diagonal=diagonal,
-        classes=classes,
         dropout=config.dropout,
         swapped_arguments="swapped_arguments" in defects,
         across_subjects="across_subjects" in defects,
     )
 
 
-def _roi_metaformer(
-    config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool, classes: int
-) -> ConnectomeClassifier:
+def _roi_metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool) -> ConnectomeClassifier:
     foreign = sorted(name for name in active_defects(config) if DEFECTS[name].part == "model")
     if foreign:
         raise ConfigError(
@@ -62,7 +108,6 @@ def _roi_metaformer(
     return RoiMetaFormer(
         regions,
         diagonal=diagonal,
-        classes=classes,
         width=config.width,
         backbone=make,
         dropout=config.dropout,
@@ -98,15 +143,14 @@ CONNECTOME_MODELS: Registry[Builder] = Registry(
 
 
 def build_connectome_model(
-    config: ConnectomeModelConfig, regions: Mapping[str, int], *, diagonal: bool = False, classes: int = 2
+    config: ConnectomeModelConfig, regions: Mapping[str, int], *, diagonal: bool = False
 ) -> ConnectomeClassifier:
-    """Return the network that `config` names: `{atlas: (B, connections)} -> (B, classes)` logits, class 1 autism.
+    """Return the network that `config` names: `{atlas: (B, connections)} -> (B, 2)` logits, class 1 autism.
 
     Args:
         config: Its name and sizes.
         regions: Regions of each atlas; any atlases, any numbers of regions.
         diagonal: The connections include the diagonal of the matrix.
-        classes: Logits.
 
     Raises:
         UnknownNameError: The model, mixer or a defect is not known; the nearest name is given.
@@ -115,6 +159,6 @@ def build_connectome_model(
     """
     build = CONNECTOME_MODELS[config.name].part
     try:
-        return build(config, regions, diagonal, classes)
+        return build(config, regions, diagonal)
     except ValueError as error:
         raise ConfigError(f"model {config.name} cannot be built: {error}") from error

@@ -1,11 +1,79 @@
-"""The base of connectome models: an encoder, a head that classifies, and on demand a head that reconstructs."""
+"""The base of connectome models, and their inputs: one batch of vectorized matrices per atlas, by its name.
+
+A model is an encoder, a head that classifies, and on demand a head that reconstructs.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
+
+from medformer.errors import DataError
+
+
+def edge_count(regions: int, diagonal: bool) -> int:
+    """Return the number of connections of an atlas: its upper triangle, with or without the diagonal."""
+    return regions * (regions + 1) // 2 if diagonal else regions * (regions - 1) // 2
+
+
+def edge_counts(regions: Mapping[str, int], diagonal: bool) -> dict[str, int]:
+    """Return the number of connections of each atlas.
+
+    Raises:
+        DataError: There is no atlas, or an atlas has fewer than two regions.
+    """
+    if not regions:
+        raise DataError("A connectome model got no atlas, expected at least one; name one that the cohort has.")
+    for atlas, count in regions.items():
+        if count < 2:
+            raise DataError(
+                f"Atlas '{atlas}' has {count} region(s), expected at least 2: there is no connection to learn from. "
+                "Leave it out, or prepare the cohort again."
+            )
+    return {atlas: edge_count(count, diagonal) for atlas, count in regions.items()}
+
+
+def check_edges(edges: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    """Compare a batch with what a model was built for; atlases that it was not built for are not looked at.
+
+    Raises:
+        DataError: An atlas is missing, is not `(batch, connections)`, or has another number of connections.
+    """
+    for atlas, expected in counts.items():
+        if atlas not in edges:
+            raise DataError(
+                f"The model was built for the atlases {', '.join(counts)}; got {', '.join(edges) or 'none'}, "
+                f"without '{atlas}'. Give every atlas, or train a model on those there are."
+            )
+        shape = tuple(edges[atlas].shape)
+        if len(shape) != 2 or shape[1] != expected:
+            raise DataError(
+                f"Atlas '{atlas}': got connections of shape {shape}, expected (batch, {expected}). "
+                "The model was built for another parcellation or another connectivity measure."
+            )
+
+
+def module_key(atlas: str) -> str:
+    """Return a name for a submodule: atlas names may hold dots or be methods of a module, its keys may not."""
+    return "atlas_" + atlas.replace("%", "%25").replace(".", "%2E")
+
+
+def row_indices(regions: int, diagonal: bool) -> Tensor:
+    """Return where to find each element of the symmetric matrix among an atlas's connections.
+
+    Returns:
+        `(regions, regions)` indices into the upper triangle, in the order of `numpy.triu_indices`. Without the
+        diagonal, its elements point one past the last connection, where a zero is to be appended.
+    """
+    upper, lower = torch.triu_indices(regions, regions, offset=0 if diagonal else 1)
+    count = edge_count(regions, diagonal)
+    index = torch.full((regions, regions), count)
+    index[upper, lower] = torch.arange(count)
+    index[lower, upper] = torch.arange(count)
+    return index
 
 
 class ConnectomeClassifier(nn.Module, ABC):

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.inputs import check_edges, edge_counts, module_key
+from medformer.models.connectome.classifier import ConnectomeClassifier, check_edges, edge_counts, module_key
 
 WIDTH, LAYERS, HEADS, FEEDFORWARD = 256, 2, 4, 128
 

@@ -14,8 +14,7 @@ from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.backbone.weights import load_pretrained
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_polyp, meta_unet
-from medformer.models.networks.monai_peer import dynunet, swinunetr, unet
-from medformer.models.networks.smp_peer import smp_network
+from medformer.models.networks.peers import dynunet, smp_network, swinunetr, unet
 from medformer.registry import Entry, Registry
 
 CLASSIFIER = "convformer_c8"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -92,16 +91,6 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
 
     def __len__(self) -> int:
         return len(self.cohort.cases)
-
-    @cached_property
-    def regions(self) -> dict[str, int]:
-        """Regions of each atlas."""
-        return {block.atlas: block.regions for block in self.columns.blocks}
-
-    @property
-    def diagonal(self) -> bool:
-        """Whether vectors hold the diagonals of their matrices."""
-        return self.columns.blocks[0].diagonal
 
     def rows(self, names: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of some subjects, (n, `columns.width`)."""

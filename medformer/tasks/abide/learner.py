@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import require_regions
+from medformer.connectome.columns import Columns
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Study
 from medformer.crossval.run.directory import RunDirectory
@@ -22,9 +23,8 @@ from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
 from medformer.inference.classes.classify import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.connectome.build import build_connectome_model
+from medformer.models.connectome.build import active_defects, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.defects import active_defects
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
 from medformer.tasks.pretraining import first_encoder
@@ -32,9 +32,14 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
 from medformer.training.pretraining.masks import ConnectionMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.pretraining.pretrain import (
+    ReconstructionLoss,
+    TrainingMean,
+    pretrain,
+    pretraining_settings,
+    read_encoder,
+)
+from medformer.training.saving import load_model
 
 Subjects = Study[AbideConfig, Cohort]
 """What is learned from: a cohort, and its config."""
@@ -123,10 +128,10 @@ class ConnectomeLearner:
             more = features.transform(CohortFeatures(extra.data, config, features.columns), list(extra.by_id))
             edges = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
             names += extra.by_id
-        model = new_network(config, self.features, derive_seed(seed, "pretraining"))
+        model = new_network(config, self.features.columns, derive_seed(seed, "pretraining"))
         network = masked_autoencoder(model, derive_seed(seed, "decoder"))
         judge = ReconstructionLoss(
-            ConnectionMask(wanted.ratio, self.features.regions, kind=wanted.mask, noise=wanted.noise),
+            ConnectionMask(wanted.ratio, self.features.columns.regions, kind=wanted.mask, noise=wanted.noise),
             validation,
             TrainingMean(train),
             unit="subjects",
@@ -151,7 +156,7 @@ class ConnectomeLearner:
         context: Context,
     ) -> ConnectomeClassifier:
         config, fold, seed = self.study.config, context.fold, derive_seed(context.seed(), "member", number)
-        model = new_network(config, self.features, derive_seed(seed, "weights"))
+        model = new_network(config, self.features.columns, derive_seed(seed, "weights"))
         if encoder is not None:
             model.encoder.load_state_dict(encoder)
         judge = ValidationLoss(
@@ -183,7 +188,7 @@ class ConnectomeLearner:
         return first_encoder(wanted, context.folder, self._read_encoder, pretrain)
 
     def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> Mapping[str, torch.Tensor]:
-        network = new_network(self.study.config, self.features, 0)
+        network = new_network(self.study.config, self.features.columns, 0)
         return read_encoder(folder, masked_autoencoder(network), metadata)
 
     def _metadata(self, context: Context, purpose: str) -> dict[str, object]:
@@ -194,7 +199,7 @@ class ConnectomeLearner:
             "model": config.model.model_dump(mode="json"),
             "features": config.features.model_dump(mode="json"),
             "measure": config.data.measure,
-            "regions": self.features.regions,
+            "regions": self.features.columns.regions,
             "pretraining": config.pretraining.model_dump(mode="json"),
             "fold": context.fold.index,
             "cases_sha256": digest([context.fold.train, context.fold.validation]),
@@ -206,23 +211,18 @@ def member_folder(folder: Path, number: int) -> Path:
     return folder if number == 0 else folder / "members" / str(number)
 
 
-def new_network(config: AbideConfig, features: CohortFeatures, seed: int) -> ConnectomeClassifier:
-    """Build the network of a config with first weights that a seed decides.
+def new_network(config: AbideConfig, columns: Columns, seed: int) -> ConnectomeClassifier:
+    """Build the network of a config for features of a layout, with first weights that a seed decides.
 
     Raises:
         DataError: A known atlas has another number of regions.
         ConfigError: The config names no network that can be built.
     """
-    return build_network(config, features.regions, features.diagonal, seed)
-
-
-def build_network(config: AbideConfig, regions: Mapping[str, int], diagonal: bool, seed: int) -> ConnectomeClassifier:
-    """Build the network of a config for atlases with these numbers of regions; see `new_network`."""
-    for atlas, number in regions.items():
+    for atlas, number in columns.regions.items():
         require_regions(atlas, number)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build_connectome_model(config.model, regions, diagonal=diagonal)
+        return build_connectome_model(config.model, columns.regions, diagonal=columns.diagonal)
 
 
 def load_scorer(config: AbideConfig, folder: Path, device: torch.device | None = None) -> ConnectomeScorer:
@@ -232,10 +232,9 @@ def load_scorer(config: AbideConfig, folder: Path, device: torch.device | None =
         CheckpointError: A file is missing, damaged, or does not fit the config.
     """
     features = FoldFeatures.load(config, folder)
-    regions = {block.atlas: block.regions for block in features.columns.blocks}
     models = []
     for number in range(config.members):
-        model = build_network(config, regions, features.columns.blocks[0].diagonal, 0)
+        model = new_network(config, features.columns, 0)
         load_model(member_folder(folder, number) / "model.safetensors", model)
         models.append(model.eval())
     return ConnectomeScorer(config, features, models, device=device)

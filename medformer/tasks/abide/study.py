@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 
@@ -15,12 +15,12 @@ from medformer.connectome.atlases import ATLASES
 from medformer.connectome.baselines import baseline_names, build_baseline
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.crossval.run.contract import Study, Vectors
+from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
-from medformer.data.connectomes.check import inspect_cohort
+from medformer.crossval.vectors import Vectors
+from medformer.data.connectomes.check import CONNECTOMES, inspect_cohort, link_same_subject
 from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.data.connectomes.near_duplicates import CONNECTOMES, link_same_subject
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
@@ -29,11 +29,10 @@ from medformer.data.problems import Problem, quarantine
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, read_json, write_json
 from medformer.inference.classes.decision import read_decision
-from medformer.models.connectome.defects import DEFECTS, active_defects
+from medformer.models.connectome.build import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
 from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network
-from medformer.tasks.settings import check_training
 from medformer.training.pretraining.seen import SeenCase
 
 _POLICIES = {
@@ -64,7 +63,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return replace(self, data=read_cohort(path, unlabelled="allow")) if path else None
 
     def check(self) -> None:
-        check_training(self.config)
+        super().check()
         spoken = sorted(name for name in active_defects(self.config.model) if DEFECTS[name].part == "evaluation")
         if spoken:
             raise ConfigError(
@@ -74,7 +73,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         for atlas in self.features.columns.atlases:
             atlas_pipeline(self.config, self.features.columns, atlas)
         with torch.device("meta"):
-            new_network(self.config, self.features, 0)
+            new_network(self.config, self.features.columns, 0)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
         return inspect_cohort(self.data, cache=cache, reporter=reporter)
@@ -167,19 +166,15 @@ class AbideTask:
     name = "abide"
 
     def open(
-        self,
-        config: AbideConfig,
-        reporter: Reporter,
-        *,
-        out: Path | None = None,
-        unlabelled: Literal["error", "allow"] = "error",
+        self, config: AbideConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
     ) -> AbideStudy:
         if not config.data.manifest:
             raise ConfigError(
                 "No data: give --data COHORT/manifest.csv. `medformer abide prepare` writes one from the Preprocessed "
                 "Connectomes Project's folders, from matrices, or from what `medformer abide extract` made."
             )
-        return AbideStudy(config=config, data=read_cohort(config.data.manifest, unlabelled=unlabelled))
+        data = read_cohort(config.data.manifest, unlabelled="error" if labelled else "allow")
+        return AbideStudy(config=config, data=data)
 
     def load(self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None) -> ClassPredictor:
         return ClassPredictor(

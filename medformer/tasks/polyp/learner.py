@@ -22,7 +22,7 @@ from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
 from medformer.imaging.images import read_image, read_mask
-from medformer.inference.baselines.table import BASELINES, MaskBaseline
+from medformer.inference.baselines.frames import BASELINES, MaskBaseline
 from medformer.inference.frames.export import confidence, count_components, export_case
 from medformer.inference.frames.segment import Segmenter, ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold
@@ -34,10 +34,10 @@ from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
-from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.pretrain import read_encoder
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.saving import load_model
 
 THRESHOLD_FILE = "threshold.json"
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import nn
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.crossval.run.contract import Learner, Study
+from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.transforms import resize_mask
@@ -25,7 +26,7 @@ from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
-from medformer.inference.baselines.table import BASELINES
+from medformer.inference.baselines.frames import BASELINES
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
@@ -35,8 +36,7 @@ from medformer.tasks.polyp.learner import (
     load_predictor,
     new_network,
 )
-from medformer.tasks.settings import check_training
-from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
 
 
@@ -57,7 +57,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         return replace(self, data=read_manifest(path, ungrouped="each"), masks=False) if path else None
 
     def check(self) -> None:
-        check_training(self.config)
+        super().check()
         build_loss(self.config.loss.name)
         network = new_network(self.config, 0)
         wanted, size = self.config.pretraining, self.config.data.image_size
@@ -112,17 +112,12 @@ class PolypTask:
     name = "polyp"
 
     def open(
-        self,
-        config: PolypConfig,
-        reporter: Reporter,
-        *,
-        out: Path | None = None,
-        unlabelled: Literal["error", "allow"] = "error",
+        self, config: PolypConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
     ) -> PolypStudy:
         if not config.data.manifest:
             raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
         data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
-        return PolypStudy(config=config, data=data, masks=unlabelled == "error")
+        return PolypStudy(config=config, data=data, masks=labelled)
 
     def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
         return load_predictor(config, folders, device)

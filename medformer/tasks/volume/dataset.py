@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,46 +37,24 @@ PATIENT_NOTES = {
 
 
 @dataclass(frozen=True)
-class Volumes:
-    """Volumes of a manifest or a folder (a `Dataset`).
+class Volumes(Manifest):
+    """Volumes of a manifest, or of a folder whose manifest file is still to be written.
 
     Attributes:
-        manifest: The cases.
-        info: What they have in common.
+        info: What the cases have in common.
         scanned: Whether they come from a folder, so that no manifest file is there yet.
         problems: What did not fit in that folder.
         records: What was read of the cases to find their labels or hashes; None where nothing was.
     """
 
-    manifest: Manifest
     info: DatasetInfo
     scanned: bool = False
     problems: tuple[Problem, ...] = ()
     records: Inventory | None = None
 
-    @property
-    def path(self) -> Path:
-        """The manifest file."""
-        return self.manifest.path
-
-    @property
-    def root(self) -> Path:
-        """The folder that paths in tables are relative to."""
-        return self.manifest.root
-
-    @property
-    def cases(self) -> Sequence[Case]:
-        """In the order of the manifest."""
-        return self.manifest.cases
-
-    @property
-    def by_id(self) -> Mapping[str, Case]:
-        """Cases by id."""
-        return self.manifest.by_id
-
     def digest(self) -> str:
         """SHA-256 over all that is said of the cases."""
-        return digest([self.manifest.digest(), self.info.labels, self.info.channels])
+        return digest([super().digest(), self.info.labels, self.info.channels])
 
 
 Scans = Study[VolumeConfig, Volumes]
@@ -113,16 +90,17 @@ def open_volumes(config: VolumeConfig, out: Path | None, reporter: Reporter) -> 
     )
     if not path.is_dir():
         manifest = read_manifest(path, ungrouped=config.data.ungrouped)
-        info = declared_info(manifest)
-        if info is not None:
-            return Volumes(manifest, info)
-        records = inspect(manifest.cases)
-        return Volumes(manifest, info_from_records(manifest.cases, records), records=records)
+        records, info = None, declared_info(manifest)
+        if info is None:
+            records = inspect(manifest.cases)
+            info = info_from_records(manifest.cases, records)
+        return Volumes(manifest.path, manifest.root, manifest.cases, info, records=records)
     scan = scan_volumes(path, ungrouped=config.data.ungrouped)
     records = inspect(scan.cases)
     cases, info = complete(scan, records, reporter)
-    manifest = Manifest(run.path / MANIFEST, path.resolve(), cases)
-    return Volumes(manifest, info, scanned=True, problems=scan.problems, records=records)
+    return Volumes(
+        run.path / MANIFEST, path.resolve(), cases, info, scanned=True, problems=scan.problems, records=records
+    )
 
 
 def complete(scan: VolumeScan, records: Inventory | None, reporter: Reporter) -> tuple[tuple[Case, ...], DatasetInfo]:

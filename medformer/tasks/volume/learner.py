@@ -1,17 +1,19 @@
-"""Networks on volumes: plan, prepare, perhaps pretrain, train; one learner segments, the other classifies."""
+"""Learners on volumes: networks that segment or classify, and the label that each place mostly has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from medformer.crossval.run.classes import ClassPredictor, labels_of
-from medformer.crossval.run.contract import Context
+from medformer.crossval.run.contract import Context, Row
 from medformer.data.manifest import Case
 from medformer.data.network_inputs import ItemImages, TrainingData
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
@@ -19,24 +21,24 @@ from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
+from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
+from medformer.inference.baselines.volumes import LabelPrior
 from medformer.inference.classes.classify import ValidationLoss
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
-from medformer.inference.volumes.segmenter import VolumeSegmenter
-from medformer.inference.volumes.validation import ValidationVolumeDice
+from medformer.inference.volumes.segmenter import ValidationVolumeDice, VolumeSegmenter
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
 from medformer.tasks.volume.dataset import Scans
-from medformer.tasks.volume.network import metadata, new_network, planned_training
-from medformer.tasks.volume.planner import PLAN, Planner
-from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter
+from medformer.tasks.volume.network import PLAN, Planner, metadata, new_network, planned_training
+from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter, scored_row
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.pretraining.pretrain import read_encoder
 
 
@@ -62,17 +64,17 @@ class VolumeLearner:
         plan = self.planner.plan_once(out / PLAN, list(self.study.by_id))
         return self._pretrain(plan, context, context.seed(), out, out / "pretraining.json")[1]
 
-    def _store(self, plan: VolumePlan, names: Sequence[str], reporter: Reporter) -> PreparedStore:
-        """Prepared cases, with their label maps where the run segments."""
-        return PreparedStore(
-            self.cache,
-            plan,
-            [self.study.by_id[name] for name in names],
-            memory_gb=self.study.config.data.cache,
-            labels=self.study.config.target == "segmentation",
-            hashes=self.hashes,
-            reporter=reporter,
-        )
+    def _prepared(self, context: Context) -> tuple[VolumePlan, PreparedStore, VolumeAugmentation]:
+        """The fold's plan, its prepared cases (label maps too where the run segments), and how they are varied."""
+        fold = context.fold
+        plan = self.planner.plan_once(context.folder / PLAN, fold.train)
+        cases = [self.study.by_id[name] for name in (*fold.train, *fold.validation)]
+        store = self._store(plan, cases, context, labels=self.study.config.target == "segmentation")
+        return plan, store, VolumeAugmentation(self.study.config.augment, plan.spacing)
+
+    def _store(self, plan: VolumePlan, cases: Sequence[Case], context: Context, *, labels: bool) -> PreparedStore:
+        memory, hashes, reporter = self.study.config.data.cache, self.hashes, context.reporter
+        return PreparedStore(self.cache, plan, cases, memory_gb=memory, labels=labels, hashes=hashes, reporter=reporter)
 
     def _train(
         self, plan: VolumePlan, objective: Objective, data: TrainingData, judge: Validate, context: Context
@@ -127,15 +129,7 @@ class VolumeLearner:
         extra = self.study.extra
         train = [*(by_id[name] for name in context.fold.train), *(() if extra is None else extra.cases)]
         validation = [by_id[name] for name in context.fold.validation]
-        store = PreparedStore(
-            self.cache,
-            plan,
-            [*train, *validation],
-            memory_gb=config.data.cache,
-            labels=False,
-            hashes=self.hashes,
-            reporter=context.reporter,
-        )
+        store = self._store(plan, [*train, *validation], context, labels=False)
 
         def patches(cases: Sequence[Case], augmentation: VolumeAugmentation | None) -> PatchData:
             names = [case.id for case in cases]
@@ -163,9 +157,7 @@ class SegmentationLearner(VolumeLearner):
     def fit(self, context: Context) -> VolumePredictor:
         """Leave `plan.json`, `model.safetensors`, `history.csv` and `components.json` in the fold's folder."""
         config, fold, seed = self.study.config, context.fold, context.seed()
-        plan = self.planner.plan_once(context.folder / PLAN, fold.train)
-        store = self._store(plan, [*fold.train, *fold.validation], context.reporter)
-        augmentation = VolumeAugmentation(config.augment, plan.spacing)
+        plan, store, augmentation = self._prepared(context)
         model = self._train(
             plan,
             VolumeObjective(build_volume_loss(config.loss.name)),
@@ -199,9 +191,7 @@ class ClassificationLearner(VolumeLearner):
     def fit(self, context: Context) -> ClassPredictor:
         """Leave `plan.json`, `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
         config, fold, seed = self.study.config, context.fold, context.seed()
-        plan = self.planner.plan_once(context.folder / PLAN, fold.train)
-        store = self._store(plan, [*fold.train, *fold.validation], context.reporter)
-        augmentation = VolumeAugmentation(config.augment, plan.spacing)
+        plan, store, augmentation = self._prepared(context)
         labels = {name: case.required_label() for name, case in self.study.by_id.items()}
         judged = ItemImages(WholeImages(store, plan, fold.validation))
         model = self._train(
@@ -218,3 +208,49 @@ class ClassificationLearner(VolumeLearner):
             calibrate=config.inference.calibrate,
             threshold=config.inference.threshold,
         )
+
+
+@dataclass(frozen=True)
+class PriorLearner:
+    """Fits the label prior on the label maps of the training cases (a `Learner`).
+
+    Attributes:
+        study: The cases.
+    """
+
+    study: Scans
+
+    def fit(self, context: Context) -> PriorPredictor:
+        """Nothing is left in the fold's folder; an interrupted fold simply starts again."""
+        values = np.array([0, *(value for value, _ in self.study.data.info.labels)])
+        cases = (self.study.by_id[name] for name in context.fold.train)
+        return PriorPredictor(LabelPrior(len(values)).fit(self._classes(case, values) for case in cases), values)
+
+    def _classes(self, case: Case, values: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The classes of a case's label map, in the orientation of the plan."""
+        labels = read_labels(case.required_mask())
+        turned = reorient(labels.array, labels.geometry.affine, self.study.config.plan.orientation)[0]
+        return np.searchsorted(values, turned)
+
+
+@dataclass(frozen=True)
+class PriorPredictor:
+    """Predicts the prior for every volume (a `Predictor`); no label map is exported, so `mask` is empty.
+
+    Attributes:
+        prior: Fitted.
+        values: Label value of each class.
+    """
+
+    prior: LabelPrior
+    values: NDArray[np.intp]
+
+    def predict(self, study: Scans, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+        """Yield the scores of each test case."""
+        for case in reporter.track([study.by_id[name] for name in names], "prior_mask, test cases"):
+            truth = read_labels(case.required_mask())
+            found = np.zeros_like(truth.array)
+            # A view in the prior's orientation: writing to it writes in the orientation of the case.
+            turned = reorient(found, truth.geometry.affine, study.config.plan.orientation)[0]
+            turned[...] = self.values[self.prior.predict(turned.shape)]
+            yield scored_row(case, found, truth, study.data.info.labels, study, mask="")

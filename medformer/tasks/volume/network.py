@@ -1,7 +1,9 @@
-"""The networks of a volume run, from its config and the plan of a fold."""
+"""The plan that each fold makes from its training cases, and the networks of a run, from its config and this plan."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,14 +12,86 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
+from medformer.data.inventory import Inventory
+from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.patch_size import fitted
-from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan, read_volume_plan, write_volume_plan
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.files import digest
+from medformer.imaging.geometry import Axes
 from medformer.models.autoencoder import masked_autoencoder
+from medformer.models.memory import training_cost
 from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
-from medformer.training.losses.volume_losses import build_volume_loss
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.devices import choose_device
+from medformer.training.losses.segmentation import build_volume_loss
+from medformer.training.saving import load_model
+
+PLAN = "plan.json"
+"""Name of a plan in the folder of its fold or pretraining."""
+
+
+class Planner:
+    """Makes plans from the facts of some of the cases.
+
+    Args:
+        config: The run's config.
+        info: Labels and channels.
+        records: Of every case; a plan uses only those of the ids it is given.
+    """
+
+    def __init__(self, config: VolumeConfig, info: DatasetInfo, records: Inventory) -> None:
+        self.config = config
+        self.info = info
+        self.records = records
+
+    def plan(self, ids: Sequence[str]) -> VolumePlan:
+        """Plan from these cases alone.
+
+        Raises:
+            ConfigError: Nothing fits in the memory that is given.
+        """
+        cases = [case_facts(self.records[name], self.info, self.config.plan.orientation) for name in ids]
+        spacing = self.config.plan.spacing or target_spacing(cases)
+        return plan_volumes(
+            cases,
+            settings=self.config.plan,
+            info=self.info,
+            target=self.config.target,
+            cost=training_cost(
+                partial(self._network, spacing),
+                len(self.info.channels),
+                "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
+            ),
+        )
+
+    def plan_once(self, path: Path, ids: Sequence[str]) -> VolumePlan:
+        """Read the plan that an earlier attempt left, or plan and write it."""
+        if path.is_file():
+            return read_volume_plan(path)
+        plan = self.plan(ids)
+        write_volume_plan(path, plan)
+        return plan
+
+    def _network(
+        self,
+        spacing: tuple[float, float, float],
+        patch: Axes,
+        strides: tuple[Axes, ...],
+        kernel_sizes: tuple[Axes, ...],
+    ) -> nn.Module:
+        """The config's network for a candidate."""
+        candidate = VolumePlan(
+            spacing=spacing,
+            intensity=(Intensity(),) * len(self.info.channels),
+            labels=self.info.labels if self.config.target == "segmentation" else (),
+            patch=patch,
+            strides=strides,
+            kernel_sizes=kernel_sizes,
+            batch_size=1,
+        )
+        return new_network(self.config, candidate, 0, pretrained=False)
 
 
 def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained: bool = True) -> nn.Module:

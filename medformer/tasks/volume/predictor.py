@@ -30,8 +30,7 @@ from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import Scans
-from medformer.tasks.volume.network import read_network
-from medformer.tasks.volume.planner import PLAN
+from medformer.tasks.volume.network import PLAN, read_network
 from medformer.training.devices import choose_device
 
 COMPONENTS = "components.json"

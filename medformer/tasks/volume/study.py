@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from medformer.config import VolumeConfig
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.crossval.run.contract import Learner, Study, Vectors
+from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.crossval.vectors import Vectors
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
@@ -32,14 +33,11 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.baselines.volume_linear import VOLUME_CLASSIFIERS
+from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.progress import Reporter
-from medformer.tasks.settings import check_training
-from medformer.tasks.volume.baselines import PriorLearner
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
-from medformer.tasks.volume.learner import ClassificationLearner, SegmentationLearner
-from medformer.tasks.volume.network import check_network
-from medformer.tasks.volume.planner import Planner
+from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
+from medformer.tasks.volume.network import Planner, check_network
 from medformer.tasks.volume.predictor import VolumePredictor, load_predictor
 
 
@@ -75,10 +73,11 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         path = self.config.pretraining.extra
         if not path:
             return None
-        return replace(self, data=Volumes(read_manifest(path, ungrouped="each"), self.data.info), labelled=False)
+        given = read_manifest(path, ungrouped="each")
+        return replace(self, data=Volumes(given.path, given.root, given.cases, self.data.info), labelled=False)
 
     def check(self) -> None:
-        check_training(self.config)
+        super().check()
         check_network(self.config)
 
     def keep(self, run: RunDirectory) -> None:
@@ -138,8 +137,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         """Label maps are stretched to the grid of the image that they are given to; those already written stay."""
         given = self._class_of if self.config.target == "classification" else self._label_map_of
         cases = tuple(given(case, self.by_id[giver[case.id]], folder) for case in self.cases)
-        data = replace(self.data, manifest=replace(self.data.manifest, cases=cases))
-        return replace(self, data=data)
+        return replace(self, data=replace(self.data, cases=cases))
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
         if self.config.target == "classification":
@@ -177,15 +175,10 @@ class VolumeTask:
     name = "volume"
 
     def open(
-        self,
-        config: VolumeConfig,
-        reporter: Reporter,
-        *,
-        out: Path | None = None,
-        unlabelled: Literal["error", "allow"] = "error",
+        self, config: VolumeConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
     ) -> VolumeStudy:
         data = open_volumes(config, out, reporter)
-        return VolumeStudy(config=config, data=data, labelled=unlabelled == "error")
+        return VolumeStudy(config=config, data=data, labelled=labelled)
 
     def load(
         self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None

@@ -1,4 +1,7 @@
-"""Pretraining an encoder, and reading one that was pretrained before.
+"""Masked pretraining: its objective, the number that judges it, training an encoder, and reading one trained before.
+
+The objective (`MaskedReconstruction`, see `losses.objectives`) and the validation (`ReconstructionLoss`) are for
+networks that map (B, C, *S) to (B, C, *S), or {atlas: (B, d)} to {atlas: (B, d)}.
 
 autoencoder = masked_autoencoder(network, seed)
 quality = pretrain(autoencoder, data, judge, settings, out=..., record=..., seed=..., metadata=..., ...)
@@ -9,21 +12,203 @@ network_encoder.load_state_dict(read_encoder(folder, autoencoder))
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Protocol, Unpack
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from medformer.config.shared import PretrainingConfig, TrainingConfig
-from medformer.data.network_inputs import TrainingData
+from medformer.data.network_inputs import Edges, Inputs, TrainingData, batches, cases_of
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
 from medformer.progress import Reporter
 from medformer.training.fit import fit
 from medformer.training.job import RunOptions
-from medformer.training.pretraining.reconstruction import MaskedReconstruction, ReconstructionLoss
-from medformer.training.saving.checkpoint import load_model
+from medformer.training.loader import Batch
+from medformer.training.losses.objectives import Load, Moment, Network, load_of
+from medformer.training.pretraining.masks import MaskStrategy, TensorInputs
+from medformer.training.saving import load_model
+
+
+@dataclass(frozen=True)
+class MaskedReconstruction:
+    """Mean squared error on what was hidden, summed over the atlases; what was not hidden does not count.
+
+    What is hidden is replaced by 0, which is the mean of standardized connections and close to that of normalized
+    images. Masks are drawn anew for every case and step. The target stays without noise.
+
+    Attributes:
+        mask: Decides what is hidden.
+    """
+
+    mask: MaskStrategy
+
+    def tensors(self, batch: Batch) -> dict[str, Any]:
+        return {self.mask.inputs: batch[self.mask.inputs]}
+
+    def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
+        return load_of(batch[self.mask.inputs])
+
+    def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
+        truth: TensorInputs = batch[self.mask.inputs]
+        masks = self.mask.draw(truth)
+        shown = truth
+        if self.mask.noise:
+            shown = _each(truth, lambda name, values: values + self.mask.noise * torch.randn_like(values))
+        found, truths = by_name(network(hide(shown, masks))), by_name(truth)
+        errors = [
+            masked_error(found[name], truths[name], mask.expand_as(truths[name]))
+            for name, mask in by_name(masks).items()
+        ]
+        return torch.stack(errors).sum()
+
+    def identity(self) -> dict[str, Any]:
+        return {"loss": "masked_mse", **self.mask.identity()}
+
+
+class NaiveGuess(Protocol):
+    """A prediction of what is hidden that took no training, to hold a network against.
+
+    Attributes:
+        key: Of its error in `pretraining.json`.
+    """
+
+    key: str
+
+    def __call__(self, name: str, truth: Tensor, mask: Tensor) -> Tensor:
+        """Return values that broadcast to the truth, of which it may look at what `mask` leaves visible."""
+
+
+class VisibleMean:
+    """For every hidden pixel or voxel, the mean of the visible ones of its image, by channel."""
+
+    key = "mean_visible_mse"
+
+    def __call__(self, name: str, truth: Tensor, mask: Tensor) -> Tensor:
+        space, seen = list(range(2, truth.ndim)), (~mask).to(truth.dtype)
+        return (truth * seen).sum(space, keepdim=True) / seen.sum(space, keepdim=True)
+
+
+class TrainingMean:
+    """For every connection, its mean over training subjects.
+
+    Args:
+        train: Connections of the training part by atlas, (n, d).
+    """
+
+    key = "mean_edge_mse"
+
+    def __init__(self, train: Edges) -> None:
+        self.means = {atlas: np.asarray(np.mean(block, 0, np.float64), np.float32) for atlas, block in train.items()}
+
+    def __call__(self, name: str, truth: Tensor, mask: Tensor) -> Tensor:
+        return torch.from_numpy(self.means[name]).to(truth)
+
+
+@dataclass
+class _Sums:
+    """Sums of squared errors over what was hidden, and how many values that were."""
+
+    found: float = 0.0
+    guess: float = 0.0
+    hidden: int = 0
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(self.found + other.found, self.guess + other.guess, self.hidden + other.hidden)
+
+
+@dataclass(frozen=True)
+class ReconstructionLoss:
+    """Mean squared error on what was hidden, summed over the atlases; the same is hidden every time.
+
+    Noise is for training: here the network sees what is not hidden as it is.
+
+    Attributes:
+        mask: Decides what is hidden.
+        inputs: Connections by atlas, or images (`ItemImages`), of the inner validation part.
+        guess: What the network is held against.
+        unit: What was reconstructed, in the plural: the key of their number in `pretraining.json`.
+        batch_size: Cases per forward pass.
+        seed: Decides what is hidden.
+    """
+
+    mask: MaskStrategy
+    inputs: Inputs
+    guess: NaiveGuess
+    _: KW_ONLY
+    unit: str
+    batch_size: int = 128
+    seed: int = 0
+    measure: ClassVar[str] = "loss"
+
+    def __call__(self, model: nn.Module) -> float:
+        """Return the error of a model in evaluation mode."""
+        return sum(part.found / max(1, part.hidden) for part in self._sums(model, guess=False).values())
+
+    def against_mean(self, model: nn.Module) -> dict[str, Any]:
+        """Compare a model in evaluation mode with the guess.
+
+        Returns:
+            `masked_mse` and the guess's error over all that was hidden; `hidden`, how many values that were; how many
+            cases there were, under their unit; and of connectomes under `atlases` the same for each atlas.
+        """
+        sums = self._sums(model, guess=True)
+
+        def row(part: _Sums) -> dict[str, Any]:
+            count = max(1, part.hidden)
+            return {"masked_mse": part.found / count, self.guess.key: part.guess / count, "hidden": part.hidden}
+
+        record = {**row(sum(sums.values(), _Sums())), self.unit: cases_of(self.inputs)}
+        atlases = {"atlases": {name: row(part) for name, part in sums.items()}} if self.mask.inputs == "edges" else {}
+        return {**record, **atlases}
+
+    @torch.no_grad()
+    def _sums(self, model: nn.Module, *, guess: bool) -> dict[str, _Sums]:
+        """Return the sums by atlas; of images there is one, without a name."""
+        sums: dict[str, _Sums] = {}
+        generator = torch.Generator().manual_seed(self.seed)
+        for part in batches(self.inputs, model, self.batch_size):
+            masks = self.mask.draw(part, generator)
+            found, truths = by_name(model(hide(part, masks))), by_name(part)
+            for name, mask in by_name(masks).items():
+                truth = truths[name]
+                sums[name] = sums.get(name, _Sums()) + _Sums(
+                    _sum_of_squares(found[name].float(), truth, mask),
+                    _sum_of_squares(self.guess(name, truth, mask), truth, mask) if guess else 0.0,
+                    int(mask.expand_as(truth).sum()),
+                )
+        return sums
+
+
+def hide(inputs: TensorInputs, masks: TensorInputs) -> TensorInputs:
+    """Return what the network is given: 0 where a mask is set."""
+    named = by_name(masks)
+    return _each(inputs, lambda name, values: values.masked_fill(named[name], 0.0))
+
+
+def masked_error(found: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the set part of a mask; 0 where nothing is set."""
+    squares = (found - truth).square() * mask
+    return squares.sum() / mask.sum().clamp(min=1)
+
+
+def by_name(inputs: TensorInputs) -> Mapping[str, Tensor]:
+    """Return tensors by atlas; a single one gets the empty name."""
+    return {"": inputs} if isinstance(inputs, Tensor) else inputs
+
+
+def _each(inputs: TensorInputs, change: Callable[[str, Tensor], Tensor]) -> TensorInputs:
+    if isinstance(inputs, Tensor):
+        return change("", inputs)
+    return {name: change(name, values) for name, values in inputs.items()}
+
+
+def _sum_of_squares(found: Tensor, truth: Tensor, mask: Tensor) -> float:
+    return float(((found - truth).square() * mask).sum(dtype=torch.float64))
 
 
 def pretrain(

@@ -11,7 +11,7 @@ import pytest
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
-from medformer.data.connectomes.read.series import label_table
+from medformer.data.connectomes.read.files import label_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 
 VOLUMES = 80

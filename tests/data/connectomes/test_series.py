@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.data.connectomes.read.series import read_series
+from medformer.data.connectomes.read.files import read_series
 from medformer.data.connectomes.read.source import UnusableError
 
 VALUES = np.array([[1.5, -2.0, 3e-5], [4.0, 5.25, -6.0]], np.float32)

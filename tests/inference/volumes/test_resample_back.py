@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medformer.imaging.resample import resample
-from medformer.inference.volumes.resample_back import Stream, write_classes
+from medformer.inference.volumes.label_map import Stream, write_classes
 
 torch.set_num_threads(1)
 

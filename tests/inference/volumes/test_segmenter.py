@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity
 from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.inference.volumes import probability_buffer
+from medformer.inference.volumes import label_map
 from medformer.inference.volumes.components import same_rule
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 
@@ -86,7 +86,7 @@ def test_probabilities_are_averaged_not_votes_and_not_logits(oracle: ModuleType,
 def test_networks_with_different_plans_are_averaged_on_the_grid_of_the_file(
     oracle: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
-    monkeypatch.setattr(probability_buffer, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(label_map, "IN_MEMORY", in_memory)
     path = oracle.write_image(tmp_path / "a.nii.gz", np.zeros((6, 7, 20)))
     members = [
         (Constant(0.5, 0.48, 0.02), oracle.plan()),

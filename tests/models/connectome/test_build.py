@@ -4,8 +4,7 @@ import pytest
 
 from medformer.config import ConnectomeModelConfig
 from medformer.errors import ConfigError, DataError, UnknownNameError
-from medformer.models.connectome.build import build_connectome_model
-from medformer.models.connectome.defects import DEFECTS, active_defects
+from medformer.models.connectome.build import DEFECTS, active_defects, build_connectome_model
 
 REGIONS = {"aal": 7}
 

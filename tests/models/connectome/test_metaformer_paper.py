@@ -8,8 +8,7 @@ from medformer.config import ConnectomeModelConfig
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.backbone.variants import count_parameters
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
-from medformer.models.connectome.classifier import ConnectomeClassifier
-from medformer.models.connectome.inputs import edge_count
+from medformer.models.connectome.classifier import ConnectomeClassifier, edge_count
 
 PUBLISHED = {"aal": 116, "cc200": 200, "dos160": 161}
 SMALL = {"aal": 7, "made.up": 12}

@@ -33,7 +33,7 @@ FLAGS = (
 _HAND_OVER = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
-TIMEOUT = 60.0
+TIMEOUT = 600.0
 KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " ")}
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medformer.connectome.triangle import to_triangle
+from medformer.connectome.measures import to_triangle
 from medformer.errors import ConfigError, DataError
 from medformer.training.losses.objectives import Moment
 from medformer.training.pretraining.masks import BlockMask, ConnectionMask
-from medformer.training.pretraining.reconstruction import MaskedReconstruction, masked_error
+from medformer.training.pretraining.pretrain import MaskedReconstruction, masked_error
 
 REGIONS = {"a": 10, "b": 25}
 NOW = Moment(0, 0, 0)

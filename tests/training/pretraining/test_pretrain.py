@@ -17,11 +17,16 @@ from medformer.data.network_inputs import ItemImages
 from medformer.errors import CheckpointError
 from medformer.files import read_json
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.training.pretraining.masks import BlockMask
-from medformer.training.pretraining.pretrain import pretrain, pretraining_settings, read_encoder
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, VisibleMean
+from medformer.training.pretraining.pretrain import (
+    ReconstructionLoss,
+    VisibleMean,
+    pretrain,
+    pretraining_settings,
+    read_encoder,
+)
 
 SIZE = (32, 48)
 
@@ -41,7 +46,7 @@ def frame_cases(folder: Path, count: int) -> list[Case]:
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    backbone = MetaFormer(2, 3, depths=(1, 1, 1, 1), channels=(8, 8, 8, 8), mixers=("identity",) * 4)
+    backbone = MetaFormer(2, 3, Architecture(("identity",), depths=(1, 1, 1, 1), channels=(8, 8, 8, 8)))
     return MetaUNet(backbone)
 
 

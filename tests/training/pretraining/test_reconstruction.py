@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.data.network_inputs import ItemImages
-from medformer.training.pretraining.reconstruction import ReconstructionLoss, TrainingMean, VisibleMean
+from medformer.training.pretraining.pretrain import ReconstructionLoss, TrainingMean, VisibleMean
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from medformer.errors import ConfigError, DivergenceError, InterruptedRun
 from medformer.files import read_csv, read_json
 from medformer.progress import SilentReporter
-from medformer.training.trackers.mlflow import MlflowTracker
+from medformer.training.trackers.build import MlflowTracker
 
 pytest.importorskip("mlflow")
 
@@ -207,7 +207,7 @@ def test_a_database_is_refused_before_the_training_if_it_cannot_be_written(
     tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
-    monkeypatch.setattr("medformer.training.trackers.mlflow.find_spec", lambda _: None)
+    monkeypatch.setattr("medformer.training.trackers.build.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install mlflow"):
         tiny.train(tmp_path / "out", config=CONFIG)
     assert not (tmp_path / "out").exists()
@@ -237,7 +237,7 @@ print("asked", asked, [thread.name for thread in threading.enumerate()])
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "asked [] ['MainThread']"

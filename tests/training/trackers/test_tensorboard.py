@@ -14,7 +14,7 @@ import pytest
 from medformer.errors import InterruptedRun
 from medformer.files import read_csv
 from medformer.progress import SilentReporter
-from medformer.training.trackers.tensorboard import TensorBoardTracker, event_files
+from medformer.training.trackers.build import TensorBoardTracker, event_files
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -88,7 +88,7 @@ def test_a_killed_training_goes_on_bit_for_bit_with_its_events(tiny: ModuleType,
     killed = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, str(tiny.__file__), str(killed), "slow", "tensorboard"])
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not (killed / "state.safetensors").exists():
             assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
             time.sleep(0.01)

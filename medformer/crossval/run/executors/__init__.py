@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from medformer.config.shared import ExecutionConfig
-from medformer.crossval.run.executors.inline import InlineExecutor
-from medformer.crossval.run.executors.protocol import Executor
+from medformer.crossval.run.execute import Executor, InlineExecutor
 
 
 def build_executor(config: ExecutionConfig) -> Executor:

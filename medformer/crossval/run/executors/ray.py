@@ -7,19 +7,15 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.executors.protocol import Outcomes, Work, WorkerLostError, title
+from medformer.crossval.run.execute import Executor, FoldJob, Outcomes, Work, WorkerLostError, title
 from medformer.crossval.run.executors.ray_cluster import check_size, import_ray, ray_cluster
-from medformer.crossval.run.executors.threads import Threads
-from medformer.crossval.run.executors.worker import Order, run_order
-from medformer.crossval.run.executors.worker_log import WorkerLog
-from medformer.crossval.run.fold_job import FoldJob
+from medformer.crossval.run.executors.worker import Order, Threads, WorkerLog, run_order
 from medformer.crossval.run.journal import FoldStatus, read_state, write_state
 from medformer.errors import ConfigError, InterruptedRun, ResourceError
 from medformer.progress import Reporter, SilentReporter
@@ -32,7 +28,7 @@ _POLL = 0.2
 _GRACE = 120.0
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs folds through Ray (see `Executor`).
 
     Results are those of the inline executor bit for bit where the machines compute alike: a fold depends on its seed
@@ -76,9 +72,7 @@ class RayExecutor:
         self._stack.enter_context(self._cluster())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """End Ray where it was started, or leave the cluster."""
         self._stack.close()
 
@@ -96,8 +90,10 @@ class RayExecutor:
                         "another number."
                     )
             session = _Session(self._ray, self, work, pickled, threads, reporter)
-            with session.stopping():
+            try:
                 yield from session.outcomes()
+            finally:
+                session.stop()
 
     def _cluster(self) -> AbstractContextManager[None]:
         return ray_cluster(self._ray, self.address, processors=math.ceil((self.workers or 0) * self.cpus_per_fold))
@@ -142,15 +138,6 @@ class _Session:
                     fold = self.running.pop(ref)
                     yield fold, self._error(ref, fold)
 
-    @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """Leave no fold running behind."""
-        try:
-            yield
-        finally:
-            if self.running:
-                self._stop()
-
     def _submit(self, fold: Fold) -> None:
         folder = self.work.run.fold(fold.index).absolute()
         token = f"medformer {uuid.uuid4()}"
@@ -189,8 +176,10 @@ class _Session:
         self._settle(fold, "failed", reason)
         return WorkerLostError(reason)
 
-    def _stop(self) -> None:
-        """Cancel what runs, and wait for it to save its state."""
+    def stop(self) -> None:
+        """Cancel what runs, if anything does, and wait for it to save its state."""
+        if not self.running:
+            return
         self.reporter.line(f"Stopping; folds that run save their state first: {_listed(self.running.values())}.")
         for ref in self.running:
             self.ray.cancel(ref)

@@ -1,4 +1,4 @@
-"""What happens in the process of a Ray worker: one fold, as it would have run in the process that asked for it."""
+"""One fold in the process of a Ray worker, as in the one that asked for it, and what it says: folds/<k>/worker.log."""
 
 from __future__ import annotations
 
@@ -7,21 +7,65 @@ import pickle
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import medformer
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.executors.protocol import describe_parts
-from medformer.crossval.run.executors.threads import Threads
-from medformer.crossval.run.executors.worker_log import LogReporter, check_same_folder
-from medformer.crossval.run.fold_job import FoldJob, run_fold
+from medformer.crossval.run.execute import FoldJob, describe_parts, run_fold
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import why
 from medformer.errors import ConfigError, InterruptedRun, MedformerError, ResourceError
+from medformer.files import write_text
+from medformer.progress import LineReporter
+
+LOG = "worker.log"
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of one process.
+
+    Sums are split over threads, so another number adds in another order. A worker therefore takes over the numbers of
+    the process that the run was started in, whatever its machine would choose.
+
+    Attributes:
+        torch: What torch uses within an operation.
+        blas: What NumPy's and SciPy's linear algebra uses.
+    """
+
+    torch: int
+    blas: int
+
+    @classmethod
+    def here(cls) -> Self:
+        """The numbers of this process."""
+        import torch
+        from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+        threads = torch.get_num_threads()
+        blas = [int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return cls(threads, max(blas, default=threads))
+
+    def apply(self) -> None:
+        """Make this process use them: libraries that are loaded, and through the environment those still to come."""
+        for variable, threads in zip(_VARIABLES, (self.torch, self.torch, self.blas), strict=True):
+            os.environ[variable] = str(threads)
+        # Several folds may have more threads than there are processors, and those that wait must not keep one busy.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        import torch
+        from threadpoolctl import threadpool_limits
+
+        torch.set_num_threads(self.torch)
+        # Kept beyond this call: the process only works for us.
+        threadpool_limits(self.blas, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -33,7 +77,7 @@ class Order:
         plan: Digest of the plan that the fold belongs to.
         folder: The fold's own, absolute.
         directory: The driver's working directory, which paths in a config may be relative to.
-        token: What `worker_log` has as its first line.
+        token: First line of the log.
         patience: How long to wait for the folder to appear, s.
         threads: What to compute with.
         version: The driver's medformer.
@@ -132,3 +176,78 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+class LogReporter(LineReporter):
+    """Appends progress to the file, long pieces of work with a line now and then.
+
+    A file in the run folder needs no connection between the processes, survives both, and can be read later. What came
+    of a piece of work is said by those who did it, so that its end has no line.
+
+    Args:
+        folder: The fold's.
+        interval: Least time between two lines about the same piece of work, s.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, folder: Path, interval: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(interval, clock)
+        self._path = folder / LOG
+
+    def line(self, text: str) -> None:
+        """Write the sentence."""
+        # Progress is worth less than the fold: a full disk ends it where results are written, not here.
+        with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
+            file.write(" ".join(text.split("\n")) + "\n")
+
+
+class WorkerLog:
+    """The driver's end: begins the file, and reads what was added to it.
+
+    Args:
+        folder: The fold's.
+        token: First line of the file, by which a worker knows that it sees the same folder as the driver.
+    """
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self._path = folder / LOG
+        write_text(self._path, token + "\n")
+        self._read = self._path.stat().st_size
+
+    def new_lines(self) -> list[str]:
+        """Return the lines that were completed since the last call."""
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        except OSError:
+            return []
+        complete = content[: content.rfind(b"\n") + 1]
+        self._read += len(complete)
+        return complete.decode("utf-8", errors="replace").splitlines()
+
+
+def check_same_folder(folder: Path, token: str, *, patience: float, where: str) -> None:
+    """Make sure that this process sees the fold's folder that the driver sees.
+
+    Args:
+        folder: The fold's.
+        token: What the driver wrote.
+        patience: How long to wait for a network file system to show it, s.
+        where: This machine, for the message.
+
+    Raises:
+        ResourceError: It does not.
+    """
+    until = time.monotonic() + patience
+    while True:
+        with suppress(OSError), open(folder / LOG, encoding="utf-8") as file:
+            if file.readline() == token + "\n":
+                return
+        if time.monotonic() >= until:
+            raise ResourceError(
+                f"The worker on {where} does not see {folder} as the machine that started the run does. The run folder "
+                "must lie on a file system that all machines share, under the same path on each. Choose such a folder "
+                "with --out, or use --executor inline."
+            )
+        time.sleep(min(1.0, patience / 10))

@@ -6,22 +6,99 @@ same settings is not extracted again, so that a run of many hours can be stopped
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from nilearn.interfaces.fmriprep import load_confounds_strategy
+from numpy.typing import NDArray
+
 from medformer.connectome.atlases import ATLASES, atlas_name, require_regions
-from medformer.data.connectomes.prepare.scan_confounds import STRATEGIES, load_scan_confounds
-from medformer.data.connectomes.read.series import derivative, label_table, write_series
+from medformer.data.connectomes.read.files import derivative, label_table, write_series
 from medformer.data.tables import TableForm, read_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import digest, read_json, sha256, write_csv, write_json
 from medformer.imaging.bids import BoldScan, find_scans
 from medformer.imaging.parcellation import Parcellation, extract_series, read_parcellation
+from medformer.missing import is_missing
 from medformer.progress import Reporter, SilentReporter
+
+STRATEGIES: Mapping[str, tuple[str, Mapping[str, str]] | None] = MappingProxyType(
+    {
+        "none": None,
+        "simple": ("simple", {}),
+        "simple-gsr": ("simple", {"global_signal": "basic"}),
+        "scrubbing": ("scrubbing", {}),
+        "scrubbing-gsr": ("scrubbing", {"global_signal": "basic"}),
+        "compcor": ("compcor", {}),
+    }
+)
+"""Which of fMRIPrep's confounds are regressed out, by name: nilearn's presets (Wang et al., PLOS Computational Biology
+2024, compare them) and options, with and without regression of the global signal. `simple` is motion (24), white matter
+and fluid, and slow drifts; `scrubbing` also leaves out volumes of high motion; `compcor` is motion, drifts and
+components of tissue without signal."""
+
+
+@dataclass(frozen=True)
+class ScanConfounds:
+    """Of one scan.
+
+    Attributes:
+        table: Confounds (volumes, confounds); None for none.
+        kept: Indices of the volumes that scrubbing and the start of the scan leave; None for all.
+        mean_fd: Mean framewise displacement of all volumes, mm; NaN where the file does not say.
+    """
+
+    table: Any
+    kept: NDArray[np.int64] | None
+    mean_fd: float
+
+
+def load_scan_confounds(scan: BoldScan, strategy: str) -> ScanConfounds:
+    """Load what `strategy` needs.
+
+    Raises:
+        DataError: The file is missing or damaged, or lacks what the strategy needs; or too many volumes moved.
+    """
+    preset = STRATEGIES[strategy]
+    path = scan.confounds
+    if path is None:
+        if preset is None:
+            return ScanConfounds(None, None, float("nan"))
+        raise DataError(
+            f"{scan.path} has no table of confounds ({scan.id}_desc-confounds_timeseries.tsv beside it), which the "
+            f"strategy '{strategy}' needs."
+        )
+    if preset is None:
+        return ScanConfounds(None, None, _mean_displacement(path))
+    name, options = preset
+    try:
+        table, kept = load_confounds_strategy(str(scan.path), denoise_strategy=name, **options)
+    except (OSError, KeyError, IndexError, ValueError) as error:
+        raise DataError(f"{path} cannot serve the strategy '{strategy}': {error}") from error
+    if table is not None and not np.isfinite(table.to_numpy()).all():
+        raise DataError(
+            f"{path} holds confounds that are not finite after its first row; run fMRIPrep on the scan again."
+        )
+    return ScanConfounds(table, None if kept is None else np.asarray(kept, np.int64), _mean_displacement(path))
+
+
+def _mean_displacement(path: Path) -> float:
+    with open(path, newline="", encoding="utf-8") as file:
+        cells = [row.get("framewise_displacement") for row in csv.DictReader(file, delimiter="\t")]
+    try:
+        # The first volume moved against nothing.
+        values = [float(cell) for cell in cells if cell and not is_missing(cell)]
+    except ValueError:
+        return float("nan")
+    return float(np.mean(values)) if values else float("nan")
+
 
 PIPELINE = "fmriprep"
 
@@ -41,7 +118,7 @@ class Settings:
     """How signals are cleaned.
 
     Attributes:
-        strategy: Which confounds; a key of `medformer.data.connectomes.prepare.scan_confounds.STRATEGIES`.
+        strategy: Which confounds; a key of `medformer.data.connectomes.prepare.extract.STRATEGIES`.
         low_pass: Highest frequency, Hz; None for no limit.
         high_pass: Lowest frequency, Hz; None for no limit (fMRIPrep's cosines among the confounds do this already).
         fewest_volumes: A scan that keeps fewer volumes after scrubbing is refused.

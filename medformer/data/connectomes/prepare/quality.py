@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
-from medformer.connectome.measures import constant_regions
-from medformer.connectome.triangle import to_matrices
+from medformer.connectome.measures import constant_regions, to_matrices
 from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem

@@ -1,4 +1,4 @@
-"""Scoring a folder of prediction maps, of any origin, against a folder of masks."""
+"""Scoring a folder of predictions, of any origin, against a folder of masks: probability maps or label maps."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import DataError
-from medformer.evaluation.masks.overlap import EmptyPolicy, check_policy
 from medformer.evaluation.masks.segmentation import case_row
+from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
+from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance, label_counts
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import read_probability
+from medformer.imaging.volumes import read_labels
 from medformer.progress import Reporter, SilentReporter
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".npz"})
@@ -28,7 +30,6 @@ def score_folder(
     masks: Path,
     *,
     threshold: float = 0.5,
-    empty: EmptyPolicy = "one",
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every prediction map against the mask of the same name.
@@ -40,7 +41,6 @@ def score_folder(
         predictions: Folder of maps: 8-bit or 16-bit gray pictures, or NPZ files with the key `probability`.
         masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
-        empty: What Dice and IoU of two empty masks are.
         reporter: Receives each case.
 
     Returns:
@@ -50,7 +50,6 @@ def score_folder(
         DataError: A folder is missing or holds no pictures, the two do not pair up, a file cannot be read, or sizes
             differ.
     """
-    check_policy(empty)
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks)
     nested = any("/" in case for case, _, _ in pairs)
@@ -59,7 +58,7 @@ def score_folder(
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
         probability = read_probability(prediction_file)
         highest = max(highest, float(probability.max()))
-        row = case_row(case, probability, read_mask(mask_file), threshold=threshold, empty=empty)
+        row = case_row(case, probability, read_mask(mask_file), threshold=threshold)
         if nested:
             row["site"] = case.rpartition("/")[0] or "."
         rows.append(row)
@@ -135,3 +134,49 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
+
+
+ENDINGS = (".nii.gz", ".nii")
+
+
+def score_label_maps(
+    predictions: Path, masks: Path, *, tolerance: float = 2.0, reporter: Reporter | None = None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Score every label map against the reference of the same name.
+
+    Files are matched by their path below the two folders without the ending. Every value above 0 that a reference holds
+    is a label, named after its value.
+
+    Args:
+        predictions: Folder of NIfTI label maps.
+        masks: Folder of the references, on the same grids.
+        tolerance: Of the normalized surface Dice, mm.
+        reporter: Receives one step per case.
+
+    Returns:
+        One row per case (`volume_row`), and their summary (`summarize`).
+
+    Raises:
+        DataError: A folder is missing or holds no label maps, the two do not pair up, a file cannot be read, grids
+            differ, or a prediction holds a value that no reference has.
+    """
+    reporter = reporter or SilentReporter()
+    pairs = pair_folders(predictions, masks, ENDINGS)
+    values = sorted({value for _, _, mask in pairs for value in label_counts(read_labels(mask).array) if value})
+    if not values:
+        raise DataError(f"The label maps in {masks} are all empty; expected at least one label above 0.")
+    labels = {value: f"label {value}" for value in values}
+    rows: list[dict[str, Any]] = []
+    for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
+        found, truth = read_labels(prediction_file), read_labels(mask_file)
+        if found.geometry.shape == truth.geometry.shape:
+            apart = corner_distance(found.geometry, truth.geometry) / min(truth.geometry.spacing)
+            if apart > GRID_TOLERANCE:
+                raise DataError(
+                    f"{case}: {prediction_file} and {mask_file} lie {apart:.3g} voxels apart at a corner; expected one "
+                    f"grid, within {GRID_TOLERANCE:g}. Resample the prediction onto the reference's grid."
+                )
+        spacing = truth.geometry.spacing
+        rows.append(volume_row(case, found.array, truth.array, labels=labels, spacing=spacing, tolerance=tolerance))
+        reporter.advance(0, dice=rows[-1]["dice"])
+    return rows, summarize(rows)

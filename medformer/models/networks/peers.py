@@ -1,4 +1,7 @@
-"""Networks of MONAI as peers, at any input size: nnU-Net's network, SwinUNETR and a residual U-Net."""
+"""Networks of other libraries as peers, at any input size and never with a download.
+
+From MONAI nnU-Net's network, SwinUNETR and a residual U-Net, and any network of segmentation-models-pytorch.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
-from medformer.errors import ConfigError
-from medformer.models.networks.grid import Grid
-from medformer.models.networks.padded import PaddedNetwork
+from medformer.errors import ConfigError, UnknownNameError
+from medformer.models.networks.grid import Grid, PaddedNetwork
 
 # nnU-Net's limits: width of its finest and widest stage, most stages, and the smallest feature axis that is halved.
 FIRST_FILTERS, MOST_FILTERS, MOST_STAGES, SMALLEST_HALVED = 32, 320, 6, 8
@@ -162,3 +164,36 @@ def unet(config: ModelConfig, grid: Grid) -> nn.Module:
 
 def _product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(prod(axis) for axis in zip(*strides, strict=True))
+
+
+def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
+    """Return `smp:<architecture>/<encoder>` (for example `smp:unet/resnet34`) with random weights.
+
+    Raises:
+        ConfigError: The name lacks its encoder, or the two cannot be combined.
+        UnknownNameError: The library has no such architecture or encoder.
+    """
+    import segmentation_models_pytorch as smp
+
+    architecture, _, encoder = config.name.removeprefix("smp:").partition("/")
+    if not encoder:
+        raise ConfigError(
+            f"Model '{config.name}': expected smp:<architecture>/<encoder>, for example smp:unet/resnet34."
+        )
+    architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
+    if architecture.lower() not in architectures:
+        raise UnknownNameError("segmentation-models-pytorch architecture", architecture, architectures)
+    if encoder not in smp.encoders.encoders and not encoder.startswith(("tu-", "timm-")):
+        raise UnknownNameError("segmentation-models-pytorch encoder", encoder, smp.encoders.encoders)
+    try:
+        network = smp.create_model(
+            architecture,
+            encoder_name=encoder,
+            encoder_weights=None,
+            in_channels=grid.in_channels,
+            classes=grid.out_channels,
+        )
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ConfigError(f"Model '{config.name}' could not be built: {error}") from error
+    divisor = max(32, int(getattr(network.encoder, "output_stride", 32)))
+    return PaddedNetwork(network, (divisor, divisor))

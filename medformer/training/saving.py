@@ -1,4 +1,7 @@
-"""What a training writes while it runs: its best weights, everything to go on from, and its learning curve."""
+"""What a training writes: its best weights, everything to go on from, and its learning curve.
+
+The weights are in `model.safetensors`, which says of itself what it is; `load_model` reads it back.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,53 @@ from torch.optim import Optimizer
 from medformer.errors import CheckpointError
 from medformer.evaluation.metrics import Metric
 from medformer.files import write_csv, write_text
-from medformer.tensor_file import describe_difference, read_tensors, shapes, write_tensors
-from medformer.training.ema import WeightAverage
+from medformer.tensor_file import (
+    describe_difference,
+    read_metadata,
+    read_tensors,
+    shapes,
+    write_tensors,
+)
 from medformer.training.job import Job
-from medformer.training.optimizer import load_optimizer_tensors, optimizer_tensors
+from medformer.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
+
+__all__ = ["load_model", "read_metadata"]
+
+
+def load_model(path: Path, model: nn.Module, expected: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Load weights into a model of the same architecture and return the file's metadata.
+
+    Args:
+        path: A `.safetensors` file that a training wrote.
+        model: Every tensor of it is replaced; nothing is changed when loading fails.
+        expected: Metadata that must agree, such as `{"architecture": "meta_polyp/caformer_s18"}`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, a pickle, of another architecture, or holds NaN.
+    """
+    path = Path(path)
+    tensors, metadata = read_tensors(path)
+    # As it reads back: a tuple becomes a list.
+    wanted = json.loads(json.dumps(dict(expected or {})))
+    claims = [
+        f"{key} is {metadata.get(key)!r}, expected {value!r}"
+        for key, value in wanted.items()
+        if metadata.get(key) != value
+    ]
+    difference = describe_difference(shapes(tensors), shapes(model.state_dict()))
+    if claims or difference:
+        raise CheckpointError(
+            f"{path} does not fit this {type(model).__name__}: {'; '.join([*claims, *filter(None, [difference])])}. "
+            "Choose the model section that the weights were trained with, or other weights."
+        )
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+            raise CheckpointError(f"{path} holds NaN or infinity in '{name}', expected finite weights. Train again.")
+    with torch.no_grad():
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            tensor.copy_(tensors[name])
+    return metadata
+
 
 FORMAT = 1
 _ADVICE = "Restore it from a copy, or delete it (or use --overwrite) to train this part from its beginning."
