@@ -39,8 +39,8 @@ from medformer.seeds import derive_seed
 from medformer.tasks.polyp.learner import make_segmenter, new_network
 from medformer.training.devices import choose_device
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 from pipelines.console import make_reporter, say
 
 

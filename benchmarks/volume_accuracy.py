@@ -48,7 +48,7 @@ from medformer.tasks.volume.predictor import make_segmenter
 from medformer.tasks.volume.study import VolumeStudy, VolumeTask
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import VolumeObjective
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 from pipelines.console import make_reporter, say
 
 FOLDS = 5

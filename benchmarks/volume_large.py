@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
-from medformer.data.volumes.plan.topology import fitted
+from medformer.data.volumes.plan.patch_size import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter

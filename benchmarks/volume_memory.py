@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import TrainingConfig
-from medformer.data.volumes.plan.topology import fitted
-from medformer.data.volumes.plan.volume_plan import Axes
+from medformer.data.volumes.plan.patch_size import fitted
+from medformer.imaging.geometry import Axes
 from medformer.models.memory import training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
@@ -84,7 +84,7 @@ def train(setup: Setup) -> int:
     """Train a few steps as a run does, and return the peak resident memory of this process in bytes."""
     from medformer.training.fit import fit
     from medformer.training.losses.objectives import VolumeObjective
-    from medformer.training.losses.volume_losses import build_volume_loss
+    from medformer.training.losses.segmentation import build_volume_loss
 
     model, patch = build(setup)
     config = TrainingConfig(epochs=1, batch_size=setup.batch_size, accelerator="cpu")

@@ -98,30 +98,29 @@ def _is_learned(name: str) -> bool:
     return not name.startswith("__") and (name.startswith("_") or name.endswith("_"))
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """All parameters of an estimator that are no estimators, lists, tuples or dictionaries themselves, in order."""
+def _parts(value: Any) -> Iterator[Any]:
+    """A value, then the parameters of an estimator or the entries of a list, tuple or dictionary, at any depth."""
+    yield value
     if isinstance(value, BaseEstimator):
         value = _parameters(value)
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
         for part in value:
-            yield from _leaves(part)
-    else:
-        yield value
+            yield from _parts(part)
+
+
+def _leaves(value: Any) -> list[Any]:
+    """All parts that are no estimators, lists, tuples or dictionaries themselves, in order."""
+    return [part for part in _parts(value) if not isinstance(part, BaseEstimator | Mapping | list | tuple)]
 
 
 def _classes(value: Any) -> Iterator[type]:
     """The classes of an estimator's parts, and those that they say they learn."""
-    if isinstance(value, BaseEstimator):
-        yield type(value)
-        yield from getattr(value, "learned_parts", ())
-        value = _parameters(value)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from _classes(part)
+    for part in _parts(value):
+        if isinstance(part, BaseEstimator):
+            yield type(part)
+            yield from getattr(part, "learned_parts", ())
 
 
 def _description(value: Any) -> str:
@@ -141,7 +140,7 @@ class _Writer:
     def __init__(self, estimator: BaseEstimator) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
         self.packages: set[str] = set()
-        self._given = list(_leaves(estimator))
+        self._given = _leaves(estimator)
         self._seen: dict[int, int] = {}
 
     def encode(self, value: Any) -> Any:
@@ -198,7 +197,7 @@ class _Reader:
 
     def __init__(self, unfitted: BaseEstimator, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors
-        self._given = list(_leaves(unfitted))
+        self._given = _leaves(unfitted)
         self._allowed = {_class_name(kind): kind for kind in (*_classes(unfitted), *_HELPERS)}
         self._estimators: list[BaseEstimator] = []
         self.difference = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: The file is missing, truncated, or of another format than its name says.
     """
-    check_format(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            # The clone detaches tensors from the mapped file, which may be replaced while they live.
-            return {name: file.get_tensor(name).clone() for name in names}, _metadata(file.metadata())
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as file:
+        names = file.keys()
+        # The clone detaches tensors from the mapped file, which may be replaced while they live.
+        return {name: file.get_tensor(name).clone() for name in names}, _metadata(file.metadata())
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -66,12 +63,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: As `read_tensors`.
     """
-    check_format(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _metadata(file.metadata())
-    except (SafetensorError, ValueError) as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as file:
+        return _metadata(file.metadata())
 
 
 def check_format(path: Path) -> None:
@@ -134,6 +127,17 @@ def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(plain.untyped_storage().data_ptr())
         result[name] = plain
     return result
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file whose format was checked; what goes wrong while it is read is a `CheckpointError`."""
+    check_format(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
 def _metadata(raw: Mapping[str, str] | None) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
 from medformer.registry import Entry
-from medformer.training.losses.image_losses import LOSSES
-from medformer.training.losses.volume_losses import VOLUME_LOSSES
+from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
 from medformer.training.trackers.build import TRACKERS
 from pipelines.console import say
 

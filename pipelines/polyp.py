@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast, get_args
 
 from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan
-from medformer.data.frames.near_duplicates import FRAMES
-from medformer.data.grouping import link_near_duplicates
 from medformer.data.manifest import Case, write_manifest
+from medformer.data.near_duplicates import link_near_duplicates
 from medformer.errors import ConfigError, DataError
 from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import TABLE, Probabilities, image_exports

@@ -9,8 +9,7 @@ from typing import cast
 from medformer.config import VolumeConfig
 from medformer.data.manifest import write_manifest
 from medformer.data.volumes.inspect.facts import case_facts
-from medformer.data.volumes.plan.plan_text import describe_plan
-from medformer.data.volumes.plan.volume_plan import write_volume_plan
+from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import write_info
 from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist

@@ -23,8 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 
-from medformer.connectome.block_transformer import Matrix
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import Columns, Matrix
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.registry import Entry, Registry
@@ -105,6 +104,9 @@ class SpanPart(TransformerMixin, BaseEstimator):
         width = X.shape[1] // self.parts
         return X[:, self.index * width : (self.index + 1) * width]
 
+
+# Inner folds of the stack.
+_MOST_FOLDS = 5
 
 # Means every atlas in the name of a baseline.
 ALL = "all"
@@ -217,16 +219,8 @@ def build_baseline(name: str, columns: Columns, features: Features | None = None
 class InnerFolds:
     """Stratified folds inside a training part, as many as its smaller class allows; a scikit-learn splitter.
 
-    The same rows always come into the same folds.
-
-    Args:
-        most: Number of folds where every class has that many rows; fewer otherwise.
-        seed: Of the shuffle.
+    There are five where every class has that many rows, fewer otherwise. The same rows always come into the same folds.
     """
-
-    def __init__(self, most: int = 5, seed: int = 0) -> None:
-        self.most = most
-        self.seed = seed
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of folds; the most there can be where no labels are given.
@@ -235,14 +229,14 @@ class InnerFolds:
             DataError: A class has one row, so a fold would have to train without it.
         """
         if y is None:
-            return self.most
+            return _MOST_FOLDS
         classes, counts = np.unique(y, return_counts=True)
         if len(classes) < 2 or counts.min() < 2:
             found = ", ".join(f"{count} of class {name}" for name, count in zip(classes, counts, strict=True))
             raise DataError(f"The training part has {found}; expected at least 2 subjects of each of two classes.")
-        return int(min(self.most, counts.min()))
+        return int(min(_MOST_FOLDS, counts.min()))
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Rows to train on and rows to test on, for each fold."""
-        folds = StratifiedKFold(self.get_n_splits(X, y), shuffle=True, random_state=self.seed)
+        folds = StratifiedKFold(self.get_n_splits(X, y), shuffle=True, random_state=0)
         yield from folds.split(X, y)

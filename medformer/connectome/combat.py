@@ -8,8 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.connectome.block_transformer import BlockTransformer, Matrix
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import BlockTransformer, Columns, Matrix
 from medformer.errors import ConfigError, DataError
 
 # Change of a step: of shifts in standard deviations, of variances relative to themselves.
@@ -34,11 +33,7 @@ class ComBat(BlockTransformer):
         columns: The layout; says where the covariates are.
         preserve: Covariates whose effect stays.
         unseen: What to do with a row from a site without training subjects: `"pooled"` takes the pooled mean and
-            deviation for its own, so that it passes unchanged (`unseen_rows` finds these rows); `"error"`
-            stops.
-        preserve_label: Whether labels of the training rows also are a regressor while site effects are estimated, so
-            that sites with more patients are not drawn towards the others. Test labels are unknown, so a label takes
-            no part when rows are transformed, training rows included.
+            deviation for its own, so that it passes unchanged; `"error"` stops.
 
     Attributes:
         sites_: Training sites, as indices into the names, ascending, shape (s,).
@@ -63,16 +58,10 @@ class ComBat(BlockTransformer):
         columns: Columns,
         preserve: Sequence[str] = ("age", "sex"),
         unseen: Literal["pooled", "error"] = "pooled",
-        preserve_label: bool = False,
     ) -> None:
         self.columns = columns
         self.preserve = preserve
         self.unseen = unseen
-        self.preserve_label = preserve_label
-
-    def unseen_rows(self, X: Matrix) -> NDArray[np.bool_]:
-        """Rows (n,) of a site without training subjects."""
-        return ~np.isin(self._sites(self._split(self._checked(X))[1]), self.sites_)
 
     def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
         if "site" in self.preserve:
@@ -82,26 +71,23 @@ class ComBat(BlockTransformer):
         preserved = self._preserved(covariates)
         self.centers_ = preserved.mean(axis=0)
         regressors = preserved - self.centers_
-        if self.preserve_label:
-            regressors = np.column_stack([regressors, self._centered_label(y, len(block))])
         indicators = np.eye(len(self.sites_))[members]
         design = np.hstack([indicators, regressors])
         # A regressor that is the same for all has no effect, and does no harm.
         if np.linalg.matrix_rank(design) < len(self.sites_) + np.count_nonzero(np.ptp(regressors, axis=0)):
             raise DataError(
-                f"ComBat cannot tell {', '.join([*self.preserve, *(['label'] if self.preserve_label else [])])} from "
+                f"ComBat cannot tell {', '.join(self.preserve)} from "
                 f"site on {len(block)} training subjects of {len(self.sites_)} site(s); expected each to vary within "
                 "sites, and more subjects than sites and covariates. Preserve less, or merge small sites."
             )
         coefficients = np.linalg.pinv(design) @ block
         self.means_ = counts / len(block) @ coefficients[: len(self.sites_)]
-        first, last = len(self.sites_), len(self.sites_) + len(self.centers_)
-        self.effects_ = coefficients[first:last]
+        self.effects_ = coefficients[len(self.sites_) :]
         variances = np.square(block - design @ coefficients).mean(axis=0)
         # Rounding leaves a little of a connection that is constant or wholly explained.
         varies = variances > 1e-20 * np.maximum(np.square(block).max(axis=0), 1e-300)
         self.deviations_ = np.sqrt(np.where(varies, variances, 0.0))
-        self._learn_sites(block, regressors @ coefficients[first:], members, varies)
+        self._learn_sites(block, regressors @ self.effects_, members, varies)
 
     def _learn_sites(self, block: Matrix, explained: Matrix, members: NDArray[np.int64], varies: Any) -> None:
         """Estimate shifts and scales from what the mean and the regressors do not explain."""
@@ -136,12 +122,6 @@ class ComBat(BlockTransformer):
     def _preserved(self, covariates: Matrix) -> Matrix:
         parts = [self._covariate(covariates, name) for name in self.preserve]
         return np.column_stack(parts) if parts else np.zeros((len(covariates), 0))
-
-    def _centered_label(self, y: Any, rows: int) -> Matrix:
-        if y is None or len(y) != rows:
-            raise ConfigError("ComBat got no label for each training row; expected them because preserve_label is set.")
-        labels = np.asarray(y, np.float64)
-        return labels - labels.mean()
 
 
 def _site_posterior(residuals: Matrix) -> tuple[Matrix, Matrix]:

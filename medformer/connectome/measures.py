@@ -124,47 +124,45 @@ class Connectivity:
     """
 
     kind: str
-    diagonal: bool
-    coefficient: bool
-    standardize: bool
+    diagonal: bool = False
+    coefficient: bool = False
+    standardize: bool = True
 
 
 MEASURES: Registry[Connectivity] = Registry(
     "connectivity measure",
     [
         Entry(
-            "correlation",
-            Connectivity("correlation", diagonal=False, coefficient=True, standardize=True),
-            "Pearson correlation of two regions' signals",
+            "correlation", Connectivity("correlation", coefficient=True), "Pearson correlation of two regions' signals"
         ),
         Entry(
             "partial",
-            Connectivity("partial correlation", diagonal=False, coefficient=True, standardize=True),
+            Connectivity("partial correlation", coefficient=True),
             "correlation of two regions given all others, from the shrunk covariance",
             paper="Marrelec et al., NeuroImage 2006",
         ),
         Entry(
             "precision",
-            Connectivity("precision", diagonal=True, coefficient=False, standardize=True),
+            Connectivity("precision", diagonal=True),
             "inverse of the shrunk covariance of standardized signals",
             paper="Varoquaux et al., NeurIPS 2010",
         ),
         Entry(
             "root",
-            Connectivity(ROOT, diagonal=False, coefficient=False, standardize=True),
+            Connectivity(ROOT),
             "square root of the correlation matrix, in which strong patterns weigh less against weak ones",
             paper="Dryden, Koloydenko and Zhou, Ann Appl Stat 2009 (power Euclidean, 1/2)",
         ),
         Entry(
             "covariance",
-            Connectivity("covariance", diagonal=True, coefficient=False, standardize=False),
+            Connectivity("covariance", diagonal=True, standardize=False),
             "shrunk covariance in the signals' own units, so the scanner's gain is part of it",
             paper="Ledoit and Wolf, J Multivar Anal 2004",
         ),
         Entry(
             "tangent",
             # What is stored is the covariance; the space it is mapped into is learned within a fold.
-            Connectivity("covariance", diagonal=True, coefficient=False, standardize=True),
+            Connectivity("covariance", diagonal=True),
             "deviation from the training subjects' geometric mean covariance, learned within a fold",
             paper="Varoquaux et al., MICCAI 2010",
         ),

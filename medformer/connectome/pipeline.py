@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medformer.connectome.block_transformer import BlockTransformer, Matrix, SelectAtlas, WithoutCovariates
-from medformer.connectome.columns import Columns
+from medformer.connectome.columns import BlockTransformer, Columns, Matrix, SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
 from medformer.connectome.measures import MEASURES
 from medformer.errors import DataError, UnknownNameError
@@ -119,8 +118,7 @@ class ConfoundRegression(BlockTransformer):
     """Subtracts from each connection what least squares on the training rows explain by confounds.
 
     The mean of each connection stays. A site is coded by one indicator per training site. All regressors are centered
-    on the training rows, so a test site without training subjects counts as the average site; `unseen` finds these
-    rows. Labels are never used.
+    on the training rows, so a test site without training subjects counts as the average site. Labels are never used.
 
     Args:
         columns: The layout; says where the covariates are.
@@ -139,12 +137,6 @@ class ConfoundRegression(BlockTransformer):
     def __init__(self, columns: Columns, confounds: Sequence[str]) -> None:
         self.columns = columns
         self.confounds = confounds
-
-    def unseen(self, X: Matrix) -> NDArray[np.bool_]:
-        """Rows (n,) of a site that is a confound and has no training subject."""
-        if "site" not in self.confounds:
-            return np.zeros(len(X), np.bool_)
-        return ~np.isin(self._sites(self._split(self._checked(X))[1]), self.sites_)
 
     def _learn(self, block: Matrix, covariates: Matrix, y: Any) -> None:
         by_site = "site" in self.confounds

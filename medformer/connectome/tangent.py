@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from nilearn.connectome import ConnectivityMeasure
 
-from medformer.connectome.block_transformer import BlockTransformer, Matrix
+from medformer.connectome.columns import BlockTransformer, Matrix
 from medformer.connectome.measures import GivenCovariance, to_matrices, to_triangle, triangle_regions
 from medformer.errors import DataError
 

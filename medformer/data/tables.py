@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from medformer.data.problems import first_ten
 from medformer.errors import DataError
 from medformer.missing import is_missing
 
@@ -163,6 +164,4 @@ def require_good_rows(path: Path, problems: Sequence[str], rows: int) -> None:
         DataError: There are some; they are counted, and the first ten named.
     """
     if problems:
-        shown = "\n  ".join(problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{path} has {len(problems)} bad rows of {rows}; correct them:\n  {shown}{more}")
+        raise DataError(f"{path} has {len(problems)} bad rows of {rows}; correct them:{first_ten(problems)}")

@@ -1,4 +1,4 @@
-"""Where voxels lie: shape and affine, comparing two grids, and turning axes to a wanted orientation.
+"""Volumes and where their voxels lie: shape and affine, comparing two grids, and turning axes to an orientation.
 
 Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose integers are voxel centers, to mm in RAS
 (x grows to the patient's right, y to the front, z to the head). Axis codes name where each array axis points, such as
@@ -7,18 +7,22 @@ Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose 
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt2axcodes, ornt_transform
 from numpy.typing import NDArray
 
-from medformer.errors import DataError
+from medformer.errors import DataError, ResourceError
 
-Shape = tuple[int, int, int]
+Axes = tuple[int, int, int]
+"""One number for each axis of a volume."""
 
 GRID_TOLERANCE = 0.1
 """How far apart two files may put the same voxel and still count as one grid, in voxels of the finest axis."""
@@ -41,7 +45,7 @@ class Geometry:
             zero or axes in one plane.
     """
 
-    shape: Shape
+    shape: Axes
     affine: NDArray[np.float64]
     placed: bool = True
 
@@ -176,3 +180,78 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
         turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
         result = turn @ result
     return result
+
+
+LABEL_RANGE = np.iinfo(np.int32)
+"""Values that a label may have."""
+
+_MOST_COUNTED = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels and where they lie.
+
+    Attributes:
+        array: (X, Y, Z): float32 for images, integers for label maps.
+        geometry: Of the array.
+        path: Where it was read from.
+        stored: Type of the values in the file, such as `int16`.
+        sha256: Hash of the file at `path`, computed while it was read; empty for a folder of DICOM files and where
+            the file was not read.
+    """
+
+    array: NDArray[Any]
+    geometry: Geometry
+    path: Path
+    stored: str = ""
+    sha256: str = ""
+
+
+def empty_voxels(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Memory for the voxels of `path`.
+
+    Raises:
+        ResourceError: There is not enough.
+    """
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{path} needs {math.prod(shape) * np.dtype(dtype).itemsize:,} bytes of memory, which are not there. "
+            "Close other programs, or use a machine with more memory."
+        ) from error
+
+
+def smallest_integer(low: int, high: int) -> np.dtype[Any]:
+    """The smallest of uint8, uint16, int16 and int32 that holds `low` to `high`.
+
+    Raises:
+        DataError: None does.
+    """
+    for dtype in (np.uint8, np.uint16, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    raise DataError(
+        f"Labels run from {low} to {high}; expected at most 32 bits ({LABEL_RANGE.min} to {LABEL_RANGE.max})."
+    )
+
+
+def label_counts(labels: NDArray[Any]) -> dict[int, int]:
+    """How often each value occurs, by ascending value; plane by plane, so that no large copy is made.
+
+    Args:
+        labels: Integers (X, Y, Z).
+    """
+    low, high = int(labels.min()), int(labels.max())
+    planes = labels if labels.flags.c_contiguous else labels.T
+    if high - low < _MOST_COUNTED:
+        counts = np.zeros(high - low + 1, np.int64)
+        for plane in planes:
+            counts += np.bincount(plane.ravel().astype(np.intp) - low, minlength=len(counts))
+        return {int(value) + low: int(counts[value]) for value in np.flatnonzero(counts)}
+    found: Counter[int] = Counter()
+    for plane in planes:
+        values, numbers = np.unique(plane, return_counts=True)
+        found.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+    return dict(sorted(found.items()))

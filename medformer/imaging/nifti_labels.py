@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import Geometry, Volume, smallest_integer
 from medformer.imaging.nifti_file import open_nifti
-from medformer.imaging.volume import Volume, smallest_integer
 from medformer.imaging.volumes import read_geometry
 
 _PLACEMENT = (
@@ -67,7 +66,7 @@ def write_labels(path: Path, labels: NDArray[Any], like: Path | Volume) -> None:
         raise DataError(
             f"The labels for {path} are {labels.dtype} of shape {labels.shape}; expected integers (X, Y, Z)."
         )
-    path, dtype = Path(path), smallest_integer(int(labels.min()), int(labels.max()))
+    dtype = smallest_integer(int(labels.min()), int(labels.max()))
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{path} does not end in .nii.gz or .nii; choose such a name.")
     header, geometry = _header(like)

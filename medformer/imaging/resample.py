@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.imaging.geometry import Shape
+from medformer.imaging.geometry import Axes
 
 Order = Literal[0, 1, 3]
 
@@ -29,9 +29,9 @@ _BLOCK = 32  # planes made at a time; weights are banded, so a block needs few p
 _TIE = 1e-6
 
 
-def resampled_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> Shape:
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> Axes:
     """The number of voxels whose size comes nearest to a wanted spacing, at least one per axis."""
-    return cast(Shape, tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, wanted, strict=True)))
+    return cast(Axes, tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, wanted, strict=True)))
 
 
 def resampled_affine(affine: NDArray[np.float64], old_shape: Sequence[int], new_shape: Sequence[int]) -> NDArray[Any]:
@@ -112,29 +112,21 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int], values: Sequence
         # Only the planes that this block draws on are compared with each value.
         low, high, _ = _band(labels.shape[axis], shape[axis], start, stop, 1)
         near = _planes(labels, axis, low, high)
-        best = winner = total = None
+        winner = _planes(out, axis, start, stop)
+        winner[...] = 0
+        best, total = np.zeros(winner.shape, np.float32), np.zeros(winner.shape, np.float32)
         for value in values:
-            if value == 0:
-                continue
-            share = _shares(near == value, labels.shape[axis], low, shape, start, stop, axis)
-            if best is None or total is None or winner is None:
-                best, total, winner = share.copy(), share, np.full(share.shape, value, labels.dtype)
-                continue
-            more = share > best
-            winner[more] = value
-            np.maximum(best, share, out=best)
-            total += share
-        target = _planes(out, axis, start, stop)
-        if best is None or total is None or winner is None:
-            target[...] = 0
-        else:
-            winner[best < 1.0 - total - _TIE] = 0
-            target[...] = winner
+            if value != 0:
+                share = _shares(near == value, labels.shape[axis], low, shape, start, stop, axis)
+                winner[share > best] = value
+                np.maximum(best, share, out=best)
+                total += share
+        winner[best < 1.0 - total - _TIE] = 0
     return out
 
 
 def _shares(
-    mask: NDArray[np.bool_], size: int, low: int, shape: Shape, start: int, stop: int, axis: int
+    mask: NDArray[np.bool_], size: int, low: int, shape: Axes, start: int, stop: int, axis: int
 ) -> NDArray[np.float32]:
     """As `slab` of order 1, from the planes that begin at `low` alone."""
     _, _, matrix = _band(size, shape[axis], start, stop, 1)
@@ -208,7 +200,7 @@ def _weights(old: int, new: int, order: int) -> tuple[NDArray[np.int64], NDArray
     return low, weights
 
 
-def _checked(array: NDArray[Any], shape: Sequence[int]) -> Shape:
+def _checked(array: NDArray[Any], shape: Sequence[int]) -> Axes:
     wanted = tuple(int(size) for size in shape)
     if array.ndim < 3 or len(wanted) != 3 or min(wanted) < 1 or min(array.shape[-3:]) < 1:
         raise DataError(f"Cannot resample {array.shape} to {wanted}; expected three axes of at least one voxel.")
@@ -219,7 +211,7 @@ def _slowest(array: NDArray[Any]) -> int:
     return int(np.argmax(np.abs(array.strides[-3:])))
 
 
-def _like(array: NDArray[Any], shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _like(array: NDArray[Any], shape: Axes, dtype: np.dtype[Any]) -> NDArray[Any]:
     """An empty array whose axes lie in memory in the order of those of `array`."""
     slow = sorted(range(3), key=lambda axis: -abs(array.strides[array.ndim - 3 + axis]))
     lead = array.shape[:-3]

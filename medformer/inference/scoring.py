@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import DataError
-from medformer.evaluation.masks.overlap import EmptyPolicy, check_policy
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
-from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance
+from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance, label_counts
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import read_probability
-from medformer.imaging.volume import label_counts
 from medformer.imaging.volumes import read_labels
 from medformer.progress import Reporter, SilentReporter
 
@@ -32,7 +30,6 @@ def score_folder(
     masks: Path,
     *,
     threshold: float = 0.5,
-    empty: EmptyPolicy = "one",
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every prediction map against the mask of the same name.
@@ -44,7 +41,6 @@ def score_folder(
         predictions: Folder of maps: 8-bit or 16-bit gray pictures, or NPZ files with the key `probability`.
         masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
-        empty: What Dice and IoU of two empty masks are.
         reporter: Receives each case.
 
     Returns:
@@ -54,7 +50,6 @@ def score_folder(
         DataError: A folder is missing or holds no pictures, the two do not pair up, a file cannot be read, or sizes
             differ.
     """
-    check_policy(empty)
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks)
     nested = any("/" in case for case, _, _ in pairs)
@@ -63,7 +58,7 @@ def score_folder(
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
         probability = read_probability(prediction_file)
         highest = max(highest, float(probability.max()))
-        row = case_row(case, probability, read_mask(mask_file), threshold=threshold, empty=empty)
+        row = case_row(case, probability, read_mask(mask_file), threshold=threshold)
         if nested:
             row["site"] = case.rpartition("/")[0] or "."
         rows.append(row)

@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.evaluation.masks.overlap import Counts, EmptyPolicy
+from medformer.evaluation.masks.overlap import Counts
 from medformer.evaluation.masks.saliency import check_pair
 from medformer.files import write_json
 
 # Two means this close are one mean with different rounding.
 _TIE = 1e-9
+
+# The thresholds that are tried for maps; rounded, so that a report shows 0.35 and not 0.35000000000000003.
+_GRID = np.round(0.05 * np.arange(1, 20), 6)
 
 
 class ThresholdLearner(Protocol):
@@ -79,16 +82,10 @@ def learn_threshold(
 
 
 class DiceThreshold:
-    """Picks the threshold with the highest mean Dice over cases.
+    """Picks the threshold with the highest mean Dice over cases, from 0.05 to 0.95; two empty masks count 1.
 
     Fit it on the inner validation part of a fold and nothing else: a threshold that has seen test cases makes their
     scores too good.
-
-    Args:
-        low: First threshold that is tried.
-        high: Last threshold that is tried.
-        step: Distance between thresholds.
-        empty: What Dice of two empty masks is.
 
     Attributes:
         threshold_: The learned threshold.
@@ -104,14 +101,6 @@ class DiceThreshold:
     grid_: NDArray[np.float64]
     curve_: NDArray[np.float64]
 
-    def __init__(
-        self, *, low: float = 0.05, high: float = 0.95, step: float = 0.05, empty: EmptyPolicy = "one"
-    ) -> None:
-        self.low = low
-        self.high = high
-        self.step = step
-        self.empty = empty
-
     def fit(self, probabilities: Iterable[NDArray[np.float32]], truths: Iterable[NDArray[np.bool_]]) -> Self:
         """Learn `threshold_`; both inputs may be generators, so that one case is in memory at a time.
 
@@ -121,42 +110,35 @@ class DiceThreshold:
 
         Raises:
             DataError: There are no cases, their numbers differ, or a pair does not fit or holds NaN.
-            ValueError: The grid is not within (0, 1].
         """
-        if not (0.0 < self.low <= self.high <= 1.0 and self.step > 0.0):
-            raise ValueError(f"expected 0 < low <= high <= 1 and step > 0, got {self.low}, {self.high}, {self.step}")
-        steps = int(np.floor((self.high - self.low) / self.step + 1e-9))
-        # Rounded, so that a report shows 0.35 and not 0.35000000000000003.
-        grid = np.round(self.low + self.step * np.arange(steps + 1), 6)
         scores: list[list[float]] = []
         for index, (probability, truth) in enumerate(zip_longest(probabilities, truths)):
             if probability is None or truth is None:
                 missing = "probability map" if probability is None else "mask"
                 raise DataError(f"Validation case {index} has no {missing}; expected one map and one mask per case.")
-            scores.append(self._dice(probability, truth, grid, f"validation case {index}"))
-        means = _mean_of_known(np.array(scores, dtype=np.float64))
-        if not scores or bool(np.isnan(means).all()):
+            scores.append(_dice(probability, truth, f"validation case {index}"))
+        if not scores:
             raise DataError(
-                f"A threshold cannot be learned from {len(scores)} validation case(s) of which none has a Dice. "
-                "Hold out more cases, or give the threshold as a number."
+                "A threshold cannot be learned from 0 validation case(s). Hold out more cases, or give the threshold "
+                "as a number."
             )
-        self.grid_, self.curve_ = grid, means
-        self.threshold_, self.score_ = _best(grid, means)
+        self.grid_, self.curve_ = _GRID, np.mean(scores, axis=0)
+        self.threshold_, self.score_ = _best(self.grid_, self.curve_)
         return self
 
-    def _dice(
-        self, probability: NDArray[np.float32], truth: NDArray[np.bool_], grid: NDArray[np.float64], case: str
-    ) -> list[float]:
-        check_pair(probability, truth, case)
-        if probability.dtype.kind != "f" or bool(np.isnan(probability).any()):
-            raise DataError(f"{case}: expected float probabilities without NaN, got {probability.dtype}.")
-        # The grid in the map's own precision, as when the mask is made: a pixel at the threshold is foreground.
-        passed = np.searchsorted(grid.astype(probability.dtype), probability.ravel(), side="right")
-        bins = len(grid) + 1
-        marked = np.bincount(passed, minlength=bins)[::-1].cumsum()[::-1][1:]
-        both = np.bincount(passed[truth.ravel()], minlength=bins)[::-1].cumsum()[::-1][1:]
-        total = int(np.count_nonzero(truth))
-        return [Counts(int(b), int(m), total, truth.size).dice(self.empty) for b, m in zip(both, marked, strict=True)]
+
+def _dice(probability: NDArray[np.float32], truth: NDArray[np.bool_], case: str) -> list[float]:
+    """Dice at each threshold of the grid; two empty masks count 1."""
+    check_pair(probability, truth, case)
+    if probability.dtype.kind != "f" or bool(np.isnan(probability).any()):
+        raise DataError(f"{case}: expected float probabilities without NaN, got {probability.dtype}.")
+    # The grid in the map's own precision, as when the mask is made: a pixel at the threshold is foreground.
+    passed = np.searchsorted(_GRID.astype(probability.dtype), probability.ravel(), side="right")
+    bins = len(_GRID) + 1
+    marked = np.bincount(passed, minlength=bins)[::-1].cumsum()[::-1][1:]
+    both = np.bincount(passed[truth.ravel()], minlength=bins)[::-1].cumsum()[::-1][1:]
+    total = int(np.count_nonzero(truth))
+    return [Counts(int(b), int(m), total, truth.size).dice() for b, m in zip(both, marked, strict=True)]
 
 
 class BalancedAccuracyThreshold:
@@ -211,16 +193,6 @@ def count_positives(labels: NDArray[np.int64]) -> int:
 
 def _best(tried: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[float, float]:
     """Return the threshold with the highest score, by the rule for ties, and its score."""
-    tied = np.flatnonzero(scores >= np.nanmax(scores) - _TIE)
+    tied = np.flatnonzero(scores >= scores.max() - _TIE)
     chosen = tied[np.argmin(np.round(np.abs(tried[tied] - 0.5), 9))]
     return float(tried[chosen]), float(scores[chosen])
-
-
-def _mean_of_known(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Column means without NaN; NaN where a column has nothing else."""
-    if not scores.size:
-        return np.full(1, np.nan)
-    known = ~np.isnan(scores)
-    counts = known.sum(axis=0)
-    sums = np.where(known, scores, 0.0).sum(axis=0)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 Axes = tuple[int, int, int]
 Builder = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...]], nn.Module]
+Cost = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...], int], int]
 
 PROCESS = {"cpu": 920e6, "mps": 920e6, "cuda": 600e6}
 """Bytes before the first tensor, by device: the interpreter with torch and MONAI (measured), or a GPU's context."""
@@ -36,8 +37,8 @@ COPIES = 4
 """Tensors that are held for each weight, without its gradient: itself, its average, AdamW's two moments."""
 
 
-class TrainingCost:
-    """Peak bytes of training the networks that `build` makes; each answer is computed once.
+def training_cost(build: Builder, in_channels: int, device: str = "cpu") -> Cost:
+    """Return what computes the peak bytes of training the networks that `build` makes, each answer once.
 
     Args:
         build: From patch, strides and kernel sizes to a network.
@@ -45,20 +46,16 @@ class TrainingCost:
         device: `cpu`, `mps` or `cuda`.
     """
 
-    def __init__(self, build: Builder, in_channels: int, device: str = "cpu") -> None:
-        @lru_cache(maxsize=1)
-        def network(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
-            return build(patch, strides, kernel_sizes).to("meta")
+    @lru_cache(maxsize=1)
+    def network(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
+        return build(patch, strides, kernel_sizes).to("meta")
 
-        @cache
-        def peak(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
-            model = network(patch, strides, kernel_sizes)
-            return training_memory(model, patch, batch_size, in_channels=in_channels, device=device)
+    @cache
+    def peak(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
+        model = network(patch, strides, kernel_sizes)
+        return training_memory(model, patch, batch_size, in_channels=in_channels, device=device)
 
-        self._peak = peak
-
-    def __call__(self, patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...], batch_size: int) -> int:
-        return self._peak(patch, strides, kernel_sizes, batch_size)
+    return peak
 
 
 def training_memory(

@@ -1,13 +1,20 @@
-"""How values and counts are written in the report."""
+"""The words of the report: how values and counts are written, and the Jinja templates that call these functions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import partial
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from typing import Any
 
-from medformer.evaluation.number_format import PRINTED
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from medformer.evaluation.number_format import PRINTED, counted
 from medformer.evaluation.number_format import shorten as shorten_plainly
+from medformer.evaluation.table import Row
+from medformer.missing import known
 
 MISSING = PRINTED.missing
 number = PRINTED.number
@@ -43,3 +50,86 @@ def share(count: int, whole: int) -> str:
 def plural(count: int, one: str, many: str) -> str:
     """Choose the word for a count."""
     return one if count == 1 else many
+
+
+@cache
+def html_templates() -> Environment:
+    """Return the templates of the report: every text that is not ours is escaped as HTML."""
+    return _templates()
+
+
+@cache
+def markdown_templates() -> Environment:
+    """Return the same templates for Markdown, which passes HTML through: its own markup is escaped as well."""
+    environment = _templates()
+    environment.finalize = _escape_markdown
+    return environment
+
+
+def _templates() -> Environment:
+    """Compiling the templates takes longer than filling them in, so both functions above keep theirs."""
+    environment = Environment(
+        loader=PackageLoader("medformer.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(counted=counted, plural=plural, interval=interval)
+    environment.filters.update(
+        number=number,
+        signed=signed,
+        percent=percent,
+        thousands=thousands,
+        one_line=one_line,
+        filled_columns=filled_columns,
+        cells=cells,
+        pairs=pairs,
+    )
+    return environment
+
+
+def render(environment: Environment, template: str, facts: Mapping[str, Any], /, **more: Any) -> Markup:
+    """Fill a template in; the result is markup, in which what is not ours is escaped."""
+    return Markup(environment.get_template(template).render(facts, **more))
+
+
+def source(environment: Environment, name: str) -> str:
+    """Return a file that lies beside the templates as it is."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def one_line(text: str) -> str:
+    """Join the lines of a template's text."""
+    joined = re.sub(r"[ \t\r\n]+", " ", text).strip()
+    return Markup(joined) if isinstance(text, Markup) else joined
+
+
+def filled_columns(columns: Mapping[str, str], records: Sequence[Row], total: Row | None) -> dict[str, str]:
+    """Return the columns (title: key) that any record has; without columns, the keys of the records are the titles."""
+    keys = dict.fromkeys(key for record in (*records, total or {}) for key in record)
+    return {title: key for title, key in columns.items() if key in keys} if columns else {key: key for key in keys}
+
+
+def cells(columns: Mapping[str, str], record: Row) -> list[str]:
+    """Return the cells of a record as text; what is missing is a dash."""
+    return [_cell(record.get(key)) for key in columns.values()]
+
+
+def pairs(entries: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a record with a `name` and a `value`, both as text, for each entry that is known."""
+    return [{"name": name, "value": known(entry)} for name, entry in entries.items() if known(entry)]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value or MISSING
+    return thousands(value) if isinstance(value, int) else number(value)
+
+
+def _escape_markdown(value: Any) -> Any:
+    """Keep names from data from becoming markup."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return Markup(re.sub(r"([\\`<>|])", r"\\\1", " ".join(value.split())))
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ MAX_SKIPPED = 50
 """Float16 steps in a row that may be left out while the loss scale adapts; each halves it, 50 make it vanish."""
 
 
+@dataclass(eq=False)
 class Loop:
     """One training of one process.
 
@@ -47,27 +49,21 @@ class Loop:
     is seeded anew before each step from (seed, epoch, step).
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        job: Job,
-        *,
-        stop: StopRequest,
-        reporter: Reporter,
-        memory: MemoryContext,
-        tracking: Tracking,
-    ) -> None:
+    fabric: Fabric
+    model: nn.Module
+    job: Job
+    _: KW_ONLY
+    stop: StopRequest
+    reporter: Reporter
+    memory: MemoryContext
+    tracking: Tracking
+
+    def __post_init__(self) -> None:
+        fabric, job = self.fabric, self.job
         self.several = fabric.world_size > 1
         if self.several:
-            model = share_batch_norm(model, fabric.device)
-        self.fabric = fabric
-        self.model = model
-        self.job = job
-        self.stop = stop
-        self.reporter = reporter
-        self.memory = memory
-        self.tracking = tracking
+            self.model = share_batch_norm(self.model, fabric.device)
+        model = self.model
         self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
         # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
         self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from medformer.connectome.baselines import baseline_names, build_baseline
-from medformer.connectome.block_transformer import SelectAtlas, WithoutCovariates
+from medformer.connectome.columns import SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
 from medformer.connectome.pipeline import HARMONIZATIONS, SCALES, feature_pipeline
 from medformer.errors import CheckpointError

@@ -12,8 +12,7 @@ from PIL import Image
 
 from medformer.data.frames import describe as describe_module
 from medformer.data.frames.describe import describe_frame, inspect_frames
-from medformer.data.frames.descriptors import THUMBNAIL_LENGTH, pixel_hash
-from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.frames.descriptors import FRAMES, THUMBNAIL_LENGTH, pixel_hash
 from medformer.data.inventory import duplicates
 from medformer.data.manifest import Case
 from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems

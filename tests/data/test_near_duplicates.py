@@ -10,8 +10,15 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medformer.data.frames.descriptors import SIDE, THUMBNAIL_LENGTH, descriptor, pixel_hash, thumbnail
-from medformer.data.frames.near_duplicates import THRESHOLD, similar_frames
+from medformer.data.frames.descriptors import (
+    SIDE,
+    THRESHOLD,
+    THUMBNAIL_LENGTH,
+    descriptor,
+    pixel_hash,
+    similar_frames,
+    thumbnail,
+)
 
 
 def scene(seed: int, side: int = 160) -> np.ndarray:

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 
 from medformer.config import AugmentConfig
 from medformer.data.frames.dataset import SegmentationDataset
-from medformer.data.frames.multiscale import draw_scale, resize_batch
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case
+from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.errors import DataError
 from medformer.training.loader import EpochSampler
 

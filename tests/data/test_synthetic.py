@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from medformer.data.frames.descriptors import descriptor
-from medformer.data.frames.near_duplicates import similar_frames
+from medformer.data.frames.descriptors import descriptor, similar_frames
 from medformer.data.manifest import read_manifest
 from medformer.data.synthetic.colonoscopy import Frame, SyntheticColonoscopy, write_synthetic_colonoscopy
 from medformer.data.synthetic.noise import fractal_noise, sample, smooth_noise

@@ -13,8 +13,7 @@ from medformer.errors import DataError, ResourceError
 from medformer.imaging import dicom_seg
 from medformer.imaging.dicom import find_series
 from medformer.imaging.dicom_seg import read_dicom_seg, write_dicom_seg
-from medformer.imaging.geometry import same_grid
-from medformer.imaging.volume import Volume
+from medformer.imaging.geometry import Volume, same_grid
 from medformer.imaging.volumes import read_geometry, read_labels
 
 pydicom = pytest.importorskip("pydicom")

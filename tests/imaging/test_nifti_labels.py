@@ -13,9 +13,8 @@ import pytest
 
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import nifti_labels
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import Geometry, Volume
 from medformer.imaging.nifti_labels import write_labels
-from medformer.imaging.volume import Volume
 from medformer.imaging.volumes import read_labels, read_volume
 
 CODES = ["".join(codes) for order in permutations(("RL", "AP", "SI")) for codes in product(*order)]

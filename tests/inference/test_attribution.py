@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import DataError
-from medformer.inference.attribution.integrated_gradients import integrated_gradients
+from medformer.inference.attribution.integrated_gradients import TOLERANCE, integrated_gradients
 
 SIZES = {"aal": 10, "cc200": 15}
 
@@ -71,7 +71,7 @@ def test_values_add_up_to_the_explained_log_odds(
     found = integrated_gradients(model, edges, reference=reference, steps=32)
     total = sum(block.sum(axis=1) for block in found.values.values())
     np.testing.assert_allclose(total, found.output - found.reference_output, atol=1e-5)
-    assert found.complete and found.gap < 1e-4
+    assert found.gap < 1e-4
     model.eval()
     logits = model({atlas: torch.from_numpy(block) for atlas, block in edges.items()}).detach().numpy()
     np.testing.assert_allclose(found.output, logits[:, 1] - logits[:, 0], rtol=1e-5)
@@ -84,7 +84,7 @@ def test_gap_tells_too_few_steps(edges: dict[str, np.ndarray], reference: dict[s
 
     torch.manual_seed(0)
     coarse = integrated_gradients(Steep(), edges, reference=reference, steps=2)
-    assert not coarse.complete
+    assert coarse.gap > TOLERANCE
 
 
 def test_other_class_gets_the_opposite(edges: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None:

@@ -10,8 +10,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from medformer.data.network_inputs import ItemImages, batches, cases_of
-from medformer.errors import DataError
-from medformer.inference.classes.classify import ValidationAuc, ValidationLoss
+from medformer.inference.classification import ValidationLoss
 
 LABELS = np.array([0, 1, 1, 0, 1, 0, 0])
 
@@ -67,20 +66,6 @@ def test_the_loss_is_the_cross_entropy_over_subjects(edges: dict[str, NDArray[np
     assert ValidationLoss(edges, LABELS, size)(FirstEdge()) == pytest.approx(log_loss(LABELS, probability), rel=1e-5)
 
 
-def test_the_auc_counts_pairs(edges: dict[str, NDArray[np.float32]]) -> None:
-    odds = edges["a"][:, 0]
-    pairs = [odds[i] > odds[j] for i in np.flatnonzero(LABELS == 1) for j in np.flatnonzero(LABELS == 0)]
-    validation = ValidationAuc(edges, LABELS, 3)
-    assert validation(FirstEdge()) == pytest.approx(np.mean(pairs)) and validation.measure == "auc"
-    broken = {"a": np.full_like(edges["a"], np.nan)}
-    assert np.isnan(ValidationAuc(broken, LABELS)(FirstEdge()))
-
-
-def test_an_auc_of_one_class_is_refused(edges: dict[str, NDArray[np.float32]]) -> None:
-    with pytest.raises(DataError, match="all of one class"):
-        ValidationAuc(edges, np.ones(7))
-
-
 @pytest.mark.parametrize("size", [1, 3, 50])
 def test_images_are_judged_as_connections_are_and_read_once(edges: dict[str, NDArray[np.float32]], size: int) -> None:
     images = edges["a"].reshape(7, 1, 5, 2, 1)
@@ -89,7 +74,6 @@ def test_images_are_judged_as_connections_are_and_read_once(edges: dict[str, NDA
     assert ValidationLoss(images, LABELS, size)(FirstVoxel()) == pytest.approx(expected)
     assert ValidationLoss(ItemImages(items), LABELS, size)(FirstVoxel()) == pytest.approx(expected)
     assert items.asked == [(0, number) for number in range(7)]
-    assert ValidationAuc(images, LABELS)(FirstVoxel()) == ValidationAuc(edges, LABELS)(FirstEdge())
 
 
 def test_batches_are_copies_and_the_last_one_may_be_smaller(edges: dict[str, NDArray[np.float32]]) -> None:

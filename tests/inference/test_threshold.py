@@ -43,22 +43,14 @@ def test_ties_go_to_the_threshold_nearest_one_half() -> None:
 def test_a_pixel_on_a_grid_point_counts_as_it_does_when_exported() -> None:
     probability = np.full((1, 2), 0.35, np.float32)
     probability[0, 1] = 0.3
-    selector = DiceThreshold(low=0.35, high=0.35).fit([probability], [np.array([[True, False]])])
-    assert selector.score_ == 1.0
+    selector = DiceThreshold().fit([probability], [np.array([[True, False]])])
+    assert selector.curve_[selector.grid_ == 0.35] == 1.0
 
 
-@pytest.mark.parametrize(("policy", "expected"), [("one", 0.95), ("zero", 0.5)])
-def test_normal_images_push_the_threshold_up_only_if_the_policy_rewards_it(policy, expected: float) -> None:
+def test_normal_images_push_the_threshold_up() -> None:
     probabilities = [np.full((2, 2), 0.93), np.array([[0.99, 0.01]])]
     truths = [np.zeros((2, 2), bool), np.array([[True, False]])]
-    assert DiceThreshold(empty=policy).fit(probabilities, truths).threshold_ == expected
-
-
-def test_policy_nan_leaves_a_case_out_only_where_it_is_undefined() -> None:
-    probabilities = [np.full((2, 2), 0.02), np.array([[0.99, 0.01]])]
-    truths = [np.zeros((2, 2), bool), np.array([[True, False]])]
-    selector = DiceThreshold(empty="nan").fit(probabilities, truths)
-    assert selector.score_ == 1.0 and selector.threshold_ == 0.5
+    assert DiceThreshold().fit(probabilities, truths).threshold_ == 0.95
 
 
 def test_generators_are_consumed_one_case_at_a_time() -> None:
@@ -72,11 +64,9 @@ def test_generators_are_consumed_one_case_at_a_time() -> None:
     )
 
 
-def test_no_cases_and_no_defined_dice_are_errors() -> None:
+def test_no_cases_are_an_error() -> None:
     with pytest.raises(DataError, match=r"from 0 validation case\(s\)"):
         DiceThreshold().fit([], [])
-    with pytest.raises(DataError, match="none has a Dice"):
-        DiceThreshold(empty="nan").fit([np.zeros((2, 2))], [np.zeros((2, 2), bool)])
 
 
 def test_pairs_that_do_not_fit_are_named() -> None:
@@ -90,8 +80,3 @@ def test_pairs_that_do_not_fit_are_named() -> None:
     probabilities[1][0, 0] = np.nan
     with pytest.raises(DataError, match="validation case 1: expected float probabilities without NaN"):
         DiceThreshold().fit(probabilities, truths)
-
-
-def test_an_impossible_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 0 < low"):
-        DiceThreshold(low=0.0).fit(*cases(1))

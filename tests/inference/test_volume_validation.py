@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.prepare_case import PreparedCase
-from medformer.imaging.geometry import Geometry
-from medformer.inference.volumes.validation import ValidationVolumeDice
+from medformer.imaging.geometry import Axes, Geometry
+from medformer.inference.volumes.segmenter import ValidationVolumeDice
 
 
 def _prepared(image: NDArray[np.float32], classes: NDArray[Any] | None, lowest: NDArray[np.float32]) -> PreparedCase:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
-from medformer.models.memory import LiveTensors, TrainingCost, seconds_per_step, training_memory
+from medformer.models.memory import LiveTensors, seconds_per_step, training_cost, training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
 
@@ -94,7 +94,7 @@ def test_a_cost_is_found_once_for_each_question() -> None:
         built.append(patch)
         return build(patch)
 
-    cost = TrainingCost(remember, in_channels=1)
+    cost = training_cost(remember, in_channels=1)
     answers = [cost((32, 32, 32), STRIDES, KERNELS, batch) for batch in (2, 4, 2)]
 
     assert answers[0] == answers[2] < answers[1]

@@ -8,17 +8,17 @@ from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.metaformer import Architecture, MetaFormer
 from medformer.models.backbone.variants import count_parameters
 from medformer.models.networks.build import build_network
-from medformer.models.networks.decoder import (
+from medformer.models.networks.grid import Grid
+from medformer.models.networks.meta_unet import (
     AS_PUBLISHED,
     MAX_KEYS,
     PAPER,
     SETTINGS,
     AxisAttention,
+    MetaUNet,
     Mix,
     PooledAttention,
 )
-from medformer.models.networks.grid import Grid
-from medformer.models.networks.meta_unet import MetaUNet
 
 IMAGE = Grid(in_channels=3, out_channels=1, size=(352, 352))
 SMALL = Architecture(["pooling"], depths=(1, 1, 1, 1), channels=(32, 32, 64, 64))

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from medformer.errors import CheckpointError
-from medformer.training.saving import load_model, read_metadata, save_model
+from medformer.tensor_file import write_tensors
+from medformer.training.saving import load_model, read_metadata
 
 METADATA = {"architecture": "tiny/6", "model": {"width": 6}, "classes": ["polyp"], "dice": 0.5}
 
@@ -19,7 +20,7 @@ METADATA = {"architecture": "tiny/6", "model": {"width": 6}, "classes": ["polyp"
 @pytest.fixture
 def saved(tiny: ModuleType, tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
-    save_model(path, tiny.seeded_net(), METADATA)
+    write_tensors(path, tiny.seeded_net().state_dict(), METADATA)
     return path
 
 
@@ -32,14 +33,14 @@ def test_weights_and_metadata_come_back(tiny: ModuleType, saved: Path) -> None:
 
 def test_equal_models_make_equal_files(tiny: ModuleType, saved: Path) -> None:
     again = saved.with_name("again.safetensors")
-    save_model(again, tiny.seeded_net(), METADATA)
+    write_tensors(again, tiny.seeded_net().state_dict(), METADATA)
     assert again.read_bytes() == saved.read_bytes()
 
 
 def test_tied_weights_come_back(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].weight = model[0].weight
-    save_model(tmp_path / "tied.safetensors", model, {})
+    write_tensors(tmp_path / "tied.safetensors", model.state_dict(), {})
     other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     load_model(tmp_path / "tied.safetensors", other)
     assert torch.equal(other[1].weight, model[0].weight)
@@ -123,7 +124,7 @@ def test_weights_that_are_not_finite_are_refused(tiny: ModuleType, saved: Path, 
     model = tiny.seeded_net()
     with torch.no_grad():
         model.head.weight[0, 2] = value
-    save_model(saved, model, METADATA)
+    write_tensors(saved, model.state_dict(), METADATA)
     with pytest.raises(CheckpointError, match=r"NaN or infinity in 'head\.weight'"):
         load_model(saved, tiny.TinyNet())
 

@@ -21,9 +21,9 @@ from medformer.config.shared import TrainingConfig
 from medformer.errors import ConfigError, DataError, DivergenceError, InterruptedRun, ResourceError
 from medformer.evaluation.metrics import validation_metric
 from medformer.progress import SilentReporter
-from medformer.tensor_file import read_tensors
+from medformer.tensor_file import read_tensors, write_tensors
 from medformer.training.loader import BatchSource
-from medformer.training.saving import history_columns, read_metadata, save_model
+from medformer.training.saving import history_columns, read_metadata
 
 
 class Scores:
@@ -407,5 +407,5 @@ def test_a_full_disk_loses_nothing(tiny: ModuleType, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("medformer.tensor_file.save_file", full)
     with pytest.raises(ResourceError, match="No space left"):
-        save_model(tmp_path / "model.safetensors", tiny.seeded_net(), {})
+        write_tensors(tmp_path / "model.safetensors", tiny.seeded_net().state_dict(), {})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

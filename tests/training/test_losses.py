@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from medformer.errors import UnknownNameError
-from medformer.training.losses.image_losses import LOSSES, border_weight, box_mean, build_loss
 from medformer.training.losses.objectives import supervised_loss
+from medformer.training.losses.segmentation import LOSSES, border_weight, box_mean, build_loss
 
 SHAPES = [(2, 1, 40), (2, 1, 33, 20), (2, 1, 9, 12, 7)]
 

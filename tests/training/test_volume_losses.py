@@ -6,7 +6,7 @@ from torch import Tensor
 
 from medformer.errors import UnknownNameError
 from medformer.training.losses.objectives import sample_nearest, supervised_loss
-from medformer.training.losses.volume_losses import VOLUME_LOSSES, build_volume_loss
+from medformer.training.losses.segmentation import VOLUME_LOSSES, build_volume_loss
 
 SHAPES = [(2, 3, 40), (2, 4, 11, 9), (2, 3, 9, 8, 7)]
 

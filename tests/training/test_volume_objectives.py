@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from medformer.config.shared import TrainingConfig
 from medformer.training.losses.objectives import ClassificationObjective, MemoryContext, Moment, VolumeObjective
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 
 NOW = Moment(0, 0, 0)
 

@@ -15,8 +15,8 @@ from medformer.errors import InterruptedRun
 from medformer.files import read_csv
 from medformer.seeds import derive_seed
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 
 
 class Squares:

@@ -22,11 +22,10 @@ from medformer.data.manifest import Case, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.inference.frames.segment import ValidationDice
 from medformer.models.backbone.metaformer import Architecture, MetaFormer
-from medformer.models.networks.decoder import PAPER
-from medformer.models.networks.meta_unet import MetaUNet
+from medformer.models.networks.meta_unet import PAPER, MetaUNet
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 
 # Spawned processes read this file too, so it holds in all of them.
 torch.set_num_threads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from medformer.errors import DataError
 from medformer.seeds import derive_seed
 
 
+@dataclass(eq=False)
 class ConnectomeData:
     """Subjects for a training loop (see `medformer.data.network_inputs.TrainingData`), which takes them batch by batch.
 
@@ -29,25 +31,20 @@ class ConnectomeData:
         DataError: There is no atlas, or the numbers of subjects differ.
     """
 
-    def __init__(
-        self,
-        edges: Mapping[str, NDArray[np.float32]],
-        labels: ArrayLike | None,
-        ids: Sequence[str],
-        *,
-        noise: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        if not edges:
+    edges: Mapping[str, NDArray[np.float32]]
+    labels: ArrayLike | None
+    ids: Sequence[str]
+    _: KW_ONLY
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.edges:
             raise DataError("There are no connections to train on, expected at least one atlas.")
-        self.edges = dict(edges)
-        self.labels = None if labels is None else torch.as_tensor(np.asarray(labels, np.int64))
-        self.ids = tuple(ids)
-        self.noise = noise
-        self.seed = seed
+        self._labels = None if self.labels is None else torch.as_tensor(np.asarray(self.labels, np.int64))
         counts = {f"atlas {atlas}": len(block) for atlas, block in self.edges.items()}
-        if self.labels is not None:
-            counts["labels"] = len(self.labels)
+        if self._labels is not None:
+            counts["labels"] = len(self._labels)
         wrong = [f"{name} has {count}" for name, count in counts.items() if count != len(self.ids)]
         if wrong:
             raise DataError(
@@ -62,7 +59,7 @@ class ConnectomeData:
         """Give one subject as {"edges": {atlas: (d,)}, "id": str} and, with labels, "label": ()."""
         batch = self.batch([index])
         item = {"edges": {atlas: block[0] for atlas, block in batch["edges"].items()}, "id": batch["id"][0]}
-        return item if self.labels is None else {**item, "label": batch["label"][0]}
+        return item if self._labels is None else {**item, "label": batch["label"][0]}
 
     def batch(self, indices: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """Give subjects by (epoch, index): {"edges": {atlas: (B, d)}, "id": [str]} and, with labels, "label": (B,)."""
@@ -75,7 +72,7 @@ class ConnectomeData:
             "edges": {atlas: torch.from_numpy(block) for atlas, block in edges.items()},
             "id": [self.ids[row] for row in rows],
         }
-        return batch if self.labels is None else {**batch, "label": self.labels[torch.from_numpy(rows)]}
+        return batch if self._labels is None else {**batch, "label": self._labels[torch.from_numpy(rows)]}
 
     def _disturb(self, subject: Mapping[str, NDArray[np.float32]], epoch: int, name: str) -> None:
         """Add noise in place."""

@@ -18,7 +18,7 @@ Vectors = Mapping[str, NDArray[np.float32]]
 """By atlas: the edges of subjects (n, d), or of one subject (d,)."""
 
 TOLERANCE = 0.05
-"""Share of the explained difference that attributions may miss before they count as incomplete."""
+"""Share of the explained difference that attributions may miss before they count as incomplete: more steps help."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ class Attributions:
         total = sum((values.sum(axis=1, dtype=np.float64) for values in self.values.values()), np.zeros(len(explained)))
         missed = float(np.abs(total - explained).mean())
         return missed / max(float(np.abs(explained).mean()), float(np.finfo(np.float32).tiny))
-
-    @property
-    def complete(self) -> bool:
-        """Whether the gap is within `TOLERANCE`; if not, more steps are needed."""
-        return self.gap <= TOLERANCE
 
 
 def integrated_gradients(
@@ -253,10 +248,7 @@ def explain_fold(
 
 
 def _mean(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    total = blocks[0].astype(np.float64)
-    for block in blocks[1:]:
-        total += block
-    return np.asarray(total / len(blocks), dtype=np.float32)
+    return np.asarray(np.mean(blocks, axis=0, dtype=np.float64), dtype=np.float32)
 
 
 def _mean_of(block: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -17,11 +16,11 @@ from torch.utils.data import DataLoader
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import normalize, resize_image
 from medformer.data.network_inputs import nonfinite_cases
-from medformer.errors import DataError
-from medformer.exhaustion import enough_memory
+from medformer.errors import DataError, enough_memory
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 
 
+@dataclass(eq=False)
 class Segmenter:
     """Predicts the foreground probability of every pixel with one network or an ensemble.
 
@@ -40,26 +39,20 @@ class Segmenter:
         precision: Autocast type of the forward passes; averages are always float32.
     """
 
-    def __init__(
-        self,
-        models: Sequence[nn.Module],
-        *,
-        image_size: tuple[int, int],
-        flips: bool = True,
-        device: torch.device | str | None = None,
-        batch_size: int = 8,
-        precision: Precision = "32-true",
-    ) -> None:
-        if not models:
+    models: Sequence[nn.Module]
+    _: KW_ONLY
+    image_size: tuple[int, int]
+    flips: bool = True
+    device: torch.device | str | None = None
+    batch_size: int = 8
+    precision: Precision = "32-true"
+
+    def __post_init__(self) -> None:
+        if not self.models:
             raise ValueError("a Segmenter needs at least one model, got none")
-        if batch_size < 1 or min(image_size) < 1:
-            raise ValueError(f"batch_size and image_size must be positive, got {batch_size} and {image_size}")
-        self.models = tuple(models)
-        self.image_size = image_size
-        self.flips = flips
-        self.device = torch.device(device) if device is not None else device_of(self.models[0])
-        self.batch_size = batch_size
-        self.precision = precision
+        if self.batch_size < 1 or min(self.image_size) < 1:
+            raise ValueError(f"batch_size and image_size must be positive, got {self.batch_size} and {self.image_size}")
+        self._device = device_of(self.models[0]) if self.device is None else torch.device(self.device)
 
     def predict(
         self, images: Sequence[NDArray[np.uint8]], names: Sequence[str] | None = None
@@ -83,11 +76,7 @@ class Segmenter:
         for label, image in zip(labels, images, strict=True):
             _check_image(image, label)
         results: list[NDArray[np.float32]] = []
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            for model in self.models:
-                stack.enter_context(evaluating(model))
-                model.to(self.device)
+        with torch.inference_mode(), evaluating(*self.models, device=self._device):
             for start in range(0, len(images), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 results.extend(self._predict_batch(images[part], labels[part]))
@@ -100,7 +89,7 @@ class Segmenter:
             small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
             probabilities = mean_probability(
                 self.models,
-                torch.from_numpy(small).to(self.device),
+                torch.from_numpy(small).to(self._device),
                 torch.sigmoid,
                 classes=1,
                 flips=(-1, -2) if self.flips else (),
@@ -118,7 +107,7 @@ class Segmenter:
     def _out_of_memory(self, count: int) -> str:
         rows, columns = self.image_size
         return (
-            f"Out of memory on {self.device} while predicting {count} image(s) at {rows} x {columns} px "
+            f"Out of memory on {self._device} while predicting {count} image(s) at {rows} x {columns} px "
             f"with {len(self.models)} model(s). "
             f"Use a smaller inference.batch_size (now {self.batch_size}) or image size."
         )

@@ -14,7 +14,7 @@ from scipy import ndimage
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice, union_box
 from medformer.files import read_json, write_json
-from medformer.imaging.volume import label_counts
+from medformer.imaging.geometry import label_counts
 
 FORMAT = "medformer-components/1"
 

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medformer.errors import ResourceError
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import Geometry, label_counts
 from medformer.imaging.resample import resample, slab
-from medformer.imaging.volume import label_counts
 
 
 @dataclass(frozen=True)

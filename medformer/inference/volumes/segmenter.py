@@ -1,32 +1,39 @@
-"""From the files of a volume to a label map on its own grid: windows, flips, ensembles, component rules."""
+"""From the files of a volume to a label map on its own grid, and the number that chooses a network's weights.
+
+The label map comes from windows, flips, ensembles and component rules; the number is the mean Dice on validation cases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
+from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase, prepare_image
-from medformer.errors import ConfigError, DataError
-from medformer.exhaustion import enough_memory
-from medformer.imaging.geometry import reorient
-from medformer.imaging.volume import smallest_integer
+from medformer.errors import ConfigError, DataError, enough_memory
+from medformer.imaging.geometry import Axes, reorient, smallest_integer
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes
-from medformer.inference.volumes.windows import stream
+from medformer.inference.volumes.windows import stream, window_starts
 
 Member = tuple[nn.Module, VolumePlan]
 """A network, and the plan that it was trained under."""
 
 
+@dataclass(eq=False)
 class VolumeSegmenter:
     """Predicts a label for every voxel with one network or an ensemble.
 
@@ -52,30 +59,22 @@ class VolumeSegmenter:
         ConfigError: There is no network, or the plans do not belong together.
     """
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        *,
-        overlap: float = 0.5,
-        flips: bool = False,
-        batch_size: int = 2,
-        device: torch.device | str | None = None,
-        precision: Precision = "32-true",
-        components: Components | None = None,
-        folder: Path | None = None,
-    ) -> None:
-        if not members:
+    members: Sequence[Member]
+    _: KW_ONLY
+    overlap: float = 0.5
+    flips: bool = False
+    batch_size: int = 2
+    device: torch.device | str | None = None
+    precision: Precision = "32-true"
+    components: Components = field(default_factory=Components)
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.members:
             raise ConfigError("A segmenter needs at least one network, got none.")
-        _require_compatible([plan for _, plan in members])
-        self.members = tuple(members)
-        self.plan = members[0][1]
-        self.overlap = overlap
-        self.flips = flips
-        self.batch_size = batch_size
-        self.device = torch.device(device) if device is not None else device_of(members[0][0])
-        self.precision = precision
-        self.components = components or Components()
-        self.folder = folder
+        _require_compatible([plan for _, plan in self.members])
+        self.plan = self.members[0][1]
+        self._device = device_of(self.members[0][0]) if self.device is None else torch.device(self.device)
 
     def segment(self, images: Path | Case | Sequence[Path]) -> LabelMap:
         """Segment one volume.
@@ -91,12 +90,8 @@ class VolumeSegmenter:
             ResourceError: Not enough memory or temporary disk.
         """
         scan = images if isinstance(images, Case) else (images,) if isinstance(images, Path) else tuple(images)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            stack.enter_context(enough_memory(self._out_of_memory))
-            for model, _ in self.members:
-                stack.enter_context(evaluating(model))
-                model.to(self.device)
+        models = [model for model, _ in self.members]
+        with torch.inference_mode(), enough_memory(self._out_of_memory), evaluating(*models, device=self._device):
             return self._segment(scan)
 
     def _segment(self, scan: Case | Sequence[Path]) -> LabelMap:
@@ -146,7 +141,7 @@ class VolumeSegmenter:
         """Average over networks and views: (B, C, *patch) to float32 (B, K, *patch)."""
         mean = mean_probability(
             models,
-            windows.to(self.device),
+            windows.to(self._device),
             partial(torch.softmax, dim=1),
             classes=self.plan.classes,
             flips=(-3, -2, -1) if self.flips else (),
@@ -161,7 +156,7 @@ class VolumeSegmenter:
 
     def _out_of_memory(self) -> str:
         return (
-            f"Out of memory on {self.device} while segmenting a volume with windows of {self.plan.patch} voxels, "
+            f"Out of memory on {self._device} while segmenting a volume with windows of {self.plan.patch} voxels, "
             f"{self.batch_size} per pass. Use inference.batch_size=1, or plans with a coarser plan.spacing."
         )
 
@@ -190,3 +185,93 @@ def _require_compatible(plans: Sequence[VolumePlan]) -> None:
                     f"Network {number} of the ensemble was trained with {what} {own}, the first with {other}. "
                     "Only networks of the same task can be averaged."
                 )
+
+
+@dataclass(frozen=True)
+class ValidationVolumeDice:
+    """Mean Dice over labels and cases on the plan's grid; a label that is absent and not predicted counts 1.
+
+    Cheap enough for every epoch: windows lie side by side, without overlap (but for the last one along an axis, which
+    ends with the volume; what two windows see counts twice) and without flips, and at most `windows` of a case are
+    looked at. Of a larger case three quarters of these have labels, where it has so many, evenly chosen along the
+    volume, so that false positives far away count as well. Reported numbers are computed elsewhere, on the grid of the
+    files and from all windows.
+
+    Args:
+        cases: Of the inner validation part, with labels. Looked at in order, as often as needed.
+        plan: Of this training.
+        batch_size: Windows per pass.
+        windows: Most windows per case.
+    """
+
+    cases: Collection[PreparedCase]
+    plan: VolumePlan
+    batch_size: int = 2
+    _: KW_ONLY
+    windows: int = 16
+    measure: ClassVar[str] = "dice"
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> float:
+        """Return the mean Dice of a model in evaluation mode."""
+        return float(np.mean([self._case(model, case) for case in self.cases]))
+
+    def _case(self, model: nn.Module, case: PreparedCase) -> NDArray[np.float64]:
+        """Dice of each label, (labels,)."""
+        device = next(model.parameters()).device
+        size = case.shape
+        pairs = np.zeros(self.plan.classes**2, np.int64)
+        chosen = self._chosen(case)
+        for first in range(0, len(chosen), self.batch_size):
+            starts = chosen[first : first + self.batch_size]
+            images = np.stack([cut(case.image, start, self.plan.patch, case.lowest) for start in starts])
+            predicted = model(torch.from_numpy(images).to(device)).argmax(1).cpu().numpy()
+            for start, found in zip(starts, predicted, strict=True):
+                places = [_overlap(*axis) for axis in zip(start, self.plan.patch, size, strict=True)]
+                truth = _classes(case)[tuple(there for there, _ in places)].astype(np.int64)
+                inside = found[tuple(here for _, here in places)]
+                pairs += np.bincount((truth * self.plan.classes + inside).ravel(), minlength=len(pairs))
+        table = pairs.reshape(self.plan.classes, self.plan.classes)
+        both, total = np.diagonal(table)[1:], (table.sum(0) + table.sum(1))[1:]
+        return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+
+    def _chosen(self, case: PreparedCase) -> Sequence[Axes]:
+        """First voxels of the windows to look at."""
+        starts = list(_tiles(case.shape, self.plan.patch))
+        if len(starts) <= self.windows:
+            return starts
+        classes = _classes(case)
+        labeled = [bool(classes[tuple(map(_within, start, self.plan.patch))].any()) for start in starts]
+        full = [start for start, some in zip(starts, labeled, strict=True) if some]
+        empty = [start for start, some in zip(starts, labeled, strict=True) if not some]
+        wanted = min(len(full), max(self.windows - self.windows // 4, self.windows - len(empty)))
+        return [*_evenly(full, wanted), *_evenly(empty, self.windows - wanted)]
+
+
+def _tiles(size: Axes, patch: Axes) -> Iterator[Axes]:
+    """Windows side by side; along an axis where the volume is smaller, one with the volume in its middle."""
+    centered = centered_start(size, patch)
+    axes = [
+        (middle,) if side >= length else window_starts(length, side, 0.0)
+        for middle, length, side in zip(centered, size, patch, strict=True)
+    ]
+    yield from product(*axes)
+
+
+def _overlap(start: int, side: int, length: int) -> tuple[slice, slice]:
+    """Where a window and a volume meet along an axis: in the volume, and in the window."""
+    low, high = max(0, start), min(length, start + side)
+    return slice(low, high), slice(low - start, high - start)
+
+
+def _within(start: int, side: int) -> slice:
+    return slice(max(0, start), start + side)
+
+
+def _evenly(items: Sequence[Axes], count: int) -> list[Axes]:
+    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
+
+
+def _classes(case: PreparedCase) -> NDArray[Any]:
+    assert case.classes is not None, "a validation case has its labels"
+    return case.classes

@@ -148,40 +148,36 @@ def build_backbone(
 class LinearHead(nn.Module):
     """Average pool, LayerNorm, linear; or, with a norm for maps `(B, C, N)`, that norm, average pool, linear."""
 
-    def __init__(
-        self, channels: int, num_classes: int, *, map_norm: nn.Module | None = None, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int, num_classes: int, *, map_norm: nn.Module | None = None) -> None:
         super().__init__()
         self.norm_first = map_norm is not None
         self.norm = nn.LayerNorm(channels, eps=1e-6) if map_norm is None else map_norm
-        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2)
         pooled = self.norm(x).mean(-1) if self.norm_first else self.norm(x.mean(-1))
-        logits: Tensor = self.fc(self.dropout(pooled))
+        logits: Tensor = self.fc(pooled)
         return logits
 
 
 class MlpHead(nn.Module):
-    """Average pool, LayerNorm, Linear C->4C, squared ReLU, LayerNorm, dropout, linear (ConvFormer, CAFormer)."""
+    """Average pool, LayerNorm, Linear C->4C, squared ReLU, LayerNorm, linear (ConvFormer, CAFormer)."""
 
-    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.0, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.fc = nn.ModuleDict(
             {
                 "fc1": nn.Linear(channels, 4 * channels),
-                "norm": nn.LayerNorm(4 * channels, eps=eps),
+                "norm": nn.LayerNorm(4 * channels),
                 "fc2": nn.Linear(4 * channels, num_classes),
             }
         )
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc["norm"](squared_relu(self.fc["fc1"](self.norm(x.flatten(2).mean(-1)))))
-        logits: Tensor = self.fc["fc2"](self.dropout(hidden))
+        logits: Tensor = self.fc["fc2"](hidden)
         return logits
 
 
@@ -204,29 +200,20 @@ class Classifier(nn.Module):
         return logits
 
 
-def build_classifier(
-    name: str,
-    num_classes: int = 1000,
-    *,
-    spatial_dims: int = 2,
-    in_channels: int = 3,
-    drop_path: float | None = None,
-    head_dropout: float = 0.0,
-) -> Classifier:
+def build_classifier(name: str, num_classes: int = 1000, *, drop_path: float | None = None) -> Classifier:
     """Return a named backbone with the head of its paper (linear or MLP), weights initialized as published."""
-    backbone = build_backbone(name, spatial_dims=spatial_dims, in_channels=in_channels, drop_path=drop_path)
-    return with_head(backbone, name, num_classes, head_dropout)
+    return with_head(build_backbone(name, drop_path=drop_path), name, num_classes)
 
 
-def with_head(backbone: MetaFormer, name: str, num_classes: int, head_dropout: float = 0.0) -> Classifier:
+def with_head(backbone: MetaFormer, name: str, num_classes: int) -> Classifier:
     """Return a backbone of the named variant with the head of its paper."""
     kind, channels = VARIANTS[name].part.head, backbone.channels[-1]
     head: nn.Module
     if kind == "mlp":
-        head = MlpHead(channels, num_classes, dropout=head_dropout)
+        head = MlpHead(channels, num_classes)
     else:
         map_norm = _MAP_NORMS[kind](channels) if kind in _MAP_NORMS else None
-        head = LinearHead(channels, num_classes, map_norm=map_norm, dropout=head_dropout)
+        head = LinearHead(channels, num_classes, map_norm=map_norm)
     return Classifier(backbone, head.apply(init_published))
 
 

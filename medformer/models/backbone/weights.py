@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +18,6 @@ from medformer.errors import CheckpointError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import Classifier
 from medformer.tensor_file import name_some, read_tensors
-
-Inflation = Literal["mean", "center"]
 
 # Applied in order to every key of a sail-sg file; timm's names are ours.
 _SAIL_RULES: tuple[tuple[str, str], ...] = (
@@ -38,35 +35,19 @@ _SAIL_RULES: tuple[tuple[str, str], ...] = (
 _SAIL_MARKS = ("downsample_layers.", "patch_embed.")
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What was done with a file's tensors.
-
-    Attributes:
-        loaded: Names that were filled.
-        kept: Names of ours that the file does not decide: they keep their first values.
-        unused: Names in the file that have no place here.
-    """
-
-    loaded: tuple[str, ...]
-    kept: tuple[str, ...]
-    unused: tuple[str, ...]
-
-
-def load_pretrained(
-    model: MetaFormer | Classifier, path: str | Path, *, inflation: Inflation = "mean", head: bool = True
-) -> LoadReport:
+def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[str, ...]:
     """Fill a backbone or classifier from a local file of 2-D weights.
 
-    A 2-D kernel goes into a 3-D or 1-D one by `inflation`: `mean` spreads it evenly along the new axis (sums to the
-    same response on input that is constant along it), `center` puts it in the middle slice. A stem for another number
-    of input channels gets the mean over the file's channels, scaled so that its response to gray input is kept.
+    A 2-D kernel is spread evenly along the new axis of a 3-D or 1-D one, which gives the same response on input that is
+    constant along it. A stem for another number of input channels gets the mean over the file's channels, scaled so
+    that its response to gray input is kept.
 
     Args:
         model: A `MetaFormer` takes the encoder only; a `Classifier` also takes the head.
         path: `.safetensors`, or a `.pth`/`.bin` file, which is opened with `weights_only=True`.
-        inflation: How 2-D kernels become 3-D.
-        head: Whether a classifier takes the head's tensors; False keeps its own, for another number of classes.
+
+    Returns:
+        Names of ours that the file does not decide: they keep their first values.
 
     Raises:
         CheckpointError: The file cannot be read safely, or lacks tensors or has other shapes; names them.
@@ -76,32 +57,26 @@ def load_pretrained(
     source = {
         (key if key.startswith("head.") else prefix + key): value for key, value in rename(_read(Path(path))).items()
     }
-    wanted = {key for key in target if head or not key.startswith("head.")}
     optional = {
         f"{name}.{weight}"
         for name, module in model.named_modules()
         for weight in getattr(module, "optional_weights", ())
     }
     filled, misfits = {}, []
-    for key in sorted(wanted & source.keys()):
-        fitted = _fit(source[key], target[key], inflation)
+    for key in sorted(target.keys() & source.keys()):
+        fitted = _fit(source[key], target[key])
         if fitted is not None:
             filled[key] = fitted
         elif key not in optional:
             misfits.append(f"{key}: {tuple(source[key].shape)} instead of {tuple(target[key].shape)}")
-    missing = sorted(wanted - source.keys() - optional)
+    missing = sorted(target.keys() - source.keys() - optional)
     if missing or misfits:
-        hint = " Load with head=False to keep a head for other classes." if any("head." in m for m in misfits) else ""
         raise CheckpointError(
             f"{path} does not fit this backbone: missing {name_some(missing)}; other shape {name_some(misfits)}. "
-            f"Check that the variant is the one the file was trained for.{hint}"
+            f"Check that the variant is the one the file was trained for."
         )
     model.load_state_dict({**target, **filled})
-    return LoadReport(
-        loaded=tuple(sorted(filled)),
-        kept=tuple(sorted(target.keys() - filled.keys())),
-        unused=tuple(sorted(source.keys() - filled.keys())),
-    )
+    return tuple(sorted(target.keys() - filled.keys()))
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,11 +100,11 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def inflate(kernel: Tensor, shape: tuple[int, ...], inflation: Inflation) -> Tensor | None:
+def inflate(kernel: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     """Spread a 2-D kernel `(out, in, k, k)` to a kernel of `shape` in 1-D or 3-D; None when the sizes do not fit.
 
     The new axis is the one whose size is not k (kernels of anisotropic voxels), or else the first. An axis that loses
-    its extent, and the rows when going to 1-D, are summed (`mean`) or give their middle (`center`).
+    its extent, and the rows when going to 1-D, are summed.
     """
     if kernel.dim() != 4 or kernel.shape[:2] != shape[:2] or len(shape) not in (3, 5):
         return None
@@ -140,19 +115,13 @@ def inflate(kernel: Tensor, shape: tuple[int, ...], inflation: Inflation) -> Ten
         if n not in (1, size):
             return None
         if n < size:
-            middle = kernel.narrow(axis, size // 2, 1)
-            kernel = kernel.sum(axis, keepdim=True) if inflation == "mean" else middle
+            kernel = kernel.sum(axis, keepdim=True)
     if len(shape) == 3:
         return kernel.squeeze(2)
-    depth = shape[new]
-    if inflation == "mean":
-        return kernel.unsqueeze(new).expand(shape) / depth
-    volume = kernel.new_zeros(shape)
-    volume.select(new, depth // 2).copy_(kernel)
-    return volume
+    return kernel.unsqueeze(new).expand(shape) / shape[new]
 
 
-def _fit(value: Tensor, target: Tensor, inflation: Inflation) -> Tensor | None:
+def _fit(value: Tensor, target: Tensor) -> Tensor | None:
     shape = tuple(target.shape)
     if value.dim() == 4 and target.dim() >= 3 and value.shape[1] != shape[1] and value.shape[0] == shape[0]:
         value = value.sum(1, keepdim=True).expand(-1, shape[1], -1, -1) / shape[1]
@@ -160,7 +129,7 @@ def _fit(value: Tensor, target: Tensor, inflation: Inflation) -> Tensor | None:
         return value.to(target.dtype)
     if value.squeeze().shape == target.squeeze().shape:
         return value.reshape(shape).to(target.dtype)
-    inflated = inflate(value, shape, inflation)
+    inflated = inflate(value, shape)
     return None if inflated is None else inflated.to(target.dtype).contiguous()
 
 

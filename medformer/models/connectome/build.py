@@ -13,8 +13,7 @@ from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
-from medformer.models.connectome.region_encoder import region_backbone
-from medformer.models.connectome.roi_metaformer import RoiMetaFormer
+from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.registry import Entry, Registry
@@ -57,6 +56,7 @@ DEFECTS: Registry[Place] = Registry(
         ),
     ],
 )
+"""What the released METAFormer code gets wrong, as switches, so that the effect of each can be measured."""
 AS_PUBLISHED = ("across_subjects", "swapped_arguments")
 
 
@@ -70,26 +70,21 @@ def active_defects(config: ConnectomeModelConfig) -> frozenset[str]:
     return frozenset(DEFECTS[name].name for name in (*config.defects, *implied))
 
 
-Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool, int], ConnectomeClassifier]
+Builder = Callable[[ConnectomeModelConfig, Mapping[str, int], bool], ConnectomeClassifier]
 
 
-def _metaformer(
-    config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool, classes: int
-) -> ConnectomeClassifier:
+def _metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool) -> ConnectomeClassifier:
     defects = active_defects(config)
     return MetaFormerPaper(
         regions,
         diagonal=diagonal,
-        classes=classes,
         dropout=config.dropout,
         swapped_arguments="swapped_arguments" in defects,
         across_subjects="across_subjects" in defects,
     )
 
 
-def _roi_metaformer(
-    config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool, classes: int
-) -> ConnectomeClassifier:
+def _roi_metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool) -> ConnectomeClassifier:
     foreign = sorted(name for name in active_defects(config) if DEFECTS[name].part == "model")
     if foreign:
         raise ConfigError(
@@ -113,7 +108,6 @@ def _roi_metaformer(
     return RoiMetaFormer(
         regions,
         diagonal=diagonal,
-        classes=classes,
         width=config.width,
         backbone=make,
         dropout=config.dropout,
@@ -149,15 +143,14 @@ CONNECTOME_MODELS: Registry[Builder] = Registry(
 
 
 def build_connectome_model(
-    config: ConnectomeModelConfig, regions: Mapping[str, int], *, diagonal: bool = False, classes: int = 2
+    config: ConnectomeModelConfig, regions: Mapping[str, int], *, diagonal: bool = False
 ) -> ConnectomeClassifier:
-    """Return the network that `config` names: `{atlas: (B, connections)} -> (B, classes)` logits, class 1 autism.
+    """Return the network that `config` names: `{atlas: (B, connections)} -> (B, 2)` logits, class 1 autism.
 
     Args:
         config: Its name and sizes.
         regions: Regions of each atlas; any atlases, any numbers of regions.
         diagonal: The connections include the diagonal of the matrix.
-        classes: Logits.
 
     Raises:
         UnknownNameError: The model, mixer or a defect is not known; the nearest name is given.
@@ -166,6 +159,6 @@ def build_connectome_model(
     """
     build = CONNECTOME_MODELS[config.name].part
     try:
-        return build(config, regions, diagonal, classes)
+        return build(config, regions, diagonal)
     except ValueError as error:
         raise ConfigError(f"model {config.name} cannot be built: {error}") from error

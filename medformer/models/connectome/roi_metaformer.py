@@ -3,14 +3,149 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.connectome.classifier import ConnectomeClassifier, module_key
-from medformer.models.connectome.region_encoder import RegionDecoder, RegionEncoder
+from medformer.config.shared import MixerSpec
+from medformer.models.backbone.metaformer import Architecture, MetaFormer
+from medformer.models.connectome.classifier import (
+    ConnectomeClassifier,
+    check_edges,
+    edge_counts,
+    module_key,
+    row_indices,
+)
+
+# Untrained mixing of a few hundred noisy subjects' regions only blurs them; the blocks start close to the identity.
+LAYER_SCALE = 0.1
+
+
+class RegionTokens(nn.Module):
+    """An atlas's connections to one token per region, `(B, connections) -> (B, regions, width)`.
+
+    A token is the projected row of the symmetric matrix plus a vector that says which region it is. While training,
+    some regions are hidden from all the others: their column is zero, and what remains is enlarged, as by dropout. Half
+    as many are left out as tokens.
+    """
+
+    index: Tensor
+
+    def __init__(self, regions: int, width: int, *, diagonal: bool, drop_regions: float) -> None:
+        super().__init__()
+        self.drop_regions = drop_regions
+        self.pad = not diagonal
+        self.register_buffer("index", row_indices(regions, diagonal).flatten(), persistent=False)
+        self.regions = regions
+        self.projection = nn.Linear(regions, width, bias=False)
+        self.embedding = nn.Parameter(torch.empty(regions, width))
+        nn.init.normal_(self.projection.weight, std=regions**-0.5)
+        nn.init.trunc_normal_(self.embedding, std=0.02)
+
+    def forward(self, edges: Tensor) -> Tensor:
+        padded = F.pad(edges, (0, 1)) if self.pad else edges
+        rows = padded.index_select(1, self.index).unflatten(1, (self.regions, self.regions))
+        dropping = self.training and self.drop_regions > 0
+        if dropping:
+            rows = rows * _kept(len(rows), self.regions, self.drop_regions, rows).unsqueeze(1)
+        tokens: Tensor = self.projection(rows) + self.embedding
+        if dropping:
+            tokens = tokens * _kept(len(rows), self.regions, self.drop_regions / 2, tokens).unsqueeze(2)
+        return tokens
+
+
+def _kept(subjects: int, regions: int, rate: float, like: Tensor) -> Tensor:
+    """Zeros with probability `rate`, else 1 / (1 - rate), (subjects, regions)."""
+    return (torch.rand(subjects, regions, device=like.device) >= rate).to(like.dtype) / (1.0 - rate)
+
+
+def region_backbone(width: int, depth: int, mixers: Sequence[MixerSpec], drop_path: float = 0.0) -> MetaFormer:
+    """Return the shared backbone with one stage that neither reduces the tokens nor changes their channels."""
+    architecture = Architecture(
+        mixers,
+        depths=[depth],
+        channels=[width],
+        drop_path=drop_path,
+        layer_scale=LAYER_SCALE,
+        stem="none",
+        mlp_ratio=2.0,
+    )
+    return MetaFormer(1, width, architecture, strides=[1], init="fan_in")
+
+
+class RegionEncoder(nn.Module):
+    """Every atlas through its own tokens and one backbone, `{atlas: (B, connections)} -> {atlas: (B, regions, width)}`.
+
+    The backbone sees one atlas at a time, so that atlases of any size and number can be put together and a mixer of
+    neighbors never mixes across the border of two atlases. What is learned about mixing serves all of them.
+    """
+
+    def __init__(
+        self,
+        regions: Mapping[str, int],
+        *,
+        diagonal: bool,
+        width: int,
+        drop_regions: float,
+        backbone: Callable[[], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.counts = edge_counts(regions, diagonal)
+        self.tokens = nn.ModuleDict(
+            {
+                module_key(atlas): RegionTokens(count, width, diagonal=diagonal, drop_regions=drop_regions)
+                for atlas, count in regions.items()
+            }
+        )
+        self.backbone = backbone()
+
+    def forward(self, edges: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_edges(edges, self.counts)
+        features = {}
+        for atlas in self.counts:
+            tokens = self.tokens[module_key(atlas)](edges[atlas])
+            mixed = self.backbone(tokens.movedim(-1, 1))
+            # A backbone returns the map of each of its stages, a segmentation network one map.
+            features[atlas] = (mixed if isinstance(mixed, Tensor) else mixed[-1]).movedim(1, -1)
+        return features
+
+
+class RegionDecoder(nn.Module):
+    """Tokens back to connections, `{atlas: (B, regions, width)} -> {atlas: (B, connections)}`.
+
+    Each region predicts its row of the matrix; a connection is the mean of what its two regions say.
+    """
+
+    def __init__(self, regions: Mapping[str, int], *, diagonal: bool, width: int) -> None:
+        super().__init__()
+        self.atlases = tuple(regions)
+        self.rows = nn.ModuleDict(
+            {module_key(atlas): RowDecoder(count, diagonal, width) for atlas, count in regions.items()}
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {atlas: self.rows[module_key(atlas)](features[atlas]) for atlas in self.atlases}
+
+
+class RowDecoder(nn.Module):
+    """One atlas's tokens to connections, `(B, regions, width) -> (B, connections)`."""
+
+    upper: Tensor
+    lower: Tensor
+
+    def __init__(self, regions: int, diagonal: bool, width: int) -> None:
+        super().__init__()
+        row, column = torch.triu_indices(regions, regions, offset=0 if diagonal else 1)
+        self.register_buffer("upper", row * regions + column, persistent=False)
+        self.register_buffer("lower", column * regions + row, persistent=False)
+        self.projection = nn.Linear(width, regions)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        rows = self.projection(tokens).flatten(1)
+        return (rows.index_select(1, self.upper) + rows.index_select(1, self.lower)) / 2
+
 
 QUERIES = 4
 HIDDEN = 16

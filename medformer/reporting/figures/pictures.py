@@ -16,7 +16,7 @@ from medformer.data.manifest import Case, read_manifest
 from medformer.errors import DataError, MedformerError
 from medformer.imaging.geometry import Geometry
 from medformer.imaging.images import read_image, read_mask
-from medformer.imaging.overlay import draw_overlay
+from medformer.imaging.masks import draw_overlay
 from medformer.imaging.planes import draw_planes
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.reporting.finished_run import FinishedRun

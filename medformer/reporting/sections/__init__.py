@@ -20,14 +20,12 @@ from medformer.reporting.sections import (
     classification,
     cohort,
     gallery,
-    overview,
     plans,
     results,
     segmentation,
     training,
-    volumes,
 )
-from medformer.reporting.templating import render
+from medformer.reporting.wording import render
 
 Facts = Mapping[str, Any]
 
@@ -53,7 +51,7 @@ class ReportSection:
 
 
 SECTIONS = (
-    ReportSection("summary", "Summary", overview.summary),
+    ReportSection("summary", "Summary", results.summary),
     ReportSection("data", "The data", cohort.data),
     ReportSection("cohort", "The cohort", cohort.cohort, lambda run: run.cohort),
     ReportSection("audit", "Leakage audit", checks.audit, is_check=True),
@@ -63,8 +61,8 @@ SECTIONS = (
     ReportSection("learning", "Learning curves", training.learning, training.has_curves),
     ReportSection("results", "Results", results.results),
     ReportSection("ranking", "ROC, precision and calibration", classification.ranking, lambda run: run.classification),
-    ReportSection("labels", "Labels", volumes.labels, lambda run: run.labels),
-    ReportSection("agreement", "Volume agreement", volumes.agreement, volumes.compared_labels),
+    ReportSection("labels", "Labels", segmentation.labels, lambda run: run.labels),
+    ReportSection("agreement", "Volume agreement", segmentation.agreement, segmentation.compared_labels),
     ReportSection("distribution", "Distribution of scores", segmentation.distribution, segmentation.has_scores),
     ReportSection("lesions", "Lesions and false alarms", segmentation.lesions, segmentation.has_lesions),
     ReportSection("subgroups", "Sites and subgroups", results.subgroups, results.has_subgroups),
@@ -74,7 +72,7 @@ SECTIONS = (
     ReportSection("attribution", "What the scores rest on", attribution.attribution, lambda run: run.explanation),
     ReportSection("gallery", "Cases", gallery.gallery),
     ReportSection("setup", "How it was run"),
-    ReportSection("reproduce", "Reproduce", overview.reproduce),
+    ReportSection("reproduce", "Reproduce", results.reproduce),
     ReportSection("limits", "Known limits"),
 )
 

@@ -34,8 +34,8 @@ from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
-from medformer.training.losses.image_losses import build_loss
 from medformer.training.losses.objectives import SegmentationObjective
+from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.pretrain import read_encoder
 from medformer.training.saving import load_model
 

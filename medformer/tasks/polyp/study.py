@@ -16,12 +16,12 @@ from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import inspect_frames
-from medformer.data.frames.multiscale import resize_batch
-from medformer.data.frames.near_duplicates import FRAMES
+from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.transforms import resize_mask
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.near_duplicates import CaseComparison
+from medformer.data.network_inputs import resize_batch
 from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.images import image_size, read_mask
@@ -36,7 +36,7 @@ from medformer.tasks.polyp.learner import (
     load_predictor,
     new_network,
 )
-from medformer.training.losses.image_losses import build_loss
+from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
 
 

@@ -24,10 +24,9 @@ from medformer.errors import CheckpointError
 from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
 from medformer.inference.baselines.volumes import LabelPrior
-from medformer.inference.classes.classify import ValidationLoss
+from medformer.inference.classification import ValidationLoss
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
-from medformer.inference.volumes.segmenter import VolumeSegmenter
-from medformer.inference.volumes.validation import ValidationVolumeDice
+from medformer.inference.volumes.segmenter import ValidationVolumeDice, VolumeSegmenter
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
@@ -39,7 +38,7 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.pretraining.pretrain import read_encoder
 
 

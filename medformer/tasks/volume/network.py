@@ -14,17 +14,18 @@ from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
 from medformer.data.inventory import Inventory
 from medformer.data.volumes.inspect.facts import case_facts
+from medformer.data.volumes.plan.patch_size import fitted
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
-from medformer.data.volumes.plan.topology import fitted
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan, read_volume_plan, write_volume_plan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.files import digest
+from medformer.imaging.geometry import Axes
 from medformer.models.autoencoder import masked_autoencoder
-from medformer.models.memory import TrainingCost
+from medformer.models.memory import training_cost
 from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
 from medformer.training.devices import choose_device
-from medformer.training.losses.volume_losses import build_volume_loss
+from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.saving import load_model
 
 PLAN = "plan.json"
@@ -58,7 +59,7 @@ class Planner:
             settings=self.config.plan,
             info=self.info,
             target=self.config.target,
-            cost=TrainingCost(
+            cost=training_cost(
                 partial(self._network, spacing),
                 len(self.info.channels),
                 "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",

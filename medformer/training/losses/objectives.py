@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.config.shared import TrainingConfig
-from medformer.data.frames.multiscale import draw_scale, resize_batch
+from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.training.loader import Batch
 
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -113,7 +113,7 @@ class Objective(Protocol):
 
 
 class Loss(Protocol):
-    """Compares logits with the truth, as `image_losses` and `volume_losses` do.
+    """Compares logits with the truth, as those of `medformer.training.losses.segmentation` do.
 
     Attributes:
         name: Required to be the same on resume.
@@ -126,18 +126,18 @@ class Loss(Protocol):
         """Return the scalar loss."""
 
 
+@dataclass(frozen=True)
 class SegmentationObjective:
     """A loss between logits and masks, every batch at one of a few sizes.
 
     Args:
-        loss: Called with logits and masks of one shape; see `medformer.training.losses.image_losses`. A network that
+        loss: Called with logits and masks of one shape; see `medformer.training.losses.segmentation`. A network that
             returns several maps is judged by all of them (`supervised_loss`).
         scales: Multi-scale factors, one drawn per batch.
     """
 
-    def __init__(self, loss: Loss, scales: Sequence[float] = (1.0,)) -> None:
-        self.loss = loss
-        self.scales = tuple(scales)
+    loss: Loss
+    scales: Sequence[float] = (1.0,)
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {"image": batch["image"], "mask": batch["mask"]}
@@ -157,12 +157,9 @@ class VolumeObjective(SegmentationObjective):
     """A loss between the logits of patches of volumes and their classes.
 
     Args:
-        loss: Called with logits (B, K, *S) and classes (B, 1, *S); see `medformer.training.losses.volume_losses`. Of a
+        loss: Called with logits (B, K, *S) and classes (B, 1, *S); see `medformer.training.losses.segmentation`. Of a
             network that returns several maps, each is judged at its own resolution (`supervised_loss`).
     """
-
-    def __init__(self, loss: Loss) -> None:
-        super().__init__(loss)
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")

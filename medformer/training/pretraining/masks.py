@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ TensorInputs = Tensor | Mapping[str, Tensor]
 """Images (B, C, *S), or connections {atlas: (B, d)}."""
 
 
+InputName = Literal["image", "edges"]
+
+
 class MaskStrategy(Protocol):
     """Decides what is hidden; it must be picklable.
 
@@ -23,8 +27,11 @@ class MaskStrategy(Protocol):
         noise: Standard deviation of Gaussian noise on what is not hidden (denoising).
     """
 
-    inputs: Literal["image", "edges"]
-    noise: float
+    @property
+    def inputs(self) -> InputName: ...
+
+    @property
+    def noise(self) -> float: ...
 
     def draw(self, inputs: Any, generator: torch.Generator | None = None) -> Any:
         """Return boolean masks that broadcast to the inputs, one tensor or one per atlas.
@@ -38,6 +45,7 @@ class MaskStrategy(Protocol):
         """Return the settings that must be the same on resume, JSON-able."""
 
 
+@dataclass(frozen=True)
 class BlockMask:
     """Hides whole blocks of images or volumes.
 
@@ -50,14 +58,15 @@ class BlockMask:
         ratio: Share that is hidden, in (0, 1).
     """
 
-    inputs: Literal["image", "edges"] = "image"
-    noise = 0.0
+    block: int
+    ratio: float
+    inputs: ClassVar[InputName] = "image"
+    noise: ClassVar[float] = 0.0
 
-    def __init__(self, block: int, ratio: float) -> None:
-        if block < 1:
-            raise ValueError(f"the side of a masked block must be at least 1, got {block}")
-        self.block = block
-        self.ratio = _share(ratio)
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise ValueError(f"the side of a masked block must be at least 1, got {self.block}")
+        _require_share(self.ratio)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw what to hide of images (B, C, *S): boolean (B, 1, *S).
@@ -85,6 +94,7 @@ class BlockMask:
         return {"mask": "blocks", "block": self.block, "ratio": self.ratio}
 
 
+@dataclass(frozen=True)
 class ConnectionMask:
     """Hides connections of each atlas: the upper triangle of a symmetric matrix, with or without its diagonal.
 
@@ -99,20 +109,15 @@ class ConnectionMask:
         noise: Standard deviation of Gaussian noise on what is not hidden.
     """
 
-    inputs: Literal["image", "edges"] = "edges"
+    ratio: float
+    regions: Mapping[str, int]
+    _: KW_ONLY
+    kind: Literal["edges", "regions"] = "edges"
+    noise: float = 0.0
+    inputs: ClassVar[InputName] = "edges"
 
-    def __init__(
-        self,
-        ratio: float,
-        regions: Mapping[str, int],
-        *,
-        kind: Literal["edges", "regions"] = "edges",
-        noise: float = 0.0,
-    ) -> None:
-        self.ratio = _share(ratio)
-        self.regions = dict(regions)
-        self.kind = kind
-        self.noise = noise
+    def __post_init__(self) -> None:
+        _require_share(self.ratio)
 
     def draw(self, edges: Mapping[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draw what to hide of connections {atlas: (B, d)}: boolean, of their shapes."""
@@ -142,10 +147,9 @@ class ConnectionMask:
         )
 
 
-def _share(ratio: float) -> float:
+def _require_share(ratio: float) -> None:
     if not 0.0 < ratio < 1.0:
         raise ValueError(f"the masked share must be in (0, 1), got {ratio}")
-    return ratio
 
 
 def _choose(cases: int, count: int, chosen: int, device: torch.device, generator: torch.Generator | None) -> Tensor:

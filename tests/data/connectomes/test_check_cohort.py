@@ -11,8 +11,7 @@ import pytest
 from medformer.data.connectomes import check as module
 from medformer.data.connectomes.check import check_cohort, inspect_cohort
 from medformer.data.connectomes.cohort import Cohort
-from medformer.data.connectomes.store import StoredAtlas, open_store
-from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.connectomes.store import StoredAtlas, StoreWriter, open_store
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
-from medformer.data.connectomes.store import StoredAtlas
-from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.connectomes.store import StoredAtlas, StoreWriter
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 

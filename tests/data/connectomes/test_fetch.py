@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medformer.data.connectomes.prepare import fetch as fetching
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.synthetic.abide import PHENOTYPE_FILE, write_synthetic_abide
 from medformer.errors import ConfigError, DataError, ResourceError, UnknownNameError
@@ -51,6 +52,11 @@ class Handler(SimpleHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "PAUSE", 0.0)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "server"
@@ -64,7 +70,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def fetch(server: Server, out: Path, **options: object) -> tuple[tuple[str, ...], dict[str, str]]:
-    chosen = {"atlases": ("aal", "dos160"), "url": server.url, "pause": 0.0, **options}
+    chosen = {"atlases": ("aal", "dos160"), "url": server.url, **options}
     fetched = fetch_abide(out, **chosen)  # type: ignore[arg-type]
     assert fetched.phenotype.exists()
     return fetched.subjects, dict(fetched.missing)
@@ -121,8 +127,8 @@ def test_a_transfer_that_breaks_off_is_asked_for_again(server: Server, tmp_path:
 def test_a_transfer_that_keeps_breaking_off_is_an_error_that_can_be_resumed(server: Server, tmp_path: Path) -> None:
     name = "Site2_0090002_rois_dosenbach160.1D"
     server.break_off[name] = 1000
-    with pytest.raises(ResourceError, match=rf"{name} in 2 attempts: the transfer broke off .* same command goes on"):
-        fetch(server, tmp_path / "out", attempts=2)
+    with pytest.raises(ResourceError, match=rf"{name} in 3 attempts: the transfer broke off .* same command goes on"):
+        fetch(server, tmp_path / "out")
     folder = tmp_path / "out" / "ABIDE_pcp" / "cpac" / "filt_noglobal"
     assert not (folder / name).exists()
     assert (folder / "Site1_0090001_rois_aal.1D").exists()
@@ -174,7 +180,7 @@ def test_names_and_numbers_are_checked_before_anything_is_asked(server: Server, 
     for wrong in ({"pipeline": "css"}, {"strategy": "filtered"}, {"atlases": ("aall",)}):
         with pytest.raises(UnknownNameError, match="Known:"):
             fetch(server, tmp_path / "out", **wrong)
-    for senseless in ({"subjects": 0}, {"attempts": 0}, {"atlases": ()}):
+    for senseless in ({"subjects": 0}, {"atlases": ()}):
         with pytest.raises(ConfigError, match="at least one"):
             fetch(server, tmp_path / "out", **senseless)
     assert not server.asked

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from medformer.connectome.measures import block_from_series, triangle_size
-from medformer.data.connectomes.store import FeatureStore, StoredAtlas, open_store
-from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.connectomes.store import FeatureStore, StoredAtlas, StoreWriter, open_store
 from medformer.errors import DataError
 
 SERIES = StoredAtlas(6, "series", tuple("abcdef"), ((1.0, 2.0, 3.0), *[None] * 5), tuple("xxxyyy"))
@@ -34,12 +33,12 @@ def written(folder: Path, subjects: int = 3) -> FeatureStore:
 def test_what_was_written_comes_back_mapped(tmp_path: Path) -> None:
     store = written(tmp_path)
     assert store.ids == ("s0", "s1", "s2")
-    assert list(store.lengths("small")) == [30, 31, 32]
+    assert [len(store.series("small", name)) for name in store.ids] == [30, 31, 32]
     for seed in range(3):
         series = store.series("small", f"s{seed}")
         np.testing.assert_array_equal(series, rows(seed, 30 + seed)["small"].astype(np.float32))
         assert isinstance(series, np.memmap) and series.dtype == np.float32
-    np.testing.assert_array_equal(store.correlations("given")[1], rows(1, 31)["given"].astype(np.float32))
+    np.testing.assert_array_equal(store.block("given", "correlation")[1], rows(1, 31)["given"].astype(np.float32))
     block = store.atlas("small")
     assert (block.names, block.coordinates, block.networks) == (SERIES.names, SERIES.coordinates, SERIES.networks)
 
@@ -50,7 +49,6 @@ def test_blocks_are_computed_once_and_follow_the_measure(tmp_path: Path, monkeyp
     assert block.shape == (3, 15) and isinstance(block, np.memmap)
     np.testing.assert_array_equal(block[2], block_from_series(store.series("small", "s2"), "correlation"))
     assert store.block("small", "tangent").shape == (3, 21)
-    np.testing.assert_array_equal(store.block("given", "correlation"), store.correlations("given"))
     assert store.block("given", "precision").shape == (3, 15)
 
     def fails(*_: object, **__: object) -> None:
@@ -151,7 +149,7 @@ def test_memory_does_not_grow_with_the_cohort(tmp_path: Path) -> None:
             writer.add(f"s{number}", {"small": one})
     store = open_store(tmp_path / "many")
     assert store.series("small", "s2999").shape == (40, 6)
-    assert store.lengths("small").sum() == 3000 * 40
+    assert sum(len(store.series("small", name)) for name in store.ids) == 3000 * 40
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # All of them are 2.9 MB; what is kept is a name and a number each.

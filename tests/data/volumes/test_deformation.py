@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
 
-from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.data.volumes.prepare.deformation import Deformation, centered_start, cut, draw_deformation
+from medformer.imaging.geometry import Axes
 
 PATCH = (20, 24, 16)
 NOTHING = Deformation(np.eye(3), np.zeros(3), None, 1.0)

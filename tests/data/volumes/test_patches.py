@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from medformer.config import VolumeAugmentConfig, VolumeDataConfig
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, draw_start
 from medformer.data.volumes.prepare.store import PreparedStore
+from medformer.imaging.geometry import Axes
 from medformer.training.loader import EpochSampler
 
 MakeCase = Callable[..., Case]

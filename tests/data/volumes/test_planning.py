@@ -12,11 +12,11 @@ import pytest
 from medformer.config import VolumePlanConfig
 from medformer.data.volumes.inspect.facts import CaseFacts, ChannelFacts
 from medformer.data.volumes.plan.patch_size import BATCH_SHARE, MAX_PATCH, candidate_patches
-from medformer.data.volumes.plan.plan_text import describe_plan
 from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity
+from medformer.data.volumes.plan.volume_plan import Intensity, describe_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import ConfigError, DataError
+from medformer.imaging.geometry import Axes
 
 INFO = DatasetInfo(((1, "liver"), (2, "tumor")), ("MRI",))
 FIXED = 300e6

@@ -7,11 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from prepared_case import prepare_case
 from scipy.ndimage import center_of_mass
 
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
-from medformer.data.volumes.prepare.prepare_case import classes_of, prepare_case, prepare_image, scale_intensity
+from medformer.data.volumes.prepare.prepare_case import classes_of, prepare_image, scale_intensity
 from medformer.errors import DataError
 
 MakeCase = Callable[..., Case]
@@ -37,7 +38,7 @@ def _scan(size: tuple[int, int, int] = (12, 14, 10)) -> tuple[np.ndarray, np.nda
 
 def test_a_case_on_the_plans_grid_keeps_its_voxels(make_case: MakeCase) -> None:
     image, labels = _scan()
-    prepared = prepare_case(make_case("one", image, labels), PLAN, labels=True)
+    prepared = prepare_case(make_case("one", image, labels), PLAN)
     assert prepared.image.shape == (1, 12, 14, 10) and prepared.image.dtype == np.float32
     assert np.allclose(prepared.image[0], (image - image.mean()) / image.std(), atol=1e-4)
     assert prepared.classes is not None and prepared.classes.dtype == np.uint8
@@ -49,13 +50,11 @@ def test_a_case_on_the_plans_grid_keeps_its_voxels(make_case: MakeCase) -> None:
 def test_any_orientation_becomes_the_plans(make_case: MakeCase) -> None:
     """The same head, stored with other axes, is the same case, voxel for voxel."""
     image, labels = _scan()
-    straight = prepare_case(make_case("straight", image, labels), PLAN, labels=True)
+    straight = prepare_case(make_case("straight", image, labels), PLAN)
     turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt("PIL"))
     stored, label_map = (nib.Nifti1Image(array, np.eye(4)).as_reoriented(turn) for array in (image, labels))
     turned = prepare_case(
-        make_case("turned", np.asarray(stored.dataobj), np.asarray(label_map.dataobj), affine=stored.affine),
-        PLAN,
-        labels=True,
+        make_case("turned", np.asarray(stored.dataobj), np.asarray(label_map.dataobj), affine=stored.affine), PLAN
     )
     assert turned.source.shape == (14, 10, 12) and turned.source.axcodes == "PIL"
     assert np.allclose(turned.image, straight.image, atol=1e-5) and np.allclose(turned.affine, straight.affine)
@@ -69,7 +68,7 @@ def test_resampling_keeps_labels_where_they_are_in_space(make_case: MakeCase) ->
     affine = np.diag([0.5, 0.5, 3.0, 1.0])
     affine[:3, 3] = (-20.0, 7.0, 11.0)
     image[labels == 3] += 400.0
-    prepared = prepare_case(make_case("flat", image, labels, affine=affine), PLAN, labels=True)
+    prepared = prepare_case(make_case("flat", image, labels, affine=affine), PLAN)
     assert prepared.shape == (12, 14, 30) and prepared.classes is not None
     for value, found in ((3, prepared.classes == 1), (7, prepared.classes == 2)):
         before = affine @ [*center_of_mass(labels == value), 1.0]
@@ -84,7 +83,7 @@ def test_channels_are_stacked_and_scaled_by_their_own_scheme(make_case: MakeCase
     hounsfield = image * 10.0 - 1000.0
     scheme = Intensity("ct", low=-150.0, high=250.0, mean=20.0, std=50.0)
     plan = replace(PLAN, intensity=(scheme, Intensity()))
-    prepared = prepare_case(make_case("two", (hounsfield, image), labels), plan, labels=True)
+    prepared = prepare_case(make_case("two", (hounsfield, image), labels), plan)
     assert np.allclose(prepared.image[0], (np.clip(hounsfield, -150, 250) - 20.0) / 50.0, atol=1e-4)
     assert prepared.image[1].mean() == pytest.approx(0.0, abs=1e-4) and prepared.lowest.shape == (2,)
 
@@ -95,7 +94,7 @@ def test_an_image_needs_no_labels(make_case: MakeCase) -> None:
     assert prepared.classes is None
     assert np.array_equal(prepared.image, prepare_image([case.image], PLAN).image)
     with pytest.raises(DataError, match=r"plain.*no mask"):
-        prepare_case(case, PLAN, labels=True)
+        prepare_case(case, PLAN)
 
 
 def test_a_missing_channel_is_named(make_case: MakeCase) -> None:
@@ -109,9 +108,9 @@ def test_files_on_different_grids_are_refused(make_case: MakeCase) -> None:
     moved = np.eye(4)
     moved[0, 3] = 5.0
     with pytest.raises(DataError, match=r"Case 'moved'.*moved_labels.nii.gz.*5 mm"):
-        prepare_case(make_case("moved", image, labels, label_affine=moved), PLAN, labels=True)
+        prepare_case(make_case("moved", image, labels, label_affine=moved), PLAN)
     with pytest.raises(DataError, match=r"Case 'cut'.*cut_labels.nii.gz.*shape"):
-        prepare_case(make_case("cut", image, labels[:-1]), PLAN, labels=True)
+        prepare_case(make_case("cut", image, labels[:-1]), PLAN)
     plan = replace(PLAN, intensity=(Intensity(), Intensity()))
     with pytest.raises(DataError, match=r"Case 'uneven'.*uneven_1.nii.gz.*shape"):
         prepare_image(make_case("uneven", (image, image[:, :-2])), plan)
@@ -121,7 +120,7 @@ def test_a_hundredth_of_a_voxel_is_no_other_grid(make_case: MakeCase) -> None:
     image, labels = _scan()
     nearly = np.eye(4)
     nearly[1, 3] = 0.01
-    assert prepare_case(make_case("near", image, labels, label_affine=nearly), PLAN, labels=True).classes is not None
+    assert prepare_case(make_case("near", image, labels, label_affine=nearly), PLAN).classes is not None
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(5, np.uint8), (-3, np.int16), (60000, np.uint16)])
@@ -132,7 +131,7 @@ def test_an_undeclared_label_is_named(make_case: MakeCase, value: int, dtype: ty
     with pytest.raises(
         DataError, match=rf"Case 'odd'.*not declared: {value}; expected 0 \(background\), 3 Head, 7 Tail"
     ):
-        prepare_case(make_case("odd", image, labels), PLAN, labels=True)
+        prepare_case(make_case("odd", image, labels), PLAN)
 
 
 def test_many_labels_need_sixteen_bits() -> None:
@@ -150,7 +149,7 @@ def test_an_image_of_one_value_becomes_zero() -> None:
 def test_one_slice_and_tiny_volumes_are_prepared(make_case: MakeCase) -> None:
     image, labels = _scan()
     prepared = prepare_case(
-        make_case("slice", image[:, :, 4:5], labels[:, :, 4:5], affine=np.diag([2.0, 1.0, 0.2, 1.0])), PLAN, labels=True
+        make_case("slice", image[:, :, 4:5], labels[:, :, 4:5], affine=np.diag([2.0, 1.0, 0.2, 1.0])), PLAN
     )
     assert prepared.shape == (24, 14, 1) and np.isfinite(prepared.image).all()
 
@@ -161,7 +160,7 @@ def test_real_scans_lose_no_label(medformer_data: Path) -> None:
     plan = replace(PLAN, labels=((1, "Anterior"), (2, "Posterior")), spacing=(0.8, 1.2, 1.0))
     for image in sorted((folder / "imagesTr").glob("hippocampus_*.nii.gz"))[:5]:
         case = Case(id=image.stem, image=image, mask=folder / "labelsTr" / image.name, group=image.stem)
-        prepared = prepare_case(case, plan, labels=True)
+        prepared = prepare_case(case, plan)
         assert prepared.classes is not None and prepared.image.std() == pytest.approx(1.0, abs=0.1)
         stored = np.asarray(nib.load(case.mask).dataobj)
         for label in (1, 2):

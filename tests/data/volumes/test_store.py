@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prepared_case import prepare_case
 
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare import store as store_module
-from medformer.data.volumes.prepare.prepare_case import prepare_case
 from medformer.data.volumes.prepare.store import MAX_VOXELS, PreparedStore
 from medformer.errors import DataError
 from medformer.imaging.nifti_labels import write_labels
@@ -68,9 +68,8 @@ def _store(folder: Path, cases: Sequence[Case], plan: VolumePlan = PLAN, **chang
 @pytest.mark.parametrize("memory", [0.0, 1.0])
 def test_it_gives_what_preparing_gives(tmp_path: Path, cases: list[Case], memory: float) -> None:
     store = _store(tmp_path, cases, memory_gb=memory)
-    assert store.ids == ("case0", "case1", "case2") and len(store) == 3 and "case1" in store
-    for case, found in zip(cases, store, strict=True):
-        expected = prepare_case(case, PLAN, labels=True)
+    for case in cases:
+        found, expected = store[case.id], prepare_case(case, PLAN)
         assert found.id == case.id and np.array_equal(found.image, expected.image)
         assert expected.classes is not None and found.classes is not None
         assert np.array_equal(found.classes, expected.classes) and found.classes.dtype == np.uint8
@@ -82,7 +81,7 @@ def test_it_gives_what_preparing_gives(tmp_path: Path, cases: list[Case], memory
 def test_memory_is_bounded(tmp_path: Path, cases: list[Case]) -> None:
     one = 12 * 14 * 10 * 5
     store = _store(tmp_path, cases, memory_gb=1.5 * one / 1e9)
-    assert [isinstance(case.image, np.memmap) for case in store] == [False, True, True]
+    assert [isinstance(store[case.id].image, np.memmap) for case in cases] == [False, True, True]
 
 
 def test_cases_are_prepared_once(tmp_path: Path, cases: list[Case], reads: list[str]) -> None:

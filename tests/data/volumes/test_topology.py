@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medformer.data.volumes.plan.topology import MIN_FEATURES, STAGES, fitted, topology
+from medformer.data.volumes.plan.patch_size import MIN_FEATURES, STAGES, fitted, topology
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 28, 31, 32, 35, 50, 64, 96, 200])

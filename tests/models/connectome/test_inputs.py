@@ -7,7 +7,7 @@ from torch import nn
 
 from medformer.errors import DataError
 from medformer.models.connectome.classifier import check_edges, edge_counts, module_key, row_indices
-from medformer.models.connectome.region_encoder import RowDecoder
+from medformer.models.connectome.roi_metaformer import RowDecoder
 
 
 @pytest.mark.parametrize("diagonal", [False, True])

@@ -3,8 +3,7 @@ from __future__ import annotations
 import torch
 
 from medformer.models.connectome.classifier import edge_count
-from medformer.models.connectome.region_encoder import RegionTokens, region_backbone
-from medformer.models.connectome.roi_metaformer import AtlasFusion, RoiMetaFormer
+from medformer.models.connectome.roi_metaformer import AtlasFusion, RegionTokens, RoiMetaFormer, region_backbone
 
 REGIONS = {"coarse": 4, "fine": 12}
 

@@ -19,8 +19,7 @@ from medformer.data.connectomes.read.folders import find_matrices, find_series
 from medformer.data.connectomes.read.npz import find_npz
 from medformer.data.connectomes.read.regions import Labels, describe_atlas, find_labels, read_labels
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
-from medformer.data.connectomes.store import StoredAtlas
-from medformer.data.connectomes.store_writer import StoreWriter
+from medformer.data.connectomes.store import StoredAtlas, StoreWriter
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem, write_problems
 from medformer.errors import DataError
@@ -101,11 +100,9 @@ def read_new(
     out: Path,
     pipeline: str | None = None,
     strategy: str | None = None,
-    phenotype: Path | None = None,
-    limits: Limits | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Cohort, tuple[Problem, ...]]:
-    """Read the connectomes of new subjects, with or without labels.
+    """Read the connectomes of new subjects, with or without labels; what raters of their quality said does not count.
 
     Args:
         source: What `prepare_cohort` takes, or a cohort that is prepared already. A phenotypic table, diagnoses in it,
@@ -114,8 +111,6 @@ def read_new(
         out: Folder for the manifest, the feature store and `exclusions.csv`; a prepared cohort is read where it is.
         pipeline: Of time series; the only one that is there when not given.
         strategy: Of time series; the only one that is there when not given.
-        phenotype: A table of what is known of the subjects, when it does not lie in the folder.
-        limits: Which subjects are refused; without it, what the raters of a quality control said does not count.
         reporter: Shows the progress.
 
     Returns:
@@ -129,10 +124,8 @@ def read_new(
     manifest = source / MANIFEST_FILE if source.is_dir() else source
     if manifest.name.endswith(".csv") and manifest.is_file():
         return _prepared_before(manifest, atlases)
-    limits = limits or Limits(usable_only=False)
-    found = _find_source(
-        source, atlases=tuple(atlases), pipeline=pipeline, strategy=strategy, phenotype=phenotype, unlabelled=True
-    )
+    limits = Limits(usable_only=False)
+    found = _find_source(source, atlases=tuple(atlases), pipeline=pipeline, strategy=strategy, unlabelled=True)
     advice = f"The model was trained on {', '.join(atlases)}; give data of all of these."
     chosen = _chosen(source, found, tuple(atlases), advice)
     run = _Preparation(found, out / FEATURES, chosen, {}, limits, "exclude", reporter or SilentReporter(), atlases)
@@ -160,7 +153,7 @@ def _find_source(
     atlases: Sequence[str],
     pipeline: str | None,
     strategy: str | None,
-    phenotype: Path | None,
+    phenotype: Path | None = None,
     unlabelled: bool = False,
 ) -> ConnectomeSource:
     """Recognize the layout of a folder or file; see `prepare_cohort` and `read_new`.

@@ -30,6 +30,12 @@ STRATEGIES: Mapping[str, tuple[bool, bool]] = {
 }
 """Whether signals are band-pass filtered and whether the global signal is regressed out."""
 
+ATTEMPTS = 3
+"""How often a file is requested when its transfer breaks."""
+
+PAUSE = 2.0
+"""Seconds before the second attempt; doubled for each further one."""
+
 _TABLE = "Phenotypic_V1_0b_preprocessed1.csv"
 _ABSENT = (403, 404, 410)  # the project's server answers 403 for a file that does not exist
 
@@ -60,8 +66,6 @@ class _Server:
     strategy: str
     quality_checked: bool
     url: str | None
-    attempts: int
-    pause: float
 
     @property
     def folder(self) -> Path:
@@ -103,8 +107,6 @@ def fetch_abide(
     quality_checked: bool = True,
     subjects: int | None = None,
     url: str | None = None,
-    attempts: int = 3,
-    pause: float = 2.0,
     reporter: Reporter | None = None,
 ) -> Fetched:
     """Download the series of some atlases and the phenotypic table.
@@ -117,8 +119,6 @@ def fetch_abide(
         quality_checked: Only subjects that every rater passed, by nilearn's rule.
         subjects: Only so many, the first of the table; None for all.
         url: Another server with the project's layout, such as a mirror; None for the project's.
-        attempts: How often a file is requested when its transfer breaks.
-        pause: Seconds before the second attempt; doubled for each further one.
         reporter: Shows the progress.
 
     Raises:
@@ -128,8 +128,8 @@ def fetch_abide(
             written. Finished files stay, and the same call goes on where it stopped.
     """
     known = [atlas_name(name) for name in atlases]
-    _check(pipeline, strategy, known, subjects, attempts)
-    server = _Server(Path(out).resolve(), pipeline, strategy, quality_checked, url, attempts, pause)
+    _check(pipeline, strategy, known, subjects)
+    server = _Server(Path(out).resolve(), pipeline, strategy, quality_checked, url)
     reporter = reporter or SilentReporter()
     listed = _table(server)[:subjects]
     missing: dict[str, str] = {}
@@ -155,7 +155,7 @@ def fetch_abide(
     return Fetched(server.folder, server.folder / _TABLE, found, missing)
 
 
-def _check(pipeline: str, strategy: str, atlases: Sequence[str], subjects: int | None, attempts: int) -> None:
+def _check(pipeline: str, strategy: str, atlases: Sequence[str], subjects: int | None) -> None:
     for kind, name, names in (
         ("pipeline", pipeline, PIPELINES),
         ("strategy", strategy, STRATEGIES),
@@ -163,10 +163,8 @@ def _check(pipeline: str, strategy: str, atlases: Sequence[str], subjects: int |
     ):
         if name not in names:
             raise UnknownNameError(kind, name, names)
-    if not atlases or attempts < 1 or (subjects is not None and subjects < 1):
-        raise ConfigError(
-            f"Got {len(atlases)} atlases, subjects={subjects}, attempts={attempts}; expected at least one of each."
-        )
+    if not atlases or (subjects is not None and subjects < 1):
+        raise ConfigError(f"Got {len(atlases)} atlases, subjects={subjects}; expected at least one of each.")
 
 
 def _table(server: _Server) -> list[tuple[str, int]]:
@@ -210,9 +208,9 @@ def _with_retries(server: _Server, name: str, derivatives: Sequence[str], number
     again = "Files that are complete stay; the same command goes on from here."
     broken: requests.RequestException | None = None
     reason = ""
-    for attempt in range(server.attempts):
+    for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(server.pause * 2 ** (attempt - 1))
+            time.sleep(PAUSE * 2 ** (attempt - 1))
         try:
             return server.call(derivatives, number)
         except requests.HTTPError as error:
@@ -225,7 +223,7 @@ def _with_retries(server: _Server, name: str, derivatives: Sequence[str], number
             reason, broken = f"the transfer broke off ({_cause(error)})", error
         except OSError as error:
             raise ResourceError(f"Could not save {name} in {server.folder}: {error.strerror or error}.") from error
-    raise ResourceError(f"Could not fetch {name} in {server.attempts} attempts: {reason}. {again}") from broken
+    raise ResourceError(f"Could not fetch {name} in {ATTEMPTS} attempts: {reason}. {again}") from broken
 
 
 def _answer(error: requests.HTTPError) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from medformer.connectome.atlases import ATLASES, atlas_name
 from medformer.data.connectomes.read.files import SUFFIXES, as_edges, read_series, read_square
 from medformer.data.connectomes.read.phenotype import Phenotype, find_phenotype, read_phenotype
-from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
+from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
@@ -37,25 +37,14 @@ Named = tuple[Path, str, str]
 
 
 @dataclass(frozen=True)
-class FileSource:
-    """Files by atlas and scan; see `medformer.data.connectomes.read.source.ConnectomeSource`.
+class FileSource(ConnectomeSource):
+    """Files by atlas and scan.
 
     Attributes:
-        content: What each file holds.
         files: By atlas and id.
-        candidates: The subjects.
-        problems: Rows and files that are no candidates.
     """
 
-    content: Content
     files: Mapping[str, Mapping[str, Path]]
-    candidates: Sequence[Candidate]
-    problems: Sequence[Problem]
-
-    @property
-    def atlases(self) -> tuple[str, ...]:
-        """Every atlas that a subject has."""
-        return tuple(sorted(self.files))
 
     def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:
         """Read one subject's files; an atlas without a file is absent from the result.
@@ -163,9 +152,10 @@ def _source(
         # A row without a file is no subject: the table only says more about the subjects that there are data of.
         candidates = [candidate for candidate in candidates if candidate.subject.id in scans]
         candidates += [Candidate(Case(scan, group=scan)) for scan in strangers]
-        return FileSource(content, files, candidates, [one for one in table.problems if one.case_id in scans])
-    lost = [Problem(scan, str(scans[scan]), "not-in-table") for scan in strangers]
-    return FileSource(content, files, candidates, [*table.problems, *lost])
+        problems = [one for one in table.problems if one.case_id in scans]
+    else:
+        problems = [*table.problems, *(Problem(scan, str(scans[scan]), "not-in-table") for scan in strangers)]
+    return FileSource(content, tuple(sorted(files)), candidates, problems, files)
 
 
 def _scans_of(table: Phenotype, scans: Sequence[str]) -> list[Candidate]:

@@ -21,8 +21,7 @@ from medformer.connectome.atlases import atlas_name
 from medformer.connectome.measures import triangle_regions
 from medformer.data.connectomes.read.files import as_edges
 from medformer.data.connectomes.read.phenotype import as_candidate, value, without_conflicts
-from medformer.data.connectomes.read.source import Candidate, SubjectData, UnusableError
-from medformer.data.connectomes.store import Content
+from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 
@@ -84,26 +83,16 @@ class NpzRows:
 
 
 @dataclass(frozen=True)
-class NpzSource:
-    """One `.npz` file; see `medformer.data.connectomes.read.source.ConnectomeSource`.
+class NpzSource(ConnectomeSource):
+    """One `.npz` file.
 
     Attributes:
-        candidates: The subjects.
-        problems: Rows that are no candidates.
         arrays: The connectomes by atlas, a row per row of the file.
         rows: Row of each subject.
     """
 
-    candidates: Sequence[Candidate]
-    problems: Sequence[Problem]
     arrays: Mapping[str, NpzRows]
     rows: Mapping[str, int]
-    content: Content = "correlation"
-
-    @property
-    def atlases(self) -> tuple[str, ...]:
-        """Every atlas there is."""
-        return tuple(self.arrays)
 
     def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:
         """Read one subject's rows.
@@ -160,7 +149,7 @@ def find_npz(path: Path, *, unlabelled: bool = False) -> NpzSource:
                 raise DataError(f"{path}: {_PREFIX}{atlas}: {error}") from None
     candidates, problems, rows = _rows(path, columns, count, unlabelled)
     kept, conflicts = without_conflicts(candidates, str(path), unlabelled=unlabelled)
-    return NpzSource(kept, [*problems, *conflicts], arrays, rows)
+    return NpzSource("correlation", tuple(arrays), kept, [*problems, *conflicts], arrays, rows)
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -62,25 +63,23 @@ class SubjectData:
     numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class ConnectomeSource(Protocol):
-    """A folder or file in a known layout."""
+@dataclass(frozen=True)
+class ConnectomeSource(ABC):
+    """A folder or file in a known layout.
 
-    @property
-    def content(self) -> Content:
-        """Whether time series or correlations are read."""
+    Attributes:
+        content: Whether time series or correlations are read.
+        atlases: Every atlas that a subject has.
+        candidates: The subjects, in the order in which they are read.
+        problems: Rows and files that are no candidates.
+    """
 
-    @property
-    def atlases(self) -> tuple[str, ...]:
-        """Every atlas that a subject has."""
+    content: Content
+    atlases: tuple[str, ...]
+    candidates: Sequence[Candidate]
+    problems: Sequence[Problem]
 
-    @property
-    def candidates(self) -> Sequence[Candidate]:
-        """The subjects, in the order in which they are read."""
-
-    @property
-    def problems(self) -> Sequence[Problem]:
-        """Rows and files that are no candidates."""
-
+    @abstractmethod
     def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:
         """Read one subject; an atlas that is missing is absent from the result.
 

@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from medformer.data.inventory import Inventory, Record, case_files, take_inventory
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
-from medformer.data.volumes.inspect.descriptors import descriptor, voxel_hash
+from medformer.data.volumes.inspect.descriptors import descriptor, volume_features, voxel_hash
 from medformer.data.volumes.inspect.facts import channel_facts
-from medformer.data.volumes.inspect.features import volume_features
 from medformer.errors import DataError
 from medformer.files import digest, sha256
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance, reorient, times
-from medformer.imaging.volume import Volume, label_counts
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, corner_distance, label_counts, reorient, times
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medformer.data.inventory import Record
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
-from medformer.imaging.geometry import Shape, reorient
+from medformer.imaging.geometry import Axes, reorient
 
 QUANTILES = 400
 """How many values stand for a case's foreground: finer than the 0.5th percentile that clipping needs."""
@@ -64,7 +64,7 @@ class CaseFacts:
     """
 
     id: str
-    shape: Shape
+    shape: Axes
     spacing: tuple[float, float, float]
     channels: tuple[ChannelFacts, ...]
     labels: Mapping[int, int]

@@ -20,12 +20,19 @@ import numpy as np
 
 from medformer.config import VolumePlanConfig
 from medformer.data.volumes.inspect.facts import CaseFacts
-from medformer.data.volumes.plan.patch_size import Cost, Target, fitting_batch, given_patch, largest_patch
-from medformer.data.volumes.plan.topology import Topology, topology
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.plan.patch_size import (
+    Cost,
+    Target,
+    Topology,
+    fitting_batch,
+    given_patch,
+    largest_patch,
+    topology,
+)
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import ConfigError, DataError
-from medformer.imaging.geometry import times
+from medformer.imaging.geometry import Axes, times
 
 Spacing = tuple[float, float, float]
 

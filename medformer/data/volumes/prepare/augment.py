@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from medformer.config import VolumeAugmentConfig
-from medformer.data.volumes.plan.volume_plan import Axes
 from medformer.data.volumes.prepare.deformation import Deformation, centered_start, cut, draw_deformation
+from medformer.imaging.geometry import Axes
 from medformer.seeds import derive_seed
 
 Classes = NDArray[np.unsignedinteger[Any]]
@@ -98,19 +98,11 @@ def _changes(thread: int) -> dict[str, _Change]:
 
     A transform holds its random state, so threads must not share one; building it takes longer than using it.
     """
-    from monai.transforms import (
-        RandAdjustContrast,
-        RandBiasField,
-        RandGaussianNoise,
-        RandGaussianSmooth,
-        RandScaleIntensity,
-        RandShiftIntensity,
-        RandSimulateLowResolution,
-    )
+    from monai import transforms
 
-    bias_field = _seeded(RandBiasField(degree=3, coeff_range=(-0.15, 0.15), prob=1.0))
-    scale = _seeded(RandScaleIntensity(factors=0.25, channel_wise=True, prob=1.0))
-    shift = _seeded(RandShiftIntensity(offsets=0.25, channel_wise=True, prob=1.0))
+    bias_field = _seeded(transforms.RandBiasField(degree=3, coeff_range=(-0.15, 0.15), prob=1.0))
+    scale = _seeded(transforms.RandScaleIntensity(factors=0.25, channel_wise=True, prob=1.0))
+    shift = _seeded(transforms.RandShiftIntensity(offsets=0.25, channel_wise=True, prob=1.0))
 
     def bias(image: torch.Tensor, seed: int) -> torch.Tensor:
         # The field multiplies what the scanner received, which is never negative.
@@ -119,11 +111,11 @@ def _changes(thread: int) -> dict[str, _Change]:
 
     return {
         "bias_field": bias,
-        "noise": _seeded(RandGaussianNoise(mean=0.0, std=0.2, sample_std=True, prob=1.0)),
-        "blur": _seeded(RandGaussianSmooth((0.4, 1.0), (0.4, 1.0), (0.4, 1.0), prob=1.0)),
+        "noise": _seeded(transforms.RandGaussianNoise(mean=0.0, std=0.2, sample_std=True, prob=1.0)),
+        "blur": _seeded(transforms.RandGaussianSmooth((0.4, 1.0), (0.4, 1.0), (0.4, 1.0), prob=1.0)),
         "brightness": lambda image, seed: shift(scale(image, seed), seed),
-        "low_resolution": _seeded(RandSimulateLowResolution(zoom_range=(0.5, 1.0), prob=1.0)),
-        "gamma": _seeded(RandAdjustContrast(gamma=(0.7, 1.5), retain_stats=True, prob=1.0)),
+        "low_resolution": _seeded(transforms.RandSimulateLowResolution(zoom_range=(0.5, 1.0), prob=1.0)),
+        "gamma": _seeded(transforms.RandAdjustContrast(gamma=(0.7, 1.5), retain_stats=True, prob=1.0)),
     }
 
 

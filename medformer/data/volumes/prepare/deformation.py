@@ -20,8 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 
-from medformer.data.volumes.plan.volume_plan import Axes
-from medformer.imaging.geometry import rotation
+from medformer.imaging.geometry import Axes, rotation
 
 MAX_ANGLE = np.pi / 6
 """About each axis (nnU-Net's range)."""

@@ -6,6 +6,7 @@ Where a patch lies and how it is augmented depends only on the seed, the epoch a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from medformer.config import VolumeDataConfig
-from medformer.data.volumes.plan.volume_plan import Axes, VolumePlan
+from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase
 from medformer.data.volumes.prepare.store import PreparedStore
+from medformer.imaging.geometry import Axes
 from medformer.seeds import derive_seed
 
 
+@dataclass
 class PatchData:
     """Training data (see `medformer.data.network_inputs.TrainingData`) of `config.patches` patches per case and epoch.
 
@@ -28,88 +31,64 @@ class PatchData:
     anywhere inside of the patch, and around it is the lowest value of each channel and background. With the probability
     `config.foreground` it has a voxel of a label in its middle, as far as staying inside allows: of one of the labels
     that the case has, each equally likely, however small.
+
+    Attributes:
+        store: Has the cases prepared; without labels there, items have no mask.
+        plan: Says how large a patch is.
+        ids: The cases to train on.
+        config: How many patches, and where.
+        augmentation: None for none.
+        seed: Of the training.
     """
 
-    def __init__(
-        self,
-        store: PreparedStore,
-        plan: VolumePlan,
-        ids: Sequence[str],
-        *,
-        config: VolumeDataConfig,
-        augmentation: VolumeAugmentation | None,
-        seed: int,
-    ) -> None:
-        """Store the settings.
-
-        Args:
-            store: Has the cases prepared; without labels there, items have no mask.
-            plan: Says how large a patch is.
-            ids: The cases to train on.
-            config: How many patches, and where.
-            augmentation: None for none.
-            seed: Of the training.
-        """
-        self.store = store
-        self.patch = plan.patch
-        self.ids = tuple(ids)
-        self.patches = config.patches
-        self.foreground = config.foreground
-        self.augmentation = augmentation
-        self.seed = seed
+    store: PreparedStore
+    plan: VolumePlan
+    ids: Sequence[str]
+    config: VolumeDataConfig
+    augmentation: VolumeAugmentation | None
+    seed: int
 
     def __len__(self) -> int:
         """Patches per epoch."""
-        return len(self.ids) * self.patches
+        return len(self.ids) * self.config.patches
 
     def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
         """Give {"image": float32 (C, *patch), "mask": int64 (1, *patch) of classes, "id": str}."""
         epoch, position = index
-        name = self.ids[position // self.patches]
-        seed = derive_seed(self.seed, "patch", epoch, name, position % self.patches)
+        name = self.ids[position // self.config.patches]
+        seed = derive_seed(self.seed, "patch", epoch, name, position % self.config.patches)
         case = self.store[name]
         voxels = self.store.voxels(name) if case.classes is not None else {}
-        start = draw_start(np.random.default_rng(seed), case.shape, self.patch, voxels, self.foreground)
-        image, classes = cut_patch(case, start, self.patch, self.augmentation, derive_seed(seed, "augment"))
+        start = draw_start(np.random.default_rng(seed), case.shape, self.plan.patch, voxels, self.config.foreground)
+        image, classes = cut_patch(case, start, self.plan.patch, self.augmentation, derive_seed(seed, "augment"))
         item = {"image": torch.from_numpy(image), "id": name}
         if classes is not None:
             item["mask"] = torch.from_numpy(classes[np.newaxis].astype(np.int64))
         return item
 
 
+@dataclass
 class WholeImages:
     """Training data (see `medformer.data.network_inputs.TrainingData`) of one image per case.
 
     A case that is larger than the plan's patch is cut to its middle, a smaller one gets the lowest value of each
     channel around it.
+
+    Attributes:
+        store: Has the cases prepared.
+        plan: Says how large an image is.
+        ids: The cases.
+        labels: Class of each case; without them, items have none.
+        augmentation: None for validation and test.
+        seed: Of the training.
     """
 
-    def __init__(
-        self,
-        store: PreparedStore,
-        plan: VolumePlan,
-        ids: Sequence[str],
-        labels: Mapping[str, int] | None = None,
-        *,
-        augmentation: VolumeAugmentation | None = None,
-        seed: int = 0,
-    ) -> None:
-        """Store the settings.
-
-        Args:
-            store: Has the cases prepared.
-            plan: Says how large an image is.
-            ids: The cases.
-            labels: Class of each case; without them, items have none.
-            augmentation: None for validation and test.
-            seed: Of the training.
-        """
-        self.store = store
-        self.patch = plan.patch
-        self.ids = tuple(ids)
-        self.labels = labels
-        self.augmentation = augmentation
-        self.seed = seed
+    store: PreparedStore
+    plan: VolumePlan
+    ids: Sequence[str]
+    labels: Mapping[str, int] | None = None
+    augmentation: VolumeAugmentation | None = None
+    seed: int = 0
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -121,7 +100,9 @@ class WholeImages:
         name = self.ids[position]
         case = self.store[name]
         seed = derive_seed(self.seed, "augment", epoch, name)
-        image, _ = cut_patch(case, centered_start(case.shape, self.patch), self.patch, self.augmentation, seed)
+        image, _ = cut_patch(
+            case, centered_start(case.shape, self.plan.patch), self.plan.patch, self.augmentation, seed
+        )
         item = {"image": torch.from_numpy(image), "id": name}
         if self.labels is not None:
             item["label"] = torch.tensor(self.labels[name], dtype=torch.int64)

@@ -8,7 +8,7 @@ come through here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.plan.volume_plan import Axes, Intensity, VolumePlan
+from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, reorient, same_grid
+from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, reorient, same_grid
 from medformer.imaging.resample import Order, resample, resample_labels, resampled_affine, resampled_shape
 from medformer.imaging.volumes import read_labels, read_volume
 
@@ -55,26 +55,13 @@ class PreparedCase:
         return first, second, third
 
 
-def prepare_case(case: Case, plan: VolumePlan, *, labels: bool) -> PreparedCase:
-    """Read a case and bring it to a plan's grid.
-
-    Args:
-        case: A row of a manifest.
-        plan: Of this training.
-        labels: Whether its label map is needed.
+def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase:
+    """Read the image of a case, or the files of its channels, and bring it to a plan's grid, without classes.
 
     Raises:
-        DataError: A file cannot be read; the case has another number of channels than the plan, or no label map; its
-            files lie on different grids; or the label map has a value that is not in the plan.
+        DataError: A file cannot be read; there is another number of channels than in the plan; or the files lie on
+            different grids.
     """
-    prepared = prepare_image(case, plan)
-    if not labels:
-        return prepared
-    return replace(prepared, classes=prepare_classes(case, plan, prepared.source))
-
-
-def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase:
-    """Read the image of a case, or the files of its channels, and bring it to a plan's grid; see `prepare_case`."""
     name, paths = (case.id, case.images) if isinstance(case, Case) else (str(case[0]), tuple(case))
     if len(paths) != len(plan.intensity):
         raise DataError(
@@ -104,7 +91,11 @@ def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase
 
 
 def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[np.unsignedinteger[Any]]:
-    """Read the label map of a case whose image has the geometry `source`; see `prepare_case`."""
+    """Read the label map of a case whose image has the geometry `source`, and bring it to a plan's grid.
+
+    Raises:
+        DataError: There is none, it cannot be read, it lies on another grid, or has a value that is not in the plan.
+    """
     path = case.required_mask()
     volume = read_labels(path)
     _require_same_grid(case.id, case.required_image(), source, path, volume.geometry)

@@ -9,7 +9,7 @@ Everything is memory-mapped; what fits in a budget is held in memory besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class PreparedStore:
             reporter: Receives one step per case.
 
         Raises:
-            DataError: A case cannot be prepared; see `prepare_case`.
+            DataError: A case cannot be prepared; see `prepare_image` and `prepare_classes`.
             ResourceError: The prepared files cannot be written.
         """
         self.folder = Path(folder)
@@ -82,20 +82,6 @@ class PreparedStore:
                 prepared = _held(prepared)
             self._open[case.id] = prepared
             self._voxels[case.id] = voxels
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Its cases."""
-        return tuple(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._keys
-
-    def __iter__(self) -> Iterator[PreparedCase]:
-        return (self[name] for name in self._keys)
 
     def __getitem__(self, name: str) -> PreparedCase:
         """Give a case; its arrays must not be written to.

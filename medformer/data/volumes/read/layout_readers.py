@@ -188,6 +188,10 @@ def read_dicom(folder: Path) -> VolumeScan:
     )
 
 
+READERS = {"msd": read_msd, "nnunet": read_nnunet, "folders": read_folders, "dicom": read_dicom}
+"""What reads each layout."""
+
+
 def _pseudonym(patient: str) -> str:
     """A manifest may be published without the images, so it must not contain a patient's id."""
     return f"patient-{digest(patient.strip())[:12]}" if patient.strip() else ""

@@ -18,16 +18,7 @@ from medformer.data.folders import find_group, group_expression, split_ending
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, Manifest, image_hash
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
-from medformer.data.volumes.read.layout_readers import (
-    CHANNEL,
-    ENDINGS,
-    VolumeScan,
-    read_dicom,
-    read_folders,
-    read_msd,
-    read_nnunet,
-    recognize,
-)
+from medformer.data.volumes.read.layout_readers import CHANNEL, ENDINGS, READERS, VolumeScan, recognize
 from medformer.errors import DataError
 from medformer.imaging.dicom import find_series
 from medformer.progress import Reporter, SilentReporter
@@ -36,8 +27,6 @@ Layout = Literal["auto", "msd", "nnunet", "folders", "dicom"]
 
 MAX_LABELS = 1000
 """Different values that the label maps of a data set may hold."""
-
-_READERS = {"msd": read_msd, "nnunet": read_nnunet, "folders": read_folders, "dicom": read_dicom}
 
 _WITHOUT_PATIENTS = {"msd", "nnunet"}
 """Layouts that have no place for patients, so that every case counts as one."""
@@ -79,7 +68,7 @@ def scan_volumes(
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with volumes. Correct the path.")
     kind = recognize(folder) if layout == "auto" else layout
-    found = _READERS[kind](folder)
+    found = READERS[kind](folder)
     if not found.cases:
         raise DataError(f"No complete case was found in {folder} (layout {kind}); expected at least one image.")
     groups, patients = _groups(found.cases, pattern, ungrouped, kind)
