@@ -17,7 +17,7 @@ from medformer.crossval.run.contract import Context
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv
-from medformer.inference.classes.decision import VALIDATION_SCORES
+from medformer.inference.classification import VALIDATION_SCORES
 
 _FLOOR = 1e-6
 

@@ -28,7 +28,7 @@ from medformer.files import read_json, write_csv, write_json
 from medformer.inference.attribution.checks import randomization_check
 from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
-from medformer.inference.classes.decision import THRESHOLD as THRESHOLD_FILE
+from medformer.inference.classification import THRESHOLD as THRESHOLD_FILE
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import read_columns

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from medformer.files import read_csv, write_csv
 _SECONDS_BETWEEN_WRITES = 1.0
 
 
+@dataclass(eq=False)
 class ExportTable:
     """Lists exported cases in a CSV file of the output folder.
 
@@ -40,24 +42,18 @@ class ExportTable:
         DataError: `resume` was asked for, and the table is not one of ours.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        name: str,
-        columns: Sequence[str],
-        export: Callable[..., Mapping[str, Any]],
-        *,
-        files: Mapping[str, str],
-        settings: Mapping[str, str] | None = None,
-        resume: bool = False,
-    ) -> None:
-        self.out = Path(out)
-        self.table = self.out / name
-        self._columns = tuple(columns)
-        self._export = export
-        self._files = files
-        self._settings = settings or {}
-        self._rows: dict[str, Mapping[str, Any]] = self._kept() if resume else {}
+    out: Path
+    name: str
+    columns: Sequence[str]
+    export: Callable[..., Mapping[str, Any]]
+    _: KW_ONLY
+    files: Mapping[str, str]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        self.table = self.out / self.name
+        self._rows: dict[str, Mapping[str, Any]] = self._kept() if self.resume else {}
         self._new: dict[str, str] = {}
         self._written_at = float("-inf")
 
@@ -88,7 +84,7 @@ class ExportTable:
                 f"'{case}' ({source or 'no source'}) and '{clash}' ({self._rows[clash]['image'] or 'no source'}) would "
                 "be exported to the same files. Give every case an id of its own."
             )
-        row = self._rows[case] = self._export(case, *content, source=source)
+        row = self._rows[case] = self.export(case, *content, source=source)
         self._new[case.casefold()] = case
         if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
             self.flush()
@@ -96,7 +92,7 @@ class ExportTable:
 
     def flush(self) -> None:
         """Write the table now."""
-        write_csv(self.table, self.rows, self._columns)
+        write_csv(self.table, self.rows, self.columns)
         self._written_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -114,18 +110,18 @@ class ExportTable:
 
     def _current(self, row: Mapping[str, str]) -> bool:
         """Whether an earlier row was made with these settings and its files are still there."""
-        return all(row[name] == value for name, value in self._settings.items()) and all(
+        return all(row[name] == value for name, value in self.settings.items()) and all(
             row[name].endswith(ending) and (self.out / row[name]).is_file() if ending else not row[name]
-            for name, ending in self._files.items()
+            for name, ending in self.files.items()
         )
 
     def _kept(self) -> dict[str, Mapping[str, Any]]:
         if not self.table.exists():
             return {}
         rows = read_csv(self.table)
-        if any(set(row) != set(self._columns) for row in rows):
+        if any(set(row) != set(self.columns) for row in rows):
             raise DataError(
-                f"{self.table} does not have the columns of an export ({', '.join(self._columns)}), so it cannot be "
+                f"{self.table} does not have the columns of an export ({', '.join(self.columns)}), so it cannot be "
                 "resumed. Choose another folder, or start over without resuming."
             )
         return {row["id"]: row for row in rows if self._current(row)}

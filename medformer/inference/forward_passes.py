@@ -30,10 +30,12 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and each of its modules back as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
+def evaluating(*models: nn.Module, device: torch.device | None = None) -> Iterator[None]:
+    """Put models in evaluation mode, and each of their modules back as it was; a device is where they go and stay."""
+    before = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+        model.to(device)
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -94,37 +95,37 @@ class BatchSource:
         del self._loader
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) pairs.
 
     Loader workers that live through several epochs hold a copy of the dataset made before the first one, so telling the
     dataset its epoch in the main process would not reach them. An index that carries the epoch always does. The order
     depends on the seed and the epoch alone: after `begin(k)` a resumed run continues with the order of epoch k.
+
+    Args:
+        length: Number of cases.
+        seed: The run's (or fold's) seed.
+        rank: Which process this is, in 0 .. replicas-1.
+        replicas: Number of processes that share an epoch. Each gets equally many cases, because unequal numbers would
+            leave some waiting for a gradient exchange; the first cases of the order fill up the last round.
+        per_epoch: At most this many cases of an epoch are visited by this process; all by default.
     """
 
-    def __init__(
-        self, length: int, *, seed: int, rank: int = 0, replicas: int = 1, per_epoch: int | None = None
-    ) -> None:
-        """Store the plan.
+    length: int
+    _: KW_ONLY
+    seed: int
+    rank: int = 0
+    replicas: int = 1
+    per_epoch: int | None = None
 
-        Args:
-            length: Number of cases.
-            seed: The run's (or fold's) seed.
-            rank: Which process this is, in 0 .. replicas-1.
-            replicas: Number of processes that share an epoch. Each gets equally many cases, because unequal numbers
-                would leave some waiting for a gradient exchange; the first cases of the order fill up the last round.
-            per_epoch: At most this many cases of an epoch are visited by this process; all by default.
-        """
-        if length < 1:
-            raise ValueError(f"EpochSampler needs at least one case, got {length}")
-        if not 0 <= rank < replicas:
-            raise ValueError(f"rank must be in 0 .. {replicas - 1}, got {rank}")
-        self.length = length
-        self.seed = seed
-        self.rank = rank
-        self.replicas = replicas
-        share = -(-length // replicas)
-        self._end = share if per_epoch is None else min(share, per_epoch)
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"EpochSampler needs at least one case, got {self.length}")
+        if not 0 <= self.rank < self.replicas:
+            raise ValueError(f"rank must be in 0 .. {self.replicas - 1}, got {self.rank}")
+        share = -(-self.length // self.replicas)
+        self._end = share if self.per_epoch is None else min(share, self.per_epoch)
         self.begin(0)
 
     def begin(self, epoch: int, skip: int = 0) -> None:

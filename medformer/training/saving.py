@@ -109,6 +109,7 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Saving:
     """Writes and reads the state of a training, and writes its best weights, at most every `config.save_minutes`.
 
@@ -123,12 +124,13 @@ class Saving:
         optimizer: Its moments are part of the state.
     """
 
-    def __init__(self, job: Job, model: nn.Module, average: WeightAverage, optimizer: Optimizer) -> None:
-        self._job = job
-        self._identity = job.identity(model)
-        self._model = model
-        self._average = average
-        self._optimizer = optimizer
+    job: Job
+    model: nn.Module
+    average: WeightAverage
+    optimizer: Optimizer
+
+    def __post_init__(self) -> None:
+        self._identity = self.job.identity(self.model)
         self._best: dict[str, Tensor] | None = None
         self._about: dict[str, Any] = {}
         self._written_at = 0.0
@@ -139,19 +141,19 @@ class Saving:
 
     def keep(self, about: Mapping[str, Any]) -> None:
         """Remember the present average as the best weights, with what is written beside them."""
-        with self._average.applied():
-            state = self._model.state_dict()
+        with self.average.applied():
+            state = self.model.state_dict()
             self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._about = dict(about)
 
     def due(self, elapsed: float) -> bool:
         """Whether enough time has passed since the last write."""
-        return elapsed - self._written_at >= 60.0 * self._job.config.save_minutes
+        return elapsed - self._written_at >= 60.0 * self.job.config.save_minutes
 
     def write_weights(self) -> None:
         """Write the best weights if they are not on disk yet."""
         if self._best is not None:
-            write_tensors(self._job.weights, self._best, self._about)
+            write_tensors(self.job.weights, self._best, self._about)
             self._best = None
 
     def write(self, progress: Progress) -> None:
@@ -165,9 +167,9 @@ class Saving:
             ResourceError: The disk is full or the folder not writable.
         """
         self.write_weights()
-        tensors = {} if progress.finished else self._tensors(optimizer_tensors(self._optimizer))
+        tensors = {} if progress.finished else self._tensors(optimizer_tensors(self.optimizer))
         content = {"format": FORMAT, "identity": self._identity, "progress": asdict(progress)}
-        write_tensors(self._job.state, tensors, content)
+        write_tensors(self.job.state, tensors, content)
 
     def load(self) -> Progress:
         """Restore the state on disk in place and return where the training stands.
@@ -177,7 +179,7 @@ class Saving:
         Raises:
             CheckpointError: The file is damaged, or belongs to another model, config or data.
         """
-        path = self._job.state
+        path = self.job.state
         try:
             tensors, metadata = read_tensors(path)
         except CheckpointError as error:
@@ -200,14 +202,14 @@ class Saving:
             )
         if not progress.finished:
             with torch.no_grad():
-                for name, tensor in self._model.state_dict(keep_vars=True).items():
+                for name, tensor in self.model.state_dict(keep_vars=True).items():
                     tensor.copy_(tensors[f"model.{name}"])
-            self._average.load(_part(tensors, "average."))
-            load_optimizer_tensors(self._optimizer, _part(tensors, "optimizer."))
+            self.average.load(_part(tensors, "average."))
+            load_optimizer_tensors(self.optimizer, _part(tensors, "optimizer."))
         return progress
 
     def _tensors(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        parts = {"model": self._model.state_dict(), "average": self._average.state(), "optimizer": moments}
+        parts = {"model": self.model.state_dict(), "average": self.average.state(), "optimizer": moments}
         return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 

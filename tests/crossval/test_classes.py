@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.data.manifest import Case
-from medformer.inference.classes.decision import Decision
+from medformer.inference.classification import Decision
 from medformer.progress import SilentReporter
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from medformer.data.network_inputs import ItemImages, batches, cases_of
-from medformer.inference.classes.classify import ValidationLoss
+from medformer.inference.classification import ValidationLoss
 
 LABELS = np.array([0, 1, 1, 0, 1, 0, 0])
 

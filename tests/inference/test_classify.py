@@ -10,7 +10,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from medformer.errors import DataError
-from medformer.inference.classes.classify import predict_scores
+from medformer.inference.classification import predict_scores
 
 IDS = [f"s{number}" for number in range(11)]
 

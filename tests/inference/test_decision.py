@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json
-from medformer.inference.classes.decision import Decision, PlattScaling, learn_decision, read_decision
+from medformer.inference.classification import Decision, PlattScaling, learn_decision, read_decision
 from medformer.inference.threshold import BalancedAccuracyThreshold
 
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,8 +83,6 @@ class Interrupted:
         self.log = log
         self.timing = timing
         self.draw = draw
-        # What a session takes at most; of a finished run it is less than what a whole one takes.
-        self.longest = timing["work"]
 
     def run(self, signals: list[signal.Signals], kills: int, clock: str) -> None:
         """Interrupt the run `kills` times with one signal after the other, then let it finish."""
@@ -98,7 +97,9 @@ class Interrupted:
             share = min(1.0, 2.0 / (kills - done + 1)) * self._left()
             when, code = self._at_write(number, share) if clock == "writes" else self._after_seconds(number, share)
             if code == 0:
-                print(f"      A session ended before its signal, {when}.")
+                print(f"      A session ended before its signal, {when}; the run begins again.")
+                # Signals are to meet work, of which a finished run has hardly any.
+                shutil.rmtree(self.folder)
                 continue
             done += 1
             _check_end(number, code, self.log)
@@ -124,7 +125,7 @@ class Interrupted:
 
     def _after_seconds(self, number: signal.Signals, share: float) -> tuple[str, int]:
         early = self.draw.random() < EARLY_SHARE
-        pause = self.draw.uniform(0.0, 0.3 if early else min(share * self.timing["work"], self.longest))
+        pause = self.draw.uniform(0.0, 0.3 if early else share * self.timing["work"])
         sessions = _sessions(self.folder)
         child = _fork(lambda: _medformer(self._arguments()), self.log)
         began, ended = _worked(child), None
@@ -133,13 +134,9 @@ class Interrupted:
             ended = _poll(child)
         if not early:
             began = _worked(child)
-        worked = began
-        while ended is None and worked < began + pause:
+        while ended is None and _worked(child) < began + pause:
             time.sleep(0.002)
-            worked = max(worked, _worked(child))
             ended = _poll(child)
-        if ended == 0:
-            self.longest = worked - began
         if ended is None:
             os.kill(child, number)
             ended = _wait(child)

@@ -24,18 +24,19 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
     """The same demo on fewer and smaller frames, scans and volumes, with a smaller network for polyps."""
 
     def load(name: str, overrides: Sequence[str], model: type[Any] = PolypConfig) -> Any:
-        smaller = (
-            settings[2:]
-            if model is PolypConfig
-            else ["training.epochs=2", "crossval.folds=2", "crossval.baselines=false"]
-        )
+        common = ["training.epochs=1", "crossval.folds=2", "crossval.baselines=false"]
+        smaller = {
+            "polyp/demo": settings[2:],
+            "volume/demo": [*common, "plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.patches=1"],
+            "abide/demo": [*common, "pretraining.epochs=1"],
+        }[name]
         return load_config(name, [*overrides, *smaller], model=model)
 
     def write(folder: Path) -> Path:
         return write_synthetic_colonoscopy(folder, groups=6, frames_per_group=1, size=(48, 64))
 
     def scan(folder: Path) -> Path:
-        return write_synthetic_volumes(folder, cases=10, spacing=8.0)
+        return write_synthetic_volumes(folder, cases=8, spacing=12.0)
 
     monkeypatch.setattr(demo, "load_config", load)
     monkeypatch.setattr(demo, "write_synthetic_volumes", scan)

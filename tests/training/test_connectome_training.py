@@ -18,7 +18,7 @@ from torch import nn
 
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
-from medformer.inference.classes.classify import predict_scores
+from medformer.inference.classification import predict_scores
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
 from medformer.training.losses.objectives import ClassificationObjective, Moment

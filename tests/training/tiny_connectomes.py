@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medformer.config.shared import TrainingConfig
 from medformer.data.connectomes.dataset import ConnectomeData
-from medformer.inference.classes.classify import ValidationLoss
+from medformer.inference.classification import ValidationLoss
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import ClassificationObjective, Objective
 

@@ -13,7 +13,7 @@ from medformer.crossval.plan import some
 from medformer.crossval.run.contract import Context, Row
 from medformer.data.manifest import Case
 from medformer.errors import DataError
-from medformer.inference.classes.decision import Decision, learn_decision
+from medformer.inference.classification import Decision, learn_decision
 from medformer.progress import Reporter
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
-from medformer.data.manifest import LABEL, Case, case_values
+from medformer.data.manifest import LABEL, Case, Manifest, case_values
 from medformer.data.tables import TableForm, is_amount, read_records
 from medformer.errors import DataError
 from medformer.files import digest, write_csv
@@ -41,28 +41,14 @@ _TABLE = TableForm(
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """The cases of one manifest, in the file's order, and the store that holds their connectomes.
+class Cohort(Manifest):
+    """The cases of one manifest, one scan of one person each, and the store that holds their connectomes.
 
     Attributes:
-        path: The CSV file.
-        cases: Its rows: one scan of one person each, with `label` 1 for autism and 0 for control.
         store: May hold more cases than the manifest, never fewer.
     """
 
-    path: Path
-    cases: tuple[Case, ...]
     store: FeatureStore
-
-    @property
-    def root(self) -> Path:
-        """Absolute folder of the manifest."""
-        return Path(os.path.abspath(self.path.parent))
-
-    @cached_property
-    def by_id(self) -> dict[str, Case]:
-        """Cases by id."""
-        return {case.id: case for case in self.cases}
 
     @cached_property
     def rows(self) -> list[int]:
@@ -96,7 +82,7 @@ def read_cohort(path: str | os.PathLike[str], *, unlabelled: Literal["error", "a
     # Opened after the manifest, which is named first where both are missing.
     store = cache(partial(open_store, path.parent / FEATURES))
     cases = read_records(path, _TABLE, lambda row: _fault(row, unlabelled == "allow", store()), _case)
-    return Cohort(path, tuple(cases), store())
+    return Cohort(path, Path(os.path.abspath(path.parent)), tuple(cases), store())
 
 
 def write_cohort(folder: str | os.PathLike[str], cases: Sequence[Case]) -> Path:

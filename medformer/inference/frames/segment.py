@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
@@ -77,11 +76,7 @@ class Segmenter:
         for label, image in zip(labels, images, strict=True):
             _check_image(image, label)
         results: list[NDArray[np.float32]] = []
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            for model in self.models:
-                stack.enter_context(evaluating(model))
-                model.to(self._device)
+        with torch.inference_mode(), evaluating(*self.models, device=self._device):
             for start in range(0, len(images), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 results.extend(self._predict_batch(images[part], labels[part]))

@@ -90,12 +90,8 @@ class VolumeSegmenter:
             ResourceError: Not enough memory or temporary disk.
         """
         scan = images if isinstance(images, Case) else (images,) if isinstance(images, Path) else tuple(images)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            stack.enter_context(enough_memory(self._out_of_memory))
-            for model, _ in self.members:
-                stack.enter_context(evaluating(model))
-                model.to(self._device)
+        models = [model for model, _ in self.members]
+        with torch.inference_mode(), enough_memory(self._out_of_memory), evaluating(*models, device=self._device):
             return self._segment(scan)
 
     def _segment(self, scan: Case | Sequence[Path]) -> LabelMap:

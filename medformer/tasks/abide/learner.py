@@ -21,7 +21,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
-from medformer.inference.classes.classify import ValidationLoss, predict_scores
+from medformer.inference.classification import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import active_defects, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier

@@ -28,7 +28,7 @@ from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, quarantine
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, read_json, write_json
-from medformer.inference.classes.decision import read_decision
+from medformer.inference.classification import read_decision
 from medformer.models.connectome.build import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline

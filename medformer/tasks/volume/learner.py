@@ -24,7 +24,7 @@ from medformer.errors import CheckpointError
 from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
 from medformer.inference.baselines.volumes import LabelPrior
-from medformer.inference.classes.classify import ValidationLoss
+from medformer.inference.classification import ValidationLoss
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.segmenter import ValidationVolumeDice, VolumeSegmenter
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder

@@ -23,8 +23,7 @@ from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.imaging.geometry import Volume
 from medformer.imaging.volumes import read_labels
-from medformer.inference.classes.classify import predict_scores
-from medformer.inference.classes.decision import read_decision
+from medformer.inference.classification import predict_scores, read_decision
 from medformer.inference.volumes.components import join_components, read_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
