@@ -29,7 +29,7 @@ class Attributions:
         values: By atlas, float32 (n, d). A subject's values over all atlases add up to `output - reference_output`.
         slopes: By atlas, float32 (n, d): the mean gradient on the way from the reference to the subject. Above 0 where
             a stronger connection raises the log odds.
-        output: Log odds of the target class, float64 (n,).
+        output: Log odds of class 1, float64 (n,).
         reference_output: The same of the reference, float64 (n,); one number, unless subjects of a batch interact.
     """
 
@@ -53,11 +53,10 @@ def integrated_gradients(
     *,
     reference: Vectors,
     steps: int = 32,
-    target: int = 1,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
 ) -> Attributions:
-    """Attribute a classifier's log odds to its inputs along the straight line from a reference.
+    """Attribute a classifier's log odds of class 1 to its inputs along the straight line from a reference.
 
     The integral over the line is a Gauss-Legendre sum. All subjects of a batch are at the same point of their lines, so
     that a network in which subjects interact is explained as it computes. Dropout is off.
@@ -67,7 +66,6 @@ def integrated_gradients(
         edges: The subjects, by atlas (n, d), as they enter the network.
         reference: By atlas (d,), usually the mean of the training subjects: what "nothing special" looks like.
         steps: Points of the integral.
-        target: The class whose log odds are explained; 1 is the positive class.
         batch_size: Subjects per pass.
         device: Where the model is.
 
@@ -86,9 +84,9 @@ def integrated_gradients(
             end = {atlas: _tensor(block[part], device) for atlas, block in edges.items()}
             start = {atlas: _tensor(reference[atlas], device).expand_as(block) for atlas, block in end.items()}
             with torch.no_grad():
-                output[part] = _log_odds(model, end, target).cpu().numpy()
-                origin[part] = _log_odds(model, start, target).cpu().numpy()
-            for atlas, slope in _mean_gradient(model, start, end, line, target).items():
+                output[part] = _log_odds(model, end).cpu().numpy()
+                origin[part] = _log_odds(model, start).cpu().numpy()
+            for atlas, slope in _mean_gradient(model, start, end, line).items():
                 slopes[atlas][part] = slope.cpu().numpy()
                 values[atlas][part] = (slope * (end[atlas] - start[atlas])).cpu().numpy()
     if not (np.isfinite(output - origin).all() and all(np.isfinite(block).all() for block in values.values())):
@@ -100,27 +98,22 @@ def integrated_gradients(
 
 
 def _mean_gradient(
-    model: nn.Module,
-    start: Mapping[str, Tensor],
-    end: Mapping[str, Tensor],
-    line: list[tuple[float, float]],
-    target: int,
+    model: nn.Module, start: Mapping[str, Tensor], end: Mapping[str, Tensor], line: list[tuple[float, float]]
 ) -> dict[str, Tensor]:
     """The gradient of each subject's log odds, averaged over its line; by atlas (B, d), float32."""
     total = {atlas: torch.zeros_like(block, dtype=torch.float64) for atlas, block in end.items()}
     for at, weight in line:
         point = {atlas: torch.lerp(start[atlas], block, at).detach().requires_grad_() for atlas, block in end.items()}
-        gradients = torch.autograd.grad(_log_odds(model, point, target).sum(), list(point.values()))
+        gradients = torch.autograd.grad(_log_odds(model, point).sum(), list(point.values()))
         for atlas, gradient in zip(point, gradients, strict=True):
             total[atlas] += weight * gradient
     return {atlas: block.float() for atlas, block in total.items()}
 
 
-def _log_odds(model: nn.Module, edges: Mapping[str, Tensor], target: int) -> Tensor:
-    """Log odds of the target class against all others, (B,): of two classes, the difference of their logits."""
-    logits = model(edges)
-    others = [index for index in range(logits.shape[1]) if index != target]
-    return logits[:, target].float() - torch.logsumexp(logits[:, others].float(), dim=1)
+def _log_odds(model: nn.Module, edges: Mapping[str, Tensor]) -> Tensor:
+    """Log odds of class 1, (B,): the difference of the two logits."""
+    logits = model(edges).float()
+    return torch.sub(logits[:, 1], logits[:, 0])
 
 
 def _check(edges: Vectors, reference: Vectors) -> int:
