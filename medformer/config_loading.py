@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
-from medformer import resources
+from medformer import files as resources
 from medformer.config import PolypConfig
 from medformer.config_problems import section_of, takes_text, unknown_keys, validate, value_problems
 from medformer.errors import ConfigError

@@ -6,9 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 Path = tuple[str | int, ...]
 
@@ -44,27 +47,33 @@ def section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def known_keys(model: type[BaseModel]) -> Iterator[str]:
     """Yield the dotted name of every key that holds a value."""
-    for name in model.model_fields:
-        section = section_of(model, name)
-        if section is None:
-            yield prefix + name
-        else:
-            yield from known_keys(section, f"{prefix}{name}.")
+    return (key for key, _ in _fields(model, ""))
 
 
 def describe_keys(model: type[BaseModel]) -> list[dict[str, Any]]:
     """Return `key`, `default` and `description` of every key that holds a value."""
     defaults = model().model_dump(mode="json")
-    rows = []
-    for key in known_keys(model):
-        *sections, leaf = key.split(".")
-        owner, value = model, defaults
-        for name in sections:
-            owner, value = section_of(owner, name) or owner, value[name]
-        rows.append({"key": key, "default": value[leaf], "description": owner.model_fields[leaf].description or ""})
-    return rows
+    return [
+        {"key": key, "default": reduce(getitem, key.split("."), defaults), "description": field.description or ""}
+        for key, field in _fields(model, "")
+    ]
+
+
+def takes_text(model: type[BaseModel], key: str) -> bool:
+    """Whether the dotted `key` is known and holds free text (or nothing)."""
+    field = dict(_fields(model, "")).get(key)
+    return field is not None and (field.annotation is str or set(get_args(field.annotation)) == {str, type(None)})
+
+
+def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        section = section_of(model, name)
+        if section is None:
+            yield prefix + name, field
+        else:
+            yield from _fields(section, f"{prefix}{name}.")
 
 
 def unknown_keys(data: Mapping[Any, Any], model: type[BaseModel]) -> list[str]:
@@ -184,13 +193,3 @@ def _show(value: Any) -> str:
         return str(value)
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def takes_text(model: type[BaseModel], key: str) -> bool:
-    """Whether the dotted `key` is known and holds free text (or nothing)."""
-    *sections, leaf = key.split(".")
-    current: type[BaseModel] | None = model
-    for name in sections:
-        current = None if current is None else section_of(current, name)
-    field = None if current is None else current.model_fields.get(leaf)
-    return field is not None and (field.annotation is str or set(get_args(field.annotation)) == {str, type(None)})

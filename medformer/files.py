@@ -1,4 +1,7 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of either."""
+"""Atomic writes: a reader sees the old file or the new one, never half of either; and where shipped files lie.
+
+The shipped configs and manifests lie beside the packages in a clone, and inside them in an installed wheel.
+"""
 
 from __future__ import annotations
 
@@ -121,3 +124,38 @@ def digest(content: Any) -> str:
     """SHA-256 of a JSON-able object, independent of key order."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def configs_dir() -> Path:
+    """Return the folder of the shipped YAML configs.
+
+    Raises:
+        ResourceError: The installation lacks it.
+    """
+    return _find("configs")
+
+
+def manifests_dir() -> Path:
+    """Return the folder of the shipped manifests and named splits.
+
+    Raises:
+        ResourceError: The installation lacks it.
+    """
+    return _find("data_manifests")
+
+
+def _find(name: str, package: Path = _PACKAGE) -> Path:
+    inside = package / "_resources" / name
+    if inside.is_dir():
+        return inside
+    # Next to a wheel's packages stands whatever else is installed; only a source tree also has the project file.
+    clone = package.parent
+    if (clone / "pyproject.toml").is_file() and (clone / name).is_dir():
+        return clone / name
+    raise ResourceError(
+        f"The folder '{name}' that ships with medformer is missing: looked for {inside} and {clone / name}. "
+        "Install the package again, or run it from a complete clone."
+    )

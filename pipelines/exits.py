@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import medformer
-from medformer.errors import InterruptedRun, MedformerError
-from medformer.exhaustion import exhaustion
+from medformer.errors import InterruptedRun, MedformerError, exhaustion
 
 DEFECT = 1
 # What a shell reports for a program that wrote into a closed pipe.

@@ -253,7 +253,6 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "out": None,
                 "accept": ["x"],
                 "ungrouped": "error",
-                "target": None,
             },
         ),
         (

@@ -5,8 +5,7 @@ import errno
 import pytest
 import torch
 
-from medformer.errors import ResourceError
-from medformer.exhaustion import enough_memory, exhaustion
+from medformer.errors import ResourceError, enough_memory, exhaustion
 
 MEMORY = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"), "CUDA out of memory. Tried 2 GiB"),

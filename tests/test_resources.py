@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medformer import resources
+from medformer import files as resources
 from medformer.errors import ResourceError
 
 

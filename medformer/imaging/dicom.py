@@ -11,7 +11,6 @@ or modality table; window and presentation settings are ignored.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.imaging.geometry import Geometry, Volume
+from medformer.errors import ConfigError, DataError
+from medformer.imaging.geometry import Geometry, Volume, empty_voxels
 
 _NAMES = {".dcm", ".dicom", ".ima"}
 _TAGS = [
@@ -95,7 +94,6 @@ def find_series(folder: Path) -> list[Series]:
         ConfigError: The extra `dicom` is not installed.
         DataError: No such folder, or a file called .dcm that is not DICOM.
     """
-    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected DICOM files, or folders of them.")
     found: dict[tuple[Path, str], list[tuple[Path, Any]]] = {}
@@ -123,7 +121,7 @@ def series_geometry(folder: Path) -> Geometry:
         ConfigError: The extra `dicom` is not installed.
         DataError: As `read_series`.
     """
-    return _grid(sorted_slices(folder), Path(folder))
+    return _grid(sorted_slices(folder), folder)
 
 
 def read_series(folder: Path) -> Volume:
@@ -138,20 +136,13 @@ def read_series(folder: Path) -> Volume:
             that cannot be decoded or are not finite.
         ResourceError: There is not enough memory.
     """
-    folder = Path(folder)
     pydicom = dicom_module("pydicom")
     from pydicom.pixels import apply_modality_lut
 
     slices = sorted_slices(folder)
     geometry = _grid(slices, folder)
     columns, rows, count = geometry.shape
-    try:
-        planes = np.empty((count, rows, columns), np.float32)
-    except MemoryError as error:
-        raise ResourceError(
-            f"{folder} needs {math.prod(geometry.shape) * 4:,} bytes of memory, which are not there. "
-            "Close other programs, or use a machine with more memory."
-        ) from error
+    planes = empty_voxels(folder, (count, rows, columns), np.float32)
     stored = ""
     for plane, entry in zip(planes, slices, strict=True):
         try:
@@ -176,7 +167,6 @@ def sorted_slices(folder: Path) -> list[_Slice]:
         ConfigError: The extra `dicom` is not installed.
         DataError: As `read_series`, except for what concerns the pixels.
     """
-    folder = Path(folder)
     headers = _headers(folder) if folder.is_dir() else []
     if not headers:
         raise DataError(f"{folder} holds no DICOM files; expected the slices of one series.")

@@ -53,7 +53,7 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], names: Mapping[int, str], 
         DataError: Labels that do not fit the series or its names, or a series that highdicom cannot refer to.
         ResourceError: The folder is not writable, the disk is full, or it returned something else than was written.
     """
-    path, labels = Path(path), np.asarray(labels)
+    labels = np.asarray(labels)
     highdicom, pydicom = dicom_module("highdicom"), dicom_module("pydicom")
     slices = sorted_slices(source)
     geometry = series_geometry(source)
@@ -112,7 +112,6 @@ def read_dicom_seg(path: Path, source: Path | None = None) -> Volume:
         DataError: No segmentation, segments that overlap or are not binary, frames that make no volume, or ones that
             do not lie on the grid of the source.
     """
-    path = Path(path)
     made = _open(path)
     highdicom = dicom_module("highdicom")
     try:

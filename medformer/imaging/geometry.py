@@ -7,6 +7,7 @@ Arrays are (X, Y, Z) as in the file; an affine (4, 4) maps voxel indices, whose 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt2axcodes, ornt_transform
 from numpy.typing import NDArray
 
-from medformer.errors import DataError
+from medformer.errors import DataError, ResourceError
 
 Axes = tuple[int, int, int]
 """One number for each axis of a volume."""
@@ -205,6 +206,21 @@ class Volume:
     path: Path
     stored: str = ""
     sha256: str = ""
+
+
+def empty_voxels(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Memory for the voxels of `path`.
+
+    Raises:
+        ResourceError: There is not enough.
+    """
+    try:
+        return np.empty(shape, dtype)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{path} needs {math.prod(shape) * np.dtype(dtype).itemsize:,} bytes of memory, which are not there. "
+            "Close other programs, or use a machine with more memory."
+        ) from error
 
 
 def smallest_integer(low: int, high: int) -> np.dtype[Any]:

@@ -13,7 +13,6 @@ Reading follows the same rules for every format and mode that Pillow opens:
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -68,7 +67,7 @@ class ImageInfo:
     format: str
 
 
-def image_info(path: str | os.PathLike[str], content: bytes | None = None) -> ImageInfo:
+def image_info(path: Path, content: bytes | None = None) -> ImageInfo:
     """Read a picture's size, mode and format from its header.
 
     Args:
@@ -78,14 +77,14 @@ def image_info(path: str | os.PathLike[str], content: bytes | None = None) -> Im
     Raises:
         DataError: The file is missing, is no picture, is animated or is too large.
     """
-    with _opened(Path(path), content) as picture:
+    with _opened(path, content) as picture:
         height, width = picture.height, picture.width
         if picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             height, width = width, height
         return ImageInfo(height, width, picture.mode, picture.format or "")
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
     """Return (height, width) in px after EXIF orientation, from the header alone.
 
     Raises:
@@ -95,7 +94,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return info.height, info.width
 
 
-def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> NDArray[np.uint8]:
+def read_image(path: Path, content: bytes | None = None) -> NDArray[np.uint8]:
     """Decode a picture; see `image_info` for the arguments.
 
     Returns:
@@ -104,7 +103,6 @@ def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> ND
     Raises:
         DataError: The file is missing, corrupt, truncated, animated, too large, or of a refused kind.
     """
-    path = Path(path)
     with _opened(path, content) as picture:
         upright = _upright(picture)
         if _is_deep(upright, picture.format):
@@ -113,7 +111,7 @@ def read_image(path: str | os.PathLike[str], content: bytes | None = None) -> ND
         return _rgb(upright, path)
 
 
-def read_mask_values(path: str | os.PathLike[str], content: bytes | None = None) -> NDArray[np.uint8]:
+def read_mask_values(path: Path, content: bytes | None = None) -> NDArray[np.uint8]:
     """Decode a mask to one 0-255 value per pixel, before any threshold; see `image_info` for the arguments.
 
     A color counts by its brightest channel, so that red, white and palette colors are all foreground. Two
@@ -126,7 +124,6 @@ def read_mask_values(path: str | os.PathLike[str], content: bytes | None = None)
     Raises:
         DataError: As `read_image`.
     """
-    path = Path(path)
     with _opened(path, content) as picture:
         lossless = picture.format not in _LOSSY
         upright = _upright(picture)
@@ -140,7 +137,7 @@ def read_mask_values(path: str | os.PathLike[str], content: bytes | None = None)
     return values
 
 
-def read_mask(path: str | os.PathLike[str], *, threshold: int = 128) -> NDArray[np.bool_]:
+def read_mask(path: Path, *, threshold: int = 128) -> NDArray[np.bool_]:
     """Decode a mask: foreground is every pixel whose value is at least `threshold`.
 
     The default sits midway, so that JPEG noise around 0 and 255 does not matter. See `read_mask_values` for
@@ -155,7 +152,7 @@ def read_mask(path: str | os.PathLike[str], *, threshold: int = 128) -> NDArray[
     return read_mask_values(path) >= threshold
 
 
-def read_gray16(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint16], int]:
+def read_gray16(path: Path) -> tuple[NDArray[np.uint16], int]:
     """Decode a gray picture at its own depth: the values and the value of full scale (255 or 65535).
 
     Returns:
@@ -164,7 +161,6 @@ def read_gray16(path: str | os.PathLike[str]) -> tuple[NDArray[np.uint16], int]:
     Raises:
         DataError: As `read_image`, or the picture has colors.
     """
-    path = Path(path)
     with _opened(path) as picture:
         upright = _upright(picture)
         if _is_deep(upright, picture.format):
@@ -186,7 +182,6 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         ConfigError: Another suffix.
         ResourceError: The folder is not writable or the disk is full.
     """
-    path = Path(path)
     if path.suffix.lower() not in _WRITTEN:
         raise ConfigError(f"Cannot write {path}: got suffix '{path.suffix}', expected .png, .jpg or .jpeg.")
     with atomic_path(path) as temporary:

@@ -5,7 +5,6 @@ An overlay shows thin contours of a prediction and of the truth on the picture a
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -17,12 +16,12 @@ from scipy import ndimage
 
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
-from medformer.imaging.images import read_gray16, write_image
+from medformer.imaging.images import read_gray16
 
 PROBABILITY_KEY = "probability"
 
 
-def write_mask(path: str | os.PathLike[str], mask: NDArray[np.bool_]) -> None:
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask as a lossless 8-bit gray PNG, 0 for background and 255 for foreground.
 
     The file is read back and compared before it takes its name, so a mask file that exists is correct.
@@ -41,9 +40,7 @@ def write_mask(path: str | os.PathLike[str], mask: NDArray[np.bool_]) -> None:
     _write_gray_png(path, mask.astype(np.uint8) * np.uint8(255))
 
 
-def write_probability(
-    path: str | os.PathLike[str], probability: NDArray[np.float32], kind: Literal["png", "npz"] = "png"
-) -> None:
+def write_probability(path: Path, probability: NDArray[np.float32], kind: Literal["png", "npz"] = "png") -> None:
     """Write a probability map and read it back.
 
     `png` rounds to 8 bits (error at most 1/510); `npz` keeps float32 exactly, under the key `probability`, so
@@ -77,7 +74,7 @@ def write_probability(
         _compare(path, _read_npz(temporary), stored)
 
 
-def read_probability(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+def read_probability(path: Path) -> NDArray[np.float32]:
     """Read a probability map: an 8-bit or 16-bit gray picture (divided by full scale), or an NPZ file.
 
     The values are taken as they are: no per-image stretching, and a 0/1 label map reads as 0 and 1/255.
@@ -88,7 +85,6 @@ def read_probability(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     Raises:
         DataError: The file is missing, corrupt, has colors, or holds values outside [0, 1].
     """
-    path = Path(path)
     if path.suffix.lower() == ".npz":
         return _read_npz(path)
     gray, full_scale = read_gray16(path)
@@ -130,8 +126,7 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
     return stored.astype(np.float32)
 
 
-def _require_suffix(path: str | os.PathLike[str], suffix: str) -> Path:
-    path = Path(path)
+def _require_suffix(path: Path, suffix: str) -> Path:
     if path.suffix.lower() != suffix:
         raise DataError(f"{path} ends in '{path.suffix}'; expected a name that ends in '{suffix}'.")
     return path
@@ -184,21 +179,6 @@ def draw_overlay(
     drawn[inside] = TRUTH_COLOR
     drawn[outside] = PREDICTION_COLOR
     return drawn
-
-
-def write_overlay(
-    path: str | os.PathLike[str],
-    image: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
-    truth: NDArray[np.bool_] | None = None,
-) -> None:
-    """Write the overlay as PNG of the picture's own size, so that one can flip between the two.
-
-    Raises:
-        DataError: The sizes differ.
-        ResourceError: The folder is not writable or the disk is full.
-    """
-    write_image(Path(path), draw_overlay(image, mask, truth))
 
 
 def _grow(area: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

@@ -165,7 +165,6 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
         DataError: No file, no NIfTI, a damaged header, a kind of image that is not supported, a size above
             `MAX_BYTES`, or one that the file cannot hold.
     """
-    path = Path(path)
     head, voxels = _parts(path)
     with ExitStack() as stack:
         first = content = stack.enter_context(_Content(head))

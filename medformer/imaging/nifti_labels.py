@@ -66,7 +66,7 @@ def write_labels(path: Path, labels: NDArray[Any], like: Path | Volume) -> None:
         raise DataError(
             f"The labels for {path} are {labels.dtype} of shape {labels.shape}; expected integers (X, Y, Z)."
         )
-    path, dtype = Path(path), smallest_integer(int(labels.min()), int(labels.max()))
+    dtype = smallest_integer(int(labels.min()), int(labels.max()))
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{path} does not end in .nii.gz or .nii; choose such a name.")
     header, geometry = _header(like)

@@ -6,9 +6,7 @@ radiologists hold films; sagittal planes face left. Pixels are square in mm. A l
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from scipy import ndimage
 
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient
-from medformer.imaging.images import write_image
 
 LABEL_COLORS: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0),
@@ -89,24 +86,6 @@ def draw_planes(
         _outline(drawn, _enlarged(_plane(predicted, axis, index), height, width), names)
         panels.append(drawn)
     return _with_legend(_beside(panels), names)
-
-
-def write_planes(
-    path: str | os.PathLike[str],
-    image: NDArray[Any],
-    labels: NDArray[Any],
-    geometry: Geometry,
-    names: Mapping[int, str],
-    *,
-    truth: NDArray[Any] | None = None,
-) -> None:
-    """Write `draw_planes` as PNG.
-
-    Raises:
-        DataError: The shapes differ.
-        ResourceError: The folder is not writable or the disk is full.
-    """
-    write_image(Path(path), draw_planes(image, labels, geometry, names, truth=truth))
 
 
 def _largest_planes(labels: NDArray[Any]) -> tuple[int, int, int]:

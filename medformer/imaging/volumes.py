@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.errors import DataError, ResourceError
+from medformer.errors import DataError
 from medformer.imaging.dicom import read_series, series_geometry
 from medformer.imaging.dicom_seg import read_dicom_seg
-from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, smallest_integer
+from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, empty_voxels, smallest_integer
 from medformer.imaging.nifti_file import NiftiFile, open_nifti
 
 WHOLE = 1e-3
@@ -35,7 +35,6 @@ def read_geometry(path: Path) -> Geometry:
     Raises:
         DataError: As `read_volume`, as far as headers tell.
     """
-    path = Path(path)
     if path.is_dir():
         return series_geometry(path)
     with open_nifti(path) as file:
@@ -57,7 +56,6 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
             holds values that are not finite.
         ResourceError: There is not enough memory.
     """
-    path = Path(path)
     if path.is_dir():
         return read_series(path)
     bad = 0
@@ -98,7 +96,6 @@ def read_labels(path: Path) -> Volume:
         DataError: As `read_volume`, or a value that is no whole number or beyond 32 bits.
         ResourceError: There is not enough memory.
     """
-    path = Path(path)
     if path.suffix.lower() == ".dcm":
         return read_dicom_seg(path)
     if path.is_dir():
@@ -143,14 +140,7 @@ def _whole(values: NDArray[Any], start: int, file: NiftiFile) -> NDArray[Any]:
 
 
 def _empty(file: NiftiFile, dtype: Any) -> NDArray[Any]:
-    count = math.prod(file.geometry.shape)
-    try:
-        return np.empty(count, dtype)
-    except MemoryError as error:
-        raise ResourceError(
-            f"{file.path} needs {count * np.dtype(dtype).itemsize:,} bytes of memory, which are not there. "
-            "Close other programs, or use a machine with more memory."
-        ) from error
+    return empty_voxels(file.path, (math.prod(file.geometry.shape),), dtype)
 
 
 def _place(flat: int, file: NiftiFile) -> tuple[int, ...]:

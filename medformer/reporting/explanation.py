@@ -35,8 +35,7 @@ class Explanation:
     @property
     def atlases(self) -> Mapping[str, Mapping[str, Any]]:
         """By name: `regions`, `edges`, and whether `networks` and `coordinates` are known."""
-        found: Mapping[str, Mapping[str, Any]] = self.about["atlases"]
-        return found
+        return dict(self.about["atlases"])
 
     def regions_of(self, atlas: str) -> list[Row]:
         """The regions of an atlas, in its order."""

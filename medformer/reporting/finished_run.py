@@ -153,20 +153,17 @@ class FinishedRun:
     @cached_property
     def pooled(self) -> Mapping[str, Any]:
         """The results of all test cases together."""
-        found: Mapping[str, Any] = self.metrics["pooled"]
-        return found
+        return dict(self.metrics["pooled"])
 
     @cached_property
     def labels(self) -> Mapping[str, Any]:
         """The results of each named label; empty where cases have a single mask."""
-        found: Mapping[str, Any] = self.metrics.get("by_label") or {}
-        return found
+        return dict(self.metrics.get("by_label") or {})
 
     @cached_property
     def definitions(self) -> Mapping[str, Any]:
         """How metrics.json says that its numbers are computed."""
-        found: Mapping[str, Any] = self.metrics.get("definitions") or {}
-        return found
+        return dict(self.metrics.get("definitions") or {})
 
     @cached_property
     def thresholded(self) -> bool:
@@ -214,8 +211,7 @@ class FinishedRun:
     def session(self) -> Mapping[str, Any]:
         """The last session: the one that the results are from."""
         sessions = self.record.get("sessions") or [{}]
-        last: Mapping[str, Any] = sessions[-1]
-        return last
+        return dict(sessions[-1])
 
     @cached_property
     def stale(self) -> bool:

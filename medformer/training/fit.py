@@ -25,8 +25,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
-from medformer.errors import ConfigError, DataError, MedformerError, ResourceError
-from medformer.exhaustion import enough_memory
+from medformer.errors import ConfigError, DataError, MedformerError, ResourceError, enough_memory
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.devices import build_fabric
 from medformer.training.job import FitResult, Job, RunOptions, Validate

@@ -12,7 +12,7 @@ import pytest
 from medformer.data.frames.layouts import scan
 from medformer.data.frames.named_splits import NAMED_SPLITS, canonical_dataset, named_split
 from medformer.errors import UnknownNameError
-from medformer.resources import manifests_dir
+from medformer.files import manifests_dir
 
 SEQUENCE_STARTS = (
     *(1, 26, 51, 68, 79, 104, 127, 152, 178, 200, 206, 228, 253, 278, 298),

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import Manifest, read_manifest
-from medformer.data.synthetic.brain_tissue import LARGE, SMALL, Anatomy
-from medformer.data.synthetic.brain_volumes import LABELS, SCANNERS, scan_brain, write_synthetic_volumes
+from medformer.data.synthetic.brain_volumes import (
+    LABELS,
+    LARGE,
+    SCANNERS,
+    SMALL,
+    Anatomy,
+    scan_brain,
+    write_synthetic_volumes,
+)
 from medformer.data.volumes.read.dataset_file import DatasetInfo, read_info
 from medformer.errors import ConfigError
 from medformer.imaging.geometry import same_grid

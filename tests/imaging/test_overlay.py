@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medformer.errors import DataError, ResourceError
-from medformer.imaging.images import read_image
-from medformer.imaging.masks import PREDICTION_COLOR, TRUTH_COLOR, draw_overlay, write_overlay
+from medformer.imaging.images import read_image, write_image
+from medformer.imaging.masks import PREDICTION_COLOR, TRUTH_COLOR, draw_overlay
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_a_mask_that_reaches_the_edge_is_outlined_along_it(image: np.ndarray) ->
 
 
 def test_the_file_has_the_size_of_the_picture(tmp_path: Path, image: np.ndarray) -> None:
-    write_overlay(tmp_path / "o.png", image, disk(40, 50), disk(35, 45))
+    write_image(tmp_path / "o.png", draw_overlay(image, disk(40, 50), disk(35, 45)))
     assert np.array_equal(read_image(tmp_path / "o.png"), draw_overlay(image, disk(40, 50), disk(35, 45)))
 
 
 def test_one_pixel(tmp_path: Path) -> None:
-    write_overlay(tmp_path / "o.png", np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), bool))
+    write_image(tmp_path / "o.png", draw_overlay(np.zeros((1, 1, 3), np.uint8), np.ones((1, 1), bool)))
     assert (tmp_path / "o.png").exists()
 
 
@@ -73,4 +73,4 @@ def test_sizes_must_agree_and_the_folder_be_writable(tmp_path: Path, image: np.n
         draw_overlay(image, disk(40, 50), disk(40, 50)[:-1])
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError):
-        write_overlay(tmp_path / "file" / "o.png", image, disk(40, 50))
+        write_image(tmp_path / "file" / "o.png", draw_overlay(image, disk(40, 50)))

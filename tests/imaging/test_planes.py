@@ -8,7 +8,8 @@ from PIL import Image
 
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient
-from medformer.imaging.planes import LABEL_COLORS, draw_planes, write_planes
+from medformer.imaging.images import write_image
+from medformer.imaging.planes import LABEL_COLORS, draw_planes
 
 NAMES = {1: "Anterior", 5: "Posterior"}
 RAS = Geometry((20, 30, 40), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -65,7 +66,7 @@ def test_truth_is_a_tint_where_the_prediction_has_no_line() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (40, 1, 7)])
 def test_small_and_constant_volumes_are_drawn(shape: tuple[int, int, int], tmp_path: Path) -> None:
     geometry = Geometry(shape, np.eye(4))
-    write_planes(tmp_path / "a" / "b.png", np.full(shape, 3), np.zeros(shape, np.uint8), geometry, NAMES)
+    write_image(tmp_path / "a" / "b.png", draw_planes(np.full(shape, 3), np.zeros(shape, np.uint8), geometry, NAMES))
     with Image.open(tmp_path / "a" / "b.png") as picture:
         assert max(picture.size) >= 384 and picture.mode == "RGB"
 

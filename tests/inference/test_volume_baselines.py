@@ -14,7 +14,7 @@ from medformer.crossval.plan import Fold
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
-from medformer.data.volumes.inspect.features import GRID, SHAPE, otsu_threshold, shape_features, volume_features
+from medformer.data.volumes.inspect.descriptors import GRID, SHAPE, otsu_threshold, shape_features, volume_features
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, Volume, reorient
 from medformer.imaging.nifti_labels import write_labels

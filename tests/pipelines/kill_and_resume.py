@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,8 @@ SETTINGS = (
     "training.batch_size=4",
     f"crossval.folds={FOLDS}",
 )
+# A baseline that sees few pixels takes a fraction of the time; see `quick` in conftest.py.
+FEW_PIXELS = 15
 # How often a signal comes while the command still reads its arguments and data, before it writes anything.
 EARLY_SHARE = 0.15
 COMPARED = ("oof.csv", "metrics.json", "splits.json", "masks/*", "folds/*/model.safetensors", "folds/*/threshold.json")
@@ -82,8 +85,6 @@ class Interrupted:
         self.log = log
         self.timing = timing
         self.draw = draw
-        # What a session takes at most; of a finished run it is less than what a whole one takes.
-        self.longest = timing["work"]
 
     def run(self, signals: list[signal.Signals], kills: int, clock: str) -> None:
         """Interrupt the run `kills` times with one signal after the other, then let it finish."""
@@ -98,7 +99,9 @@ class Interrupted:
             share = min(1.0, 2.0 / (kills - done + 1)) * self._left()
             when, code = self._at_write(number, share) if clock == "writes" else self._after_seconds(number, share)
             if code == 0:
-                print(f"      A session ended before its signal, {when}.")
+                print(f"      A session ended before its signal, {when}; the run begins again.")
+                # Signals are to meet work, of which a finished run has hardly any.
+                shutil.rmtree(self.folder)
                 continue
             done += 1
             _check_end(number, code, self.log)
@@ -124,7 +127,7 @@ class Interrupted:
 
     def _after_seconds(self, number: signal.Signals, share: float) -> tuple[str, int]:
         early = self.draw.random() < EARLY_SHARE
-        pause = self.draw.uniform(0.0, 0.3 if early else min(share * self.timing["work"], self.longest))
+        pause = self.draw.uniform(0.0, 0.3 if early else share * self.timing["work"])
         sessions = _sessions(self.folder)
         child = _fork(lambda: _medformer(self._arguments()), self.log)
         began, ended = _worked(child), None
@@ -133,13 +136,9 @@ class Interrupted:
             ended = _poll(child)
         if not early:
             began = _worked(child)
-        worked = began
-        while ended is None and worked < began + pause:
+        while ended is None and _worked(child) < began + pause:
             time.sleep(0.002)
-            worked = max(worked, _worked(child))
             ended = _poll(child)
-        if ended == 0:
-            self.longest = worked - began
         if ended is None:
             os.kill(child, number)
             ended = _wait(child)
@@ -158,7 +157,8 @@ def _options() -> argparse.Namespace:
 
 def _uninterrupted(arguments: list[str]) -> None:
     """Run the command in an interpreter of its own, whose sets and dictionaries have another order of hashes."""
-    command = [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments]
+    few = f"from medformer.inference.baselines import frames; frames._PIXELS_PER_CASE = {FEW_PIXELS}"
+    command = [sys.executable, "-c", f"{few}; from pipelines.cli import main; main()", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"the uninterrupted run failed:\n{result.stderr}")
@@ -189,6 +189,9 @@ def _import_everything() -> None:
 
     import pipelines.cli
     import pipelines.work  # noqa: F401
+    from medformer.inference.baselines import frames
+
+    frames._PIXELS_PER_CASE = FEW_PIXELS
 
 
 def _write_data(folder: Path) -> None:

@@ -23,7 +23,7 @@ from medformer.files import read_csv, read_json, write_csv, write_json, write_te
 from medformer.reporting.figures.intervals import AgreementPanel, bland_altman
 from medformer.reporting.finished_run import FinishedRun, read_finished_run
 from medformer.reporting.report import build_report
-from medformer.reporting.sections import SECTIONS, volumes
+from medformer.reporting.sections import SECTIONS, segmentation
 
 Copy = Callable[[], RunDirectory]
 HOSTILE = "<i onclick=alert(1)>Posterior</i> $x$"
@@ -104,7 +104,7 @@ def test_agreement_is_told_in_the_label_s_own_digits(report: str, segmented_volu
     drawn = re.search(r'<section id="agreement".*?(<svg.*?</svg>)', report, re.DOTALL)
     assert drawn is not None and "predicted − reference (ml)" in drawn.group(1)
     for mean, places in ((0.05, 4), (0.6, 3), (1.5, 3), (12.0, 2), (150.0, 1), (3000.0, 0), (float("nan"), 3)):
-        assert volumes.digits({"truth_ml": {"mean": mean}}) == places
+        assert segmentation.digits({"truth_ml": {"mean": mean}}) == places
 
 
 def test_plans_that_read_the_same_share_a_column(report: str, copy: Copy) -> None:

@@ -14,7 +14,7 @@ from medformer.crossval.run.times import now
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, sha256, write_json
 
-FoldStatus = Literal["pending", "running", "done", "failed"]
+JournalState = Literal["pending", "running", "done", "failed"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FoldState:
 
     index: int
     plan: str
-    state: FoldStatus = "pending"
+    state: JournalState = "pending"
     reason: str = ""
     attempts: int = 0
     predictions: str = ""
@@ -58,7 +58,7 @@ class FoldState:
             pid=os.getpid(),
         )
 
-    def end(self, state: FoldStatus, reason: str = "", predictions: str = "") -> FoldState:
+    def end(self, state: JournalState, reason: str = "", predictions: str = "") -> FoldState:
         """The state when an attempt ends."""
         return replace(self, state=state, reason=reason, predictions=predictions, ended=now())
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from medformer.files import read_csv
+from medformer.files import manifests_dir, read_csv
 from medformer.registry import Entry, Registry
-from medformer.resources import manifests_dir
 
 NAMED_SPLITS: Registry[str] = Registry(
     "named split",

@@ -8,15 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.synthetic.noise import (
-    Array,
-    fractal_noise,
-    periodic_curve,
-    sample,
-    smooth_noise,
-    smoothstep,
-    unit,
-)
+from medformer.data.synthetic.noise import Array, fractal_noise, periodic_curve, sample, smooth_noise, smoothstep, unit
 
 NEAR, FAR = -2.0, 12.0
 """Extent of the tube along its axis; one unit is its mean radius."""

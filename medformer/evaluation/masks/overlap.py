@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from medformer.errors import DataError, UnknownNameError
 
@@ -103,12 +104,8 @@ def union_box(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[
 
     What depends on the foreground alone is the same inside this box, and quicker to compute.
     """
-    box: list[slice] = []
-    either = prediction | truth
-    for axis in range(either.ndim):
-        filled = np.flatnonzero(either.any(axis=tuple(other for other in range(either.ndim) if other != axis)))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(None))
-    return tuple(box)
+    box: tuple[slice, ...] | None = ndimage.find_objects((prediction | truth).astype(np.uint8), max_label=1)[0]
+    return (slice(None),) * truth.ndim if box is None else box
 
 
 def check_policy(empty: str) -> EmptyPolicy:

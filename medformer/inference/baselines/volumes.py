@@ -1,6 +1,6 @@
 """Baselines for volumes without a network: the most frequent label at each place, and linear classifiers.
 
-The classifiers learn from the vectors of `medformer.data.volumes.inspect.features.volume_features`, in a fold (see
+The classifiers learn from the vectors of `medformer.data.volumes.inspect.descriptors.volume_features`, in a fold (see
 `medformer.crossval.run.estimator`).
 """
 
@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medformer.data.volumes.inspect.features import GRID, SHAPE
+from medformer.data.volumes.inspect.descriptors import GRID, SHAPE
 from medformer.errors import DataError
 from medformer.imaging.resample import resample
 from medformer.registry import Entry, Registry

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
-from medformer.imaging.masks import write_mask, write_overlay, write_probability
+from medformer.imaging.images import write_image
+from medformer.imaging.masks import draw_overlay, write_mask, write_probability
 from medformer.inference.export_table import ExportTable, check_name
 
 Probabilities = Literal["none", "png", "npz"]
@@ -86,7 +87,7 @@ def export_case(
         write_probability(out / probability_file, probability, kind=probabilities)
     overlay_file = "" if image is None else f"overlays/{case}.png"
     if image is not None:
-        write_overlay(out / overlay_file, image, mask, truth)
+        write_image(out / overlay_file, draw_overlay(image, mask, truth))
     area = int(np.count_nonzero(mask))
     return {
         "id": case,

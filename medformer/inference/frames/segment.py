@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import normalize, resize_image
 from medformer.data.network_inputs import nonfinite_cases
-from medformer.errors import DataError
-from medformer.exhaustion import enough_memory
+from medformer.errors import DataError, enough_memory
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 
 

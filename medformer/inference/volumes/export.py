@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from medformer.data.manifest import Case
 from medformer.errors import ConfigError
 from medformer.imaging.dicom_seg import write_dicom_seg
+from medformer.imaging.images import write_image
 from medformer.imaging.nifti_labels import write_labels
-from medformer.imaging.planes import write_planes
+from medformer.imaging.planes import draw_planes
 from medformer.imaging.volumes import read_volume
 from medformer.inference.export_table import ExportTable, check_name
 from medformer.inference.volumes.label_map import LabelMap
@@ -82,7 +83,8 @@ def export_volume(
         write_dicom_seg(out / files["dicom_seg"], result.array, result.labels, path)
     if overlay:
         image = read_volume(path).array
-        write_planes(out / files["overlay"], image, result.array, result.geometry, result.labels, truth=truth)
+        drawn = draw_planes(image, result.array, result.geometry, result.labels, truth=truth)
+        write_image(out / files["overlay"], drawn)
     volumes = result.volumes_ml
     return {
         "id": case,

@@ -22,8 +22,7 @@ from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase, prepare_image
-from medformer.errors import ConfigError, DataError
-from medformer.exhaustion import enough_memory
+from medformer.errors import ConfigError, DataError, enough_memory
 from medformer.imaging.geometry import Axes, reorient, smallest_integer
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components

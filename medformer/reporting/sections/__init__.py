@@ -24,7 +24,6 @@ from medformer.reporting.sections import (
     results,
     segmentation,
     training,
-    volumes,
 )
 from medformer.reporting.wording import render
 
@@ -62,8 +61,8 @@ SECTIONS = (
     ReportSection("learning", "Learning curves", training.learning, training.has_curves),
     ReportSection("results", "Results", results.results),
     ReportSection("ranking", "ROC, precision and calibration", classification.ranking, lambda run: run.classification),
-    ReportSection("labels", "Labels", volumes.labels, lambda run: run.labels),
-    ReportSection("agreement", "Volume agreement", volumes.agreement, volumes.compared_labels),
+    ReportSection("labels", "Labels", segmentation.labels, lambda run: run.labels),
+    ReportSection("agreement", "Volume agreement", segmentation.agreement, segmentation.compared_labels),
     ReportSection("distribution", "Distribution of scores", segmentation.distribution, segmentation.has_scores),
     ReportSection("lesions", "Lesions and false alarms", segmentation.lesions, segmentation.has_lesions),
     ReportSection("subgroups", "Sites and subgroups", results.subgroups, results.has_subgroups),

@@ -16,7 +16,7 @@ from medformer.crossval.plan import Fold
 from medformer.crossval.run.execute import Executor, FoldJob, Outcomes, Work, WorkerLostError, title
 from medformer.crossval.run.executors.ray_cluster import check_size, import_ray, ray_cluster
 from medformer.crossval.run.executors.worker import Order, Threads, WorkerLog, run_order
-from medformer.crossval.run.journal import FoldStatus, read_state, write_state
+from medformer.crossval.run.journal import JournalState, read_state, write_state
 from medformer.errors import ConfigError, InterruptedRun, ResourceError
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.signals import stop_on_signals
@@ -195,7 +195,7 @@ class _Session:
             for fold in self.running.values():
                 self._settle(fold, "pending", "stopped with the run")
 
-    def _settle(self, fold: Fold, state: FoldStatus, reason: str) -> None:
+    def _settle(self, fold: Fold, state: JournalState, reason: str) -> None:
         """Journal the end of an attempt that could not do it itself."""
         folder = self.work.run.fold(fold.index)
         found = read_state(folder, fold.index, self.work.plan)

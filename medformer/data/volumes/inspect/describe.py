@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from medformer.data.inventory import Inventory, Record, case_files, take_inventory
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
-from medformer.data.volumes.inspect.descriptors import descriptor, voxel_hash
+from medformer.data.volumes.inspect.descriptors import descriptor, volume_features, voxel_hash
 from medformer.data.volumes.inspect.facts import channel_facts
-from medformer.data.volumes.inspect.features import volume_features
 from medformer.errors import DataError
 from medformer.files import digest, sha256
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, corner_distance, label_counts, reorient, times

@@ -118,19 +118,18 @@ def info_from_json(path: Path) -> DatasetInfo:
             raise ValueError("it has neither channel_names nor modality")
         names = [str(channels[key]) for key in sorted(channels, key=int)]
         labels = _labels(path, content["labels"])
+        numbered = [
+            f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
+            for place, name in enumerate(names)
+        ]
+        return DatasetInfo(tuple(sorted(labels.items())), tuple(numbered), "case is patient")
+    except DataError as error:
+        raise DataError(f"{path}: {error} Correct it.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a valid dataset.json ({error}); expected labels, and modality (Decathlon) or channel_names "
             "(nnU-Net). Correct it."
         ) from None
-    names = [
-        f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
-    try:
-        return DatasetInfo(tuple(sorted(labels.items())), tuple(names), "case is patient")
-    except DataError as error:
-        raise DataError(f"{path}: {error} Correct it.") from None
 
 
 def _labels(path: Path, entries: Mapping[str, Any]) -> dict[int, str]:
