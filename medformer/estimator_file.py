@@ -90,7 +90,8 @@ def _parameters(estimator: BaseEstimator) -> dict[str, Any]:
 
 
 def _class_name(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    """Package and name of a class; not the module, so that a file outlives a move of the class within its package."""
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
 def _is_learned(name: str) -> bool:
