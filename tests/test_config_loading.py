@@ -135,9 +135,9 @@ def test_a_section_cannot_be_overridden_as_a_whole() -> None:
     ("text", "key", "near"),
     [
         ("training: {epoch: 3}", "training.epoch", "training.epochs"),
-        ("epochs: 3", "epochs", "pretraining.epochs' or 'training.epochs"),
+        ("epochs: 3", "epochs", "training.epochs' or 'pretraining.epochs"),
         ("trainning: {epochs: 3}", "trainning", "training"),
-        ("model: {lr: 1.0}", "model.lr", "pretraining.lr' or 'training.lr"),
+        ("model: {lr: 1.0}", "model.lr", "training.lr' or 'pretraining.lr"),
         ("sede: 1", "sede", "seed"),
         ("crossval: {fold: 3}", "crossval.fold", "crossval.folds"),
     ],

@@ -172,8 +172,8 @@ def rewrite(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("medformer.connectome.combat.ComBat", "os.system", "os.system, which is no part of the estimator"),
-        ("medformer.connectome.combat.ComBat", "sklearn.svm._classes.SVC", "which is no part of the estimator"),
+        ("medformer.ComBat", "os.system", "os.system, which is no part of the estimator"),
+        ("medformer.ComBat", "sklearn.SVC", "which is no part of the estimator"),
         ('"sites_"', '"__class__"', "'__class__' is no name of a learned attribute"),
         ('"sites_"', '"transform"', "'transform' is no name of a learned attribute"),
         ('["array", ["0"', '["pickle", ["0"', "a value of the kind 'pickle'"),

@@ -23,7 +23,7 @@ def cohort(folder: Path, subjects: list[Case], change: dict[str, np.ndarray], re
         for seed, subject in enumerate(subjects):
             series = np.random.default_rng(seed).normal(size=(9, regions))
             writer.add(subject.id, {atlas: change.get(subject.id, series)})
-    return Cohort(folder / "manifest.csv", tuple(subjects), open_store(folder))
+    return Cohort(folder / "manifest.csv", folder, tuple(subjects), open_store(folder))
 
 
 def people(count: int) -> list[Case]:
@@ -110,6 +110,6 @@ def test_an_unchanged_cohort_is_not_read_again(tmp_path: Path, monkeypatch: pyte
     assert [record.hashes for record in again.values()] == [record.hashes for record in first.values()]
     np.testing.assert_array_equal(again["s1"].array("descriptor"), first["s1"].array("descriptor"))
 
-    moved = Cohort(checked.path, (replace(checked.cases[0], site="elsewhere"), *checked.cases[1:]), checked.store)
+    moved = replace(checked, cases=(replace(checked.cases[0], site="elsewhere"), *checked.cases[1:]))
     with pytest.raises(TypeError):
         inspect_cohort(moved, cache=tmp_path / "cache")
