@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Unpack
 
+import torch.distributed
 from lightning_fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException
@@ -171,10 +172,15 @@ class _Parcel:
 def _run_one(fabric: Fabric, model: nn.Module, parcel: _Parcel, work: Work, channel: Any) -> dict[str, Any]:
     reporter: Reporter = _RelayReporter(channel) if fabric.is_global_zero else SilentReporter()
     try:
-        return dict(vars(work(fabric, model, parcel.job, reporter)))
+        values = dict(vars(work(fabric, model, parcel.job, reporter)))
     except MedformerError as error:
         channel.put(("error", (error,), {}))
         raise
+    # Fabric leaves the group of a CPU training to the end of the interpreter, where its threads at times abort the
+    # process. All leave it together, so that no one is still sending to a process that is gone.
+    fabric.barrier()
+    torch.distributed.destroy_process_group()
+    return values
 
 
 class _RelayReporter(Reporter):
