@@ -143,6 +143,14 @@ def test_bad_series_are_left_out_each_by_its_name(pcp, out: Path) -> None:
     assert noted["settings"]["max_constant_regions"] == 0.2
 
 
+def test_a_first_subject_unlike_all_others_does_not_cost_the_others(pcp, out: Path) -> None:
+    pcp.write(6)
+    pcp.write_series("S_0", "small", pcp.signals(0, 6))
+    with pytest.raises(DataError, match=r"(?s)5 subjects.*than the first, 'S_0', and 1 the same.*found 5.*remove"):
+        prepare_cohort(pcp.root, out)
+    assert not (out / "manifest.csv").exists()
+
+
 def test_a_series_shorter_than_the_number_of_regions_is_kept_and_counted(pcp, out: Path) -> None:
     pcp.write()
     for atlas, count in (("small", 5), ("tiny", 4)):

@@ -204,6 +204,7 @@ class _Preparation:
                     self.reporter.advance()
                 if not self.subjects:
                     raise DataError(_no_subject(path, (*self.source.problems, *self.problems)))
+                self._require_usual_first(path)
         finally:
             self.reporter.finish()
         problems = (*self.source.problems, *self.problems)
@@ -213,6 +214,20 @@ class _Preparation:
         counts = {"kept": len(self.subjects), "excluded": excluded, "warnings": warnings}
         write_json(out / PREPARATION_FILE, {"settings": settings, **counts})
         return Prepared(manifest, len(self.subjects), problems, excluded, warnings)
+
+    def _require_usual_first(self, path: Path) -> None:
+        """The first subject sets the numbers of regions, so it must not be the odd one.
+
+        Raises:
+            DataError: Most subjects have other numbers than the first.
+        """
+        others = [problem for problem in self.problems if problem.reason == "region-count"]
+        if not self.regions and len(others) > len(self.subjects):
+            raise DataError(
+                f"{path}: {len(others)} subjects have other numbers of regions than the first, "
+                f"'{self.subjects[0].id}', and {len(self.subjects)} the same: '{others[0].case_id}', "
+                f"{others[0].detail}. Correct or remove the odd one, and prepare again."
+            )
 
     def _take(self, candidate: Candidate) -> None:
         """Keep a candidate, or note why not."""
