@@ -107,7 +107,8 @@ def find_series(
         hint = f" There is {', '.join('/'.join(one) for one in there)}." if there else ""
         raise DataError(
             f"{folder} holds no time series of the pipeline '{pipeline}' and the strategy '{strategy}'; expected files "
-            f"such as Outputs/{pipeline}/{strategy}/rois_cc200/NYU_0050954_rois_cc200.1D.{hint}"
+            f"such as Outputs/{pipeline}/{strategy}/rois_cc200/NYU_0050954_rois_cc200.1D.{hint} Nor does it hold "
+            "matrices of an atlas, called <atlas>/<id>.npy; other names need the atlas named (prepare --atlas)."
         )
     return _source("series", files, folder, phenotype, unlabelled)
 
