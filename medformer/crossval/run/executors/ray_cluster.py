@@ -32,6 +32,8 @@ def import_ray() -> Any:
     """
     # Ray sends usage statistics unless this is set before it starts.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A fold is the main work of its machine; at 15, the niceness of Ray's workers, any other program starves it.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         return importlib.import_module("ray")
     except ImportError as error:
