@@ -36,7 +36,7 @@ from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.work import claim, clear, finished_folds, open_run
+from pipelines.work import claim, clear, finished_folds, open_run, require_all
 
 PREDICTIONS = "predictions.csv"
 ENTRIES = (PREDICTIONS, EXCLUSIONS_FILE, "cohorts")
@@ -224,9 +224,9 @@ def predict(
             each = {f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)}
             rows.append({"source": str(source), **_own_columns(row), **each})
     write_csv(out / PREDICTIONS, rows, list(rows[0]))
+    left_out = len(quarantine(problems))
     if problems:
         write_problems(out / EXCLUSIONS_FILE, problems)
-        left_out = len(quarantine(problems))
         say(f"{left_out} subjects left out, {len(problems) - left_out} warnings: {out / EXCLUSIONS_FILE}")
         for problem in problems[:_SHOWN]:
             say(f"  {problem}")
@@ -241,6 +241,7 @@ def predict(
         f"{len(rows)} subjects, {positive} of them ASD at threshold {predictor.threshold:.3g}, by {len(folders)} "
         f"network(s): {out / PREDICTIONS}"
     )
+    require_all(problems, len(rows) + left_out, "subjects", "Correct these, or leave them out.")
 
 
 def _own_columns(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,13 +13,24 @@ from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import Case, write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
 from medformer.errors import ConfigError, DataError
+from medformer.imaging.images import read_image
 from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import TABLE, Probabilities, image_exports
 from medformer.inference.scoring import SUFFIXES, score_folder, write_scores
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.work import claim, claim_file, clear, finished_folds, list_problems, open_run
+from pipelines.work import (
+    TRY_AGAIN,
+    claim,
+    claim_file,
+    clear,
+    finished_folds,
+    list_problems,
+    open_run,
+    readable,
+    require_all,
+)
 
 ENTRIES = (TABLE, "masks", "overlays", "probabilities")
 """Everything that a prediction writes below its folder."""
@@ -80,7 +91,7 @@ def predict(
 
     Raises:
         ConfigError: The run has no finished network, or `out` is not empty.
-        DataError: An image cannot be read; those before it are kept.
+        DataError: Images cannot be read; all others are done.
         ResourceError: The device is not there.
     """
     if probabilities not in get_args(Probabilities):
@@ -96,8 +107,10 @@ def predict(
         clear(out, ENTRIES)
     with image_exports(out, threshold=cut, probabilities=cast(Probabilities, probabilities), resume=resume) as export:
         left = [case for case in cases if not export.done(case.id)]
-        for case, image, probability in predictor.maps(left, "images", make_reporter()):
+        good, problems = readable(left, lambda case: read_image(case.required_image()), make_reporter())
+        for case, image, probability in predictor.maps(good, "images", make_reporter()):
             export.add(case.id, image, probability, source=str(case.image))
+    require_all(problems, len(cases), "images", TRY_AGAIN)
     say(f"{len(paths)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {export.table}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -10,10 +11,11 @@ from medformer.config import VolumeConfig
 from medformer.data.manifest import write_manifest
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
+from medformer.data.volumes.prepare.prepare_case import check_image
 from medformer.data.volumes.read.dataset_file import write_info
 from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, DataError
 from medformer.inference.scoring import score_label_maps, write_scores
 from medformer.inference.volumes.export import TABLE, volume_exports
 from medformer.models.memory import seconds_per_step
@@ -23,7 +25,18 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_p
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.work import claim, claim_file, clear, finished_folds, list_problems, open_run
+from pipelines.work import (
+    TRY_AGAIN,
+    claim,
+    claim_file,
+    clear,
+    finished_folds,
+    list_problems,
+    open_run,
+    readable,
+    require_all,
+    unusable,
+)
 
 ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 """Everything that a prediction writes below its folder."""
@@ -92,7 +105,7 @@ def predict(
 
     Raises:
         ConfigError: The run has no finished network, or `out` is not empty.
-        DataError: A volume cannot be read; those before it are kept.
+        DataError: Volumes cannot be used; all others are done.
         ResourceError: The device is not there, or memory does not suffice.
     """
     claim(out, overwrite=overwrite, resume=resume)
@@ -104,13 +117,23 @@ def predict(
     segmenter = predictor.segmenter
     segmenter.folder = out
     cases = list_volumes(images, channels=predictor.channels, without=out)
+    if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
+        raise ConfigError(
+            f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs are "
+            f"none, such as {others[0].image}. Give folders with a series each, or leave --dicom-seg out."
+        )
     if overwrite:
         clear(out, ENTRIES)
     labels = [name for _, name in predictor.labels]
     with volume_exports(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
         left = [case for case in cases if not export.done(case.id)]
-        for case in make_reporter().track(left, "volumes"):
-            export.add(case.id, segmenter.segment(case), case, source=str(case.image))
+        good, problems = readable(left, partial(check_image, channels=predictor.channels), make_reporter())
+        for case in make_reporter().track(good, "volumes"):
+            try:
+                export.add(case.id, segmenter.segment(case), case, source=str(case.image))
+            except DataError as error:
+                problems.append(unusable(case, error))
+    require_all(problems, len(cases), "volumes", TRY_AGAIN)
     say(f"{len(cases)} label maps from {len(folders)} network(s): {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +15,21 @@ from medformer.crossval.run import runner
 from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import split_parts, write_findings
-from medformer.data.problems import Problem, quarantine, require_usable, write_problems
-from medformer.errors import ConfigError, ResourceError
+from medformer.data.manifest import Case
+from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
+from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.evaluation.summary import summarize
 from medformer.files import read_json
+from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from pipelines.console import make_reporter, say
 
 _GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
 """What pretraining is held against, by its key in `pretraining.json`."""
+
+TRY_AGAIN = "Correct these, or leave them out; with --resume, what is done is not computed again."
+"""What to do about inputs of a prediction that cannot be used."""
 
 
 def crossval(
@@ -174,6 +179,49 @@ def claim(out: Path, *, overwrite: bool, resume: bool | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(out, error) from error
+
+
+def readable(
+    cases: Sequence[Case], read: Callable[[Case], object], reporter: Reporter
+) -> tuple[list[Case], list[Problem]]:
+    """Read every input before the work on the first one begins, and say which cannot be used.
+
+    Args:
+        cases: The inputs.
+        read: Reads one; its result is not kept.
+        reporter: Receives one step per input.
+
+    Returns:
+        The inputs that can be read, and a problem for each of the others.
+    """
+    problems: list[Problem] = []
+    for case in reporter.track(cases, "checking"):
+        try:
+            read(case)
+        except DataError as error:
+            problems.append(unusable(case, error))
+    for problem in problems:
+        say(str(problem))
+    bad = set(quarantine(problems))
+    return [case for case in cases if case.id not in bad], problems
+
+
+def unusable(case: Case, error: DataError) -> Problem:
+    """The problem that an error is."""
+    return Problem(case.id, str(case.image), "corrupt", str(error))
+
+
+def require_all(problems: Sequence[Problem], count: int, what: str, advice: str) -> None:
+    """End a command whose work is done but for inputs that cannot be used.
+
+    Raises:
+        DataError: There are such inputs; names the first ten.
+    """
+    errors = [problem for problem in problems if problem.severity == "error"]
+    bad = len(quarantine(errors))
+    if bad:
+        done = f"the other {count - bad} are done" if bad < count else "nothing was written"
+        raise DataError(f"{bad} of {count} {what} cannot be used; {done}:{first_ten(errors)}\n{advice}")
 
 
 def clear(out: Path, entries: Iterable[str]) -> None:

@@ -149,7 +149,7 @@ def test_bad_subjects_are_listed_and_the_others_are_scored(
     (matrices / "fine" / f"{names[3]}.npy").unlink()
     (matrices / "fine" / f"{names[4]}.npy").write_bytes(b"not numpy")
     result = medformer("abide", "predict", plain_run, matrices, "--out", tmp_path / "out")
-    assert result.code == 0, result.err
+    result.refused(3, "5 of 40 subjects cannot be used; the other 35 are done", names[0])
     refused = {row["id"]: row["reason"] for row in read_csv(tmp_path / "out" / "exclusions.csv")}
     assert set(refused) == set(names[:5])
     assert refused[names[0]] == "not-finite" and refused[names[1]] == "region-count"

@@ -148,6 +148,29 @@ def test_new_volumes_are_labeled_by_the_ensemble_of_the_folds(
     medformer("volume", "predict", run, case.image, "--out", out).refused(2, str(out))
 
 
+def test_a_volume_that_cannot_be_used_costs_no_other_its_label_map(
+    medformer: Medformer, run: Path, volumes: Path, tmp_path: Path
+) -> None:
+    new, out = tmp_path / "new", tmp_path / "out"
+    new.mkdir()
+    image = nib.load(read_manifest(volumes).cases[0].image)
+    voxels = image.get_fdata().astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, image.affine), new / "c.nii.gz")
+    shutil.copy(read_manifest(volumes).cases[1].image, new / "d.nii.gz")
+    (new / "a.nii.gz").write_bytes((new / "c.nii.gz").read_bytes()[:500])
+    voxels[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), new / "b.nii.gz")
+    command = ("volume", "predict", run, new, "--out", out)
+    words = ("2 of 4 volumes cannot be used; the other 2 are done", "a.nii.gz", "b.nii.gz holds 1 voxels that are NaN")
+    for _ in range(2):
+        medformer(*command).refused(3, *words)
+        assert [row["id"] for row in read_csv(out / "volumes.csv")] == ["c", "d"]
+        assert sorted(path.name for path in (out / "masks").iterdir()) == ["c.nii.gz", "d.nii.gz"]
+        command = (*command, "--resume")
+    segmented = medformer("volume", "predict", run, new, "--out", tmp_path / "seg", "--dicom-seg")
+    segmented.refused(2, "--dicom-seg", "4 of 4 inputs are none")
+
+
 def test_label_maps_from_elsewhere_are_scored(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
     labels = volumes.parent / "labels"
     result = medformer("volume", "evaluate", "--predictions", labels, "--masks", labels, "--out", tmp_path / "scores")

@@ -7,8 +7,8 @@ come through here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError
-from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, reorient, same_grid
+from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid
 from medformer.imaging.resample import Order, resample, resample_labels, resampled_affine, resampled_shape
 from medformer.imaging.volumes import read_labels, read_volume
 
@@ -62,32 +62,47 @@ def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase
         DataError: A file cannot be read; there is another number of channels than in the plan; or the files lie on
             different grids.
     """
-    name, paths = (case.id, case.images) if isinstance(case, Case) else (str(case[0]), tuple(case))
-    if len(paths) != len(plan.intensity):
-        raise DataError(
-            f"Case '{name}' has {len(paths)} channels ({', '.join(path.name for path in paths)}); the plan was made "
-            f"for {len(plan.intensity)}. Give it the channels that the training cases have, in their order."
-        )
     channels: list[NDArray[np.float32]] = []
-    source: Geometry | None = None
-    affine = np.eye(4)
-    for path, intensity in zip(paths, plan.intensity, strict=True):
-        volume = read_volume(path)
-        source = source or volume.geometry
-        _require_same_grid(name, paths[0], source, path, volume.geometry)
+    for volume, intensity in zip(_channels(case, len(plan.intensity)), plan.intensity, strict=True):
+        source = volume.geometry
         scaled = scale_intensity(np.require(volume.array, np.float32, "W"), intensity)
         channel, affine = _onto_grid(scaled, source, plan, None)
         channels.append(channel)
-    assert source is not None
     image = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
     return PreparedCase(
-        id=name,
+        id=case.id if isinstance(case, Case) else str(case[0]),
         image=np.ascontiguousarray(image),
         classes=None,
         affine=affine,
         source=source,
         lowest=image.min(axis=(1, 2, 3)),
     )
+
+
+def check_image(case: Case | Sequence[Path], channels: int) -> None:
+    """Read the image of a case, as `prepare_image` does for a plan with so many channels, and keep nothing.
+
+    Raises:
+        DataError: As `prepare_image`.
+    """
+    for _ in _channels(case, channels):
+        pass
+
+
+def _channels(case: Case | Sequence[Path], count: int) -> Iterator[Volume]:
+    """Read the channels of a case one after the other, all of them on the grid of the first."""
+    name, paths = (case.id, case.images) if isinstance(case, Case) else (str(case[0]), tuple(case))
+    if len(paths) != count:
+        raise DataError(
+            f"Case '{name}' has {len(paths)} channels ({', '.join(path.name for path in paths)}); expected {count}. "
+            "Give it the channels that the training cases have, in their order."
+        )
+    grid: Geometry | None = None
+    for path in paths:
+        volume = read_volume(path)
+        grid = grid or volume.geometry
+        _require_same_grid(name, paths[0], grid, path, volume.geometry)
+        yield replace(volume, geometry=grid)
 
 
 def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[np.unsignedinteger[Any]]:
