@@ -1,7 +1,7 @@
 """The errors a user can meet, each with the exit code the command line returns for it.
 
-A message says what was found, what was expected, which case it concerns, and what to do next. A lack of memory or disk
-becomes one of them, in whatever form the system reports it.
+A message says what was found, what was expected, which case it concerns, and what to do next. What the
+machine lacks (memory, disk, permission) becomes one of them, in whatever form the system reports it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 
 class MedformerError(Exception):
@@ -65,6 +65,10 @@ class ResourceError(MedformerError):
     exit_code = 5
 
 
+class SharedMemoryError(ResourceError):
+    """/dev/shm was full: loading goes on without loader processes."""
+
+
 class InterruptedRun(MedformerError):
     """SIGINT or SIGTERM; everything finished so far is on disk and `--resume` continues."""
 
@@ -73,20 +77,6 @@ class InterruptedRun(MedformerError):
 
 def _restored(kind: type[MedformerError], message: str) -> MedformerError:
     return kind.__new__(kind, message)
-
-
-# On a CPU, PyTorch reports a failed allocation as a plain RuntimeError, and so is a loader process that was killed.
-_MEMORY_WORDS = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "unable to allocate",
-    "unable to mmap",
-    "bus error",
-    "killed by signal: killed",
-)
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -101,30 +91,86 @@ def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if not _is_memory(error):
+    except Exception as error:
+        if _lack(error) != "memory":
             raise
         raise ResourceError(f"{advice()} Reported: {_reason(error)}") from error
 
 
 def exhaustion(error: BaseException) -> ResourceError | None:
-    """Return the error with general advice for a lack of memory or disk; None for any other error."""
-    if _is_memory(error):
-        return ResourceError(
-            f"Out of memory ({_reason(error)}). "
-            "Lower training.batch_size, inference.batch_size or data.image_size, or set model.checkpointing=true."
+    """Return the error with advice for what the machine lacks or forbids; None for any other error.
+
+    That is memory, of a processor or a GPU, shared memory, disk, open files, a loader process that was killed, or
+    permission.
+    """
+    lack, reason = _lack(error), _reason(error)
+    if lack == "shared memory":
+        return SharedMemoryError(
+            f"The shared memory in /dev/shm, in which loader processes hand over their batches, is full ({reason}). "
+            "Set data.workers=0, or make it larger: docker run --shm-size=2g."
         )
-    if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        return ResourceError(f"The disk is full ({error}). Free some space and continue with --resume.")
-    return None
+    return ResourceError(_ADVICE[lack].format(reason=reason)) if lack else None
 
 
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    # PyTorch's own error is a RuntimeError with these words too, so that it need not be imported here.
-    words = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MEMORY_WORDS)
-    return isinstance(error, MemoryError) or words
+_Lack = Literal["shared memory", "memory", "files", "disk", "loader", "permission"]
+
+_ADVICE: dict[_Lack, str] = {
+    "memory": "Out of memory ({reason}). Lower training.batch_size, inference.batch_size or data.image_size, or set "
+    "model.checkpointing=true.",
+    "disk": "The disk is full ({reason}). Free some space and continue with --resume.",
+    "files": "Too many files are open ({reason}). Lower data.workers, or allow more (ulimit -n 4096), and continue "
+    "with --resume.",
+    "loader": "A loader process ended early ({reason}). Look for a lack of memory on this machine, lower data.workers, "
+    "or set data.workers=0, and continue with --resume.",
+    "permission": "No permission ({reason}). Change the permissions or choose another place.",
+}
+
+# PyTorch and OpenCV report what is lacking as a plain error, in words. Lower case, and spaces for underscores.
+_WORDS: dict[_Lack, tuple[str, ...]] = {
+    "shared memory": ("shared memory object", "shared memory(shm)", "out of shared memory", "</torch ", "bus error"),
+    "disk": ("no space left on device", "disk quota exceeded"),
+    "files": ("too many open files", "items of ancdata"),
+    "memory": (
+        "out of memory",
+        "outofmemory",
+        "not enough memory",
+        "insufficient memory",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "unable to allocate",
+        "failed to allocate",
+        "unable to mmap",
+        "alloc failed",
+        "allocation failed",
+        "bad alloc",
+        "excessive memory usage",
+        "killed by signal: killed",
+    ),
+    "loader": ("dataloader worker",),
+}
+_NUMBERS: dict[int, _Lack] = {
+    errno.ENOMEM: "memory",
+    errno.ENOSPC: "disk",
+    errno.EDQUOT: "disk",
+    errno.EMFILE: "files",
+    errno.ENFILE: "files",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
+    errno.EROFS: "permission",
+}
+
+
+def _lack(error: BaseException) -> _Lack | None:
+    """What an error says is lacking."""
+    if isinstance(error, MemoryError):
+        return "memory"
+    if isinstance(error, OSError) and error.errno is not None:
+        found = _NUMBERS.get(error.errno)
+        return "shared memory" if found == "disk" and str(error.filename).startswith("/dev/shm") else found
+    if not isinstance(error, (RuntimeError, OSError)) and type(error).__module__ != "cv2":
+        return None
+    words = str(error).lower().replace("_", " ")
+    return next((lack for lack, phrases in _WORDS.items() if any(phrase in words for phrase in phrases)), None)
 
 
 def _reason(error: BaseException) -> str:

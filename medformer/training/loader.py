@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from multiprocessing.queues import Queue
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from medformer.data.network_inputs import TrainingData
-from medformer.errors import MedformerError
+from medformer.errors import MedformerError, SharedMemoryError, exhaustion
 from medformer.seeds import derive_seed
 from medformer.training.signals import SIGNALS
 
 Batch = dict[str, Any]
+
+_GRACE = 10.0
+"""Seconds that loader processes have to end."""
 
 
 @runtime_checkable
@@ -48,6 +58,7 @@ class BatchSource:
         pin: bool,
         rank: int = 0,
         replicas: int = 1,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Prepare the loader.
 
@@ -59,40 +70,95 @@ class BatchSource:
             pin: Whether to load into page-locked memory, for copies to a GPU.
             rank: Which process this is.
             replicas: Number of processes sharing an epoch.
+            say: Receives the sentence that loader processes are given up.
         """
         self.batch_size = batch_size
         self.steps = max(1, len(data) // (batch_size * replicas))
+        self._data = data
+        self._workers = workers
+        self._pin = pin
+        self._say = say
         self._order = EpochSampler(
             len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=self.steps * batch_size
         )
-        self._loader: DataLoader[Any] = DataLoader(
-            _GuardedBatches(data) if isinstance(data, WholeBatches) else _Guarded(data),
-            batch_size=batch_size,
-            sampler=self._order,
-            num_workers=workers,
-            collate_fn=_collate,
-            pin_memory=pin,
-            worker_init_fn=_prepare_worker,
-            persistent_workers=workers > 0,
-            # Its own generator: the loader would otherwise draw from the global one, once per epoch and resume.
-            generator=torch.Generator().manual_seed(0),
-        )
+        self._loader = self._new_loader()
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on, without loading those before it.
 
+        Where shared memory is too small for loader processes, this process loads the rest by itself: the same batches.
+
         Raises:
             MedformerError: What reading a case raised, unchanged, also from a loader process.
+            ResourceError: A loader process was killed, or something is lacking.
         """
+        while True:
+            try:
+                for batch in self._load(epoch, start):
+                    yield batch
+                    start += 1
+                return
+            except SharedMemoryError as error:
+                if not self._workers:
+                    raise
+                self._say(f"Note: {error} This process loads the batches by itself from here on.")
+                self.close()
+                self._workers = 0
+                self._loader = self._new_loader()
+
+    def close(self) -> None:
+        """End the loader processes, and kill those that do not end; no batches can be had after it."""
+        running = getattr(self._loader, "_iterator", None)
+        del self._loader
+        if running is None:
+            return
+        # PyTorch waits without limit for its threads, and asks processes with a signal that ours ignore.
+        ending = threading.Thread(target=running._shutdown_workers, daemon=True)
+        ending.start()
+        ending.join(_GRACE)
+        for process in running._workers:
+            if process.is_alive():
+                process.kill()
+
+    def _load(self, epoch: int, start: int) -> Iterator[Batch]:
         self._order.begin(epoch, start * self.batch_size)
-        for batch in self._loader:
+        source = self._started()
+        while True:
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            except Exception as error:
+                found = exhaustion(error)
+                if found is None:
+                    raise
+                raise found from error
             if isinstance(batch, MedformerError):
                 raise batch
             yield batch
 
-    def close(self) -> None:
-        """Stop the loader processes; no batches can be had after it."""
-        del self._loader
+    def _started(self) -> Iterator[Any]:
+        try:
+            return iter(self._loader)
+        except OSError as error:
+            # Where the queues between processes are made nothing is written but shared memory.
+            if error.errno != errno.ENOSPC:
+                raise
+            raise SharedMemoryError(f"There is no shared memory for loader processes in /dev/shm ({error}).") from error
+
+    def _new_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            _GuardedBatches(self._data) if isinstance(self._data, WholeBatches) else _Guarded(self._data),
+            batch_size=self.batch_size,
+            sampler=self._order,
+            num_workers=self._workers,
+            collate_fn=_collate,
+            pin_memory=self._pin,
+            worker_init_fn=_prepare_worker,
+            persistent_workers=self._workers > 0,
+            # Its own generator: the loader would otherwise draw from the global one, once per epoch and resume.
+            generator=torch.Generator().manual_seed(0),
+        )
 
 
 @dataclass(eq=False)
@@ -145,8 +211,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in own[self.skip : self._end]])
 
 
+def _handed_on(make: Callable[[], Any]) -> Any:
+    """What `make` gives, or the error that it raises as a value: the loader would put a traceback into its text."""
+    try:
+        return make()
+    except MedformerError as error:
+        return error
+    except Exception as error:
+        found = exhaustion(error)
+        if found is None:
+            raise
+        return found
+
+
 class _Guarded(Dataset[Any]):
-    """Hands errors on as values: the loader would rewrite one from a worker with a traceback in its text."""
+    """Training data whose errors are values."""
 
     def __init__(self, data: TrainingData) -> None:
         self._data = data
@@ -155,30 +234,37 @@ class _Guarded(Dataset[Any]):
         return len(self._data)
 
     def __getitem__(self, index: tuple[int, int]) -> Any:
-        try:
-            return self._data[index]
-        except MedformerError as error:
-            return error
+        return _handed_on(lambda: self._data[index])
 
 
 class _GuardedBatches(_Guarded):
     """Lets the loader ask for a whole batch, which it does of data that have this method."""
 
     def __getitems__(self, indices: list[tuple[int, int]]) -> Any:
-        assert isinstance(self._data, WholeBatches)
-        try:
-            return self._data.batch(indices)
-        except MedformerError as error:
-            return error
+        data = self._data
+        assert isinstance(data, WholeBatches)
+        return _handed_on(lambda: data.batch(indices))
 
 
 def _collate(items: Any) -> Any:
-    if not isinstance(items, list):
-        return items
-    for item in items:
-        if isinstance(item, MedformerError):
-            return item
-    return default_collate(items)
+    def collated() -> Any:
+        if not isinstance(items, list):
+            return _shared(items)
+        for item in items:
+            if isinstance(item, MedformerError):
+                return item
+        return _shared(default_collate(items))
+
+    return _handed_on(collated)
+
+
+def _shared(batch: Any) -> Any:
+    """Move a batch of a loader process to shared memory here, where a lack of it can still be told."""
+    if get_worker_info() is not None:
+        for leaf in tree_leaves(batch):
+            if isinstance(leaf, Tensor):
+                leaf.share_memory_()
+    return batch
 
 
 def _prepare_worker(_: int) -> None:
@@ -188,3 +274,10 @@ def _prepare_worker(_: int) -> None:
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # A batch that cannot be sent would be waited for without end; that its sender is gone is noticed.
+    Queue._on_queue_feeder_error = staticmethod(_end_process)  # type: ignore[attr-defined]
+
+
+def _end_process(error: BaseException, batch: Any) -> None:
+    print(f"A loader process could not hand over a batch: {error}", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -78,6 +78,7 @@ class Loop:
             pin=fabric.device.type == "cuda",
             rank=fabric.global_rank,
             replicas=fabric.world_size,
+            say=self.reporter.line,
         )
         self.measure = job.measure
         self.saving = Saving(job, model, self.average, self.optimizer)

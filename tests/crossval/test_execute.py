@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import execute
+from medformer.crossval.run.execute import WorkerLostError, execute
 from medformer.crossval.run.journal import read_state
 from medformer.errors import DataError, DivergenceError, InterruptedRun, MedformerError, ResourceError
 from medformer.files import read_json, write_csv, write_text
@@ -82,6 +83,32 @@ def test_what_would_fail_every_fold_stops_at_once(
     assert states(run, plan) == ["done", state, "pending"]
     execute(plan, recorder, run)
     assert recorder.calls[2:] == [(1, True), (2, False)]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory"), OSError(errno.ENOSPC, "No space left on device")]
+)
+def test_a_lack_inside_a_fold_is_one_of_resources_and_resume_goes_on(
+    run: RunDirectory, plan: Plan, job: Job, error: Exception
+) -> None:
+    recorder = Recorder(job, {1: error})
+    with pytest.raises(ResourceError):
+        execute(plan, recorder, run)
+    assert states(run, plan) == ["done", "failed", "pending"]
+    execute(plan, recorder, run)
+    assert states(run, plan) == ["done"] * 3
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [(DataError("a bad case"), 5), (WorkerLostError("killed"), 5), (ZeroDivisionError("a defect"), 1)],
+)
+def test_several_failed_folds_end_with_the_code_of_the_worst(
+    run: RunDirectory, plan: Plan, job: Job, second: Exception, code: int
+) -> None:
+    with pytest.raises(MedformerError) as caught:
+        execute(plan, Recorder(job, {0: WorkerLostError("killed"), 1: second}), run)
+    assert caught.value.exit_code == code
 
 
 class Killed(BaseException):

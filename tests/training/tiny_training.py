@@ -17,6 +17,7 @@ from medformer.seeds import derive_seed
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import SegmentationObjective
 from medformer.training.losses.segmentation import build_loss
+from pipelines.console import PlainReporter
 
 
 class Squares:
@@ -34,7 +35,9 @@ class Squares:
         faults: dict[int, Any] | None = None,
         pause: float = 0.0,
         hangs: int | None = None,
+        side: int = 12,
     ) -> None:
+        self.side = side
         self.cases, self.seed, self.faults, self.pause, self.hangs = cases, seed, faults or {}, pause, hangs
         self.asked: list[tuple[int, int]] = []
 
@@ -46,8 +49,8 @@ class Squares:
         self.asked.append(index)
         time.sleep(self.pause if self.hangs is None or epoch < self.hangs else 600)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, case))
-        image = torch.randn(3, 12, 12, generator=generator)
-        mask = torch.zeros(1, 12, 12)
+        image = torch.randn(3, self.side, self.side, generator=generator)
+        mask = torch.zeros(1, self.side, self.side)
         row, column = (int(v) for v in torch.randint(0, 8, (2,), generator=generator))
         mask[:, row : row + 4, column : column + 4] = 1
         fault = self.faults.get(case)
@@ -119,6 +122,10 @@ if __name__ == "__main__":
             train(folder, data=Squares(40, pause=0.02), workers=1, config={"epochs": 1000})
         except InterruptedRun as error:
             sys.exit(error.exit_code)
+    elif kind == "large":
+        data = Squares(16, side=160)
+        workers, reporter = int(sys.argv[3]), PlainReporter(sys.stdout)
+        train(folder, data=data, workers=workers, reporter=reporter, config={"epochs": 2, "batch_size": 8})
     elif kind == "ddp":
         faults = {3: float("nan")} if sys.argv[3:] == ["nan"] else None
         result = train(folder, data=Squares(16, faults=faults), config={"devices": 2, "strategy": "ddp"})

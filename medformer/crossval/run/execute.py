@@ -22,7 +22,15 @@ from medformer.crossval.run.journal import (
     write_state,
 )
 from medformer.crossval.run.record import why
-from medformer.errors import ConfigError, DataError, InterruptedRun, LeakageError, MedformerError, ResourceError
+from medformer.errors import (
+    ConfigError,
+    DataError,
+    InterruptedRun,
+    LeakageError,
+    MedformerError,
+    ResourceError,
+    exhaustion,
+)
 from medformer.files import write_csv, write_text
 from medformer.progress import Reporter, SilentReporter
 
@@ -83,7 +91,8 @@ def run_fold(fold: Fold, job: FoldJob, folder: Path, plan: str) -> None:
 
     Raises:
         DataError: The job left incomplete predictions, or the folder belongs to another plan.
-        Exception: Whatever the job raised.
+        ResourceError: The machine lacks something, in whatever form the job reported it.
+        Exception: Whatever else the job raised.
     """
     state = read_state(folder, fold.index, plan)
     if is_complete(folder, fold, state):
@@ -98,14 +107,17 @@ def run_fold(fold: Fold, job: FoldJob, folder: Path, plan: str) -> None:
         write_state(folder, state.end("pending", why(error)))
         raise
     except Exception as error:
-        _record_failure(folder, state, error)
+        found = exhaustion(error)
+        _record_failure(folder, state, error, found or error)
+        if found is not None:
+            raise found from error
         raise
     write_state(folder, state.end("done", predictions=predictions_digest(folder, fold)))
 
 
-def _record_failure(folder: Path, state: FoldState, error: Exception) -> None:
+def _record_failure(folder: Path, state: FoldState, error: Exception, reason: Exception) -> None:
     try:
-        write_state(folder, state.end("failed", why(error)))
+        write_state(folder, state.end("failed", why(reason)))
         if not isinstance(error, MedformerError):
             write_text(folder / "error.txt", "".join(traceback.format_exception(error)))
     except ResourceError:
@@ -247,8 +259,10 @@ def execute(
 
 def _summary(failures: dict[int, Exception], total: int) -> MedformerError:
     reasons = " ".join(f"Fold {index}: {why(error)}" for index, error in failures.items())
-    kinds = (DataError, ResourceError)
-    kind = next((kind for kind in kinds if all(isinstance(error, kind) for error in failures.values())), MedformerError)
+    ours = all(isinstance(error, MedformerError) for error in failures.values())
+    # One kind for all of them: a defect first, then what the machine lacks, then the data.
+    kinds = (ResourceError, DataError) if ours else ()
+    kind = next((kind for kind in kinds if any(isinstance(error, kind) for error in failures.values())), MedformerError)
     error = kind(
         f"{len(failures)} of {total} folds failed; the other {total - len(failures)} are done and kept. {reasons} "
         "Remove the cause and run the same command with --resume."

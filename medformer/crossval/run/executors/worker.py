@@ -20,7 +20,7 @@ from medformer.crossval.plan import Fold
 from medformer.crossval.run.execute import FoldJob, describe_parts, run_fold
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import why
-from medformer.errors import ConfigError, InterruptedRun, MedformerError, ResourceError
+from medformer.errors import ConfigError, InterruptedRun, MedformerError, ResourceError, exhaustion
 from medformer.files import write_text
 from medformer.progress import LineReporter
 
@@ -109,7 +109,7 @@ def run_order(order: Order, pickled_job: bytes) -> Exception | None:
     except KeyboardInterrupt as error:
         raise InterruptedRun(f"Fold {order.fold.index} was {why(error)}.") from None
     except Exception as error:
-        return portable(error)
+        return portable(exhaustion(error) or error)
     return None
 
 
