@@ -204,7 +204,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
         verb(
             "pretrain",
             "Pretrain the encoder without labels.",
-            f"The encoder learns to reconstruct masked {masked}.",
+            f"The encoder learns to reconstruct masked {masked}. Rows whose split begins with `test` are left out.",
             *common,
             calls="pipelines.work:pretrain",
             shared=True,
@@ -224,7 +224,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
         verb(
             "crossval",
             "Cross-validate and write a report.",
-            crossval,
+            f"{crossval}\n\nRows whose split begins with `test` are in no fold.",
             *common,
             ACCEPT,
             *_CROSSVAL,

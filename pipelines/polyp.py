@@ -27,6 +27,7 @@ from pipelines.work import (
     clear,
     finished_folds,
     list_problems,
+    manifest_cases,
     open_run,
     readable,
     require_all,
@@ -97,12 +98,11 @@ def predict(
     if probabilities not in get_args(Probabilities):
         raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
     claim(out, overwrite=overwrite, resume=resume)
-    paths = _images(images, out)
+    cases = manifest_cases(images) or _named(_images(images, out))
     opened, config = open_run(run, "polyp")
     folders = finished_folds(opened, THRESHOLD_FILE)
     predictor = load_predictor(config, folders, choose_device(device))
     cut = predictor.threshold if threshold is None else threshold
-    cases = [Case(name, path) for name, path in zip(output_names(paths), paths, strict=True)]
     if overwrite:
         clear(out, ENTRIES)
     with image_exports(out, threshold=cut, probabilities=cast(Probabilities, probabilities), resume=resume) as export:
@@ -111,7 +111,7 @@ def predict(
         for case, image, probability in predictor.maps(good, "images", make_reporter()):
             export.add(case.id, image, probability, source=str(case.image))
     require_all(problems, len(cases), "images", TRY_AGAIN)
-    say(f"{len(paths)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
+    say(f"{len(cases)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {export.table}")
 
@@ -137,6 +137,10 @@ def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, thre
     ):
         say(f"  {label:<26}{value:.4f}")
     say(f"Per case: {table}\nAll numbers: {numbers}")
+
+
+def _named(paths: Sequence[Path]) -> list[Case]:
+    return [Case(name, path) for name, path in zip(output_names(paths), paths, strict=True)]
 
 
 def _images(given: Sequence[Path], out: Path) -> list[Path]:

@@ -43,7 +43,7 @@ _POLYP = (
         "Segment new images with a finished run.",
         "Uses the run's network, or the ensemble of its folds.",
         RUN,
-        argument("images", list[Path], "Images, or folders of images.", "IMAGE", exists=True),
+        argument("images", list[Path], "Images, folders of images, or CSV manifests.", "IMAGE", exists=True),
         OUT.but(help="Folder for masks, overlays and a CSV table."),
         OVERWRITE,
         RESUME,
@@ -188,7 +188,7 @@ _VOLUME = (
         "IMAGE are NIfTI files, folders of them, or folders of one DICOM series; channels end in _0000, _0001, ... "
         "Uses the run's network, or the ensemble of its folds; label maps have the geometry of their volumes.",
         RUN,
-        argument("images", list[Path], "Volumes, or folders of volumes.", "IMAGE", exists=True),
+        argument("images", list[Path], "Volumes, folders of volumes, or CSV manifests.", "IMAGE", exists=True),
         OUT.but(help="Folder for label maps, overlays and volumes.csv."),
         OVERWRITE,
         RESUME,

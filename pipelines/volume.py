@@ -32,6 +32,7 @@ from pipelines.work import (
     clear,
     finished_folds,
     list_problems,
+    manifest_cases,
     open_run,
     readable,
     require_all,
@@ -116,7 +117,7 @@ def predict(
     predictor = cast(VolumePredictor, load_predictor(config, folders, out, choose_device(device)))
     segmenter = predictor.segmenter
     segmenter.folder = out
-    cases = list_volumes(images, channels=predictor.channels, without=out)
+    cases = manifest_cases(images) or list_volumes(images, channels=predictor.channels, without=out)
     if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
         raise ConfigError(
             f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs are "

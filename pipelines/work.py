@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from medformer.crossval.run import runner
 from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import split_parts, write_findings
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.evaluation.summary import summarize
@@ -222,6 +223,25 @@ def require_all(problems: Sequence[Problem], count: int, what: str, advice: str)
     if bad:
         done = f"the other {count - bad} are done" if bad < count else "nothing was written"
         raise DataError(f"{bad} of {count} {what} cannot be used; {done}:{first_ten(errors)}\n{advice}")
+
+
+def manifest_cases(given: Sequence[Path]) -> list[Case]:
+    """The cases of CSV manifests that `predict` is given in the place of images; empty where it is given images.
+
+    Raises:
+        ConfigError: Manifests and images are given together.
+        DataError: A manifest cannot be read, or two have one id.
+    """
+    tables = [path for path in given if path.suffix.lower() == ".csv" and path.is_file()]
+    if tables and len(tables) < len(given):
+        raise ConfigError(f"Got {tables[0]} beside other paths; expected manifests alone, or images and folders alone.")
+    cases = [case for table in tables for case in read_manifest(table, ungrouped="each").cases]
+    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{len(twice)} id(s), such as '{twice[0]}', occur in two of the manifests. Predict one at a time."
+        )
+    return cases
 
 
 def clear(out: Path, entries: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ Columns: `id, image, mask, group, site, split, sha256`, then free covariates. On
   a sidecar `<manifest name>.root.json` names the folder that the paths are relative to instead. Absolute paths and
   paths that climb out are refused; links are followed wherever they lead.
 * `group` is the patient or the sequence: what must never be on both sides of a split.
+* `split` is the part of a published split. A row whose part begins with `test` is in no fold of a cross-validation.
 * `label` is the class of the whole case, 1 (positive) or 0, where cases are classified. Any other text in a column of
   this name is an ordinary covariate.
 * `sha256` is the hash of the image (see `image_hash`), and lets `check` notice a file that changed.
@@ -126,6 +127,11 @@ class Case:
         except (KeyError, ValueError):
             expected = "M or F" if name == "sex" else "a number"
             raise DataError(f"The {name} of case '{self.id}' is '{text}'; expected {expected}.") from None
+
+
+def is_test(split: str) -> bool:
+    """Whether a part of a published split is for testing: `test`, `Test`, `test-external`."""
+    return split.casefold().startswith("test")
 
 
 class Dataset(Protocol):

@@ -33,6 +33,7 @@ VOLUME = (
     "crossval.folds=2",
     "inference.overlap=0.25",
 )
+PRETRAIN = {"polyp": ("model.name=meta_polyp", "pretraining.block=8")}
 ABIDE = ("model.width=8", "training.epochs=1", "crossval.folds=2", "crossval.validation=0.25")
 
 
@@ -103,6 +104,54 @@ def test_train_learns_from_the_train_rows_and_reports_on_the_test_rows(
     assert (run / "report.html").stat().st_size > 0
     assert {tuple(row["id"] for row in read_csv(oof)) for oof in run.glob("baselines/*/oof.csv")} == {tuple(test)}
     assert f"Report: {run / 'report.html'}" in result.out
+
+
+def test_test_rows_are_in_no_fold_and_can_be_predicted_in_the_end(
+    medformer: Medformer, trial: Trial, tmp_path: Path
+) -> None:
+    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
+    parts = {group: "Test" if place < len(groups) // 4 else "val" for place, group in enumerate(groups)}
+    rows = trial.rewrite(lambda row: row | {"split": parts[row["group"]]})
+    test = [row["id"] for row in rows if row["split"] == "Test"]
+    others = {row["id"] for row in rows} - set(test)
+    run = tmp_path / "run"
+    result = trial.run(medformer, "crossval", run, "crossval.permute_labels=true")
+    assert result.code == 0, result.err
+    plan = read_json(run / "splits.json")
+    assert {case["id"] for case in plan["cases"]} == others
+    for fold in plan["folds"]:
+        assert {*fold["train"], *fold["validation"], *fold["test"]} == others
+    assert {row["id"] for row in read_csv(run / "oof.csv")} == others
+    assert f"{len(test)} test row(s)" in result.err and "held out" in (run / "report.html").read_text("utf-8")
+    (command,) = [line.split("medformer ")[1] for line in result.err.splitlines() if "when this run is done" in line]
+    predicted = medformer(*command.replace(" DIR", f" {tmp_path / 'new'}").split())
+    assert predicted.code == 0, predicted.err
+    table = tmp_path / "new" / ("volumes.csv" if trial.task == "volume" else "predictions.csv")
+    found = [row["id"] for row in read_csv(table)]
+    assert found == test if trial.task != "abide" else set(found) > set(test)
+
+
+def test_a_patient_of_a_fold_and_of_the_held_out_rows_is_a_leak(
+    medformer: Medformer, trial: Trial, tmp_path: Path
+) -> None:
+    rows = read_csv(trial.manifest)
+    alike = [row for row in rows if (row["site"], row.get("label")) == (rows[0]["site"], rows[0].get("label"))]
+    trial.rewrite(lambda row: row | {"split": "test", "group": rows[0]["group"]} if row == alike[-1] else row)
+    result = trial.run(medformer, "crossval", tmp_path / "run", report=False)
+    result.refused(4, f"group:{rows[0]['group']}", "the folds", "held-out test")
+
+
+def test_pretraining_does_not_see_test_rows(medformer: Medformer, trial: Trial, tmp_path: Path) -> None:
+    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
+    rows = trial.rewrite(lambda row: row | {"split": "test" if row["group"] == groups[0] else ""})
+    encoder = tmp_path / "encoder"
+    result = trial.run(medformer, "pretrain", encoder, "pretraining.epochs=1", *PRETRAIN.get(trial.task, ()))
+    assert result.code == 0, result.err
+    seen = set(read_json(encoder / "subjects.json"))
+    assert seen == {row["id"] for row in rows if row["split"] != "test"}
+    trial.rewrite(lambda row: row | {"split": "test"})
+    none = trial.run(medformer, "pretrain", tmp_path / "none", *PRETRAIN.get(trial.task, ()))
+    none.refused(3, "split that begins with `test`")
 
 
 def test_train_without_a_split_column_trains_on_all_and_has_nothing_to_report(

@@ -49,6 +49,13 @@ def leak(own_data: Any) -> Leak:
 
 
 @pytest.fixture
+def undivided(leak: Leak, own_data: Any) -> Leak:
+    """The same without a split, so that every group is drawn into folds."""
+    own_data.rewrite(lambda case: replace(case, split=""))
+    return leak
+
+
+@pytest.fixture
 def each_group_a_fold(settings: tuple[str, ...]) -> tuple[str, ...]:
     """As many folds as groups, so that every two groups are on different sides once."""
     return (*settings, "crossval.folds=4", "training.epochs=1")
@@ -62,14 +69,14 @@ def test_check_names_both_files(medformer: Medformer, leak: Leak, tmp_path: Path
     assert finding["files"] == [str(file) for file in leak.files] and not finding["accepted"]
 
 
-def test_check_looks_between_groups_where_there_is_no_split(medformer: Medformer, leak: Leak, own_data: Any) -> None:
-    own_data.rewrite(lambda case: replace(case, split=""))
-    medformer("polyp", "check", leak.manifest).refused(4, *map(str, leak.files), "p000", "p003")
+def test_check_looks_between_groups_where_there_is_no_split(medformer: Medformer, undivided: Leak) -> None:
+    medformer("polyp", "check", undivided.manifest).refused(4, *map(str, undivided.files), "p000", "p003")
 
 
 def test_crossval_names_both_files_and_trains_nothing(
-    medformer: Medformer, leak: Leak, each_group_a_fold: tuple[str, ...], tmp_path: Path
+    medformer: Medformer, undivided: Leak, each_group_a_fold: tuple[str, ...], tmp_path: Path
 ) -> None:
+    leak = undivided
     run = tmp_path / "run"
     result = medformer("polyp", "crossval", "--out", run, "--data", leak.manifest, *each_group_a_fold)
     result.refused(4, *map(str, leak.files), leak.name)
@@ -88,8 +95,9 @@ def test_train_names_both_files_and_trains_nothing(
 
 
 def test_a_leak_accepted_by_its_name_is_trained_with_and_printed_in_the_report(
-    medformer: Medformer, leak: Leak, each_group_a_fold: tuple[str, ...], tmp_path: Path
+    medformer: Medformer, undivided: Leak, each_group_a_fold: tuple[str, ...], tmp_path: Path
 ) -> None:
+    leak = undivided
     run = tmp_path / "run"
     command = ("polyp", "crossval", "--out", run, "--data", leak.manifest, *each_group_a_fold)
     assert medformer(*command).code == 4
@@ -128,9 +136,12 @@ def test_a_patient_on_both_sides_of_a_split_is_a_leak(
     command = ("polyp", "train", "--out", run, "--data", manifest, *settings)
     medformer(*command).refused(4, "group:p006", *pair)
     assert not list(run.rglob("*.safetensors"))
-    # A cross-validation draws its own folds, which keep the patient on one side.
+    # A cross-validation holds the test rows out, and its folds must not share the patient with them either.
     command = ("polyp", "crossval", "--out", tmp_path / "crossed", "--data", manifest, "--no-baselines", *settings)
-    crossed = medformer(*command, "training.epochs=1", report=False)
+    medformer(*command).refused(4, "group:p006", *pair)
+    # Without the column, its own folds keep the patient on one side.
+    own_data.rewrite(lambda case: replace(case, split=""))
+    crossed = medformer(*command, "--overwrite", "training.epochs=1", report=False)
     assert crossed.code == 0, crossed.err
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import torch
 
@@ -22,7 +22,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.vectors import Vectors
 from medformer.data.audit import Audit, Division, audit
 from medformer.data.inventory import Inventory, Record, duplicates
-from medformer.data.manifest import Case, Dataset
+from medformer.data.manifest import Case, Dataset, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.progress import Reporter
@@ -151,6 +151,22 @@ class Study(ABC, Generic[C, D]):
     def crossval(self) -> CrossvalConfig:
         """How folds are drawn from these cases."""
         return self.config.crossval
+
+    @property
+    def held_out(self) -> Sequence[Case]:
+        """The test rows, which are in no fold; none where the plan is the manifest's own (`predefined`)."""
+        return () if self.crossval.scheme == "predefined" else [case for case in self.cases if is_test(case.split)]
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the verb `predict` can apply a run of this study to new cases."""
+        return True
+
+    def without(self, cases: Sequence[Case]) -> Self:
+        """The same study of the other cases."""
+        left_out = {case.id for case in cases}
+        kept = tuple(case for case in self.cases if case.id not in left_out)
+        return replace(self, data=replace(cast(Any, self.data), cases=kept)) if left_out else self
 
     @property
     def notes(self) -> Sequence[str]:

@@ -39,6 +39,8 @@ ENTRIES = frozenset(
         "manifest.csv",
         "manifest.csv.root.json",
         "manifest.csv.dataset.json",
+        "held_out.csv",
+        "held_out.csv.root.json",
         "plan.json",
         "features",
         "columns.json",
@@ -64,6 +66,7 @@ class RunDirectory:
         audit_json: The leakage and data audit.
         oof_csv: One row per case per repeat: the source of every number.
         oof_sha256: Hash of the out-of-fold table as the run wrote it.
+        held_out_csv: Manifest of the test rows, which no fold has seen.
         metrics_json: Every number, computed from the out-of-fold table alone.
         masks: Exported masks.
         report_html: The offline report.
@@ -87,6 +90,7 @@ class RunDirectory:
         self.audit_json = self.path / "audit.json"
         self.oof_csv = self.path / "oof.csv"
         self.oof_sha256 = self.path / "oof.sha256"
+        self.held_out_csv = self.path / "held_out.csv"
         self.metrics_json = self.path / "metrics.json"
         self.masks = self.path / "masks"
         self.report_html = self.path / "report.html"

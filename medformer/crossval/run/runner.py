@@ -15,7 +15,7 @@ from medformer.config import AnyConfig
 from medformer.config.shared import ExecutionConfig
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.checks.site_probe import site_probe
-from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
+from medformer.crossval.plan import Plan, PlanCase, read_plan, some, write_plan
 from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
 from medformer.crossval.plan.schemes import draw_plan, predefined_plan
 from medformer.crossval.run.collect import collect, write_metrics
@@ -26,6 +26,7 @@ from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.record import RunInfo, session
 from medformer.data.audit import fold_divisions, write_findings
 from medformer.data.inventory import Inventory
+from medformer.data.manifest import is_test, write_manifest
 from medformer.data.problems import require_usable
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
@@ -87,17 +88,20 @@ def run(
     """
     study = task.open(config, reporter, out=out)
     study.check()
+    notes = [*notes, *study.notes, *held_out_note(study)]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
-    with _recorded(directory, study, accept=accept, notes=[*notes, *study.notes]):
+    with _recorded(directory, study, accept=accept, notes=notes):
         study.keep(directory)
         inventory = study.inspect(directory.inventory, reporter)
         require_usable(study.problems(inventory))
+        for line in hold_out(directory, study):
+            reporter.line(line)
         plan = frozen_plan(directory, study, inventory)
         for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
             reporter.line(line)
         audit_plan(directory, study, plan, inventory, accept)
         refuse_seen(directory, study, plan, inventory, reporter)
-        _run_folds(directory, study, plan, inventory, reporter)
+        _run_folds(directory, study.without(study.held_out), plan, inventory, reporter)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
     return directory
@@ -108,7 +112,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pretrain an encoder on all cases, labelled or not, with a part of them held out for choosing weights.
 
-    The folder then says which cases the encoder has seen, so that no fold can test them (`seen_cases`).
+    Test rows of a manifest are left out. The folder then says which cases the encoder has seen, so that no fold can
+    test them (`seen_cases`).
 
     Returns:
         How well hidden parts of the held-out cases are reconstructed.
@@ -118,9 +123,13 @@ def pretrain(
     """
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()
+    held_out = held_out_note(study)
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
-    with _recorded(directory, study, notes=study.notes):
+    with _recorded(directory, study, notes=[*study.notes, *held_out]):
         study.keep(directory)
+        for line in held_out:
+            reporter.line(line)
+        study = study.without(study.held_out)
         inventory = study.inspect(directory.inventory, reporter)
         require_usable(study.problems(inventory))
         ids = [case.id for case in study.cases]
@@ -144,7 +153,7 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
         DataError: The data are not the ones the plan was drawn for.
         ConfigError: The folder holds a plan of another scheme.
     """
-    cases = [study.plan_case(case, inventory[case.id]) for case in study.cases]
+    cases = [study.plan_case(case, inventory[case.id]) for case in study.without(study.held_out).cases]
     if not directory.splits_json.exists():
         drawn = draw(study, cases)
         write_plan(directory.splits_json, drawn)
@@ -170,7 +179,7 @@ def draw(study: Study[Any, Any], cases: Sequence[PlanCase]) -> Plan:
     """Draw the plan that the config asks for; the parts that the manifest gives count for the scheme `predefined`."""
 
     def named(wanted: Iterable[str]) -> list[str]:
-        return [case.id for case in study.cases if case.split in wanted]
+        return [case.id for case in study.cases if case.split.casefold() in wanted]
 
     return draw_plan(
         cases,
@@ -178,8 +187,46 @@ def draw(study: Study[Any, Any], cases: Sequence[PlanCase]) -> Plan:
         seed=study.config.seed,
         train=named({"train"}) or named({""}),
         validation=named(VALIDATION),
-        test=[case.id for case in study.cases if case.split.startswith("test")],
+        test=[case.id for case in study.cases if is_test(case.split)],
     )
+
+
+def held_out_note(study: Study[Any, Any]) -> list[str]:
+    """What a reader must know of the test rows that no fold has; nothing without any.
+
+    Raises:
+        DataError: There are no other rows.
+    """
+    ids = [case.id for case in study.held_out]
+    if not ids:
+        return []
+    if len(ids) == len(study.cases):
+        raise DataError(
+            f"All {len(ids)} rows of {study.data.path} have a split that begins with `test`; expected others to train "
+            "on. Empty the column `split` to cross-validate on them."
+        )
+    return [
+        f"{len(ids)} test row(s) of the data ({some(ids)}) are held out: no fold and no pretraining sees them, and no "
+        "number here is about them."
+    ]
+
+
+def hold_out(directory: RunDirectory, study: Study[Any, Any]) -> list[str]:
+    """Write the test rows that no fold has into a manifest of their own, and say what can be done with them."""
+    note, task = held_out_note(study), study.config.task
+    if not note:
+        return []
+    source = directory.held_out_csv
+    if all(case.image is not None for case in study.held_out):
+        write_manifest(source, study.held_out)
+    else:
+        source = study.data.path
+    lines = [*note, f"`medformer {task} train` on the same data trains one network without them and tests it on them."]
+    if study.predicts:
+        lines.append(
+            f"To predict them when this run is done: medformer {task} predict {directory.path} {source} --out DIR"
+        )
+    return lines
 
 
 def audit_plan(
@@ -191,9 +238,13 @@ def audit_plan(
         LeakageError: There is one.
     """
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    given = any(case.split in VALIDATION for case in study.cases if case.id in used)
+    given = any(case.split.casefold() in VALIDATION for case in study.cases if case.id in used)
     # A validation part that the manifest gives may share groups with training, which a drawn one never does.
     divisions = [("", plan.folds[0].parts)] if plan.scheme == "predefined" and given else fold_divisions(plan.folds)
+    if study.held_out:
+        # The networks of all folds will be tested on them together.
+        held = tuple(case.id for case in study.held_out)
+        divisions.append(("", {"the folds": tuple(sorted(used)), "held-out test": held}))
     audit = study.audit(divisions, inventory).accepting(accept)
     write_findings(directory.audit_json, audit, study.problems(inventory))
     audit.raise_if_leaking()
@@ -202,18 +253,20 @@ def audit_plan(
 def refuse_seen(
     directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, reporter: Reporter
 ) -> None:
-    """Refuse a plan that tests a case which pretraining sees.
+    """Refuse a plan that tests, or holds out for testing, a case which pretraining sees.
 
     Raises:
         LeakageError: Names the first such case.
         CheckpointError: The pretrained encoder does not say what it has seen.
     """
     wanted = study.config.pretraining
-    tested = {name for fold in plan.folds for name in fold.test}
+    tested = {name for fold in plan.folds for name in fold.test} | {case.id for case in study.held_out}
     cases = {name: case for name, case in study.seen_cases(inventory).items() if name in tested}
     if study.extra is not None:
         inventory = study.extra.inspect(directory.extra_inventory, reporter)
         require_usable(study.extra.problems(inventory))
+        if unseen := [case.id for case in study.extra.cases if is_test(case.split)]:
+            reporter.line(f"Pretraining sees {len(unseen)} test row(s) of {wanted.extra} ({some(unseen)}), unlabeled.")
         require_untested(cases, study.extra.seen_cases(inventory), wanted.extra)
     if wanted.weights:
         require_untested(cases, read_seen(wanted.weights, study.config.task), "the pretraining")

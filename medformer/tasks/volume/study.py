@@ -63,6 +63,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return settings.model_copy(update={"stratify": tuple(dict.fromkeys(columns))})
 
     @property
+    def predicts(self) -> bool:
+        return self.config.target == "segmentation"
+
+    @property
     def notes(self) -> Sequence[str]:
         patients = self.data.info.patients
         return [PATIENT_NOTES[patients]] if patients in PATIENT_NOTES else []

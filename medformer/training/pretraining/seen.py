@@ -76,6 +76,6 @@ def require_untested(tested: Mapping[str, SeenCase], seen: Mapping[str, SeenCase
         ):
             if match is not None:
                 raise LeakageError(
-                    f"'{name}' of {where} is seen by pretraining and has the same {same} as '{match}', which a fold "
-                    "tests. Pretrain without it."
+                    f"'{name}' of {where} is seen by pretraining and has the same {same} as '{match}', which is for "
+                    "testing, in a fold or held out. Pretrain without it."
                 )
