@@ -143,7 +143,7 @@ FILE: Mapping[str, Any] = {"exists": True, "dir_okay": False}
 FOLDER: Mapping[str, Any] = {"exists": True, "file_okay": False}
 SHARE: Mapping[str, Any] = {"min": 0.0, "max": 1.0}
 
-_OVERRIDES = "Config values to change, such as training.epochs=50; `medformer info` lists the keys."
+_OVERRIDES = "Config values to change, such as training.epochs=50; `medformer info keys` lists them."
 OVERRIDES = argument("overrides", list[str], _OVERRIDES, "KEY=VALUE", show_default=False).but([])
 CONFIG = option("config", str, None, "A shipped config, such as polyp/quick, or a YAML file.", "NAME|FILE")
 CASES = argument("data", Path, "CSV manifest of the cases.", "MANIFEST", exists=True)

@@ -1,11 +1,14 @@
-"""`medformer info`: all names and keys that a config may use, as text or as JSON."""
+"""`medformer info`: the names and keys that a config may use: an overview, one section, one name, or all as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, NamedTuple
 
 import medformer
 from medformer.config import SCHEMAS
@@ -16,6 +19,7 @@ from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
 from medformer.connectome.measures import MEASURES
 from medformer.crossval.run.record import installed_versions
 from medformer.data.frames.named_splits import NAMED_SPLITS
+from medformer.errors import ConfigError, UnknownNameError
 from medformer.inference.baselines.frames import BASELINES
 from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.models.backbone.mixers import MIXERS, mixer_parameters
@@ -27,28 +31,37 @@ from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
 from medformer.training.trackers.build import TRACKERS
 from pipelines.console import say
 
-_ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
-_TABLES: tuple[tuple[str, str, Iterable[Entry[Any]]], ...] = (
-    ("models", "Segmentation networks", NETWORKS.values()),
-    ("mixers", "Token mixers", MIXERS.values()),
-    ("connectome_models", "Connectome models", CONNECTOME_MODELS.values()),
-    ("connectome_defects", "Defects of the published METAFormer (model.defects)", DEFECTS.values()),
-    ("connectome_measures", "Connectivity measures (data.measure)", MEASURES.values()),
-    ("connectome_baselines", "Connectome baselines", CONNECTOME_BASELINES.values()),
-    ("atlases", "Atlases of ABIDE", _ATLASES),
-    ("volume_losses", "Volume losses", VOLUME_LOSSES.values()),
-    ("volume_baselines", "Baselines of volume classification", VOLUME_CLASSIFIERS.values()),
-    ("losses", "Losses", LOSSES.values()),
-    ("baselines", "Baselines", BASELINES.values()),
-    ("trackers", "Trackers (training.tracker)", TRACKERS.values()),
-    ("splits", "Named splits", NAMED_SPLITS.values()),
-)
-"""Key in the JSON, title in the text, and the rows of each table of named parts."""
+Row = Mapping[str, Any]
+
+_KEYS = "keys"
 
 
-def collect_info() -> dict[str, Any]:
-    """Return versions, every table of named parts, backbones with their parameter counts, configs and their keys."""
-    backbones = [
+class _Section(NamedTuple):
+    """One part of what there is.
+
+    Attributes:
+        title: What its names are, and the config key that takes one.
+        names: All of them, without computing anything.
+        rows: What is known of each.
+    """
+
+    title: str
+    names: Sequence[str]
+    rows: Callable[[], list[Row]]
+
+
+def _table(title: str, entries: Iterable[Entry[Any]]) -> _Section:
+    entries = list(entries)
+    return _Section(title, [entry.name for entry in entries], lambda: [_row(entry) for entry in entries])
+
+
+def _row(entry: Entry[Any]) -> dict[str, Any]:
+    """Everything that a table says about a part, without the part itself."""
+    return {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "part"}
+
+
+def _backbones() -> list[Row]:
+    return [
         {
             "name": name,
             "description": entry.description,
@@ -60,43 +73,170 @@ def collect_info() -> dict[str, Any]:
         }
         for name, entry in VARIANTS.items()
     ]
-    tables = {key: [_row(entry) for entry in entries] for key, _, entries in _TABLES}
-    for row in tables["mixers"]:
-        row["parameters"] = describe_keys(mixer_parameters(row["name"]))
+
+
+def _mixers() -> list[Row]:
+    return [{**_row(entry), "parameters": describe_keys(mixer_parameters(entry.name))} for entry in MIXERS.values()]
+
+
+def _configs() -> list[Row]:
+    """Each shipped config with the comment that it begins with."""
+    rows = []
+    for name, file in shipped_configs().items():
+        lines = file.read_text("utf-8").splitlines()
+        comment = lines[: next((at for at, line in enumerate(lines) if not line.startswith("# ")), len(lines))]
+        rows.append({"name": name, "description": " ".join(line.removeprefix("# ") for line in comment)})
+    return rows
+
+
+_ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
+_SECTIONS: Mapping[str, _Section] = {
+    "backbones": _Section("backbones (model.backbone)", list(VARIANTS), _backbones),
+    "models": _table("segmentation networks (model.name)", NETWORKS.values()),
+    "mixers": _Section("token mixers (model.mixers)", list(MIXERS), _mixers),
+    "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values()),
+    "connectome_defects": _table("defects of the published METAFormer (model.defects)", DEFECTS.values()),
+    "connectome_measures": _table("connectivity measures (data.measure)", MEASURES.values()),
+    "connectome_baselines": _table("baselines of connectomes", CONNECTOME_BASELINES.values()),
+    "atlases": _table("atlases of ABIDE (--atlas)", _ATLASES),
+    "volume_losses": _table("losses of volumes (loss.name)", VOLUME_LOSSES.values()),
+    "volume_baselines": _table("baselines of volume classification", VOLUME_CLASSIFIERS.values()),
+    "losses": _table("losses of frames (loss.name)", LOSSES.values()),
+    "baselines": _table("baselines of frames", BASELINES.values()),
+    "trackers": _table("trackers (training.tracker)", TRACKERS.values()),
+    "splits": _table("named splits (--split)", NAMED_SPLITS.values()),
+    "configs": _Section("shipped configs (--config)", list(shipped_configs()), _configs),
+}
+"""By the key of the JSON, in its order; config keys, which belong to a task, are not among them."""
+
+
+def collect_info() -> dict[str, Any]:
+    """Return versions, every table of named parts, backbones with their parameter counts, configs and their keys."""
     return {
         "version": medformer.__version__,
         "packages": installed_versions(),
-        "backbones": backbones,
-        **tables,
+        **{name: section.rows() for name, section in _SECTIONS.items()},
         "configs": list(shipped_configs()),
-        "keys": {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
+        _KEYS: {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
     }
 
 
-def info(*, as_json: bool) -> None:
-    """Print the tables for a person, or as JSON for a program."""
-    content = collect_info()
+def info(*, names: Sequence[str], as_json: bool) -> None:
+    """Print an overview; with names a section, the keys of a task, or what is known of a name; or all as JSON.
+
+    Raises:
+        ConfigError: Names beside --json, or one that nothing has.
+    """
+    if as_json and names:
+        raise ConfigError(f"Got {' '.join(names)} and --json, which prints everything. Leave one of them out.")
     if as_json:
-        say(json.dumps(content, indent=2))
+        say(json.dumps(collect_info(), indent=2))
+    elif not names:
+        _overview()
+    elif names[0] == _KEYS:
+        _list_keys(names[1:])
+    else:
+        for name in names:
+            if name in _SECTIONS:
+                _list_section(name)
+            else:
+                _explain(name)
+
+
+def _overview() -> None:
+    """One line for each section, cut to the width of the terminal."""
+    say(f"medformer {medformer.__version__} (torch {installed_versions().get('torch', '?')})\n")
+    tasks = [f"{task} {len(describe_keys(schema))}" for task, schema in SCHEMAS.items()]
+    lines = [(name, str(len(section.names)), section.title, section.names) for name, section in _SECTIONS.items()]
+    for name, count, title, known in [*lines, (_KEYS, "", "config keys", tasks)]:
+        line = f"{name:<21}{count:>3}  {title}: {', '.join(known)}"
+        say(line if len(line) <= _width() else f"{line[: _width() - 3].rstrip(' ,')}...")
+    say("")
+    _columns("medformer info SECTION", "list a section, such as mixers", 26)
+    _columns("medformer info NAME", "explain a name or key, such as caformer_s18 or training.epochs", 26)
+    _columns(f"medformer info {_KEYS} TASK", "list the config keys of a task, with their defaults", 26)
+    _columns("medformer info --json", "everything, for programs", 26)
+
+
+def _list_section(name: str) -> None:
+    section = _SECTIONS[name]
+    say(f"{section.title[0].upper()}{section.title[1:]}")
+    if name == "backbones":
+        say("Millions of parameters: as a classifier, and without its head in 1-D, 2-D, 3-D")
+    for row in section.rows():
+        text = row["description"] + (f" ({row['paper']})" if row.get("paper") else "")
+        if name == "backbones":
+            text = f"{' '.join(f'{count / 1e6:5.1f}' for count in row['parameters'].values())}  {row['description']}"
+        _columns(row["name"], text, max(map(len, section.names)))
+
+
+def _list_keys(words: Sequence[str]) -> None:
+    """The config keys of a task, or those of them that begin with one of the further words."""
+    if not words:
+        for task, schema in SCHEMAS.items():
+            _columns(f"medformer info {_KEYS} {task}", f"{len(describe_keys(schema))} keys", 26)
         return
-    say(f"medformer {content['version']} (torch {content['packages'].get('torch', '?')})")
-    say("\nBackbones: parameters in millions, as a classifier of 1000 classes and without its head in 1-D, 2-D and 3-D")
-    say(f"  {'name':<20}{'class.':>6}  {'1-D':>6}  {'2-D':>6}  {'3-D':>6}   token mixing")
-    for row in content["backbones"]:
-        counts = row["parameters"]
-        features = "  ".join(f"{counts[f'features_{dims}d'] / 1e6:6.1f}" for dims in (1, 2, 3))
-        say(f"  {row['name']:<20}{counts['classifier'] / 1e6:6.1f}  {features}   {row['description']}")
-    for key, title, _ in _TABLES:
-        say(f"\n{title}")
-        for row in content[key]:
-            say(f"  {row['name']:<32}{row['description']}" + (f" ({row['paper']})" if row["paper"] else ""))
-    say(f"\nConfigs (--config): {', '.join(content['configs'])}")
-    for task, keys in content["keys"].items():
-        say(f"\nConfig keys of medformer {task} and their defaults")
-        for row in keys:
-            say(f"  {row['key']:<26}{json.dumps(row['default']):<16}{row['description']}")
+    task, *beginnings = words
+    if task not in SCHEMAS:
+        raise UnknownNameError("task", task, SCHEMAS)
+    rows = [row for row in describe_keys(SCHEMAS[task]) if row["key"].startswith(tuple(beginnings) or "")]
+    if not rows:
+        raise ConfigError(f"medformer {task} has no config key that begins with {' or '.join(beginnings)}.")
+    say(f"Config keys of medformer {task}, with their defaults")
+    for row in rows:
+        _columns(row["key"], f"{json.dumps(row['default'])}  {row['description']}", 26)
 
 
-def _row(entry: Entry[Any]) -> dict[str, Any]:
-    """Everything that a table says about a part, without the part itself."""
-    return {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "part"}
+def _explain(name: str) -> None:
+    """All that is known of a part, a config, or a config key (or the keys below one)."""
+    found = False
+    for section in _SECTIONS.values():
+        patterns = [known for known in section.names if "<" in known and name.startswith(known.split("<")[0])]
+        for row in section.rows() if name in section.names or patterns else []:
+            if row["name"] in (name, *patterns):
+                found = True
+                say(f"{row['name']}: {section.title}")
+                for key, value in row.items():
+                    if key != "name" and value:
+                        _columns(key, _text(value), 12)
+    for task, schema in SCHEMAS.items():
+        for row in describe_keys(schema):
+            if row["key"] == name or row["key"].startswith(f"{name}."):
+                found = True
+                _columns(f"{task}: {row['key']}", f"{json.dumps(row['default'])}  {row['description']}", 26)
+    if not found:
+        known = {*_SECTIONS, _KEYS, *(name for section in _SECTIONS.values() for name in section.names)}
+        known |= {row["key"] for schema in SCHEMAS.values() for row in describe_keys(schema)}
+        near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"No section, name or config key is called '{name}'.{hint} `medformer info` lists them.")
+
+
+def _text(value: Any) -> str:
+    """A value of a row in one line; a parameter is a row with a key, a default and perhaps a description."""
+    if isinstance(value, Mapping) and "key" in value:
+        return f"{value['key']} (default {json.dumps(value['default'])}) {value['description']}".rstrip()
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(_text(entry) for entry in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _columns(name: str, text: str, width: int) -> None:
+    """Print a name, and beside it a text that is wrapped to the width of the terminal."""
+    say(
+        textwrap.fill(
+            text,
+            _width(),
+            initial_indent=f"  {name:<{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _width() -> int:
+    """Columns of the terminal (the variable COLUMNS goes first), or 100 where there is none."""
+    return max(60, shutil.get_terminal_size((100, 24)).columns)

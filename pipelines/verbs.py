@@ -209,6 +209,7 @@ def _two_or_more(runs: list[Path]) -> list[Path]:
     return runs
 
 
+_NAMES = "A section (mixers, losses, ...), `keys TASK`, or a name or config key to explain."
 _RUNS = "Two or more run folders or baselines (RUN/baselines/NAME); the first is the reference."
 _TOP = (
     verb(
@@ -223,7 +224,8 @@ _TOP = (
     verb(
         "info",
         "List models, backbones, mixers, losses, splits, configs and keys.",
-        "These are the names and keys that a config may use.",
+        "These are the names and keys that a config may use. Without NAME, an overview of the sections.",
+        argument("names", list[str], _NAMES, "NAME", show_default=False).but([]),
         switch("as_json", "As JSON, for programs.", "--json"),
         calls="pipelines.info:info",
     ),

@@ -273,7 +273,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
             {"predictions": tmp_path, "masks": tmp_path, "out": Path("o"), "overwrite": False, "threshold": 0.5},
         ),
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
-        ("info", {"as_json": True}),
+        ("info", {"names": [], "as_json": True}),
         ("report", {"run": tmp_path}),
         ("compare", {"runs": [tmp_path, tmp_path], "out": None, "metric": "iou", "shared_cases": False}),
         ("status", {"run": tmp_path, "watch": None}),

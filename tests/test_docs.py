@@ -85,5 +85,5 @@ def test_wrong_names_are_found() -> None:
     assert wrong_commands("medformer reprot run") == ["medformer reprot run"]
     assert [found.split(": ")[1] for found in wrong_commands("medformer abide predict run new --outt b")] == ["--outt"]
     assert not wrong_commands("medformer abide crossval --data cohort --out run --no-baselines  # and more")
-    assert any("medformer polyp predict run" in text for text in code(PAGES[0]))
+    assert any("medformer polyp predict polyp-run" in text for text in code(PAGES[0]))
     assert any("polyp-crossval" in text for text in code(ROOT / "docs" / "cluster.md"))

@@ -46,6 +46,7 @@ class Metric:
         per_case: Whether every case has one, and all cases have their mean; others exist for all cases together.
         place: Where metrics.json holds it; empty when it does not.
         hub_name: What model hubs call it; empty when they know no such metric.
+        rests_on: The cases whose groups the interval of a class metric rests on; `both` compares the classes.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Metric:
     per_case: bool = True
     place: Place = "metrics"
     hub_name: str = ""
+    rests_on: Literal["all", "positives", "negatives", "both"] = "both"
 
     @property
     def title(self) -> str:
@@ -107,32 +109,6 @@ _NSD = (
     "normalized surface Dice: share of the points of both outlines that lie within the tolerance of the other outline"
 )
 
-_MASK = {
-    "dice": "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
-    "probability reaches the threshold",
-    "iou": "shared area over the area that either mask covers, at the same threshold",
-    "sensitivity": "share of the reference's pixels that were marked; it does not count lesions, and images with an "
-    "empty reference are left out",
-    "precision": "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
-    "hd95_px": _HD95.format(unit="px", empty="has no outline", whole="image"),
-    "hd95_mm": _HD95.format(unit="mm", empty="has no outline", whole="image"),
-    "nsd_px": _NSD,
-    "nsd_mm": _NSD,
-    "mean_dice_256": "PraNet protocol: Dice averaged over 256 thresholds of the map stretched to 0..1, so that no "
-    "threshold is chosen",
-    "mean_iou_256": "PraNet protocol: IoU averaged over the same thresholds",
-    "weighted_f": "PraNet protocol: F-measure (beta 1) of the stretched map that weighs errors by their distance from "
-    "the reference (Margolin et al., CVPR 2014)",
-    "s_measure": "PraNet protocol: structure measure (alpha 0.5), how alike map and reference are by region and by "
-    "object (Fan et al., ICCV 2017)",
-    "mae": "PraNet protocol: mean absolute difference of stretched map and reference per pixel, lower is better",
-    "max_e": "PraNet protocol: E-measure, how alike the masks are by pixel and as a whole (Fan et al., IJCAI 2018): "
-    "averaged over images at each of 256 thresholds, the highest of these averages",
-    "mean_e": "PraNet protocol: the mean of these averages",
-    "fp_px": "pixels marked on an image without a lesion; lower is better",
-    "fp_ml": "milliliters marked on a volume without a lesion; lower is better",
-}
-
 _LABEL_MAP = {
     "dice": "twice the shared volume over the sum of predicted and reference volume",
     "iou": "shared volume over the volume that either covers",
@@ -142,32 +118,13 @@ _LABEL_MAP = {
     "nsd_mm": _NSD,
 }
 
-_CLASS = {
-    "auc": "area under the ROC curve: how often a positive case scores higher than a negative one, ties counting half",
-    "average_precision": "area under the precision-recall curve as a sum of steps; a score without information gives "
-    "the share of positives",
-    "accuracy": "share of cases decided rightly at the threshold",
-    "balanced_accuracy": "mean of sensitivity and specificity",
-    "sensitivity": "share of positive cases that were called positive",
-    "specificity": "share of negative cases that were called negative",
-    "f1": "harmonic mean of sensitivity and precision",
-    "mcc": "Matthews correlation of decision and label, 0 when all cases are decided alike",
-    "brier": "mean squared difference of score and label, lower is better",
-    "calibration_slope": "slope of the label's log odds on the score's logit (Cox 1958); 1 is right, below 1 the "
-    f"scores are too extreme; scores are kept {NEAREST:g} away from 0 and 1",
-    "calibration_intercept": "calibration in the large: what has to be added to the score's logit, with the "
-    "slope held at 1; 0 is right, above 0 the scores are too low on the whole",
-    "ece": f"expected calibration error: mean distance between score and share of positives over {BINS} equally wide "
-    "bins of the score, weighted by cases; lower is better",
-}
+
+def _mask(name: str, label: str, definition: str, **more: Any) -> Metric:
+    return Metric(name, label, definition, "mask", **more)
 
 
-def _mask(name: str, label: str, **more: Any) -> Metric:
-    return Metric(name, label, _MASK[name], "mask", **more)
-
-
-def _class(name: str, label: str, **more: Any) -> Metric:
-    return Metric(name, label, _CLASS[name], "class", per_case=False, **more)
+def _class(name: str, label: str, definition: str, **more: Any) -> Metric:
+    return Metric(name, label, definition, "class", per_case=False, **more)
 
 
 def _table(*metrics: Metric) -> Table:
@@ -175,23 +132,99 @@ def _table(*metrics: Metric) -> Table:
 
 
 MASKS = _table(
-    _mask("dice", "Dice", hub_name="dice"),
-    _mask("iou", "IoU", hub_name="mean_iou"),
-    _mask("sensitivity", "pixel sensitivity", hub_name="recall"),
-    _mask("precision", "pixel precision"),
-    _mask("hd95_px", "HD95 (px)", direction="lower", unit="px", digits=2),
-    _mask("hd95_mm", "HD95 (mm)", direction="lower", unit="mm", digits=2),
-    _mask("nsd_px", "NSD (px)"),
-    _mask("nsd_mm", "NSD (mm)"),
-    _mask("mean_dice_256", "Dice over 256 thresholds"),
-    _mask("mean_iou_256", "IoU over 256 thresholds"),
-    _mask("weighted_f", "weighted F"),
-    _mask("s_measure", "S-measure"),
-    _mask("mae", "MAE", direction="lower", digits=4),
-    _mask("max_e", "max E-measure", per_case=False, place="block"),
-    _mask("mean_e", "mean E-measure", per_case=False, place="block"),
-    _mask("fp_px", "false-positive area (px)", direction="lower", unit="px", digits=1, place="negatives"),
-    _mask("fp_ml", "false-positive volume (ml)", direction="lower", unit="ml", digits=2, place="negatives"),
+    _mask(
+        "dice",
+        "Dice",
+        "twice the shared area over the sum of predicted and reference area, where a pixel is predicted when its "
+        "probability reaches the threshold",
+        hub_name="dice",
+    ),
+    _mask(
+        "iou", "IoU", "shared area over the area that either mask covers, at the same threshold", hub_name="mean_iou"
+    ),
+    _mask(
+        "sensitivity",
+        "pixel sensitivity",
+        "share of the reference's pixels that were marked; it does not count lesions, and images with an "
+        "empty reference are left out",
+        hub_name="recall",
+    ),
+    _mask(
+        "precision",
+        "pixel precision",
+        "share of the marked pixels that belong to the reference; images without a marked pixel are left out",
+    ),
+    _mask(
+        "hd95_px",
+        "HD95 (px)",
+        _HD95.format(unit="px", empty="has no outline", whole="image"),
+        direction="lower",
+        unit="px",
+        digits=2,
+    ),
+    _mask(
+        "hd95_mm",
+        "HD95 (mm)",
+        _HD95.format(unit="mm", empty="has no outline", whole="image"),
+        direction="lower",
+        unit="mm",
+        digits=2,
+    ),
+    _mask("nsd_px", "NSD (px)", _NSD),
+    _mask("nsd_mm", "NSD (mm)", _NSD),
+    _mask(
+        "mean_dice_256",
+        "Dice over 256 thresholds",
+        "PraNet protocol: Dice averaged over 256 thresholds of the map stretched to 0..1, so that no "
+        "threshold is chosen",
+    ),
+    _mask("mean_iou_256", "IoU over 256 thresholds", "PraNet protocol: IoU averaged over the same thresholds"),
+    _mask(
+        "weighted_f",
+        "weighted F",
+        "PraNet protocol: F-measure (beta 1) of the stretched map that weighs errors by their distance from "
+        "the reference (Margolin et al., CVPR 2014)",
+    ),
+    _mask(
+        "s_measure",
+        "S-measure",
+        "PraNet protocol: structure measure (alpha 0.5), how alike map and reference are by region and by "
+        "object (Fan et al., ICCV 2017)",
+    ),
+    _mask(
+        "mae",
+        "MAE",
+        "PraNet protocol: mean absolute difference of stretched map and reference per pixel, lower is better",
+        direction="lower",
+        digits=4,
+    ),
+    _mask(
+        "max_e",
+        "max E-measure",
+        "PraNet protocol: E-measure, how alike the masks are by pixel and as a whole (Fan et al., IJCAI 2018): "
+        "averaged over images at each of 256 thresholds, the highest of these averages",
+        per_case=False,
+        place="block",
+    ),
+    _mask("mean_e", "mean E-measure", "PraNet protocol: the mean of these averages", per_case=False, place="block"),
+    _mask(
+        "fp_px",
+        "false-positive area (px)",
+        "pixels marked on an image without a lesion; lower is better",
+        direction="lower",
+        unit="px",
+        digits=1,
+        place="negatives",
+    ),
+    _mask(
+        "fp_ml",
+        "false-positive volume (ml)",
+        "milliliters marked on a volume without a lesion; lower is better",
+        direction="lower",
+        unit="ml",
+        digits=2,
+        place="negatives",
+    ),
 )
 """Of the mask of an image or volume."""
 
@@ -204,18 +237,72 @@ LABEL_MAPS = {
 """Of one label of a volume, and of the mean over its labels."""
 
 CLASSES = _table(
-    _class("auc", "AUC", hub_name="roc_auc"),
-    _class("average_precision", "average precision", hub_name="average_precision"),
-    _class("accuracy", "accuracy", hub_name="accuracy"),
-    _class("balanced_accuracy", "balanced accuracy", hub_name="balanced_accuracy"),
-    _class("sensitivity", "sensitivity", hub_name="recall"),
-    _class("specificity", "specificity"),
-    _class("f1", "F1", hub_name="f1"),
-    _class("mcc", "MCC", hub_name="matthews_correlation"),
-    _class("brier", "Brier score", direction="lower", hub_name="brier_score"),
-    _class("calibration_slope", "calibration slope", direction="target", target=1.0),
-    _class("calibration_intercept", "calibration intercept", direction="target", target=0.0),
-    _class("ece", "calibration error (ECE)", direction="lower"),
+    _class(
+        "auc",
+        "AUC",
+        "area under the ROC curve: how often a positive case scores higher than a negative one, ties counting half",
+        hub_name="roc_auc",
+    ),
+    _class(
+        "average_precision",
+        "average precision",
+        "area under the precision-recall curve as a sum of steps; a score without information gives "
+        "the share of positives",
+        hub_name="average_precision",
+    ),
+    _class(
+        "accuracy", "accuracy", "share of cases decided rightly at the threshold", hub_name="accuracy", rests_on="all"
+    ),
+    _class(
+        "balanced_accuracy", "balanced accuracy", "mean of sensitivity and specificity", hub_name="balanced_accuracy"
+    ),
+    _class(
+        "sensitivity",
+        "sensitivity",
+        "share of positive cases that were called positive",
+        hub_name="recall",
+        rests_on="positives",
+    ),
+    _class("specificity", "specificity", "share of negative cases that were called negative", rests_on="negatives"),
+    _class("f1", "F1", "harmonic mean of sensitivity and precision", hub_name="f1"),
+    _class(
+        "mcc",
+        "MCC",
+        "Matthews correlation of decision and label, 0 when all cases are decided alike",
+        hub_name="matthews_correlation",
+    ),
+    _class(
+        "brier",
+        "Brier score",
+        "mean squared difference of score and label, lower is better",
+        direction="lower",
+        hub_name="brier_score",
+        rests_on="all",
+    ),
+    _class(
+        "calibration_slope",
+        "calibration slope",
+        "slope of the label's log odds on the score's logit (Cox 1958); 1 is right, below 1 the "
+        f"scores are too extreme; scores are kept {NEAREST:g} away from 0 and 1",
+        direction="target",
+        target=1.0,
+    ),
+    _class(
+        "calibration_intercept",
+        "calibration intercept",
+        "calibration in the large: what has to be added to the score's logit, with the "
+        "slope held at 1; 0 is right, above 0 the scores are too low on the whole",
+        direction="target",
+        target=0.0,
+    ),
+    _class(
+        "ece",
+        "calibration error (ECE)",
+        f"expected calibration error: mean distance between score and share of positives over {BINS} equally wide "
+        "bins of the score, weighted by cases; lower is better",
+        direction="lower",
+        rests_on="all",
+    ),
 )
 """Of a score and a decision per case; positive is label 1."""
 

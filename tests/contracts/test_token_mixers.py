@@ -177,6 +177,32 @@ def test_a_kernel_in_the_config_goes_before_the_kernel_of_the_stage() -> None:
         make_mixer({"name": "pooling", "kernel_size": 4}, CHANNELS, spatial_dims=2, stage=0)
 
 
+def reach(name: str, kernel: tuple[int, ...], size: int = 11) -> list[int]:
+    """How far, along each axis, the result changes when the middle of a volume does; `size // 2` is all of it."""
+    mixer = make_mixer(name, 8, spatial_dims=3, stage=0, kernel_size=kernel).double().eval()
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(1, 8, size, size, size, generator=generator, dtype=torch.float64)
+    other = x.clone()
+    other[..., size // 2, size // 2, size // 2] += 5.0
+    with torch.no_grad():
+        # A mixer whose last weights begin at 0 says nothing before they are others.
+        for parameter in mixer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        touched = (mixer(x) != mixer(other)).any(1)[0].nonzero()
+    # A mixer may give 0 for a kernel of one position.
+    return [max(distances, default=0) for distances in (touched - size // 2).abs().T.tolist()]
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if "kernel_size" in mixer_parameters(name).model_fields])
+def test_a_kernel_holds_for_its_own_axis_and_a_larger_one_reaches_further(name: str) -> None:
+    """How far a kernel reaches is the mixer's own affair: half of it, a multiple (dilation), or all of the volume."""
+    alone = {kernel: reach(name, (kernel,) * 3)[0] for kernel in (1, 3, 5)}
+    for smaller, larger in ((1, 3), (3, 5)):
+        assert alone[smaller] < alone[larger] or alone[smaller] == 11 // 2
+    for kernel in ((1, 3, 3), (3, 1, 1), (3, 5, 1)):
+        assert reach(name, kernel) == [alone[size] for size in kernel]
+
+
 def test_pooling_leaves_padding_out_of_the_mean_in_every_dimension() -> None:
     for dims in (1, 2, 3):
         constant = torch.full((1, CHANNELS, *(4,) * dims), 2.5)

@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from medformer.errors import DataError
 from medformer.evaluation.classes.classification import (
+    VALUES,
     calibration_bins,
     check_scored,
     classification_metrics,
@@ -21,9 +22,10 @@ from medformer.evaluation.classes.intervals import (
     paired_classification_tests,
     weighted_metrics,
 )
-from medformer.evaluation.metrics import CLASSES
+from medformer.evaluation.metrics import CLASSES, Metric
 from medformer.evaluation.statistics.bootstrap import grouped_interval, grouped_statistic_interval
 from medformer.evaluation.statistics.resampling import Bootstrap, draw, number_groups
+from medformer.evaluation.summary import summarize
 
 
 def cases(n: int = 120, seed: int = 0, digits: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -138,6 +140,26 @@ def test_weighted_metrics_are_those_of_repeated_cases(digits: int) -> None:
         alone = classification_metrics(*(np.repeat(column, row) for column in scored))
         for name, value in alone.items():
             assert together[name][index] == pytest.approx(value, rel=1e-7, abs=1e-9, nan_ok=True), name
+
+
+def test_a_new_metric_needs_a_row_and_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Metric("npv", "NPV", "share of negative decisions that are right", "class", per_case=False, rests_on="all")
+    monkeypatch.setitem(CLASSES, "npv", row)  # type: ignore[arg-type]
+    monkeypatch.setitem(VALUES, "npv", lambda of: 1 - of.label[of.prediction == 0].mean())  # type: ignore[arg-type]
+    rng = np.random.default_rng(3)
+    label, score = rng.integers(0, 2, 40), rng.random(40)
+    prediction = (score > 0.4).astype(int)
+    groups = [index // 2 for index in range(40)]
+    known = classification_metrics(label, score, prediction)["npv"]
+    assert known == pytest.approx((label[score <= 0.4] == 0).mean())
+    interval = classification_intervals(label, score, prediction, groups, Bootstrap(resamples=200))["npv"]
+    assert interval.low < known < interval.high
+    rows = [
+        {"id": str(k), "label": y, "score": s, "prediction": int(s > 0.4)}
+        for k, (y, s) in enumerate(zip(label, score, strict=True))
+    ]
+    summary = summarize(rows, Bootstrap(resamples=50))
+    assert summary["pooled"]["metrics"]["npv"]["value"] == known and summary["definitions"]["metrics"]["npv"]
 
 
 def test_weighted_metrics_know_what_is_undefined() -> None:

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from medformer.models.backbone.layers import Conv3d, InstanceNorm, channels_last
-from medformer.models.backbone.mixers import MIXERS, make_mixer, mixer_parameters
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -51,17 +50,3 @@ def test_a_lone_volume_keeps_channels_last() -> None:
     conv = Conv3d(4, 8, 3, padding=1)
     with torch.no_grad():
         assert conv(channels_last(torch.randn(1, 4, 6, 7, 5))).movedim(1, -1).is_contiguous()
-
-
-@pytest.mark.parametrize("name", [name for name in MIXERS if "kernel_size" in mixer_parameters(name).model_fields])
-@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 1, 1), (3, 5, 1)])
-def test_mixers_take_a_kernel_per_axis(name: str, kernel: tuple[int, int, int]) -> None:
-    torch.manual_seed(0)
-    mixer = make_mixer(name, 8, spatial_dims=3, stage=0, kernel_size=kernel).eval()
-    x = torch.zeros(1, 8, 7, 7, 7)
-    other = x.clone()
-    other[..., 3, 3, 3] = 5.0
-    with torch.no_grad():
-        touched = (mixer(x) != mixer(other)).any(1)[0].nonzero()
-    reach = (touched - 3).abs().amax(0)
-    assert reach.tolist() == [size // 2 for size in kernel]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from medformer.errors import UnknownNameError
 from medformer.training.losses.objectives import supervised_loss
-from medformer.training.losses.segmentation import LOSSES, border_weight, box_mean, build_loss
+from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES, border_weight, box_mean, build_loss
 
 SHAPES = [(2, 1, 40), (2, 1, 33, 20), (2, 1, 9, 12, 7)]
 
@@ -108,6 +110,11 @@ def test_gradients_agree_with_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(
         lambda x: loss.compute(x, target.double()), logits.double().requires_grad_(), atol=1e-6
     )
+
+
+def test_the_documentation_names_every_loss() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text("utf-8")
+    assert [name for name in {**LOSSES, **VOLUME_LOSSES} if f"| `{name}`" not in text] == []
 
 
 def test_shapes_that_would_broadcast_are_refused() -> None:

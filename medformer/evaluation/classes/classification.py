@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn import metrics
 from medformer.errors import DataError
 from medformer.evaluation.classes.calibration import calibration_bins as calibration_bins
 from medformer.evaluation.classes.calibration import expected_calibration_error, recalibrate
+from medformer.evaluation.metrics import CLASSES
 
 # Two distinct scores among fewer cases than this are no sign that the scores are decisions.
 _FEW_CASES = 10
@@ -63,25 +64,8 @@ def classification_metrics(
     Raises:
         DataError: As `check_scored`.
     """
-    y, s, d = check_scored(label, score, prediction, ids=ids, part=part)
-    nan = float("nan")
-    both = 0 < y.sum() < len(y)
-    calibration = recalibrate(y, s)
-    recall = [float((d[y == kind] == kind).mean()) if (y == kind).any() else nan for kind in (0, 1)]
-    return {
-        "auc": float(metrics.roc_auc_score(y, s)) if both else nan,
-        "average_precision": float(metrics.average_precision_score(y, s)) if both else nan,
-        "accuracy": float(metrics.accuracy_score(y, d)),
-        "balanced_accuracy": (recall[0] + recall[1]) / 2,
-        "sensitivity": recall[1],
-        "specificity": recall[0],
-        "f1": float(metrics.f1_score(y, d)) if y.any() or d.any() else nan,
-        "mcc": float(metrics.matthews_corrcoef(y, d)) if both else nan,
-        "brier": float(((s - y) ** 2).mean()),
-        "calibration_slope": float(calibration.slope[0]),
-        "calibration_intercept": float(calibration.intercept[0]),
-        "ece": expected_calibration_error(y, s),
-    }
+    scored = check_scored(label, score, prediction, ids=ids, part=part)
+    return {name: float(VALUES[name](scored)) for name in CLASSES}
 
 
 def roc_curve(label: ArrayLike, score: ArrayLike) -> RocCurve:
@@ -183,3 +167,30 @@ def need_both(label: NDArray[np.float64], what: str) -> None:
             f"{what} needs positive and negative cases; all {len(label)} have label {label[0]:g}. "
             "Use a part of the table that has both."
         )
+
+
+def _both(scored: Scored, value: Callable[[], float]) -> float:
+    """The value where both classes are there, NaN elsewhere."""
+    return value() if 0 < scored.label.sum() < len(scored.label) else float("nan")
+
+
+def _recall(scored: Scored, kind: int) -> float:
+    chosen = scored.label == kind
+    return float((scored.prediction[chosen] == kind).mean()) if chosen.any() else float("nan")
+
+
+VALUES: Mapping[str, Callable[[Scored], float]] = {
+    "auc": lambda of: _both(of, lambda: metrics.roc_auc_score(of.label, of.score)),
+    "average_precision": lambda of: _both(of, lambda: metrics.average_precision_score(of.label, of.score)),
+    "accuracy": lambda of: metrics.accuracy_score(of.label, of.prediction),
+    "balanced_accuracy": lambda of: (_recall(of, 0) + _recall(of, 1)) / 2,
+    "sensitivity": lambda of: _recall(of, 1),
+    "specificity": lambda of: _recall(of, 0),
+    "f1": lambda of: metrics.f1_score(of.label, of.prediction) if of.label.any() or of.prediction.any() else np.nan,
+    "mcc": lambda of: _both(of, lambda: metrics.matthews_corrcoef(of.label, of.prediction)),
+    "brier": lambda of: ((of.score - of.label) ** 2).mean(),
+    "calibration_slope": lambda of: recalibrate(of.label, of.score).slope[0],
+    "calibration_intercept": lambda of: recalibrate(of.label, of.score).intercept[0],
+    "ece": lambda of: expected_calibration_error(of.label, of.score),
+}
+"""How each metric of `CLASSES` is computed from checked cases."""

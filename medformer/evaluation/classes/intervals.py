@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medformer.evaluation.classes.calibration import bin_of, recalibrate
-from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
+from medformer.evaluation.classes.classification import VALUES, Scored, check_scored, classification_metrics
 from medformer.evaluation.metrics import BINS, CLASSES
 from medformer.evaluation.statistics.bootstrap import Interval, PairedTest, Support, interval_of, paired_test, support
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
-
-# Metrics of all cases, and of one class; what is not listed compares the classes.
-_OF_ALL: frozenset[str] = frozenset({"accuracy", "brier", "ece"})
-_OF_CLASS: dict[str, int] = {"sensitivity": 1, "specificity": 0}
 
 _CALIBRATION: frozenset[str] = frozenset({"calibration_slope", "calibration_intercept"})
 
@@ -143,7 +139,15 @@ def weighted_metrics(
         found["auc"], found["average_precision"] = _areas(y, s, weights)
     if wanted & _CALIBRATION:
         found["calibration_slope"], found["calibration_intercept"] = recalibrate(y, s, weights)
+    # A metric that is not computed for all resamples at once is computed for each, which is slow and right.
+    for name in wanted - found.keys():
+        found[name] = np.array([VALUES[name](_repeated(scored, counts)) for counts in weights])
     return {name: found[name] for name in CLASSES if name in wanted}
+
+
+def _repeated(scored: Scored, counts: NDArray[np.float64]) -> Scored:
+    """The cases of one resample: each as often as it was drawn."""
+    return Scored(*(np.repeat(column, counts.astype(np.intp)) for column in scored))
 
 
 def _areas(
@@ -175,10 +179,11 @@ def _replicates(
 
 def _support(name: str, member: NDArray[np.intp], label: NDArray[np.float64]) -> Support:
     """The groups that a metric rests on."""
-    if name in _OF_ALL:
+    rests_on = CLASSES[name].rests_on
+    if rests_on == "all":
         return support(member)
-    if name in _OF_CLASS:
-        return support(member[label == _OF_CLASS[name]])
+    if rests_on != "both":
+        return support(member[label == (rests_on == "positives")])
     return support(member, label.tolist()) if 0 < label.sum() < len(label) else Support(0.0, 0)
 
 

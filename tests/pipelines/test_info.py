@@ -1,0 +1,80 @@
+"""`medformer info`: short by default, details by name, and all of it as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from medformer.config import SCHEMAS
+from medformer.config_problems import known_keys
+from medformer.errors import ConfigError
+from medformer.models.backbone.mixers import MIXERS
+from medformer.models.backbone.variants import VARIANTS
+from pipelines.info import collect_info, info
+
+
+def shown(capsys: pytest.CaptureFixture[str], *names: str) -> str:
+    info(names=names, as_json=False)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_overview_has_one_line_for_each_section_and_none_is_too_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = shown(capsys).splitlines()
+    assert len(lines) < 30 and max(map(len, lines)) <= columns
+    for section in collect_info().keys() - {"version", "packages"}:
+        assert len([line for line in lines if line.startswith(f"{section} ")]) == 1, section
+    assert next(line for line in lines if line.startswith("backbones ")).split()[1] == str(len(VARIANTS))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_sections_keys_and_names_are_wrapped_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for names in (("keys", "volume"), ("configs",), ("backbones",), ("models", "mixers", "losses"), ("caformer_s18",)):
+        assert max(map(len, shown(capsys, *names).splitlines())) <= columns, names
+
+
+def test_a_section_lists_its_names_and_a_task_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [name for name in MIXERS if f"  {name} " not in shown(capsys, "mixers")] == []
+    text = shown(capsys, "keys", "abide")
+    assert [key for key in known_keys(SCHEMAS["abide"]) if f"  {key} " not in text] == []
+    some = shown(capsys, "keys", "abide", "training.")
+    assert "training.epochs" in some and "model.name" not in some
+    assert "A first look on a CPU" in shown(capsys, "configs")
+
+
+def test_a_name_is_explained_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "attention")
+    assert "global self-attention" in text and "heads (default null)" in text and "square of the positions" in text
+    assert "any segmentation-models-pytorch network" in shown(capsys, "smp:unet/resnet34")
+    text = shown(capsys, "training.epochs")
+    assert all(f"{task}: training.epochs" in text for task in SCHEMAS)
+    assert "26,341,656" in shown(capsys, "caformer_s18")
+    assert shown(capsys, "dice").count("losses of") == 2, "one name of two sections is explained twice"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("mixer",), "Did you mean 'mixers'"),
+        (("training.epoch",), "Did you mean 'training.epochs'"),
+        (("keys", "polip"), "Did you mean 'polyp'"),
+        (("keys", "polyp", "nothing"), "no config key that begins with nothing"),
+    ],
+)
+def test_what_nothing_is_called_gets_the_nearest_name(names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        info(names=names, as_json=False)
+
+
+def test_json_is_everything_and_takes_no_names(capsys: pytest.CaptureFixture[str]) -> None:
+    info(names=(), as_json=True)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(collect_info()))
+    with pytest.raises(ConfigError, match="prints everything"):
+        info(names=("mixers",), as_json=True)
