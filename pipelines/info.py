@@ -81,7 +81,7 @@ def _mixers() -> list[Row]:
 
 def _configs() -> list[Row]:
     """Each shipped config with the comment that it begins with."""
-    rows = []
+    rows: list[Row] = []
     for name, file in shipped_configs().items():
         lines = file.read_text("utf-8").splitlines()
         comment = lines[: next((at for at, line in enumerate(lines) if not line.startswith("# ")), len(lines))]
