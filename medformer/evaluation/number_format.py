@@ -33,10 +33,12 @@ class NumberFormat:
         bare = text.removeprefix(self.minus)
         return bare if not float(bare) else text if text.startswith(self.minus) else f"+{text}"
 
-    def interval(self, low: object, high: object, digits: int = 3, *, signed: bool = False) -> str:
-        """Spell an interval by its two ends; one without a lower end is missing."""
+    def interval(self, low: object, high: object, digits: int = 3, *, signed: bool = False, reason: str = "") -> str:
+        """Spell an interval by its two ends; one without a lower end is missing, for a reason if there is one."""
         spell = self.signed if signed else self.number
-        return self.missing if spell(low) == self.missing else f"{spell(low, digits)} to {spell(high, digits)}"
+        if spell(low) == self.missing:
+            return f"none ({reason})" if reason else self.missing
+        return f"{spell(low, digits)} to {spell(high, digits)}"
 
     def p_value(self, p: float) -> str:
         """Spell a p-value with three decimals, and never as 0."""

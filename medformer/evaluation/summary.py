@@ -94,10 +94,7 @@ def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
         intervals = classification_intervals(label, score, prediction, groups, bootstrap)
         return {
             "positives": int(label.sum()),
-            "metrics": {
-                name: {"value": value, "low": intervals[name].low, "high": intervals[name].high}
-                for name, value in values.items()
-            },
+            "metrics": {name: {"value": value, **intervals[name].to_json()} for name, value in values.items()},
         }
 
     thresholds = distinct(rows, "threshold") if has(rows, "threshold") else []

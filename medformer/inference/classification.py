@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -22,7 +22,14 @@ from torch.nn import functional as F
 from medformer.data.network_inputs import Inputs, batches, nonfinite_cases
 from medformer.errors import DataError
 from medformer.files import read_json, write_csv
-from medformer.inference.threshold import BalancedAccuracyThreshold, count_positives, learn_threshold
+from medformer.inference.threshold import (
+    DEFAULT,
+    BalancedAccuracyThreshold,
+    count_classes,
+    count_positives,
+    learn_threshold,
+    shortage,
+)
 from medformer.tensor_file import name_some
 
 
@@ -138,15 +145,17 @@ _LEAST = 1e-6
 class PlattScaling:
     """Turns decision values into probabilities by a rising sigmoid (Platt 1999, with his smoothed targets).
 
-    The sigmoid always rises: on few cases the best fit may fall, which would turn the classifier's order around.
+    The targets of a class with n cases are 1 / (n + 2) away from 0 or 1 (Lin, Lin and Weng, Machine Learning 2007),
+    which keeps the sigmoid of separable cases finite. It always rises: on few cases the best fit may fall, which would
+    turn the classifier's order around. Until it is fitted, it is the logistic function.
 
     Attributes:
         slope_: Per unit of the decision value, above 0.
         intercept_: Log odds at a decision value of 0.
     """
 
-    slope_: float
-    intercept_: float
+    slope_: float = 1.0
+    intercept_: float = 0.0
 
     def fit(self, values: NDArray[np.float64], labels: NDArray[np.int64]) -> Self:
         """Learn the sigmoid from decision values and labels in {0, 1}, both of shape (n,).
@@ -184,13 +193,15 @@ class Decision:
 
     Attributes:
         threshold: A case is positive where its probability is at least this.
-        scaling: The sigmoid that makes probabilities; None where outputs are probabilities already.
+        scaling: The sigmoid that makes probabilities; None where outputs are taken as they are.
         log_odds: Whether the sigmoid is one of the outputs' log odds, or of the outputs themselves.
+        uncalibrated: Why the sigmoid that was asked for was not learned; empty where it was, or was not asked for.
     """
 
     threshold: float
     scaling: PlattScaling | None = None
     log_odds: bool = True
+    uncalibrated: str = ""
 
     def probabilities(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probabilities of class 1 for a classifier's outputs (n,)."""
@@ -209,6 +220,10 @@ def learn_decision(
 ) -> Decision:
     """Learn sigmoid and threshold, and leave `validation.csv` and `threshold.json` in a fold's folder.
 
+    Neither is learned from fewer cases than `shortage` allows: 10 of each class for the two numbers of the sigmoid, 5
+    for the threshold. Outputs then stay as they are (decision values go through the logistic function), and the
+    threshold is 0.5. `threshold.json` says so.
+
     Args:
         folder: Of the fold.
         ids: Inner validation cases.
@@ -218,27 +233,35 @@ def learn_decision(
         threshold: A number in [0, 1], or `fit`: the one with the highest balanced accuracy.
         log_odds: Fit the sigmoid on the outputs' log odds; otherwise on the outputs.
 
-    Raises:
-        DataError: A class is missing.
     """
-    scaling = PlattScaling().fit(_scaled(outputs, log_odds), labels) if calibrate else None
-    scores = Decision(0.5, scaling, log_odds).probabilities(outputs)
+    reason = shortage(count_classes(labels), numbers=2) if calibrate else ""
+    scaling = None
+    if calibrate and not reason:
+        scaling = PlattScaling().fit(_scaled(outputs, log_odds), labels)
+    elif calibrate and not log_odds:
+        scaling = PlattScaling()
+    scores = Decision(DEFAULT, scaling, log_odds).probabilities(outputs)
     rows = [
         {"id": name, "label": int(label), "score": float(score)}
         for name, label, score in zip(ids, labels, scores, strict=True)
     ]
     write_csv(folder / VALIDATION_SCORES, rows, ["id", "label", "score"])
-    about = {} if scaling is None else {"sigmoid": {"slope": scaling.slope_, "intercept": scaling.intercept_}}
+    about: dict[str, Any] = {}
+    if calibrate:
+        about["calibration"] = {"learned": not reason, "cases": count_classes(labels)}
+        about["calibration"] |= {"reason": reason} if reason else {}
+    if scaling is not None:
+        about["sigmoid"] = {"slope": scaling.slope_, "intercept": scaling.intercept_}
     learned = learn_threshold(
         threshold,
         BalancedAccuracyThreshold(),
         scores,
         labels,
-        cases=len(labels),
+        count=lambda: count_classes(labels),
         path=folder / THRESHOLD,
         about=about,
     )
-    return Decision(learned, scaling, log_odds)
+    return Decision(learned, scaling, log_odds, reason)
 
 
 def read_decision(folder: Path, *, log_odds: bool = True) -> Decision:
@@ -249,7 +272,8 @@ def read_decision(folder: Path, *, log_odds: bool = True) -> Decision:
         scaling = PlattScaling()
         scaling.slope_ = float(content["sigmoid"]["slope"])
         scaling.intercept_ = float(content["sigmoid"]["intercept"])
-    return Decision(float(content["threshold"]), scaling, log_odds)
+    reason = content.get("calibration", {}).get("reason", "")
+    return Decision(float(content["threshold"]), scaling, log_odds, reason)
 
 
 def _scaled(outputs: NDArray[np.float64], log_odds: bool) -> NDArray[np.float64]:

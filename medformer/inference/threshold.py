@@ -2,11 +2,14 @@
 
 Two learners, `DiceThreshold` for maps and `BalancedAccuracyThreshold` for cases, in the style of scikit-learn. Among
 thresholds that tie, both take the one nearest 0.5, and the lower of two equally near.
+
+Nothing is learned from too few cases (`shortage`): a threshold that two cases chose says more about these two than
+about the next one. Where cases do not suffice, a default stands, and the fold's files and the report say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -19,11 +22,45 @@ from medformer.evaluation.masks.overlap import Counts
 from medformer.evaluation.masks.saliency import check_pair
 from medformer.files import write_json
 
+FEWEST = 5
+"""Inner validation cases, of each class where there are classes, that every learned number needs.
+
+A regression with fewer than 5 to 9 cases of the rarer class per parameter gives biased parameters with intervals that
+do not hold (Vittinghoff and McCulloch, American Journal of Epidemiology 2007).
+"""
+
+DEFAULT = 0.5
+"""The threshold where none can be learned."""
+
 # Two means this close are one mean with different rounding.
 _TIE = 1e-9
 
 # The thresholds that are tried for maps; rounded, so that a report shows 0.35 and not 0.35000000000000003.
 _GRID = np.round(0.05 * np.arange(1, 20), 6)
+
+
+def shortage(counts: Mapping[str, int], numbers: int = 1) -> str:
+    """Say which cases are too few to learn from; empty where they suffice.
+
+    Args:
+        counts: Inner validation cases of each kind that is needed, such as `{"positive": 3, "negative": 9}`.
+        numbers: How many numbers are learned from them.
+    """
+    needed = FEWEST * numbers
+    if all(count >= needed for count in counts.values()):
+        return ""
+    each = " of each" if len(counts) > 1 else ""
+    return f"too few inner validation cases ({_listed(counts)}; at least {needed}{each} are needed)"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def count_classes(labels: NDArray[np.int64]) -> dict[str, int]:
+    """Count the cases of each class, for `shortage`."""
+    positives = int(np.count_nonzero(labels == 1))
+    return {"positive": positives, "negative": len(labels) - positives}
 
 
 class ThresholdLearner(Protocol):
@@ -51,32 +88,39 @@ def learn_threshold(
     scores: Any,
     truths: Any,
     *,
-    cases: int,
+    count: Callable[[], Mapping[str, int]],
     path: Path,
     about: Mapping[str, Any] | None = None,
 ) -> float:
-    """Take the threshold that a config names, or learn it, and write down where it is from.
+    """Take the threshold that a config names, or learn it where the cases suffice, and write down where it is from.
 
     Args:
         chosen: A number in [0, 1], or `fit`.
         learner: What learns it.
-        scores: Probabilities of the inner validation cases, as the learner takes them; not touched unless `fit`.
+        scores: Probabilities of the inner validation cases, as the learner takes them; not touched unless it learns.
         truths: Their masks or labels.
-        cases: How many there are, for the record.
+        count: Counts the cases that can teach it, by kind; not called unless `fit`.
         path: JSON file to write.
         about: What else the file says.
 
     Raises:
-        DataError: The cases do not suffice, or cannot be read.
+        DataError: The cases cannot be read.
     """
     content: dict[str, Any] = {"threshold": chosen, "from": "config"}
     if chosen == "fit":
-        learner.fit(scores, truths)
-        content = {
-            "threshold": learner.threshold_,
-            "from": f"{learner.criterion} over {cases} inner validation cases",
-            f"validation_{learner.key}": learner.score_,
-        }
+        counts = count()
+        reason = shortage(counts)
+        learned = {"learned": not reason, "cases": dict(counts)}
+        if reason:
+            content = {"threshold": DEFAULT, "from": f"default, because there are {reason}", **learned}
+        else:
+            learner.fit(scores, truths)
+            content = {
+                "threshold": learner.threshold_,
+                "from": f"{learner.criterion} over inner validation cases ({_listed(counts)})",
+                f"validation_{learner.key}": learner.score_,
+                **learned,
+            }
     write_json(path, {**content, **(about or {})})
     return float(content["threshold"])
 
@@ -182,7 +226,7 @@ def count_positives(labels: NDArray[np.int64]) -> int:
     Raises:
         DataError: A class is missing.
     """
-    positives = int(np.count_nonzero(labels == 1))
+    positives = count_classes(labels)["positive"]
     if positives in (0, len(labels)):
         raise DataError(
             f"{len(labels)} validation case(s) hold {positives} positive(s); expected both classes. Hold out a larger "

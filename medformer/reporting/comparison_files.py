@@ -29,13 +29,14 @@ _COLUMNS = (
     "p",
     "p_holm",
     "test",
+    "no_interval",
     "folds",
     "folds_won",
     "folds_lost",
     "folds_tied",
     "left_out",
 )
-_OF_TESTS = ("difference", "low", "high", "p", "p_holm")
+_OF_TESTS = ("difference", "low", "high", "p", "p_holm", "no_interval")
 
 
 def write_comparison(out: Path, comparisons: Sequence[Comparison]) -> list[Path]:

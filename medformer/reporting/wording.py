@@ -25,8 +25,10 @@ shorten = partial(shorten_plainly, gap="…")
 
 
 def interval(summary: object, digits: int = 3) -> str:
-    """Write the interval of a summary, or a dash."""
-    return between(summary.get("low"), summary.get("high"), digits) if isinstance(summary, Mapping) else MISSING
+    """Write the interval of a summary, or why there is none, or a dash."""
+    if not isinstance(summary, Mapping):
+        return MISSING
+    return between(summary.get("low"), summary.get("high"), digits, reason=summary.get("no_interval", ""))
 
 
 def percent(share: object, digits: int = 0, *, signed: bool = False) -> str:

@@ -87,7 +87,7 @@ def test_no_wording_claims_more_than_the_numbers(comparison: Comparison) -> None
     assert reading(replace(both, lower_is_better=True)).startswith("unet is better here")
     assert "among 2 comparisons" in reading(replace(clear, p_holm=0.051))
     assert "nothing can be said" in reading(replace(comparison, low=NAN, high=NAN, p=NAN, p_holm=NAN))
-    assert reading(replace(comparison, identical=True)) == "The two are the same in every case."
+    assert reading(replace(comparison, identical=True)).startswith("The two are the same in every case")
     for case in (comparison, clear, both):
         assert "significan" not in format_comparison(case)
 

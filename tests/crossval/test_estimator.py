@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from feature_table import FeatureTable, fit_and_test
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
@@ -124,10 +125,27 @@ def test_the_threshold_comes_from_the_validation_part_alone(
         return dict(read_json(tmp_path / folder / "threshold.json"))
 
     content = learn("a", labels)
-    assert content["from"] == f"balanced accuracy over {len(fold.validation)} inner validation cases"
+    assert content["from"].startswith("balanced accuracy over inner validation cases")
+    assert content["learned"] and sum(content["cases"].values()) == len(fold.validation)
     relabeled = labels | {name: 1 - labels[name] for name in fold.validation}
     assert learn("b", relabeled)["threshold"] != content["threshold"]
     assert learn("c", labels, threshold=0.5) == {"threshold": 0.5, "from": "config"}
+
+
+def test_too_few_validation_cases_decide_nothing(
+    fold: Fold, features: Features, labels: dict[str, int], tmp_path: Path
+) -> None:
+    alone = next(name for name in fold.validation if labels[name])
+    few = Fold(fold.index, fold.train, (alone, *[name for name in fold.validation if not labels[name]]), fold.test)
+    found = scores(EstimatorLearner(FeatureTable(features, labels), RidgeClassifier()), few, tmp_path)
+    content = read_json(tmp_path / "threshold.json")
+    assert content["threshold"] == 0.5 and not content["learned"] and content["cases"]["positive"] == 1
+    # Decision values go through the logistic function, which keeps the classifier's own decision at 0.
+    assert content["sigmoid"] == {"slope": 1.0, "intercept": 0.0}
+    assert not content["calibration"]["learned"] and "at least 10 of each" in content["calibration"]["reason"]
+    ridge = RidgeClassifier().fit([features[name] for name in fold.train], [labels[name] for name in fold.train])
+    values = ridge.decision_function([features[name] for name in fold.test])
+    assert [found[name] for name in fold.test] == pytest.approx(expit(values))
 
 
 def test_decision_values_become_probabilities_in_the_same_order(
@@ -207,7 +225,6 @@ Damage = Callable[[Features, dict[str, int], Fold], tuple[Features, dict[str, An
         (lambda f, y, at: (f, y | {at.train[0]: 2}, at), "The label of c.. is 2; expected 0 or 1"),
         (lambda f, y, at: (f, y | {at.train[0]: "1"}, at), "The label of c.. is '1'; expected 0 or 1"),
         (lambda f, y, at: (f, dict.fromkeys(y, 1), at), "training cases of fold 1 all have label 1"),
-        (lambda f, y, at: (f, y | dict.fromkeys(at.validation, 0), at), "hold 0 positive.*Hold out a larger"),
         (lambda f, y, at: ({k: v for k, v in f.items() if k != at.train[3]}, y, at), "no features for"),
         (lambda f, y, at: (f | {at.train[2]: np.array([1.0, np.nan, 0, 0])}, y, at), "1 value.* NaN or infinite"),
         (lambda f, y, at: (f | {at.test[1]: np.ones(3)}, y, at), r"have shape \(3,\), those of .* \(4,\)"),

@@ -14,7 +14,12 @@ from scipy.stats import bootstrap, norm, t
 from sklearn.metrics import roc_auc_score
 
 from medformer.evaluation.statistics import resampling
-from medformer.evaluation.statistics.bootstrap import grouped_interval, grouped_statistic_interval, paired_grouped_test
+from medformer.evaluation.statistics.bootstrap import (
+    ALL_EQUAL,
+    grouped_interval,
+    grouped_statistic_interval,
+    paired_grouped_test,
+)
 from medformer.evaluation.statistics.resampling import Bootstrap
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bootstrap_coverage.py"
@@ -172,8 +177,31 @@ def test_a_class_in_one_group_only_has_no_interval() -> None:
 
 
 def test_identical_runs_differ_by_0_with_p_1() -> None:
-    assert paired_grouped_test(np.zeros(30), np.repeat(np.arange(10), 3).tolist()) == (0.0, 0.0, 0.0, 1.0, 10)
-    assert paired_grouped_test(np.array([0.0, np.nan]), ["a", "b"]) == (0.0, 0.0, 0.0, 1.0, 1)
+    for test in (
+        paired_grouped_test(np.zeros(30), np.repeat(np.arange(10), 3).tolist()),
+        paired_grouped_test(np.array([0.0, np.nan]), ["a", "b"]),
+    ):
+        assert (test.difference, test.p, test.reason) == (0.0, 1.0, "nothing differs")
+        assert np.isnan([test.low, test.high]).all()
+
+
+def test_the_same_difference_in_every_group_has_neither_interval_nor_p() -> None:
+    # 0.1 and 0.1 + 1e-17 are one number: without a spread, nothing says how other groups would differ.
+    test = paired_grouped_test(np.full(24, 0.7) - np.full(24, 0.6), np.repeat(np.arange(8), 3).tolist())
+    assert test.difference == pytest.approx(0.1)
+    assert np.isnan([test.low, test.high, test.p]).all() and test.reason == ALL_EQUAL
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.3, 1234.5])
+def test_equal_resamples_give_no_interval_but_a_reason(value: float) -> None:
+    for groups in (2, 8, 200):
+        found = grouped_interval(np.full(groups, value), list(range(groups)))
+        assert np.isnan([found.low, found.high]).all()
+        assert found.to_json() | {"low": None, "high": None} == {"low": None, "high": None, "no_interval": ALL_EQUAL}
+    assert grouped_interval(np.full(3, value), ["a"] * 3).reason == "fewer than 2 groups"
+    assert grouped_interval(np.array([np.nan]), ["a"]).reason == ""
+    spread = grouped_interval(value + np.arange(8) / 100, list(range(8)))
+    assert spread.low < spread.high and "no_interval" not in spread.to_json()
 
 
 def test_a_clear_difference_is_found_and_none_is_not() -> None:
@@ -195,6 +223,10 @@ def test_p_and_interval_say_the_same(groups: int) -> None:
         test = paired_grouped_test(
             differences, np.repeat(np.arange(groups), 3).tolist(), Bootstrap(resamples=1000, seed=seed)
         )
+        if test.reason:
+            # Rounded to a tenth, a few groups can all differ equally.
+            assert groups < 5 and np.isnan(test.low)
+            continue
         assert (test.p < 0.05) == (not test.low <= 0 <= test.high)
         assert test.low <= test.difference <= test.high
         excluded += test.p < 0.05

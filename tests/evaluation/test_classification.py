@@ -224,7 +224,7 @@ def test_paired_tests_of_a_run_with_itself_and_with_a_worse_one() -> None:
     label, score, prediction = cases(300)
     groups = (np.arange(300) // 3).tolist()
     same = paired_classification_tests(label, (score, prediction), (score, prediction), groups, names=CLASSES)
-    assert all(test[:4] == (0.0, 0.0, 0.0, 1.0) for test in same.values())
+    assert all((test.difference, test.p, test.reason) == (0.0, 1.0, "nothing differs") for test in same.values())
     noise = np.random.default_rng(0).random(300)
     worse = paired_classification_tests(label, (score, prediction), (noise, noise > 0.5), groups)["auc"]
     assert worse.p < 1e-6 and worse.high < 0

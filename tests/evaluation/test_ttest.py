@@ -66,8 +66,10 @@ def test_without_test_cases_to_speak_of_it_is_the_plain_t_test() -> None:
 
 
 def test_identical_runs_differ_by_0_with_p_1() -> None:
-    assert corrected_resampled_ttest([0.0] * 5, [80] * 5, [20] * 5) == (0.0, 0.0, 0.0, 0.0, 4, 1.0)
-    assert corrected_resampled_ttest([0.0], [80], [20]) == (0.0, 0.0, 0.0, 0.0, 0, 1.0)
+    for folds in (5, 1):
+        test = corrected_resampled_ttest([0.0] * folds, [80] * folds, [20] * folds)
+        assert (test.mean, test.t, test.df, test.p, test.reason) == (0.0, 0.0, folds - 1, 1.0, "no fold differs")
+        assert math.isnan(test.low) and math.isnan(test.high)
 
 
 def test_p_and_interval_say_the_same() -> None:
@@ -81,7 +83,10 @@ def test_degenerate_folds() -> None:
     alone = corrected_resampled_ttest([0.1], [80], [20])
     assert alone.mean == 0.1 and math.isnan(alone.p) and math.isnan(alone.low)
     constant = corrected_resampled_ttest([-0.25] * 4, [75] * 4, [25] * 4)
-    assert constant == (-0.25, -0.25, -0.25, -math.inf, 3, 0.0)
+    assert (constant.mean, constant.df, constant.reason) == (-0.25, 3, "all folds differ equally")
+    assert all(math.isnan(value) for value in (constant.low, constant.high, constant.t, constant.p))
+    rounded = corrected_resampled_ttest([0.3 - 0.2, 0.2 - 0.1, 0.1], [75] * 3, [25] * 3)
+    assert math.isnan(rounded.p), "differences that rounding alone sets apart"
     missing = corrected_resampled_ttest([0.1, np.nan, 0.3], [80, 1, 80], [20, 99, 20])
     assert missing == corrected_resampled_ttest([0.1, 0.3], [80, 80], [20, 20])
     assert math.isnan(corrected_resampled_ttest([np.nan], [80], [20]).p)

@@ -75,17 +75,59 @@ def test_one_class_is_not_enough(label: int) -> None:
 
 
 def test_a_decision_says_where_it_is_from(tmp_path: Path) -> None:
-    scores, labels = np.array([0.1, 0.4, 0.6, 0.9]), np.array([0, 0, 1, 1])
+    scores, labels = np.linspace(0.1, 0.6, 10), np.repeat([0, 1], 5)
     path = tmp_path / "threshold.json"
-    assert learn_decision(tmp_path, "abcd", labels, scores, calibrate=False, threshold="fit") == Decision(0.5)
+    learned = learn_decision(tmp_path, "abcdefghij", labels, scores, calibrate=False, threshold="fit")
+    assert learned == Decision(pytest.approx((scores[4] + scores[5]) / 2))
     assert read_json(path) == {
-        "threshold": 0.5,
-        "from": "balanced accuracy over 4 inner validation cases",
+        "threshold": learned.threshold,
+        "from": "balanced accuracy over inner validation cases (5 positive and 5 negative)",
         "validation_balanced_accuracy": 1.0,
+        "learned": True,
+        "cases": {"positive": 5, "negative": 5},
     }
-    assert read_csv(tmp_path / "validation.csv")[1] == {"id": "b", "label": "0", "score": "0.4"}
-    assert learn_decision(tmp_path, "abcd", labels, scores, calibrate=False, threshold=0.3).threshold == 0.3
+    assert read_csv(tmp_path / "validation.csv")[0] == {"id": "a", "label": "0", "score": "0.1"}
+    assert learn_decision(tmp_path, "abcdefghij", labels, scores, calibrate=False, threshold=0.3).threshold == 0.3
     assert read_json(path) == {"threshold": 0.3, "from": "config"}
+
+
+def test_two_validation_cases_decide_nothing(tmp_path: Path) -> None:
+    # Fitted on these two, the sigmoid has slope 170 and calls no later case positive, though the AUC is 1.
+    outputs, labels = np.array([0.504, 0.506]), np.array([0, 1])
+    steep = PlattScaling().fit(np.log(outputs / (1 - outputs)), labels)
+    assert steep.slope_ > 100
+    decision = learn_decision(tmp_path, "ab", labels, outputs, calibrate=True, threshold="fit")
+    assert decision.threshold == 0.5 and decision.scaling is None and "too few" in decision.uncalibrated
+    later = np.array([0.2, 0.5, 0.8])
+    np.testing.assert_array_equal(decision.probabilities(later), later)
+    content = read_json(tmp_path / "threshold.json")
+    assert content["from"].startswith("default") and "1 positive and 1 negative" in content["from"]
+    assert content["calibration"]["cases"] == {"positive": 1, "negative": 1} and "sigmoid" not in content
+    assert read_decision(tmp_path) == decision
+
+
+@pytest.mark.parametrize(("each", "threshold", "sigmoid"), [(4, False, False), (5, True, False), (10, True, True)])
+def test_each_learned_number_needs_five_cases_of_each_class(
+    tmp_path: Path, each: int, threshold: bool, sigmoid: bool
+) -> None:
+    scores, labels = np.linspace(0.1, 0.6, 2 * each), np.repeat([0, 1], each)
+    names = [str(number) for number in range(2 * each)]
+    learn_decision(tmp_path, names, labels, scores, calibrate=True, threshold="fit")
+    content = read_json(tmp_path / "threshold.json")
+    assert (content["learned"], content["calibration"]["learned"], "sigmoid" in content) == (
+        threshold,
+        sigmoid,
+        sigmoid,
+    )
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_validation_part_of_one_class_decides_nothing(tmp_path: Path, label: int) -> None:
+    names = [str(number) for number in range(30)]
+    decision = learn_decision(
+        tmp_path, names, np.full(30, label), np.linspace(0, 1, 30), calibrate=True, threshold="fit"
+    )
+    assert decision.threshold == 0.5 and decision.scaling is None
 
 
 @pytest.mark.parametrize("log_odds", [True, False])

@@ -29,7 +29,7 @@ from scipy.stats import rankdata
 from medformer.crossval.plan import some
 from medformer.errors import DataError
 from medformer.evaluation.number_format import PLAIN
-from medformer.evaluation.statistics.bootstrap import grouped_interval
+from medformer.evaluation.statistics.bootstrap import ALL_EQUAL, grouped_interval
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.table import Row, group_names, numbers
 
@@ -257,7 +257,9 @@ def _range_of_guess(
     differences = np.array([dice[name] - guessed[name] for name in dice])
     interval = grouped_interval(differences, [groups[name] for name in dice], bootstrap)
     expected = _mean(guessed.values())
-    return expected, expected + _DICE_MARGIN + _mean(differences) - interval.low
+    # Where no drawing of groups changes the difference, the margin alone is left.
+    spread = 0.0 if interval.reason == ALL_EQUAL else _mean(differences) - interval.low
+    return expected, expected + _DICE_MARGIN + spread
 
 
 def _mean_dice(tables: Sequence[Sequence[Row]]) -> dict[str, float]:

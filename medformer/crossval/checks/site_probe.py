@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.vectors import Vector, stack_features
-from medformer.evaluation.number_format import PLAIN
-from medformer.evaluation.statistics.bootstrap import grouped_statistic_interval
+from medformer.evaluation.number_format import PLAIN, counted
+from medformer.evaluation.statistics.bootstrap import ALL_EQUAL, grouped_statistic_interval
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed
@@ -50,10 +50,11 @@ def site_probe(
 
     Returns:
         Plain data. `applicable` says whether there is anything to predict, `text` says all in words. If so: `n` cases,
-        `groups`, `balanced_accuracy` (the mean over sites of the share of their cases that are recognized) with the
-        interval `low`, `high` (bootstrap over groups), `sites` (their number), `chance` (1 over that), `by_site` (each
-        with `n` and `recall`), `left_out` (sites of a single group, or that no fold both trains on and tests),
-        `features` (`described`), `split` (which folds) and `classifier`.
+        `groups`, `balanced_accuracy` (the mean over sites of the share of their cases that are recognized) with its
+        interval over groups (`Interval.to_json`), `predictable` (above chance; None with too few groups), `sites`
+        (their number), `chance` (1 over that), `by_site` (each with `n` and `recall`), `left_out` (sites of a single
+        group, or that no fold both trains on and tests), `features` (`described`), `split` (which folds) and
+        `classifier`.
 
     Raises:
         DataError: A case has no features, or none that can be used.
@@ -91,15 +92,18 @@ def site_probe(
     everything = np.arange(len(scored))
     groups = [case.group for case in scored]
     interval = grouped_statistic_interval(balanced, groups, bootstrap, classes=truth.tolist())
+    score, chance = balanced(everything), 1 / len(names)
+    # A site that is recognized however the cases are drawn has no interval, and is recognized all the same.
+    lowest = score if interval.reason == ALL_EQUAL else interval.low
     result: dict[str, Any] = {
         "applicable": True,
         "n": len(scored),
         "groups": len(set(groups)),
-        "balanced_accuracy": balanced(everything),
-        "low": interval.low,
-        "high": interval.high,
+        "balanced_accuracy": score,
+        **interval.to_json(),
         "sites": len(names),
-        "chance": 1 / len(names),
+        "predictable": None if np.isnan(lowest) else bool(lowest > chance),
+        "chance": chance,
         "by_site": {
             name: {"n": int((truth == position).sum()), "recall": float(recall)}
             for position, (name, recall) in enumerate(zip(names, recalls(everything), strict=True))
@@ -109,7 +113,7 @@ def site_probe(
         "split": split,
         "classifier": CLASSIFIER,
     }
-    return {**result, "text": _describe(result)}
+    return {**result, "text": _describe(result, plan)}
 
 
 def _planned(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[tuple[list[str], list[str]]]:
@@ -161,23 +165,31 @@ def _predict(
 
 
 def _nothing(sites: int, left_out: Sequence[str]) -> dict[str, Any]:
-    text = f"There are no sites to predict: the cases come from {sites} site(s)"
-    text += f", of which {len(left_out)} have a single group." if left_out else "."
+    text = f"There are no sites to tell apart: the cases come from {counted(sites, 'site')}"
+    text += f", of which {len(left_out)} {'has' if len(left_out) == 1 else 'have'} a single group." if left_out else "."
     return {"applicable": False, "left_out": list(left_out), "text": text}
 
 
-def _describe(result: Mapping[str, Any]) -> str:
+def _describe(result: Mapping[str, Any], plan: Plan) -> str:
     chance, low, high = (result[key] for key in ("chance", "low", "high"))
-    known = np.isfinite(low)
+    interval = PLAIN.interval(low, high, 2, reason=result.get("no_interval", "too few groups"))
     words = (
         f"A linear classifier recognizes the site of {result['n']} cases with balanced accuracy "
         f"{PLAIN.number(result['balanced_accuracy'], 2)} "
-        f"({PLAIN.interval(low, high, 2) if known else 'too few groups for an interval'}); guessing among "
+        f"(interval {interval}); guessing among "
         f"{result['sites']} sites gives {PLAIN.number(chance, 2)}."
     )
-    if known and low > chance:
-        return (
-            f"{words} The input of the model shows the site, so a model may use it where sites differ in what is to "
-            "be predicted. Look at the results per site, and leave sites out."
-        )
-    return f"{words} With this many cases, that is no better than guessing."
+    if result["predictable"] is None:
+        return f"{words} That does not suffice for a verdict."
+    if not result["predictable"]:
+        return f"{words} With this many cases, that is no better than guessing."
+    left_out = plan.settings.get("left_out")
+    advice = (
+        f"Look at the results per {left_out}: each was tested by a model that had not seen it."
+        if left_out
+        else "Look at the results per site, and leave sites out (crossval.scheme=leave-one-site-out)."
+    )
+    return (
+        f"{words} The input of the model shows the site, so a model may use it where sites differ in what is to be "
+        f"predicted. {advice}"
+    )

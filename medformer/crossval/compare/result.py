@@ -31,6 +31,7 @@ class Outcome:
         p: Two-sided.
         p_holm: Adjusted for all comparisons that were made together (Holm); p when there is only one.
         units: What was counted as independent: groups, folds or cases.
+        no_interval: Why there is no interval; empty where there is one.
     """
 
     method: Method
@@ -42,6 +43,7 @@ class Outcome:
     p: float
     p_holm: float
     units: int
+    no_interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,14 @@ class Comparison(Statistics):
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """Every test that was made, the one that the interval is from first."""
+        """Every test that was made, the one that `low`, `high` and `p` are from first."""
         made = [outcome for outcome in (self.bootstrap, self.fold_test, self.delong) if outcome is not None]
         return tuple(sorted(made, key=lambda outcome: outcome.method != self.test))
+
+    @property
+    def no_interval(self) -> str:
+        """Why there is no interval; empty where there is one."""
+        return self.outcomes[0].no_interval
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain data."""

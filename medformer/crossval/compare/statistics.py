@@ -70,7 +70,16 @@ def compute(pairs: Pairs, metric: Metric, sources: tuple[str, str], bootstrap: B
         identical=identical,
         fold_differences=tuple(differences.tolist()),
         bootstrap=Outcome(
-            "bootstrap", value_a, value_b, test.difference, test.low, test.high, test.p, test.p, test.groups
+            "bootstrap",
+            value_a,
+            value_b,
+            test.difference,
+            test.low,
+            test.high,
+            test.p,
+            test.p,
+            test.groups,
+            test.reason,
         ),
         fold_test=_fold_test(fold_a, differences, pairs.folds, bootstrap.level),
         delong=delong,
@@ -98,7 +107,8 @@ def _fold_test(fold_a: Values, differences: Values, folds: Sequence[Fold], level
         differences[usable], [len(fold.train) for fold in chosen], [len(fold.test) for fold in chosen], level=level
     )
     value_a = float(fold_a[usable].mean())
-    return Outcome("folds", value_a, value_a + test.mean, test.mean, test.low, test.high, test.p, test.p, len(chosen))
+    ends = test.low, test.high, test.p, test.p
+    return Outcome("folds", value_a, value_a + test.mean, test.mean, *ends, len(chosen), test.reason)
 
 
 def _delong(pairs: Pairs, a: Scored, b: Scored, level: float) -> Outcome:
@@ -109,4 +119,5 @@ def _delong(pairs: Pairs, a: Scored, b: Scored, level: float) -> Outcome:
     counts = np.diff(np.r_[starts, len(names)])
     mean_a, mean_b = (np.add.reduceat(side.score[order], starts) / counts for side in (a, b))
     test = delong_test(a.label[order][starts], mean_a, mean_b, level=level)
-    return Outcome("delong", test.auc_a, test.auc_b, test.difference, test.low, test.high, test.p, test.p, len(starts))
+    ends = test.low, test.high, test.p, test.p
+    return Outcome("delong", test.auc_a, test.auc_b, test.difference, *ends, len(starts), test.reason)

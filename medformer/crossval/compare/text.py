@@ -54,7 +54,8 @@ def format_table(comparisons: Sequence[Comparison]) -> str:
                 c.name_b if common else f"{'' if same_b else f'{c.name_b} '}against {c.name_a}",
                 PLAIN.number(c.value_b, c.digits),
                 PLAIN.signed(c.difference, c.digits),
-                PLAIN.interval(c.low, c.high, c.digits, signed=True),
+                # The line below the table says why there is none.
+                PLAIN.interval(c.low, c.high, c.digits, signed=True, reason="below" if c.no_interval else ""),
                 PLAIN.p_value(c.p),
                 PLAIN.p_value(c.p_holm),
                 PLAIN.p_value(folds.p if folds else math.nan),
@@ -85,9 +86,10 @@ def reading(comparison: Comparison) -> str:
     """The conclusion that the numbers allow, and no more."""
     c = comparison
     if c.identical:
-        return "The two are the same in every case."
+        return "The two are the same in every case, so there is nothing to test."
     if not math.isfinite(c.low):
-        return "No interval can be given, so nothing can be said about chance."
+        because = f" ({c.no_interval})" if c.no_interval else ""
+        return f"No interval can be given{because}, so nothing can be said about chance."
     if c.low <= 0 <= c.high:
         return "These cases do not tell the two apart; that is no evidence that they are equally good."
     if c.p_holm >= _ALPHA:
@@ -98,18 +100,21 @@ def reading(comparison: Comparison) -> str:
     better = c.name_b if (c.difference > 0) != c.lower_is_better else c.name_a
     drawn = "cases" if c.test == "delong" else "groups"
     said = f"{better} is better here by more than drawing other {drawn} would explain"
-    if c.fold_test is not None and not c.fold_test.p_holm < _ALPHA:
+    if c.fold_test is not None and c.fold_test.p_holm >= _ALPHA:
         return f"{said}, but the test over folds, in which training varies too, does not exclude 0."
     return f"{said}; whether that holds for data from elsewhere was not tested."
 
 
 def _tested(c: Comparison, outcome: Outcome) -> str:
+    if not math.isfinite(outcome.low):
+        # A p-value of 1 for what does not differ says no more than its reason.
+        without = "no interval" if outcome.p == 1 else "neither interval nor p"
+        because = f": {outcome.no_interval}" if outcome.no_interval else ""
+        return f"{PLAIN.signed(outcome.difference, c.digits)} ({without}{because})"
     p = PLAIN.p_value(outcome.p)
     chance = f"p {p}" if p.startswith("<") else f"p = {p}"
     if c.together > 1:
         chance += f", Holm-adjusted {PLAIN.p_value(outcome.p_holm)}"
-    if not math.isfinite(outcome.low):
-        return f"{PLAIN.signed(outcome.difference, c.digits)} (no interval; {chance})"
     contains = "includes" if outcome.low <= 0 <= outcome.high else "excludes"
     interval = f"{c.level:.0%} interval {PLAIN.interval(outcome.low, outcome.high, c.digits, signed=True)}"
     return f"{PLAIN.signed(outcome.difference, c.digits)} ({interval}, {contains} 0; {chance})"

@@ -14,7 +14,7 @@ _NAN = float("nan")
 
 
 class AucTest(NamedTuple):
-    """Two AUCs; `difference` is the second minus the first, and `p` is two-sided."""
+    """Two AUCs; `difference` is the second minus the first, `p` is two-sided, and `reason` says why ends are NaN."""
 
     auc_a: float
     auc_b: float
@@ -22,6 +22,7 @@ class AucTest(NamedTuple):
     low: float
     high: float
     p: float
+    reason: str = ""
 
 
 def delong_test(label: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level: float = 0.95) -> AucTest:
@@ -39,8 +40,8 @@ def delong_test(label: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level:
         level: Coverage of the difference's interval, between 0 and 1.
 
     Returns:
-        Scores that rank all pairs alike give a difference of 0 with p = 1. Interval and p are NaN when the AUCs differ
-        but the cases show no spread of the difference, or a class has fewer than two cases.
+        Scores that rank all pairs alike give a difference of 0 with p = 1 and without an interval. Interval and p are
+        NaN when the AUCs differ but the cases show no spread of the difference, or a class has fewer than two cases.
 
     Raises:
         DataError: As `check_scored`, or only one class is there.
@@ -53,11 +54,13 @@ def delong_test(label: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level:
     auc_a, positives_a, negatives_a = _placements(y, a)
     auc_b, positives_b, negatives_b = _placements(y, b)
     if np.array_equal(positives_a, positives_b) and np.array_equal(negatives_a, negatives_b):
-        return AucTest(auc_a, auc_b, 0.0, 0.0, 0.0, 1.0)
+        return AucTest(auc_a, auc_b, 0.0, _NAN, _NAN, 1.0, "all pairs are ranked alike")
     difference = auc_b - auc_a
     error = _standard_error(positives_b - positives_a, negatives_b - negatives_a)
     if not error > 0:
-        return AucTest(auc_a, auc_b, difference, _NAN, _NAN, _NAN)
+        few = min(len(positives_a), len(negatives_a)) < 2
+        reason = "fewer than 2 cases of a class" if few else "all cases differ equally"
+        return AucTest(auc_a, auc_b, difference, _NAN, _NAN, _NAN, reason)
     reach = float(norm.ppf((1 + level) / 2)) * error
     p = float(2 * norm.sf(abs(difference) / error))
     return AucTest(auc_a, auc_b, difference, difference - reach, difference + reach, p)

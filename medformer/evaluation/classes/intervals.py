@@ -38,8 +38,7 @@ def classification_intervals(
         bootstrap: Level and draws.
 
     Returns:
-        By metric. NaN ends where the metric is undefined for all cases or for more than a fifth of the resamples, or
-        rests on fewer than two groups.
+        By metric. NaN ends where the metric is undefined for all cases, and where `interval_of` gives no interval.
 
     Raises:
         DataError: As `check_scored` for a part of a table.
@@ -54,7 +53,7 @@ def classification_intervals(
     intervals: dict[str, Interval] = {}
     for name, replicates in drawn.items():
         found = _support(name, member, scored.label)
-        if found.groups < 2 or np.isnan(values[name]):
+        if np.isnan(values[name]):
             intervals[name] = Interval(float("nan"), float("nan"), found.groups)
         else:
             intervals[name] = interval_of(replicates, found, bootstrap)

@@ -16,7 +16,7 @@ as much as a case with one, and a false alarm on a case without a lesion counts.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,7 @@ def count_lesions(
 
 def detection(
     counts: NDArray[np.float64], groups: Sequence[Hashable], bootstrap: Bootstrap = DEFAULT
-) -> dict[str, float | int]:
+) -> dict[str, Any]:
     """Lesion-wise precision, recall and F1 over cases, from their sums.
 
     Args:
@@ -110,8 +110,8 @@ def detection(
         bootstrap: Level and draws of the interval for F1.
 
     Returns:
-        `true`, `predicted`, `hit`, `precision`, `recall`, `f1`, and the interval `low`, `high` for F1. A ratio without
-        a denominator is NaN, and so is the interval of fewer than two groups with lesions.
+        `true`, `predicted`, `hit`, `precision`, `recall`, `f1`, and the interval for F1 (`Interval.to_json`). A ratio
+        without a denominator is NaN.
     """
     known = np.flatnonzero(~np.isnan(counts).any(axis=0))
     true, predicted, hit = counts[:, known]
@@ -125,8 +125,7 @@ def detection(
         "precision": _ratio(totals.hit, totals.predicted),
         "recall": _ratio(totals.hit, totals.true),
         "f1": _ratio(2 * totals.hit, totals.true + totals.predicted),
-        "low": interval.low,
-        "high": interval.high,
+        **interval.to_json(),
     }
 
 

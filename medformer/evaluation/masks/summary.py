@@ -145,6 +145,5 @@ def _mean(values: NDArray[np.float64], groups: Sequence[str], bootstrap: Bootstr
         "median": float(median),
         "q1": float(q1),
         "q3": float(q3),
-        "low": interval.low,
-        "high": interval.high,
+        **interval.to_json(),
     }

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from medformer.evaluation.statistics.bootstrap import Interval, interval_of, support
+from medformer.evaluation.statistics.bootstrap import FEWEST_GROUPS, Interval, interval_of, support
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
 
 COVERAGE = 0.95
@@ -69,7 +69,7 @@ def agreement(
         "n": len(compared),
         "sd": sd,
         **{
-            name: {"value": value, "low": bias + end.low, "high": bias + end.high}
+            name: {"value": value, **end.to_json(), "low": bias + end.low, "high": bias + end.high}
             for (name, value), end in zip(values.items(), ends, strict=True)
         },
     }
@@ -81,10 +81,10 @@ def relative_error(prediction: NDArray[np.float64], truth: NDArray[np.float64]) 
 
 
 def _intervals(difference: NDArray[np.float64], member: NDArray[np.intp], bootstrap: Bootstrap) -> list[Interval]:
-    """Intervals of the bias and of the lower and upper limit; NaN ends where fewer than two groups were compared."""
+    """Intervals of the bias and of the lower and upper limit."""
     found = support(member)
-    if found.groups < 2:
-        return [Interval(float("nan"), float("nan"), found.groups)] * 3
+    if found.groups < FEWEST_GROUPS:
+        return [interval_of(np.empty(0), found, bootstrap)] * 3
     sums = [np.bincount(member, weights=weights) for weights in (np.ones_like(difference), difference, difference**2)]
     count, total, squares = bootstrap.sums(np.stack(sums))
     mean = total / count

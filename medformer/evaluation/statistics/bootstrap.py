@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,15 @@ from medformer.evaluation.statistics.resampling import (
 # Beyond this share of resamples without a value, what is left no longer stands for the whole.
 MOST_DROPPED = 0.2
 
+FEWEST_GROUPS = 2
+"""A single group shows no spread."""
+
+ALL_EQUAL = "all resamples equal"
+"""Why there is no interval of a statistic that no drawing of groups changes."""
+
+# Ends that are this close are one number with different rounding.
+_SAME = 1e-12
+
 _NAN = float("nan")
 
 
@@ -26,17 +35,23 @@ class Interval(NamedTuple):
     """An interval for a statistic.
 
     Attributes:
-        low: Lower end; NaN with fewer than two groups, which carry no spread.
+        low: Lower end; NaN where there is no interval (`interval_of`).
         high: Upper end; NaN likewise.
         groups: Groups it rests on: those that had a value, and of a statistic that compares classes those of the class
             that has the fewest.
         dropped: Resamples for which the statistic was not defined; they are left out.
+        reason: Why there is no interval; empty where there is one, or no statistic.
     """
 
     low: float
     high: float
     groups: int
     dropped: int = 0
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its ends as plain data, and why they are missing."""
+        return {"low": self.low, "high": self.high, **({"no_interval": self.reason} if self.reason else {})}
 
 
 class PairedTest(NamedTuple):
@@ -44,10 +59,12 @@ class PairedTest(NamedTuple):
 
     Attributes:
         difference: Mean, or the statistic's value.
-        low: Lower end of its interval; NaN with fewer than two groups, unless nothing differs.
+        low: Lower end of its interval; NaN where there is none (`interval_of`).
         high: Upper end; NaN likewise.
-        p: Two-sided; below 1 - level exactly when the interval excludes 0.
+        p: Two-sided; below 1 - level exactly when the interval excludes 0. Without an interval it is NaN, and 1 where
+            nothing differs.
         groups: Groups it rests on, as in `Interval`.
+        reason: Why there is no interval.
     """
 
     difference: float
@@ -55,6 +72,7 @@ class PairedTest(NamedTuple):
     high: float
     p: float
     groups: int
+    reason: str = ""
 
 
 class Support(NamedTuple):
@@ -96,9 +114,9 @@ def ratio_interval(part: NDArray[np.number], whole: NDArray[np.number], bootstra
         whole: To the denominator, above 0; a group weighs by it.
         bootstrap: Level and draws.
     """
-    if len(whole) < 2:
-        return Interval(_NAN, _NAN, len(whole))
-    return Interval(*bootstrap.percentiles(_ratios(part, whole, bootstrap), effective_groups(whole)), len(whole))
+    if len(whole) < FEWEST_GROUPS:
+        return _none(len(whole))
+    return interval_of(_ratios(part, whole, bootstrap), Support(effective_groups(whole), len(whole)), bootstrap)
 
 
 def paired_grouped_test(
@@ -107,7 +125,7 @@ def paired_grouped_test(
     """Test whether paired differences, one per case, are 0 on average, drawing whole groups with replacement.
 
     The interval is that of `grouped_interval`; p is the level at which it just reaches 0. Differences that are all 0,
-    as between a run and itself, give p = 1. NaN differences are left out first.
+    as between a run and itself, give p = 1 and no interval. NaN differences are left out first.
 
     Args:
         differences: Second model minus first, one per case, shape (n,).
@@ -145,12 +163,15 @@ def paired_test(
     """
     groups = support.groups
     if same:
-        return PairedTest(0.0, 0.0, 0.0, 1.0, groups)
-    known = replicates[~np.isnan(replicates)]
-    if groups < 2 or np.isnan(difference) or len(replicates) - len(known) > MOST_DROPPED * len(replicates):
+        return PairedTest(0.0, _NAN, _NAN, 1.0, groups, "nothing differs")
+    if np.isnan(difference):
         return PairedTest(difference, _NAN, _NAN, _NAN, groups)
-    low, high = bootstrap.percentiles(known, support.effective)
-    p = two_sided_p(known, support.effective, groups)
+    found = interval_of(replicates, support, bootstrap)
+    if found.reason:
+        alike = found.reason == ALL_EQUAL and difference == 0
+        return PairedTest(difference, _NAN, _NAN, 1.0 if alike else _NAN, groups, found.reason)
+    low, high = found.low, found.high
+    p = two_sided_p(replicates[~np.isnan(replicates)], support.effective, groups)
     # Percentiles of few groups reach less far than the level asks, which p knows: then 0 cannot be excluded.
     if p > 1 - bootstrap.level:
         low, high = min(low, 0.0), max(high, 0.0)
@@ -176,8 +197,7 @@ def grouped_statistic_interval(
             groups decides how far the ends are expanded.
 
     Returns:
-        NaN ends if the statistic is undefined for all rows together or for more than a fifth of the resamples, or if
-        there are fewer than two groups (of every class).
+        NaN ends if the statistic is undefined for all rows together, or where `interval_of` gives none.
 
     Raises:
         ValueError: Lengths differ.
@@ -185,8 +205,8 @@ def grouped_statistic_interval(
     member = number_groups(groups)
     found = support(member, classes)
     rows = np.arange(len(member))
-    if found.groups < 2 or np.isnan(statistic(rows)):
-        return Interval(_NAN, _NAN, found.groups)
+    if found.groups < FEWEST_GROUPS or np.isnan(statistic(rows)):
+        return _none(found.groups)
     values = [
         statistic(np.repeat(rows, weights.astype(np.intp))) for block in bootstrap.weights(member) for weights in block
     ]
@@ -194,12 +214,30 @@ def grouped_statistic_interval(
 
 
 def interval_of(replicates: NDArray[np.float64], support: Support, bootstrap: Bootstrap) -> Interval:
-    """Interval of a statistic that may be undefined (NaN) in some resamples: these are dropped and counted."""
+    """Interval of a statistic that may be undefined (NaN) in some resamples: these are dropped and counted.
+
+    There is none, and `Interval.reason` says why, where the bootstrap cannot tell how far the statistic could move:
+    with a single group, where too many resamples have no value, and where all of them give the same one. An AUC of 1
+    stays 1 however the cases are drawn: that all resamples agree says that none could differ, and not that the number
+    is sure.
+    """
     known = replicates[~np.isnan(replicates)]
     dropped = len(replicates) - len(known)
+    if support.groups < FEWEST_GROUPS:
+        return _none(support.groups)
     if dropped > MOST_DROPPED * len(replicates):
-        return Interval(_NAN, _NAN, support.groups, dropped)
-    return Interval(*bootstrap.percentiles(known, support.effective), support.groups, dropped)
+        return Interval(_NAN, _NAN, support.groups, dropped, "not defined in too many resamples")
+    low, high = bootstrap.percentiles(known, support.effective)
+    if high - low <= _SAME * max(1.0, abs(low)):
+        return Interval(_NAN, _NAN, support.groups, dropped, ALL_EQUAL)
+    return Interval(low, high, support.groups, dropped)
+
+
+def _none(groups: int) -> Interval:
+    """No interval, for lack of groups; without any group there is no statistic either."""
+    return Interval(
+        _NAN, _NAN, groups, reason=f"fewer than {FEWEST_GROUPS} groups" if 0 < groups < FEWEST_GROUPS else ""
+    )
 
 
 def support(member: NDArray[np.intp], classes: Sequence[Hashable] | None = None) -> Support:

@@ -9,17 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
+# Differences that are this close are one number with different rounding.
+_SAME = 1e-12
+
 
 class FoldTest(NamedTuple):
     """Result of `corrected_resampled_ttest`.
 
     Attributes:
         mean: Mean difference over folds; NaN without any.
-        low: Lower end of its interval; NaN with a single fold, unless nothing differs.
+        low: Lower end of its interval; NaN with a single fold, and where all folds differ equally.
         high: Upper end; NaN likewise.
-        t: Statistic.
+        t: Statistic; NaN likewise, and 0 where nothing differs.
         df: Degrees of freedom, folds less one.
-        p: Two-sided.
+        p: Two-sided; NaN likewise, and 1 where nothing differs.
+        reason: Why there is no interval; empty where there is one, or no fold.
     """
 
     mean: float
@@ -28,6 +32,7 @@ class FoldTest(NamedTuple):
     t: float
     df: int
     p: float
+    reason: str = ""
 
 
 def corrected_resampled_ttest(
@@ -47,8 +52,7 @@ def corrected_resampled_ttest(
         level: Coverage of the interval, between 0 and 1.
 
     Returns:
-        Differences that are all 0 give t = 0 and p = 1. Differences that are all the same other number leave no
-        variance: the interval is this number, t infinite and p = 0.
+        Differences that are all the same leave no variance and so no interval; where all are 0, p is 1.
 
     Raises:
         ValueError: Lengths differ, a size is not positive, or `level` is out of range.
@@ -66,11 +70,11 @@ def corrected_resampled_ttest(
         return FoldTest(nan, nan, nan, nan, 0, nan)
     mean = float(d.mean())
     if not d.any():
-        return FoldTest(0.0, 0.0, 0.0, 0.0, folds - 1, 1.0)
+        return FoldTest(0.0, nan, nan, 0.0, folds - 1, 1.0, "no fold differs")
     if folds < 2:
-        return FoldTest(mean, nan, nan, nan, 0, nan)
-    if np.ptp(d) == 0:
-        return FoldTest(mean, mean, mean, math.copysign(math.inf, mean), folds - 1, 0.0)
+        return FoldTest(mean, nan, nan, nan, 0, nan, "a single fold")
+    if np.ptp(d) <= _SAME:
+        return FoldTest(mean, nan, nan, nan, folds - 1, nan, "all folds differ equally")
     error = math.sqrt(float(d.var(ddof=1)) * (1 / folds + float(ratio.mean())))
     statistic = mean / error
     reach = float(student.ppf((1 + level) / 2, folds - 1)) * error

@@ -15,6 +15,7 @@ from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice, union_box
 from medformer.files import read_json, write_json
 from medformer.imaging.geometry import label_counts
+from medformer.inference.threshold import FEWEST
 
 FORMAT = "medformer-components/1"
 
@@ -30,10 +31,12 @@ class Components:
     Attributes:
         rules: Rule by label value.
         dice: Where rules were fitted, the mean Dice of each label under each rule.
+        cases: Where rules were fitted, the validation cases that have each label.
     """
 
     rules: Mapping[int, Rule] = field(default_factory=dict)
     dice: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    cases: Mapping[int, int] = field(default_factory=dict)
 
     def apply(self, labels: NDArray[Any]) -> None:
         """Set the components that the rules drop to background, in place.
@@ -56,7 +59,8 @@ def same_rule(rule: Rule, values: Iterable[int]) -> Components:
 def fit_components(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], values: Sequence[int]) -> Components:
     """Choose for each label the rule with the higher mean Dice; on a tie, everything is kept.
 
-    Two empty masks count 1. Fit on the inner validation part of a fold, never on what is tested.
+    Two empty masks count 1. Everything of a label is kept that fewer than `FEWEST` validation cases have. Fit on the
+    inner validation part of a fold, never on what is tested.
 
     Args:
         pairs: Predicted and true label maps (X, Y, Z), one pair at a time.
@@ -66,18 +70,24 @@ def fit_components(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], values: S
         DataError: There is no pair, or the two arrays of a pair differ in shape.
     """
     scores: dict[int, dict[Rule, list[float]]] = {value: {rule: [] for rule in RULES} for value in values}
+    cases = dict.fromkeys(values, 0)
     for predicted, truth in pairs:
         cleaned = predicted.copy()
         same_rule("largest", values).apply(cleaned)
         for value in values:
             expected = truth == value
+            cases[value] += bool(expected.any())
             scores[value]["all"].append(dice(predicted == value, expected))
             scores[value]["largest"].append(dice(cleaned == value, expected))
     if any(not given["all"] for given in scores.values()):
         raise DataError("Component rules cannot be fitted: got no validation case. Set inference.components to all.")
     means = {value: {rule: float(np.mean(given)) for rule, given in by.items()} for value, by in scores.items()}
-    rules: dict[int, Rule] = {value: "largest" if by["largest"] > by["all"] else "all" for value, by in means.items()}
-    return Components(rules, {value: {str(rule): score for rule, score in by.items()} for value, by in means.items()})
+    rules: dict[int, Rule] = {
+        value: "largest" if by["largest"] > by["all"] and cases[value] >= FEWEST else "all"
+        for value, by in means.items()
+    }
+    dice_by_rule = {value: {str(rule): score for rule, score in by.items()} for value, by in means.items()}
+    return Components(rules, dice_by_rule, cases)
 
 
 def join_components(each: Sequence[Components]) -> Components:
@@ -89,7 +99,8 @@ def join_components(each: Sequence[Components]) -> Components:
 
 def write_components(path: Path, components: Components) -> None:
     """Write rules as JSON, beside the weights that they were chosen for."""
-    write_json(path, {"format": FORMAT, "rules": components.rules, "dice": components.dice})
+    content = {"format": FORMAT, "rules": components.rules, "dice": components.dice}
+    write_json(path, content | ({"cases": components.cases} if components.cases else {}))
 
 
 def read_components(path: Path) -> Components:
@@ -110,6 +121,7 @@ def read_components(path: Path) -> Components:
                 int(value): {str(rule): float(score) for rule, score in by.items()}
                 for value, by in content["dice"].items()
             },
+            {int(value): int(count) for value, count in content.get("cases", {}).items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(

@@ -154,8 +154,9 @@ def _draw_comparison(axes: Axes, row: int, comparison: Comparison) -> None:
         PRINTED.signed(value, comparison.digits) for value in (main.difference, main.low, main.high)
     )
     adjusted = f", Holm {PRINTED.p_value(comparison.p_holm)}" if comparison.together > 1 else ""
+    tested = f"{difference}  [{low}, {high}]\np {PRINTED.p_value(comparison.p)}{adjusted}"
     axes.annotate(
-        f"{difference}  [{low}, {high}]\np {PRINTED.p_value(comparison.p)}{adjusted}",
+        tested if np.isfinite(main.low) else f"{difference}\nno interval",
         xy=(1.02, row),
         xycoords=("axes fraction", "data"),
         va="center",

@@ -78,6 +78,8 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
         "number_compared": len(known),
         "own": written(run, run.pooled, name)["value"],
         "of_best": written(run, pooled[best], name)["value"] if best else "",
+        "lead_interval": lead_interval(compared[best]) if best else "",
+        "lead_interval_of": lead_interval,
         "unsure": bool(best) and _not_excluded(compared[best]),
         "rows": rows,
         "compared": compared,
@@ -90,6 +92,11 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
     }
 
 
+def lead_interval(lead: Comparison) -> str:
+    """Write the interval of a lead, or why there is none."""
+    return between(lead.low, lead.high, lead.digits, signed=True, reason=lead.no_interval)
+
+
 def _outcome(lead: Comparison) -> str:
     if lead.low > 0 and lead.p_holm < ALPHA:
         return "better"
@@ -98,13 +105,13 @@ def _outcome(lead: Comparison) -> str:
 
 def _not_excluded(lead: Comparison) -> bool:
     """Whether the test over folds does not exclude that there is no difference."""
-    return lead.fold_test is not None and not lead.fold_test.p_holm < ALPHA
+    return lead.fold_test is not None and lead.fold_test.p_holm >= ALPHA
 
 
 def _lead(lead: Comparison) -> dict[str, str]:
     return {
         "lead": signed(lead.difference, lead.digits),
-        "lead_interval": between(lead.low, lead.high, lead.digits, signed=True),
+        "lead_interval": lead_interval(lead),
         "p": p_value(lead.p),
         "p_holm": p_value(lead.p_holm),
         "fold_p_holm": p_value(lead.fold_test.p_holm) if lead.fold_test else MISSING,
@@ -145,12 +152,14 @@ def site_probe(run: FinishedRun) -> dict[str, Any]:
     """Say how well the site can be predicted from what the model uses."""
     probe = run.site_probe or {}
     score, chance, low = (probe.get(key) for key in ("balanced_accuracy", "chance", "low"))
+    above = None if low is None or chance is None else low > chance
+    predictable = probe.get("predictable", above)
     if score is None or chance is None:
         outcome, level = "not probed", "info"
-    elif low is None:
+    elif predictable is None:
         outcome, level = "too few groups", "info"
     else:
-        outcome, level = ("predictable", "warning") if low > chance else ("at chance", "ok")
+        outcome, level = ("predictable", "warning") if predictable else ("at chance", "ok")
     return {
         "level": level,
         "outcome": outcome,

@@ -133,7 +133,8 @@ def with_threshold(study: Frames, mapper: Mapper, context: Context, name: str = 
         DiceThreshold(),
         (probability for _, _, probability in judge.maps(cases, "threshold", context.reporter)),
         (read_mask(case.required_mask()) for case in cases),
-        cases=len(cases),
+        # An image without a lesion says that a threshold is too low, and never that it is too high.
+        count=lambda: {"with a lesion": sum(bool(read_mask(case.required_mask()).any()) for case in cases)},
         path=context.folder / THRESHOLD_FILE,
     )
     return FramePredictor(mapper, threshold, study.config, name)

@@ -61,11 +61,21 @@ def test_each_label_gets_the_rule_that_serves_it() -> None:
     predicted = two_parts()
     truth = predicted.copy()
     truth[6, 6, 6:8] = 0
-    rules = fit_components([(predicted, truth)], (1, 2))
-    assert rules.rules == {1: "largest", 2: "all"}
+    rules = fit_components([(predicted, truth)] * 5, (1, 2))
+    assert rules.rules == {1: "largest", 2: "all"} and rules.cases == {1: 5, 2: 5}
     assert rules.dice[1] == {"all": pytest.approx(16 / 18), "largest": 1.0}
     assert rules.dice[2] == {"all": 1.0, "largest": pytest.approx(6 / 7)}
     assert np.count_nonzero(predicted == 1) == 10, "predictions are not changed"
+
+
+def test_a_label_of_too_few_validation_cases_keeps_everything() -> None:
+    predicted = two_parts()
+    truth = predicted.copy()
+    truth[6, 6, 6:8] = 0
+    without = np.where(truth == 1, 0, truth)
+    rules = fit_components([(predicted, truth)] * 4 + [(without, without)] * 4, (1, 2))
+    assert rules.dice[1]["largest"] > rules.dice[1]["all"]
+    assert rules.rules == {1: "all", 2: "all"} and rules.cases == {1: 4, 2: 8}
 
 
 def test_a_tie_keeps_everything_and_empty_masks_agree() -> None:
