@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from medformer.config import VolumeConfig
 from medformer.data.volumes.plan.patch_size import fitted
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.inference.export_table import Exports
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.inference.volumes.windows import count_windows
@@ -118,7 +119,7 @@ def segment(scan: Path, out: Path, network: str, overlap: float) -> dict[str, An
     start = time.perf_counter()
     result = VolumeSegmenter([(model, plan)], overlap=overlap, batch_size=1).segment(scan)
     segmented = time.perf_counter()
-    export_volume(out, network, result, scan)
+    export_volume(Exports(out), network, result, scan)
     grid = [round(n * own / wanted) for n, own, wanted in zip(result.array.shape, SPACING, spacing, strict=True)]
     return {
         "network": network,

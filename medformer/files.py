@@ -11,8 +11,8 @@ import json
 import math
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -20,7 +20,10 @@ from typing import Any
 
 from medformer.errors import ResourceError
 
-_TEMPORARY = re.compile(r"\.(.+\.[a-z0-9_]{8}(\.\w+)?|tmp\w{6})")
+_TEMPORARY = re.compile(r"\.medformer-tmp-\d+-[0-9a-f]{16}-.*|\.tmp\w{6}", re.DOTALL)
+
+before_replacing: list[Callable[[Path], None]] = []
+"""What is told of every file before it takes its name, and may refuse: see `pipelines.outputs`."""
 
 
 @contextmanager
@@ -37,16 +40,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        # No case can have this name: names of exported files do not begin with a dot (`medformer.names`).
+        name = f".medformer-tmp-{os.getpid()}-{secrets.token_hex(8)}-{path.stem[:40]}{path.suffix[:20]}"
+        temporary = path.parent / name
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are meant to be read by colleagues.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        for told in before_replacing:
+            told(path)
         os.replace(temporary, path)
         temporary = None
     except OSError as error:

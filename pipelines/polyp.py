@@ -26,11 +26,13 @@ from pipelines.work import (
     claim_file,
     clear,
     finished_folds,
+    left_to_do,
     list_problems,
     manifest_cases,
     open_run,
     readable,
     require_all,
+    run_hash,
 )
 
 ENTRIES = (TABLE, "masks", "overlays", "probabilities")
@@ -105,11 +107,18 @@ def predict(
     cut = predictor.threshold if threshold is None else threshold
     if overwrite:
         clear(out, ENTRIES)
-    with image_exports(out, threshold=cut, probabilities=cast(Probabilities, probabilities), resume=resume) as export:
-        left = [case for case in cases if not export.done(case.id)]
+    with image_exports(
+        out,
+        [case.id for case in cases],
+        threshold=cut,
+        probabilities=cast(Probabilities, probabilities),
+        run=run_hash(opened, folders),
+        resume=resume,
+    ) as export:
+        left = left_to_do(export, cases)
         good, problems = readable(left, lambda case: read_image(case.required_image()), make_reporter())
         for case, image, probability in predictor.maps(good, "images", make_reporter()):
-            export.add(case.id, image, probability, source=str(case.image))
+            export.add(case.id, image, probability, source=str(case.image), images=case.images)
     require_all(problems, len(cases), "images", TRY_AGAIN)
     say(f"{len(cases)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")

@@ -31,11 +31,13 @@ from pipelines.work import (
     claim_file,
     clear,
     finished_folds,
+    left_to_do,
     list_problems,
     manifest_cases,
     open_run,
     readable,
     require_all,
+    run_hash,
     unusable,
 )
 
@@ -126,12 +128,14 @@ def predict(
     if overwrite:
         clear(out, ENTRIES)
     labels = [name for _, name in predictor.labels]
-    with volume_exports(out, labels, dicom_seg=dicom_seg, resume=resume) as export:
-        left = [case for case in cases if not export.done(case.id)]
+    names = [case.id for case in cases]
+    made_by = run_hash(opened, folders)
+    with volume_exports(out, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
+        left = left_to_do(export, cases)
         good, problems = readable(left, partial(check_image, channels=predictor.channels), make_reporter())
         for case in make_reporter().track(good, "volumes"):
             try:
-                export.add(case.id, segmenter.segment(case), case, source=str(case.image))
+                export.add(case.id, segmenter.segment(case), case, source=str(case.image), images=case.images)
             except DataError as error:
                 problems.append(unusable(case, error))
     require_all(problems, len(cases), "volumes", TRY_AGAIN)

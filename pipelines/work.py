@@ -20,7 +20,8 @@ from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.evaluation.summary import summarize
-from medformer.files import read_json
+from medformer.files import digest, read_json, sha256
+from medformer.inference.export_table import ExportTable
 from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
@@ -153,6 +154,35 @@ def finished_folds(run: RunDirectory, last: str) -> list[Path]:
     if len(folders) < len(folds):
         say(f"note: {len(folders)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all.")
     return folders
+
+
+_LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
+"""What a fold's predictions follow from, besides the config."""
+
+
+def run_hash(run: RunDirectory, folders: Sequence[Path]) -> str:
+    """SHA-256 of what predicts: the config, and everything that these folds learned."""
+    learned = [
+        [folder.name, *(sha256(folder / name) if (folder / name).is_file() else "" for name in _LEARNED)]
+        for folder in folders
+    ]
+    return digest([sha256(run.config_yaml), learned])
+
+
+def left_to_do(export: ExportTable, cases: Sequence[Case]) -> list[Case]:
+    """The cases that an earlier call did not export, or not as this one would."""
+    left = [case for case in cases if not export.done(case.id, case.images)]
+    if export.outdated:
+        say(
+            f"{len(export.outdated)} cases were made from other images, by another run or with other settings, such as "
+            f"'{export.outdated[0]}': they are made again."
+        )
+    if export.of_others:
+        say(
+            f"note: {export.table} also lists {export.of_others} cases that this call was not given, and that another "
+            "run or another threshold made (column run_sha256). They stay."
+        )
+    return left
 
 
 def claim(out: Path, *, overwrite: bool, resume: bool | None = None) -> None:

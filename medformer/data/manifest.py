@@ -2,7 +2,7 @@
 
 Columns: `id, image, mask, group, site, split, sha256`, then free covariates. Only `id` and `image` must be there.
 
-* `id` is unique and may hold `/` (it names the exported files), but never leads out of a folder.
+* `id` is unique and may hold `/` (it names the exported files, see `medformer.names`), but never leads out of a folder.
 * `image_1`, `image_2`, ... are further channels of the same scan, on the same grid; only volumes have them.
 * `image` and `mask` are relative to the manifest's folder. When prepare writes the manifest away from the data,
   a sidecar `<manifest name>.root.json` names the folder that the paths are relative to instead. Absolute paths and
@@ -18,16 +18,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, Protocol
 
+from medformer.data.problems import first_ten
 from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 from medformer.missing import known
+from medformer.names import id_fault
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
 LABEL = "label"
@@ -191,6 +194,9 @@ class Manifest:
     root: Path
     cases: tuple[Case, ...]
 
+    def __post_init__(self) -> None:
+        _require_ids(self.cases, str(self.path))
+
     @cached_property
     def by_id(self) -> dict[str, Case]:
         """Cases by id."""
@@ -235,12 +241,13 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     When `path` is not in a folder above all the files, the sidecar `<name>.root.json` is written beside it.
 
     Raises:
-        DataError: There are no cases.
+        DataError: There are no cases, or an id cannot be one.
         ResourceError: The folder is not writable or the disk is full.
     """
     path = Path(os.path.abspath(path))
     if not cases:
         raise DataError(f"There are no cases to write to {path}; expected at least one.")
+    _require_ids(cases, str(path))
     files = [os.path.abspath(file) for case in cases for file in (*case.images, case.mask) if file is not None]
     folders = sorted({os.path.dirname(file) for file in files})
     base = str(path.parent)
@@ -267,6 +274,21 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     write_csv(path, rows, [*COLUMNS[:2], *channels, *COLUMNS[2:], *extra])
     if inside:
         _remove(sidecar)
+
+
+def _require_ids(cases: Sequence[Case], where: str) -> None:
+    """Apply the rule of ids before anything is read or written under them.
+
+    Raises:
+        DataError: Ids that cannot be ids, or that two cases share; they are counted, and the first ten named.
+    """
+    times = Counter(case.id for case in cases)
+    faults = {
+        case.id: id_fault(case.id) or ("several cases have this id" if times[case.id] > 1 else "") for case in cases
+    }
+    wrong = [f"{identifier!a}: {fault}" for identifier, fault in faults.items() if fault]
+    if wrong:
+        raise DataError(f"{where}: {len(wrong)} ids cannot be used:{first_ten(wrong)}")
 
 
 def case_values(case: Case) -> dict[str, str]:

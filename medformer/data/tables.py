@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from medformer.data.problems import first_ten
 from medformer.errors import DataError
-from medformer.missing import is_missing
+from medformer.names import id_fault
 
 Record = TypeVar("Record")
 
@@ -143,18 +143,6 @@ def is_amount(text: str) -> bool:
         return math.isfinite(float(text)) and float(text) >= 0
     except ValueError:
         return False
-
-
-def id_fault(identifier: str) -> str | None:
-    """What is wrong with an id, which also names files; None when nothing is."""
-    if is_missing(identifier):
-        return "the id is empty, or a word for what is not known; give every case its own"
-    parts = identifier.split("/")
-    if "\\" in identifier or not identifier.isprintable() or any(part in {"", ".", ".."} for part in parts):
-        return (
-            "the id names the exported files, so it may not hold '\\', control characters, or empty, '.' or '..' parts"
-        )
-    return None
 
 
 def require_good_rows(path: Path, problems: Sequence[str], rows: int) -> None:

@@ -1,6 +1,7 @@
 """The table of exported cases, kept on disk during the work, and one output name for every input file.
 
-An interruption loses nothing, and two `frame001.png` from two folders never overwrite each other.
+An interruption loses nothing, two `frame001.png` from two folders never overwrite each other, and a resumed call keeps
+only what it would make again byte for byte: hashes of the images and of the run, and the settings, stand in each row.
 """
 
 from __future__ import annotations
@@ -11,14 +12,37 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from medformer.data.manifest import image_hash
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, write_csv
+from medformer.names import file_stem, id_fault
 
 _SECONDS_BETWEEN_WRITES = 1.0
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Where the files of cases go.
+
+    Attributes:
+        folder: The folder that tables name them relative to.
+        stems: The name of each case's files (see `file_stems`), below the folder of their kind and without ending.
+    """
+
+    folder: Path
+    stems: Mapping[str, str] = field(default_factory=dict)
+
+    def stem(self, case: str) -> str:
+        """The name of a case's files.
+
+        Raises:
+            DataError: The id cannot be one.
+        """
+        return self.stems.get(case) or file_stem(require_id(case))
 
 
 @dataclass(eq=False)
@@ -29,63 +53,91 @@ class ExportTable:
     or Ctrl-C as well: only what a SIGKILL cuts off in the last second has to be computed again.
 
     Args:
-        out: The output folder.
+        out: Where the files go.
         name: Of the table.
-        columns: Of the table; `id` and `image` among them.
-        export: Writes the files of one case and returns its row; called as `export(case, *content, source=source)`.
-        files: What the name of a case's file ends in, by column; empty where no such file is wanted.
+        columns: Of the table; `id`, `image`, `image_sha256` and `run_sha256` among them.
+        export: Writes the files of one case and returns the other columns; called as
+            `export(case, *content, source=source)`.
+        files: Where a case's file is, by column, with {} for its name; empty where no such file is wanted.
         settings: What a row must hold to be kept on resuming, by column.
-        resume: Keep the cases that the table already lists, if they have these files and settings. Without it, an
-            existing table starts anew.
+        run: Hash of what predicts; a row of another run is not kept.
+        resume: Keep the cases that the table already lists, if they were made from the same images, by the same run
+            and with these settings, and their files are there. Without it, an existing table starts anew.
 
     Raises:
         DataError: `resume` was asked for, and the table is not one of ours.
     """
 
-    out: Path
+    out: Exports
     name: str
     columns: Sequence[str]
     export: Callable[..., Mapping[str, Any]]
     _: KW_ONLY
     files: Mapping[str, str]
     settings: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
     resume: bool = False
 
     def __post_init__(self) -> None:
-        self.table = self.out / self.name
-        self._rows: dict[str, Mapping[str, Any]] = self._kept() if self.resume else {}
+        self.table = self.out.folder / self.name
+        self._rows: dict[str, Mapping[str, Any]] = self._earlier() if self.resume else {}
         self._new: dict[str, str] = {}
         self._written_at = float("-inf")
+        self.outdated: list[str] = []
+        """Cases of an earlier call that were asked for, and are made again."""
 
     @property
     def rows(self) -> list[Mapping[str, Any]]:
         """All rows so far; those kept from an earlier run hold text, as CSV does."""
         return list(self._rows.values())
 
-    def done(self, case: str) -> bool:
-        """Whether a case is exported already and need not be computed."""
-        return case in self._rows
+    @property
+    def of_others(self) -> int:
+        """Number of rows that another run, or another threshold, made."""
+        return sum(not self._as_now(row) for row in self._rows.values())
 
-    def add(self, case: str, *content: Any, source: str = "") -> Mapping[str, Any]:
+    def done(self, case: str, images: Sequence[Path] = ()) -> bool:
+        """Whether a case is exported already, from the same images, and need not be computed."""
+        row = self._rows.get(case)
+        if row is None:
+            return False
+        stem = self.out.stem(case)
+        current = (
+            self._as_now(row)
+            and all(row[name] == (where and where.format(stem)) for name, where in self.files.items())
+            and row["image_sha256"] == _hash(images)
+        )
+        if not current:
+            self.outdated.append(case)
+            del self._rows[case]
+        return current
+
+    def add(self, case: str, *content: Any, source: str = "", images: Sequence[Path] = ()) -> Mapping[str, Any]:
         """Export one case and list it.
 
         Args:
             case: The id.
             content: What is exported.
             source: Where the input came from, for the table.
+            images: The input's files.
 
         Raises:
             DataError: The id was exported in this run already; the second would overwrite the first.
             ResourceError: A file could not be written. Cases listed earlier stay listed.
         """
-        clash = self._new.get(case.casefold())
+        if self.outdated and not self._new:
+            # The table must not say of new files that they are the earlier ones.
+            self.flush()
+        stem = self.out.stem(case).casefold()
+        clash = self._new.get(stem)
         if clash is not None:
             raise DataError(
                 f"'{case}' ({source or 'no source'}) and '{clash}' ({self._rows[clash]['image'] or 'no source'}) would "
                 "be exported to the same files. Give every case an id of its own."
             )
-        row = self._rows[case] = self.export(case, *content, source=source)
-        self._new[case.casefold()] = case
+        hashes = {"image_sha256": _hash(images), "run_sha256": self.run}
+        row = self._rows[case] = {**self.export(case, *content, source=source), **hashes}
+        self._new[stem] = case
         if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
             self.flush()
         return row
@@ -108,14 +160,13 @@ class ExportTable:
         with suppress(ResourceError):
             self.flush()
 
-    def _current(self, row: Mapping[str, str]) -> bool:
-        """Whether an earlier row was made with these settings and its files are still there."""
-        return all(row[name] == value for name, value in self.settings.items()) and all(
-            row[name].endswith(ending) and (self.out / row[name]).is_file() if ending else not row[name]
-            for name, ending in self.files.items()
-        )
+    def _as_now(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row was made by this run and with these settings."""
+        expected = {**self.settings, "run_sha256": self.run}
+        return all(str(row[name]) == value for name, value in expected.items())
 
-    def _kept(self) -> dict[str, Mapping[str, Any]]:
+    def _earlier(self) -> dict[str, Mapping[str, Any]]:
+        """The rows of an earlier call whose files are there."""
         if not self.table.exists():
             return {}
         rows = read_csv(self.table)
@@ -124,28 +175,31 @@ class ExportTable:
                 f"{self.table} does not have the columns of an export ({', '.join(self.columns)}), so it cannot be "
                 "resumed. Choose another folder, or start over without resuming."
             )
-        return {row["id"]: row for row in rows if self._current(row)}
+
+        def there(row: Mapping[str, str]) -> bool:
+            return all(not row[name] or (self.out.folder / row[name]).is_file() for name in self.files)
+
+        return {row["id"]: row for row in rows if there(row)}
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
     """Name the outputs of input files.
 
     The stem, when all stems differ. Otherwise every file is named by its path below the folder that they share,
-    without the suffix: `site_a/frame001` and `site_b/frame001`. Capital letters do not tell names apart, because
-    on many file systems they do not tell files apart.
+    without the suffix: `site_a/frame001` and `site_b/frame001`.
 
     Args:
         paths: Input files; relative and absolute paths may mix.
 
     Raises:
-        DataError: Two files would still share a name, such as `frame001.png` beside `frame001.jpg`.
+        DataError: Two files would still share a name, such as `frame001.png` beside `frame001.jpg`; or a name cannot
+            be an id.
     """
     resolved = [Path(path).absolute() for path in paths]
-    stems = [path.stem for path in resolved]
-    if _collision(stems) is None:
-        return stems
-    folder = Path(os.path.commonpath([path.parent for path in resolved]))
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in resolved]
+    names = [path.stem for path in resolved]
+    if _collision(names) is not None:
+        folder = Path(os.path.commonpath([path.parent for path in resolved]))
+        names = [path.relative_to(folder).with_suffix("").as_posix() for path in resolved]
     clash = _collision(names)
     if clash is not None:
         first, second = clash
@@ -153,30 +207,33 @@ def output_names(paths: Sequence[Path]) -> list[str]:
             f"{paths[first]} and {paths[second]} would both be exported as '{names[second]}'. "
             "Rename one of them, or predict them into different folders."
         )
-    return names
+    return [require_id(name) for name in names]
 
 
-def check_name(name: str) -> str:
-    """Return `name` if it stays inside the output folder.
+def require_id(identifier: str) -> str:
+    """Return an id that can be one.
 
     Raises:
-        DataError: The name is empty, absolute, climbs out with `..`, or holds characters that files cannot.
+        DataError: It cannot; see `medformer.names.id_fault`.
     """
-    parts = PurePosixPath(name).parts
-    inside = bool(parts) and not name.startswith("/") and ".." not in parts
-    if not inside or any(character in '\\:*?"<>|' or ord(character) < 32 for character in name):
-        raise DataError(
-            f"The case id {name!r} cannot name a file below the output folder. "
-            "Use letters, digits, dots, dashes and underscores, with / between folders."
-        )
-    return name
+    fault = id_fault(identifier)
+    if fault is not None:
+        raise DataError(f"The case {identifier!a} cannot be exported: {fault}.")
+    return identifier
+
+
+def _hash(images: Sequence[Path]) -> str:
+    """See `image_hash`; a word for a file that cannot be read, which the caller finds out by itself."""
+    try:
+        return image_hash(images) if images else ""
+    except OSError:
+        return "unreadable"
 
 
 def _collision(names: Sequence[str]) -> tuple[int, int] | None:
-    """Positions of the first two names that are equal but for capital letters."""
-    folded = [name.casefold() for name in names]
-    repeated = next((name for name, times in Counter(folded).items() if times > 1), None)
+    """Positions of the first two names that are equal."""
+    repeated = next((name for name, times in Counter(names).items() if times > 1), None)
     if repeated is None:
         return None
-    first = folded.index(repeated)
-    return first, folded.index(repeated, first + 1)
+    first = names.index(repeated)
+    return first, names.index(repeated, first + 1)

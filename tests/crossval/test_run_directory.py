@@ -76,7 +76,7 @@ def test_resume_needs_a_folder_but_not_a_started_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no folder"):
         RunDirectory.create(tmp_path / "typo", resume=True)
     # Killed before run.json was complete: only a temporary file is there.
-    write_text(tmp_path / "run" / ".run.abcd1234.json", "{")
+    write_text(tmp_path / "run" / ".medformer-tmp-7-0123456789abcdef-run.json", "{")
     assert not RunDirectory.create(tmp_path / "run", resume=True).resumed
 
 

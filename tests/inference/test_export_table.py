@@ -74,6 +74,42 @@ def test_rows_made_with_other_settings_are_not_kept(tmp_path: Path, changed: dic
     assert not image_exports(tmp_path, **{**settings, **changed}, resume=True).done("f0")
 
 
+def test_another_image_or_run_under_the_same_name_is_made_again(tmp_path: Path) -> None:
+    image, out = tmp_path / "in" / "f0.png", tmp_path / "out"
+    image.parent.mkdir()
+    image.write_bytes(b"first")
+    with image_exports(out, threshold=0.5, run="A") as export:
+        export.add("f0", None, probability(0), images=[image])
+        export.add("f1", None, probability(1), images=[image])
+
+    def again(run: str) -> Any:
+        return image_exports(out, threshold=0.5, overlays=False, run=run, resume=True)
+
+    assert again("A").done("f0", [image])
+    assert not again("B").done("f0", [image])
+    image.write_bytes(b"second")
+    export = again("A")
+    assert not export.done("f0", [image]) and export.outdated == ["f0"]
+    with export:
+        export.add("f0", None, probability(2), images=[image])
+    assert again("A").done("f0", [image])
+    # What a call is not given stays, and the table says that another run made it.
+    assert sorted(ids(out)) == ["f0", "f1"] and again("B").of_others == 2
+
+
+def test_a_kill_while_a_case_is_made_again_leaves_no_row_of_the_earlier_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with image_exports(tmp_path, threshold=0.5, overlays=False, run="A") as export:
+        export.add("f0", None, probability(0))
+    export = image_exports(tmp_path, threshold=0.5, overlays=False, run="B", resume=True)
+    assert not export.done("f0")
+    monkeypatch.setattr("medformer.inference.frames.export.write_mask", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.add("f0", None, probability(1))
+    assert ids(tmp_path) == []
+
+
 def test_without_resume_the_table_starts_empty(tmp_path: Path) -> None:
     for name in ("old", "new"):
         with image_exports(tmp_path, threshold=0.5) as export:

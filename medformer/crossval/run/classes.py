@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ from medformer.crossval.run.contract import Context, Row
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.inference.classification import Decision, learn_decision
+from medformer.inference.export_table import Exports
 from medformer.progress import Reporter
 
 
@@ -65,7 +65,7 @@ class ClassPredictor:
         )
         return cls([(scorer, decision)], covariates=covariates)
 
-    def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+    def predict(self, study: Any, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
         """Yield the rows of cases; see `rows`."""
         return self.rows(study, names, self.scores(study, names))
 

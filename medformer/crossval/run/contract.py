@@ -25,6 +25,7 @@ from medformer.data.inventory import Inventory, Record, duplicates
 from medformer.data.manifest import Case, Dataset, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
+from medformer.inference.export_table import Exports
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices
@@ -84,13 +85,13 @@ class Context:
 class Predictor(Protocol):
     """What one fold, or an ensemble of folds, knows: weights, preprocessing, threshold, calibration, plan."""
 
-    def predict(self, study: Any, names: Sequence[str], out: Path, reporter: Reporter) -> Iterable[Row]:
+    def predict(self, study: Any, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterable[Row]:
         """Predict cases, labelled or new, and yield a row for each, in order.
 
         Args:
             study: The `Study` that holds the cases, of the same task.
             names: Ids of those to predict.
-            out: Folder for masks and other files; rows name them relative to it.
+            out: Where masks and other files go; rows name them relative to its folder.
             reporter: Receives the progress.
         """
 

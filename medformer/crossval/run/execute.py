@@ -32,6 +32,8 @@ from medformer.errors import (
     exhaustion,
 )
 from medformer.files import write_csv, write_text
+from medformer.inference.export_table import Exports
+from medformer.names import file_stems
 from medformer.progress import Reporter, SilentReporter
 
 # What would fail every fold.
@@ -74,7 +76,11 @@ class LearnerJob:
         context = Context(fold, folder, self.run, self.seed, resume, self.reporter)
         predictor = self.learner.fit(context)
         if fold.test:
-            rows = list(predictor.predict(self.learner.study, fold.test, self.run.path, self.reporter))
+            study = self.learner.study
+            # Each repeat tests every case again.
+            repeat = f"repeat-{fold.repeat}" if study.crossval.repeats > 1 else ""
+            out = Exports(self.run.path, file_stems(study.by_id, repeat))
+            rows = list(predictor.predict(study, fold.test, out, self.reporter))
             write_csv(folder / "predictions.csv", rows, list(rows[0]))
 
 

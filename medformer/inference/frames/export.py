@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,8 @@ from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
 from medformer.imaging.images import write_image
 from medformer.imaging.masks import draw_overlay, write_mask, write_probability
-from medformer.inference.export_table import ExportTable, check_name
+from medformer.inference.export_table import Exports, ExportTable
+from medformer.names import file_stems
 
 Probabilities = Literal["none", "png", "npz"]
 
@@ -33,13 +35,17 @@ COLUMNS: tuple[str, ...] = (
     "mask_file",
     "probability_file",
     "overlay_file",
+    "image_sha256",
+    "run_sha256",
 )
+
+_MASK, _PROBABILITY, _OVERLAY = "masks/{}.png", "probabilities/{}.", "overlays/{}.png"
 
 _EIGHT_NEIGHBORS = np.ones((3, 3), dtype=int)
 
 
 def export_case(
-    out: Path,
+    out: Exports,
     case: str,
     image: NDArray[np.uint8] | None,
     probability: NDArray[np.float32],
@@ -49,11 +55,11 @@ def export_case(
     probabilities: Probabilities = "none",
     truth: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
-    """Write the files of one case below `out`: `masks/`, and where asked `probabilities/` and `overlays/`.
+    """Write the files of one case: `masks/`, and where asked `probabilities/` and `overlays/`.
 
     Args:
-        out: The output folder.
-        case: The id; names the files. A `/` in it makes a subfolder.
+        out: Where they go.
+        case: The id.
         image: RGB uint8 (H, W, 3) to draw the overlay on; None writes no overlay.
         probability: float (H, W) in [0, 1] at the original size.
         threshold: A pixel is foreground where its probability is at least this.
@@ -62,15 +68,15 @@ def export_case(
         truth: Boolean mask (H, W); its contour is drawn too.
 
     Returns:
-        A value for each of `COLUMNS`. Files are relative to `out`, empty where none was asked for. `components`
-        counts 8-connected regions. `confidence` is the mean probability inside the mask, or 1 minus the highest
-        probability when the mask is empty.
+        A value for each of `COLUMNS` but the hashes. Files are relative to the folder, empty where none was asked for.
+        `components` counts 8-connected regions. `confidence` is the mean probability inside the mask, or 1 minus the
+        highest probability when the mask is empty.
 
     Raises:
-        DataError: The arrays do not fit each other, or the id cannot name a file.
+        DataError: The arrays do not fit each other, or the id cannot be one.
         ResourceError: A file could not be written, or did not read back as it was written.
     """
-    check_name(case)
+    stem, folder = out.stem(case), out.folder
     if probability.ndim != 2 or probability.size == 0:
         raise DataError(f"{case}: probabilities have shape {probability.shape}, expected one map (H, W).")
     for role, array in (("image", image), ("truth", truth)):
@@ -80,14 +86,14 @@ def export_case(
                 "a mask is exported at the original size of its image."
             )
     mask = binarize(probability, threshold, case=case)
-    mask_file = f"masks/{case}.png"
-    write_mask(out / mask_file, mask)
-    probability_file = "" if probabilities == "none" else f"probabilities/{case}.{probabilities}"
+    mask_file = _MASK.format(stem)
+    write_mask(folder / mask_file, mask)
+    probability_file = "" if probabilities == "none" else (_PROBABILITY + probabilities).format(stem)
     if probabilities != "none":
-        write_probability(out / probability_file, probability, kind=probabilities)
-    overlay_file = "" if image is None else f"overlays/{case}.png"
+        write_probability(folder / probability_file, probability, kind=probabilities)
+    overlay_file = "" if image is None else _OVERLAY.format(stem)
     if image is not None:
-        write_image(out / overlay_file, draw_overlay(image, mask, truth))
+        write_image(folder / overlay_file, draw_overlay(image, mask, truth))
     area = int(np.count_nonzero(mask))
     return {
         "id": case,
@@ -107,29 +113,34 @@ def export_case(
 
 def image_exports(
     out: Path,
+    names: Iterable[str] = (),
     *,
     threshold: float,
     probabilities: Probabilities = "none",
     overlays: bool = True,
+    run: str = "",
     resume: bool = False,
 ) -> ExportTable:
     """A table of exported images, whose `add` takes an image (None for no overlay) and its probabilities.
 
     Args:
         out: The output folder.
+        names: The ids of all cases that will be given.
         threshold: See `export_case`.
         probabilities: See `export_case`.
         overlays: Whether images will be given, so that a case without an overlay is exported again on resuming.
+        run: See `ExportTable`.
         resume: See `ExportTable`.
     """
     files = {
-        "mask_file": ".png",
-        "probability_file": "" if probabilities == "none" else f".{probabilities}",
-        "overlay_file": ".png" if overlays else "",
+        "mask_file": _MASK,
+        "probability_file": "" if probabilities == "none" else _PROBABILITY + probabilities,
+        "overlay_file": _OVERLAY if overlays else "",
     }
-    export = partial(export_case, out, threshold=threshold, probabilities=probabilities)
+    to = Exports(out, file_stems(names))
+    export = partial(export_case, to, threshold=threshold, probabilities=probabilities)
     settings = {"threshold": repr(float(threshold))}
-    return ExportTable(out, TABLE, COLUMNS, export, files=files, settings=settings, resume=resume)
+    return ExportTable(to, TABLE, COLUMNS, export, files=files, settings=settings, run=run, resume=resume)
 
 
 def count_components(mask: NDArray[np.bool_]) -> int:

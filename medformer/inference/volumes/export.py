@@ -16,23 +16,25 @@ from medformer.imaging.images import write_image
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.planes import draw_planes
 from medformer.imaging.volumes import read_volume
-from medformer.inference.export_table import ExportTable, check_name
+from medformer.inference.export_table import Exports, ExportTable
 from medformer.inference.volumes.label_map import LabelMap
+from medformer.names import file_stems
 
 TABLE = "volumes.csv"
 
-_FILES = ("mask", "overlay", "dicom_seg")
+_FILES = {"mask": "masks/{}.nii.gz", "overlay": "overlays/{}.png", "dicom_seg": "dicom_seg/{}.dcm"}
+"""Where each file of a case is, by column."""
 
 
 def columns(labels: Iterable[str]) -> tuple[str, ...]:
     """The columns of a table of exported volumes with these label names."""
     names = tuple(labels)
     measured = (f"{what}:{name}" for what in ("pred_ml", "confidence") for name in names)
-    return ("id", "image", "shape", "spacing_mm", *measured, *_FILES)
+    return ("id", "image", "shape", "spacing_mm", *measured, *_FILES, "image_sha256", "run_sha256")
 
 
 def export_volume(
-    out: Path,
+    out: Exports,
     case: str,
     result: LabelMap,
     like: Path | Case | Sequence[Path],
@@ -42,14 +44,14 @@ def export_volume(
     overlay: bool = True,
     dicom_seg: bool = False,
 ) -> dict[str, Any]:
-    """Write one case below `out`: `masks/ID.nii.gz`, and where asked for `overlays/ID.png` and `dicom_seg/ID.dcm`.
+    """Write one case: `masks/ID.nii.gz`, and where asked for `overlays/ID.png` and `dicom_seg/ID.dcm`.
 
     The label map has the image's exact affine, sform, qform and their codes, in the smallest sufficient integer type;
     it and the DICOM segmentation are read back and compared before they are kept.
 
     Args:
-        out: The output folder.
-        case: The id; names the files. A `/` in it makes a subfolder.
+        out: Where the files go.
+        case: The id.
         result: Of the segmenter.
         like: What was segmented; its first channel places the result and is drawn.
         source: Where the image came from, for the table.
@@ -58,33 +60,30 @@ def export_volume(
         dicom_seg: Write a DICOM segmentation too; the image must be a DICOM series.
 
     Returns:
-        A value for each of `columns`: milliliters of each label (`pred_ml:NAME`), the mean probability of its voxels
-        (`confidence:NAME`, empty where there are none), and files relative to `out`, empty where none was asked for.
+        A value for each of `columns` but the hashes: milliliters of each label (`pred_ml:NAME`), the mean probability
+        of its voxels (`confidence:NAME`, empty where there are none), and files relative to the folder, empty where
+        none was asked for.
 
     Raises:
         ConfigError: A DICOM segmentation was asked for and the image is no DICOM series, or `dicom` is not installed.
-        DataError: The arrays do not fit each other, the image cannot be read, or the id cannot name a file.
+        DataError: The arrays do not fit each other, the image cannot be read, or the id cannot be one.
         ResourceError: A file could not be written, or did not read back as it was written.
     """
-    check_name(case)
+    stem, folder = out.stem(case), out.folder
     path = like if isinstance(like, Path) else like.required_image() if isinstance(like, Case) else like[0]
     if dicom_seg and not path.is_dir():
         raise ConfigError(
             f"{case}: a DICOM segmentation refers to the slices of a DICOM series, and {path} is none. "
             "Give a folder with a series, or write NIfTI alone."
         )
-    files = {
-        "mask": f"masks/{case}.nii.gz",
-        "overlay": f"overlays/{case}.png" if overlay else "",
-        "dicom_seg": f"dicom_seg/{case}.dcm" if dicom_seg else "",
-    }
-    write_labels(out / files["mask"], result.array, path)
+    files = {name: where.format(stem) for name, where in _wanted(overlay, dicom_seg).items()}
+    write_labels(folder / files["mask"], result.array, path)
     if dicom_seg:
-        write_dicom_seg(out / files["dicom_seg"], result.array, result.labels, path)
+        write_dicom_seg(folder / files["dicom_seg"], result.array, result.labels, path)
     if overlay:
         image = read_volume(path).array
         drawn = draw_planes(image, result.array, result.geometry, result.labels, truth=truth)
-        write_image(out / files["overlay"], drawn)
+        write_image(folder / files["overlay"], drawn)
     volumes = result.volumes_ml
     return {
         "id": case,
@@ -100,9 +99,11 @@ def export_volume(
 def volume_exports(
     out: Path,
     labels: Iterable[str],
+    names: Iterable[str] = (),
     *,
     overlays: bool = True,
     dicom_seg: bool = False,
+    run: str = "",
     resume: bool = False,
 ) -> ExportTable:
     """A table of exported volumes, whose `add` takes the result of a segmenter and what was segmented.
@@ -110,10 +111,18 @@ def volume_exports(
     Args:
         out: The output folder.
         labels: Names of the labels.
+        names: The ids of all cases that will be given.
         overlays: See `export_volume`.
         dicom_seg: See `export_volume`.
+        run: See `ExportTable`.
         resume: See `ExportTable`.
     """
-    files = {"mask": ".nii.gz", "overlay": ".png" if overlays else "", "dicom_seg": ".dcm" if dicom_seg else ""}
-    export = partial(export_volume, out, overlay=overlays, dicom_seg=dicom_seg)
-    return ExportTable(out, TABLE, columns(labels), export, files=files, resume=resume)
+    files, to = _wanted(overlays, dicom_seg), Exports(out, file_stems(names))
+    export = partial(export_volume, to, overlay=overlays, dicom_seg=dicom_seg)
+    return ExportTable(to, TABLE, columns(labels), export, files=files, run=run, resume=resume)
+
+
+def _wanted(overlay: bool, dicom_seg: bool) -> dict[str, str]:
+    """Where a case's files are, empty where none is asked for."""
+    asked = {"mask": True, "overlay": overlay, "dicom_seg": dicom_seg}
+    return {name: where if asked[name] else "" for name, where in _FILES.items()}

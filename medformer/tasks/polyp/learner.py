@@ -23,6 +23,7 @@ from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
 from medformer.imaging.images import read_image, read_mask
 from medformer.inference.baselines.frames import BASELINES, MaskBaseline
+from medformer.inference.export_table import Exports
 from medformer.inference.frames.export import confidence, count_components, export_case
 from medformer.inference.frames.segment import Segmenter, ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold
@@ -75,8 +76,8 @@ class FramePredictor:
     config: PolypConfig
     name: str = ""
 
-    def predict(self, study: Frames, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
-        """Yield the scores of each test case; the run's own networks also leave masks and overlays below `out`."""
+    def predict(self, study: Frames, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
+        """Yield the scores of each test case; the run's own networks also leave masks and overlays."""
         for case, image, probability in self.maps([study.by_id[name] for name in names], "test cases", reporter):
             truth = read_mask(case.required_mask())
             if self.name:

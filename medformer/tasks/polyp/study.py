@@ -28,6 +28,7 @@ from medformer.imaging.images import image_size, read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES
 from medformer.models.autoencoder import masked_autoencoder
+from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
     FrameBaselineLearner,
@@ -93,9 +94,9 @@ class PolypStudy(Study[PolypConfig, Manifest]):
 
     def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
         """Masks are stretched to the size of the image that they are given to; those already written stay."""
-        cases = []
+        cases, stems = [], file_stems(self.by_id)
         for case in self.cases:
-            path = folder / "labels" / f"{case.id}.png"
+            path = folder / "labels" / f"{stems[case.id]}.png"
             if not path.is_file():
                 other = read_mask(self.by_id[giver[case.id]].required_mask())
                 write_mask(path, resize_mask(other, image_size(case.required_image())))

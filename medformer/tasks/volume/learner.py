@@ -25,6 +25,7 @@ from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_labels
 from medformer.inference.baselines.volumes import LabelPrior
 from medformer.inference.classification import ValidationLoss
+from medformer.inference.export_table import Exports
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.segmenter import ValidationVolumeDice, VolumeSegmenter
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
@@ -245,7 +246,7 @@ class PriorPredictor:
     prior: LabelPrior
     values: NDArray[np.intp]
 
-    def predict(self, study: Scans, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
+    def predict(self, study: Scans, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case."""
         for case in reporter.track([study.by_id[name] for name in names], "prior_mask, test cases"):
             truth = read_labels(case.required_mask())

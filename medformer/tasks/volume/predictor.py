@@ -24,6 +24,7 @@ from medformer.evaluation.masks.volumes import volume_row
 from medformer.imaging.geometry import Volume
 from medformer.imaging.volumes import read_labels
 from medformer.inference.classification import predict_scores, read_decision
+from medformer.inference.export_table import Exports
 from medformer.inference.volumes.components import join_components, read_components
 from medformer.inference.volumes.export import export_volume
 from medformer.inference.volumes.segmenter import VolumeSegmenter
@@ -54,8 +55,8 @@ class VolumePredictor:
     config: VolumeConfig
     channels: int = 1
 
-    def predict(self, study: Scans, names: Sequence[str], out: Path, reporter: Reporter) -> Iterator[Row]:
-        """Yield the scores of each test case, and leave its label map and overlay below `out`."""
+    def predict(self, study: Scans, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
+        """Yield the scores of each test case, and leave its label map and overlay."""
         for case in reporter.track([study.by_id[name] for name in names], "test cases"):
             found = self.segmenter.segment(case)
             truth = read_labels(case.required_mask())

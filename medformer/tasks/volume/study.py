@@ -34,6 +34,7 @@ from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
+from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
@@ -140,7 +141,8 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     def relabelled(self, giver: Mapping[str, str], folder: Path) -> Self:
         """Label maps are stretched to the grid of the image that they are given to; those already written stay."""
         given = self._class_of if self.config.target == "classification" else self._label_map_of
-        cases = tuple(given(case, self.by_id[giver[case.id]], folder) for case in self.cases)
+        files = file_stems(self.by_id, str(folder / "labels"))
+        cases = tuple(given(case, self.by_id[giver[case.id]], Path(f"{files[case.id]}.nii.gz")) for case in self.cases)
         return replace(self, data=replace(self.data, cases=cases))
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
@@ -154,11 +156,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         x, y, z = facts.spacing
         return sum(facts.labels.values()) * x * y * z
 
-    def _class_of(self, case: Case, other: Case, folder: Path) -> Case:
+    def _class_of(self, case: Case, other: Case, path: Path) -> Case:
         return replace(case, label=other.label)
 
-    def _label_map_of(self, case: Case, other: Case, folder: Path) -> Case:
-        path = folder / "labels" / f"{case.id}.nii.gz"
+    def _label_map_of(self, case: Case, other: Case, path: Path) -> Case:
         if path.is_file():
             return replace(case, mask=path)
         orientation = self.config.plan.orientation

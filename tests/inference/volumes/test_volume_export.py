@@ -12,6 +12,7 @@ from medformer.data.manifest import Case
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_csv
 from medformer.imaging.geometry import Geometry
+from medformer.inference.export_table import Exports
 from medformer.inference.volumes.export import columns, export_volume, volume_exports
 from medformer.inference.volumes.label_map import LabelMap
 
@@ -27,13 +28,13 @@ def found(oracle: ModuleType, folder: Path, name: str = "a") -> tuple[LabelMap, 
 
 def test_a_case_is_a_label_map_a_picture_and_a_row(oracle: ModuleType, tmp_path: Path) -> None:
     result, path = found(oracle, tmp_path)
-    row = export_volume(tmp_path / "out", "site/a", result, Case("a", path, None, "a"), source="in/a.nii.gz")
+    row = export_volume(Exports(tmp_path / "out"), "site/a", result, Case("a", path, None, "a"), source="in/a.nii.gz")
     written = nibabel.load(tmp_path / "out" / "masks" / "site" / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(written.dataobj), result.array)
     assert int(written.header["sform_code"]) == 3 and int(written.header["qform_code"]) == 0
     with Image.open(tmp_path / "out" / row["overlay"]) as picture:
         assert picture.size[0] > 384
-    assert tuple(row) == columns(NAMES.values())
+    assert (*row, "image_sha256", "run_sha256") == columns(NAMES.values())
     assert row["shape"] == "12x14x16" and row["spacing_mm"] == "2x1x1"
     assert row["pred_ml:Core"] == pytest.approx(np.count_nonzero(result.array == 200) * 0.002)
     assert row["confidence:Ring"] == 0.75 and row["confidence:Core"] == ""
@@ -64,13 +65,13 @@ def test_two_cases_do_not_share_files(oracle: ModuleType, tmp_path: Path) -> Non
 
 def test_a_dicom_segmentation_needs_a_series(oracle: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="folder with a series"):
-        export_volume(tmp_path / "out", "a", *found(oracle, tmp_path), dicom_seg=True)
+        export_volume(Exports(tmp_path / "out"), "a", *found(oracle, tmp_path), dicom_seg=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_id_stays_in_the_folder(oracle: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot name a file"):
-        export_volume(tmp_path / "out", "../a", *found(oracle, tmp_path))
+    with pytest.raises(DataError, match="cannot be exported"):
+        export_volume(Exports(tmp_path / "out"), "../a", *found(oracle, tmp_path))
 
 
 @pytest.mark.real_data
@@ -86,7 +87,7 @@ def test_a_series_gets_its_segmentation(oracle: ModuleType, medformer_data: Path
     grays = np.percentile(read_volume(series).array, (5, 50, 95)).tolist()
     result = VolumeSegmenter([(oracle.Oracle(grays), plan)]).segment(series)
     assert set(np.unique(result.array).tolist()) == {0, 3, 200}
-    row = export_volume(tmp_path, "a", result, series, dicom_seg=True)
+    row = export_volume(Exports(tmp_path), "a", result, series, dicom_seg=True)
     np.testing.assert_array_equal(read_dicom_seg(tmp_path / row["dicom_seg"], series).array, result.array)
     written = nibabel.load(tmp_path / row["mask"])
     np.testing.assert_array_equal(np.asarray(written.dataobj), result.array)

@@ -23,9 +23,10 @@ from pathlib import Path
 from medformer.data.connectomes.read.source import Candidate
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.data.tables import TableForm, id_fault, is_amount, read_cells, require_good_rows
+from medformer.data.tables import TableForm, is_amount, read_cells, require_good_rows
 from medformer.errors import DataError
 from medformer.missing import known
+from medformer.names import id_fault
 
 _TABLE = TableForm(
     what="a phenotypic table (CSV)",
