@@ -55,7 +55,7 @@ def test_a_full_disk_keeps_what_is_finished_and_resume_goes_on(
 
     def fsync(handle: int) -> None:
         name = os.readlink(f"/proc/self/fd/{handle}")
-        full.extend([name] if f"folds/1/.{Path(file).stem}." in name else [])
+        full.extend([name] if "folds/1/.medformer-tmp-" in name and name.endswith(f"-{file}") else [])
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)

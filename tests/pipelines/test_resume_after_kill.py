@@ -135,7 +135,8 @@ def test_a_fold_whose_predictions_were_lost_is_computed_again(
 def test_half_written_files_of_a_kill_do_not_stay(
     medformer: Medformer, own_run: Path, data: Path, settings: tuple[str, ...]
 ) -> None:
-    leftovers = [own_run / "masks" / ".p000_f00.abcd1234.png", own_run / "folds" / "0" / ".state.x_yz0189.safetensors"]
+    begun = ".medformer-tmp-7-0123456789abcdef"
+    leftovers = [own_run / "masks" / f"{begun}-p000_f00.png", own_run / "folds" / "0" / f"{begun}-state.safetensors"]
     for leftover in leftovers:
         leftover.write_bytes(np.zeros(8).tobytes())
     resumed = medformer("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings, report=False)

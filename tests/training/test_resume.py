@@ -176,7 +176,7 @@ def test_training_again_without_resume_removes_what_was_there(tiny: ModuleType, 
 
 
 def test_leftovers_of_a_killed_write_are_cleared(tiny: ModuleType, tmp_path: Path) -> None:
-    leftover = tmp_path / ".state.abcd1234.safetensors"
+    leftover = tmp_path / ".medformer-tmp-7-0123456789abcdef-state.safetensors"
     leftover.write_bytes(b"half")
     tiny.train(tmp_path, config={"epochs": 1})
     assert not leftover.exists()
