@@ -18,7 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from medformer.errors import ResourceError
+from medformer.errors import DataError, ResourceError
 
 _TEMPORARY = re.compile(r"\.medformer-tmp-\d+-[0-9a-f]{16}-.*|\.tmp\w{6}", re.DOTALL)
 
@@ -97,8 +97,8 @@ def strict_json(content: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file."""
-    return json.loads(Path(path).read_text("utf-8"))
+    """Read a UTF-8 JSON file (a byte-order mark is tolerated)."""
+    return json.loads(Path(path).read_text("utf-8-sig"))
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -114,6 +114,41 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a UTF-8 CSV file (a byte-order mark is tolerated) as one dictionary of strings per row."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
+
+
+def walk(
+    folder: Path, *, leave_out: Callable[[Path], bool] = lambda folder: False
+) -> Iterator[tuple[Path, list[Path]]]:
+    """Give a folder and every folder below it, each with its files in the order of their names.
+
+    Hidden files and folders are skipped. Links to folders are followed; a folder that can be reached in several ways,
+    or that contains a link to itself, is entered once.
+
+    Args:
+        folder: Where to begin.
+        leave_out: Says of a folder below that it is not to be entered.
+
+    Raises:
+        DataError: A folder cannot be listed.
+    """
+    waiting, entered = [folder], set()
+    while waiting:
+        place = waiting.pop()
+        try:
+            if (real := place.resolve()) in entered:
+                continue
+            entered.add(real)
+            entries = sorted(entry for entry in place.iterdir() if not entry.name.startswith("."))
+            folders = [entry for entry in entries if entry.is_dir()]
+        except OSError as error:
+            raise DataError(
+                f"The folder {place} cannot be listed ({error.strerror}); expected one that this user may read. "
+                "Change its access, or leave it out."
+            ) from error
+        yield place, [entry for entry in entries if entry not in folders]
+        wanted = [entry for entry in folders if not leave_out(entry)]
+        # The last one is entered next: real folders before links, in the order of their names.
+        waiting += sorted(wanted, key=lambda entry: (entry.is_symlink(), entry), reverse=True)
 
 
 def sha256(path: Path) -> str:

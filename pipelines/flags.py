@@ -161,8 +161,9 @@ _ACCEPT = (
 ACCEPT = option("accept", list[str], [], _ACCEPT, "NAME", spelled="--accept-leak")
 _UNGROUPED = "Cases without a patient or sequence: refuse them, or make each its own group."
 UNGROUPED = option("ungrouped", Literal["error", "each"], "error", _UNGROUPED)
-_PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
-GROUP_PATTERN = option("group_pattern", str, None, _PATTERN, "REGEX")
+UNGROUPED_KEY = setting("data.ungrouped", Literal["error", "each"], _UNGROUPED, shown="error")
+PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
+GROUP_PATTERN = option("group_pattern", str, None, PATTERN, "REGEX")
 RUN = argument("run", Path, "Run folder of train or crossval.", "RUN", **FOLDER)
 DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "auto", "Where to compute.")
 ATLASES = option("atlases", list[str], ..., "An atlas to use; repeatable.", "NAME", spelled="--atlas")

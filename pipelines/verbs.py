@@ -8,7 +8,21 @@ from typing import Literal
 
 from medformer.errors import ConfigError
 from pipelines import flags
-from pipelines.flags import FILE, FOLDER, OUT, OVERWRITE, RESUME, RUN, SHARE, Verb, argument, option, switch, verb
+from pipelines.flags import (
+    FILE,
+    FOLDER,
+    OUT,
+    OVERWRITE,
+    RESUME,
+    RUN,
+    SHARE,
+    Verb,
+    argument,
+    option,
+    setting,
+    switch,
+    verb,
+)
 
 _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out, with what was edited in it.")
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", **SHARE)
@@ -37,6 +51,7 @@ _POLYP = (
         "Grouped and stratified folds, one prediction for each case, baselines, masks and a report.",
         flags.CONFIG.but(show_default="polyp/default"),
         flags.DATA,
+        flags.UNGROUPED_KEY,
     ),
     verb(
         "predict",
@@ -145,6 +160,10 @@ _ABIDE = (
 _LAYOUTS = Literal["auto", "msd", "nnunet", "folders", "dicom"]
 _VOLUMES = {"metavar": "MANIFEST|FOLDER", "help": "CSV manifest, or a folder in a known layout (see `prepare`)."}
 _CONFIG = flags.CONFIG.but(show_default="volume/default; for classification volume/classification")
+_PATIENTS = (
+    flags.UNGROUPED_KEY,
+    setting("data.group_pattern", str, f"Of a folder: {flags.PATTERN}", "REGEX", spelled="--group-pattern"),
+)
 _VOLUME = (
     verb(
         "prepare",
@@ -156,6 +175,7 @@ _VOLUME = (
         option("layout", _LAYOUTS, "auto", "How the folder is organized; auto: find out."),
         flags.UNGROUPED,
         flags.GROUP_PATTERN,
+        option("site", str, None, "Where the volumes come from.", "NAME", shown="the name of the folder"),
         _REPLACE_MANIFEST,
     ),
     flags.check_verb(
@@ -163,6 +183,7 @@ _VOLUME = (
         "Read every volume, list what is wrong with it, and audit the split.",
         flags.TARGET.but("segmentation", key="", show_default=True),
         flags.UNGROUPED,
+        flags.GROUP_PATTERN,
     ),
     verb(
         "plan",
@@ -173,6 +194,7 @@ _VOLUME = (
         _CONFIG,
         flags.MEMORY,
         flags.TARGET,
+        *_PATIENTS,
         option("out", Path, None, "Also write the plan as JSON.", "FILE"),
     ),
     *flags.training_verbs(
@@ -181,6 +203,8 @@ _VOLUME = (
         _CONFIG,
         flags.DATA.but(**_VOLUMES),
         flags.TARGET,
+        flags.MEMORY,
+        *_PATIENTS,
     ),
     verb(
         "predict",

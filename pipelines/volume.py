@@ -9,12 +9,14 @@ from typing import cast
 
 from medformer.config import VolumeConfig
 from medformer.data.manifest import write_manifest
+from medformer.data.problems import Problem, quarantine
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
 from medformer.data.volumes.prepare.prepare_case import check_image
 from medformer.data.volumes.read.dataset_file import write_info
-from medformer.data.volumes.read.layouts import Layout, list_volumes, scan_volumes
+from medformer.data.volumes.read.layouts import Layout, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
+from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError
 from medformer.inference.scoring import score_label_maps, write_scores
 from medformer.inference.volumes.export import TABLE, volume_exports
@@ -46,7 +48,14 @@ ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
 
 
 def prepare(
-    *, source: Path, out: Path, layout: str, ungrouped: str, group_pattern: str | None, overwrite: bool
+    *,
+    source: Path,
+    out: Path,
+    layout: str,
+    ungrouped: str,
+    group_pattern: str | None,
+    site: str | None,
+    overwrite: bool,
 ) -> None:
     """Turn a folder in a known layout, or an .npz file of MedMNIST3D, into one manifest."""
     if source.is_file():
@@ -61,6 +70,7 @@ def prepare(
         layout=cast(Layout, layout),
         ungrouped="each" if ungrouped == "each" else "error",
         group_pattern=group_pattern,
+        site=site,
     )
     cases, info = complete(scan, None, make_reporter())
     list_problems(scan.problems, out)
@@ -119,7 +129,10 @@ def predict(
     predictor = cast(VolumePredictor, load_predictor(config, folders, out, choose_device(device)))
     segmenter = predictor.segmenter
     segmenter.folder = out
-    cases = manifest_cases(images) or list_volumes(images, channels=predictor.channels, without=out)
+    listed: list[Problem] = []
+    cases = manifest_cases(images) or list_volumes(images, listed, channels=predictor.channels, without=out)
+    for problem in listed:
+        say(str(problem))
     if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
         raise ConfigError(
             f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs are "
@@ -133,12 +146,13 @@ def predict(
     with volume_exports(out, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
         left = left_to_do(export, cases)
         good, problems = readable(left, partial(check_image, channels=predictor.channels), make_reporter())
+        problems += listed
         for case in make_reporter().track(good, "volumes"):
             try:
                 export.add(case.id, segmenter.segment(case), case, source=str(case.image), images=case.images)
             except DataError as error:
                 problems.append(unusable(case, error))
-    require_all(problems, len(cases), "volumes", TRY_AGAIN)
+    require_all(problems, len(cases) + len(quarantine(listed)), "volumes", TRY_AGAIN)
     say(f"{len(cases)} label maps from {len(folders)} network(s): {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")

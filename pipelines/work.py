@@ -86,6 +86,7 @@ def check(
     out: Path | None,
     accept: Sequence[str],
     ungrouped: Literal["error", "each"] = "error",
+    group_pattern: str | None = None,
     target: str | None = None,
 ) -> None:
     """Read every case, list what is wrong with it, and audit the split for leakage.
@@ -100,6 +101,8 @@ def check(
     keys: dict[str, Any] = {"data": {"manifest": str(data)}}
     if task != "abide":
         keys["data"]["ungrouped"] = ungrouped
+    if group_pattern is not None:
+        keys["data"]["group_pattern"] = group_pattern
     if target is not None:
         keys["target"] = target
     # A cohort may hold subjects to be scored; an image without a mask is among the problems.

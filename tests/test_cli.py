@@ -108,8 +108,9 @@ def test_every_verb_gives_its_function_the_keywords_that_it_takes(command: str) 
     given = {one.name for one in verb.parameters if not one.key and one.name != "overrides"}
     given |= {"task"} if verb.shared else set()
     taken = set(inspect.signature(getattr(import_module(module), name)).parameters)
-    # Only the demo has notes of its own on its data; a cohort has one target, and its groups are always known.
-    assert taken - {"notes", "ungrouped", "target"} <= given <= taken
+    # Only the demo has notes of its own on its data; a cohort has one target, and its groups are always known;
+    # only volumes are read from folders, whose names tell groups.
+    assert taken - {"notes", "ungrouped", "target", "group_pattern"} <= given <= taken
 
 
 @pytest.mark.parametrize("command", [name for name, verb in VERBS.items() if any(one.key for one in verb.parameters)])

@@ -182,6 +182,9 @@ class VolumeDataConfig(Section):
 
     manifest: str = Field("", description="CSV manifest, or a folder in a known layout; --data sets it")
     ungrouped: Ungrouped = "error"
+    group_pattern: str | None = Field(
+        None, description="of a folder: regular expression whose group is the patient in a case's id"
+    )
     patches: PositiveInt = Field(2, description="patches per case and epoch")
     foreground: Fraction = Field(0.33, description="share of patches centered on a voxel of a randomly chosen label")
     cache: NonNegativeFloat = Field(4.0, description="GB of prepared volumes kept in memory; more stay on disk")

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medformer.data.problems import Problem
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, DataError
+from medformer.files import walk
 
 
 def files_by_name(
@@ -22,19 +23,23 @@ def files_by_name(
     Args:
         folder: Where to look; hidden files are skipped.
         endings: Of the files that are wanted, in lower case.
-        problems: Receives what is left out.
+        problems: Receives what is left out, links that lead to nothing among it.
         place: What stands before a name in the id of a problem.
         nested: Whether folders below count too; their names are then part of the files' names.
+
+    Raises:
+        DataError: A folder cannot be listed.
     """
     found: dict[str, list[Path]] = {}
-    for entry in sorted(folder.rglob("*") if nested else folder.iterdir()):
+    entries = sorted(file for _, files in walk(folder) for file in files) if nested else _entries(folder)
+    for entry in entries:
         relative = entry.relative_to(folder)
-        # macOS leaves a ._name beside every file it copies, and Windows keeps its previews in Thumbs.db.
-        hidden = entry.name == "Thumbs.db" or any(part.startswith(".") for part in relative.parts)
-        if hidden or (nested and entry.is_dir()):
+        if entry.name == "Thumbs.db":  # Windows keeps its previews there
             continue
         stem, ending = split_ending(unicodedata.normalize("NFC", relative.as_posix()), endings)
-        if ending and entry.is_file():
+        if entry.is_symlink() and not entry.exists():
+            problems.append(Problem(place + stem, str(entry), "broken-link", f"it leads to {entry.readlink()}"))
+        elif ending and entry.is_file():
             found.setdefault(stem, []).append(Path(os.path.abspath(entry)))
         elif entry.suffix.lower() != ".img" or not entry.with_suffix(".hdr").is_file():
             what = "is a folder" if entry.is_dir() else f"has the ending '{entry.suffix}'"
@@ -44,6 +49,17 @@ def files_by_name(
             detail = f"{', '.join(file.name for file in files)} share a name; all are left out; keep one of them"
             problems.append(Problem(place + stem, str(files[0]), "duplicate-name", detail))
     return {stem: files[0] for stem, files in found.items() if len(files) == 1}
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, without what is hidden: macOS leaves a ._name beside every file it copies."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            f"The folder {folder} cannot be listed ({error.strerror}); expected one that this user may read. "
+            "Change its access."
+        ) from error
 
 
 def split_ending(name: str, endings: Iterable[str]) -> tuple[str, str]:

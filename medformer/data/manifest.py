@@ -351,7 +351,7 @@ def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
     if ungrouped == "error" and not known(row.get("group", "")):
         return (
             "the group (patient or sequence) is unknown, so leakage cannot be ruled out. Fill the column, "
-            "give `prepare` a group pattern, or set data.ungrouped=each if every row really is another patient"
+            "give `prepare` a group pattern, or --ungrouped each if every row really is of another patient"
         )
     return None
 

@@ -70,7 +70,13 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "intensity-scale": ("warning", "the intensities of the cases are on very different scales"),
     "label-never-seen": ("warning", "no case has this declared label"),
     "duplicate-voxels": ("warning", "another case has the same voxels"),
-    "listed-missing": ("warning", "dataset.json lists a case that the folder lacks"),
+    "listed-missing": ("error", "dataset.json lists a file that is not there"),
+    "not-listed": ("warning", "dataset.json does not list these cases, and they are left out"),
+    "count-differs": ("warning", "dataset.json states another number of cases"),
+    "broken-link": ("error", "the link leads to nothing"),
+    "is-labels": ("warning", "the folder holds label maps, which are left out"),
+    "forms-differ": ("warning", "the header states two positions of the voxels, which differ"),
+    "no-labels-at-all": ("error", "there is nothing to learn from"),
     "without-labels": ("warning", "these images have no labels and are left out"),
 }
 """Severity and meaning of every reason code."""

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import ConfigError, DataError
+from medformer.files import walk
 from medformer.imaging.geometry import Geometry, Volume, empty_voxels
 
 _NAMES = {".dcm", ".dicom", ".ima"}
@@ -92,12 +93,12 @@ def find_series(folder: Path) -> list[Series]:
 
     Raises:
         ConfigError: The extra `dicom` is not installed.
-        DataError: No such folder, or a file called .dcm that is not DICOM.
+        DataError: No such folder, one that cannot be listed, or a file called .dcm that is not DICOM.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected DICOM files, or folders of them.")
     found: dict[tuple[Path, str], list[tuple[Path, Any]]] = {}
-    for place in sorted({folder, *(path for path in folder.rglob("*") if path.is_dir())}):
+    for place in sorted(place for place, _ in walk(folder)):
         for path, header in _headers(place):
             found.setdefault((place, str(header.get("SeriesInstanceUID", ""))), []).append((path, header))
     return [
@@ -112,6 +113,17 @@ def find_series(folder: Path) -> list[Series]:
         )
         for (place, uid), entries in sorted(found.items())
     ]
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file has the name or the first bytes of a DICOM file."""
+    if path.suffix.lower() in _NAMES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def series_geometry(folder: Path) -> Geometry:

@@ -198,6 +198,10 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
 
 def _parts(path: Path) -> tuple[Path, Path]:
     """The files of the header and of the voxels."""
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"{path} is a link to {path.readlink()}, which does not exist; expected a NIfTI file. Correct the link."
+        )
     if not path.exists():
         raise DataError(f"{path} does not exist; expected a NIfTI file. Correct the path, or restore the file.")
     if not path.is_file():

@@ -224,7 +224,7 @@ MANIFESTS: dict[str, tuple[Callable[[list[str]], list[str]], list[str]]] = {
     "is absolute": (edit(3, lambda row: [row[0], "/etc/passwd", *row[2:]]), ["line 4", "leads out"]),
     "id climbs out": (edit(3, lambda row: ["../x", *row[1:]]), ["line 4", "'../x'"]),
     "same id twice": (lambda lines: [*lines, lines[1]], ["p000_f00", "line 2"]),
-    "no group": (edit(3, lambda row: [*row[:3], "", *row[4:]]), ["line 4", "group", "data.ungrouped=each"]),
+    "no group": (edit(3, lambda row: [*row[:3], "", *row[4:]]), ["line 4", "group", "--ungrouped each"]),
     "no rows": (lambda lines: lines[:1], ["no rows", "prepare"]),
     "no bytes": (lambda lines: [], ["is empty", "id"]),
     "no image column": (lambda lines: [lines[0].replace("image", "picture"), *lines[1:]], ["image", "picture"]),

@@ -30,7 +30,7 @@ MANIFEST = "manifest.csv"
 
 PATIENT_NOTES = {
     "case is patient": "The layout does not say which volumes are of one patient, so each was taken for a patient of "
-    "its own. Where that is not so, prepare a manifest with `medformer volume prepare --group-pattern`.",
+    "its own. Where that is not so, give --group-pattern.",
     "inferred": "The files do not say which volumes are of one patient; volumes that seem to be of one were kept "
     "together (medformer/data/volumes/read/layouts.py says why).",
 }
@@ -89,13 +89,18 @@ def open_volumes(config: VolumeConfig, out: Path | None, reporter: Reporter) -> 
         reporter=reporter,
     )
     if not path.is_dir():
+        if config.data.group_pattern is not None:
+            raise ConfigError(
+                f"--group-pattern (data.group_pattern) finds patients in the names of a folder's files, and {path} is "
+                "a manifest. Fill its column `group`, or `prepare` it again with the pattern."
+            )
         manifest = read_manifest(path, ungrouped=config.data.ungrouped)
         records, info = None, declared_info(manifest)
         if info is None:
             records = inspect(manifest.cases)
             info = info_from_records(manifest.cases, records)
         return Volumes(manifest.path, manifest.root, manifest.cases, info, records=records)
-    scan = scan_volumes(path, ungrouped=config.data.ungrouped)
+    scan = scan_volumes(path, ungrouped=config.data.ungrouped, group_pattern=config.data.group_pattern)
     records = inspect(scan.cases)
     cases, info = complete(scan, records, reporter)
     return Volumes(

@@ -85,17 +85,112 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     volume(folder / "imagesTr" / "d.nii")
     volume(folder / "imagesTs" / "e.nii.gz")
     found = scan_volumes(folder)
-    assert [case.id for case in found.cases] == ["a", "c"]
+    # The list names one of the two files of `d`, which only the report of the two stops.
+    assert [case.id for case in found.cases] == ["a", "c", "d"]
     assert reasons(found) == [
-        ("imagesTs", "without-labels"),
         ("notes", "not-an-image"),
         ("d", "duplicate-name"),
         ("a", "missing-mask"),
-        ("b", "missing-image"),
-        ("d", "missing-image"),
         ("b", "listed-missing"),
-        ("d", "listed-missing"),
+        ("imagesTs", "without-labels"),
     ]
+
+
+def test_without_a_list_the_folders_decide(tmp_path: Path) -> None:
+    folder = described(msd(tmp_path, "a", "b", "c"), numTraining=3)
+    (folder / "labelsTr" / "a.nii.gz").unlink()
+    (folder / "imagesTr" / "b.nii.gz").unlink()
+    (folder / "imagesTr" / "d.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    found = scan_volumes(folder)
+    assert [case.id for case in found.cases] == ["a", "c"]
+    assert reasons(found) == [
+        ("d", "broken-link"),
+        ("a", "missing-mask"),
+        ("b", "missing-image"),
+        ("dataset.json", "count-differs"),
+    ]
+    assert "gone.nii.gz" in found.problems[0].detail
+
+
+@pytest.mark.parametrize("layout", ["msd", "nnunet", "nnunet of the decathlon"])
+def test_only_what_the_list_names_is_used(tmp_path: Path, layout: str) -> None:
+    names = ["la_000", "la_001", "la_002"]
+    if layout == "msd":
+        folder = msd(tmp_path, *names)
+        volume(folder / "labelsTr" / "first.nii.gz")
+        training = [{"image": "./imagesTr/la_000.nii.gz", "label": "./labelsTr/first.nii.gz"}]
+        described(folder, training=training, test=["./imagesTs/la_009.nii.gz"])
+    elif layout == "nnunet":
+        folder = nnunet(tmp_path, names, channels=1)
+        images = ["imagesTr/la_000_0000.nii.gz"]
+        described(folder, dataset={"la_000": {"images": images, "label": "labelsTr/la_000.nii.gz"}})
+    else:
+        folder = nnunet(tmp_path, names, channels=1)
+        described(folder, training=[{"image": "./imagesTr/la_000.nii.gz", "label": "./labelsTr/la_000.nii.gz"}])
+    found = scan_volumes(folder)
+    assert [(case.id, case.split) for case in found.cases] == [("la_000", "")]
+    left_out = next(problem for problem in found.problems if problem.reason == "not-listed")
+    assert left_out.severity == "warning" and "2 cases: la_001, la_002" in left_out.detail
+    if layout == "msd":
+        assert found.cases[0].mask == folder / "labelsTr" / "first.nii.gz"
+        assert reasons(found)[-1] == ("la_009", "listed-missing") and found.problems[-1].severity == "error"
+
+
+def test_the_list_says_which_cases_validate_and_test(tmp_path: Path) -> None:
+    folder = msd(tmp_path, "a", "b")
+    for part in ("imagesTs", "labelsTs"):
+        for name in ("c", "d"):
+            volume(folder / part / f"{name}.nii.gz")
+    lists = {"training": ["imagesTr/a.nii.gz"], "validation": ["imagesTr/b.nii.gz"], "test": ["imagesTs/c.nii.gz"]}
+    found = scan_volumes(described(folder, **lists))
+    assert [(case.id, case.split) for case in found.cases] == [("a", "train"), ("b", "val"), ("c", "test")]
+    assert reasons(found) == [("imagesTs", "not-listed")]
+
+
+def test_an_id_of_two_cases_is_named_with_both_files(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["case_000", "case_001"], channels=1)
+    described(folder)
+    test = volume(folder / "imagesTs" / "case_000_0000.nii.gz")
+    volume(folder / "labelsTs" / "case_000.nii.gz")
+    with pytest.raises(DataError, match="1 id") as caught:
+        scan_volumes(folder)
+    assert str(test) in str(caught.value) and str(folder / "imagesTr" / "case_000_0000.nii.gz") in str(caught.value)
+
+
+def test_a_stray_file_does_not_change_the_layout(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["a", "b", "c"], channels=2)
+    volume(folder / "imagesTr" / "stray.nii.gz")
+    found = scan_volumes(folder)
+    assert (found.layout, [case.id for case in found.cases]) == ("nnunet", ["a", "b", "c"])
+    assert reasons(found) == [("stray", "not-an-image")]
+    other = msd(tmp_path / "msd", "x", "y")
+    volume(other / "imagesTr" / "z_0000.nii.gz")
+    volume(other / "labelsTr" / "z.nii.gz")
+    assert scan_volumes(other).layout == "msd"
+
+
+def test_linked_folders_are_entered_and_loops_end(tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    dicom_file(tmp_path / "archive" / "CT" / "a.dcm", "X", "1.2.1")
+    root = tmp_path / "scans"
+    root.mkdir()
+    (root / "p1").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive" / "loop").symlink_to(root)
+    assert [case.id for case in scan_volumes(root).cases] == ["p1/CT"]
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = nnunet(tmp_path, ["a", "b"])
+    listing = Path.iterdir
+
+    def refuse(path: Path) -> Any:
+        if path.name == "labelsTr":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"labelsTr cannot be listed \(Permission denied\)"):
+        scan_volumes(folder)
 
 
 def test_decathlon_with_channels_in_one_file_names_the_tool(tmp_path: Path) -> None:
@@ -134,7 +229,26 @@ def test_nnunet_without_one_channel(tmp_path: Path) -> None:
     found = scan_volumes(folder)
     assert [case.id for case in found.cases] == ["a"]
     assert reasons(found) == [("b", "wrong-channels"), ("b", "missing-image")]
-    assert "has the channels 0001; expected 2 (T1, T2)" in found.problems[0].detail
+    assert "has the channels 0001; expected 0000, 0001: _0000 is missing (T1, T2)" in found.problems[0].detail
+
+
+def test_a_gap_in_the_numbers_names_the_missing_channel(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["a", "b"])
+    (folder / "imagesTr" / "a_0001.nii.gz").rename(folder / "imagesTr" / "a_0002.nii.gz")
+    found = scan_volumes(folder)
+    assert reasons(found) == [("a", "wrong-channels"), ("a", "missing-image")]
+    assert "has the channels 0000, 0002; expected 0000, 0001: _0001 is missing" in found.problems[0].detail
+
+
+def test_plain_folders_may_number_channels_too(tmp_path: Path) -> None:
+    for name in ("p1", "p2", "p3"):
+        volume(tmp_path / "labels" / f"{name}.nii.gz", 1)
+        for channel in range(1 if name == "p3" else 2):
+            volume(tmp_path / "images" / f"{name}_{channel:04}.nii.gz")
+    found = scan_volumes(tmp_path, ungrouped="each")
+    assert [(case.id, len(case.images)) for case in found.cases] == [("p1", 2), ("p2", 2)]
+    assert reasons(found) == [("p3", "wrong-channels"), ("p3", "missing-image")]
+    assert "_0001 is missing" in found.problems[0].detail
 
 
 def test_four_digits_that_label_maps_share_are_no_channel(tmp_path: Path) -> None:
@@ -160,11 +274,41 @@ def test_a_kind_of_file_that_is_not_read(tmp_path: Path) -> None:
         scan_volumes(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"modality": {"0": "CT"}}', '{"modality": ["CT"], "labels": {}}'])
-def test_a_damaged_description(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "Expecting value"),
+        ("[]", "holds no object"),
+        ("{}", "it has no labels"),
+        ('{"modality": {"0": "CT"}}', "it has no labels"),
+        ('{"labels": {"0": "background"}}', "neither channel_names nor modality"),
+        ('{"modality": [], "labels": {}}', "modality names no channel"),
+        ('{"modality": {"0": "T1", "2": "T2"}, "labels": {}}', r"numbers 0, 2; expected 0 to 1"),
+        ('{"modality": {"0": "CT"}, "labels": "liver"}', "no object of values and names"),
+        ('{"modality": {"0": "CT"}, "labels": ["liver", "tumor"]}', "does not begin with the background"),
+        ('{"modality": {"0": "CT"}, "labels": {"liver": null}}', "the label None is not a whole number"),
+        ('{"modality": {"0": "CT"}, "labels": {"liver": 1.5}}', "the label 1.5 is not a whole number"),
+    ],
+)
+def test_a_damaged_description(tmp_path: Path, text: str, match: str) -> None:
     (msd(tmp_path, "a") / "dataset.json").write_text(text)
-    with pytest.raises(DataError, match=r"dataset\.json"):
+    with pytest.raises(DataError, match=match) as caught:
         scan_volumes(tmp_path)
+    assert "dataset.json" in str(caught.value)
+
+
+def test_a_missing_description_says_what_to_write(tmp_path: Path) -> None:
+    (msd(tmp_path, "a") / "dataset.json").unlink()
+    with pytest.raises(DataError, match=r"dataset\.json is missing.*file_ending.*rename the two folders"):
+        scan_volumes(tmp_path)
+
+
+def test_lists_in_a_description_and_a_byte_order_mark(tmp_path: Path) -> None:
+    text = json.dumps({"modality": ["T1"], "labels": ["background", "liver", "7102"]})
+    (msd(tmp_path, "a") / "dataset.json").write_text(text, "utf-8-sig")
+    info = info_of(scan_volumes(tmp_path))
+    # A value is no name.
+    assert (info.channels, info.labels) == (("T1",), ((1, "liver"), (2, "label 7102")))
 
 
 def test_plain_folders_name_labels_after_their_values(tmp_path: Path) -> None:
@@ -190,7 +334,8 @@ def test_a_pattern_that_misses_a_case(tmp_path: Path) -> None:
 
 def test_images_alone(tmp_path: Path) -> None:
     volume(tmp_path / "a.nii.gz")
-    found = scan_volumes(tmp_path, ungrouped="each")
+    found = scan_volumes(tmp_path, ungrouped="each", site="Paris")
+    assert found.cases[0].site == "Paris"
     assert (found.cases[0].mask, reasons(found), info_of(found).labels) == (None, [], ())
 
 

@@ -8,6 +8,7 @@ The file lies beside the manifest as `<manifest name>.dataset.json`:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -18,6 +19,9 @@ from medformer.files import read_json, write_json
 FORMAT = "medformer-volumes/1"
 
 _EXAMPLE = f'{{"format": "{FORMAT}", "labels": {{"1": "tumor"}}, "channels": ["CT"], "patients": "known"}}'
+
+_EXAMPLE_JSON = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumor": 1}, "file_ending": ".nii.gz"}'
+_BACKGROUND = {"background", "bg", "clear label", "unlabeled", "0"}
 
 Patients = Literal["known", "inferred", "case is patient"]
 """Where the groups come from: the data; what is known about a public data set (see `layouts.inferred_patient`); or
@@ -107,17 +111,18 @@ def read_info(manifest: Path) -> DatasetInfo:
 def info_from_json(path: Path) -> DatasetInfo:
     """Labels and channels of a `dataset.json`, in the Decathlon's, nnU-Net's first or nnU-Net's second notation.
 
+    Channels may be a list of names too, and labels one that begins with the background.
+
     Raises:
         DataError: The file is missing or damaged.
         ConfigError: It describes regions or an ignore label, which are not supported.
     """
     try:
         content = read_json(path)
-        channels = content.get("channel_names", content.get("modality"))
-        if not isinstance(channels, Mapping):
-            raise ValueError("it has neither channel_names nor modality")
-        names = [str(channels[key]) for key in sorted(channels, key=int)]
-        labels = _labels(path, content["labels"])
+        if not isinstance(content, Mapping):
+            raise ValueError("it holds no object")
+        labels = _labels(path, content.get("labels"))
+        names = _channel_names(content)
         numbered = [
             f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
             for place, name in enumerate(names)
@@ -125,16 +130,44 @@ def info_from_json(path: Path) -> DatasetInfo:
         return DatasetInfo(tuple(sorted(labels.items())), tuple(numbered), "case is patient")
     except DataError as error:
         raise DataError(f"{path}: {error} Correct it.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing: it names the labels and channels of imagesTr/ and labelsTr/. Write one, such as "
+            f"{_EXAMPLE_JSON}, or rename the two folders to images/ and labels/, whose labels are read from the files."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected a file such as {_EXAMPLE_JSON}.") from None
+    except ValueError as error:
         raise DataError(
             f"{path} is not a valid dataset.json ({error}); expected labels, and modality (Decathlon) or channel_names "
-            "(nnU-Net). Correct it."
+            f"(nnU-Net), such as {_EXAMPLE_JSON}. Correct it."
         ) from None
 
 
-def _labels(path: Path, entries: Mapping[str, Any]) -> dict[int, str]:
+def _channel_names(content: Mapping[str, Any]) -> list[str]:
+    key = "channel_names" if "channel_names" in content else "modality"
+    given = content.get(key)
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, list):
+        given = {str(place): name for place, name in enumerate(given)}
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError("it has neither channel_names nor modality" if given is None else f"{key} names no channel")
+    if sorted(given) != sorted(map(str, range(len(given)))):
+        numbers = ", ".join(given)
+        raise ValueError(f"{key} has the numbers {numbers}; expected 0 to {len(given) - 1}, each once")
+    return [str(given[str(place)]) for place in range(len(given))]
+
+
+def _labels(path: Path, entries: Any) -> dict[int, str]:
+    if isinstance(entries, list):
+        if not entries or str(entries[0]).strip().lower() not in _BACKGROUND:
+            raise ValueError("labels is a list that does not begin with the background, so its values are not known")
+        entries = {str(place): name for place, name in enumerate(entries)}
+    if not isinstance(entries, Mapping):
+        raise ValueError("it has no labels" if entries is None else "labels is no object of values and names")
     # The Decathlon writes {"1": "Anterior"}, nnU-Net's second version {"Anterior": 1}.
-    by_value = all(key.strip().isdigit() for key in entries) and all(
+    by_value = all(key.strip().isdecimal() for key in entries) and all(
         isinstance(entry, str) for entry in entries.values()
     )
     pairs = [(key, entry) if by_value else (entry, key) for key, entry in entries.items()]
@@ -153,13 +186,14 @@ def _labels(path: Path, entries: Mapping[str, Any]) -> dict[int, str]:
         number = _whole(value)
         if number in labels:
             raise ValueError(f"the label {number} has two names, '{labels[number]}' and '{name}'")
-        labels[number] = name.strip()
+        # A value is no name: 7102 would be read as a number in every table.
+        labels[number] = f"label {name.strip()}" if name.strip().isdecimal() else name.strip()
     labels.pop(0, None)
     return labels
 
 
 def _whole(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, bool) or number != float(value):
-        raise ValueError(f"the label {value!r} is not a whole number")
-    return number
+    with suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(value, bool) and (number := int(value)) == float(value):
+            return number
+    raise ValueError(f"the label {value!r} is not a whole number")

@@ -7,34 +7,35 @@
   name the labels.
 * `dicom`: folders that each hold one series, at any depth; `labels/<series folder>.nii.gz` where there are labels.
 
-In the first two, `imagesTs` with `labelsTs` becomes the split `test`.
+In the first two, `imagesTs` with `labelsTs` becomes the split `test`. Where `dataset.json` lists cases, these are the
+cases; files that it does not list are left out, and said. In `images/`, too, `<case>_0000` is a channel of a case whose
+label map is called `<case>`.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from medformer.data.folders import files_by_name, first_folder, natural_order, split_ending
+from medformer.data.folders import files_by_name, first_folder, natural_order
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
+from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, by_channel, has_channel_numbers
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_from_json
+from medformer.data.volumes.read.dataset_list import cases_of_list, listed_cases, stated_count, unlisted
 from medformer.errors import ConfigError, DataError
-from medformer.files import digest, read_json
+from medformer.files import digest, read_json, walk
 from medformer.imaging.dicom import Series, find_series
-
-ENDINGS = (".nii.gz", ".nii", ".hdr")
-"""What the name of a volume ends in; the `.img` of a `.hdr` belongs to it."""
-
-CHANNEL = re.compile(r"(.+)_(\d{4})")
-"""Name of a file of one channel: the case, and the channel's number."""
 
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
-_NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
+LABEL_FOLDERS = {*_LABELS, "labelsTr", "labelsTs"}
+"""Names of folders that hold label maps."""
+
+NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ def recognize(folder: Path) -> str:
         DataError: It has none of them.
     """
     if (folder / "imagesTr").is_dir():
-        return "nnunet" if _has_channel_numbers(folder) else "msd"
+        return "nnunet" if _is_nnunet(folder) else "msd"
     images = first_folder(folder, _IMAGES) or folder
     if files_by_name(images, ENDINGS, []):
         return "folders"
-    if any(path.suffix.lower() == ".dcm" for path in images.rglob("*")) or find_series(images):
+    if any(path.suffix.lower() == ".dcm" for _, files in walk(images) for path in files) or find_series(images):
         return "dicom"
     inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
     raise DataError(
@@ -93,7 +94,6 @@ def read_msd(folder: Path) -> VolumeScan:
         )
     problems: list[Problem] = []
     found = _both_parts(folder, problems, lambda images: {stem: (path,) for stem, path in images.items()})
-    problems.extend(_listed_but_missing(folder / "dataset.json", {case.id for case in found}))
     return VolumeScan(tuple(found), tuple(problems), info)
 
 
@@ -114,26 +114,7 @@ def read_nnunet(folder: Path) -> VolumeScan:
         )
     problems: list[Problem] = []
 
-    def channels(images: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
-        by_case: dict[str, dict[int, Path]] = {}
-        for stem, path in images.items():
-            match = CHANNEL.fullmatch(stem)
-            if match is None:
-                detail = "its name does not end in the number of a channel, such as _0000"
-                problems.append(Problem(stem, str(path), "not-an-image", detail))
-            else:
-                by_case.setdefault(match.group(1), {})[int(match.group(2))] = path
-        complete = {}
-        for case, files in by_case.items():
-            if sorted(files) == list(range(len(info.channels))):
-                complete[case] = tuple(files[number] for number in sorted(files))
-            else:
-                numbers = ", ".join(f"{number:04}" for number in sorted(files))
-                detail = f"has the channels {numbers}; expected {len(info.channels)} ({', '.join(info.channels)})"
-                problems.append(Problem(case, str(next(iter(files.values()))), "wrong-channels", detail))
-        return complete
-
-    found = _both_parts(folder, problems, channels)
+    found = _both_parts(folder, problems, partial(by_channel, expected=info.channels, problems=problems))
     return VolumeScan(tuple(found), tuple(problems), info)
 
 
@@ -145,9 +126,14 @@ def read_folders(folder: Path) -> VolumeScan:
     """
     problems: list[Problem] = []
     images, labels = first_folder(folder, _IMAGES) or folder, first_folder(folder, _LABELS)
-    volumes = {stem: (path,) for stem, path in files_by_name(images, ENDINGS, problems).items()}
-    found = _pair(volumes, {} if labels is None else files_by_name(labels, ENDINGS, problems), "", problems, labels)
-    return VolumeScan(tuple(found), tuple(problems), _described(folder))
+    files = files_by_name(images, ENDINGS, problems)
+    masks = {} if labels is None else files_by_name(labels, ENDINGS, problems)
+    info = _described(folder)
+    if has_channel_numbers(files, masks):
+        volumes = by_channel(files, () if info is None else info.channels, problems)
+    else:
+        volumes = {stem: (path,) for stem, path in files.items()}
+    return VolumeScan(tuple(_pair(volumes, masks, "", problems, labels)), tuple(problems), info)
 
 
 def read_dicom(folder: Path) -> VolumeScan:
@@ -170,7 +156,7 @@ def read_dicom(folder: Path) -> VolumeScan:
         if len(several) > 1:
             detail = f"it holds {len(several)} series; expected one. Put each into its own folder"
             problems.append(Problem(name, str(place), "several-series", detail))
-        elif several[0].modality in _NO_IMAGES:
+        elif several[0].modality in NO_IMAGES:
             problems.append(Problem(name, str(place), "not-an-image", f"its modality is {several[0].modality}"))
         else:
             images[name] = several[0]
@@ -205,22 +191,51 @@ def _described(folder: Path) -> DatasetInfo | None:
 def _both_parts(
     folder: Path, problems: list[Problem], channels: Callable[[dict[str, Path]], Mapping[str, tuple[Path, ...]]]
 ) -> list[Case]:
-    """Training cases, and test cases where they have labels; `channels` groups the files of each case."""
-    tested = (folder / "labelsTs").is_dir()
-    parts = [("train" if tested else "", folder / "imagesTr", folder / "labelsTr")]
-    unlabeled = folder / "imagesTs"
-    if tested:
-        parts.append(("test", unlabeled, folder / "labelsTs"))
-    elif unlabeled.is_dir() and (some := channels(files_by_name(unlabeled, ENDINGS, problems))):
-        problems.append(Problem("imagesTs", str(unlabeled), "without-labels", f"{len(some)} cases; predict takes them"))
+    """Training cases, and test cases where they have labels; `channels` groups the files of each case.
+
+    Raises:
+        DataError: There are no training images, or one id is that of two cases.
+    """
+    listed = listed_cases(folder / "dataset.json")
     found: list[Case] = []
-    for split, images, labels in parts:
-        if not images.is_dir():
+    for part, ending in (("train", "Tr"), ("test", "Ts")):
+        images, labels = folder / f"images{ending}", folder / f"labels{ending}"
+        entries = [entry for entry in listed if (entry.part == "test") == (part == "test")]
+        if part == "train" and not images.is_dir() and not entries:
             raise DataError(f"{images} is not a folder; expected the images of {folder}. Complete the data set.")
-        there = labels if labels.is_dir() else None
-        masks = {} if there is None else files_by_name(there, ENDINGS, problems)
-        found += _pair(channels(files_by_name(images, ENDINGS, problems)), masks, split, problems, there)
-    return found
+        scanned = channels(files_by_name(images, ENDINGS, problems)) if images.is_dir() else {}
+        masks = files_by_name(labels, ENDINGS, problems) if labels.is_dir() else {}
+        if entries:
+            cases = sorted(cases_of_list(entries, scanned, masks, problems), key=lambda case: natural_order(case.id))
+            problems.extend(unlisted(images, scanned, cases))
+        else:
+            there = labels if labels.is_dir() or part == "train" else None
+            cases = _pair(scanned, masks, part, problems, there)
+        if part == "test":
+            some = [case for case in cases if case.mask is None]
+            cases = [case for case in cases if case.mask is not None]
+            if some and not cases:
+                detail = f"{len(some)} cases without labels; predict takes them"
+                problems.append(Problem("imagesTs", str(images), "without-labels", detail))
+        found += cases
+    _require_one_each(found)
+    trained = sum(case.split == "train" for case in found)
+    if not listed and (stated := stated_count(folder / "dataset.json")) not in (None, trained):
+        detail = f"numTraining is {stated}, and {trained} training cases were found"
+        problems.append(Problem("dataset.json", str(folder / "dataset.json"), "count-differs", detail))
+    # Without a part of its own for tests, the data set has no split.
+    return found if {case.split for case in found} - {"train"} else [replace(case, split="") for case in found]
+
+
+def _require_one_each(cases: Sequence[Case]) -> None:
+    first: dict[str, Case] = {}
+    twice = [(first[case.id], case) for case in cases if first.setdefault(case.id, case) is not case]
+    if twice:
+        listed = "".join(f"\n  {one.id}: {one.image} and {other.image}" for one, other in twice[:10])
+        raise DataError(
+            f"{len(twice)} id(s) are those of two cases each; expected every id once:{listed}\n"
+            "Rename the files of one of the two, such as those in imagesTs/ and labelsTs/."
+        )
 
 
 def _pair(
@@ -242,17 +257,10 @@ def _pair(
     return found
 
 
-def _has_channel_numbers(folder: Path) -> bool:
-    """Whether names end in the number of a channel, which the names of the label maps do not repeat."""
+def _is_nnunet(folder: Path) -> bool:
+    """Whether a folder with imagesTr is in nnU-Net's layout and not in the Decathlon's."""
     images = files_by_name(folder / "imagesTr", ENDINGS, [])
     labels = files_by_name(folder / "labelsTr", ENDINGS, []) if (folder / "labelsTr").is_dir() else {}
-    return bool(images) and not images.keys() & labels.keys() and all(map(CHANNEL.fullmatch, images))
-
-
-def _listed_but_missing(description: Path, found: set[str]) -> Iterable[Problem]:
-    listed = read_json(description).get("training", [])
-    for entry in listed if isinstance(listed, list) else []:
-        image = str(entry.get("image", "")) if isinstance(entry, dict) else str(entry)
-        stem, _ = split_ending(Path(image).name, ENDINGS)
-        if stem not in found:
-            yield Problem(stem, str(description.parent / image), "listed-missing")
+    if labels:
+        return has_channel_numbers(images, labels)
+    return bool(images) and all(map(CHANNEL.fullmatch, images)) and any(stem.endswith("_0000") for stem in images)

@@ -1,4 +1,4 @@
-"""Turning a folder of volumes into cases, for training or for prediction; whatever is left out is named.
+"""Turning a folder of volumes into cases for training; whatever is left out is named.
 
 `layout_readers` says which layouts there are. A case's id is its file's name without channel number and ending; for
 DICOM, the series' folder below the data's folder. No volume is opened here: hashes and label values come from the
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from medformer.data.folders import find_group, group_expression, split_ending
+from medformer.data.folders import find_group, group_expression
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, Manifest, image_hash
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
-from medformer.data.volumes.read.layout_readers import CHANNEL, ENDINGS, READERS, VolumeScan, recognize
+from medformer.data.volumes.read.layout_readers import READERS, VolumeScan, recognize
 from medformer.errors import DataError
-from medformer.imaging.dicom import find_series
 from medformer.progress import Reporter, SilentReporter
 
 Layout = Literal["auto", "msd", "nnunet", "folders", "dicom"]
@@ -46,6 +45,7 @@ def scan_volumes(
     layout: Layout = "auto",
     ungrouped: Literal["error", "each"] = "error",
     group_pattern: str | None = None,
+    site: str | None = None,
 ) -> VolumeScan:
     """List the cases of a folder.
 
@@ -58,6 +58,7 @@ def scan_volumes(
         layout: How the folder is laid out; `auto` recognizes it.
         ungrouped: What to do in the other layouts where the patient is unknown: refuse, or take the case for one.
         group_pattern: Regular expression with one group, searched in each id: the patient.
+        site: Where the volumes come from; the name of the folder where it is not given.
 
     Raises:
         DataError: The folder does not exist, has none of the layouts, holds no volume, or patients are unknown.
@@ -73,7 +74,8 @@ def scan_volumes(
         raise DataError(f"No complete case was found in {folder} (layout {kind}); expected at least one image.")
     groups, patients = _groups(found.cases, pattern, ungrouped, kind)
     cases = tuple(
-        replace(case, group=group or case.id, site=folder.name) for case, group in zip(found.cases, groups, strict=True)
+        replace(case, group=group or case.id, site=folder.name if site is None else site)
+        for case, group in zip(found.cases, groups, strict=True)
     )
     info = found.info and replace(found.info, patients=patients)
     return replace(found, cases=cases, info=info, patients=patients, layout=kind)
@@ -142,42 +144,6 @@ def info_from_records(
     )
 
 
-def list_volumes(given: Sequence[Path], *, channels: int = 1, without: Path | None = None) -> list[Case]:
-    """List NIfTI files and DICOM series as cases, each once.
-
-    A folder stands for every NIfTI file below it; one that has none, for every folder of a DICOM series below it. With
-    several channels, files named `ID_0000`, `ID_0001`, ... are one case; a single file is one in any case.
-
-    Args:
-        given: Files and folders.
-        channels: That the network sees.
-        without: A folder whose files are left out: that of the results.
-
-    Raises:
-        DataError: There is no volume, a case lacks channels, or two have one name.
-        ConfigError: A folder holds DICOM, and the extra `dicom` is not installed.
-    """
-    files = [file for path in given for file in (_below(path, without) if path.is_dir() else (path,))]
-    cases: dict[str, list[Path]] = {}
-    for file in dict.fromkeys(Path(os.path.abspath(file)) for file in files):
-        name = file.name if file.is_dir() else _name(file)
-        match = CHANNEL.fullmatch(name) if channels > 1 else None
-        cases.setdefault(match[1] if match else name, []).append(file)
-    if not cases:
-        raise DataError(
-            f"No volume in {', '.join(map(str, given))}; expected files ending in {', '.join(ENDINGS)}, or folders of "
-            "DICOM series."
-        )
-    for name, paths in cases.items():
-        if len(paths) != channels:
-            shown = ", ".join(str(path) for path in paths[:4])
-            raise DataError(
-                f"'{name}' has {len(paths)} file(s) ({shown}); the network was trained on {channels} channel(s). "
-                + ("Name them ID_0000, ID_0001, ..." if channels > 1 else "Give every volume a name of its own.")
-            )
-    return [Case(name, sorted(paths)[0], further=tuple(sorted(paths)[1:])) for name, paths in cases.items()]
-
-
 def inferred_patient(case_id: str) -> str:
     """The patient that a case of a public data set seems to belong to; empty for every other case."""
     match = _HIPPOCAMPUS.fullmatch(case_id)
@@ -201,24 +167,3 @@ def _groups(
             "really is of another patient."
         )
     return groups, "case is patient" if unknown else "known"
-
-
-def _below(folder: Path, without: Path | None) -> Iterator[Path]:
-    def wanted(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return not hidden and (without is None or not path.resolve().is_relative_to(without.resolve()))
-
-    volumes = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if wanted(path) and path.is_file() and path.name.lower().endswith(ENDINGS)
-    ]
-    if volumes:
-        yield from volumes
-        return
-    yield from sorted({series.folder for series in find_series(folder) if wanted(series.folder)})
-
-
-def _name(file: Path) -> str:
-    stem, ending = split_ending(file.name, ENDINGS)
-    return stem if ending else file.stem
