@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, NamedTuple
 
 import medformer
@@ -60,6 +61,7 @@ def _row(entry: Entry[Any]) -> dict[str, Any]:
     return {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "part"}
 
 
+@cache
 def _backbones() -> list[Row]:
     return [
         {
