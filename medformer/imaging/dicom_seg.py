@@ -1,14 +1,13 @@
-"""Label maps as DICOM segmentation objects, written and read through highdicom (needs the extra `dicom`).
+"""Writing label maps as DICOM segmentation objects through highdicom (needs the extra `dicom`).
 
 One binary segment for each label; labels are coded as generic tissue, since a name alone does not say more. The
 values of the labels are kept in the segments' tracking identifiers. Slices without any label are left out of the file,
-as is usual; read it with its source to have the full grid back.
+as is usual; read it on the grid of its series (`seg_frames.read_dicom_seg`) to have all of them back.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,13 @@ from medformer import __version__
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
 from medformer.imaging.dicom import dicom_module, series_geometry, sorted_slices
-from medformer.imaging.geometry import Geometry, Volume, same_grid, smallest_integer
+from medformer.imaging.geometry import Geometry, smallest_integer
+from medformer.imaging.seg_frames import TRACKING, open_seg, read_dicom_seg
 
-_TRACKING = "label {}"
-_ERRORS = (OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, IndexError, NotImplementedError)
+# What highdicom raises where the attributes of a series are missing or not those that a segmentation needs.
+_UNSUITABLE = (ValueError, TypeError, AttributeError, KeyError)
+_CHARACTERS = "ISO_IR 192"  # UTF-8: the names of labels are in any script, whatever the series is written in
+_LONGEST_NAME = 64  # characters of a segment's label
 _MAY_BE_EMPTY = (
     "PatientName",
     "PatientID",
@@ -34,7 +36,7 @@ _MAY_BE_EMPTY = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-_TOLERANCE = 1e-3  # mm; positions are stored as decimal strings
+_TOLERANCE = 1e-3  # voxels; positions are stored as decimal strings
 
 
 def write_dicom_seg(path: Path, labels: NDArray[Any], names: Mapping[int, str], source: Path) -> None:
@@ -67,13 +69,17 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], names: Mapping[int, str], 
         for name in _MAY_BE_EMPTY:
             if name not in header:
                 setattr(header, name, None)
+        # Text is kept as bytes in the series' character set until it is asked for.
+        header.decode()
+        header.SpecificCharacterSet = _CHARACTERS
+    segments = [_segment(highdicom, number + 1, value, names[value]) for number, value in enumerate(values)]
     series = max((int(header.get("SeriesNumber", 0) or 0) for header in headers), default=0)
     try:
         made = highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=np.ascontiguousarray(numbers.T),
             segmentation_type="BINARY",
-            segment_descriptions=[_segment(highdicom, number + 1, v, names[v]) for number, v in enumerate(values)],
+            segment_descriptions=segments,
             series_instance_uid=highdicom.UID(),
             series_number=series + 1000,
             sop_instance_uid=highdicom.UID(),
@@ -86,65 +92,16 @@ def write_dicom_seg(path: Path, labels: NDArray[Any], names: Mapping[int, str], 
             series_description="medformer segmentation",
             content_description="Segmentation by medformer",
             content_label="MEDFORMER",
+            specific_character_set=_CHARACTERS,
         )
-    except _ERRORS as error:
+    except _UNSUITABLE as error:
         raise DataError(f"{source} cannot carry a DICOM segmentation ({error}). Write NIfTI instead.") from error
     with atomic_path(path) as temporary:
         made.save_as(temporary)
-        reason = _difference(temporary, labels, names, source, str(headers[0].get("FrameOfReferenceUID", "")))
+        frame = str(headers[0].get("FrameOfReferenceUID", ""))
+        reason = _difference(temporary, labels, [_label(names[value]) for value in values], geometry, frame)
         if reason:
             raise ResourceError(f"{path} was written, but {reason}. Check the disk; the file was not kept.")
-
-
-def read_dicom_seg(path: Path, source: Path | None = None) -> Volume:
-    """Read a DICOM segmentation as a label map.
-
-    Args:
-        path: The file.
-        source: The folder of the series that it belongs to; the result is then on that grid. None for the box that the
-            file's own frames span.
-
-    Returns:
-        Label values (columns, rows, slices): those that `write_dicom_seg` was given, else the segment numbers.
-
-    Raises:
-        ConfigError: The extra `dicom` is not installed.
-        DataError: No segmentation, segments that overlap or are not binary, frames that make no volume, or ones that
-            do not lie on the grid of the source.
-    """
-    made = _open(path)
-    highdicom = dicom_module("highdicom")
-    try:
-        volume = made.get_volume(combine_segments=True)
-        if source is not None:
-            volume = volume.match_geometry(_box(highdicom, series_geometry(source)), tol=1e-2)
-        affine = np.asarray(volume.get_affine("RAS"), dtype=np.float64)[:, [2, 1, 0, 3]]
-    except _ERRORS as error:
-        raise DataError(
-            f"{path} makes no label map ({error}); expected binary segments that do not overlap, on one regular grid"
-            + (f", that of {source}." if source is not None else ".")
-        ) from error
-    table = np.zeros(int(max(made.segment_numbers)) + 1, np.int64)
-    for segment in made.SegmentSequence:
-        own = re.fullmatch(_TRACKING.format(r"(\d+)"), str(segment.get("TrackingID", "")))
-        table[int(segment.SegmentNumber)] = int(own.group(1)) if own else int(segment.SegmentNumber)
-    numbers = np.asarray(volume.array).T
-    values = table.astype(smallest_integer(0, int(table.max())))[numbers]
-    low_high = (int(values.min()), int(values.max()))
-    array = values.astype(smallest_integer(*low_high), copy=False)
-    return Volume(array, Geometry(array.shape, affine), path, "binary segments")
-
-
-def _open(path: Path) -> Any:
-    highdicom = dicom_module("highdicom")
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; expected a DICOM segmentation. Correct the path.")
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        return highdicom.seg.segread(path)
-    except (*_ERRORS, InvalidDicomError) as error:
-        raise DataError(f"{path} is no DICOM segmentation that can be read ({error}).") from error
 
 
 def _check(path: Path, labels: NDArray[Any], names: Mapping[int, str], geometry: Geometry) -> None:
@@ -167,7 +124,7 @@ def _segment(highdicom: Any, number: int, value: int, name: str) -> Any:
 
     return highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name[:64],
+        segment_label=_label(name),
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=codes.SCT.Tissue,
         algorithm_type="AUTOMATIC",
@@ -175,34 +132,29 @@ def _segment(highdicom: Any, number: int, value: int, name: str) -> Any:
             name="medformer", version=__version__, family=codes.DCM.ArtificialIntelligence
         ),
         tracking_uid=highdicom.UID(),
-        tracking_id=_TRACKING.format(value),
+        tracking_id=TRACKING.format(value),
     )
 
 
-def _box(highdicom: Any, geometry: Geometry) -> Any:
-    """A grid as highdicom states it: (slices, rows, columns) in the patient convention."""
-    columns, rows, slices = geometry.shape
-    return highdicom.VolumeGeometry(
-        geometry.affine[:, [2, 1, 0, 3]],
-        (slices, rows, columns),
-        "PATIENT",
-        from_reference_convention="RAS",
-    )
+def _label(name: str) -> str:
+    """A name as a segment's label can hold it: a backslash would end it."""
+    return name.replace("\\", "/")[:_LONGEST_NAME].strip()
 
 
-def _difference(path: Path, labels: NDArray[Any], names: Mapping[int, str], source: Path, frame: str) -> str:
+def _difference(path: Path, labels: NDArray[Any], names: Sequence[str], grid: Geometry, frame: str) -> str:
     try:
-        found = read_dicom_seg(path, source)
-        made = _open(path)
+        found = read_dicom_seg(path, grid)
+        file = open_seg(path)
     except DataError as error:
         return f"it cannot be read back ({error})"
     if not np.array_equal(found.array, labels):
         return "its voxels differ from what was written"
-    reason = same_grid(found.geometry, series_geometry(source), tolerance_mm=_TOLERANCE)
-    if reason:
-        return f"it lies elsewhere than its series: {reason}"
-    if str(made.get("FrameOfReferenceUID", "")) != frame:
+    off = file.off(grid)
+    if off > _TOLERANCE:
+        return f"it lies {off:.3g} voxels off its series"
+    if str(file.made.get("FrameOfReferenceUID", "")) != frame:
         return "its frame of reference differs from the series'"
-    if [str(segment.SegmentLabel) for segment in made.SegmentSequence] != [names[v][:64] for v in sorted(names)]:
-        return "its segments have other names"
+    found_names = [str(segment.SegmentLabel) for segment in file.made.SegmentSequence]
+    if found_names != list(names):
+        return f"its segments are named {found_names} and not {list(names)}"
     return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ GRID_TOLERANCE = 0.1
 """How far apart two files may put the same voxel and still count as one grid, in voxels of the finest axis."""
 
 _FLAT = 1e-4  # volume of the cell that unit axes span, below which three axes lie in a plane
+_SQUARE = 1e-3  # cosine between two axes, below which they are at right angles; headers round to 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,16 @@ class Geometry:
         """Distance of neighboring voxel centers along each array axis, mm."""
         first, second, third = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(first), float(second), float(third)
+
+    @property
+    def steps(self) -> NDArray[np.float64]:
+        """What distances are measured with, mm: the spacing, (3,).
+
+        Where axes are not at right angles (a sheared grid), the vectors from voxel to voxel as columns, (3, 3).
+        """
+        directions = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        sheared = np.abs(directions.T @ directions - np.eye(3)).max() > _SQUARE
+        return np.array(self.affine[:3, :3] if sheared else self.spacing)
 
     @property
     def axcodes(self) -> str:
@@ -136,7 +147,13 @@ def reorient(array: NDArray[Any], affine: NDArray[np.float64], codes: str) -> tu
     Raises:
         DataError: `codes` does not name each of the three directions once.
     """
-    turn = ornt_transform(io_orientation(affine), _wanted(codes))
+    return _turned(array, affine, ornt_transform(io_orientation(affine), _wanted(codes)))
+
+
+def _turned(
+    array: NDArray[Any], affine: NDArray[np.float64], turn: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Swap and reverse axes as `turn` says: for each axis, which one it becomes, and -1 where it is reversed."""
     shape = array.shape[-3:]
     lead = array.ndim - 3
     first, second, third = (slice(None, None, int(flip)) for flip in turn[:, 1])
@@ -235,6 +252,31 @@ def smallest_integer(low: int, high: int) -> np.dtype[Any]:
     raise DataError(
         f"Labels run from {low} to {high}; expected at most 32 bits ({LABEL_RANGE.min} to {LABEL_RANGE.max})."
     )
+
+
+def turn_onto(volume: Volume, grid: Geometry) -> Volume:
+    """Swap and reverse the axes of a volume so that they run as those of a grid; no voxel is changed.
+
+    Programs write the same box with axes in different directions: a label map drawn on a DICOM series comes back with
+    columns that run to the left or to the right. Whether it is the same box is for the caller to see (`same_grid`).
+
+    Returns:
+        The volume itself where axes run alike already, where no such turn exists, or where one of the two headers does
+        not say where its grid lies; else its voxels, in the order in memory that a file's voxels have, with the affine
+        that belongs to them.
+    """
+    own = volume.geometry
+    steps = np.rint(np.linalg.solve(grid.affine[:3, :3], own.affine[:3, :3]))
+    moves = np.abs(steps)
+    if np.array_equal(steps, np.eye(3)) or not (own.placed and grid.placed):
+        return volume
+    if not ((moves.sum(0) == 1).all() and (moves.sum(1) == 1).all()):
+        return volume
+    array, affine = _turned(volume.array, own.affine, np.stack([moves.argmax(0), steps.sum(0)], axis=1))
+    first, second, third = array.shape
+    # Sums depend on the order in memory by a rounding error; so they are those of a file that needs no turn.
+    array = np.asfortranarray(array)
+    return replace(volume, array=array, geometry=Geometry((first, second, third), affine, own.placed))
 
 
 def label_counts(labels: NDArray[Any]) -> dict[int, int]:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError
 from medformer.imaging.dicom import read_series, series_geometry
-from medformer.imaging.dicom_seg import read_dicom_seg
-from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, empty_voxels, smallest_integer
+from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, empty_voxels, smallest_integer, turn_onto
 from medformer.imaging.nifti_file import NiftiFile, open_nifti
+from medformer.imaging.seg_frames import read_dicom_seg
 
 WHOLE = 1e-3
 """How far a stored label may be off a whole number."""
@@ -83,21 +83,24 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
         return Volume(array, file.geometry, path, file.dtype.name, file.sha256())
 
 
-def read_labels(path: Path) -> Volume:
+def read_labels(path: Path, grid: Geometry | None = None) -> Volume:
     """Read a label map.
 
     Args:
         path: A NIfTI file (.nii, .nii.gz, .hdr or .img), or a DICOM segmentation (.dcm).
+        grid: Of the image that it belongs to. A NIfTI file is turned onto its axes (see `turn_onto`); the frames of a
+            segmentation are placed on it. None for the file's own grid.
 
     Returns:
         The labels in the smallest of uint8, uint16, int16 and int32 that holds them.
 
     Raises:
-        DataError: As `read_volume`, or a value that is no whole number or beyond 32 bits.
+        DataError: As `read_volume`, or a value that is no whole number or beyond 32 bits, or a segmentation that does
+            not lie on the grid (see `read_dicom_seg`).
         ResourceError: There is not enough memory.
     """
     if path.suffix.lower() == ".dcm":
-        return read_dicom_seg(path)
+        return read_dicom_seg(path, grid)
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected a label map: a NIfTI file, or a DICOM segmentation (.dcm).")
     low, high = 0, 0
@@ -109,7 +112,8 @@ def read_labels(path: Path) -> Volume:
             low, high = min(low, int(whole.min())), max(high, int(whole.max()))
             flat[start : start + len(whole)] = whole
         array = flat.astype(smallest_integer(low, high), copy=False).reshape(file.geometry.shape, order="F")
-        return Volume(array, file.geometry, path, file.dtype.name, file.sha256())
+        found = Volume(array, file.geometry, path, file.dtype.name, file.sha256())
+    return found if grid is None else turn_onto(found, grid)
 
 
 def _scaled(values: NDArray[Any], file: NiftiFile) -> NDArray[Any]:

@@ -12,8 +12,9 @@ import pytest
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import dicom_seg
 from medformer.imaging.dicom import find_series
-from medformer.imaging.dicom_seg import read_dicom_seg, write_dicom_seg
-from medformer.imaging.geometry import Volume, same_grid
+from medformer.imaging.dicom_seg import write_dicom_seg
+from medformer.imaging.geometry import Geometry, Volume, same_grid
+from medformer.imaging.seg_frames import enclosing, open_seg, read_dicom_seg
 from medformer.imaging.volumes import read_geometry, read_labels
 
 pydicom = pytest.importorskip("pydicom")
@@ -32,7 +33,7 @@ def some_labels() -> np.ndarray:
 def test_voxels_place_and_names_come_back(write_series: WriteSeries, tmp_path: Path) -> None:
     source = write_series()
     write_dicom_seg(tmp_path / "a.seg.dcm", some_labels(), NAMES, source)
-    found = read_dicom_seg(tmp_path / "a.seg.dcm", source)
+    found = read_dicom_seg(tmp_path / "a.seg.dcm", read_geometry(source))
     assert np.array_equal(found.array, some_labels())
     assert found.array.dtype == np.uint8
     assert same_grid(found.geometry, read_geometry(source), tolerance_mm=1e-3) == ""
@@ -76,7 +77,117 @@ def test_without_its_series_the_labeled_part_is_read(write_series: WriteSeries, 
 def test_empty_and_full_label_maps(write_series: WriteSeries, tmp_path: Path, labels: np.ndarray) -> None:
     source = write_series()
     write_dicom_seg(tmp_path / "a.dcm", labels, NAMES, source)
-    assert np.array_equal(read_dicom_seg(tmp_path / "a.dcm", source).array, labels)
+    assert np.array_equal(read_dicom_seg(tmp_path / "a.dcm", read_geometry(source)).array, labels)
+
+
+def foreign(source: Path, pixels: Any, path: Path, *, kind: str = "BINARY", numbers: tuple[int, ...] = (1, 2)) -> Path:
+    """A segmentation as another program writes it: without our tracking identifiers and without empty frames."""
+    files = sorted(source.glob("*.dcm"))
+    headers = sorted((pydicom.dcmread(path) for path in files), key=lambda header: int(header.InstanceNumber))
+    codes = pydicom.sr.codedict.codes.SCT
+    about = [
+        highdicom.seg.SegmentDescription(number, f"part {number}", codes.Organ, codes.Liver, "MANUAL")
+        for number in numbers
+    ]
+    for header in headers:
+        for name in ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "PatientName", "ReferringPhysicianName"):
+            setattr(header, name, "")
+        header.PatientBirthDate = header.PatientSex = ""
+    uid = highdicom.UID
+    made = highdicom.seg.Segmentation(headers, pixels, kind, about, uid(), 9, uid(), 1, "maker", "model", "1", "1")
+    made.save_as(path)
+    return path
+
+
+def in_file_order(labels: np.ndarray) -> np.ndarray:
+    """Planes in the order of their instance numbers, (slices, rows, columns): the order that `sorted_slices` undoes."""
+    return np.ascontiguousarray(labels.T[::-1])
+
+
+def test_frames_left_out_by_other_programs_are_background(write_series: WriteSeries, tmp_path: Path) -> None:
+    source = write_series()
+    labels = np.zeros((7, 5, 6), np.uint8)
+    labels[1:4, 1:3, 1], labels[2:5, 3, 1], labels[0, 0, 4] = 1, 2, 2
+    path = foreign(source, in_file_order(labels), tmp_path / "a.dcm")
+    assert int(pydicom.dcmread(path).NumberOfFrames) == 3
+    assert np.array_equal(read_labels(path, read_geometry(source)).array, labels)
+    assert np.array_equal(read_labels(path).array, labels[:, :, 1:5])
+    numbered = foreign(source, in_file_order(labels), tmp_path / "b.dcm", kind="LABELMAP")
+    assert np.array_equal(read_labels(numbered, read_geometry(source)).array, labels)
+
+
+def test_frames_of_any_orientation_are_placed_where_they_lie(write_series: WriteSeries, tmp_path: Path) -> None:
+    source = write_series()
+    grid = read_geometry(source)
+    labels = some_labels().clip(0, 2)
+    frame = pydicom.dcmread(next(source.glob("*.dcm"))).FrameOfReferenceUID
+    box = highdicom.Volume(labels, grid.affine, "PATIENT", frame, from_reference_convention="RAS")
+    for turned in (box, box.flip_spatial((0, 2)), box.permute_spatial_axes((1, 2, 0)).flip_spatial(1)):
+        path = foreign(source, turned, tmp_path / "a.dcm")
+        assert np.array_equal(read_labels(path, grid).array, labels)
+
+
+def test_what_is_no_label_map_is_refused_with_the_reason(write_series: WriteSeries, tmp_path: Path) -> None:
+    source, other, labels = write_series(), write_series("other", moved), some_labels().clip(0, 2)
+    grid = read_geometry(source)
+    both = np.zeros((6, 5, 7, 2), np.uint8)
+    both[2, 1, 1:3, 0], both[2, 1, 2:4, 1] = 1, 1
+    half = np.zeros((6, 5, 7), np.float32)
+    half[3, 2, 2:5] = 0.5
+    for path, words in (
+        (foreign(source, both, tmp_path / "both.dcm"), r"both\.dcm: the segments 1 and 2 overlap at voxel \(2, 1, "),
+        (foreign(source, half, tmp_path / "half.dcm", kind="FRACTIONAL", numbers=(1,)), r"half\.dcm.*fractional"),
+        (
+            foreign(other, in_file_order(labels), tmp_path / "o.dcm"),
+            r"o\.dcm: its frames lie between",
+        ),
+    ):
+        with pytest.raises(DataError, match=words):
+            read_labels(path, grid)
+    whole = (half > 0).astype(np.float32)
+    full = foreign(source, whole, tmp_path / "full.dcm", kind="FRACTIONAL", numbers=(1,))
+    assert np.array_equal(read_labels(full, grid).array, in_file_order(whole.T).T)
+
+
+def moved(k: int, data: Any) -> None:
+    x, y, z = data.ImagePositionPatient
+    data.ImagePositionPatient = [x, y + 0.4, z]
+
+
+def test_a_segmentation_outside_of_its_image_is_refused(write_series: WriteSeries, tmp_path: Path) -> None:
+    source = write_series()
+    path = foreign(source, in_file_order(some_labels().clip(0, 2)), tmp_path / "a.dcm")
+    grid = read_geometry(source)
+    with pytest.raises(DataError, match=r"outside of the \(7, 5, 3\) voxels"):
+        read_labels(path, Geometry((7, 5, 3), grid.affine))
+
+
+def test_two_segmentations_share_a_box(write_series: WriteSeries, tmp_path: Path) -> None:
+    source = write_series()
+    labels = some_labels().clip(0, 2)
+    first = foreign(source, in_file_order(labels), tmp_path / "a.dcm")
+    second = foreign(source, in_file_order(np.roll(labels, -2, axis=2)), tmp_path / "b.dcm")
+    box = enclosing(open_seg(first).grid(), open_seg(second).grid())
+    assert box.shape == (7, 5, 5)
+    assert np.array_equal(read_labels(first, box).array, labels[:, :, :5])
+    assert np.array_equal(read_labels(second, box).array, np.roll(labels, -2, axis=2)[:, :, :5])
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192", "GB18030", None])
+def test_names_are_in_any_script(write_series: WriteSeries, tmp_path: Path, charset: str | None) -> None:
+    def written_in(k: int, data: Any) -> None:
+        if charset:
+            data.SpecificCharacterSet = charset
+            data.PatientName = "M\xfcller^J\xf6rg"
+
+    source = write_series(change=written_in)
+    names = {1: "\u816b\u7624", 2: "f\xf6ie \\ gras", 17: "a" * 80}
+    write_dicom_seg(tmp_path / "a.dcm", some_labels(), names, source)
+    data = pydicom.dcmread(tmp_path / "a.dcm")
+    assert data.SpecificCharacterSet == "ISO_IR 192"
+    assert [segment.SegmentLabel for segment in data.SegmentSequence] == ["\u816b\u7624", "f\xf6ie / gras", "a" * 64]
+    if charset:
+        assert data.PatientName == "M\xfcller^J\xf6rg"
 
 
 def test_what_does_not_fit_is_refused(write_series: WriteSeries, tmp_path: Path) -> None:
@@ -110,8 +221,8 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(
     source = write_series()
     real = dicom_seg.read_dicom_seg
 
-    def other(path: Path, series: Path | None = None) -> Volume:
-        found = real(path, series)
+    def other(path: Path, grid: Geometry | None = None) -> Volume:
+        found = real(path, grid)
         return Volume(np.flip(found.array, 0), found.geometry, path)
 
     monkeypatch.setattr(dicom_seg, "read_dicom_seg", other)
@@ -126,7 +237,7 @@ def test_slices_without_patient_attributes_can_carry_one(write_series: WriteSeri
 
     source = write_series(change=anonymous)
     write_dicom_seg(tmp_path / "a.dcm", some_labels(), NAMES, source)
-    assert np.array_equal(read_dicom_seg(tmp_path / "a.dcm", source).array, some_labels())
+    assert np.array_equal(read_labels(tmp_path / "a.dcm", read_geometry(source)).array, some_labels())
 
 
 @pytest.mark.real_data
@@ -135,7 +246,7 @@ def test_real_series_carry_segmentations(tmp_path: Path, medformer_data: Path) -
         grid = read_geometry(entry.folder)
         labels = np.random.default_rng(0).integers(0, 3, grid.shape).astype(np.uint8)
         write_dicom_seg(tmp_path / "a.dcm", labels, {1: "Anterior", 2: "Posterior"}, entry.folder)
-        found = read_dicom_seg(tmp_path / "a.dcm", entry.folder)
+        found = read_dicom_seg(tmp_path / "a.dcm", grid)
         assert np.array_equal(found.array, labels)
         assert np.array_equal(found.geometry.affine, grid.affine)
         made = highdicom.seg.segread(tmp_path / "a.dcm")

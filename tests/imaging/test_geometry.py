@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 
 from medformer.errors import DataError
-from medformer.imaging.geometry import Geometry, corner_distance, reorient, same_grid
+from medformer.imaging.geometry import Geometry, Volume, corner_distance, reorient, same_grid, turn_onto
 
 CODES = ["".join(codes) for order in permutations(("RL", "AP", "SI")) for codes in product(*order)]
 
@@ -129,3 +131,52 @@ def test_the_affine_cannot_be_changed_behind_the_grid() -> None:
     assert grid.spacing == (1.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="read-only"):
         grid.affine[0, 0] = 5.0
+
+
+def every_turn() -> list[np.ndarray]:
+    """All 48 ways to swap and reverse three axes, as steps from one grid's axes to the other's."""
+    return [np.eye(3)[list(order)] * signs for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
+
+
+def test_the_axes_of_a_volume_are_turned_onto_those_of_another() -> None:
+    array = np.arange(3 * 4 * 5).reshape(3, 4, 5)
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([rotation(0.3, -0.8, 0.7853) * (0.7, 1.5, 3.0), (5.0, -40.0, 12.0)])
+    grid = Geometry(array.shape, affine)
+    turns = every_turn()
+    assert len(turns) == 48
+    for turn in turns:
+        # The same voxels as a file with other axes has them: index j of the file is voxel turn @ j + start.
+        start = np.where(turn.sum(1) < 0, np.array(array.shape) - 1, 0)
+        shape = tuple(int(n) for n in np.abs(turn.T) @ array.shape)
+        places = (turn @ np.indices(shape).reshape(3, -1) + start[:, None]).astype(int)
+        other = affine.copy()
+        other[:3, :3] = affine[:3, :3] @ turn
+        other[:3, 3] += affine[:3, :3] @ start
+        volume = Volume(array[tuple(places)].reshape(shape), Geometry(shape, other), Path("a"), sha256="kept")
+        turned = turn_onto(volume, grid)
+        assert np.array_equal(turned.array, array)
+        assert turned.sha256 == "kept"
+        assert same_grid(turned.geometry, grid, tolerance_mm=1e-9) == ""
+
+
+def test_a_volume_without_such_a_turn_stays_as_it_is() -> None:
+    flipped = np.diag((-1.0, -1.0, 1.0, 1.0))
+    volume = Volume(np.zeros((2, 3, 4)), Geometry((2, 3, 4), flipped), Path("a"))
+    guessed = replace(volume, geometry=Geometry((2, 3, 4), flipped, placed=False))
+    for other, grid in (
+        (volume, Geometry((2, 3, 4), np.diag((3.0, 3.0, 3.0, 1.0)))),
+        (volume, Geometry((2, 3, 4), np.eye(4), placed=False)),
+        (guessed, Geometry((2, 3, 4), np.eye(4))),
+        (volume, Geometry((9, 9, 9), flipped)),
+    ):
+        assert turn_onto(other, grid) is other
+
+
+def test_sheared_axes_are_measured_as_they_are() -> None:
+    tilted = np.eye(4)
+    tilted[:3, :3] = rotation(0.4, 0.1, -0.9) * (1.0, 2.0, 3.0)
+    np.testing.assert_allclose(Geometry((2, 2, 2), tilted).steps, (1.0, 2.0, 3.0))
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.3
+    assert np.array_equal(Geometry((2, 2, 2), sheared).steps, sheared[:3, :3])

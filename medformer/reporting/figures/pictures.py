@@ -116,10 +116,11 @@ def _draw_volume(case: Case, mask_path: Path, names: Mapping[int, str]) -> NDArr
     Raises:
         DataError: A file is missing or damaged, or the sizes differ.
     """
-    prediction = read_labels(mask_path)
-    truth = None if case.mask is None else read_labels(case.mask).array
+    volume = read_volume(case.required_image(), nonfinite="keep")
+    image, grid = volume.array, volume.geometry
+    prediction = read_labels(mask_path, grid)
+    truth = None if case.mask is None else read_labels(case.mask, grid).array
     maps = [prediction.array, *([] if truth is None else [truth])]
-    image = read_volume(case.required_image(), nonfinite="keep").array
     if any(array.shape != image.shape for array in maps):
         raise DataError("the image and its label maps differ in size")
     if not names:

@@ -22,7 +22,7 @@ from medformer.data.volumes.prepare.patches import PatchData, WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
 from medformer.imaging.geometry import reorient
-from medformer.imaging.volumes import read_labels
+from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.volumes import LabelPrior
 from medformer.inference.classification import ValidationLoss
 from medformer.inference.export_table import Exports
@@ -178,10 +178,8 @@ class SegmentationLearner(VolumeLearner):
         if wanted != "fit":
             return same_rule(wanted, values)
         cases = [self.study.by_id[name] for name in context.fold.validation]
-        pairs = (
-            (segmenter.segment(case).array, read_labels(case.required_mask()).array)
-            for case in context.reporter.track(cases, "components")
-        )
+        found = ((case, segmenter.segment(case)) for case in context.reporter.track(cases, "components"))
+        pairs = ((made.array, read_labels(case.required_mask(), made.geometry).array) for case, made in found)
         return fit_components(pairs, values)
 
 
@@ -229,7 +227,7 @@ class PriorLearner:
 
     def _classes(self, case: Case, values: NDArray[np.intp]) -> NDArray[np.intp]:
         """The classes of a case's label map, in the orientation of the plan."""
-        labels = read_labels(case.required_mask())
+        labels = read_labels(case.required_mask(), read_geometry(case.required_image()))
         turned = reorient(labels.array, labels.geometry.affine, self.study.config.plan.orientation)[0]
         return np.searchsorted(values, turned)
 
@@ -249,7 +247,7 @@ class PriorPredictor:
     def predict(self, study: Scans, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case."""
         for case in reporter.track([study.by_id[name] for name in names], "prior_mask, test cases"):
-            truth = read_labels(case.required_mask())
+            truth = read_labels(case.required_mask(), read_geometry(case.required_image()))
             found = np.zeros_like(truth.array)
             # A view in the prior's orientation: writing to it writes in the orientation of the case.
             turned = reorient(found, truth.geometry.affine, study.config.plan.orientation)[0]

@@ -59,7 +59,7 @@ class VolumePredictor:
         """Yield the scores of each test case, and leave its label map and overlay."""
         for case in reporter.track([study.by_id[name] for name in names], "test cases"):
             found = self.segmenter.segment(case)
-            truth = read_labels(case.required_mask())
+            truth = read_labels(case.required_mask(), found.geometry)
             exported = export_volume(out, case.id, found, case, truth=truth.array)
             yield scored_row(case, found.array, truth, self.labels, study, mask=exported["mask"])
 
@@ -117,7 +117,7 @@ def scored_row(
         found,
         truth.array,
         labels=dict(labels),
-        spacing=truth.geometry.spacing,
+        spacing=truth.geometry.steps,
         tolerance=study.config.inference.tolerance,
         voxel_ml=truth.geometry.voxel_ml,
     )

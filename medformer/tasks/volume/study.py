@@ -153,8 +153,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
 
     def _labeled_mm3(self, record: Record) -> float:
         facts = case_facts(record, self.data.info, self.config.plan.orientation)
-        x, y, z = facts.spacing
-        return sum(facts.labels.values()) * x * y * z
+        return sum(facts.labels.values()) * facts.voxel_mm3
 
     def _class_of(self, case: Case, other: Case, path: Path) -> Case:
         return replace(case, label=other.label)
@@ -163,7 +162,8 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         if path.is_file():
             return replace(case, mask=path)
         orientation = self.config.plan.orientation
-        source, geometry = read_labels(other.required_mask()), read_geometry(case.required_image())
+        geometry = read_geometry(case.required_image())
+        source = read_labels(other.required_mask(), read_geometry(other.required_image()))
         values = [int(value) for value in np.unique(source.array) if value]
         labels = np.zeros(geometry.shape, source.array.dtype)
         turned = reorient(labels, geometry.affine, orientation)[0]

@@ -14,7 +14,7 @@ import pytest
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem, quarantine
 from medformer.data.volumes.inspect.check import volume_problems
-from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.inspect.describe import describe_volume, inspect_volumes
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.data.volumes.read.layouts import scan_volumes
 
@@ -89,6 +89,15 @@ def shifted(mm: float) -> Any:
 )
 def test_where_the_label_map_lies(make_case: MakeCase, affine: Any, expected: list[str]) -> None:
     assert codes(make_case("a", image(), labels(), label_affine=affine)) == expected
+
+
+def test_a_reversed_axis_of_the_same_box_is_no_problem_and_of_another_is_said(make_case: MakeCase) -> None:
+    mirrored = np.diag([-1.0, 1.0, 1.0, 1.0])
+    mirrored[0, 3] = 7.0  # eight voxels from 7 to 0
+    assert codes(make_case("a", image(), labels()[::-1], label_affine=mirrored)) == []
+    case = make_case("a", image(), labels(), label_affine=np.diag([-1.0, 1.0, 1.0, 1.0]))
+    (problem,) = describe_volume(case).problems
+    assert "point to LAS, those of the image to RAS" in problem.detail and "7 voxels" in problem.detail
 
 
 def test_the_limit_counts_in_voxels(make_case: MakeCase) -> None:

@@ -44,7 +44,7 @@ def facts(
         foreground_mean=float(np.mean(foreground)) if foreground else 0.0,
         foreground_std=float(np.std(foreground)) if foreground else 0.0,
     )
-    return CaseFacts(identifier, shape, spacing, (channel,), {1: 1000, 2: 100})
+    return CaseFacts(identifier, shape, spacing, (channel,), {1: 1000, 2: 100}, float(np.prod(spacing)))
 
 
 def test_a_small_structure_is_seen_whole() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from prepared_case import prepare_case
 from scipy.ndimage import center_of_mass
 
 from medformer.data.manifest import Case
+from medformer.data.volumes.inspect.describe import describe_volume
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.prepare_case import classes_of, prepare_image, scale_intensity
 from medformer.errors import DataError
@@ -114,6 +116,29 @@ def test_files_on_different_grids_are_refused(make_case: MakeCase) -> None:
     plan = replace(PLAN, intensity=(Intensity(), Intensity()))
     with pytest.raises(DataError, match=r"Case 'uneven'.*uneven_1.nii.gz.*shape"):
         prepare_image(make_case("uneven", (image, image[:, :-2])), plan)
+
+
+def test_files_whose_axes_run_in_other_directions_are_turned(make_case: MakeCase) -> None:
+    """As SimpleITK (LPS) and dcm2niix (LAS) write what was drawn on one series; channels among themselves as well."""
+    image, labels = _scan()
+    affine = np.array([[-1.0, 0.0, 0.0, 12.0], [0.0, -0.8, 0.0, 11.0], [0.0, 0.0, 2.0, -20.0], [0.0, 0.0, 0.0, 1.0]])
+    plan = replace(PLAN, intensity=(Intensity(), Intensity()))
+    straight = prepare_case(make_case("straight", (image, image + 3 * labels), labels, affine=affine), plan)
+    for codes in ("LAS", "RAS", "SPL"):
+        case = make_case("turned", (image, image + 3 * labels), labels, affine=affine)
+        for path in (*case.further, case.required_mask()):
+            stored = nib.load(path)
+            turn = ornt_transform(io_orientation(affine), axcodes2ornt(codes))
+            stored.as_reoriented(turn).to_filename(path)
+        turned = prepare_case(case, plan)
+        assert np.array_equal(turned.image, straight.image)
+        assert np.array_equal(turned.classes, straight.classes)
+        found = describe_volume(case)
+        assert found.problems == ()
+        again = describe_volume(make_case("turned", (image, image + 3 * labels), labels, affine=affine))
+        assert [found.facts[name] for name in ("channels", "labels")] == [
+            again.facts[name] for name in ("channels", "labels")
+        ]
 
 
 def test_a_hundredth_of_a_voxel_is_no_other_grid(make_case: MakeCase) -> None:

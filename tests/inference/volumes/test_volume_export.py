@@ -77,7 +77,7 @@ def test_an_id_stays_in_the_folder(oracle: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.real_data
 def test_a_series_gets_its_segmentation(oracle: ModuleType, medformer_data: Path, tmp_path: Path) -> None:
     from medformer.imaging.dicom import series_geometry
-    from medformer.imaging.dicom_seg import read_dicom_seg
+    from medformer.imaging.seg_frames import read_dicom_seg
     from medformer.imaging.volumes import read_volume
     from medformer.inference.volumes.segmenter import VolumeSegmenter
 
@@ -88,7 +88,7 @@ def test_a_series_gets_its_segmentation(oracle: ModuleType, medformer_data: Path
     result = VolumeSegmenter([(oracle.Oracle(grays), plan)]).segment(series)
     assert set(np.unique(result.array).tolist()) == {0, 3, 200}
     row = export_volume(Exports(tmp_path), "a", result, series, dicom_seg=True)
-    np.testing.assert_array_equal(read_dicom_seg(tmp_path / row["dicom_seg"], series).array, result.array)
+    np.testing.assert_array_equal(read_dicom_seg(tmp_path / row["dicom_seg"], geometry).array, result.array)
     written = nibabel.load(tmp_path / row["mask"])
     np.testing.assert_array_equal(np.asarray(written.dataobj), result.array)
     np.testing.assert_allclose(written.affine, geometry.affine, atol=1e-4)

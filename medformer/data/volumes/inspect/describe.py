@@ -23,11 +23,20 @@ from medformer.data.volumes.inspect.descriptors import descriptor, volume_featur
 from medformer.data.volumes.inspect.facts import channel_facts
 from medformer.errors import DataError
 from medformer.files import digest, sha256
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, corner_distance, label_counts, reorient, times
+from medformer.imaging.geometry import (
+    GRID_TOLERANCE,
+    Geometry,
+    Volume,
+    corner_distance,
+    label_counts,
+    reorient,
+    times,
+    turn_onto,
+)
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter
 
-VERSION = 2
+VERSION = 3
 """Of what `describe_volume` finds; part of the key of every cache of records."""
 
 ROUNDING = 1e-3
@@ -57,11 +66,11 @@ def describe_volume(case: Case, *, masks: bool = True, features: bool = False) -
     Raises:
         ResourceError: There is not enough memory for one volume.
     """
+    labeled = masks and case.mask is not None
     made = _Description(case)
-    labels = made.read_mask() if masks else None
-    geometry = made.read_images(labels, masks and case.mask is not None, features=features)
-    if masks and case.mask is not None:
-        made.compare_mask(labels, geometry)
+    geometry = made.read_images(labeled, features=features)
+    if labeled:
+        made.compare_mask(geometry)
     return Record(case.id, (*made.problems, *made.mask_problems), made.hashes, made.facts, made.arrays)
 
 
@@ -110,14 +119,21 @@ class _Description:
         self.hashes: dict[str, str] = {}
         self.facts: dict[str, Any] = {"files": {}}
         self.arrays: dict[str, NDArray[Any]] = {}
+        self.labels: Volume | None = None
+        self._mask_axes = ""
 
-    def read_images(self, labels: Volume | None, labeled: bool, *, features: bool) -> Geometry | None:
-        """Describe every channel; returns the grid of the first, or None where a channel cannot be read."""
+    def read_images(self, labeled: bool, *, features: bool) -> Geometry | None:
+        """Describe every channel, and read the label map on the grid of the first.
+
+        Returns:
+            The grid, or None where a channel cannot be read.
+        """
         paths = self.case.images
         absent = [path for path in paths if not path.exists()]
         for path in absent:
             self._found("missing-image", path, "the image does not exist")
         if absent:
+            self._read_mask(None, labeled)
             return None
         stored, voxels, channels, vectors = [], [], [], []
         first: Geometry | None = None
@@ -129,11 +145,16 @@ class _Description:
                 continue
             stored.append(volume.sha256)
             self._know(path, volume.sha256)
-            voxels.append(voxel_hash(volume.array))
             faults = list(_faults(volume))
-            if first is not None:
-                faults += _grid_faults(first, volume.geometry, "the first channel")
-            first = first or volume.geometry
+            if first is None:
+                first = volume.geometry
+                self._read_mask(first, labeled)
+            else:
+                codes = volume.geometry.axcodes
+                volume = turn_onto(volume, first)
+                faults += _grid_faults(first, volume.geometry, "the first channel", codes)
+            labels = self.labels
+            voxels.append(voxel_hash(volume.array))
             for reason, detail in faults:
                 self._found(reason, path, detail)
             usable = not any(reason in ("not-finite", "size-mismatch") for reason, _ in faults)
@@ -147,6 +168,8 @@ class _Description:
                 self.arrays["descriptor"] = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
             if usable and features:
                 vectors.append(volume_features(volume.array, volume.geometry))
+        if first is None:
+            self._read_mask(None, labeled)
         self._hash_images(stored)
         if first is None or len(channels) < len(paths):
             return None
@@ -182,28 +205,30 @@ class _Description:
             if is_constant:
                 self._found("constant-channel", path, "")
 
-    def read_mask(self) -> Volume | None:
-        """Read the label map; None where there is none that can be read."""
+    def _read_mask(self, image: Geometry | None, labeled: bool) -> None:
+        """Read the label map if there is one, turned or placed onto the grid of the image."""
         mask = self.case.mask
-        if mask is None:
-            return None
+        if mask is None or not labeled:
+            return
         if not mask.exists():
             self._mask_found("missing-mask", "the label map does not exist")
-            return None
+            return
         try:
-            labels = read_labels(mask)
+            labels = read_labels(mask, image if mask.suffix.lower() == ".dcm" else None)
         except DataError as error:
             self._mask_found("fractional-labels" if _is_image(mask) else "corrupt", str(error))
             if mask.is_file():
                 with suppress(OSError):
                     self.hashes["mask"] = sha256(mask)
-            return None
+            return
+        self._mask_axes = labels.geometry.axcodes
+        self.labels = labels if image is None else turn_onto(labels, image)
         self.hashes["mask"] = labels.sha256 or sha256(mask)
         self._know(mask, self.hashes["mask"])
-        return labels
 
-    def compare_mask(self, labels: Volume | None, image: Geometry | None) -> None:
+    def compare_mask(self, image: Geometry | None) -> None:
         """Compare the label map with the image and with the manifest, and count its labels."""
+        labels = self.labels
         file_hash = self.hashes.get("mask", "")
         if file_hash and file_hash == self.hashes.get("file"):
             self.mask_problems.clear()
@@ -212,8 +237,9 @@ class _Description:
             self.mask_problems.clear()
             self._mask_found("changed", "its hash differs from the manifest's; prepare again")
         elif labels is not None:
-            for reason, detail in () if image is None else _grid_faults(image, labels.geometry, "the image"):
-                self._mask_found(reason, detail)
+            if image is not None:
+                for reason, detail in _grid_faults(image, labels.geometry, "the image", self._mask_axes):
+                    self._mask_found(reason, detail)
             self.facts["labels"] = {str(value): count for value, count in label_counts(labels.array).items()}
 
     def _know(self, path: Path, file_hash: str) -> None:
@@ -247,8 +273,15 @@ def _faults(volume: Volume) -> Iterator[tuple[str, str]]:
         yield "one-slice", f"its shape is {times(volume.geometry.shape)}; the missing depth is padded"
 
 
-def _grid_faults(first: Geometry, second: Geometry, other: str) -> Iterator[tuple[str, str]]:
-    """How the second grid differs from the first, which is the one of `other`."""
+def _grid_faults(first: Geometry, second: Geometry, other: str, axcodes: str) -> Iterator[tuple[str, str]]:
+    """How the second grid differs from the first, which is the one of `other`.
+
+    Args:
+        first: One grid.
+        second: The other one, with its axes turned as those of the first where that is possible.
+        other: What has the first grid.
+        axcodes: Where the axes of the second pointed before.
+    """
     if first.shape != second.shape:
         yield "size-mismatch", f"it has {times(second.shape)} voxels, {other} has {times(first.shape)}"
         return
@@ -256,10 +289,18 @@ def _grid_faults(first: Geometry, second: Geometry, other: str) -> Iterator[tupl
     if distance <= ROUNDING:
         return
     apart = f"a corner lies {distance:.3g} voxels from where {other} puts it"
+    if not second.placed:
+        apart += " (its header does not state where it lies, so that its axes are not turned)"
     if distance <= GRID_TOLERANCE:
         yield "affine-rounding", f"{apart}; up to {GRID_TOLERANCE:g} counts as rounding"
     elif first.axcodes != second.axcodes:
         yield "orientation-mismatch", f"its axes point to {second.axcodes}, those of {other} to {first.axcodes}"
+    elif first.axcodes != axcodes:
+        yield (
+            "orientation-mismatch",
+            f"its axes point to {axcodes}, those of {other} to {first.axcodes}. With its axes turned, {apart}; "
+            f"expected at most {GRID_TOLERANCE:g}: one of the two headers is wrong, or they show different regions",
+        )
     else:
         yield "affine-mismatch", f"{apart}; expected at most {GRID_TOLERANCE:g}"
 

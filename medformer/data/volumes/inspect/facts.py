@@ -61,6 +61,7 @@ class CaseFacts:
         spacing: Voxel size per axis, mm.
         channels: One entry for each channel.
         labels: Voxels of each declared label.
+        voxel_mm3: Volume of a voxel.
     """
 
     id: str
@@ -68,6 +69,7 @@ class CaseFacts:
     spacing: tuple[float, float, float]
     channels: tuple[ChannelFacts, ...]
     labels: Mapping[int, int]
+    voxel_mm3: float
 
 
 def case_facts(record: Record, info: DatasetInfo, orientation: str = "RAS") -> CaseFacts:
@@ -91,6 +93,7 @@ def case_facts(record: Record, info: DatasetInfo, orientation: str = "RAS") -> C
         spacing=(a, b, c),
         channels=tuple(_channel(channel) for channel in content["channels"]),
         labels={} if counts is None else {value: counts.get(str(value), 0) for value, _ in info.labels},
+        voxel_mm3=float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))),
     )
 
 

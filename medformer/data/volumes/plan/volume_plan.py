@@ -152,7 +152,7 @@ def _smallest(plan: VolumePlan, facts: Sequence[CaseFacts]) -> str:
     """Which label is the smallest where it occurs, in ml; what a patch and a spacing must not lose."""
     sizes: dict[str, float] = {}
     for value, name in plan.labels:
-        volumes = [case.labels[value] * float(np.prod(case.spacing)) / 1000 for case in facts if case.labels.get(value)]
+        volumes = [case.labels[value] * case.voxel_mm3 / 1000 for case in facts if case.labels.get(value)]
         if volumes:
             sizes[name] = float(np.median(volumes))
     if not sizes:

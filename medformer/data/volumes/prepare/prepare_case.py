@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError
-from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid
+from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid, turn_onto
 from medformer.imaging.resample import Order, resample, resample_labels, resampled_affine, resampled_shape
 from medformer.imaging.volumes import read_labels, read_volume
 
@@ -101,6 +101,7 @@ def _channels(case: Case | Sequence[Path], count: int) -> Iterator[Volume]:
     for path in paths:
         volume = read_volume(path)
         grid = grid or volume.geometry
+        volume = turn_onto(volume, grid)
         _require_same_grid(name, paths[0], grid, path, volume.geometry)
         yield replace(volume, geometry=grid)
 
@@ -112,7 +113,7 @@ def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[n
         DataError: There is none, it cannot be read, it lies on another grid, or has a value that is not in the plan.
     """
     path = case.required_mask()
-    volume = read_labels(path)
+    volume = read_labels(path, source)
     _require_same_grid(case.id, case.required_image(), source, path, volume.geometry)
     classes = classes_of(volume.array, plan.labels, f"Case '{case.id}': {path}")
     return np.ascontiguousarray(_onto_grid(classes, source, plan, range(plan.classes))[0])
@@ -178,7 +179,7 @@ def _require_same_grid(name: str, first: Path, grid: Geometry, other: Path, foun
     if reason:
         raise DataError(
             f"Case '{name}': {other} does not lie on the grid of {first}: {reason}. "
-            "All files of a case must have the same shape and affine; resample one onto the other's grid."
+            "All files of a case must lie on one grid, in whatever direction its axes run; resample one onto the other."
         )
 
 
