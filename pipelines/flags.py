@@ -235,9 +235,9 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
     )
 
 
-def evaluate_verb(maps: str, details: str, cutoff: Parameter) -> Verb:
+def evaluate_verb(maps: str, details: str, *further: Parameter) -> Verb:
     """Return the verb `evaluate` of a task that segments."""
     predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
     masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
     out = OUT.but(help="Folder for the tables.")
-    return verb("evaluate", f"Score any folder of {maps}.", details, predictions, masks, out, OVERWRITE, cutoff)
+    return verb("evaluate", f"Score any folder of {maps}.", details, predictions, masks, out, OVERWRITE, *further)

@@ -159,6 +159,7 @@ _ABIDE = (
 
 _LAYOUTS = Literal["auto", "msd", "nnunet", "folders", "dicom"]
 _VOLUMES = {"metavar": "MANIFEST|FOLDER", "help": "CSV manifest, or a folder in a known layout (see `prepare`)."}
+_NAMED = "Every label that maps may hold; a dataset.json names them."
 _CONFIG = flags.CONFIG.but(show_default="volume/default; for classification volume/classification")
 _PATIENTS = (
     flags.UNGROUPED_KEY,
@@ -223,6 +224,10 @@ _VOLUME = (
         "label maps",
         "Dice, HD95, surface Dice and volumes for each label.",
         option("tolerance", float, 2.0, "Tolerance of the surface Dice.", "MM", min=0.0),
+        option("labels", str, None, _NAMED, "1,2|1=NAME,...|dataset.json", shown="all values found"),
+        option(
+            "images", Path, None, "Volumes or DICOM series of the same names, to place DICOM-SEG on.", "DIR", **FOLDER
+        ),
     ),
 )
 

@@ -13,13 +13,14 @@ from medformer.data.problems import Problem, quarantine
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
 from medformer.data.volumes.prepare.prepare_case import check_image
-from medformer.data.volumes.read.dataset_file import write_info
+from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.data.volumes.read.layouts import Layout, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError
-from medformer.inference.scoring import score_label_maps, write_scores
+from medformer.inference.scoring import write_scores
 from medformer.inference.volumes.export import TABLE, volume_exports
+from medformer.inference.volumes.scoring import score_label_maps
 from medformer.models.memory import seconds_per_step
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
 from medformer.tasks.volume.network import new_network
@@ -160,10 +161,22 @@ def predict(
     say(f"Milliliters of each label: {export.table}")
 
 
-def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, tolerance: float) -> None:
+def evaluate(
+    *,
+    predictions: Path,
+    masks: Path,
+    out: Path,
+    overwrite: bool,
+    tolerance: float,
+    labels: str | None,
+    images: Path | None,
+) -> None:
     """Score a folder of label maps."""
+    names = None if labels is None else named_labels(labels)
     claim(out, overwrite=overwrite)
-    rows, summary = score_label_maps(predictions, masks, tolerance=tolerance, reporter=make_reporter())
+    rows, summary = score_label_maps(
+        predictions, masks, images=images, labels=names, tolerance=tolerance, reporter=make_reporter()
+    )
     table, numbers = write_scores(out, rows, summary)
     say(f"{summary['n']} volumes; two empty labels: {summary['definitions']['empty_policy']}")
     for label, part in summary["by_label"].items():

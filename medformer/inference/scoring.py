@@ -1,20 +1,22 @@
-"""Scoring a folder of predictions, of any origin, against a folder of masks: probability maps or label maps."""
+"""Scoring a folder of predicted maps, of any origin, against a folder of masks, and pairing such folders by name.
+
+Folders of label maps are scored in `medformer.inference.volumes.scoring`.
+"""
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
-from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
-from medformer.imaging.geometry import GRID_TOLERANCE, corner_distance, label_counts
 from medformer.imaging.images import read_mask
 from medformer.imaging.masks import read_probability
-from medformer.imaging.volumes import read_labels
 from medformer.progress import Reporter, SilentReporter
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".npz"})
@@ -23,6 +25,7 @@ TABLE = "scores.csv"
 SUMMARY = "metrics.json"
 
 _LISTED = 20
+_COMPARED = 100  # names that a cause is looked for in
 
 
 def score_folder(
@@ -74,7 +77,8 @@ def score_folder(
 def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:
     """Match two folders by relative path without ending: (name, prediction, mask), sorted by name.
 
-    Files with other endings, and hidden files, are passed over.
+    Files with other endings, and hidden files, are passed over. It does not matter whether an accent is a character of
+    its own, as in names that come from macOS.
 
     Raises:
         DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
@@ -91,7 +95,7 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
     ]
     if unpaired:
         raise DataError(
-            f"{predictions} and {masks} do not pair up by file name. {'; '.join(unpaired)}. "
+            f"{predictions} and {masks} do not pair up by file name. {'; '.join(unpaired)}. {_cause(found)}"
             "Add what is missing or remove what is too much: a score over part of a test set means something else."
         )
     return [(name, found["predictions"][name], mask) for name, mask in sorted(found["masks"].items())]
@@ -119,7 +123,8 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     for path in sorted(folder.rglob("*")):
         ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
         if ending is not None and not path.name.startswith(".") and path.is_file():
-            found.setdefault(path.relative_to(folder).as_posix()[: -len(ending)], []).append(path)
+            name = path.relative_to(folder).as_posix()[: -len(ending)]
+            found.setdefault(unicodedata.normalize("NFC", name), []).append(path)
     if not found:
         raise DataError(f"The {role} folder {folder} holds no file ending in {', '.join(sorted(endings))}.")
     repeated = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
@@ -131,52 +136,25 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     return {name: paths[0] for name, paths in found.items()}
 
 
+def _cause(found: Mapping[str, Mapping[str, Path]]) -> str:
+    """Say what most names of predictions have before or after the name of a mask; empty where it is nothing."""
+    masks = found["masks"].keys() - found["predictions"].keys()
+    names = sorted(found["predictions"].keys() - found["masks"].keys())
+    more = Counter(
+        (before, after)
+        for name in names[:_COMPARED]
+        for before, mask, after in (name.partition(mask) for mask in masks if mask in name)
+        if mask
+    )
+    if not more:
+        return ""
+    (before, after), count = more.most_common(1)[0]
+    if 2 * count < min(len(names), _COMPARED):
+        return ""
+    where = " and ".join(f"{what} '{part}'" for what, part in (("begin with", before), ("end in", after)) if part)
+    return f"The names of the predictions {where}, those of the masks do not: rename one of them. "
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
-
-
-ENDINGS = (".nii.gz", ".nii")
-
-
-def score_label_maps(
-    predictions: Path, masks: Path, *, tolerance: float = 2.0, reporter: Reporter | None = None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Score every label map against the reference of the same name.
-
-    Files are matched by their path below the two folders without the ending. Every value above 0 that a reference holds
-    is a label, named after its value.
-
-    Args:
-        predictions: Folder of NIfTI label maps.
-        masks: Folder of the references, on the same grids.
-        tolerance: Of the normalized surface Dice, mm.
-        reporter: Receives one step per case.
-
-    Returns:
-        One row per case (`volume_row`), and their summary (`summarize`).
-
-    Raises:
-        DataError: A folder is missing or holds no label maps, the two do not pair up, a file cannot be read, grids
-            differ, or a prediction holds a value that no reference has.
-    """
-    reporter = reporter or SilentReporter()
-    pairs = pair_folders(predictions, masks, ENDINGS)
-    values = sorted({value for _, _, mask in pairs for value in label_counts(read_labels(mask).array) if value})
-    if not values:
-        raise DataError(f"The label maps in {masks} are all empty; expected at least one label above 0.")
-    labels = {value: f"label {value}" for value in values}
-    rows: list[dict[str, Any]] = []
-    for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
-        found, truth = read_labels(prediction_file), read_labels(mask_file)
-        if found.geometry.shape == truth.geometry.shape:
-            apart = corner_distance(found.geometry, truth.geometry) / min(truth.geometry.spacing)
-            if apart > GRID_TOLERANCE:
-                raise DataError(
-                    f"{case}: {prediction_file} and {mask_file} lie {apart:.3g} voxels apart at a corner; expected one "
-                    f"grid, within {GRID_TOLERANCE:g}. Resample the prediction onto the reference's grid."
-                )
-        spacing = truth.geometry.spacing
-        rows.append(volume_row(case, found.array, truth.array, labels=labels, spacing=spacing, tolerance=tolerance))
-        reporter.advance(0, dice=rows[-1]["dice"])
-    return rows, summarize(rows)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -121,6 +122,28 @@ def test_scores_are_symmetric_scale_with_the_spacing_and_ignore_background(seed:
     padded = [np.pad(mask, ((0, 40), (17, 3))) for mask in (prediction, truth)]
     assert surface_scores(*padded, tolerance=1.5) == scores
     assert surface_scores(prediction, prediction) == (0.0, 1.0)
+
+
+def test_distances_on_a_sheared_grid_are_those_between_its_voxels() -> None:
+    steps = np.array([[1.0, 0.3, 0.0], [0.0, 0.9, 0.2], [0.0, 0.0, 2.0]])
+    prediction, truth = blobs((9, 10, 7), 3)
+    points = [np.argwhere(mask & ~ndimage.binary_erosion(mask)) @ steps.T for mask in (prediction, truth)]
+    apart = np.linalg.norm(points[0][:, None] - points[1][None], axis=2)
+    forth, back = surface_distances(prediction, truth, spacing=steps)
+    np.testing.assert_allclose(np.sort(forth), np.sort(apart.min(1)))
+    np.testing.assert_allclose(np.sort(back), np.sort(apart.min(0)))
+    empty = np.zeros_like(truth)
+    corners = np.array(list(product((0, 1), repeat=3))) * truth.shape @ steps.T
+    longest = max(np.linalg.norm(a - b) for a in corners for b in corners)
+    assert surface_scores(empty, truth, spacing=steps).hd95 == pytest.approx(longest)
+    with pytest.raises(ValueError, match="3 finite positive numbers"):
+        surface_scores(truth, truth, spacing=np.ones((3, 3)))
+
+
+def test_axes_at_right_angles_give_the_same_as_vectors_and_as_numbers() -> None:
+    prediction, truth = blobs((9, 10, 7), 4)
+    numbers = surface_scores(prediction, truth, spacing=(0.5, 1.0, 2.0))
+    assert surface_scores(prediction, truth, spacing=np.diag((0.5, 1.0, 2.0))) == pytest.approx(numbers)
 
 
 def test_rounding_does_not_push_a_distance_beyond_its_tolerance() -> None:

@@ -97,7 +97,7 @@ def case_row(
         "lesions_true": lesions.true,
         "lesions_pred": lesions.predicted,
         "lesions_hit": lesions.hit,
-        **({"fp_px": false_alarm} if image else {"fp_ml": false_alarm * math.prod(steps) / _MM3_PER_ML}),
+        **({"fp_px": false_alarm} if image else {"fp_ml": false_alarm * float(math.prod(steps)) / _MM3_PER_ML}),
         **(_map_columns(prediction, truth, case) if image else {}),
     }
 

@@ -2,7 +2,7 @@
 
 The outline of a mask is its foreground that touches background across an edge (2-D) or a face (3-D); foreground on
 the rim of the image touches what lies outside. Distances go from each point of one outline to the nearest point of
-the other, between the centers of pixels or voxels, in units of `spacing`.
+the other, between the centers of pixels or voxels, in units of `spacing`, along axes that need not be at right angles.
 
 * HD95: the 95th percentile of these distances (linear between values), from prediction to reference and back; the
   larger of the two (Huttenlocher et al., PAMI 1993, with the percentile that makes it robust to single points).
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,6 +43,10 @@ SURFACE_POLICIES: dict[EmptyPolicy, str] = {
     "NSD 0",
     "zero": "both masks empty, or one of them: HD95 is the diagonal of the image, NSD 0",
 }
+
+Spacing = Sequence[float] | NDArray[np.float64]
+"""Distance of neighboring elements along each axis; of axes that are not at right angles, the vectors from one element
+to the next as columns of a square matrix."""
 
 _PERCENTILE = 95.0
 
@@ -65,7 +70,7 @@ def surface_scores(
     prediction: NDArray[np.bool_],
     truth: NDArray[np.bool_],
     *,
-    spacing: Sequence[float] | None = None,
+    spacing: Spacing | None = None,
     tolerance: float | None = None,
     empty: EmptyPolicy = "one",
     case: str = "",
@@ -76,7 +81,7 @@ def surface_scores(
     Args:
         prediction: Boolean mask, (H, W) or (D, H, W) or any other number of axes.
         truth: Same shape.
-        spacing: Distance of neighboring elements along each axis, in mm; without it, one pixel along each.
+        spacing: Of the elements, in mm (see `Spacing`); without it, one pixel along each axis.
         tolerance: Of the NSD, in the same unit; `TOLERANCES` unless given.
         empty: The rule for empty masks (`SURFACE_POLICIES`).
         case: Named in errors.
@@ -96,7 +101,7 @@ def surface_scores(
     if not (math.isfinite(tolerance) and tolerance >= 0.0):
         raise ValueError(f"a tolerance must be finite and not negative, got {tolerance}")
     sides = truth.shape if shape is None else shape
-    worst = SurfaceScores(math.hypot(*(n * step for n, step in zip(sides, steps, strict=True))), 0.0)
+    worst = SurfaceScores(_diagonal(sides, steps), 0.0)
     if not counts.prediction and not counts.truth:
         both_empty = {"one": SurfaceScores(0.0, 1.0), "nan": SurfaceScores(math.nan, math.nan), "zero": worst}
         return both_empty[empty]
@@ -109,7 +114,7 @@ def surface_scores(
 
 
 def surface_distances(
-    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], *, spacing: Sequence[float] | None = None
+    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], *, spacing: Spacing | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Measure from each point of either outline to the nearest point of the other.
 
@@ -121,22 +126,33 @@ def surface_distances(
     Returns:
         Distances from the prediction's outline, shape (p,), and from the reference's, shape (t,).
     """
-    steps = np.array(check_spacing(spacing, truth.ndim))
+    steps = check_spacing(spacing, truth.ndim)
     box = union_box(prediction, truth)
-    first, second = (_outline(mask[box]) * steps for mask in (prediction, truth))
+    outlines = (_outline(mask[box]) for mask in (prediction, truth))
+    first, second = (points * steps if steps.ndim == 1 else points @ steps.T for points in outlines)
     return KDTree(second).query(first)[0], KDTree(first).query(second)[0]
 
 
-def check_spacing(spacing: Sequence[float] | None, axes: int) -> tuple[float, ...]:
-    """One positive number per axis; without a spacing, 1 each.
+def check_spacing(spacing: Spacing | None, axes: int) -> NDArray[np.float64]:
+    """One positive number per axis, (axes,), or a vector per axis, (axes, axes); without a spacing, 1 each.
 
     Raises:
-        ValueError: Another number of them, or one that is not finite and positive.
+        ValueError: Another number of them, or one that is not finite and positive, or vectors without a volume.
     """
-    steps = (1.0,) * axes if spacing is None else tuple(float(step) for step in spacing)
-    if len(steps) != axes or not all(math.isfinite(step) and step > 0.0 for step in steps):
+    steps = np.ones(axes) if spacing is None else np.asarray(spacing, dtype=np.float64)
+    numbers = steps.shape == (axes,) and bool((steps > 0.0).all())
+    vectors = steps.shape == (axes, axes) and bool(np.linalg.det(steps) != 0.0)
+    if not np.isfinite(steps).all() or not (numbers or vectors):
         raise ValueError(f"a spacing must have {axes} finite positive numbers, one per axis, got {spacing}")
     return steps
+
+
+def _diagonal(sides: Sequence[int], steps: NDArray[np.float64]) -> float:
+    """The longest diagonal of the image."""
+    if steps.ndim == 1:
+        return math.hypot(*(n * float(step) for n, step in zip(sides, steps, strict=True)))
+    ends = (np.array(signs) * sides @ steps.T for signs in product((1, -1), repeat=len(sides)))
+    return max(float(np.linalg.norm(end)) for end in ends)
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

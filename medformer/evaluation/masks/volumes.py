@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import Counts, EmptyPolicy, check_policy
-from medformer.evaluation.masks.surface import TOLERANCES, check_spacing, surface_scores
+from medformer.evaluation.masks.surface import TOLERANCES, Spacing, check_spacing, surface_scores
 from medformer.evaluation.metrics import LABEL_MAPS
 from medformer.evaluation.table import Row
 
@@ -44,7 +44,7 @@ def volume_row(
     truth: NDArray[np.integer],
     *,
     labels: Mapping[int, str],
-    spacing: Sequence[float],
+    spacing: Spacing,
     empty: EmptyPolicy = "one",
     tolerance: float = TOLERANCES["mm"],
     voxel_ml: float | None = None,
@@ -59,12 +59,11 @@ def volume_row(
         prediction: Integer label values, shape (X, Y, Z), 0 for background.
         truth: The same, of the reference.
         labels: Value and name of every label that the maps may hold.
-        spacing: Distance of neighboring voxels along each axis of the arrays, in mm: the column norms of the affine.
-            Distances along axes that are not at right angles are measured as if they were.
+        spacing: Distance of neighboring voxels along each axis of the arrays, in mm; of a sheared grid, the vectors
+            from voxel to voxel as columns (`Geometry.steps`).
         empty: What overlap and outlines score where neither map has a label.
         tolerance: Of the NSD, in mm.
-        voxel_ml: Volume of a voxel in ml; the product of the spacing unless given, which is right for axes at right
-            angles.
+        voxel_ml: Volume of a voxel in ml; that of the cell that the spacing spans unless given.
 
     Returns:
         `id`, `empty_policy`, `nsd_tolerance_mm`, `voxels` (of the volume), `truth_px` and `pred_px` (voxels with any
@@ -80,7 +79,8 @@ def volume_row(
     check_policy(empty)
     _check_maps(case, prediction, truth)
     steps = check_spacing(spacing, truth.ndim)
-    voxel_ml = math.prod(steps) / _MM3_PER_ML if voxel_ml is None else voxel_ml
+    if voxel_ml is None:
+        voxel_ml = float(np.prod(steps) if steps.ndim == 1 else abs(np.linalg.det(steps))) / _MM3_PER_ML
     found, known, table = _classes(case, prediction, truth, values)
     boxes = [ndimage.find_objects(classes, max_label=len(values)) for classes in (found, known)]
     by_label: dict[str, dict[str, float]] = {}

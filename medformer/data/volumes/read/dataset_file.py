@@ -108,6 +108,31 @@ def read_info(manifest: Path) -> DatasetInfo:
         raise DataError(f"{path} does not describe a data set ({error}); expected {_EXAMPLE}.") from None
 
 
+def named_labels(text: str) -> dict[int, str]:
+    """Labels as a user names them: `1,2`, `1=liver,2=tumor`, or a `dataset.json` of any known kind.
+
+    Raises:
+        ConfigError: Neither numbers above 0, each once, nor such a file.
+        DataError: The file is damaged.
+    """
+    path = Path(text)
+    if path.suffix == ".json":
+        manifest = path.with_name(path.name.removesuffix(".dataset.json"))
+        return dict((info_from_json(path) if manifest.name == path.name else read_info(manifest)).labels)
+    try:
+        pairs = [part.partition("=") for part in text.split(",")]
+        labels = {int(value): name.strip() or f"label {int(value)}" for value, _, name in pairs}
+        DatasetInfo(tuple(sorted(labels.items())), ("any",))
+        if len(labels) < len(pairs):
+            raise ValueError("a value is given twice")
+    except (ValueError, DataError) as error:
+        raise ConfigError(
+            f"--labels {text}: {error} Expected whole numbers above 0, such as 1,2 or 1=liver,2=tumor, or a "
+            "dataset.json."
+        ) from None
+    return labels
+
+
 def info_from_json(path: Path) -> DatasetInfo:
     """Labels and channels of a `dataset.json`, in the Decathlon's, nnU-Net's first or nnU-Net's second notation.
 
