@@ -34,7 +34,8 @@ from medformer.data.manifest import Case
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.seeds import derive_seed
 from medformer.tasks.polyp.learner import make_segmenter, new_network
 from medformer.training.devices import choose_device

@@ -75,6 +75,11 @@ class InterruptedRun(MedformerError):
     exit_code = 130
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Spell a count with its noun: `1 image`, `2,000 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def _restored(kind: type[MedformerError], message: str) -> MedformerError:
     return kind.__new__(kind, message)
 

@@ -6,12 +6,14 @@ The shipped configs and manifests lie beside the packages in a clone, and inside
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
@@ -149,6 +151,37 @@ def walk(
         wanted = [entry for entry in folders if not leave_out(entry)]
         # The last one is entered next: real folders before links, in the order of their names.
         waiting += sorted(wanted, key=lambda entry: (entry.is_symlink(), entry), reverse=True)
+
+
+_NO_FILE = {
+    stat.S_IFDIR: "is a folder",
+    stat.S_IFIFO: "is a named pipe",
+    stat.S_IFSOCK: "is a socket",
+    stat.S_IFCHR: "is a device",
+    stat.S_IFBLK: "is a device",
+}
+
+
+def file_fault(path: Path) -> str:
+    """Why a path cannot be read as a file, such as `does not exist` or `is a folder`; empty where it can.
+
+    Nothing is opened, because to open a named pipe is to wait for its other end.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return f"does not exist: it is a link to {os.readlink(path)}" if path.is_symlink() else "does not exist"
+    except PermissionError:
+        return "lies in a folder that this user may not enter"
+    except OSError as error:
+        return (
+            "is a link that leads to itself" if error.errno == errno.ELOOP else f"cannot be reached ({error.strerror})"
+        )
+    except ValueError:
+        return "is no name of a file"
+    if kind != stat.S_IFREG:
+        return _NO_FILE.get(kind, "is no regular file")
+    return "" if os.access(path, os.R_OK) else "may not be read by this user"
 
 
 def sha256(path: Path) -> str:

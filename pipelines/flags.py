@@ -15,6 +15,7 @@ from typing import Any, Literal
 import typer
 
 from medformer.errors import ConfigError
+from medformer.foreground import Foreground, parse_foreground
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)?\s*", re.IGNORECASE)
 _GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 1.073741824, "m": 1e-3, "mb": 1e-3, "mib": 1.048576e-3}
@@ -139,6 +140,18 @@ def _gigabytes(text: str) -> float:
     return float(match[1]) * _GB[(match[2] or "").lower()]
 
 
+def _mask_values(text: str) -> Foreground:
+    """Read names of mask values, separated by commas.
+
+    Raises:
+        ConfigError: They are no such names.
+    """
+    try:
+        return parse_foreground(text)
+    except ValueError as error:
+        raise ConfigError(f"--foreground: {error}.") from None
+
+
 FILE: Mapping[str, Any] = {"exists": True, "dir_okay": False}
 FOLDER: Mapping[str, Any] = {"exists": True, "file_okay": False}
 SHARE: Mapping[str, Any] = {"min": 0.0, "max": 1.0}
@@ -164,6 +177,8 @@ UNGROUPED = option("ungrouped", Literal["error", "each"], "error", _UNGROUPED)
 UNGROUPED_KEY = setting("data.ungrouped", Literal["error", "each"], _UNGROUPED, shown="error")
 PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
 GROUP_PATTERN = option("group_pattern", str, None, PATTERN, "REGEX")
+_FOREGROUND = "Mask values that are polyp, such as 1,2 or 128-255, or colors such as ff0000."
+FOREGROUND = option("foreground", str, None, _FOREGROUND, "VALUES", shown="0/1 and 0/255 tell", parser=_mask_values)
 RUN = argument("run", Path, "Run folder of train or crossval.", "RUN", **FOLDER)
 DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "auto", "Where to compute.")
 ATLASES = option("atlases", list[str], ..., "An atlas to use; repeatable.", "NAME", spelled="--atlas")

@@ -13,6 +13,7 @@ from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import Case, write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
 from medformer.errors import ConfigError, DataError
+from medformer.foreground import Foreground
 from medformer.imaging.images import read_image
 from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import TABLE, Probabilities, image_exports
@@ -47,6 +48,7 @@ def prepare(
     split: str | None,
     ungrouped: str,
     group_pattern: str | None,
+    foreground: Foreground | None,
     link_duplicates: bool,
     overwrite: bool,
 ) -> None:
@@ -54,7 +56,7 @@ def prepare(
     claim_file(out, overwrite=overwrite)
     found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern)
     list_problems(found.problems, out)
-    cases = list(found.cases)
+    cases = [replace(case, foreground=foreground or ()) for case in found.cases]
     if ungrouped == "each":
         cases = [replace(case, group=case.group or case.id) for case in cases]
     if link_duplicates:
@@ -125,10 +127,14 @@ def predict(
     say(f"Table: {export.table}")
 
 
-def evaluate(*, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float) -> None:
+def evaluate(
+    *, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float, foreground: Foreground | None
+) -> None:
     """Score a folder of prediction maps."""
     claim(out, overwrite=overwrite)
-    rows, summary = score_folder(predictions, masks, threshold=threshold, reporter=make_reporter())
+    rows, summary = score_folder(
+        predictions, masks, threshold=threshold, foreground=foreground or (), reporter=make_reporter()
+    )
     table, numbers = write_scores(out, rows, summary)
     pooled = summary["pooled"]
     means = {name: values["mean"] for name, values in pooled["metrics"].items()}

@@ -38,6 +38,7 @@ _POLYP = (
         option("split", str, None, "A shipped named split to record.", "NAME"),
         flags.UNGROUPED,
         flags.GROUP_PATTERN,
+        flags.FOREGROUND.but(help=flags.FOREGROUND.settings["help"] + " The manifest keeps them."),
         switch("link_duplicates", "Put images that show the same thing into one group, so that no split parts them."),
         _REPLACE_MANIFEST,
     ),
@@ -45,6 +46,7 @@ _POLYP = (
         flags.CASES.but(**FILE),
         "Decode every case, list what is wrong with it, and audit the split.",
         flags.UNGROUPED,
+        flags.FOREGROUND,
     ),
     *flags.training_verbs(
         "blocks of the frames",
@@ -52,6 +54,7 @@ _POLYP = (
         flags.CONFIG.but(show_default="polyp/default"),
         flags.DATA,
         flags.UNGROUPED_KEY,
+        flags.FOREGROUND.but(key="data.foreground"),
     ),
     verb(
         "predict",
@@ -66,7 +69,7 @@ _POLYP = (
         _THRESHOLD.but(None, show_default="the run's own"),
         flags.DEVICE,
     ),
-    flags.evaluate_verb("prediction maps", "Dice, IoU and PraNet's protocol.", _THRESHOLD),
+    flags.evaluate_verb("prediction maps", "Dice, IoU and PraNet's protocol.", _THRESHOLD, flags.FOREGROUND),
 )
 
 _PROJECT = Literal["cpac", "dparsf", "ccs", "niak"]

@@ -88,6 +88,7 @@ def check(
     ungrouped: Literal["error", "each"] = "error",
     group_pattern: str | None = None,
     target: str | None = None,
+    foreground: Sequence[str] | None = None,
 ) -> None:
     """Read every case, list what is wrong with it, and audit the split for leakage.
 
@@ -105,6 +106,8 @@ def check(
         keys["data"]["group_pattern"] = group_pattern
     if target is not None:
         keys["target"] = target
+    if foreground:
+        keys["data"]["foreground"] = foreground
     # A cohort may hold subjects to be scored; an image without a mask is among the problems.
     study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, labelled=task != "abide")
     inventory = study.inspect(None, reporter)

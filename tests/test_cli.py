@@ -109,8 +109,8 @@ def test_every_verb_gives_its_function_the_keywords_that_it_takes(command: str) 
     given |= {"task"} if verb.shared else set()
     taken = set(inspect.signature(getattr(import_module(module), name)).parameters)
     # Only the demo has notes of its own on its data; a cohort has one target, and its groups are always known;
-    # only volumes are read from folders, whose names tell groups.
-    assert taken - {"notes", "ungrouped", "target", "group_pattern"} <= given <= taken
+    # only volumes are read from folders, whose names tell groups; only frames have masks of colors and numbers.
+    assert taken - {"notes", "ungrouped", "target", "group_pattern", "foreground"} <= given <= taken
 
 
 @pytest.mark.parametrize("command", [name for name, verb in VERBS.items() if any(one.key for one in verb.parameters)])
@@ -224,7 +224,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
     manifest.write_text("id\n")
     here = str(tmp_path)
     assert run("polyp", "prepare", here, here, "--out", "m.csv", "--group-pattern", "(a)", "--ungrouped", "each") == 0
-    assert run("polyp", "check", str(manifest), "--accept-leak", "x") == 0
+    assert run("polyp", "check", str(manifest), "--accept-leak", "x", "--foreground", "1,2") == 0
     assert run("polyp", "predict", here, here, "--out", "o", "--probabilities", "npz", "--threshold", "0.25") == 0
     assert run("polyp", "evaluate", "--predictions", here, "--masks", here, "--out", "o") == 0
     assert run("demo", "--overwrite") == 0
@@ -242,6 +242,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "split": None,
                 "ungrouped": "each",
                 "group_pattern": "(a)",
+                "foreground": None,
                 "link_duplicates": False,
                 "overwrite": False,
             },
@@ -254,6 +255,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "out": None,
                 "accept": ["x"],
                 "ungrouped": "error",
+                "foreground": ("1", "2"),
             },
         ),
         (
@@ -271,7 +273,14 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ),
         (
             "evaluate",
-            {"predictions": tmp_path, "masks": tmp_path, "out": Path("o"), "overwrite": False, "threshold": 0.5},
+            {
+                "predictions": tmp_path,
+                "masks": tmp_path,
+                "out": Path("o"),
+                "overwrite": False,
+                "threshold": 0.5,
+                "foreground": None,
+            },
         ),
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
         ("info", {"names": [], "as_json": True}),

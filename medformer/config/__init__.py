@@ -16,6 +16,7 @@ from medformer.config.shared import (
     Fraction,
     ImagePretrainingConfig,
     LossConfig,
+    MaskValues,
     Mixers,
     ModelConfig,
     NonNegativeFloat,
@@ -34,6 +35,11 @@ class DataConfig(Section):
     manifest: str = Field("", description="CSV manifest; `medformer polyp prepare` writes one")
     image_size: tuple[PositiveInt, PositiveInt] = Field((352, 352), description="network input, rows x columns, px")
     ungrouped: Ungrouped = "error"
+    foreground: MaskValues = Field(
+        (),
+        description="mask values that are polyp, such as [1, 2], [128-255] or colors [ff0000]; empty: those of the "
+        "manifest, else 1 in masks of 0 and 1, and 255 in masks of 0 and 255",
+    )
     cache: bool = Field(False, description="keep decoded images in memory")
     workers: NonNegativeInt = Field(2, description="loader processes; 0 loads in the main process")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt
+
+from medformer.foreground import parse_foreground
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
@@ -15,6 +17,16 @@ Threshold = Annotated[
 Ungrouped = Annotated[
     Literal["error", "each"], Field(description="rows without a group: error, or each (its own group)")
 ]
+
+
+def _mask_values(given: Any) -> Any:
+    """Take names of mask values as a list or as text; a list may hold plain numbers."""
+    texts = [given] if isinstance(given, (str, int)) else given
+    return parse_foreground(" ".join(map(str, texts))) if isinstance(texts, (list, tuple)) else given
+
+
+MaskValues = Annotated[tuple[str, ...], BeforeValidator(_mask_values)]
+"""Names of the values of a mask that are foreground (`medformer.foreground`)."""
 
 
 class Section(BaseModel):

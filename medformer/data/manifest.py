@@ -11,6 +11,8 @@ Columns: `id, image, mask, group, site, split, sha256`, then free covariates. On
 * `split` is the part of a published split. A row whose part begins with `test` is in no fold of a cross-validation.
 * `label` is the class of the whole case, 1 (positive) or 0, where cases are classified. Any other text in a column of
   this name is an ordinary covariate.
+* `mask_foreground` names the values of a picture's mask that are foreground (see `medformer.foreground`), where it
+  holds others than 0 and 1, or 0 and 255.
 * `sha256` is the hash of the image (see `image_hash`), and lets `check` notice a file that changed.
 """
 
@@ -29,12 +31,15 @@ from medformer.data.problems import first_ten
 from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
+from medformer.foreground import Foreground, parse_foreground
 from medformer.missing import known
 from medformer.names import id_fault
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
 LABEL = "label"
 """Column of a case's class."""
+FOREGROUND = "mask_foreground"
+"""Column of the values of a mask that are foreground."""
 
 _CHANNEL = re.compile(r"image_[1-9]\d*")
 _TABLE = TableForm(
@@ -62,6 +67,7 @@ class Case:
         covariates: Every other column, as text.
         further: Absolute paths of further channels.
         label: Class of the whole case, 1 (positive) or 0; None when there is none or it is not known.
+        foreground: Names of the values of a picture's mask that are foreground; empty where the mask itself tells.
     """
 
     id: str
@@ -74,6 +80,7 @@ class Case:
     covariates: Mapping[str, str] = field(default_factory=dict)
     further: tuple[Path, ...] = ()
     label: int | None = None
+    foreground: Foreground = ()
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -296,6 +303,7 @@ def case_values(case: Case) -> dict[str, str]:
     return {
         **case.covariates,
         **({} if case.label is None else {LABEL: str(case.label)}),
+        **({FOREGROUND: ",".join(case.foreground)} if case.foreground else {}),
         "id": case.id,
         "group": case.group,
         "site": case.site,
@@ -306,7 +314,7 @@ def case_values(case: Case) -> dict[str, str]:
 def _case(row: Mapping[str, str], base: Path) -> Case:
     mask, label = row.get("mask", ""), row.get(LABEL, "")
     classified = label in {"0", "1"}
-    own = {*COLUMNS, LABEL} if classified else set(COLUMNS)
+    own = {*COLUMNS, FOREGROUND, *([LABEL] if classified else [])}
     return Case(
         id=row["id"],
         image=base / _posix(row["image"]),
@@ -318,6 +326,7 @@ def _case(row: Mapping[str, str], base: Path) -> Case:
         covariates={name: value for name, value in row.items() if name not in own and not _is_path(name)},
         further=tuple(base / _posix(row[name]) for name in _given_channels(row)),
         label=int(label) if classified else None,
+        foreground=parse_foreground(row.get(FOREGROUND, "")),
     )
 
 
@@ -348,6 +357,10 @@ def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
                 "expected a path relative to it, without climbing out. "
                 "Move the manifest above the data, or link the data below it"
             )
+    try:
+        parse_foreground(row.get(FOREGROUND, ""))
+    except ValueError as error:
+        return f"{FOREGROUND}: {error}"
     if ungrouped == "error" and not known(row.get("group", "")):
         return (
             "the group (patient or sequence) is unknown, so leakage cannot be ruled out. Fill the column, "

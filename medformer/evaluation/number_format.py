@@ -54,11 +54,6 @@ PRINTED = NumberFormat(missing="–", minus="−")
 """For pages: an en dash for what is missing, and the minus sign of mathematics."""
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Spell a count with its noun: `1 image`, `2,000 images`."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
-
-
 def shorten(name: str, longest: int, gap: str = "...") -> str:
     """Keep both ends of a name that is longer than `longest` characters."""
     if len(name) <= longest:

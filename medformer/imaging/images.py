@@ -1,6 +1,6 @@
-"""Reading photographs and masks, and writing photographs (masks have their own, lossless writers in `masks.py`).
+"""Reading and writing photographs; `mask_rule` reads masks, and `masks` writes them.
 
-Reading follows the same rules for every format and mode that Pillow opens:
+Nothing else opens a picture. Reading follows the same rules for every mode of the formats in `FORMATS`:
 
 * EXIF orientation is applied. Color profiles are ignored.
 * Transparent pixels are shown over black, the color of an endoscope's border.
@@ -9,6 +9,8 @@ Reading follows the same rules for every format and mode that Pillow opens:
 * Floating-point and 32-bit pictures are refused: their range is not stated anywhere in the file.
 * Animations and multi-page files are refused: it is not known which frame is meant.
 * Pictures above `MAX_PIXELS` are refused before they are decoded.
+* What a file is, its content says and not its name. Only the decoders of these formats are tried, since others start
+  further programs (PostScript) or are seldom used and little tested.
 """
 
 from __future__ import annotations
@@ -20,21 +22,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from medformer.errors import ConfigError, DataError
-from medformer.files import atomic_path
+from medformer.files import atomic_path, file_fault
 
 MAX_PIXELS = 80_000_000
 """Largest picture that is decoded (height times width); 5000 x 5000 is 25 million."""
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
+"""Pillow's names of the formats that are read; its JPEG includes MPO."""
+
 _WRITTEN = {".png", ".jpg", ".jpeg"}
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
-_LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}
+_ROWS, _COLUMNS = 257, 256
+_SWAPPED = {5, 6, 7, 8}
+_LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp"}
 _DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -77,9 +86,12 @@ def image_info(path: Path, content: bytes | None = None) -> ImageInfo:
     Raises:
         DataError: The file is missing, is no picture, is animated or is too large.
     """
-    with _opened(path, content) as picture:
+    with open_picture(path, content) as picture:
         height, width = picture.height, picture.width
-        if picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
+        if isinstance(picture, TiffImageFile):
+            # As stored: since version 11, Pillow's own numbers of a TIFF are those after the rotation.
+            height, width = int(picture.tag_v2[_ROWS]), int(picture.tag_v2[_COLUMNS])
+        if picture.getexif().get(_EXIF_ORIENTATION, 1) in _SWAPPED:
             height, width = width, height
         return ImageInfo(height, width, picture.mode, picture.format or "")
 
@@ -103,53 +115,13 @@ def read_image(path: Path, content: bytes | None = None) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is missing, corrupt, truncated, animated, too large, or of a refused kind.
     """
-    with _opened(path, content) as picture:
-        upright = _upright(picture)
-        if _is_deep(upright, picture.format):
-            gray = _rescale_16_bit(np.asarray(upright), path)
+    with open_picture(path, content) as picture:
+        turned = upright(picture)
+        if is_deep(turned, picture.format):
+            # Full scale goes to full scale.
+            gray = ((require_sixteen_bits(np.asarray(turned), path).astype(np.uint32) + 128) // 257).astype(np.uint8)
             return np.repeat(gray[:, :, None], 3, axis=2)
-        return _rgb(upright, path)
-
-
-def read_mask_values(path: Path, content: bytes | None = None) -> NDArray[np.uint8]:
-    """Decode a mask to one 0-255 value per pixel, before any threshold; see `image_info` for the arguments.
-
-    A color counts by its brightest channel, so that red, white and palette colors are all foreground. Two
-    kinds of small numbers are recognized: a lossless mask that holds only 0 and 1 is a label map (1 becomes
-    255), and a 16-bit mask whose largest value is at most 255 holds 8-bit values.
-
-    Returns:
-        uint8 (H, W).
-
-    Raises:
-        DataError: As `read_image`.
-    """
-    with _opened(path, content) as picture:
-        lossless = picture.format not in _LOSSY
-        upright = _upright(picture)
-        if _is_deep(upright, picture.format):
-            raw = np.asarray(upright)
-            values = raw.astype(np.uint8) if raw.min() >= 0 and raw.max() <= 255 else _rescale_16_bit(raw, path)
-        else:
-            values = _rgb(upright, path).max(axis=2)
-    if lossless and values.max() == 1:
-        values = values * np.uint8(255)
-    return values
-
-
-def read_mask(path: Path, *, threshold: int = 128) -> NDArray[np.bool_]:
-    """Decode a mask: foreground is every pixel whose value is at least `threshold`.
-
-    The default sits midway, so that JPEG noise around 0 and 255 does not matter. See `read_mask_values` for
-    colors and label maps.
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        DataError: As `read_image`.
-    """
-    return read_mask_values(path) >= threshold
+        return over_black(turned, path)
 
 
 def read_gray16(path: Path) -> tuple[NDArray[np.uint16], int]:
@@ -159,15 +131,18 @@ def read_gray16(path: Path) -> tuple[NDArray[np.uint16], int]:
         uint16 (H, W), and full scale.
 
     Raises:
-        DataError: As `read_image`, or the picture has colors.
+        DataError: As `read_image`, or the picture has colors or transparent pixels.
     """
-    with _opened(path) as picture:
-        upright = _upright(picture)
-        if _is_deep(upright, picture.format):
-            raw = np.asarray(upright)
-            _refuse_out_of_range(raw, path)
-            return raw.astype(np.uint16), 65535
-        rgb = _rgb(upright, path)
+    with open_picture(path) as picture:
+        turned = upright(picture)
+        if is_deep(turned, picture.format):
+            return require_sixteen_bits(np.asarray(turned), path), 65535
+        if turned.has_transparency_data and np.asarray(turned.convert("RGBA"))[..., 3].min() < 255:
+            raise DataError(
+                f"{path} has transparent pixels; expected one gray value per pixel. Save it as a gray PNG without an "
+                "alpha channel."
+            )
+        rgb = over_black(turned, path)
     if (rgb != rgb[:, :, :1]).any():
         raise DataError(
             f"{path} is a color picture; expected one gray value per pixel. Save it as an 8-bit or 16-bit gray PNG."
@@ -190,10 +165,14 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 @contextmanager
-def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open a picture, refuse what must not be decoded, and turn every decoding failure into a `DataError`."""
     try:
-        with Image.open(path if content is None else BytesIO(content)) as picture:
+        if content is None:
+            fault = file_fault(path)
+            if fault:
+                raise DataError(f"{path} {fault}; expected a picture. Correct the path, or restore the file.")
+        with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise DataError(
@@ -209,18 +188,9 @@ def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
             yield picture
     except DataError:
         raise
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist; expected a picture. Correct the path, or restore the file (or what the link "
-            "points to)."
-        ) from None
-    except PermissionError:
-        raise DataError(
-            f"{path} may not be read by this user; expected a readable picture. Change its access."
-        ) from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{path} {_what_is(path)}; expected a picture (PNG, JPEG, TIFF, BMP, ...). Replace it."
+            f"{path} {_what_is(path)}; expected a picture ({', '.join(FORMATS)}). Replace it, or save it as PNG."
         ) from None
     except _DECODING_ERRORS as error:
         raise DataError(
@@ -233,38 +203,66 @@ def _what_is(path: Path) -> str:
         size = path.stat().st_size
     except OSError:
         return "cannot be read"
-    return "is an empty file (0 bytes)" if size == 0 else f"is no picture that can be recognized ({size} bytes)"
+    if size == 0:
+        return "is an empty file (0 bytes)"
+    return f"is no picture that can be recognized ({size} byte{'s' * (size > 1)})"
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def is_lossy(picture: Image.Image, path: Path, content: bytes | None = None) -> bool:
+    """Whether the file of an open picture keeps its values only approximately."""
+    if picture.format == "WEBP":
+        return not _webp_is_lossless(path.read_bytes() if content is None else content)
+    if picture.format == "TIFF":
+        return picture.info.get("compression") in _LOSSY_TIFF
+    return picture.format in {"JPEG", "MPO"}
+
+
+def _webp_is_lossless(content: bytes) -> bool:
+    """Find the part of a WebP file that holds the pixels: VP8L keeps values, VP8 does not."""
+    start = 12
+    while start + 8 <= len(content):
+        name, size = content[start : start + 4], int.from_bytes(content[start + 4 : start + 8], "little")
+        if name in (b"VP8L", b"VP8 "):
+            return name == b"VP8L"
+        start += 8 + size + size % 2
+    return False
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Decode an open picture and turn it as its EXIF orientation says."""
     picture.load()
     return ImageOps.exif_transpose(picture)
 
 
-def _is_deep(picture: Image.Image, source_format: str | None) -> bool:
+def is_deep(picture: Image.Image, source_format: str | None) -> bool:
     """Whether the picture is 16-bit gray; Pillow opens 16-bit PGM (and older PNG) as 32-bit integers."""
     return picture.mode in _SIXTEEN_BIT or (picture.mode == "I" and source_format in {"PNG", "PPM"})
 
 
-def _refuse_out_of_range(raw: NDArray[np.generic], path: Path) -> None:
+def require_sixteen_bits(raw: NDArray[Any], path: Path) -> NDArray[np.uint16]:
+    """Return the values of a deep picture.
+
+    Raises:
+        DataError: They leave the range of 16 bits.
+    """
     low, high = int(raw.min()), int(raw.max())
     if low < 0 or high > 65535:
         raise DataError(f"{path} holds values from {low} to {high}; expected 16-bit gray, 0 to 65535. Export it again.")
+    return raw.astype(np.uint16)
 
 
-def _rescale_16_bit(raw: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    _refuse_out_of_range(raw, path)
-    return ((raw.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def over_black(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """Return the colors of a picture, uint8 (H, W, 3), transparent pixels over black.
 
-
-def _rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+    Raises:
+        DataError: They are of a kind whose range is not known.
+    """
     if picture.mode in {"I", "F"} or picture.mode.startswith("I;"):
         raise DataError(
             f"{path} has {picture.mode} pixels (32-bit), whose range is not stated; expected 8-bit or 16-bit. "
             "Export it as an 8-bit PNG."
         )
-    if picture.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in picture.info:
+    if picture.has_transparency_data:
         color = picture.convert("RGBA")
-        over_black = Image.new("RGBA", color.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(over_black, color)
+        picture = Image.alpha_composite(Image.new("RGBA", color.size, (0, 0, 0, 255)), color)
     return np.asarray(picture.convert("RGB")).copy()

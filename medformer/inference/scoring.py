@@ -5,17 +5,22 @@ Folders of label maps are scored in `medformer.inference.volumes.scoring`.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import sha256, write_csv, write_json
-from medformer.imaging.images import read_mask
+from medformer.foreground import Foreground
+from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
 from medformer.progress import Reporter, SilentReporter
 
@@ -27,12 +32,16 @@ SUMMARY = "metrics.json"
 _LISTED = 20
 _COMPARED = 100  # names that a cause is looked for in
 
+_LARGEST_LABEL = 16
+"""Maps of probabilities whose largest value is no larger are not believed to be any."""
+
 
 def score_folder(
     predictions: Path,
     masks: Path,
     *,
     threshold: float = 0.5,
+    foreground: Foreground = (),
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every prediction map against the mask of the same name.
@@ -42,34 +51,48 @@ def score_folder(
 
     Args:
         predictions: Folder of maps: 8-bit or 16-bit gray pictures, or NPZ files with the key `probability`.
-        masks: Folder of masks of the same sizes; a value of 128 or more is foreground.
+        masks: Folder of masks of the same sizes, read by the rule of `medformer.imaging.mask_rule`.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
+        foreground: The values of the masks that are foreground; empty where the masks themselves tell.
         reporter: Receives each case.
 
     Returns:
         One row per case (`case_row`, after it `site` where there are subfolders), and their summary (`summarize`).
 
     Raises:
-        DataError: A folder is missing or holds no pictures, the two do not pair up, a file cannot be read, or sizes
-            differ.
+        DataError: A folder is missing or holds no pictures, the two do not pair up, a file cannot be read, sizes
+            differ, the values of the masks do not say what is foreground, or the maps look like label maps.
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks)
     nested = any("/" in case for case, _, _ in pairs)
     rows: list[dict[str, Any]] = []
-    highest = 0.0
+    values: dict[str, dict[str, Path]] = {}
+    highest = 0
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
         probability = read_probability(prediction_file)
-        highest = max(highest, float(probability.max()))
-        row = case_row(case, probability, read_mask(mask_file), threshold=threshold)
+        highest = max(highest, _largest_value(prediction_file, probability))
+        mask = decode_mask(mask_file, foreground)
+        site = case.rpartition("/")[0] or "."
+        if mask.value:
+            values.setdefault(site, {})[mask.value] = mask_file
+        row = case_row(case, probability, mask.foreground, threshold=threshold)
         if nested:
-            row["site"] = case.rpartition("/")[0] or "."
+            row["site"] = site
         rows.append(row)
         reporter.advance(0, dice=row["dice"])
-    if 0.0 < highest <= 1.5 / 255:
+    for found in values.values():
+        if len(found) > 1:
+            listed = ", ".join(f"{value} in {file}" for value, file in sorted(found.items()))
+            raise DataError(
+                f"The masks in {masks} store foreground as different values: {listed}; expected one. Name those that "
+                f"are foreground, such as --foreground {','.join(sorted(found))}."
+            )
+    if 0 < highest <= _LARGEST_LABEL:
         raise DataError(
-            f"No prediction in {predictions} exceeds 1 on a scale of 0 to 255: these look like label maps of 0 and 1. "
-            "Save foreground as 255 (multiply by 255), so that it is not taken for a probability of 0.004."
+            f"No prediction in {predictions} exceeds {highest} on a scale of 0 to 255: these look like label maps, not "
+            "probabilities. Save foreground as 255, so that it is not taken for a probability of "
+            f"{highest / 255:.3f}."
         )
     return rows, summarize(rows)
 
@@ -99,6 +122,15 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
             "Add what is missing or remove what is too much: a score over part of a test set means something else."
         )
     return [(name, found["predictions"][name], mask) for name, mask in sorted(found["masks"].items())]
+
+
+def _largest_value(file: Path, probability: NDArray[np.float32]) -> int:
+    """The largest 8-bit value of a map, or of label numbers stored in 16 bits; what is stored as floats is no label."""
+    largest = float(probability.max())
+    if file.suffix.lower() == ".npz":
+        return 255 if largest else 0
+    numbers = largest * 65535
+    return round(numbers) if numbers <= _LARGEST_LABEL + 0.5 else math.ceil(round(largest * 255, 3))
 
 
 def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[Path, Path]:

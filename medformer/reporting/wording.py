@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from medformer.evaluation.number_format import PRINTED, counted
+from medformer.errors import counted
+from medformer.evaluation.number_format import PRINTED
 from medformer.evaluation.number_format import shorten as shorten_plainly
 from medformer.evaluation.table import Row
 from medformer.missing import known

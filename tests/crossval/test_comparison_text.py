@@ -8,7 +8,8 @@ import pytest
 from medformer.crossval.compare.pairs import Lost
 from medformer.crossval.compare.result import Comparison, Outcome
 from medformer.crossval.compare.text import format_comparison, format_comparisons, format_table, reading
-from medformer.evaluation.number_format import PLAIN, PRINTED, counted, shorten
+from medformer.errors import counted
+from medformer.evaluation.number_format import PLAIN, PRINTED, shorten
 
 NAN = math.nan
 

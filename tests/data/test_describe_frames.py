@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from medformer.data.frames import describe as describe_module
-from medformer.data.frames.describe import describe_frame, inspect_frames
+from medformer.data.frames.describe import describe_frame, foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES, THUMBNAIL_LENGTH, pixel_hash
 from medformer.data.inventory import duplicates
 from medformer.data.manifest import Case
 from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, sha256
-from medformer.imaging.images import read_mask
+from medformer.imaging.mask_rule import read_mask
 
 
 def picture(seed: int = 0, shape: tuple[int, int] = (40, 50)) -> np.ndarray:
@@ -73,13 +73,19 @@ def test_corrupt_image_and_mask_name_their_own_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_changed_since_prepare(tmp_path: Path) -> None:
-    assert codes(replace(case(tmp_path), sha256="0" * 64)) == ["changed"]
+    good = case(tmp_path)
+    assert codes(replace(good, sha256="0" * 64)) == ["changed"]
+    assert good.mask is not None
+    for expected, found in (("0" * 64, ["changed"]), (sha256(good.mask).upper(), []), ("", [])):
+        assert codes(replace(good, covariates={"mask_sha256": expected})) == found
+    problem = check_cases([replace(good, covariates={"mask_sha256": "0" * 64})])[0]
+    assert (problem.severity, problem.path) == ("error", str(good.mask))
 
 
 def test_mask_of_another_size(tmp_path: Path) -> None:
     problem = check_cases([case(tmp_path, area=mask((50, 40)))])[0]
     assert problem.reason == "size-mismatch"
-    assert "the mask is 50 x 40 px, the image 40 x 50" in problem.detail
+    assert "the mask is 50 x 40 px (height x width), the image 40 x 50" in problem.detail
 
 
 def test_one_pixel_is_too_small_and_25_megapixels_are_not(tmp_path: Path) -> None:
@@ -100,7 +106,7 @@ def test_a_photograph_as_mask(tmp_path: Path) -> None:
     soft = np.tile(np.linspace(0, 255, 50).astype(np.uint8), (40, 1))
     problem = check_cases([case(tmp_path, area=soft)])[0]
     assert problem.reason == "non-binary-mask"
-    assert "expected at most 5%" in problem.detail
+    assert "and 42 other values; expected 0 and 1, 0 and 255" in problem.detail
 
 
 def test_jpeg_noise_and_one_palette_color_are_binary(tmp_path: Path) -> None:
@@ -112,6 +118,38 @@ def test_jpeg_noise_and_one_palette_color_are_binary(tmp_path: Path) -> None:
     painted.putpalette([0, 0, 0, 128, 0, 0])
     painted.save(tmp_path / "painted.png")
     assert codes(replace(good, mask=tmp_path / "painted.png")) == []
+
+
+def test_masks_of_one_site_store_foreground_in_one_way(tmp_path: Path) -> None:
+    cases = [
+        case(tmp_path, f"c{level}{number}", area=mask() // 255 * level) for number in range(3) for level in (1, 255)
+    ]
+    cases[-1] = case(tmp_path, "empty", area=mask() * 0)
+    problems = foreground_problems(cases, inspect_frames(cases))
+    assert [(problem.case_id, problem.reason, problem.severity) for problem in problems] == [
+        ("c2550", "non-binary-mask", "error"),
+        ("c2551", "non-binary-mask", "error"),
+    ]
+    assert "stored as 1 in 3 masks, 255 in 2 masks; expected one value." in problems[0].detail
+    apart = [replace(one, site=one.id[:2]) for one in cases]
+    assert foreground_problems(apart, inspect_frames(apart)) == []
+    named = [replace(one, foreground=("1", "255")) for one in cases]
+    assert foreground_problems(named, inspect_frames(named)) == []
+
+
+def test_named_values_and_a_data_set_without_foreground(tmp_path: Path) -> None:
+    classes = mask()
+    classes[30:, 30:] = 7
+    one = replace(case(tmp_path, area=classes), foreground=("7",))
+    cache = tmp_path / "cache"
+    share = inspect_frames([one], cache=cache)["a"].facts["foreground"]
+    assert share == float((classes == 7).mean())
+    other = replace(one, foreground=("255",))
+    assert inspect_frames([other], cache=cache)["a"].facts["foreground"] == float((classes == 255).mean())
+    wrong = replace(one, foreground=("3",))
+    records = inspect_frames([wrong], cache=cache)
+    assert "no pixel has one of the values 3" in records.problems[0].detail
+    assert [problem.reason for problem in foreground_problems([wrong], records)] == ["nothing-marked"]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L", "CMYK", "I;16"])
@@ -155,7 +193,8 @@ def test_what_a_record_holds(tmp_path: Path) -> None:
     record = describe_frame(good, image_size=(32, 32))
     assert record.problems == ()
     assert record.hashes == {"file": sha256(good.image), "mask": sha256(good.mask), "pixels": pixel_hash(picture())}
-    assert record.facts == {"height": 40, "width": 50, "foreground": float(read_mask(good.mask).mean())}
+    share = float(read_mask(good.mask).mean())
+    assert record.facts == {"height": 40, "width": 50, "foreground": share, "value": "255"}
     assert record.arrays["thumbnail"].shape == (THUMBNAIL_LENGTH,)
     assert list(describe_frame(good).arrays) == ["descriptor"]
 

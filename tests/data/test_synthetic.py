@@ -13,7 +13,8 @@ from medformer.data.synthetic.colonoscopy import Frame, SyntheticColonoscopy, wr
 from medformer.data.synthetic.noise import fractal_noise, sample, smooth_noise
 from medformer.data.synthetic.patient import AREA, SITES, draw_patient
 from medformer.errors import ConfigError
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 
 SMALL = (96, 120)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 
 from medformer.errors import ConfigError, DataError
 from medformer.imaging import images
-from medformer.imaging.images import image_info, image_size, read_image, read_mask, read_mask_values, write_image
+from medformer.imaging.images import image_info, image_size, read_image, write_image
+from medformer.imaging.mask_rule import read_mask
 
 
 @pytest.fixture
@@ -74,6 +76,17 @@ def test_exif_orientation_is_applied(tmp_path: Path, rgb: np.ndarray) -> None:
     assert np.array_equal(read_image(path), np.rot90(rgb, -1))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
+def test_the_size_in_the_header_is_that_of_the_upright_picture(
+    tmp_path: Path, rgb: np.ndarray, suffix: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a{suffix}", rgb, exif=exif)
+    assert image_size(path) == ((60, 40) if orientation > 4 else (40, 60)) == read_image(path).shape[:2]
+
+
 def test_one_pixel_and_a_very_large_picture(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "one.png", np.full((1, 1, 3), 7, np.uint8))).tolist() == [[[7, 7, 7]]]
     large = save(tmp_path / "large.png", np.zeros((5000, 5000), np.uint8), compress_level=1)
@@ -128,6 +141,25 @@ def test_missing_folder_and_broken_link_are_named(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
+def test_content_decides_and_only_listed_formats_are_decoded(tmp_path: Path, rgb: np.ndarray) -> None:
+    picture = Image.fromarray(rgb)
+    for file_format in ("EPS", "ICNS", "TGA", "PCX", "JPEG2000", "DDS"):
+        picture.save(tmp_path / "a.jpg", format=file_format)
+        with pytest.raises(DataError, match=r"a\.jpg is no picture that can be recognized .*expected a picture \(PNG"):
+            read_image(tmp_path / "a.jpg")
+    picture.save(tmp_path / "b.jpg", format="PNG")
+    assert np.array_equal(read_image(tmp_path / "b.jpg"), rgb)
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name, fault in (("pipe", "is a named pipe"), ("folder", "is a folder"), ("loop", "is a link that leads to")):
+        with pytest.raises(DataError, match=rf"{name}\.png {fault}"):
+            read_image(tmp_path / f"{name}.png")
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".tif"])
 def test_animations_and_multi_page_files_are_refused(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
     frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
@@ -142,48 +174,6 @@ def test_pictures_without_a_stated_range_are_refused(tmp_path: Path) -> None:
         path = save(tmp_path / "a.tif", np.ones((4, 4), dtype))
         with pytest.raises(DataError, match="range is not stated"):
             read_image(path)
-
-
-def square(value: int = 255, dtype: type = np.uint8) -> np.ndarray:
-    mask = np.zeros((32, 32), dtype)
-    mask[8:20, 10:25] = value
-    return mask
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "LA"])
-def test_a_mask_reads_the_same_in_every_mode(tmp_path: Path, mode: str) -> None:
-    assert np.array_equal(read_mask(save(tmp_path / "m.png", square(), mode)), square() > 0)
-
-
-@pytest.mark.parametrize("value", [255, 65535, 1])
-def test_sixteen_bit_masks(tmp_path: Path, value: int) -> None:
-    assert np.array_equal(read_mask(save(tmp_path / "m.png", square(value, np.uint16))), square() > 0)
-
-
-def test_label_map_of_zeros_and_ones(tmp_path: Path) -> None:
-    assert np.array_equal(read_mask(save(tmp_path / "m.png", square(1))), square() > 0)
-    assert not read_mask(save(tmp_path / "noise.jpg", np.ones((16, 16), np.uint8))).any()
-
-
-@pytest.mark.parametrize("color", [(255, 0, 0), (128, 0, 0), (255, 255, 255), (0, 220, 10)])
-def test_palette_masks_count_by_their_brightest_channel(tmp_path: Path, color: tuple[int, int, int]) -> None:
-    picture = Image.fromarray(square(1)).convert("P")
-    picture.putpalette([0, 0, 0, *color])
-    picture.save(tmp_path / "m.png")
-    assert image_info(tmp_path / "m.png").mode == "P"
-    assert np.array_equal(read_mask(tmp_path / "m.png"), square() > 0)
-
-
-def test_jpeg_noise_does_not_move_a_mask(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.jpg", square(), quality=70)
-    assert len(np.unique(read_mask_values(path))) > 2
-    assert np.mean(read_mask(path) != (square() > 0)) < 0.02
-
-
-def test_the_threshold_belongs_to_the_foreground(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.png", np.array([[127, 128, 200]], np.uint8))
-    assert read_mask(path).tolist() == [[False, True, True]]
-    assert read_mask(path, threshold=150).tolist() == [[False, False, True]]
 
 
 ROWS, COLUMNS = np.mgrid[:40, :50]

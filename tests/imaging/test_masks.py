@@ -12,7 +12,8 @@ from PIL import Image
 
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import masks
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import read_probability, write_mask, write_probability
 
 

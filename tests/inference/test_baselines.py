@@ -8,7 +8,8 @@ import pytest
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice
-from medformer.imaging.images import read_image, read_mask, write_image
+from medformer.imaging.images import read_image, write_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES, FEATURES, PixelColor, PriorMask, pixel_features
 

@@ -88,8 +88,33 @@ def test_a_size_mismatch_names_the_case_and_both_sizes(tmp_path: Path) -> None:
 def test_label_maps_of_zero_and_one_are_not_taken_for_probabilities(tmp_path: Path) -> None:
     predictions, masks = folders(tmp_path, ("a",))
     Image.fromarray(soft(0)[1].astype(np.uint8)).save(predictions / "a.png")
-    with pytest.raises(DataError, match="label maps of 0 and 1"):
+    with pytest.raises(DataError, match="exceeds 1 on a scale of 0 to 255: these look like label maps"):
         score_folder(predictions, masks)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_class_numbers_are_not_taken_for_probabilities(tmp_path: Path, dtype: type) -> None:
+    predictions, masks = folders(tmp_path, ("a",))
+    Image.fromarray(soft(0)[1].astype(dtype) * dtype(3)).save(predictions / "a.png")
+    with pytest.raises(DataError, match="exceeds 3 on a scale of 0 to 255: these look like label maps"):
+        score_folder(predictions, masks)
+
+
+def test_masks_are_read_by_the_rule_of_masks(tmp_path: Path) -> None:
+    predictions, masks = folders(tmp_path)
+    classes = soft(1)[1].astype(np.uint8)
+    classes[-1] = 255
+    Image.fromarray(classes).save(masks / "b.png")
+    with pytest.raises(DataError, match=r"b\.png holds 0: .*, 1: .*, 255: .*--foreground 1,"):
+        score_folder(predictions, masks)
+    rows, _ = score_folder(predictions, masks, foreground=("1", "255"))
+    assert rows[1]["truth_px"] == np.count_nonzero(classes)
+    Image.fromarray(soft(1)[1].astype(np.uint8)).save(masks / "b.png")
+    with pytest.raises(DataError, match=r"different values: 1 in .*b\.png, 255 in .*c\.png; expected one"):
+        score_folder(predictions, masks)
+    Image.fromarray(np.dstack([np.zeros((18, 22, 3), np.uint8), classes])).save(predictions / "b.png")
+    with pytest.raises(DataError, match=r"b\.png has transparent pixels"):
+        score_folder(predictions, masks, foreground=("1", "255"))
 
 
 def test_predictions_that_are_all_empty_are_scored(tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def grey_mask(data: Any) -> None:
     Image.open(data.case(CASE).image).convert("L").save(data.case(CASE).mask)
 
 
+def void_outline(data: Any) -> None:
+    file = data.case(CASE).mask
+    mask = (np.asarray(Image.open(file)) > 0).astype(np.uint8)
+    mask[0] = 255
+    Image.fromarray(mask).save(file)
+
+
+def mask_changed_since_prepare(data: Any) -> None:
+    data.rewrite(lambda case: replace(case, covariates={"mask_sha256": "0" * 64}) if case.id == CASE else case)
+
+
 def image_changed_since_prepare(data: Any) -> None:
     Image.new("RGB", (64, 48), (180, 60, 50)).save(data.case(CASE).image)
 
@@ -75,6 +86,8 @@ DAMAGES: list[tuple[Damage, str]] = [
     (one_pixel, "tiny"),
     (grey_mask, "non-binary-mask"),
     (image_changed_since_prepare, "changed"),
+    (mask_changed_since_prepare, "changed"),
+    (void_outline, "--foreground 1,"),
 ]
 
 

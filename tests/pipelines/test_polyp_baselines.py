@@ -19,7 +19,8 @@ from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import DataError, UnknownNameError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.files import read_csv, read_json
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.inference.baselines.frames import BASELINES, PriorMask
 from medformer.tasks.polyp.learner import FrameBaselineLearner
 from medformer.tasks.polyp.study import PolypStudy

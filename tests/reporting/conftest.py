@@ -22,7 +22,7 @@ from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
-from medformer.imaging.images import read_mask
+from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.attribution.checks import Randomization, RandomizationStage
 from medformer.inference.attribution.integrated_gradients import FoldAttribution

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.vectors import Vector, stack_features
-from medformer.evaluation.number_format import PLAIN, counted
+from medformer.errors import counted
+from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.statistics.bootstrap import ALL_EQUAL, grouped_statistic_interval
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.inference.single_thread import single_thread

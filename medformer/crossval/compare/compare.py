@@ -13,9 +13,8 @@ from medformer.crossval.compare.result import Comparison, Outcome, Statistics
 from medformer.crossval.compare.statistics import compute
 from medformer.crossval.plan import some
 from medformer.crossval.run.directory import RunDirectory
-from medformer.errors import ConfigError, UnknownNameError
+from medformer.errors import ConfigError, UnknownNameError, counted
 from medformer.evaluation.metrics import CLASSES, MASKS, PRIMARY, Metric
-from medformer.evaluation.number_format import counted
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.statistics.ttest import holm
 

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Sequence
 
 from medformer.crossval.compare.result import METHODS, Comparison, Outcome
-from medformer.evaluation.number_format import PLAIN, counted, shorten
+from medformer.errors import counted
+from medformer.evaluation.number_format import PLAIN, shorten
 
 WIDTH = 100
 _ALPHA = 0.05

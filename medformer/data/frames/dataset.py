@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, get_worker_info
 from medformer.data.frames.transforms import Augmentation, normalize, resize_image, resize_mask
 from medformer.data.manifest import Case
 from medformer.errors import DataError
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.seeds import derive_seed
 
 
@@ -98,7 +99,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image = read_image(case.required_image())
         if not self.masks:
             return resize_image(image, self.image_size), np.zeros(self.image_size, np.bool_)
-        mask = read_mask(case.required_mask())
+        mask = read_mask(case.required_mask(), case.foreground)
         if image.shape[:2] != mask.shape:
             raise DataError(
                 f"Case '{case.id}': the image {case.image} has {image.shape[0]} x {image.shape[1]} pixels "

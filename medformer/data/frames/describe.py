@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import PIL
 from numpy.typing import NDArray
 
@@ -18,21 +17,17 @@ from medformer.data.frames.descriptors import descriptor, pixel_hash, thumbnail
 from medformer.data.inventory import Inventory, Record, take_inventory
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.errors import DataError
-from medformer.imaging.images import image_info, read_image, read_mask_values
+from medformer.errors import DataError, counted
+from medformer.files import file_fault
+from medformer.imaging.images import image_info, read_image
+from medformer.imaging.mask_rule import MaskValuesError, decode_mask
 from medformer.progress import Reporter
 
-VERSION = 1
+VERSION = 2
 """Of what `describe_frame` finds; another number makes every cache be built again."""
 
 SMALLEST_SIDE = 16
 """Shortest side of a usable picture, px."""
-
-GRAY_RANGE = (32, 223)
-"""Mask values strictly between these are neither background nor foreground; JPEG noise stays outside of them."""
-
-GRAY_LIMIT = 0.05
-"""Largest share of such pixels in a usable mask. Contours blurred by JPEG or by resizing stay below it."""
 
 
 def inspect_frames(
@@ -50,6 +45,7 @@ def inspect_frames(
         "image_size": image_size,
         "require_masks": require_masks,
         "decoders": [PIL.__version__, cv2.__version__],
+        "foreground": {str(case.mask): case.foreground for case in cases if case.foreground},
     }
     describe = partial(describe_frame, image_size=image_size, require_masks=require_masks)
     workers = min(4, os.cpu_count() or 1)
@@ -67,7 +63,8 @@ def describe_frame(case: Case, *, image_size: tuple[int, int] | None = None, req
     Returns:
         * problems: see `problems.REASONS` for the codes.
         * hashes: `file`, `mask`, and `pixels` of the decoded image.
-        * facts: `height` and `width` of the image, px, and `foreground`, the share of the mask's pixels.
+        * facts: `height` and `width` of the image, px, `foreground`, the share of the mask's pixels, and `value`, which
+          stands for foreground in the mask (see `Mask.value`).
         * arrays: `descriptor` and `thumbnail` of the image.
 
         What could not be found because of a problem is absent.
@@ -76,6 +73,38 @@ def describe_frame(case: Case, *, image_size: tuple[int, int] | None = None, req
     made.read_image(image_size)
     made.read_mask(require_masks)
     return Record(case.id, tuple(made.problems), made.hashes, made.facts, made.arrays)
+
+
+def foreground_problems(cases: Sequence[Case], records: Mapping[str, Record]) -> list[Problem]:
+    """What the masks say together: each site stores foreground in one way, and some mask has foreground.
+
+    A mask by itself cannot tell whether its 255 is the lesion or, beside other masks of 0 and 1, something else.
+    """
+    problems = []
+    values: dict[str, dict[str, list[Case]]] = {}
+    for case in cases:
+        value = records[case.id].facts.get("value")
+        if value:
+            values.setdefault(case.site, {}).setdefault(value, []).append(case)
+    for site, found in values.items():
+        if len(found) > 1:
+            usual = max(found, key=lambda value: len(found[value]))
+            counts = ", ".join(f"{value} in {counted(len(some), 'mask')}" for value, some in sorted(found.items()))
+            detail = (
+                f"foreground is stored as {counts}{f' of {site}' if site else ''}; expected one value. Name those that "
+                f"are foreground, such as --foreground {','.join(sorted(found))}"
+            )
+            problems += [
+                Problem(case.id, str(case.mask), "non-binary-mask", detail)
+                for value, some in found.items()
+                if value != usual
+                for case in some
+            ]
+    shares = [records[case.id].facts["foreground"] for case in cases if "foreground" in records[case.id].facts]
+    if len(shares) == len(cases) and not any(shares):
+        detail = f"no mask of {counted(len(cases), 'case')} has foreground, so there is nothing to learn"
+        problems.append(Problem(cases[0].id, str(cases[0].mask), "nothing-marked", detail))
+    return problems
 
 
 class _Description:
@@ -91,25 +120,25 @@ class _Description:
 
     def read_image(self, image_size: tuple[int, int] | None) -> None:
         path = self.image
-        if not path.is_file():
-            self._found("missing-image", path, "the image does not exist")
+        fault = file_fault(path)
+        if fault:
+            self._found("missing-image", path, f"the image {fault}")
             return
-        content = self._content("file", path)
-        if self.case.sha256 and self.hashes.get("file", self.case.sha256) != self.case.sha256:
-            self._found("changed", path, "its hash differs from the manifest's; prepare again")
+        content = self._content("file", path, self.case.sha256)
         try:
             info = image_info(path, content)
             image = read_image(path, content)
         except DataError as error:
-            self._found("corrupt", path, str(error))
+            self._found("corrupt", path, str(error).removeprefix(f"{path} "))
             return
-        if min(image.shape[:2]) < SMALLEST_SIDE:
-            detail = f"{info.height} x {info.width} px; expected at least {SMALLEST_SIDE} on each side"
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST_SIDE:
+            detail = f"{height} x {width} px (height x width); expected at least {SMALLEST_SIDE} on each side"
             self._found("tiny", path, detail)
         if info.mode != "RGB":
             self._found("wrong-mode", path, f"mode {info.mode} ({info.format}); it is read as 8-bit RGB")
         self.hashes["pixels"] = pixel_hash(image)
-        self.facts |= {"height": info.height, "width": info.width}
+        self.facts |= {"height": height, "width": width}
         self.arrays["descriptor"] = descriptor(image)
         if image_size is not None:
             self.arrays["thumbnail"] = thumbnail(image, image_size)
@@ -120,47 +149,41 @@ class _Description:
             if required:
                 self._found("missing-mask", self.image, "the manifest gives none")
             return
-        if not path.is_file():
-            self._found("missing-mask", path, "the mask does not exist")
+        fault = file_fault(path)
+        if fault:
+            self._found("missing-mask", path, f"the mask {fault}")
             return
-        content = self._content("mask", path)
+        content = self._content("mask", path, self.case.covariates.get("mask_sha256", ""))
         if "mask" in self.hashes and self.hashes["mask"] == self.hashes.get("file"):
             self._found("mask-is-image", path, "image and mask are the same file")
             return
         try:
-            values = read_mask_values(path, content)
+            mask = decode_mask(path, self.case.foreground, content)
         except DataError as error:
-            self._found("corrupt", path, str(error))
+            reason = "non-binary-mask" if isinstance(error, MaskValuesError) else "corrupt"
+            self._found(reason, path, str(error).removeprefix(f"{path} "))
             return
-        rows, columns = values.shape
+        rows, columns = mask.foreground.shape
         height, width = self.facts.get("height", rows), self.facts.get("width", columns)
         if (rows, columns) != (height, width):
-            detail = f"the mask is {rows} x {columns} px, the image {height} x {width}"
+            detail = f"the mask is {rows} x {columns} px (height x width), the image {height} x {width}"
             self._found("size-mismatch", path, detail)
-        self._check_values(path, values)
+        self.facts |= {"foreground": float(mask.foreground.mean()), "value": mask.value}
+        if not mask.foreground.any():
+            named = f"no pixel has one of the values {', '.join(self.case.foreground)}" if self.case.foreground else ""
+            self._found("empty-mask", path, named or "every pixel is 0")
+        elif mask.foreground.all():
+            self._found("full-mask", path, "every pixel is foreground")
 
-    def _check_values(self, path: Path, values: NDArray[np.uint8]) -> None:
-        low, high = GRAY_RANGE
-        gray = float(np.mean((values > low) & (values < high)))
-        # Two values are binary whatever they are, as in a mask painted in one palette color.
-        if gray > GRAY_LIMIT and len(np.unique(values)) > 2:
-            detail = f"{gray:.1%} of its pixels lie between {low} and {high}; expected at most {GRAY_LIMIT:.0%}"
-            self._found("non-binary-mask", path, detail)
-            return
-        foreground = values >= 128
-        self.facts["foreground"] = float(foreground.mean())
-        if not foreground.any():
-            self._found("empty-mask", path, f"no pixel reaches 128; the largest value is {values.max()}")
-        elif foreground.all():
-            self._found("full-mask", path, f"every pixel reaches 128; the smallest value is {values.min()}")
-
-    def _content(self, kind: str, path: Path) -> bytes | None:
+    def _content(self, kind: str, path: Path, expected: str) -> bytes | None:
         """The bytes of a file, hashed; None where they cannot be read, which decoding then explains."""
         try:
             content = path.read_bytes()
         except OSError:
             return None
         self.hashes[kind] = sha256(content).hexdigest()
+        if expected and self.hashes[kind] != expected.lower():
+            self._found("changed", path, f"the hash of the {kind} differs from the manifest's; prepare again")
         return content
 
     def _found(self, reason: str, path: Path, detail: str) -> None:

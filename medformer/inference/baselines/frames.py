@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from medformer.data.manifest import Case
 from medformer.errors import DataError
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.inference.single_thread import single_thread
 from medformer.registry import Entry, Registry
 from medformer.seeds import derive_seed
@@ -39,7 +40,7 @@ class PriorMask:
         """
         total = np.zeros(_GRID)
         for case in cases:
-            total += on_grid(read_mask(case.required_mask()).astype(np.float32), _GRID)
+            total += on_grid(read_mask(case.required_mask(), case.foreground).astype(np.float32), _GRID)
         if not cases:
             raise DataError("There are no training cases to average; expected at least one.")
         self.mean_ = (total / len(cases)).astype(np.float32)
@@ -140,7 +141,7 @@ class PixelColor:
 
     def _draw(self, case: Case, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]:
         """Features, labels and weights of `count` pixels of a case."""
-        inside = on_grid(read_mask(case.required_mask()).astype(np.float32), self.grid).ravel() >= 0.5
+        inside = on_grid(read_mask(case.required_mask(), case.foreground).astype(np.float32), self.grid).ravel() >= 0.5
         generator = np.random.default_rng(derive_seed(self.seed, "pixels", case.id))
         chosen, weights = [], []
         for part in (np.flatnonzero(inside), np.flatnonzero(~inside)):

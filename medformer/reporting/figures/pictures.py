@@ -14,8 +14,10 @@ from PIL import Image
 
 from medformer.data.manifest import Case, read_manifest
 from medformer.errors import DataError, MedformerError
+from medformer.foreground import Foreground
 from medformer.imaging.geometry import Geometry
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import draw_overlay
 from medformer.imaging.planes import draw_planes
 from medformer.imaging.volumes import read_labels, read_volume
@@ -47,6 +49,7 @@ class CasePictures:
         self._folder = run.folder
         self._cases: Mapping[str, Case] = {}
         self._reason = ""
+        self._foreground: Foreground = ()
         try:
             self._cases = read_manifest(
                 Path(str(run.record.get("manifest", ""))),
@@ -55,6 +58,8 @@ class CasePictures:
             ).by_id
         except MedformerError as error:
             self._reason = f"the manifest is not available ({error})"
+        if run.record.get("task") == "polyp":
+            self._foreground = tuple(map(str, run.config.get("data", {}).get("foreground", ())))
 
     def overlay(self, row: Mapping[str, Any]) -> tuple[str, str]:
         """Draw a case.
@@ -69,7 +74,10 @@ class CasePictures:
         if mask_path is None:
             return "", "the exported mask is not there any more"
         try:
-            drawn = _draw_volume(case, mask_path, self._names) if self.of_volumes else _draw_image(case, mask_path)
+            if self.of_volumes:
+                drawn = _draw_volume(case, mask_path, self._names)
+            else:
+                drawn = _draw_image(case, mask_path, self._foreground or case.foreground)
         except MedformerError as error:
             return "", str(error)
         buffer = BytesIO()
@@ -86,10 +94,10 @@ class CasePictures:
         return path if path.is_relative_to(self._folder.path.resolve()) and path.is_file() else None
 
 
-def _draw_image(case: Case, mask_path: Path) -> NDArray[np.uint8]:
+def _draw_image(case: Case, mask_path: Path, foreground: Foreground) -> NDArray[np.uint8]:
     image = read_image(case.required_image())
     mask = read_mask(mask_path)
-    truth = None if case.mask is None else read_mask(case.mask)
+    truth = None if case.mask is None else read_mask(case.mask, foreground)
     if mask.shape != image.shape[:2] or (truth is not None and truth.shape != mask.shape):
         raise DataError("the image and its masks differ in size")
     scale = LONGEST_SIDE / max(image.shape[:2])

@@ -8,7 +8,7 @@ from typing import Any
 
 from medformer.crossval.plan.balance import balance_table, plan_warnings
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
-from medformer.evaluation.number_format import counted
+from medformer.errors import counted
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import shorten
 

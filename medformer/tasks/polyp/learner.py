@@ -21,7 +21,8 @@ from medformer.data.manifest import Case, Manifest, path_from
 from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest, read_json
-from medformer.imaging.images import read_image, read_mask
+from medformer.imaging.images import read_image
+from medformer.imaging.mask_rule import read_mask
 from medformer.inference.baselines.frames import BASELINES, MaskBaseline
 from medformer.inference.export_table import Exports
 from medformer.inference.frames.export import confidence, count_components, export_case
@@ -79,7 +80,7 @@ class FramePredictor:
     def predict(self, study: Frames, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
         """Yield the scores of each test case; the run's own networks also leave masks and overlays."""
         for case, image, probability in self.maps([study.by_id[name] for name in names], "test cases", reporter):
-            truth = read_mask(case.required_mask())
+            truth = read_mask(case.required_mask(), case.foreground)
             if self.name:
                 mask = binarize(probability, self.threshold, case=case.id)
                 found = {"components": count_components(mask), "confidence": confidence(probability, mask), "mask": ""}
@@ -133,9 +134,11 @@ def with_threshold(study: Frames, mapper: Mapper, context: Context, name: str = 
         wanted,
         DiceThreshold(),
         (probability for _, _, probability in judge.maps(cases, "threshold", context.reporter)),
-        (read_mask(case.required_mask()) for case in cases),
+        (read_mask(case.required_mask(), case.foreground) for case in cases),
         # An image without a lesion says that a threshold is too low, and never that it is too high.
-        count=lambda: {"with a lesion": sum(bool(read_mask(case.required_mask()).any()) for case in cases)},
+        count=lambda: {
+            "with a lesion": sum(bool(read_mask(case.required_mask(), case.foreground).any()) for case in cases)
+        },
         path=context.folder / THRESHOLD_FILE,
     )
     return FramePredictor(mapper, threshold, study.config, name)

@@ -15,16 +15,18 @@ from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.vectors import Vectors
-from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.describe import foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.transforms import resize_mask
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.network_inputs import resize_batch
+from medformer.data.problems import Problem
 from medformer.errors import ConfigError
 from medformer.files import digest
-from medformer.imaging.images import image_size, read_mask
+from medformer.imaging.images import image_size
+from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES
 from medformer.models.autoencoder import masked_autoencoder
@@ -72,6 +74,9 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         size = self.config.data.image_size
         return inspect_frames(self.cases, image_size=size, require_masks=self.masks, cache=cache, reporter=reporter)
 
+    def problems(self, inventory: Inventory) -> list[Problem]:
+        return [*super().problems(inventory), *foreground_problems(self.cases, inventory)]
+
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """Plan by the foreground's share of the image and by what the manifest says; the hash covers both files."""
         return PlanCase(
@@ -98,9 +103,10 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         for case in self.cases:
             path = folder / "labels" / f"{stems[case.id]}.png"
             if not path.is_file():
-                other = read_mask(self.by_id[giver[case.id]].required_mask())
+                given = self.by_id[giver[case.id]]
+                other = read_mask(given.required_mask(), given.foreground)
                 write_mask(path, resize_mask(other, image_size(case.required_image())))
-            cases.append(replace(case, mask=path))
+            cases.append(replace(case, mask=path, foreground=()))
         return replace(self, data=replace(self.data, cases=tuple(cases)))
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
@@ -118,6 +124,8 @@ class PolypTask:
         if not config.data.manifest:
             raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
         data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
+        if config.data.foreground:
+            data = replace(data, cases=tuple(replace(case, foreground=config.data.foreground) for case in data.cases))
         return PolypStudy(config=config, data=data, masks=labelled)
 
     def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
