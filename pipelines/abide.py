@@ -11,7 +11,7 @@ import numpy as np
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
 from medformer.data.connectomes.check import link_same_subject
-from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE, read_cohort, write_cohort
+from medformer.data.connectomes.cohort import MANIFEST_FILE, read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     PREPARATION_FILE,
@@ -23,7 +23,7 @@ from medformer.data.connectomes.prepare.extract import Settings, atlas_file, ext
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.problems import Problem, quarantine, write_problems
-from medformer.errors import ConfigError, DataError
+from medformer.errors import DataError
 from medformer.files import read_json, write_csv, write_json
 from medformer.inference.attribution.checks import randomization_check
 from medformer.inference.attribution.integrated_gradients import explain_fold
@@ -36,11 +36,10 @@ from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.work import claim, clear, finished_folds, open_run, require_all
+from pipelines.outputs import output_folder
+from pipelines.work import finished_folds, open_run, require_all
 
 PREDICTIONS = "predictions.csv"
-ENTRIES = (PREDICTIONS, EXCLUSIONS_FILE, "cohorts")
-"""Everything that a prediction writes below its folder."""
 
 _SHOWN = 10
 _CHECKED = 40  # subjects whose maps the randomization check compares
@@ -85,16 +84,17 @@ def extract(
     high_pass: float | None,
 ) -> None:
     """Average preprocessed BOLD over the regions of atlases."""
-    done = extract_bids(
-        bids,
-        dict(atlas_file(text) for text in atlases),
-        out,
-        settings=Settings(confounds, low_pass=low_pass, high_pass=high_pass),
-        space=space,
-        task=task,
-        participants=participants,
-        reporter=make_reporter(),
-    )
+    with output_folder(out, resume=True, beside=True):
+        done = extract_bids(
+            bids,
+            dict(atlas_file(text) for text in atlases),
+            out,
+            settings=Settings(confounds, low_pass=low_pass, high_pass=high_pass),
+            space=space,
+            task=task,
+            participants=participants,
+            reporter=make_reporter(),
+        )
     _list_left_out(done.refused, "scans could not be used:")
     say(f"{len(done.kept)} scans: {done.folder}; every scan, with its motion and coverage: {done.table}")
     say(f"Next: medformer abide prepare {done.folder} --pipeline fmriprep --strategy {confounds} --out COHORT")
@@ -141,27 +141,28 @@ def prepare(
 
 def prepare_folder(source: Path, out: Path, *, overwrite: bool, **settings: Any) -> Path:
     """Prepare a cohort (see `prepare_cohort` for the settings), say what came of it, and return its manifest."""
-    own = (MANIFEST_FILE, FEATURES, EXCLUSIONS_FILE, PREPARATION_FILE)
-    foreign = {entry.name for entry in out.iterdir()} - set(own) if out.is_dir() else set()
-    if foreign:
-        raise ConfigError(f"--out {out} is not empty. Choose a new or empty folder.")
-    claim(out, overwrite=overwrite)
-    clear(out, own)
-    made = prepare_cohort(source, out, reporter=make_reporter(), **settings)
-    _finish(made, out)
-    return made.manifest
+    with output_folder(out, overwrite=overwrite) as work:
+        made = prepare_cohort(source, work, reporter=make_reporter(), **settings)
+        _finish(made, work, out)
+    return out / MANIFEST_FILE
 
 
-def _finish(made: Prepared, out: Path) -> None:
-    """Join the groups of subjects who show one brain, and say what came of the preparation."""
+def _finish(made: Prepared, work: Path, out: Path) -> None:
+    """Join the groups of subjects who show one brain, and say what came of the preparation.
+
+    Args:
+        made: The preparation.
+        work: Where it is now.
+        out: Where it will be.
+    """
     cohort = read_cohort(made.manifest, unlabelled="allow")
     cases, same = link_same_subject(cohort)
     if same:
-        write_cohort(out, cases)
-        write_problems(out / EXCLUSIONS_FILE, [*made.problems, *same])
-        noted = read_json(out / PREPARATION_FILE)
+        write_cohort(work, cases)
+        write_problems(work / EXCLUSIONS_FILE, [*made.problems, *same])
+        noted = read_json(work / PREPARATION_FILE)
         noted["warnings"]["same-brain"] = len(same)
-        write_json(out / PREPARATION_FILE, noted)
+        write_json(work / PREPARATION_FILE, noted)
     for title, counts in (("Left out", made.excluded), ("Kept although", {**made.warnings, "same-brain": len(same)})):
         listed = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         if listed:
@@ -172,7 +173,7 @@ def _finish(made: Prepared, out: Path) -> None:
         say(f"Every one of them, with the reason: {out / EXCLUSIONS_FILE}")
     patients, sites = sum(case.label == 1 for case in cases), len({case.site for case in cases})
     regions = ", ".join(f"{name} ({block.regions})" for name, block in cohort.store.atlases.items())
-    say(f"{len(cases)} subjects ({patients} ASD) from {sites} site(s), atlases {regions}: {made.manifest}")
+    say(f"{len(cases)} subjects ({patients} ASD) from {sites} site(s), atlases {regions}: {out / MANIFEST_FILE}")
 
 
 def predict(
@@ -196,40 +197,40 @@ def predict(
         DataError: Atlases are not those of the run, or no subject can be used.
         CheckpointError: What a fold left is missing or damaged.
     """
-    claim(out, overwrite=overwrite)
-    opened, config = open_run(run, "abide")
-    folders = finished_folds(opened, THRESHOLD_FILE)
-    predictor = AbideTask().load(config, folders, choose_device(device))
-    if threshold is not None:
-        predictor.threshold = threshold
-    if overwrite:
-        clear(out, ENTRIES)
-    trained = {case.id for case in read_plan(opened.splits_json).cases}
-    rows: list[dict[str, Any]] = []
-    problems: list[Problem] = []
-    for number, source in enumerate(sources):
-        cohort, refused = read_new(
-            source,
-            atlases=read_columns(folders[0]).regions,
-            out=out / "cohorts" / str(number),
-            pipeline=pipeline,
-            strategy=strategy,
-            reporter=make_reporter(),
-        )
-        problems += refused
-        study = AbideStudy(config=config, data=cohort)
-        names = list(study.by_id)
-        scores = predictor.scores(study, names)
-        for row, by_fold in zip(predictor.rows(study, names, scores), scores.T, strict=True):
-            each = {f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)}
-            rows.append({"source": str(source), **_own_columns(row), **each})
-    write_csv(out / PREDICTIONS, rows, list(rows[0]))
-    left_out = len(quarantine(problems))
-    if problems:
-        write_problems(out / EXCLUSIONS_FILE, problems)
-        say(f"{left_out} subjects left out, {len(problems) - left_out} warnings: {out / EXCLUSIONS_FILE}")
-        for problem in problems[:_SHOWN]:
-            say(f"  {problem}")
+    with output_folder(out, overwrite=overwrite) as work:
+        opened, config = open_run(run, "abide")
+        folders = finished_folds(opened, THRESHOLD_FILE)
+        predictor = AbideTask().load(config, folders, choose_device(device))
+        if threshold is not None:
+            predictor.threshold = threshold
+        trained = {case.id for case in read_plan(opened.splits_json).cases}
+        rows: list[dict[str, Any]] = []
+        problems: list[Problem] = []
+        for number, source in enumerate(sources):
+            cohort, refused = read_new(
+                source,
+                atlases=read_columns(folders[0]).regions,
+                out=work / "cohorts" / str(number),
+                pipeline=pipeline,
+                strategy=strategy,
+                reporter=make_reporter(),
+            )
+            problems += refused
+            study = AbideStudy(config=config, data=cohort)
+            names = list(study.by_id)
+            scores = predictor.scores(study, names)
+            for row, by_fold in zip(predictor.rows(study, names, scores), scores.T, strict=True):
+                each = {
+                    f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)
+                }
+                rows.append({"source": str(source), **_own_columns(row), **each})
+        write_csv(work / PREDICTIONS, rows, list(rows[0]))
+        left_out = len(quarantine(problems))
+        if problems:
+            write_problems(work / EXCLUSIONS_FILE, problems)
+            say(f"{left_out} subjects left out, {len(problems) - left_out} warnings: {out / EXCLUSIONS_FILE}")
+            for problem in problems[:_SHOWN]:
+                say(f"  {problem}")
     known = sum(row["id"] in trained for row in rows)
     if known:
         say(

@@ -10,8 +10,10 @@ from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import ConfigError
+from medformer.files import write_json
 from pipelines.abide import explain, prepare_folder
 from pipelines.console import say
+from pipelines.outputs import has_format
 from pipelines.work import crossval
 
 _NOTES = {
@@ -23,14 +25,18 @@ _NOTES = {
 }
 _ATLASES = {"coarse": 24, "middle": 36, "fine": 48}
 _SUBJECTS = 120
+_MARK = "demo.json"
+_FORMAT = "medformer-demo/1"
 
 
 def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
     """Cross-validate on synthetic connectomes (`out/abide`), brain volumes (`out/volume`), and frames (`out/run`)."""
-    if out.is_dir() and (set(entry.name for entry in out.iterdir()) - {"data", "run", "abide", "volume"}):
+    there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if there and (not has_format(out / _MARK, _FORMAT) or there - {_MARK, "data", "run", "abide", "volume"}):
         raise ConfigError(f"--out {out} holds other files than an earlier demo's. Choose another folder.")
-    if out.is_dir() and any(out.iterdir()) and not (overwrite or resume):
+    if there and not (overwrite or resume):
         raise ConfigError(f"--out {out} is not empty. Add --resume to continue, --overwrite to start again.")
+    write_json(out / _MARK, {"format": _FORMAT})
 
     def run(task: str, manifest: Path, folder: Path) -> None:
         config = load_config(f"{task}/demo", [f"data.manifest={manifest}"], model=SCHEMAS[task])

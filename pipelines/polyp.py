@@ -21,11 +21,9 @@ from medformer.inference.scoring import SUFFIXES, score_folder, write_scores
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
+from pipelines.outputs import output_file, output_folder
 from pipelines.work import (
     TRY_AGAIN,
-    claim,
-    claim_file,
-    clear,
     finished_folds,
     left_to_do,
     list_problems,
@@ -34,10 +32,8 @@ from pipelines.work import (
     readable,
     require_all,
     run_hash,
+    sidecars,
 )
-
-ENTRIES = (TABLE, "masks", "overlays", "probabilities")
-"""Everything that a prediction writes below its folder."""
 
 
 def prepare(
@@ -53,9 +49,8 @@ def prepare(
     overwrite: bool,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
-    claim_file(out, overwrite=overwrite)
+    output_file(out, overwrite=overwrite, beside=sidecars(out))
     found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern)
-    list_problems(found.problems, out)
     cases = [replace(case, foreground=foreground or ()) for case in found.cases]
     if ungrouped == "each":
         cases = [replace(case, group=case.group or case.id) for case in cases]
@@ -72,6 +67,7 @@ def prepare(
             "leakage cannot be ruled out. Give --group-pattern when the file name tells it, or --ungrouped each when "
             "every image really is of another patient; --link-duplicates then joins those that show the same thing."
         )
+    list_problems(found.problems, out)
     write_manifest(out, cases)
     groups, sites = len({case.group for case in cases}), len({case.site for case in cases})
     say(f"{len(cases)} cases of {groups} groups from {sites} dataset(s): {out}")
@@ -101,41 +97,42 @@ def predict(
     """
     if probabilities not in get_args(Probabilities):
         raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
-    claim(out, overwrite=overwrite, resume=resume)
-    cases = manifest_cases(images) or _named(_images(images, out))
-    opened, config = open_run(run, "polyp")
-    folders = finished_folds(opened, THRESHOLD_FILE)
-    predictor = load_predictor(config, folders, choose_device(device))
-    cut = predictor.threshold if threshold is None else threshold
-    if overwrite:
-        clear(out, ENTRIES)
-    with image_exports(
-        out,
-        [case.id for case in cases],
-        threshold=cut,
-        probabilities=cast(Probabilities, probabilities),
-        run=run_hash(opened, folders),
-        resume=resume,
-    ) as export:
-        left = left_to_do(export, cases)
-        good, problems = readable(left, lambda case: read_image(case.required_image()), make_reporter())
-        for case, image, probability in predictor.maps(good, "images", make_reporter()):
-            export.add(case.id, image, probability, source=str(case.image), images=case.images)
+    with output_folder(out, overwrite=overwrite, resume=resume) as work:
+        cases = manifest_cases(images) or _named(_images(images, out))
+        opened, config = open_run(run, "polyp")
+        folders = finished_folds(opened, THRESHOLD_FILE)
+        predictor = load_predictor(config, folders, choose_device(device))
+        cut = predictor.threshold if threshold is None else threshold
+        with image_exports(
+            work,
+            [case.id for case in cases],
+            threshold=cut,
+            probabilities=cast(Probabilities, probabilities),
+            run=run_hash(opened, folders),
+            resume=resume,
+        ) as export:
+            left = left_to_do(export, cases)
+            good, problems = readable(left, lambda case: read_image(case.required_image()), make_reporter())
+            if not (good or export.rows):
+                require_all(problems, len(cases), "images", TRY_AGAIN)
+            for case, image, probability in predictor.maps(good, "images", make_reporter()):
+                export.add(case.id, image, probability, source=str(case.image), images=case.images)
     require_all(problems, len(cases), "images", TRY_AGAIN)
     say(f"{len(cases)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
-    say(f"Table: {export.table}")
+    say(f"Table: {out / TABLE}")
 
 
 def evaluate(
     *, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float, foreground: Foreground | None
 ) -> None:
     """Score a folder of prediction maps."""
-    claim(out, overwrite=overwrite)
-    rows, summary = score_folder(
-        predictions, masks, threshold=threshold, foreground=foreground or (), reporter=make_reporter()
-    )
-    table, numbers = write_scores(out, rows, summary)
+    with output_folder(out, overwrite=overwrite) as work:
+        rows, summary = score_folder(
+            predictions, masks, threshold=threshold, foreground=foreground or (), reporter=make_reporter()
+        )
+        written = write_scores(work, rows, summary)
+    table, numbers = (out / file.name for file in written)
     pooled = summary["pooled"]
     means = {name: values["mean"] for name, values in pooled["metrics"].items()}
     say(f"{summary['n']} cases; two empty masks: {summary['definitions']['empty_policy']}")

@@ -200,6 +200,7 @@ _VOLUME = (
         flags.TARGET,
         *_PATIENTS,
         option("out", Path, None, "Also write the plan as JSON.", "FILE"),
+        OVERWRITE.but(help="Replace the plan at --out."),
     ),
     *flags.training_verbs(
         "blocks of the volumes",

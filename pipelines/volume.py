@@ -11,6 +11,7 @@ from medformer.config import VolumeConfig
 from medformer.data.manifest import write_manifest
 from medformer.data.problems import Problem, quarantine
 from medformer.data.volumes.inspect.facts import case_facts
+from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
 from medformer.data.volumes.prepare.prepare_case import check_image
 from medformer.data.volumes.read.dataset_file import named_labels, write_info
@@ -28,11 +29,9 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_p
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
+from pipelines.outputs import has_format, output_file, output_folder
 from pipelines.work import (
     TRY_AGAIN,
-    claim,
-    claim_file,
-    clear,
     finished_folds,
     left_to_do,
     list_problems,
@@ -41,11 +40,9 @@ from pipelines.work import (
     readable,
     require_all,
     run_hash,
+    sidecars,
     unusable,
 )
-
-ENTRIES = (TABLE, "masks", "overlays", "dicom_seg")
-"""Everything that a prediction writes below its folder."""
 
 
 def prepare(
@@ -62,10 +59,11 @@ def prepare(
     if source.is_file():
         if source.suffix != ".npz":
             raise ConfigError(f"{source} is a file; expected a folder of volumes, or an .npz file of MedMNIST3D.")
-        claim(out, overwrite=overwrite)
-        say(f"Manifest: {write_medmnist(source, out)}")
+        with output_folder(out, overwrite=overwrite) as work:
+            manifest = write_medmnist(source, work).name
+        say(f"Manifest: {out / manifest}")
         return
-    claim_file(out, overwrite=overwrite)
+    output_file(out, overwrite=overwrite, beside=sidecars(out))
     scan = scan_volumes(
         source,
         layout=cast(Layout, layout),
@@ -85,8 +83,10 @@ def prepare(
     say(f"Next: medformer volume check {out}")
 
 
-def plan(*, config: VolumeConfig, out: Path | None) -> None:
+def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
     """Plan from all cases of a manifest or folder, and say what training will take."""
+    if out is not None:
+        output_file(out, overwrite=overwrite, ours=lambda file: has_format(file, PLAN_FORMAT))
     reporter = make_reporter()
     study = VolumeTask().open(config, reporter)
     planner = study.planner(study.inspect(None, reporter))
@@ -122,43 +122,44 @@ def predict(
         DataError: Volumes cannot be used; all others are done.
         ResourceError: The device is not there, or memory does not suffice.
     """
-    claim(out, overwrite=overwrite, resume=resume)
-    opened, config = open_run(run, "volume")
-    if config.target != "segmentation":
-        raise ConfigError(f"{run} classifies volumes; predict needs a run that segments them.")
-    folders = finished_folds(opened, COMPONENTS)
-    predictor = cast(VolumePredictor, load_predictor(config, folders, out, choose_device(device)))
-    segmenter = predictor.segmenter
-    segmenter.folder = out
-    listed: list[Problem] = []
-    cases = manifest_cases(images) or list_volumes(images, listed, channels=predictor.channels, without=out)
-    for problem in listed:
-        say(str(problem))
-    if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
-        raise ConfigError(
-            f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs are "
-            f"none, such as {others[0].image}. Give folders with a series each, or leave --dicom-seg out."
-        )
-    if overwrite:
-        clear(out, ENTRIES)
-    labels = [name for _, name in predictor.labels]
-    names = [case.id for case in cases]
-    made_by = run_hash(opened, folders)
-    with volume_exports(out, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
-        left = left_to_do(export, cases)
-        good, problems = readable(left, partial(check_image, channels=predictor.channels), make_reporter())
-        problems += listed
-        for case in make_reporter().track(good, "volumes"):
-            try:
-                export.add(case.id, segmenter.segment(case), case, source=str(case.image), images=case.images)
-            except DataError as error:
-                problems.append(unusable(case, error))
-    require_all(problems, len(cases) + len(quarantine(listed)), "volumes", TRY_AGAIN)
+    with output_folder(out, overwrite=overwrite, resume=resume) as work:
+        opened, config = open_run(run, "volume")
+        if config.target != "segmentation":
+            raise ConfigError(f"{run} classifies volumes; predict needs a run that segments them.")
+        folders = finished_folds(opened, COMPONENTS)
+        predictor = cast(VolumePredictor, load_predictor(config, folders, work, choose_device(device)))
+        segmenter = predictor.segmenter
+        segmenter.folder = work
+        listed: list[Problem] = []
+        cases = manifest_cases(images) or list_volumes(images, listed, channels=predictor.channels, without=out)
+        for problem in listed:
+            say(str(problem))
+        count = len(cases) + len(quarantine(listed))
+        if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
+            raise ConfigError(
+                f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs "
+                f"are none, such as {others[0].image}. Give folders with a series each, or leave --dicom-seg out."
+            )
+        labels = [name for _, name in predictor.labels]
+        names = [case.id for case in cases]
+        made_by = run_hash(opened, folders)
+        with volume_exports(work, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
+            left = left_to_do(export, cases)
+            good, problems = readable(left, partial(check_image, channels=predictor.channels), make_reporter())
+            problems += listed
+            if not (good or export.rows):
+                require_all(problems, count, "volumes", TRY_AGAIN)
+            for case in make_reporter().track(good, "volumes"):
+                try:
+                    export.add(case.id, segmenter.segment(case), case, source=str(case.image), images=case.images)
+                except DataError as error:
+                    problems.append(unusable(case, error))
+    require_all(problems, count, "volumes", TRY_AGAIN)
     say(f"{len(cases)} label maps from {len(folders)} network(s): {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")
     say(f"Overlays in three planes: {out / 'overlays'}")
-    say(f"Milliliters of each label: {export.table}")
+    say(f"Milliliters of each label: {out / TABLE}")
 
 
 def evaluate(
@@ -173,11 +174,12 @@ def evaluate(
 ) -> None:
     """Score a folder of label maps."""
     names = None if labels is None else named_labels(labels)
-    claim(out, overwrite=overwrite)
-    rows, summary = score_label_maps(
-        predictions, masks, images=images, labels=names, tolerance=tolerance, reporter=make_reporter()
-    )
-    table, numbers = write_scores(out, rows, summary)
+    with output_folder(out, overwrite=overwrite) as work:
+        rows, summary = score_label_maps(
+            predictions, masks, images=images, labels=names, tolerance=tolerance, reporter=make_reporter()
+        )
+        written = write_scores(work, rows, summary)
+    table, numbers = (out / file.name for file in written)
     say(f"{summary['n']} volumes; two empty labels: {summary['definitions']['empty_policy']}")
     for label, part in summary["by_label"].items():
         means = {name: part["metrics"][name]["mean"] for name in ("dice", "hd95_mm", "nsd_mm")}

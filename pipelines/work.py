@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
-from medformer.errors import ConfigError, DataError, ResourceError
+from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import digest, read_json, sha256
 from medformer.inference.export_table import ExportTable
@@ -26,6 +26,7 @@ from medformer.progress import Reporter
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from pipelines.console import make_reporter, say
+from pipelines.outputs import output_folder
 
 _GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
 """What pretraining is held against, by its key in `pretraining.json`."""
@@ -96,8 +97,13 @@ def check(
         DataError: Cases cannot be used.
         LeakageError: Parts of the split share something that is not accepted by name.
     """
-    if out is not None and RunDirectory(out).is_run():
-        raise ConfigError(f"--out {out} is the folder of a run, whose audit would be replaced. Choose another folder.")
+    with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(output_folder(out, resume=True, beside=True))
+        _check(task, data, out, accept, ungrouped, target)
+
+
+def _check(task: str, data: Path, out: Path | None, accept: Sequence[str], ungrouped: str, target: str | None) -> None:
     reporter = make_reporter()
     keys: dict[str, Any] = {"data": {"manifest": str(data)}}
     if task != "abide":
@@ -191,33 +197,6 @@ def left_to_do(export: ExportTable, cases: Sequence[Case]) -> list[Case]:
     return left
 
 
-def claim(out: Path, *, overwrite: bool, resume: bool | None = None) -> None:
-    """Check before any work is done that results can go to `out`, and create it.
-
-    Args:
-        out: A folder that is missing or empty, or one with earlier results that a flag says to replace or to continue.
-        overwrite: Earlier results may be replaced.
-        resume: Earlier results may be added to; None where the command cannot.
-
-    Raises:
-        ConfigError: `out` is a file or a run folder, or holds something and no flag was given.
-        ResourceError: The folder cannot be created.
-    """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; expected a folder to be created. Choose another name.")
-    if RunDirectory(out).is_run():
-        raise ConfigError(
-            f"--out {out} is the folder of a run, whose own masks and numbers would be replaced. Choose another folder."
-        )
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
-        flags = "--overwrite to replace earlier results" if resume is None else "--resume or --overwrite"
-        raise ConfigError(f"--out {out} is not empty. Add {flags}, or choose another folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-
-
 def readable(
     cases: Sequence[Case], read: Callable[[Case], object], reporter: Reporter
 ) -> tuple[list[Case], list[Problem]]:
@@ -280,41 +259,23 @@ def manifest_cases(given: Sequence[Path]) -> list[Case]:
     return cases
 
 
-def clear(out: Path, entries: Iterable[str]) -> None:
-    """Delete these files and folders of an earlier call in `out`, and nothing else.
-
-    Raises:
-        ResourceError: One of them cannot be deleted.
-    """
-    try:
-        for entry in (out / name for name in entries):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error) from error
+def sidecars(manifest: Path) -> tuple[Path, ...]:
+    """What `prepare` may write beside a manifest."""
+    return (
+        _problems_of(manifest),
+        *(manifest.with_name(f"{manifest.name}.{kind}.json") for kind in ("root", "dataset")),
+    )
 
 
-def _unwritable(out: Path, error: OSError) -> ResourceError:
-    return ResourceError(f"Cannot prepare {out}: {error.strerror or error}. Choose a folder that you may write to.")
-
-
-def claim_file(out: Path, *, overwrite: bool) -> None:
-    """Make sure that a file can be written, before any work is done.
-
-    Raises:
-        ConfigError: It is there, and no flag allows to replace it.
-    """
-    if out.exists() and not overwrite:
-        raise ConfigError(f"--out {out} exists. Add --overwrite to replace it, or choose another name.")
+def _problems_of(manifest: Path) -> Path:
+    return manifest.with_name(f"{manifest.stem}.problems.csv")
 
 
 def list_problems(problems: Sequence[Problem], out: Path) -> None:
     """Write the problems of a scanned folder beside its manifest, and say the first of them."""
     if not problems:
         return
-    table = out.with_name(f"{out.stem}.problems.csv")
+    table = _problems_of(out)
     write_problems(table, problems)
     say(f"{len(problems)} files were left out or need a look; all of them are in {table}:")
     for problem in problems[:10]:
@@ -354,5 +315,6 @@ def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, share
     found = compare_all(opened, metric=metric, allow_different_plans=shared_cases)
     say(format_comparisons(found))
     if out is not None:
-        for path in write_comparison(out, found):
-            say(f"Wrote {path}")
+        with output_folder(out, resume=True, beside=True):
+            for path in write_comparison(out, found):
+                say(f"Wrote {path}")

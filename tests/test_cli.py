@@ -216,7 +216,7 @@ def test_the_task_of_volumes_chooses_the_config(calls: Calls) -> None:
     expected = load_config("volume/classification", ["crossval.scheme=predefined"], model=VolumeConfig)
     assert calls[1][1]["config"] == expected
     planned = load_config("volume/default", ["data.manifest=.", "plan.memory=0.5"], model=VolumeConfig)
-    assert calls[2] == ("plan", {"config": planned, "out": None})
+    assert calls[2] == ("plan", {"config": planned, "out": None, "overwrite": False})
 
 
 def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, Protocol
 
 from medformer.data.problems import first_ten
-from medformer.data.tables import TableForm, read_records
+from medformer.data.tables import TableForm, read_cells, read_records
 from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 from medformer.foreground import Foreground, parse_foreground
@@ -240,6 +240,14 @@ def read_manifest(
     rows = read_records(path, _TABLE, lambda row: _fault(row, ungrouped), dict, verbatim=_is_path)
     base = _root_of(path, root)
     return Manifest(path, base, tuple(_case(row, base) for row in rows))
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file has every column that `write_manifest` writes."""
+    try:
+        return set(COLUMNS) <= set(read_cells(path, _TABLE)[0])
+    except DataError:
+        return False
 
 
 def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:

@@ -158,7 +158,8 @@ class ExportTable:
             return
         # The error on its way says more than a table that cannot be written to the same full disk.
         with suppress(ResourceError):
-            self.flush()
+            if self._rows:
+                self.flush()
 
     def _as_now(self, row: Mapping[str, Any]) -> bool:
         """Whether a row was made by this run and with these settings."""

@@ -246,8 +246,8 @@ def _one(
     try:
         row.update(_series(scan, parcellations, settings, folder))
     except DataError as error:
-        for name in parcellations:
-            # An earlier call with other settings may have written a series.
+        for name in parcellations if record.exists() else ():
+            # An earlier call with other settings wrote a series.
             (folder / derivative(name) / f"{scan.id}_{derivative(name)}.1D").unlink(missing_ok=True)
         return {**row, "reason": str(error)}
     write_json(record, {"state": state, "row": row})

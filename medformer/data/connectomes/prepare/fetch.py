@@ -169,6 +169,7 @@ def _check(pipeline: str, strategy: str, atlases: Sequence[str], subjects: int |
 
 def _table(server: _Server) -> list[tuple[str, int]]:
     path = server.folder / _TABLE
+    there = path.exists()
     try:
         return _with_retries(server, _TABLE, [], None)
     except requests.HTTPError as error:
@@ -177,6 +178,10 @@ def _table(server: _Server) -> list[tuple[str, int]]:
             "Check --url; without it the project's own server is asked."
         ) from error
     except (KeyError, ValueError, IndexError) as error:
+        if there:
+            raise DataError(
+                f"{path} is not the phenotypic table of ABIDE ({error}). It was there before; move it elsewhere."
+            ) from error
         path.unlink(missing_ok=True)
         raise DataError(
             f"What the server sent as {_TABLE} is not the phenotypic table of ABIDE ({error}). It was removed; "
