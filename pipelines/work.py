@@ -80,7 +80,15 @@ def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 
 
-def check(
+def check(*, out: Path | None, **asked: Any) -> None:
+    """Read every case, list what is wrong with it, and audit the split for leakage; see `_check`."""
+    with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(output_folder(out, resume=True, beside=True))
+        _check(out=out, **asked)
+
+
+def _check(
     *,
     task: str,
     data: Path,
@@ -91,19 +99,12 @@ def check(
     target: str | None = None,
     foreground: Sequence[str] | None = None,
 ) -> None:
-    """Read every case, list what is wrong with it, and audit the split for leakage.
+    """Do the work of `check`.
 
     Raises:
         DataError: Cases cannot be used.
         LeakageError: Parts of the split share something that is not accepted by name.
     """
-    with ExitStack() as stack:
-        if out is not None:
-            stack.enter_context(output_folder(out, resume=True, beside=True))
-        _check(task, data, out, accept, ungrouped, target)
-
-
-def _check(task: str, data: Path, out: Path | None, accept: Sequence[str], ungrouped: str, target: str | None) -> None:
     reporter = make_reporter()
     keys: dict[str, Any] = {"data": {"manifest": str(data)}}
     if task != "abide":
