@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,15 +80,7 @@ def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite
     say(f"Encoder: {out}. Use it with pretraining.weights={out}")
 
 
-def check(*, out: Path | None, **asked: Any) -> None:
-    """Read every case, list what is wrong with it, and audit the split for leakage; see `_check`."""
-    with ExitStack() as stack:
-        if out is not None:
-            stack.enter_context(output_folder(out, resume=True, beside=True))
-        _check(out=out, **asked)
-
-
-def _check(
+def check(
     *,
     task: str,
     data: Path,
@@ -99,42 +91,47 @@ def _check(
     target: str | None = None,
     foreground: Sequence[str] | None = None,
 ) -> None:
-    """Do the work of `check`.
+    """Read every case, list what is wrong with it, and audit the split for leakage.
 
     Raises:
         DataError: Cases cannot be used.
         LeakageError: Parts of the split share something that is not accepted by name.
     """
-    reporter = make_reporter()
-    keys: dict[str, Any] = {"data": {"manifest": str(data)}}
-    if task != "abide":
-        keys["data"]["ungrouped"] = ungrouped
-    if group_pattern is not None:
-        keys["data"]["group_pattern"] = group_pattern
-    if target is not None:
-        keys["target"] = target
-    if foreground:
-        keys["data"]["foreground"] = foreground
-    # A cohort may hold subjects to be scored; an image without a mask is among the problems.
-    study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, labelled=task != "abide")
-    inventory = study.inspect(None, reporter)
-    problems = study.problems(inventory)
-    for problem in problems:
-        say(str(problem))
-    warnings = sum(problem.severity == "warning" for problem in problems)
-    say(f"{len(study.cases)} cases, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
-    for note in study.notes:
-        say(f"note: {note}")
-    if out is not None:
-        write_problems(out / "problems.csv", problems)
-    require_usable(problems)
-    parts = split_parts(study.cases)
-    audit = study.audit([("", parts)], inventory).accepting(accept)
-    if out is not None:
-        write_findings(out / "audit.json", audit, problems)
-    audit.raise_if_leaking()
-    sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
-    say(f"No leak between {sides}." if not audit.findings else f"{len(audit.findings)} findings, all accepted by name.")
+    with nullcontext() if out is None else output_folder(out, resume=True, beside=True):
+        reporter = make_reporter()
+        keys: dict[str, Any] = {"data": {"manifest": str(data)}}
+        if task != "abide":
+            keys["data"]["ungrouped"] = ungrouped
+        if group_pattern is not None:
+            keys["data"]["group_pattern"] = group_pattern
+        if target is not None:
+            keys["target"] = target
+        if foreground:
+            keys["data"]["foreground"] = foreground
+        # A cohort may hold subjects to be scored; an image without a mask is among the problems.
+        study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, labelled=task != "abide")
+        inventory = study.inspect(None, reporter)
+        problems = study.problems(inventory)
+        for problem in problems:
+            say(str(problem))
+        warnings = sum(problem.severity == "warning" for problem in problems)
+        say(f"{len(study.cases)} cases, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
+        for note in study.notes:
+            say(f"note: {note}")
+        if out is not None:
+            write_problems(out / "problems.csv", problems)
+        require_usable(problems)
+        parts = split_parts(study.cases)
+        audit = study.audit([("", parts)], inventory).accepting(accept)
+        if out is not None:
+            write_findings(out / "audit.json", audit, problems)
+        audit.raise_if_leaking()
+        sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
+        say(
+            f"No leak between {sides}."
+            if not audit.findings
+            else f"{len(audit.findings)} findings, all accepted by name."
+        )
 
 
 def open_run(run: Path, task: str) -> tuple[RunDirectory, Any]:
