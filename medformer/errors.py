@@ -45,6 +45,10 @@ class DataError(MedformerError):
     exit_code = 3
 
 
+class DamagedFileError(DataError, ValueError):
+    """A table or JSON file that is cut off, edited into something else, or of another kind."""
+
+
 class CheckpointError(DataError):
     """Weights or training state that do not fit, or that are not what their name says."""
 

@@ -74,7 +74,7 @@ def load_fitted(unfitted: BaseEstimator, path: Path) -> Any:
                 )
         reader = _Reader(unfitted, tensors)
         estimator = reader.decode(metadata["estimator"])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} does not describe a fitted estimator ({error}). Train again.") from error
     difference = reader.difference or _difference(estimator, unfitted, type(unfitted).__name__)
     if difference:

@@ -20,7 +20,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from medformer.errors import DataError, ResourceError
+from medformer.errors import DamagedFileError, DataError, ResourceError
 
 _TEMPORARY = re.compile(r"\.medformer-tmp-\d+-[0-9a-f]{16}-.*|\.tmp\w{6}", re.DOTALL)
 
@@ -98,9 +98,31 @@ def strict_json(content: Any) -> Any:
     return content
 
 
-def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file (a byte-order mark is tolerated)."""
-    return json.loads(Path(path).read_text("utf-8-sig"))
+def read_json(path: Path, *, finite: bool = False) -> Any:
+    """Read a UTF-8 JSON file (a byte-order mark is tolerated).
+
+    Args:
+        path: The file.
+        finite: Refuse NaN and infinity, which JSON does not have but Python reads.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+        DamagedFileError: It is not JSON, or nested as no file of ours is.
+    """
+    numbers: dict[str, Any] = {"parse_constant": _finite, "parse_float": _finite} if finite else {}
+    try:
+        return json.loads(Path(path).read_text("utf-8-sig"), **numbers)
+    except RecursionError:
+        raise DamagedFileError(f"{path} is no JSON file of ours: it is nested too deeply.") from None
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is not complete JSON: {error}.") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text}, expected finite numbers")
+    return number
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -113,9 +135,21 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a UTF-8 CSV file (a byte-order mark is tolerated) as one dictionary of strings per row."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
+    """Read a UTF-8 CSV file (a byte-order mark is tolerated) as one dictionary of strings per row.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+        DamagedFileError: It is no table, or a row has more or fewer cells than the header.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, ValueError) as error:
+        raise DamagedFileError(f"{path} is not a readable CSV table: {error}.") from None
+    ragged = next((number for number, row in enumerate(rows, start=2) if None in row or None in row.values()), None)
+    if ragged is not None:
+        raise DamagedFileError(f"{path} has more or fewer cells than its header in line {ragged}.")
+    return rows
 
 
 def walk(

@@ -141,7 +141,10 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _metadata(raw: Mapping[str, str] | None) -> dict[str, Any]:
-    loaded = json.loads((raw or {}).get(_KEY, "{}"))
+    try:
+        loaded = json.loads((raw or {}).get(_KEY, "{}"))
+    except RecursionError:
+        raise ValueError("its metadata is nested too deeply") from None
     if not isinstance(loaded, dict):
         raise ValueError("its metadata is not a table")
     return loaded

@@ -258,7 +258,7 @@ def explain(*, run: Path, steps: int) -> None:
         CheckpointError: Weights are missing.
     """
     opened, config = open_run(run, "abide")
-    record = read_json(opened.run_json)
+    record = opened.record()
     reporter = make_reporter()
     cohort = read_cohort(record["manifest"])
     if cohort.digest() != record["data_sha256"]:

@@ -15,12 +15,13 @@ from medformer.crossval.plan import read_plan
 from medformer.crossval.run import runner
 from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import read_config
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
-from medformer.files import digest, read_json, sha256
+from medformer.files import digest, sha256
 from medformer.inference.export_table import ExportTable
 from medformer.progress import Reporter
 from medformer.reporting.report import build_report
@@ -138,12 +139,13 @@ def open_run(run: Path, task: str) -> tuple[RunDirectory, Any]:
     """Open a run of a task, and its config.
 
     Raises:
-        ConfigError: Not a run, or one of another task.
+        ConfigError: Not a run, one of another task, or its config was changed.
     """
     opened = RunDirectory.open(run)
-    found = read_json(opened.run_json)["task"]
+    found = opened.record()["task"]
     if found != task:
         raise ConfigError(f"{run} is a run of the task {found}; this command works on runs of `medformer {task}`.")
+    read_config(opened)
     return opened, load_config(opened.config_yaml, [], model=SCHEMAS[task])
 
 

@@ -21,13 +21,14 @@ from torch.nn import functional as F
 
 from medformer.data.network_inputs import Inputs, batches, nonfinite_cases
 from medformer.errors import DataError
-from medformer.files import read_json, write_csv
+from medformer.files import write_csv
 from medformer.inference.threshold import (
     DEFAULT,
     BalancedAccuracyThreshold,
     count_classes,
     count_positives,
     learn_threshold,
+    read_threshold,
     shortage,
 )
 from medformer.tensor_file import name_some
@@ -265,15 +266,18 @@ def learn_decision(
 
 
 def read_decision(folder: Path, *, log_odds: bool = True) -> Decision:
-    """Read what `learn_decision` left in a fold's folder; `log_odds` as it was given there."""
-    content = read_json(folder / THRESHOLD)
+    """Read what `learn_decision` left in a fold's folder; `log_odds` as it was given there.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    content = read_threshold(folder / THRESHOLD)
     scaling = None
-    if "sigmoid" in content:
+    if content.sigmoid is not None:
         scaling = PlattScaling()
-        scaling.slope_ = float(content["sigmoid"]["slope"])
-        scaling.intercept_ = float(content["sigmoid"]["intercept"])
-    reason = content.get("calibration", {}).get("reason", "")
-    return Decision(float(content["threshold"]), scaling, log_odds, reason)
+        scaling.slope_, scaling.intercept_ = content.sigmoid.slope, content.sigmoid.intercept
+    reason = content.calibration.reason if content.calibration else ""
+    return Decision(content.threshold, scaling, log_odds, reason)
 
 
 def _scaled(outputs: NDArray[np.float64], log_odds: bool) -> NDArray[np.float64]:

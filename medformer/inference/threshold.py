@@ -17,10 +17,12 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.errors import DataError
+from medformer.config.shared import Fraction
+from medformer.errors import CheckpointError, DataError
 from medformer.evaluation.masks.overlap import Counts
 from medformer.evaluation.masks.saliency import check_pair
 from medformer.files import write_json
+from medformer.records import Content, read_record
 
 FEWEST = 5
 """Inner validation cases, of each class where there are classes, that every learned number needs.
@@ -123,6 +125,36 @@ def learn_threshold(
             }
     write_json(path, {**content, **(about or {})})
     return float(content["threshold"])
+
+
+class Sigmoid(Content):
+    """The sigmoid that makes probabilities of a classifier's outputs."""
+
+    slope: float
+    intercept: float
+
+
+class Calibration(Content):
+    """Why there is no sigmoid, if there is none."""
+
+    reason: str = ""
+
+
+class ThresholdFile(Content):
+    """What `learn_threshold` wrote."""
+
+    threshold: Fraction
+    sigmoid: Sigmoid | None = None
+    calibration: Calibration | None = None
+
+
+def read_threshold(path: Path) -> ThresholdFile:
+    """Read what `learn_threshold` wrote.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    return read_record(path, ThresholdFile, "Train again with --resume.", error=CheckpointError)
 
 
 class DiceThreshold:

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError
 from medformer.evaluation.table import Row
-from medformer.files import read_csv, read_json
+from medformer.files import read_csv
+from medformer.records import read_record
+
+_AGAIN = "Run `medformer abide explain` again, or delete the folder."
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,16 @@ def read_explanation(folder: Path) -> Explanation | None:
     if not (folder / "explain.json").is_file():
         return None
     try:
-        about = read_json(folder / "explain.json")
+        about = read_record(folder / "explain.json", dict[str, Any], _AGAIN)
         tables = [_numbers(read_csv(folder / f"{name}.csv")) for name in ("edges", "regions", "networks")]
         found = Explanation(about, *tables)
         for atlas, known in found.atlases.items():
             if len(found.regions_of(atlas)) != known["regions"]:
                 raise ValueError(f"regions.csv does not hold the {known['regions']} regions of {atlas}")
             found.matrix(atlas, "contribution")
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(
-            f"{folder} is not a complete explanation ({type(error).__name__}: {error}). Run `medformer abide explain` "
-            "again, or delete the folder."
+            f"{folder} is not a complete explanation ({type(error).__name__}: {error}). {_AGAIN}"
         ) from error
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +18,9 @@ from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.evaluation.metrics import Metric, table_of
 from medformer.evaluation.table import group_names
-from medformer.files import read_csv, read_json, sha256
+from medformer.files import read_csv, sha256
 from medformer.missing import known
+from medformer.records import Content, Counts, Names, Rows, Table, Tables, checked, read_record
 from medformer.reporting.explanation import Explanation, read_explanation
 from medformer.yaml_files import parse_yaml
 
@@ -204,8 +205,8 @@ class FinishedRun:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.yaml as values."""
-        content = parse_yaml(self.config_text, str(self.folder.config_yaml))
-        return content if isinstance(content, dict) else {}
+        content = parse_yaml(self.config_text, str(self.folder.config_yaml)) or {}
+        return checked(content, _Config, self.folder.config_yaml, "Restore the file from a copy.").plain
 
     @cached_property
     def session(self) -> Mapping[str, Any]:
@@ -259,18 +260,18 @@ def read_finished_run(path: Path) -> FinishedRun:
 
     return FinishedRun(
         folder=folder,
-        record=_json_object(folder.run_json),
-        config_text=_if_there(folder.config_yaml, lambda file: file.read_text("utf-8")) or "",
-        metrics=_json_object(folder.metrics_json),
+        record=folder.record(),
+        config_text=_if_there(folder.config_yaml, _config_text) or "",
+        metrics=_object(folder.metrics_json),
         rows=read_oof(folder.oof_csv),
         plan=plan,
-        audit=_if_there(folder.audit_json, _json_object),
+        audit=_if_there(folder.audit_json, partial(_object, kind=_Audit)),
         histories=per_fold("history.csv", _numeric_columns),
         baselines={name: inner for name, inner in baselines.items() if inner is not None},
         canary=_read_inner_run(folder.canary),
-        site_probe=_if_there(folder.site_probe_json, _json_object),
-        cohort=_if_there(folder.cohort_json, _json_object),
-        pretraining=per_fold("pretraining.json", _json_object),
+        site_probe=_if_there(folder.site_probe_json, partial(_object, kind=_SiteProbe)),
+        cohort=_if_there(folder.cohort_json, partial(_object, kind=_Cohort)),
+        pretraining=per_fold("pretraining.json", partial(_object, kind=_Pretraining)),
         explanation=read_explanation(folder.explain),
         volume_plans=per_fold("plan.json", read_volume_plan),
     )
@@ -284,17 +285,61 @@ def _read_inner_run(folder: RunDirectory) -> InnerRun | None:
     """Read a run inside the run; None when it has no results (yet)."""
     if not (folder.oof_csv.is_file() and folder.metrics_json.is_file()):
         return None
-    return InnerRun(folder, _json_object(folder.metrics_json), read_oof(folder.oof_csv))
+    return InnerRun(folder, _object(folder.metrics_json), read_oof(folder.oof_csv))
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+class _Config(Content):
+    model: Table
+    training: Table
+    features: Table
+    pretraining: Table
+    inference: Table
+
+
+class _Audit(Content):
+    findings: Rows
+    problems: Rows
+    looked_for: Table
+    accepted_but_not_found: Names
+    cases: int = 0
+
+
+class _SiteProbe(Content):
+    balanced_accuracy: float | None = None
+    chance: float | None = None
+    low: float | None = None
+    high: float | None = None
+    by_site: Tables
+
+
+class _Cohort(Content):
+    kept: int = 0
+    excluded: Counts
+    exclusions: Rows
+    atlases: Tables
+    policies: Rows
+    unseen_sites: Counts
+
+
+class _Pretraining(Content):
+    masked_mse: float = 0.0
+    mean_edge_mse: float = 0.0
+    mean_visible_mse: float = 0.0
+    subjects: int = 0
+    patches: int = 0
+    frames: int = 0
+    atlases: Table
+
+
+def _object(path: Path, kind: type[Content] = Content) -> dict[str, Any]:
+    return read_record(path, kind, "Restore the file, or run the same command with --resume.").plain
+
+
+def _config_text(path: Path) -> str:
     try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}). Restore the file, or run again.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}; expected a JSON object.")
-    return content
+        return path.read_text("utf-8")
+    except ValueError:
+        raise DataError(f"{path} is not UTF-8 text. Restore it from a copy.") from None
 
 
 def _numeric_columns(path: Path) -> dict[str, list[float]]:

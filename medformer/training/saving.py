@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -189,8 +190,10 @@ class Saving:
                 f"Cannot resume from {path}: its format is {metadata.get('format')!r}, expected {FORMAT}. {_ADVICE}"
             )
         changes = _changes(metadata.get("identity", {}), self._identity)
-        known = {entry.name for entry in fields(Progress)}
-        progress = Progress(**{name: value for name, value in metadata.get("progress", {}).items() if name in known})
+        try:
+            progress = TypeAdapter(Progress).validate_python(metadata.get("progress", {}))
+        except ValidationError as error:
+            raise CheckpointError(f"Cannot resume from {path}: it does not say where it stands. {_ADVICE}") from error
         expected, found = shapes(self._tensors({})), shapes(tensors)
         moments = {name: shape for name, shape in found.items() if name.startswith("optimizer.")}
         if not progress.finished and (difference := describe_difference(found, {**expected, **moments})):

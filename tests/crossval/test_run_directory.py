@@ -186,7 +186,7 @@ def test_a_kill_before_the_config_was_written_is_healed(finished: RunDirectory, 
         assert finished.config_yaml.read_text("utf-8") == text
     finished.config_yaml.unlink()
     again = RunDirectory.create(finished.path, resume=True)
-    with pytest.raises(ConfigError, match=r"--resume: .*config\.yaml"):
+    with pytest.raises(ConfigError, match=r"config\.yaml does not exist"):
         start(again, replace(info, config={"seed": 8}))
 
 

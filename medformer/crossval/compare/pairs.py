@@ -16,7 +16,6 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.metrics import Kind
 from medformer.evaluation.table import Row, group_names, numbers
-from medformer.files import read_json
 
 # Baselines lie two folders below their run.
 _DEEPEST = 2
@@ -195,7 +194,7 @@ def _read(run: RunDirectory) -> Side:
             )
         rows[key] = {**row, "fold": tested[key]}
     kind: Kind = "classification" if "score" in table[0] else "segmentation"
-    return Side(run, str(read_json(owner.run_json).get("task", "")), kind, plan, rows)
+    return Side(run, owner.record()["task"], kind, plan, rows)
 
 
 def _owner(run: RunDirectory) -> RunDirectory | None:

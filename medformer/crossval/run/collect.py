@@ -70,7 +70,8 @@ def verify_oof(run: RunDirectory) -> None:
     """
     if not run.oof_sha256.exists() or not run.oof_csv.exists():
         return
-    recorded, found = run.oof_sha256.read_text("utf-8").partition(" ")[0], sha256(run.oof_csv)
+    recorded = run.oof_sha256.read_text("utf-8", errors="replace").partition(" ")[0]
+    found = sha256(run.oof_csv)
     if recorded != found:
         raise DataError(
             f"{run.oof_csv} was changed after the run wrote it: its SHA-256 is {found[:12]}, the run recorded "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from medformer.crossval.run.lock import acquire, release
-from medformer.errors import ConfigError, DataError, ResourceError
-from medformer.files import is_temporary, read_json
+from medformer.errors import ConfigError, DataError, MedformerError, ResourceError
+from medformer.files import is_temporary
+from medformer.records import Content, Names, Rows, read_record
 
 FORMAT = "medformer-run/1"
 
@@ -50,6 +52,25 @@ ENTRIES = frozenset(
     )
 )
 """Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""
+
+
+_RESTORE = "Restore the file from a copy, or start a new run in another folder."
+
+
+class RunRecord(Content):
+    """What run.json holds. A run of an earlier version may lack some of it."""
+
+    format: str
+    task: str = ""
+    config_sha256: str = ""
+    data_sha256: str = ""
+    manifest: str = ""
+    data_root: str = ""
+    accepted_leaks: Names
+    notes: Names
+    state: str = ""
+    reason: str = ""
+    sessions: Rows
 
 
 class RunDirectory:
@@ -147,7 +168,7 @@ class RunDirectory:
             raise ResourceError(
                 f"Cannot prepare {path}: {error.strerror or error}. Choose a folder that you may write to."
             ) from error
-        except ConfigError:
+        except MedformerError:
             run.release()
             raise
         return run
@@ -158,6 +179,7 @@ class RunDirectory:
 
         Raises:
             ConfigError: The folder is not a run folder.
+            DataError: Its run.json is damaged.
         """
         run = cls(Path(path), resumed=True)
         if not run.path.is_dir():
@@ -166,12 +188,23 @@ class RunDirectory:
             raise ConfigError(f"{path} is not a run folder: it has no run.json written by medformer. Check the path.")
         return run
 
+    def record(self) -> dict[str, Any]:
+        """Read run.json; what it lacks is empty.
+
+        Raises:
+            DataError: It is missing or damaged.
+        """
+        return read_record(self.run_json, RunRecord, _RESTORE).model_dump()
+
     def is_run(self) -> bool:
-        """Whether the folder holds a run.json of ours."""
-        try:
-            content = read_json(self.run_json)
-        except (OSError, ValueError):
+        """Whether the folder holds a run.json of ours.
+
+        Raises:
+            DataError: It holds a run.json that is cut off or cannot be read, so that nobody can tell.
+        """
+        if not self.run_json.is_file():
             return False
+        content = read_record(self.run_json, object, _RESTORE)
         return isinstance(content, dict) and str(content.get("format", "")).startswith("medformer-run/")
 
     def release(self) -> None:

@@ -12,7 +12,8 @@ from typing import Literal
 from medformer.crossval.plan import Fold, some
 from medformer.crossval.run.times import now
 from medformer.errors import DataError
-from medformer.files import read_csv, read_json, sha256, write_json
+from medformer.files import read_csv, sha256, write_json
+from medformer.records import read_record
 
 JournalState = Literal["pending", "running", "done", "failed"]
 
@@ -70,12 +71,9 @@ def read_state(folder: Path, index: int, plan: str) -> FoldState:
         DataError: The folder belongs to another plan.
     """
     path = folder / "fold.json"
-    try:
-        state = FoldState(**read_json(path))
-    except FileNotFoundError:
+    if not path.exists():
         return FoldState(index, plan)
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is not a fold state ({error}). Delete {folder} to run the fold again.") from error
+    state = read_record(path, FoldState, f"Delete {folder} to run the fold again.")
     if (state.index, state.plan) != (index, plan):
         raise DataError(
             f"{folder} holds fold {state.index} of plan {state.plan[:12]}; expected fold {index} of plan {plan[:12]}. "

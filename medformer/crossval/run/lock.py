@@ -21,6 +21,7 @@ from typing import Any
 
 from medformer.crossval.run.times import age, now
 from medformer.errors import ConfigError
+from medformer.files import read_json
 from medformer.progress import duration
 
 BEAT = 30.0
@@ -164,7 +165,7 @@ def _is(content: dict[str, Any], mine: dict[str, Any]) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """What the file says; empty when it vanished or a kill left it half written."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -15,7 +15,7 @@ import medformer
 from medformer.crossval.run.directory import FORMAT, RunDirectory
 from medformer.crossval.run.times import now
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
-from medformer.files import digest, read_json, strict_json, write_json, write_text
+from medformer.files import digest, strict_json, write_json, write_text
 from medformer.yaml_files import dump_yaml, read_yaml
 
 PACKAGES = (
@@ -33,6 +33,8 @@ PACKAGES = (
     "pillow",
     "pysodmetrics",
 )
+
+_SHOWN = 10
 
 State = Literal["running", "done", "failed", "interrupted"]
 
@@ -81,7 +83,12 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
     """
     session = _session(info)
     if run.resumed:
-        record = read_json(run.run_json)
+        record = run.record()
+        if record["task"] != info.task:
+            raise ConfigError(
+                f"--resume: {run.path} is a run of the task {record['task']}. Continue it with medformer "
+                f"{record['task']}, or start a new run in another folder."
+            )
         # A kill may have come between run.json and config.yaml.
         if run.config_yaml.exists() or record["config_sha256"] != digest(strict_json(info.config)):
             _check_config(run, info.config, may_differ)
@@ -111,7 +118,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
 def finish(run: RunDirectory, state: State, reason: str = "") -> None:
     """Record how the last session ended and let other processes write to the folder."""
     try:
-        record = read_json(run.run_json)
+        record = run.record()
         end = {"state": state, "reason": reason}
         record["sessions"][-1].update(end, finished=now())
         write_json(run.run_json, {**record, **end})
@@ -171,11 +178,28 @@ def _session(info: RunInfo) -> dict[str, Any]:
     }
 
 
-def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Collection[str]) -> None:
+def read_config(run: RunDirectory) -> dict[Any, Any]:
+    """Read config.yaml of a run, as the run wrote it.
+
+    Raises:
+        ConfigError: It is missing, damaged, or was changed.
+    """
+    advice = "Restore the file from a copy, or start a new run in another folder."
     try:
-        before = _flat(read_yaml(run.config_yaml))
+        content = read_yaml(run.config_yaml)
     except ConfigError as error:
-        raise ConfigError(f"--resume: {error} Restore the file, or start a new run in another folder.") from error
+        raise ConfigError(f"{error} {advice}") from error
+    recorded = run.record()["config_sha256"]
+    if recorded and digest(content) != recorded:
+        raise ConfigError(
+            f"{run.config_yaml} was changed after the run wrote it: its networks were trained with other settings. "
+            f"{advice}"
+        )
+    return content
+
+
+def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Collection[str]) -> None:
+    before = _flat(read_config(run))
     after = _flat(strict_json(config))
     missing = "(not set)"
     changed = [
@@ -184,8 +208,10 @@ def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Coll
         if before.get(key, missing) != after.get(key, missing) and key not in may_differ
     ]
     if changed:
+        more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise ConfigError(
-            f"--resume: the config differs from the one {run.path} was started with ({'; '.join(changed)}). "
+            f"--resume: the config differs from the one {run.path} was started with "
+            f"({'; '.join(changed[:_SHOWN])}{more}). "
             "Resume with the same config, or start a new run in another folder."
         )
 

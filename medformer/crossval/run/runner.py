@@ -30,7 +30,7 @@ from medformer.data.manifest import is_test, write_manifest
 from medformer.data.problems import require_usable
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
-from medformer.files import read_json, write_json
+from medformer.files import write_json
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
@@ -167,7 +167,7 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
             f"--resume: {directory.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
             "Continue with the verb (train or crossval) that started it."
         )
-    if study.data.digest() != read_json(directory.run_json)["data_sha256"]:
+    if study.data.digest() != directory.record()["data_sha256"]:
         raise DataError(
             f"The manifest gives other sites, splits or covariates than when {directory.path} was started. "
             "Restore it, or start a new run in another folder."

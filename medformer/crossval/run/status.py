@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.journal import FoldState
 from medformer.crossval.run.lock import Owner, read_owner
 from medformer.crossval.run.times import age
+from medformer.errors import DataError
 from medformer.evaluation.metrics import validation_metric_of
-from medformer.files import read_csv, read_json
+from medformer.files import read_csv
 from medformer.progress import duration
+from medformer.records import Content, read_record
 
 T = TypeVar("T")
+
+
+class _Folds(Content):
+    folds: list[Any]
+
 
 FoldStanding = Literal["pending", "running", "stopped", "done", "failed", "unreadable"]
 
@@ -94,19 +102,20 @@ def read_status(path: Path) -> Status:
 
     Raises:
         ConfigError: The folder is not there, or is not a run's.
+        DataError: Nobody works on it, and its run.json is damaged.
     """
     run = RunDirectory(path)
     owner = read_owner(run.lock)
     live = owner is not None and owner.alive
     if not live:
         run = RunDirectory.open(path)
-    record = _patiently(lambda: dict(read_json(run.run_json))) or {}
+    record = (_patiently(run.record) or {}) if live else run.record()
     session: dict[str, Any] = (record.get("sessions") or [{}])[-1]
-    state, reason = str(record.get("state", "starting")), str(record.get("reason", ""))
+    state, reason = str(record.get("state") or "starting"), str(record.get("reason", ""))
     if state == "running" and not live:
         state, reason = "stopped", STOPPED
-    plan = _patiently(lambda: dict(read_json(run.splits_json))) or {}
-    count = len(plan.get("folds", ()))
+    plan = _patiently(lambda: read_record(run.splits_json, _Folds, "Restore it from a copy."))
+    count = len(plan.folds) if plan else 0
     names = sorted(entry.parent.name for entry in run.path.glob("baselines/*/folds"))
     since = str(session.get("started", "")) if live else None
     parts = [PartStatus("", _folds(run, count, since))]
@@ -149,22 +158,22 @@ def _folds(run: RunDirectory, count: int, since: str | None) -> tuple[FoldStatus
 def _fold(folder: Path, index: int, since: str | None) -> FoldStatus:
     if not (folder / "fold.json").exists():
         return FoldStatus(index)
-    content = _patiently(lambda: dict(read_json(folder / "fold.json")))
-    if content is None or content.get("state") not in ("pending", "running", "done", "failed"):
-        return FoldStatus(index, "unreadable", f"{folder / 'fold.json'} is not a fold state")
-    state, reason, started = content["state"], str(content.get("reason", "")), str(content.get("started", ""))
+    content = _patiently(lambda: read_record(folder / "fold.json", FoldState, f"Delete {folder} to run it again."))
+    if content is None:
+        return FoldStatus(index, "unreadable", f"{folder / 'fold.json'} is not a fold state; delete {folder}")
+    state: FoldStanding = content.state
+    reason, started = content.reason, content.started
     if state == "running" and (since is None or started < since):
         state, reason = "stopped", STOPPED if since is None else WAITING
-    host, pid = content.get("host"), content.get("pid")
     epoch, validation, measure = _last_epoch(folder / "history.csv")
     return FoldStatus(
         index=index,
         state=state,
         reason=reason,
-        attempts=int(content.get("attempts", 0)),
+        attempts=content.attempts,
         started=started,
-        ended=str(content.get("ended", "")),
-        where=f"process {pid} on {host}" if host and pid else "",
+        ended=content.ended,
+        where=f"process {content.pid} on {content.host}" if content.host and content.pid else "",
         epoch=epoch,
         validation=validation,
         measure=measure,
@@ -219,7 +228,7 @@ def _patiently(read: Callable[[], T], attempts: int = 3) -> T | None:
     for attempt in range(attempts):
         try:
             return read()
-        except (OSError, ValueError, TypeError, KeyError, IndexError):
+        except (OSError, ValueError, TypeError, KeyError, IndexError, DataError):
             if attempt + 1 < attempts:
                 time.sleep(0.05)
     return None

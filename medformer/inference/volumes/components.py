@@ -13,9 +13,10 @@ from scipy import ndimage
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice, union_box
-from medformer.files import read_json, write_json
+from medformer.files import write_json
 from medformer.imaging.geometry import label_counts
 from medformer.inference.threshold import FEWEST
+from medformer.records import Content, read_record
 
 FORMAT = "medformer-components/1"
 
@@ -109,24 +110,15 @@ def read_components(path: Path) -> Components:
     Raises:
         DataError: The file is missing, damaged or holds something else.
     """
-    try:
-        content = read_json(path)
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        if unknown := [rule for rule in content["rules"].values() if rule not in RULES]:
-            raise ValueError(f"unknown rule {unknown[0]!r}, known: {', '.join(RULES)}")
-        return Components(
-            {int(value): rule for value, rule in content["rules"].items()},
-            {
-                int(value): {str(rule): float(score) for rule, score in by.items()}
-                for value, by in content["dice"].items()
-            },
-            {int(value): int(count) for value, count in content.get("cases", {}).items()},
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f"{path} holds no component rules ({error}); expected what training wrote. Train again."
-        ) from error
+    content = read_record(path, _ComponentsFile, "Expected the component rules that training wrote. Train again.")
+    return Components(content.rules, content.dice, content.cases or {})
+
+
+class _ComponentsFile(Content):
+    format: Literal["medformer-components/1"]
+    rules: dict[int, Rule]
+    dice: dict[int, dict[str, float]]
+    cases: dict[int, int] | None = None
 
 
 def _keep_largest(labels: NDArray[Any], value: int) -> None:

@@ -19,9 +19,10 @@ from medformer.data.connectomes.cohort import Cohort
 from medformer.data.manifest import Case
 from medformer.errors import CheckpointError, ConfigError, DataError
 from medformer.estimator_file import load_fitted, save_fitted
-from medformer.files import read_json, write_json
+from medformer.files import write_json
 from medformer.inference.single_thread import single_thread
 from medformer.missing import known
+from medformer.records import read_record
 
 Inputs = dict[str, NDArray[np.float32]]
 """By atlas, float32 (n, d)."""
@@ -154,15 +155,8 @@ def read_columns(folder: Path) -> Columns:
         CheckpointError: The file is missing or damaged.
     """
     path = folder / COLUMNS_FILE
-    try:
-        content = read_json(path)
-        blocks = tuple(FeatureBlock(**block) for block in content["blocks"])
-        return Columns(blocks, tuple(content["covariates"]), tuple(content["sites"]))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is missing or damaged ({error}); expected the layout of the features that the fold learned from. "
-            "Train again."
-        ) from None
+    advice = "Expected the layout of the features that the fold learned from. Train again."
+    return read_record(path, Columns, advice, error=CheckpointError)
 
 
 def atlas_pipeline(config: AbideConfig, columns: Columns, atlas: str) -> Pipeline:

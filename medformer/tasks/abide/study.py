@@ -27,13 +27,24 @@ from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, quarantine
 from medformer.errors import ConfigError
-from medformer.files import digest, read_csv, read_json, write_json
+from medformer.files import digest, read_csv, write_json
 from medformer.inference.classification import read_decision
 from medformer.models.connectome.build import DEFECTS, active_defects
 from medformer.progress import Reporter
+from medformer.records import Content, Counts, read_record
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
 from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network
 from medformer.training.pretraining.seen import SeenCase
+
+
+class _Preparation(Content):
+    warnings: Counts
+    excluded: Counts
+
+
+class _Inputs(Content):
+    unseen_sites: list[str]
+
 
 _POLICIES = {
     "constant-regions": ("A region without signal", "kept; its connections are 0"),
@@ -131,12 +142,14 @@ class AbideStudy(Study[AbideConfig, Cohort]):
     def facts(self, run: RunDirectory) -> None:
         """Write `cohort.json`: who was left out, what is odd, and whose site was never trained on."""
         folder = self.data.path.parent
-        prepared = read_json(folder / PREPARATION_FILE) if (folder / PREPARATION_FILE).is_file() else {}
+        prepared: Mapping[str, Any] = {}
+        if (folder / PREPARATION_FILE).is_file():
+            prepared = read_record(folder / PREPARATION_FILE, _Preparation, "Prepare the cohort again.").model_dump()
         exclusions = read_csv(folder / EXCLUSIONS_FILE) if (folder / EXCLUSIONS_FILE).is_file() else []
-        warnings = prepared.get("warnings", {})
+        warnings: Mapping[str, int] = prepared.get("warnings", {})
         unseen: dict[str, set[str]] = {}
         for path in sorted(run.folds.glob("*/inputs.json")):
-            for name in read_json(path)["unseen_sites"]:
+            for name in read_record(path, _Inputs, f"Delete {path.parent} and continue with --resume.").unseen_sites:
                 unseen.setdefault(self.by_id[name].site, set()).add(name)
         facts: dict[str, Any] = {
             "kept": len(self.cases),

@@ -18,16 +18,16 @@ from medformer.crossval.run.contract import Context, Row, Study
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, Manifest, path_from
-from medformer.errors import CheckpointError, DataError
+from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
-from medformer.files import digest, read_json
+from medformer.files import digest
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.inference.baselines.frames import BASELINES, MaskBaseline
 from medformer.inference.export_table import Exports
 from medformer.inference.frames.export import confidence, count_components, export_case
 from medformer.inference.frames.segment import Segmenter, ValidationDice
-from medformer.inference.threshold import DiceThreshold, learn_threshold
+from medformer.inference.threshold import DiceThreshold, learn_threshold, read_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.networks.build import build_network, load_encoder
 from medformer.models.networks.grid import Grid
@@ -303,14 +303,6 @@ def load_predictor(config: PolypConfig, folders: Sequence[Path], device: torch.d
         model = new_network(config, 0, pretrained=False)
         load_model(folder / "model.safetensors", model)
         models.append(model)
-        thresholds.append(_read_threshold(folder / THRESHOLD_FILE))
+        thresholds.append(read_threshold(folder / THRESHOLD_FILE).threshold)
     segmenter = make_segmenter(models, config, device or choose_device(config.training.accelerator))
     return FramePredictor(segmenter, sum(thresholds) / len(thresholds), config)
-
-
-def _read_threshold(path: Path) -> float:
-    try:
-        content: Any = read_json(path)
-        return float(content["threshold"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({error}). Train again with --resume.") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ class MlflowTracker(Tracker):
 
     def _continue(self) -> str:
         """Return the id of the run that this training began before, if the store still has it."""
-        run_id = self._run_id or (str(read_json(self.file)["run_id"]) if self.file.exists() else "")
+        run_id = self._run_id or self._noted()
         if not run_id:
             return ""
         try:
@@ -176,6 +177,12 @@ class MlflowTracker(Tracker):
             return ""
         self._client.update_run(run_id, status="RUNNING")
         return run_id
+
+    def _noted(self) -> str:
+        # Without its note, this training begins anew where it is tracked.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(read_json(self.file)["run_id"])
+        return ""
 
     def _create(self, name: str) -> str:
         found = self._client.get_experiment_by_name(self.experiment)

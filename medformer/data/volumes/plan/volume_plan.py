@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from medformer.data.volumes.inspect.facts import CaseFacts
 from medformer.errors import DataError
-from medformer.files import read_json, write_json
+from medformer.files import write_json
 from medformer.imaging.geometry import Axes, times
 from medformer.progress import duration
+from medformer.records import checked, read_record
 
 FORMAT = "medformer-volume-plan/1"
+
+_AGAIN = "Expected the plan that training wrote. Restore it from a copy, or train again."
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class VolumePlan:
     memory_bytes: int = 0
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        sizes = (*self.spacing, *self.patch, *sum((*self.strides, *self.kernel_sizes), ()), self.batch_size)
+        if min(sizes) <= 0 or len(self.strides) != len(self.kernel_sizes) or not self.intensity:
+            raise ValueError("sizes above 0, strides and kernels for each stage, and an intensity for each channel")
+
     @property
     def classes(self) -> int:
         """Number of labels and the background."""
@@ -92,13 +99,10 @@ def read_volume_plan(path: Path) -> VolumePlan:
     Raises:
         DataError: The file is missing, damaged or no plan.
     """
-    try:
-        content = read_json(path)
-        if content.pop("format", None) != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        return TypeAdapter(VolumePlan).validate_python(content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} is no volume plan ({error}); expected what training wrote. Train again.") from error
+    content = read_record(path, dict[str, Any], _AGAIN)
+    if content.pop("format", None) != FORMAT:
+        raise DataError(f"{path} is no volume plan: its format is not {FORMAT}. {_AGAIN}")
+    return checked(content, VolumePlan, path, _AGAIN)
 
 
 def describe_plan(plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_epoch: float | None = None) -> str:
