@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from medformer.config import VolumeConfig
+from medformer.crossval.run.runner import draw, held_out_note
 from medformer.data.manifest import write_manifest
-from medformer.data.problems import Problem, quarantine
+from medformer.data.problems import Problem, quarantine, require_usable
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
@@ -76,8 +77,7 @@ def prepare(
     write_manifest(out, cases)
     write_info(out, info)
     groups, channels = len({case.group for case in cases}), len(info.channels)
-    labels = ", ".join(f"{value} {name}" for value, name in info.labels) or "none"
-    say(f"{len(cases)} volumes of {groups} patients, {channels} channel(s), labels: {labels}: {out}")
+    say(f"{len(cases)} volumes of {groups} patients, {channels} channel(s), labels: {info.shown_labels}: {out}")
     if info.patients in PATIENT_NOTES:
         say(f"note: {PATIENT_NOTES[info.patients]}")
     say(f"Next: medformer volume check {out}")
@@ -89,9 +89,13 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
         output_file(out, overwrite=overwrite, ours=lambda file: has_format(file, PLAN_FORMAT))
     reporter = make_reporter()
     study = VolumeTask().open(config, reporter)
-    planner = study.planner(study.inspect(None, reporter))
+    for note in held_out_note(study):
+        say(f"note: {note}")
+    study = study.without(study.held_out)
+    inventory = study.inspect(None, reporter)
+    require_usable(study.problems(inventory))
+    planner = study.planner(inventory)
     made = planner.plan(list(study.by_id))
-    patches = len(study.cases) * (config.data.patches if config.target == "segmentation" else 1)
     step = seconds_per_step(
         new_network(config, made, 0),
         made.patch,
@@ -99,8 +103,24 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
         in_channels=len(made.intensity),
         device=choose_device(config.training.accelerator).type,
     )
-    facts = [case_facts(record, study.data.info, config.plan.orientation) for record in planner.records.values()]
-    say(describe_plan(made, facts, seconds_per_epoch=step * max(1, patches // made.batch_size)))
+
+    def epoch(cases: int) -> float:
+        patches = cases * (config.data.patches if config.target == "segmentation" else 1)
+        return step * max(1, patches // made.batch_size)
+
+    facts = [case_facts(record, study.data.info, config.plan.orientation) for record in inventory.values()]
+    whole_run, why = None, ""
+    try:
+        folds = draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]).folds
+        epochs, minutes = config.training.epochs, config.training.minutes
+        each = [60 * minutes if minutes else epochs * epoch(len(fold.train)) for fold in folds]
+        length = f"{minutes:g} minutes" if minutes else f"{epochs} epochs"
+        whole_run = sum(each), f"{len(folds)} fold(s) of {length}, one after another, without validation and tests"
+    except (DataError, ConfigError) as error:
+        why = f"note: no folds can be drawn as the config asks: {error}"
+    say(describe_plan(made, facts, seconds_per_epoch=epoch(len(study.cases)), whole_run=whole_run))
+    if why:
+        say(why)
     for note in study.notes:
         say(f"note: {note}")
     say("Cross-validation plans anew in each fold, from the fold's training cases alone.")

@@ -216,6 +216,7 @@ class Volume:
         stored: Type of the values in the file, such as `int16`.
         sha256: Hash of the file at `path`, computed while it was read; empty for a folder of DICOM files and where
             the file was not read.
+        remark: How two positions that the file states differ; empty where they agree.
     """
 
     array: NDArray[Any]
@@ -223,6 +224,7 @@ class Volume:
     path: Path
     stored: str = ""
     sha256: str = ""
+    remark: str = ""
 
 
 def empty_voxels(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -26,13 +26,14 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.imaging.geometry import Geometry
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance
 
 MAX_BYTES = 4 * 2**30
 """Largest volume that is read, as stored and as float32; 512 x 512 x 2000 float32 is half of it."""
 
 _MAX_RATIO = 1032  # a deflate stream cannot expand by more
 _MAX_OFFSET = 64 * 2**20  # header extensions are text; none come near this
+_SIZES = 0.01  # share by which two statements of a voxel's size may differ
 _CHUNK = 2**21  # voxels per read
 _BUFFER = 2**17  # bytes read from the disk at a time
 _KINDS = "iuf"
@@ -111,6 +112,7 @@ class NiftiFile:
         geometry: Affine as read: sform if its code is above 0, else qform, else from voxel sizes (not placed).
         dtype: As stored, with byte order.
         scale: Slope and intercept; None where values are taken as stored.
+        remark: How two positions that the header states differ; empty where they agree.
     """
 
     path: Path
@@ -119,6 +121,7 @@ class NiftiFile:
     geometry: Geometry
     dtype: np.dtype[Any]
     scale: tuple[float, float] | None
+    remark: str
     _given: _Content
     _content: _Content
     _skipped: int
@@ -193,7 +196,9 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
         scale = None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
         given = content if path == voxels else first
         skipped = offset - (header.sizeof_hdr if single else 0)
-        yield NiftiFile(path, voxels, header, geometry, dtype, scale, given, content, skipped)
+        yield NiftiFile(
+            path, voxels, header, geometry, dtype, scale, _remark(header, geometry), given, content, skipped
+        )
 
 
 def _parts(path: Path) -> tuple[Path, Path]:
@@ -304,6 +309,31 @@ def _geometry(header: Any, shape: tuple[int, int, int], path: Path) -> Geometry:
         raise DataError(f"{path} has an affine that makes no sense ({error}). {_DAMAGED}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _remark(header: Any, geometry: Geometry) -> str:
+    """How the qform, or without one the sizes of the voxels, differ from the sform, which is used."""
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    if codes[0] <= 0:
+        return ""
+    if codes[1] <= 0:
+        # Without a qform, ITK takes the sizes from pixdim.
+        stated = [float(size) for size in np.abs(header["pixdim"][1:4])]
+        if np.allclose(stated, geometry.spacing, rtol=_SIZES, atol=0.0):
+            return ""
+        sizes, others = (" x ".join(f"{size:.4g}" for size in some) for some in (geometry.spacing, stated))
+        return f"the sform, which is used, has voxels of {sizes} mm, and pixdim states {others} mm. Correct one of them"
+    try:
+        other = Geometry(geometry.shape, header.get_qform())
+    except (HeaderDataError, ValueError, DataError):
+        return "the sform is used, and the qform makes no sense. Correct or remove the qform"
+    distance = corner_distance(geometry, other)
+    if distance <= GRID_TOLERANCE * min(geometry.spacing):
+        return ""
+    return (
+        f"the sform (code {codes[0]}), which is used, and the qform (code {codes[1]}) put a corner {distance:.3g} mm "
+        "apart; programs that read the qform, as those on ITK may, see the scan elsewhere. Correct the wrong one"
+    )
 
 
 def _refuse_size(

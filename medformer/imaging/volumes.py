@@ -80,7 +80,7 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
                 "nothing is replaced here."
             )
         array = flat.reshape(file.geometry.shape, order="F")
-        return Volume(array, file.geometry, path, file.dtype.name, file.sha256())
+        return Volume(array, file.geometry, path, file.dtype.name, file.sha256(), file.remark)
 
 
 def read_labels(path: Path, grid: Geometry | None = None) -> Volume:
@@ -112,7 +112,7 @@ def read_labels(path: Path, grid: Geometry | None = None) -> Volume:
             low, high = min(low, int(whole.min())), max(high, int(whole.max()))
             flat[start : start + len(whole)] = whole
         array = flat.astype(smallest_integer(low, high), copy=False).reshape(file.geometry.shape, order="F")
-        found = Volume(array, file.geometry, path, file.dtype.name, file.sha256())
+        found = Volume(array, file.geometry, path, file.dtype.name, file.sha256(), file.remark)
     return found if grid is None else turn_onto(found, grid)
 
 

@@ -11,7 +11,7 @@ from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.variants import build_backbone
 from medformer.models.networks.build import NETWORKS, build_network
-from medformer.models.networks.grid import Grid
+from medformer.models.networks.grid import Grid, kernel_note
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.models.networks.peers import SupervisedDynUNet, nnunet_topology
 
@@ -109,7 +109,30 @@ def test_kernels_of_one_never_look_along_a_coarse_axis(name: str) -> None:
     flat = {"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 1), (1, 1, 1)), "kernel_sizes": ((3, 3, 1),) * 4}
     kernels = [m.kernel_size for m in build(grid=flat, backbone=name).modules() if isinstance(m, nn.Conv3d)]
     assert kernels and {kernel[2] for kernel in kernels} == {1}
-    assert {kernel[:2] for kernel in kernels} <= {(3, 3), (1, 1)}
+    assert {kernel[:2] for kernel in kernels} <= {(3, 3), (1, 1), *([] if name == "convformer_v8" else [(7, 7)])}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stem", "mixer"),
+    [("convformer_s18", 7, (7, 7, 7, 7)), ("convformer_t10", 3, (3, 3, 5, 3)), ("convformer_v8", 3, (3, 3, 3, 3))],
+)
+def test_a_plan_leaves_the_kernels_of_a_backbone_alone(backbone: str, stem: int, mixer: tuple[int, ...]) -> None:
+    for grid, flat in ((ISOTROPIC, 0), (THICK, 2)):
+        model = build(grid=grid, backbone=backbone)
+        assert isinstance(model, MetaUNet)
+        found = [stage.blocks[0].token_mixer for stage in model.backbone.stages]
+        sizes = [(one.dwconv if hasattr(one, "dwconv") else one.conv).kernel_size for one in found]
+        expected = [(k, k, 1 if stage < flat else k) for stage, k in enumerate(mixer)]
+        assert sizes == expected
+        first = next(m for m in model.backbone.stem.modules() if isinstance(m, nn.Conv3d))
+        assert first.kernel_size == (stem, stem, 1 if flat else stem)
+
+
+def test_kernels_that_are_not_the_planned_ones_are_said() -> None:
+    grid = Grid(1, 3, (32, 32, 32), (1.0, 1.0, 4.0), **THICK)
+    note = kernel_note(ModelConfig(backbone="convformer_s18"), grid)
+    assert "convformer_s18 keeps its own kernels" in note and "7 x 7 x 1, 7 x 7 x 1, 7 x 7 x 1, 7 x 7 x 7" in note
+    assert kernel_note(ModelConfig(backbone="convformer_v8"), grid) == ""
 
 
 def test_the_network_can_be_sized_without_memory() -> None:
@@ -202,10 +225,10 @@ def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_pa
 
 
 @pytest.mark.parametrize(("backbone", "kernel"), [("poolformerv2_s12", 3), ("convformer_s18", 7)])
-def test_with_weights_a_mixer_has_the_kernel_that_it_was_published_with(backbone: str, kernel: int) -> None:
+def test_a_mixer_has_the_kernel_that_it_was_published_with(backbone: str, kernel: int) -> None:
     """But on axes where the plan looks at single positions; the file itself is not read to build the network."""
     five = {"strides": THICK["strides"], "kernel_sizes": ((5, 5, 1),) * 4}
-    model = build(grid=five, backbone=backbone, weights="not read")
+    model = build(grid=five, backbone=backbone)
     assert isinstance(model, MetaUNet)
     mixer = model.backbone.stages[0].blocks[0].token_mixer
     assert (mixer.dwconv if hasattr(mixer, "dwconv") else mixer).kernel_size == (kernel, kernel, 1)

@@ -224,7 +224,7 @@ def test_a_plan_says_what_training_will_take(medformer: Medformer, volumes: Path
     out = tmp_path / "plan.json"
     result = medformer("volume", "plan", volumes, "--memory", "4GB", "--out", out)
     assert result.code == 0, result.err
-    for word in ("spacing", "patch", "strides", "batch size", "memory", "per epoch"):
+    for word in ("spacing", "patch", "strides", "batch size", "memory", "per epoch", "5 fold(s) of 200 epochs"):
         assert word in result.out
     assert 0 < read_json(out)["memory_bytes"] <= 4e9
     medformer("volume", "plan", volumes, "--memory", "lots").refused(2, "lots", "8GB")

@@ -32,7 +32,8 @@ class Grid:
         size: Positions per axis of the usual input; a network may be given any other.
         spacing: Size of a position per axis, mm; None where all axes are alike.
         strides: Planned strides of the stem and of each downsampling, per axis; None for the network's own.
-        kernel_sizes: Planned kernel of each stage, per axis; None for the network's own.
+        kernel_sizes: Planned kernel of each stage, per axis, for networks that state none (see `build_encoder`); None
+            for the network's own.
     """
 
     in_channels: int
@@ -49,34 +50,15 @@ class Grid:
 
 
 def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
-    """Return the backbone that a config names, with the strides and kernels of a plan if there is one.
+    """Return the backbone that a config names, with the strides of a plan if there is one.
 
-    Where weights will be loaded, kernels have the size that the variant was published with, so that the weights fit,
-    but for axes on which the plan looks at single positions.
+    Its kernels are its own: a plan makes them 1 along axes on which it looks at single positions, and changes no other.
 
     Raises:
         UnknownNameError: No variant or mixer has that name.
         ConfigError: The plan has another number of stages, or a mixer has no such parameter.
     """
-    variant = VARIANTS[config.backbone].part
-    stages = len(variant.depths)
-    stem, kernels = None, None
-    if grid.strides is not None and grid.kernel_sizes is not None:
-        if not len(grid.strides) == len(grid.kernel_sizes) == stages:
-            raise ConfigError(
-                f"The plan has {len(grid.strides)} strides and {len(grid.kernel_sizes)} kernel sizes; "
-                f"{config.backbone} has {stages} stages. Plan again."
-            )
-        # A stem sees what it steps over and as much around it, as the published 7 does with its stride of 4.
-        stem = [max(k, 2 * step - 1) for k, step in zip(grid.kernel_sizes[0], grid.strides[0], strict=True)]
-        kernels = list(grid.kernel_sizes)
-        if variant.stem == "convolutions":
-            stem = [min(k, SMALL_STEM) for k in stem]
-        if config.weights:
-            own = variant.kernel_sizes or [mixer_kernel(mixer) for mixer in variant.mixers]
-            kernels = [_resized(planned, published) for planned, published in zip(kernels, own, strict=True)]
-            if variant.stem == "patch":
-                stem = list(_resized(stem, PUBLISHED_STEM))
+    stem, kernels = encoder_kernels(config, grid)
     return build_backbone(
         config.backbone,
         spatial_dims=grid.spatial_dims,
@@ -91,8 +73,45 @@ def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
     )
 
 
-def _resized(planned: Sequence[int], published: KernelSize | None) -> tuple[int, ...]:
-    sizes = planned if published is None else per_axis(published, len(planned), "kernel_size")
+def encoder_kernels(config: ModelConfig, grid: Grid) -> tuple[list[int] | None, list[tuple[int, ...]] | None]:
+    """Kernels of the stem and of the mixers of each stage, per axis; None without a plan.
+
+    A mixer without a kernel of its own gets the planned one, and so does one that takes the place of the variant's.
+
+    Raises:
+        UnknownNameError: No variant or mixer has that name.
+        ConfigError: The plan has another number of stages.
+    """
+    if grid.strides is None or grid.kernel_sizes is None:
+        return None, None
+    variant = VARIANTS[config.backbone].part
+    stages = len(variant.depths)
+    if not len(grid.strides) == len(grid.kernel_sizes) == stages:
+        raise ConfigError(
+            f"The plan has {len(grid.strides)} strides and {len(grid.kernel_sizes)} kernel sizes; "
+            f"{config.backbone} has {stages} stages. Plan again."
+        )
+    mixers = list(config.mixers or variant.mixers)
+    own = variant.kernel_sizes or [mixer_kernel(mixer) for mixer in mixers * (stages if len(mixers) == 1 else 1)]
+    kernels = [_resized(planned, stated) for planned, stated in zip(grid.kernel_sizes, own, strict=True)]
+    # A stem sees what it steps over and as much around it, as the published 7 does with its stride of 4.
+    stem = [max(k, 2 * step - 1) for k, step in zip(grid.kernel_sizes[0], grid.strides[0], strict=True)]
+    if variant.stem == "convolutions":
+        return [min(k, SMALL_STEM) for k in stem], kernels
+    return list(_resized(stem, PUBLISHED_STEM)), kernels
+
+
+def kernel_note(config: ModelConfig, grid: Grid) -> str:
+    """Say which kernels a backbone has where they are not those of the plan; empty where they are."""
+    stem, kernels = encoder_kernels(config, grid)
+    if kernels is None or grid.kernel_sizes is None or kernels == [tuple(size) for size in grid.kernel_sizes]:
+        return ""
+    shown = ", ".join(" x ".join(map(str, size)) for size in (stem or (), *kernels))
+    return f"{config.backbone} keeps its own kernels, made 1 along far coarser axes only; stem and stages have {shown}"
+
+
+def _resized(planned: Sequence[int], stated: KernelSize | None) -> tuple[int, ...]:
+    sizes = planned if stated is None else per_axis(stated, len(planned), "kernel_size")
     return tuple(1 if plan == 1 else size for plan, size in zip(planned, sizes, strict=True))
 
 

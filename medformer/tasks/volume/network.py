@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from medformer.files import digest
 from medformer.imaging.geometry import Axes
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.memory import training_cost
-from medformer.models.networks.build import build_network, load_encoder
-from medformer.models.networks.grid import Grid
+from medformer.models.networks.build import NETWORKS, build_network, load_encoder
+from medformer.models.networks.grid import Grid, kernel_note
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.saving import load_model
@@ -54,7 +55,7 @@ class Planner:
         """
         cases = [case_facts(self.records[name], self.info, self.config.plan.orientation) for name in ids]
         spacing = self.config.plan.spacing or target_spacing(cases)
-        return plan_volumes(
+        plan = plan_volumes(
             cases,
             settings=self.config.plan,
             info=self.info,
@@ -65,6 +66,10 @@ class Planner:
                 "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
             ),
         )
+        if "model.mixers" in NETWORKS[self.config.model.name].cannot:
+            return plan
+        note = kernel_note(self.config.model, plan_grid(plan, self.config))
+        return replace(plan, notes=(*plan.notes, note)) if note else plan
 
     def plan_once(self, path: Path, ids: Sequence[str]) -> VolumePlan:
         """Read the plan that an earlier attempt left, or plan and write it."""
@@ -101,14 +106,19 @@ def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained
         ConfigError: The config names no network that can be built, or weights for one without our encoder.
         CheckpointError: `model.weights` cannot be read or does not fit.
     """
-    outputs = 2 if config.target == "classification" else plan.classes
-    grid = Grid(len(plan.intensity), outputs, plan.patch, plan.spacing, plan.strides, plan.kernel_sizes)
+    grid = plan_grid(plan, config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(config.model, grid, target=config.target)
     if pretrained:
         load_encoder(network, config.model)
     return network
+
+
+def plan_grid(plan: VolumePlan, config: VolumeConfig) -> Grid:
+    """What a plan says to the network that is built for it."""
+    outputs = 2 if config.target == "classification" else plan.classes
+    return Grid(len(plan.intensity), outputs, plan.patch, plan.spacing, plan.strides, plan.kernel_sizes)
 
 
 def read_network(config: VolumeConfig, plan: VolumePlan, folder: Path) -> nn.Module:

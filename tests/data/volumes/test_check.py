@@ -48,6 +48,40 @@ def test_a_good_case_has_no_problem(make_case: MakeCase) -> None:
     assert codes(replace(good, sha256=image_hash(good.images))) == []
 
 
+def test_two_positions_in_one_header_are_said_with_their_distance(make_case: MakeCase) -> None:
+    case = make_case("a", image(), labels())
+    file = nib.load(case.image)
+    other = file.affine.copy()
+    other[:3, 3] += 30
+    file.set_sform(file.affine, 2)
+    file.set_qform(other, 1)
+    file.to_filename(case.image)
+    (found,) = problems_of([case])
+    assert (found.case_id, found.reason, found.severity) == ("a", "forms-differ", "warning")
+    assert "sform (code 2), which is used" in found.detail and "52 mm apart" in found.detail
+    # Rounding is not mentioned, and neither is a form that is not set.
+    file.set_qform(file.affine + np.eye(4) * [1e-5, 1e-5, 1e-5, 0], 1)
+    file.to_filename(case.image)
+    assert codes(case) == []
+    file.header["qform_code"], file.header["pixdim"][1:4] = 0, 2.0
+    file.to_filename(case.image)
+    header = nib.load(case.image).header
+    assert (int(header["qform_code"]), float(header["pixdim"][1])) == (0, 2.0)
+    (found,) = problems_of([case])
+    assert found.reason == "forms-differ" and "pixdim states 2 x 2 x 2 mm" in found.detail
+
+
+def test_label_maps_that_are_all_empty_and_a_single_class_leave_nothing_to_learn(make_case: MakeCase) -> None:
+    empty = [make_case(name, image(seed), labels(value=0)) for seed, name in enumerate("ab")]
+    found = problems_of(empty)
+    assert [(problem.reason, problem.severity) for problem in found][-1] == ("no-labels-at-all", "error")
+    assert "all 2 label maps are empty" in found[-1].detail
+    assert "no-labels-at-all" not in codes(*empty, make_case("c", image(3), labels()))
+    classes = [replace(case, label=1) for case in empty]
+    assert codes(*classes, target="classification")[-1] == "no-labels-at-all"
+    assert codes(replace(classes[0], label=0), classes[1], target="classification") == []
+
+
 def test_missing_and_changed_files(make_case: MakeCase, tmp_path: Path) -> None:
     good = make_case("a", image(), labels())
     assert codes(replace(good, image=tmp_path / "gone.nii.gz")) == ["missing-image"]

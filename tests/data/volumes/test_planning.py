@@ -225,11 +225,15 @@ def test_a_plan_is_told_in_words() -> None:
     cases = [facts()] * 20
     plan = plan_volumes(cases, settings=VolumePlanConfig(), info=INFO, cost=cost)
 
-    text = describe_plan(plan, cases, seconds_per_epoch=90.0)
+    text = describe_plan(plan, cases, seconds_per_epoch=90.0, whole_run=(90.0 * 200 * 5, "5 folds of 200 epochs"))
 
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     assert "40 x 56 x 40 voxels" in lines["patch"]
     assert "smallest: tumor, median 0.1 ml" in lines["labels"]
     assert f"{plan.memory_bytes / 1e9:.1f} GB" in lines["memory"]
     assert "1 min 30 s per epoch" in lines["time"]
+    assert "1 d 1 h" in lines["whole run"] and "5 folds of 200 epochs" in lines["whole run"]
+    many = replace(plan, labels=tuple((value, f"region {value}") for value in range(1, 42)))
+    assert max(map(len, describe_plan(many, cases).splitlines())) < 160
+    assert "6 region 6 and 35 more" in describe_plan(many, cases)
     assert "z-score" in lines["intensity"]

@@ -58,6 +58,7 @@ def volume_problems(
     problems += _odd_spacing(readable, records)
     problems += _intensity_scale(readable, records, info)
     problems += _unseen_labels(records, info) if labels else ()
+    problems += _nothing_to_learn(cases, records, target)
     return [*problems, *duplicates(cases, records, ("file", "voxels"))]
 
 
@@ -76,8 +77,8 @@ def _label_faults(case: Case, record: Record, info: DatasetInfo) -> Iterator[Pro
     undeclared = [int(value) for value in counts if int(value) not in declared]
     if undeclared:
         shown = ", ".join(map(str, undeclared[:10])) + (", ..." if len(undeclared) > 10 else "")
-        names = ", ".join(f"{value} {name}" for value, name in info.labels) or "none"
-        yield Problem(case.id, str(case.mask), "undeclared-label", f"it holds {shown}; expected 0 and {names}")
+        detail = f"it holds {shown}; expected 0 and {info.shown_labels}"
+        yield Problem(case.id, str(case.mask), "undeclared-label", detail)
     elif list(counts) == ["0"]:
         yield Problem(case.id, str(case.mask), "empty-mask", "every voxel is background")
 
@@ -130,6 +131,21 @@ def _unseen_labels(records: Mapping[str, Record], info: DatasetInfo) -> Iterator
         if counted and not any(str(value) in counts for counts in counted):
             detail = f"label {value} ({name}) occurs in none of the {len(counted)} label maps"
             yield Problem(ALL_CASES, "", "label-never-seen", detail)
+
+
+def _nothing_to_learn(
+    cases: Sequence[Case], records: Mapping[str, Record], target: Literal["segmentation", "classification"] | None
+) -> Iterator[Problem]:
+    if target == "segmentation":
+        counted = [counts for case in cases if (counts := records[case.id].facts.get("labels")) is not None]
+        if len(counted) > 1 and all(list(counts) == ["0"] for counts in counted):
+            detail = f"all {len(counted)} label maps are empty: every voxel is 0. Check that these are the label maps"
+            yield Problem(ALL_CASES, "", "no-labels-at-all", detail)
+    elif target == "classification":
+        classes = {case.label for case in cases if case.label is not None}
+        if len(classes) == 1 and len(cases) > 1:
+            detail = f"all {len(cases)} cases are of the class {classes.pop()}; expected some of 0 and some of 1"
+            yield Problem(ALL_CASES, "", "no-labels-at-all", detail)
 
 
 def _numbers(values: Iterable[float]) -> str:

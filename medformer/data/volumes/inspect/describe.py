@@ -237,6 +237,8 @@ class _Description:
             self.mask_problems.clear()
             self._mask_found("changed", "its hash differs from the manifest's; prepare again")
         elif labels is not None:
+            if labels.remark:
+                self._mask_found("forms-differ", labels.remark)
             if image is not None:
                 for reason, detail in _grid_faults(image, labels.geometry, "the image", self._mask_axes):
                     self._mask_found(reason, detail)
@@ -269,6 +271,8 @@ def _faults(volume: Volume) -> Iterator[tuple[str, str]]:
         yield "not-finite", f"{bad:,} of {volume.array.size:,} voxels are NaN or infinite; expected none"
     if not volume.geometry.placed:
         yield "no-affine", "neither sform nor qform is set, so left and right are not known and are guessed"
+    if volume.remark:
+        yield "forms-differ", volume.remark
     if 1 in volume.geometry.shape:
         yield "one-slice", f"its shape is {times(volume.geometry.shape)}; the missing depth is padded"
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medformer.data.volumes.inspect.facts import CaseFacts
+from medformer.data.volumes.read.dataset_file import shown_labels
 from medformer.errors import DataError
 from medformer.files import write_json
 from medformer.imaging.geometry import Axes, times
@@ -105,13 +106,20 @@ def read_volume_plan(path: Path) -> VolumePlan:
     return checked(content, VolumePlan, path, _AGAIN)
 
 
-def describe_plan(plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_epoch: float | None = None) -> str:
+def describe_plan(
+    plan: VolumePlan,
+    facts: Sequence[CaseFacts],
+    *,
+    seconds_per_epoch: float | None = None,
+    whole_run: tuple[float, str] | None = None,
+) -> str:
     """Describe a plan and the cases that it was made from, as a table in plain text.
 
     Args:
         plan: What was decided.
         facts: Of the cases that it was made from, in the plan's orientation.
         seconds_per_epoch: Expected; None leaves the line out.
+        whole_run: Seconds that a cross-validation is expected to train, and what it consists of; None leaves it out.
     """
     shapes = np.array([case.shape for case in facts])
     spacings = np.array([case.spacing for case in facts])
@@ -127,15 +135,21 @@ def describe_plan(plan: VolumePlan, facts: Sequence[CaseFacts], *, seconds_per_e
     rows += [
         ("patch", f"{times(plan.patch)} voxels", f"{times(deepest)} positions at the coarsest stage"),
         ("strides", "  ".join(times(step) for step in plan.strides), "stem, downsamplings; none on far coarser axes"),
-        ("kernels", "  ".join(times(size) for size in plan.kernel_sizes), "of each stage; 1 along far coarser axes"),
+        (
+            "kernels",
+            "  ".join(times(size) for size in plan.kernel_sizes),
+            "planned for each stage; 1 along far coarser axes",
+        ),
         ("batch size", str(plan.batch_size), "patches per step"),
     ]
     if plan.labels:
-        rows.append(("labels", ", ".join(f"{value} {name}" for value, name in plan.labels), _smallest(plan, facts)))
+        rows.append(("labels", shown_labels(plan.labels), _smallest(plan, facts)))
     if plan.memory_bytes:
         rows.append(("memory", f"{plan.memory_bytes / 1e9:.1f} GB", "expected peak of training"))
     if seconds_per_epoch is not None:
         rows.append(("time", f"{duration(seconds_per_epoch)} per epoch", "expected, from a step measured here"))
+    if whole_run is not None:
+        rows.append(("whole run", duration(whole_run[0]), whole_run[1]))
     # A note has no third column, and may be as long as it needs.
     first = max(len(what) for what, _, _ in rows)
     second = max(len(value) for _, value, _ in rows)

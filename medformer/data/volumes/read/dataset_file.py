@@ -7,7 +7,7 @@ The file lies beside the manifest as `<manifest name>.dataset.json`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,17 @@ class DatasetInfo:
             raise DataError("No channel is named; expected one name for each image of a case, such as MRI.")
         if self.patients not in get_args(Patients):
             raise DataError(f"The patients are '{self.patients}'; expected {' or '.join(get_args(Patients))}.")
+
+    @property
+    def shown_labels(self) -> str:
+        """Values and names of the first labels, and how many more there are."""
+        return shown_labels(self.labels)
+
+
+def shown_labels(labels: Sequence[tuple[int, str]], limit: int = 6) -> str:
+    """Values and names of labels, the first of them where there are many."""
+    more = f" and {len(labels) - limit} more" if len(labels) > limit else ""
+    return ", ".join(f"{value} {name}" for value, name in labels[:limit]) + more or "none"
 
 
 def info_path(manifest: Path) -> Path:
