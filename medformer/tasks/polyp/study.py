@@ -74,9 +74,6 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         size = self.config.data.image_size
         return inspect_frames(self.cases, image_size=size, require_masks=self.masks, cache=cache, reporter=reporter)
 
-    def problems(self, inventory: Inventory) -> list[Problem]:
-        return [*super().problems(inventory), *foreground_problems(self.cases, inventory)]
-
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """Plan by the foreground's share of the image and by what the manifest says; the hash covers both files."""
         return PlanCase(
@@ -92,7 +89,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         return FRAMES
 
     def problems(self, inventory: Inventory) -> list[Problem]:
-        found = super().problems(inventory)
+        found = [*super().problems(inventory), *foreground_problems(self.cases, inventory)]
         shares = [record.facts["foreground"] for record in inventory.values() if "foreground" in record.facts]
         if self.masks and shares and not any(shares):
             detail = f"all {len(shares)} masks are empty. Check that these are the masks"

@@ -36,7 +36,7 @@ from medformer.imaging.geometry import (
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.progress import Reporter
 
-VERSION = 3
+VERSION = 4
 """Of what `describe_volume` finds; part of the key of every cache of records."""
 
 ROUNDING = 1e-3
