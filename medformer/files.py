@@ -219,7 +219,14 @@ def file_fault(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    fault = file_fault(path)
+    if fault.startswith("is "):
+        raise OSError(errno.EINVAL, fault, str(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -108,3 +108,10 @@ def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
 def test_a_digest_ignores_the_order_of_keys_but_not_of_lists() -> None:
     assert files.digest({"a": 1, "b": [1, 2]}) == files.digest({"b": [1, 2], "a": 1})
     assert files.digest([1, 2]) != files.digest([2, 1])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in ((tmp_path / "pipe", "named pipe"), (Path("/dev/zero"), "device"), (tmp_path, "folder")):
+        with pytest.raises(OSError, match=words):
+            files.sha256(path)

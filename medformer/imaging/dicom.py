@@ -11,7 +11,7 @@ or modality table; window and presentation settings are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,12 @@ from medformer.errors import ConfigError, DataError
 from medformer.files import walk
 from medformer.imaging.geometry import Geometry, Volume, empty_voxels
 
+NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
+"""Modalities of objects that lie beside the slices of a series and are none."""
+
 _NAMES = {".dcm", ".dicom", ".ima"}
+# What pydicom raises on a file that is damaged or not what it says, when it is read or its attributes are looked at.
+_DAMAGED = (EOFError, ValueError, AttributeError, KeyError, TypeError, NotImplementedError, OverflowError)
 _TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
@@ -62,15 +67,17 @@ class Series:
         study: Study instance UID; empty if it is not given.
         modality: Such as MR or CT; empty if it is not given.
         description: Of the series; empty if it is not given.
+        fault: Why the files of the folder cannot be read; empty if they can. The rest is empty then.
     """
 
     folder: Path
     uid: str
     files: tuple[Path, ...]
-    patient: str
-    study: str
-    modality: str
-    description: str
+    patient: str = ""
+    study: str = ""
+    modality: str = ""
+    description: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,19 +96,26 @@ class _Slice:
 def find_series(folder: Path) -> list[Series]:
     """List every DICOM series in a folder and the folders below it, sorted by folder and UID.
 
-    Hidden files, DICOMDIR and files that are not DICOM are skipped.
+    Hidden files, DICOMDIR and files that are not DICOM are skipped, and so is what is no image (`NO_IMAGES`) beside
+    images. A folder whose files cannot be read is one series with a `fault`, so that it costs no other folder.
 
     Raises:
         ConfigError: The extra `dicom` is not installed.
-        DataError: No such folder, one that cannot be listed, or a file called .dcm that is not DICOM.
+        DataError: No such folder, or one that cannot be listed.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected DICOM files, or folders of them.")
     found: dict[tuple[Path, str], list[tuple[Path, Any]]] = {}
+    faults: list[Series] = []
     for place in sorted(place for place, _ in walk(folder)):
-        for path, header in _headers(place):
+        try:
+            headers = _headers(place)
+        except DataError as error:
+            faults.append(Series(place, "", (), fault=str(error)))
+            continue
+        for path, header in headers:
             found.setdefault((place, str(header.get("SeriesInstanceUID", ""))), []).append((path, header))
-    return [
+    series = [
         Series(
             place,
             uid,
@@ -111,14 +125,17 @@ def find_series(folder: Path) -> list[Series]:
                 for name in ("PatientID", "StudyInstanceUID", "Modality", "SeriesDescription")
             ),
         )
-        for (place, uid), entries in sorted(found.items())
+        for (place, uid), entries in found.items()
     ]
+    return sorted([*series, *faults], key=lambda one: (one.folder, one.uid))
 
 
 def looks_like_dicom(path: Path) -> bool:
     """Whether a file has the name or the first bytes of a DICOM file."""
     if path.suffix.lower() in _NAMES:
         return True
+    if not path.is_file():
+        return False
     try:
         with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -181,12 +198,23 @@ def sorted_slices(folder: Path) -> list[_Slice]:
     """
     headers = _headers(folder) if folder.is_dir() else []
     if not headers:
-        raise DataError(f"{folder} holds no DICOM files; expected the slices of one series.")
-    slices = [_slice(path, header) for path, header in headers]
-    _require_one(folder, "series", [str(entry.header.get("SeriesInstanceUID", "")) for entry in slices])
-    _require_one(folder, "frames of reference", [str(entry.header.get("FrameOfReferenceUID", "")) for entry in slices])
-    _require_one(folder, "image sizes", [f"{entry.size[0]} x {entry.size[1]}" for entry in slices])
-    _require_one(folder, "pixel spacings", ["{:.4f} x {:.4f} mm".format(*entry.spacing.round(4)) for entry in slices])
+        raise DataError(
+            f"{folder} is a folder without DICOM files; expected the slices of one series. Give a folder that holds "
+            "them, or a NIfTI file."
+        )
+    slices = []
+    for path, header in headers:
+        try:
+            slices.append(_slice(path, header))
+        except _DAMAGED as error:
+            raise DataError(f"{path} has attributes that make no sense ({error}). Export it again.") from error
+    for what, value in (
+        ("series", lambda entry: str(entry.header.get("SeriesInstanceUID", ""))),
+        ("frames of reference", lambda entry: str(entry.header.get("FrameOfReferenceUID", ""))),
+        ("image sizes", lambda entry: f"{entry.size[0]} x {entry.size[1]}"),
+        ("pixel spacings", lambda entry: "{:.4f} x {:.4f} mm".format(*entry.spacing.round(4))),
+    ):
+        _require_one(folder, what, slices, value)
     first = slices[0]
     turned = [entry for entry in slices if np.abs(entry.orientation - first.orientation).max() > _TURN]
     if turned:
@@ -212,24 +240,59 @@ def dicom_module(name: str) -> Any:
         raise ConfigError(f"DICOM needs {name}; install it with: pip install medformer[dicom]") from error
 
 
+def frame_of_reference(path: Path) -> str:
+    """The coordinate system of a DICOM file, or of the series in a folder; empty where it states none.
+
+    Raises:
+        ConfigError: The extra `dicom` is not installed.
+        DataError: It cannot be read.
+    """
+    headers = _headers(path) if path.is_dir() else _read_header(path)
+    return str(headers[0][1].get("FrameOfReferenceUID", "") or "") if headers else ""
+
+
 def _headers(folder: Path) -> list[tuple[Path, Any]]:
+    """The files of a folder with their attributes; what is no image is left out where there are images."""
+    try:
+        paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error.strerror}); expected a folder that may be read.") from error
+    found = [entry for path in paths if path.name != "DICOMDIR" for entry in _read_header(path)]
+    known = {path for path, _ in found}
+    # Files without an ending, as scanners export them: a damaged one would be missed, at an end of the stack unnoticed.
+    bare = any(_is_bare(path) for path in known)
+    lost = next((path for path in paths if path not in known and bare and _is_bare(path)), None)
+    if lost is not None:
+        raise DataError(
+            f"{lost} is no DICOM file, although it is named like those beside it. Fetch it again, or remove it."
+        )
+    images = [(path, header) for path, header in found if str(header.get("Modality", "")) not in NO_IMAGES]
+    return images or found
+
+
+def _read_header(path: Path) -> list[tuple[Path, Any]]:
+    """A file with its attributes; nothing where it is no DICOM file and has no name of one."""
     pydicom = dicom_module("pydicom")
     from pydicom.errors import InvalidDicomError
 
-    found = []
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or path.name == "DICOMDIR":
-            continue
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-            str(header.get("SeriesInstanceUID", ""))
-        except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError, TypeError) as error:
-            if path.suffix.lower() in _NAMES:
-                raise DataError(f"{path} is no readable DICOM file ({error}). Fetch it again, or remove it.") from error
-            continue
-        if header:
-            found.append((path, header))
-    return found
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+        str(header.get("SeriesInstanceUID", "")), str(header.get("Modality", ""))
+    except (InvalidDicomError, *_DAMAGED) as error:
+        if path.suffix.lower() in _NAMES:
+            raise DataError(f"{path} is no readable DICOM file ({error}). Fetch it again, or remove it.") from error
+        return []
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}). Change its access, or remove it."
+        ) from error
+    return [(path, header)] if header else []
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a name is one of a slice without an ending, such as IM0007 or a UID, and not README."""
+    ending = path.suffix[1:]
+    return (not ending or ending.isdigit()) and any(letter.isdigit() for letter in path.name)
 
 
 def _slice(path: Path, header: Any) -> _Slice:
@@ -345,12 +408,16 @@ def _even_step(slices: Sequence[_Slice], depth: NDArray[np.float64], folder: Pat
     return float((depth[-1] - depth[0]) / (len(slices) - 1))
 
 
-def _require_one(folder: Path, what: str, values: Sequence[str]) -> None:
-    counts = {value: values.count(value) for value in dict.fromkeys(values)}
-    if len(counts) > 1:
-        listed = "; ".join(f"{value or 'none'} ({count} files)" for value, count in list(counts.items())[:4])
+def _require_one(folder: Path, what: str, slices: Sequence[_Slice], value: Callable[[_Slice], str]) -> None:
+    found: dict[str, list[str]] = {}
+    for entry in slices:
+        found.setdefault(value(entry), []).append(entry.path.name)
+    if len(found) > 1:
+        listed = "; ".join(
+            f"{one or 'none'} ({len(names)} files, such as {names[0]})" for one, names in list(found.items())[:4]
+        )
         raise DataError(
-            f"{folder} holds {len(counts)} {what}: {listed}; expected one. Give each series a folder of its own."
+            f"{folder} holds {len(found)} {what}: {listed}; expected one. Give each series a folder of its own."
         )
 
 

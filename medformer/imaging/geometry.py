@@ -204,6 +204,9 @@ LABEL_RANGE = np.iinfo(np.int32)
 
 _MOST_COUNTED = 2**20
 
+MAX_BYTES = 4 * 2**30
+"""Largest volume that is read, as stored and as float32; 512 x 512 x 2000 float32 is half of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -231,13 +234,20 @@ def empty_voxels(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]
     """Memory for the voxels of `path`.
 
     Raises:
+        DataError: They are more than `MAX_BYTES`.
         ResourceError: There is not enough.
     """
+    needed = math.prod(shape) * np.dtype(dtype).itemsize
+    if needed > MAX_BYTES:
+        raise DataError(
+            f"{path} declares {times(shape)} voxels, {needed:,} bytes in memory; at most {MAX_BYTES:,} are read. "
+            "Crop or downsample it, or correct its header."
+        )
     try:
         return np.empty(shape, dtype)
     except MemoryError as error:
         raise ResourceError(
-            f"{path} needs {math.prod(shape) * np.dtype(dtype).itemsize:,} bytes of memory, which are not there. "
+            f"{path} needs {needed:,} bytes of memory, which are not there. "
             "Close other programs, or use a machine with more memory."
         ) from error
 

@@ -26,10 +26,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, corner_distance
-
-MAX_BYTES = 4 * 2**30
-"""Largest volume that is read, as stored and as float32; 512 x 512 x 2000 float32 is half of it."""
+from medformer.imaging.geometry import GRID_TOLERANCE, MAX_BYTES, Geometry, corner_distance
 
 _MAX_RATIO = 1032  # a deflate stream cannot expand by more
 _MAX_OFFSET = 64 * 2**20  # header extensions are text; none come near this

@@ -126,7 +126,8 @@ def _scaled(values: NDArray[Any], file: NiftiFile) -> NDArray[Any]:
 def _whole(values: NDArray[Any], start: int, file: NiftiFile) -> NDArray[Any]:
     whole = values if values.dtype.kind in "iu" else np.rint(values)
     if values.dtype.kind == "f":
-        off = np.abs(values - whole)
+        with np.errstate(invalid="ignore"):
+            off = np.abs(values - whole)
         # Negated so that NaN fails as well.
         worst = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
         if not off[worst] <= WHOLE:

@@ -156,8 +156,52 @@ def test_files_that_cannot_be_read_are_named(write_series: WriteSeries, tmp_path
         read_series(folder)
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "empty", tmp_path / "none"):
-        with pytest.raises(DataError, match="no DICOM files"):
+        with pytest.raises(DataError, match="without DICOM files"):
             read_series(place)
+
+
+def test_a_damaged_slice_without_an_ending_is_not_passed_over(write_series: WriteSeries) -> None:
+    folder = write_series()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"IM{number:04}")
+    (folder / "README").write_text("a note")
+    assert read_series(folder).array.shape == (7, 5, 6)
+    last = max(folder.glob("IM*"), key=lambda path: int(pydicom.dcmread(path).InstanceNumber))
+    last.write_bytes(b"")
+    with pytest.raises(DataError, match=f"{last.name} is no DICOM file, although it is named like those"):
+        read_series(folder)
+
+
+def test_what_is_no_image_lies_beside_a_series_without_harm(write_series: WriteSeries, tmp_path: Path) -> None:
+    folder, report = write_series(), tmp_path / "report"
+
+    def plan(k: int, data: Any) -> bool:
+        data.Modality = "RTSTRUCT"
+        del data.Rows, data.Columns, data.PixelData
+        return k == 0
+
+    (write_series("report", plan) / "0.dcm").rename(folder / "plan.dcm")
+    assert read_series(folder).array.shape == (7, 5, 6)
+    (found,) = find_series(folder)
+    assert (found.modality, len(found.files)) == ("CT", 6)
+    assert not list(report.iterdir())
+
+
+def test_a_damaged_series_costs_no_other(write_series: WriteSeries, tmp_path: Path) -> None:
+    write_series("set/b")
+    (write_series("set/a") / "3.dcm").write_bytes(b"")
+    bad, good = find_series(tmp_path / "set")
+    assert "3.dcm" in bad.fault and bad.folder.name == "a"
+    assert not good.fault and len(good.files) == 6
+
+
+def test_a_header_that_declares_gigabytes_allocates_nothing(write_series: WriteSeries) -> None:
+    def huge(k: int, data: Any) -> None:
+        data.Rows = data.Columns = 65535
+
+    folder = write_series(change=huge)
+    with pytest.raises(DataError, match=r"6 x 65535 x 65535 voxels.*at most 4,294,967,296"):
+        read_series(folder)
 
 
 def test_a_single_slice_needs_a_thickness(write_series: WriteSeries) -> None:

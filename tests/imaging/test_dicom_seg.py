@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medformer.data.manifest import Case
+from medformer.data.volumes.inspect.describe import describe_volume
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import dicom_seg
 from medformer.imaging.dicom import find_series
@@ -160,6 +162,14 @@ def test_a_segmentation_outside_of_its_image_is_refused(write_series: WriteSerie
     grid = read_geometry(source)
     with pytest.raises(DataError, match=r"outside of the \(7, 5, 3\) voxels"):
         read_labels(path, Geometry((7, 5, 3), grid.affine))
+
+
+def test_a_segmentation_of_another_scan_is_found(write_series: WriteSeries, tmp_path: Path) -> None:
+    source, other = write_series(), write_series("other")
+    path = foreign(other, in_file_order(some_labels().clip(0, 2)), tmp_path / "a.dcm")
+    (problem,) = describe_volume(Case("a", source, path)).problems
+    assert problem.reason == "affine-mismatch" and "frame of reference" in problem.detail
+    assert describe_volume(Case("a", other, path)).problems == ()
 
 
 def test_two_segmentations_share_a_box(write_series: WriteSeries, tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from medformer.errors import DataError
-from medformer.imaging.geometry import smallest_integer
-from medformer.imaging.nifti_file import MAX_BYTES
+from medformer.imaging.geometry import MAX_BYTES, smallest_integer
 from medformer.imaging.volumes import read_geometry, read_labels, read_volume
 
 AFFINE = nibabel.affines.from_matvec(

@@ -23,6 +23,7 @@ from medformer.data.volumes.inspect.descriptors import descriptor, volume_featur
 from medformer.data.volumes.inspect.facts import channel_facts
 from medformer.errors import DataError
 from medformer.files import digest, sha256
+from medformer.imaging.dicom import frame_of_reference
 from medformer.imaging.geometry import (
     GRID_TOLERANCE,
     Geometry,
@@ -213,14 +214,21 @@ class _Description:
         if not mask.exists():
             self._mask_found("missing-mask", "the label map does not exist")
             return
+        segmentation = mask.suffix.lower() == ".dcm"
+        series = self.case.required_image()
         try:
-            labels = read_labels(mask, image if mask.suffix.lower() == ".dcm" else None)
+            labels = read_labels(mask, image if segmentation else None)
+            frames = [frame_of_reference(path) for path in (mask, series)] if segmentation and series.is_dir() else []
         except DataError as error:
             self._mask_found("fractional-labels" if _is_image(mask) else "corrupt", str(error))
             if mask.is_file():
                 with suppress(OSError):
                     self.hashes["mask"] = sha256(mask)
             return
+        if all(frames) and len(set(frames)) > 1:
+            self._mask_found(
+                "affine-mismatch", "its frame of reference is not that of the series: it is of another scan"
+            )
         self._mask_axes = labels.geometry.axcodes
         self.labels = labels if image is None else turn_onto(labels, image)
         self.hashes["mask"] = labels.sha256 or sha256(mask)

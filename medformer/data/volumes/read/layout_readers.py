@@ -28,14 +28,12 @@ from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info
 from medformer.data.volumes.read.dataset_list import cases_of_list, listed_cases, stated_count, unlisted
 from medformer.errors import ConfigError, DataError
 from medformer.files import digest, read_json, walk
-from medformer.imaging.dicom import Series, find_series
+from medformer.imaging.dicom import NO_IMAGES, Series, find_series
 
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
 LABEL_FOLDERS = {*_LABELS, "labelsTr", "labelsTs"}
 """Names of folders that hold label maps."""
-
-NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def read_dicom(folder: Path) -> VolumeScan:
 
     Raises:
         ConfigError: The extra `dicom` is not installed.
-        DataError: A file called .dcm is not DICOM, or `dataset.json` is not valid.
+        DataError: A folder cannot be listed, or `dataset.json` is not valid.
     """
     problems: list[Problem] = []
     labels = first_folder(folder, _LABELS)
@@ -156,6 +154,8 @@ def read_dicom(folder: Path) -> VolumeScan:
         if len(several) > 1:
             detail = f"it holds {len(several)} series; expected one. Put each into its own folder"
             problems.append(Problem(name, str(place), "several-series", detail))
+        elif several[0].fault:
+            problems.append(Problem(name, str(place), "corrupt", several[0].fault))
         elif several[0].modality in NO_IMAGES:
             problems.append(Problem(name, str(place), "not-an-image", f"its modality is {several[0].modality}"))
         else:

@@ -17,10 +17,10 @@ from medformer.data.folders import split_ending
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, channel_fault
-from medformer.data.volumes.read.layout_readers import LABEL_FOLDERS, NO_IMAGES
+from medformer.data.volumes.read.layout_readers import LABEL_FOLDERS
 from medformer.errors import DataError
 from medformer.files import walk
-from medformer.imaging.dicom import find_series, looks_like_dicom
+from medformer.imaging.dicom import NO_IMAGES, find_series, looks_like_dicom
 
 Channels = Mapping[int, Path]
 """Files by the number of their channel."""
