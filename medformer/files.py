@@ -76,8 +76,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text to `path` atomically."""
-    write_bytes(path, content.encode("utf-8"))
+    """Write UTF-8 text to `path` atomically; bytes of a file's name that are not UTF-8 are written as codes."""
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -23,7 +23,7 @@ from medformer.data.connectomes.prepare.extract import Settings, atlas_file, ext
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.problems import Problem, quarantine, write_problems
-from medformer.errors import DataError
+from medformer.errors import DataError, counted
 from medformer.files import read_json, write_csv, write_json
 from medformer.inference.attribution.checks import randomization_check
 from medformer.inference.attribution.integrated_gradients import explain_fold
@@ -67,7 +67,7 @@ def fetch(
         reporter=make_reporter(),
     )
     _list_left_out(found.missing, "subjects lack a file, and prepare will leave them out:")
-    say(f"{len(found.subjects)} subjects: {found.folder}")
+    say(f"{counted(len(found.subjects), 'subject')}: {found.folder}")
     say(f"Next: medformer abide prepare {found.folder} --pipeline {pipeline} --strategy {strategy} --out COHORT")
 
 
@@ -173,7 +173,10 @@ def _finish(made: Prepared, work: Path, out: Path) -> None:
         say(f"Every one of them, with the reason: {out / EXCLUSIONS_FILE}")
     patients, sites = sum(case.label == 1 for case in cases), len({case.site for case in cases})
     regions = ", ".join(f"{name} ({block.regions})" for name, block in cohort.store.atlases.items())
-    say(f"{len(cases)} subjects ({patients} ASD) from {sites} site(s), atlases {regions}: {out / MANIFEST_FILE}")
+    say(
+        f"{counted(len(cases), 'subject')} ({patients} ASD) from {counted(sites, 'site')}, atlases {regions}: "
+        f"{out / MANIFEST_FILE}"
+    )
 
 
 def predict(
@@ -228,7 +231,10 @@ def predict(
         left_out = len(quarantine(problems))
         if problems:
             write_problems(work / EXCLUSIONS_FILE, problems)
-            say(f"{left_out} subjects left out, {len(problems) - left_out} warnings: {out / EXCLUSIONS_FILE}")
+            say(
+                f"{counted(left_out, 'subject')} left out, {counted(len(problems) - left_out, 'warning')}: "
+                f"{out / EXCLUSIONS_FILE}"
+            )
             for problem in problems[:_SHOWN]:
                 say(f"  {problem}")
     known = sum(row["id"] in trained for row in rows)
@@ -239,8 +245,8 @@ def predict(
         )
     positive = sum(row["prediction"] for row in rows)
     say(
-        f"{len(rows)} subjects, {positive} of them ASD at threshold {predictor.threshold:.3g}, by {len(folders)} "
-        f"network(s): {out / PREDICTIONS}"
+        f"{counted(len(rows), 'subject')}, {positive} of them ASD at threshold {predictor.threshold:.3g}, by "
+        f"{counted(len(folders), 'network')}: {out / PREDICTIONS}"
     )
     require_all(problems, len(rows) + left_out, "subjects", "Correct these, or leave them out.")
 

@@ -12,7 +12,7 @@ from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import Case, write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DataError, counted
 from medformer.foreground import Foreground
 from medformer.imaging.images import read_image
 from medformer.inference.export_table import output_names
@@ -45,12 +45,15 @@ def prepare(
     ungrouped: str,
     group_pattern: str | None,
     foreground: Foreground | None,
+    site: list[str],
     link_duplicates: bool,
     overwrite: bool,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
     output_file(out, overwrite=overwrite, beside=sidecars(out))
-    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern)
+    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern, sites=site)
+    for note in found.notes:
+        say(f"note: {note}")
     cases = [replace(case, foreground=foreground or ()) for case in found.cases]
     if ungrouped == "each":
         cases = [replace(case, group=case.group or case.id) for case in cases]
@@ -59,7 +62,7 @@ def prepare(
         cases = link_near_duplicates(
             cases, inspect_frames(cases, require_masks=False, reporter=make_reporter()), FRAMES
         )
-        say(f"Linking near-duplicates joined {before} groups into {len({case.group for case in cases})}.")
+        say(f"Linking near-duplicates joined {counted(before, 'group')} into {len({case.group for case in cases})}.")
     unknown = [case.id for case in cases if not case.group]
     if unknown:
         raise DataError(
@@ -69,8 +72,9 @@ def prepare(
         )
     list_problems(found.problems, out)
     write_manifest(out, cases)
-    groups, sites = len({case.group for case in cases}), len({case.site for case in cases})
-    say(f"{len(cases)} cases of {groups} groups from {sites} dataset(s): {out}")
+    groups = counted(len({case.group for case in cases}), "group")
+    sites = counted(len({case.site for case in cases}), "dataset")
+    say(f"{counted(len(cases), 'case')} of {groups} from {sites}: {out}")
     say(f"Next: medformer polyp check {out}")
 
 
@@ -118,7 +122,7 @@ def predict(
             for case, image, probability in predictor.maps(good, "images", make_reporter()):
                 export.add(case.id, image, probability, source=str(case.image), images=case.images)
     require_all(problems, len(cases), "images", TRY_AGAIN)
-    say(f"{len(cases)} masks from {len(folders)} network(s), threshold {cut:.3g}: {out / 'masks'}")
+    say(f"{counted(len(cases), 'mask')} from {counted(len(folders), 'network')}, threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {out / TABLE}")
 
@@ -135,7 +139,7 @@ def evaluate(
     table, numbers = (out / file.name for file in written)
     pooled = summary["pooled"]
     means = {name: values["mean"] for name, values in pooled["metrics"].items()}
-    say(f"{summary['n']} cases; two empty masks: {summary['definitions']['empty_policy']}")
+    say(f"{counted(summary['n'], 'case')}; two empty masks: {summary['definitions']['empty_policy']}")
     for label, value in (
         (f"Dice at {threshold:g}", means["dice"]),
         (f"IoU at {threshold:g}", means["iou"]),

@@ -27,6 +27,7 @@ from pipelines.flags import (
 _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out, with what was edited in it.")
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
+_SITE = "Hospital or data set that the images come from: once for all folders, or once for each."
 _POLYP = (
     verb(
         "prepare",
@@ -39,6 +40,7 @@ _POLYP = (
         flags.UNGROUPED,
         flags.GROUP_PATTERN,
         flags.FOREGROUND.but(help=flags.FOREGROUND.settings["help"] + " The manifest keeps them."),
+        option("site", list[str], [], _SITE, "NAME", shown="the folder's name"),
         switch("link_duplicates", "Put images that show the same thing into one group, so that no split parts them."),
         _REPLACE_MANIFEST,
     ),

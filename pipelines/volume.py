@@ -19,7 +19,7 @@ from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.data.volumes.read.layouts import Layout, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.data.volumes.read.new_volumes import list_volumes
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DataError, counted
 from medformer.inference.scoring import write_scores
 from medformer.inference.volumes.export import TABLE, volume_exports
 from medformer.inference.volumes.scoring import score_label_maps
@@ -77,7 +77,8 @@ def prepare(
     write_manifest(out, cases)
     write_info(out, info)
     groups, channels = len({case.group for case in cases}), len(info.channels)
-    say(f"{len(cases)} volumes of {groups} patients, {channels} channel(s), labels: {info.shown_labels}: {out}")
+    what = (counted(len(cases), "volume"), counted(groups, "patient"), counted(channels, "channel"))
+    say(f"{what[0]} of {what[1]}, {what[2]}, labels: {info.shown_labels}: {out}")
     if info.patients in PATIENT_NOTES:
         say(f"note: {PATIENT_NOTES[info.patients]}")
     say(f"Next: medformer volume check {out}")
@@ -200,7 +201,7 @@ def evaluate(
         )
         written = write_scores(work, rows, summary)
     table, numbers = (out / file.name for file in written)
-    say(f"{summary['n']} volumes; two empty labels: {summary['definitions']['empty_policy']}")
+    say(f"{counted(summary['n'], 'volume')}; two empty labels: {summary['definitions']['empty_policy']}")
     for label, part in summary["by_label"].items():
         means = {name: part["metrics"][name]["mean"] for name in ("dice", "hd95_mm", "nsd_mm")}
         say(f"  {label}: Dice {means['dice']:.4f}, HD95 {means['hd95_mm']:.2f} mm, NSD {means['nsd_mm']:.4f}")

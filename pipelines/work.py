@@ -19,7 +19,7 @@ from medformer.crossval.run.record import read_config
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.summary import summarize
 from medformer.files import digest, sha256
 from medformer.inference.export_table import ExportTable
@@ -116,23 +116,23 @@ def check(
         for problem in problems:
             say(str(problem))
         warnings = sum(problem.severity == "warning" for problem in problems)
-        say(f"{len(study.cases)} cases, {len(quarantine(problems))} cannot be used, {warnings} warnings.")
+        say(
+            f"{counted(len(study.cases), 'case')}, {len(quarantine(problems))} cannot be used, "
+            f"{counted(warnings, 'warning')}."
+        )
         for note in study.notes:
             say(f"note: {note}")
         if out is not None:
             write_problems(out / "problems.csv", problems)
-        require_usable(problems)
+        require_usable(problems, named=True)
         parts = split_parts(study.cases)
         audit = study.audit([("", parts)], inventory).accepting(accept)
         if out is not None:
             write_findings(out / "audit.json", audit, problems)
         audit.raise_if_leaking()
         sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
-        say(
-            f"No leak between {sides}."
-            if not audit.findings
-            else f"{len(audit.findings)} findings, all accepted by name."
-        )
+        found = f"{counted(len(audit.findings), 'finding')}, accepted by name."
+        say(found if audit.findings else f"No leak between {sides}.")
 
 
 def open_run(run: Path, task: str) -> tuple[RunDirectory, Any]:
@@ -277,7 +277,8 @@ def list_problems(problems: Sequence[Problem], out: Path) -> None:
         return
     table = _problems_of(out)
     write_problems(table, problems)
-    say(f"{len(problems)} files were left out or need a look; all of them are in {table}:")
+    verbs = "was left out or needs" if len(problems) == 1 else "were left out or need"
+    say(f"{counted(len(problems), 'file')} {verbs} a look; see {table}:")
     for problem in problems[:10]:
         say(f"  {problem}")
 

@@ -243,6 +243,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "ungrouped": "each",
                 "group_pattern": "(a)",
                 "foreground": None,
+                "site": [],
                 "link_duplicates": False,
                 "overwrite": False,
             },

@@ -18,7 +18,7 @@ from medformer.data.inventory import Record
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, first_ten
-from medformer.errors import ConfigError, DataError, LeakageError
+from medformer.errors import ConfigError, DataError, LeakageError, counted
 from medformer.files import write_json
 
 KINDS = {
@@ -238,7 +238,7 @@ def _divided(cases: Sequence[Case], divisions: Sequence[Division]) -> list[Case]
     unknown = sorted({id_ for _, parts in divisions for ids in parts.values() for id_ in ids} - known)
     if unknown:
         raise DataError(
-            f"The split names {len(unknown)} cases that the manifest lacks, such as '{unknown[0]}'; "
+            f"The split names {counted(len(unknown), 'case')} that the manifest lacks, such as '{unknown[0]}'; "
             "expected only ids of the manifest. Make the split again."
         )
     used = {id_ for _, parts in divisions for ids in parts.values() for id_ in ids}
@@ -285,7 +285,7 @@ class _Search:
                         by_part.setdefault(label + list(parts)[row[index]], []).append(self.cases[index])
                 if len(by_part) > 1:
                     (part_a, in_a), (part_b, in_b) = list(by_part.items())[:2]
-                    detail = ", ".join(f"{len(some)} cases in {part}" for part, some in by_part.items())
+                    detail = ", ".join(f"{counted(len(some), 'case')} in {part}" for part, some in by_part.items())
                     finding = _finding("group", in_a[0], in_b[0], part_a, part_b)
                     found.append(replace(finding, group=group, detail=detail))
                     break

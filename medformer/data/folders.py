@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medformer.data.problems import Problem
-from medformer.errors import ConfigError, DataError
-from medformer.files import walk
+from medformer.errors import ConfigError, DataError, counted
+from medformer.files import file_fault, walk
+from medformer.names import id_fault
 
 
 def files_by_name(
@@ -37,12 +41,19 @@ def files_by_name(
         if entry.name == "Thumbs.db":  # Windows keeps its previews there
             continue
         stem, ending = split_ending(unicodedata.normalize("NFC", relative.as_posix()), endings)
-        if entry.is_symlink() and not entry.exists():
+        fault = file_fault(entry)
+        if entry.is_symlink() and fault.startswith("does not exist"):
             problems.append(Problem(place + stem, str(entry), "broken-link", f"it leads to {entry.readlink()}"))
-        elif ending and entry.is_file():
-            found.setdefault(stem, []).append(Path(os.path.abspath(entry)))
+        elif ending and not fault:
+            unusable = id_fault(stem)
+            if unusable:
+                problems.append(Problem(place + stem, str(entry), "bad-name", unusable))
+            else:
+                found.setdefault(stem, []).append(Path(os.path.abspath(entry)))
+        elif ending and fault != "is a folder":
+            problems.append(Problem(place + stem, str(entry), "not-readable", f"it {fault}"))
         elif entry.suffix.lower() != ".img" or not entry.with_suffix(".hdr").is_file():
-            what = "is a folder" if entry.is_dir() else f"has the ending '{entry.suffix}'"
+            what = fault or f"has the ending '{entry.suffix}'"
             problems.append(Problem(place + stem.removesuffix(entry.suffix), str(entry), "not-an-image", what))
     for stem, files in found.items():
         if len(files) > 1:
@@ -69,36 +80,78 @@ def split_ending(name: str, endings: Iterable[str]) -> tuple[str, str]:
 
 
 def first_folder(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of several names that is a folder below `folder`; None where there is none."""
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
+    """The first of several names that is a folder below `folder`; None where there is none.
+
+    Raises:
+        DataError: `folder` cannot be listed.
+    """
+    there = {entry.name for entry in _entries(folder) if entry.is_dir()}
+    return next((folder / name for name in names if name in there), None)
+
+
+def folders_below(folder: Path) -> list[Path]:
+    """The folders in a folder, in the order of their names; see `first_folder` for errors."""
+    return [entry for entry in _entries(folder) if entry.is_dir()]
 
 
 def natural_order(stem: str) -> tuple[tuple[bool, int, str], ...]:
     """Order 2 before 10."""
-    return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", stem))
+    # Of ASCII digits alone: what else counts as a digit, such as a superscript, may be no number.
+    parts = re.split(r"([0-9]+)", stem)
+    return tuple((bool(place % 2), int(part) if place % 2 else 0, part) for place, part in enumerate(parts))
 
 
-def group_expression(pattern: str | None) -> re.Pattern[str] | None:
-    """Compile a group pattern.
+_PATTERN_SECONDS = 20.0
+"""How long a pattern may search all names; some patterns take longer than the universe for a name of 40 letters."""
+
+_SEARCH = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+try:
+    compiled = re.compile(pattern)
+except (re.error, RecursionError, OverflowError, MemoryError) as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    matches = [compiled.search(name) for name in names] if compiled.groups == 1 else []
+    found = [match.group(1) or "" if match else "" for match in matches]
+    print(json.dumps({"groups": compiled.groups, "found": found}))
+"""
+
+
+def find_groups(pattern: str, names: Sequence[str]) -> list[str]:
+    """Search each name for a group pattern: what its one group matched, and empty where it does not occur.
+
+    The search runs in a process of its own, which can be ended: nothing bounds the time of a regular expression.
+
+    Args:
+        pattern: Regular expression with one group.
+        names: Where to search; without any, the pattern is only checked.
 
     Raises:
-        ConfigError: It does not compile or has not exactly one group.
+        ConfigError: The pattern does not compile, has not exactly one group, or takes too long.
     """
-    if pattern is None:
-        return None
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"The group pattern '{pattern}' is not a regular expression: {error}.") from None
-    if compiled.groups != 1:
-        raise ConfigError(
-            f"The group pattern '{pattern}' has {compiled.groups} groups; expected exactly one pair of parentheses, "
-            "around the patient or sequence, such as '^(\\d+)_'."
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _SEARCH],
+            input=json.dumps([pattern, list(names)]),
+            capture_output=True,
+            text=True,
+            timeout=_PATTERN_SECONDS,
+            check=False,
         )
-    return compiled
-
-
-def find_group(pattern: re.Pattern[str], name: str) -> str:
-    """The group that a name contains; empty where the pattern does not occur in it."""
-    match = pattern.search(name)
-    return (match.group(1) or "") if match else ""
+    except subprocess.TimeoutExpired:
+        raise ConfigError(
+            f"The group pattern '{pattern}' was still searching {counted(len(names), 'name')} after "
+            f"{_PATTERN_SECONDS:g} s. Write it without repeats inside repeats, such as '(a+)' in place of '((?:a+)+)'."
+        ) from None
+    if done.returncode != 0:
+        raise ConfigError(f"The group pattern '{pattern}' cannot be searched for: {done.stderr.strip()[-200:]}")
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise ConfigError(f"The group pattern '{pattern}' is not a regular expression: {answer['error']}.")
+    if answer["groups"] != 1:
+        raise ConfigError(
+            f"The group pattern '{pattern}' has {counted(answer['groups'], 'group')}; expected exactly one pair of "
+            "parentheses, around the patient or sequence, such as '^(\\d+)_'."
+        )
+    return list(answer["found"])

@@ -256,7 +256,7 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     When `path` is not in a folder above all the files, the sidecar `<name>.root.json` is written beside it.
 
     Raises:
-        DataError: There are no cases, or an id cannot be one.
+        DataError: There are no cases, or an id or a path cannot stand in the table.
         ResourceError: The folder is not writable or the disk is full.
     """
     path = Path(os.path.abspath(path))
@@ -411,7 +411,18 @@ def _remove(sidecar: Path) -> None:
 
 
 def _relative(file: Path, base: str) -> str:
-    return Path(os.path.relpath(os.path.abspath(file), base)).as_posix()
+    """Write a path for the table.
+
+    Raises:
+        DataError: It would read back as another one.
+    """
+    text = Path(os.path.relpath(os.path.abspath(file), base)).as_posix()
+    if "\\" in text or not text.isprintable():
+        raise DataError(
+            f"The path {text!a} holds a backslash, a control character, or bytes that are not UTF-8, which a manifest "
+            "cannot keep. Rename the folder or the file."
+        )
+    return text
 
 
 def _posix(text: str) -> str:

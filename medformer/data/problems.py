@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medformer.errors import DataError
+from medformer.errors import DataError, counted
 from medformer.files import write_csv
 
 Severity = Literal["error", "warning"]
@@ -17,6 +17,8 @@ Severity = Literal["error", "warning"]
 REASONS: dict[str, tuple[Severity, str]] = {
     "missing-image": ("error", "there is a mask but no image"),
     "missing-mask": ("error", "there is an image but no mask"),
+    "bad-name": ("error", "the file's name cannot be an id"),
+    "not-readable": ("error", "the file cannot be read"),
     "duplicate-name": ("error", "two files have the same name"),
     "corrupt": ("error", "the file cannot be decoded"),
     "changed": ("error", "the file is not the one that the manifest's hash was taken from"),
@@ -116,7 +118,8 @@ class Problem:
 
     def __str__(self) -> str:
         detail = self.detail or REASONS[self.reason][1]
-        return f"{self.severity}: {self.case_id}: {self.reason}: {detail}" + (f" ({self.path})" if self.path else "")
+        where = f" ({self.path})" if self.path and self.path not in detail else ""
+        return f"{self.severity}: {self.case_id}: {self.reason}: {detail}{where}"
 
 
 def write_problems(path: str | os.PathLike[str], problems: Sequence[Problem]) -> None:
@@ -134,19 +137,23 @@ def quarantine(problems: Sequence[Problem]) -> list[str]:
     return list(dict.fromkeys(problem.case_id for problem in problems if problem.severity == "error"))
 
 
-def require_usable(problems: Sequence[Problem]) -> None:
+def require_usable(problems: Sequence[Problem], *, named: bool = False) -> None:
     """Fail when a case cannot be used.
 
+    Args:
+        problems: Of all cases.
+        named: Whether the user has seen them already.
+
     Raises:
-        DataError: Errors by reason, and the first ten in full.
+        DataError: Errors by reason, and the first ten in full where they were not named.
     """
     errors = [problem for problem in problems if problem.severity == "error"]
     if not errors:
         return
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(error.reason for error in errors).most_common())
     raise DataError(
-        f"{len(quarantine(errors))} cases cannot be used ({counts}); expected none:{first_ten(errors)}\n"
-        "Repair or remove these files, then prepare and check again."
+        f"{counted(len(quarantine(errors)), 'case')} cannot be used ({counts}); expected none"
+        f"{'.' if named else f':{first_ten(errors)}'}\nRepair or remove these files, then prepare and check again."
     )
 
 

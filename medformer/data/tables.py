@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from medformer.data.problems import first_ten
 from medformer.errors import DataError
+from medformer.files import file_fault
 from medformer.names import id_fault
 
 Record = TypeVar("Record")
@@ -67,12 +68,16 @@ def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, 
     Raises:
         DataError: The file is missing, unreadable or no such table.
     """
+    fault = file_fault(path)
+    if fault == "is a folder":
+        inside = path / "manifest.csv"
+        fault += f" that holds {inside.name}: give {inside}" if inside.is_file() else ""
+    if fault:
+        raise DataError(f"{path} {fault}; expected {form.what}. {form.origin}")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
             table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise DataError(f"{path} is not a file; expected {form.what}. {form.origin}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected {form.what}.") from None
     except UnicodeDecodeError as error:

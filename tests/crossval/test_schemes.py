@@ -43,7 +43,7 @@ def test_random_cohorts_are_split_into_whole_groups_or_refused() -> None:
         except DataError as error:
             outcomes["refused"] += 1
             assert len(groups) < max(folds, 4 if folds == 2 else 3)
-            assert f"{len(groups)} group(s)" in str(error)
+            assert f"{len(groups)} group" in str(error)
             continue
         outcomes["planned"] += 1
         check_partition(plan)

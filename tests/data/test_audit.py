@@ -81,7 +81,7 @@ def test_one_group_on_both_sides(cases: list[Case]) -> None:
     cases[4] = replace(cases[4], group="patient 1")
     found = audit_split(cases, parts(cases))
     assert [finding.name for finding in found.findings] == ["group:patient 1"]
-    assert found.findings[0].detail == "1 cases in train, 1 cases in test"
+    assert found.findings[0].detail == "1 case in train, 1 case in test"
     with pytest.raises(LeakageError) as caught:
         found.raise_if_leaking()
     for said in ("1 findings", str(cases[1].image), str(cases[4].image), "--accept-leak"):

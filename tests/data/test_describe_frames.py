@@ -233,6 +233,11 @@ def refused_picture(path: Path) -> np.ndarray:
     raise DataError(f"{path} may not be read by this user")
 
 
+def test_a_path_is_said_once() -> None:
+    assert str(Problem("a", "/x/a.png", "corrupt", "/x/a.png is an empty file")).count("/x/a.png") == 1
+    assert str(Problem("a", "/x/a.png", "tiny", "1 x 1 px")).endswith("1 x 1 px (/x/a.png)")
+
+
 def test_problems_are_written_as_a_table(tmp_path: Path) -> None:
     write_problems(tmp_path / "problems.csv", [Problem("a", "/x/a.png", "tiny"), Problem("b", "", "empty-mask", "why")])
     rows = read_csv(tmp_path / "problems.csv")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medformer.data import folders as folders_module
 from medformer.data.frames.layouts import Scan, scan
 from medformer.data.frames.named_splits import named_split
 from medformer.data.manifest import read_manifest, write_manifest
+from medformer.data.problems import write_problems
 from medformer.errors import ConfigError, DataError, UnknownNameError
 
 
@@ -69,11 +72,84 @@ def test_several_datasets_at_once_keep_equal_names_apart(tmp_path: Path) -> None
     assert [case.id for case in scan([tmp_path / "two", tmp_path / "one"]).cases] == ["two/1", "one/1", "one/2"]
 
 
-def test_two_folders_of_one_name_are_reported(tmp_path: Path) -> None:
-    folders = [dataset(tmp_path / "x" / "same", ["1"]), dataset(tmp_path / "y" / "same", ["1", "2"])]
-    found = scan(folders)
-    assert [case.id for case in found.cases] == ["same/1", "same/2"]
-    assert reasons(found) == [("duplicate-name", "same/1")]
+def test_folders_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
+    folders = [dataset(tmp_path / place, ["p1_a", "p2_a"]) for place in ("x/data", "y/data", "other")]
+    found = scan([*folders, folders[0], tmp_path / "x" / ".." / "x" / "data"], group_pattern=r"^(p\d)_")
+    assert [case.id for case in found.cases][::2] == ["x/data/p1_a", "y/data/p1_a", "other/p1_a"]
+    assert len({case.group for case in found.cases}) == 6
+    assert found.problems == ()
+    (note,) = found.notes
+    assert "2 folders are named data; their sites are x/data, y/data. Name them with --site" in note
+
+
+def test_sites_have_the_names_that_the_user_gives(tmp_path: Path) -> None:
+    folders = [dataset(tmp_path / place, ["1"]) for place in ("x/data", "y/data")]
+    assert [case.id for case in scan(folders, sites=["Oslo", "Rome"]).cases] == ["Oslo/1", "Rome/1"]
+    together = scan(folders, sites=["Oslo"])
+    assert [case.site for case in together.cases] == ["Oslo"]
+    assert reasons(together) == [("duplicate-name", "Oslo/1")]
+    with pytest.raises(ConfigError, match=r"Got 3 sites for 2 folders; expected one --site for all"):
+        scan(folders, sites=["a", "b", "c"])
+    with pytest.raises(ConfigError, match=r"one data set, and .*x holds several: data, more"):
+        dataset(tmp_path / "x" / "more", ["1"])
+        scan(tmp_path / "x", sites=["Oslo"])
+    with pytest.raises(ConfigError, match="cannot begin an id"):
+        scan(folders, sites=["../out"])
+
+
+def test_a_public_data_set_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    found = scan([dataset(tmp_path / "x" / "Kvasir-SEG", ["1"]), dataset(tmp_path / "y" / "kvasir", ["1", "2"])])
+    assert [case.id for case in found.cases] == ["Kvasir-SEG/1", "Kvasir-SEG/2"]
+    assert reasons(found) == [("duplicate-name", "Kvasir-SEG/1")]
+
+
+def test_names_of_files_that_no_id_can_have_are_listed(tmp_path: Path) -> None:
+    folder = dataset(tmp_path / "h", ["a", "3\u00b2", "10", "\u0663"])
+    for place in ("images", "masks"):
+        raw = os.fsencode(folder / place)
+        os.rename(raw + (b"/a.jpg" if place == "images" else b"/a.png"), raw + b"/gr\xf6sse.png")
+    found = scan(folder)
+    assert [case.id for case in found.cases] == ["h/3\u00b2", "h/10", "h/\u0663"]
+    assert [problem.reason for problem in found.problems] == ["bad-name", "bad-name"]
+    assert "bytes that are not UTF-8" in found.problems[0].detail
+    write_problems(tmp_path / "problems.csv", found.problems)
+    assert "gr\\udcf6sse.png" in (tmp_path / "problems.csv").read_text("utf-8")
+    write_manifest(tmp_path / "m.csv", found.cases)
+
+
+def test_a_path_that_a_manifest_cannot_keep_is_refused(tmp_path: Path) -> None:
+    for name in ("back\\slash", os.fsdecode(b"gr\xf6sse")):
+        found = scan(dataset(tmp_path / "all" / name, ["a"]), sites=["h"])
+        with pytest.raises(DataError, match="which a manifest cannot keep"):
+            write_manifest(tmp_path / "m.csv", found.cases)
+
+
+def test_what_is_no_picture_to_read_is_listed_and_not_opened(tmp_path: Path) -> None:
+    folder = dataset(tmp_path / "h", ["a"])
+    os.mkfifo(folder / "images" / "pipe.png")
+    (folder / "images" / "folder.png").mkdir()
+    (folder / "masks" / "gone.png").symlink_to("nowhere.png")
+    found = scan(folder)
+    assert sorted((problem.reason, problem.detail) for problem in found.problems) == [
+        ("broken-link", "it leads to nowhere.png"),
+        ("not-an-image", "is a folder"),
+        ("not-readable", "it is a named pipe"),
+    ]
+    assert [case.id for case in found.cases] == ["h/a"]
+
+
+def test_a_file_that_may_not_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = dataset(tmp_path / "h", ["a", "b"])
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("a.jpg"))
+    assert ("not-readable", "h/a") in reasons(scan(folder))
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"^((?:a|aa)+)+$", r"(?:\w+\s?)+(x)"])
+def test_a_pattern_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.setattr(folders_module, "_PATTERN_SECONDS", 1.0)
+    name = "a" * 60 + "!"
+    with pytest.raises(ConfigError, match=r"was still searching 1 name after 1 s\. Write it without repeats"):
+        scan(dataset(tmp_path / "h", [name]), group_pattern=pattern)
 
 
 def test_pranet_layout_fills_split_and_dataset(tmp_path: Path) -> None:
@@ -132,6 +208,9 @@ def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
         scan(tmp_path)
     (tmp_path / "e" / "images").mkdir(parents=True)
     (tmp_path / "e" / "masks").mkdir()
+    (tmp_path / "half" / "images").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"found images \(there is images/, and no folder of masks beside it\)"):
+        scan(tmp_path / "half")
     with pytest.raises(DataError, match="No images were found"):
         scan(tmp_path / "e")
     with pytest.raises(UnknownNameError, match="pranet"):

@@ -159,7 +159,7 @@ def test_ids_that_would_lead_an_export_astray_are_refused(tmp_path: Path, identi
 @pytest.mark.parametrize("group", ["", "  ", "nan", "NA", "None"])
 def test_an_unknown_group_is_an_error_unless_the_user_says_otherwise(tmp_path: Path, group: str) -> None:
     path = manifest(tmp_path, f"id,image,group\na,a.png,{group}\nb,b.png,p1\n")
-    refused(path, r"line 2 \(id 'a'\): the group .*is unknown.*data\.ungrouped=each")
+    refused(path, r"line 2 \(id 'a'\): the group .*is unknown.*--ungrouped each")
     assert [case.group for case in read_manifest(path, ungrouped="each").cases] == ["a", "p1"]
 
 
@@ -193,8 +193,8 @@ def test_every_bad_row_is_counted_and_the_first_ten_named(tmp_path: Path) -> Non
 
 
 def test_a_missing_manifest_and_a_folder_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path / "none.csv", "is not a file; expected a CSV manifest")
-    refused(tmp_path, "is not a file")
+    refused(tmp_path / "none.csv", "does not exist; expected a CSV manifest")
+    refused(tmp_path, "is a folder; expected a CSV manifest")
 
 
 def test_writing_nothing_or_where_one_may_not(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_check_finds_a_person_on_both_sides_of_the_split(medformer: Medformer, t
     assert findings[leak] is False
     accepted = medformer(*check, *(word for name in findings for word in ("--accept-leak", name)))
     assert accepted.code == 0, accepted.err
-    assert f"{len(findings)} findings, all accepted by name" in accepted.out
+    assert ", accepted by name" in accepted.out
     trial.rewrite(lambda row: row | {"split": "train"})
     whole = medformer(trial.task, "check", trial.manifest)
     assert whole.code == 0 and f"{len(rows)} cases, 0 cannot be used" in whole.out

@@ -117,7 +117,7 @@ def test_accepting_another_leak_accepts_nothing(medformer: Medformer, leak: Leak
     other = f"near-duplicate:{FRAME}|p002_f00"
     medformer("polyp", "check", leak.manifest, "--accept-leak", other).refused(4, leak.name)
     accepted = medformer("polyp", "check", leak.manifest, "--accept-leak", leak.name)
-    assert accepted.code == 0 and "1 findings, all accepted by name" in accepted.out
+    assert accepted.code == 0 and "1 finding, accepted by name" in accepted.out
 
 
 def test_what_names_no_finding_is_a_usage_error(medformer: Medformer, leak: Leak) -> None:

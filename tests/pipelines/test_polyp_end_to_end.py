@@ -35,7 +35,7 @@ def test_prepare_makes_a_manifest_that_check_accepts(medformer: Medformer, data:
 
     prepared = medformer("polyp", "prepare", folder, "--out", manifest, "--group-pattern", r"^(p\d+)_")
     assert prepared.code == 0, prepared.err
-    assert "16 cases of 8 groups from 1 dataset(s)" in prepared.out
+    assert "16 cases of 8 groups from 1 dataset" in prepared.out
     rows = read_csv(manifest)
     assert len(rows) == 16
     assert {row["group"] for row in rows} == {f"hospital/p{group:03d}" for group in range(8)}
@@ -109,7 +109,7 @@ def test_predicted_masks_of_other_sizes_can_be_evaluated(
         )
     predicted = medformer("polyp", "predict", finished, images, "--out", out, "--probabilities", "npz")
     assert predicted.code == 0, predicted.err
-    assert "3 masks from 2 network(s)" in predicted.out
+    assert "3 masks from 2 networks" in predicted.out
     rows = {row["id"]: row for row in read_csv(out / "predictions.csv")}
     assert rows.keys() == sizes.keys()
     learned = [read_json(finished / "folds" / str(fold) / "threshold.json")["threshold"] for fold in range(2)]

@@ -138,7 +138,7 @@ def test_new_volumes_are_labeled_by_the_ensemble_of_the_folds(
     out = tmp_path / "predicted"
     result = medformer("volume", "predict", run, case.image, "--out", out)
     assert result.code == 0, result.err
-    assert "2 network(s)" in result.out
+    assert "2 networks" in result.out
     (row,) = read_csv(out / "volumes.csv")
     found = nib.load(out / row["mask"])
     labels = np.asanyarray(found.dataobj)

@@ -196,7 +196,7 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
     elif found.fold_test is None:
         cautions.append("No test over folds: it needs two folds that have a value in both runs.")
     elif (folds := found.fold_test.units) < FEW_FOLDS:
-        cautions.append(f"Only {folds} folds: the test over folds is rough below {FEW_FOLDS}.")
+        cautions.append(f"Only {counted(folds, 'fold')}: the test over folds is rough below {FEW_FOLDS}.")
     if found.groups < FEW_GROUPS:
         cautions.append(
             f"Only {counted(found.groups, 'group')}: intervals and p-values over groups are rough below {FEW_GROUPS}."

@@ -12,6 +12,7 @@ import numpy as np
 
 from medformer.crossval.plan import Fold, Plan, some
 from medformer.crossval.plan.strata import Column, column_names, read_column
+from medformer.errors import counted
 from medformer.evaluation.number_format import shorten
 
 _MOST_VALUES = 8
@@ -274,7 +275,7 @@ def _largest_deviation(plan: Plan, columns: Sequence[Column], parts: Sequence[Pa
     deviation, text, part = max(found, key=lambda entry: entry[0])
     return (
         f"Largest deviation: in fold {part.fold}, {_PARTS[part.part]}, {text} ({deviation:.2f} standard deviations; by "
-        f"chance alone, {part.groups} groups deviate by about {1 / math.sqrt(part.groups):.2f})."
+        f"chance alone, {counted(part.groups, 'group')} would deviate by about {1 / math.sqrt(part.groups):.2f})."
     )
 
 

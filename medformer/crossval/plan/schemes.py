@@ -11,7 +11,7 @@ from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, Plan, PlanCase, check_unique, some
 from medformer.crossval.plan.group_split import draw_folds, draw_test, draw_validation, groups_by_class
 from medformer.crossval.plan.strata import with_strata
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DataError, counted
 from medformer.missing import known
 from medformer.seeds import derive_seed
 
@@ -106,7 +106,8 @@ def make_plan(
     if len(groups) < folds or -(-len(groups) // folds) > len(groups) - 2:
         raise DataError(
             f"{folds} folds with an inner validation part need at least {max(folds, 4 if folds == 2 else 3)} groups; "
-            f"the {len(cases)} cases come from {len(groups)} group(s). Use fewer folds or add patients or sequences."
+            f"the {len(cases)} cases come from {counted(len(groups), 'group')}. Use fewer folds, or add patients or "
+            "sequences."
         )
     drawn: list[Fold] = []
     for repeat in range(repeats):

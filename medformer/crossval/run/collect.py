@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,6 @@ def _converter(cells: Sequence[str]) -> Callable[[str], float | int] | None:
             float(cell)
     except ValueError:
         return None
-    if len(filled) == len(cells) and all(cell.lstrip("-").isdigit() for cell in cells):
+    if len(filled) == len(cells) and all(re.fullmatch(r"-?[0-9]{1,18}", cell) for cell in cells):
         return int
     return lambda cell: float(cell) if cell else float("nan")

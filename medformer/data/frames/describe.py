@@ -129,7 +129,7 @@ class _Description:
             info = image_info(path, content)
             image = read_image(path, content)
         except DataError as error:
-            self._found("corrupt", path, str(error).removeprefix(f"{path} "))
+            self._found("corrupt", path, str(error))
             return
         height, width = image.shape[:2]
         if min(height, width) < SMALLEST_SIDE:
@@ -161,7 +161,7 @@ class _Description:
             mask = decode_mask(path, self.case.foreground, content)
         except DataError as error:
             reason = "non-binary-mask" if isinstance(error, MaskValuesError) else "corrupt"
-            self._found(reason, path, str(error).removeprefix(f"{path} "))
+            self._found(reason, path, str(error))
             return
         rows, columns = mask.foreground.shape
         height, width = self.facts.get("height", rows), self.facts.get("width", columns)

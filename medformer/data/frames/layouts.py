@@ -6,24 +6,25 @@ Layouts:
 * `pranet`: `TrainDataset/{image,masks}` and `TestDataset/<dataset>/{images,masks}`; fills the split.
 
 Images and masks are paired by file name without its ending, so `.jpg` and `.png` may be mixed. A case's id is
-`<site>/<stem>`, where the site is the dataset's canonical name or the folder's.
+`<site>/<stem>`, where the site is the dataset's canonical name, what the user calls it, or the folder's name; folders
+of one name also bear the names of the folders above them.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medformer.data.folders import files_by_name, find_group, first_folder, group_expression, natural_order
-from medformer.data.frames.named_splits import NamedSplit, canonical_dataset, named_split
+from medformer.data.folders import files_by_name, find_groups, first_folder, folders_below, natural_order
+from medformer.data.frames.named_splits import PUBLIC, NamedSplit, canonical_dataset, named_split
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
-from medformer.errors import DataError
+from medformer.errors import ConfigError, DataError, counted
 from medformer.files import sha256
+from medformer.names import id_fault
 
 Layout = Literal["auto", "kvasir", "pranet"]
 
@@ -34,10 +35,17 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", "
 
 @dataclass(frozen=True)
 class Scan:
-    """What a folder holds: cases ready for `write_manifest`, and everything that does not fit."""
+    """What a folder holds.
+
+    Attributes:
+        cases: Ready for `write_manifest`.
+        problems: Everything that does not fit.
+        notes: What the user must know.
+    """
 
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ def scan(
     layout: Layout = "auto",
     group_pattern: str | None = None,
     split: str | None = None,
+    sites: Sequence[str] = (),
 ) -> Scan:
     """List the cases of one or several folders.
 
@@ -81,18 +90,24 @@ def scan(
         layout: How the folders are laid out; `auto` recognizes it.
         group_pattern: Regular expression with one group, which finds the patient or sequence in each file's stem.
         split: A named split that fills the split column.
+        sites: Where the images come from: one name for all folders, or one for each; empty for the folders' own names.
 
     Raises:
         DataError: A folder does not exist, has none of the layouts, or holds no image.
-        ConfigError: The pattern does not compile or has not exactly one group.
+        ConfigError: The pattern cannot be used (see `find_groups`), or the sites are not one for each folder.
     """
     paths = [Path(folders)] if isinstance(folders, (str, os.PathLike)) else [Path(folder) for folder in folders]
-    pattern = group_expression(group_pattern)
+    if group_pattern is not None:
+        find_groups(group_pattern, [])  # a bad pattern is said before anything is read
     named = None if split is None else named_split(split)
-    pairs = [pair for path in paths for pair in _folder_pairs(path, layout)]
+    # A folder that is given twice is read once.
+    real = {path.resolve(): path for path in reversed(paths)}
+    paths = [path for path in paths if real.get(path.resolve()) is path]
+    found = [_folder_pairs(path, layout) for path in paths]
+    pairs, notes = _called(paths, found, sites) if sites else _told_apart([pair for some in found for pair in some])
     problems: list[Problem] = []
     cases: dict[str, Case] = {}
-    for case in (case for pair in pairs for case in _cases_of(pair, pattern, named, problems)):
+    for case in (case for pair in pairs for case in _cases_of(pair, group_pattern, named, problems)):
         if case.id in cases:
             detail = f"{cases[case.id].image} has the same name; only that file is kept"
             problems.append(Problem(case.id, str(case.image), "duplicate-name", detail))
@@ -104,7 +119,51 @@ def scan(
         )
     if named is not None:
         problems.extend(_split_problems(cases, named))
-    return Scan(tuple(cases.values()), tuple(problems))
+    return Scan(tuple(cases.values()), tuple(problems), tuple(notes))
+
+
+def _called(
+    paths: Sequence[Path], found: Sequence[Sequence[_FolderPair]], sites: Sequence[str]
+) -> tuple[list[_FolderPair], list[str]]:
+    """The folders under the names that the user gives them."""
+    if len(sites) not in (1, len(paths)):
+        raise ConfigError(
+            f"Got {counted(len(sites), 'site')} for {counted(len(paths), 'folder')}; expected one --site for all, or "
+            "one for each folder, in the same order."
+        )
+    for site in sites:
+        if fault := id_fault(site):
+            raise ConfigError(f"--site {site!a} cannot begin an id: {fault}.")
+    names = list(sites) * (len(paths) if len(sites) == 1 else 1)
+    for path, pairs in zip(paths, found, strict=True):
+        if len(pairs) > 1:
+            inside = ", ".join(sorted(pair.images.parent.name for pair in pairs))
+            raise ConfigError(
+                f"--site names one data set, and {path} holds several: {inside}. Give these folders, and a --site for "
+                "each; or leave out --site, which names each after its folder."
+            )
+    return [replace(pairs[0], site=name) for name, pairs in zip(names, found, strict=True)], []
+
+
+def _told_apart(pairs: Sequence[_FolderPair]) -> tuple[list[_FolderPair], list[str]]:
+    """Folders of one name, unless it is that of a public data set, get as much of their paths as tells them apart."""
+    named: dict[str, list[_FolderPair]] = {}
+    for pair in pairs:
+        named.setdefault(pair.site, []).append(pair)
+    sites: dict[Path, str] = {}
+    notes = []
+    for site, same in named.items():
+        if len(same) == 1 or not site or site in PUBLIC:
+            continue
+        parts = [Path(os.path.abspath(pair.images.parent)).parts[1:] for pair in same]
+        count = next(n for n in range(1, 1 + max(map(len, parts))) if len({part[-n:] for part in parts}) == len(parts))
+        names = ["/".join(part[-count:]) for part in parts]
+        sites |= dict(zip((pair.images for pair in same), names, strict=True))
+        notes.append(
+            f"{len(same)} folders are named {site}; their sites are {', '.join(names)}. Name them with --site, once "
+            "for each folder; one --site for all makes them one site."
+        )
+    return [replace(pair, site=sites.get(pair.images, pair.site)) for pair in pairs], notes
 
 
 def _folder_pairs(folder: Path, layout: Layout) -> list[_FolderPair]:
@@ -112,14 +171,19 @@ def _folder_pairs(folder: Path, layout: Layout) -> list[_FolderPair]:
         raise DataError(f"{folder} is not a folder; expected one with images/ and masks/. Correct the path.")
     train, test = folder / "TrainDataset", folder / "TestDataset"
     if layout == "pranet" or (layout == "auto" and (train.is_dir() or test.is_dir())):
-        found = _with_masks([train], "train", site="") + _with_masks(_subfolders(test), "test")
+        tests = folders_below(test) if test.is_dir() else []
+        found = _with_masks([train] if train.is_dir() else [], "train", site="") + _with_masks(tests, "test")
     else:
-        found = _with_masks([folder]) or _with_masks(_subfolders(folder))
+        found = _with_masks([folder]) or _with_masks(folders_below(folder))
     if not found:
-        inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
+        inside = ", ".join(sorted(ascii(entry.name)[1:-1] for entry in folder.iterdir())[:10]) or "nothing"
+        half = next((name for name in (*_IMAGES, *_MASKS) if (folder / name).is_dir()), None)
+        lacks = (
+            f" (there is {half}/, and no folder of {'images' if half in _MASKS else 'masks'} beside it)" if half else ""
+        )
         raise DataError(
-            f"{folder} has no known layout; found {inside}; expected images/ and masks/, folders that each have them, "
-            "or TrainDataset/ and TestDataset/. Rename the folders or write a CSV manifest by hand."
+            f"{folder} has no known layout; found {inside}{lacks}; expected images/ and masks/, folders that each have "
+            "them, or TrainDataset/ and TestDataset/. Rename the folders or write a CSV manifest by hand."
         )
     return found
 
@@ -135,15 +199,15 @@ def _with_masks(folders: Sequence[Path], split: str = "", site: str | None = Non
     return found
 
 
-def _cases_of(
-    pair: _FolderPair, pattern: re.Pattern[str] | None, named: NamedSplit | None, problems: list[Problem]
-) -> list[Case]:
+def _cases_of(pair: _FolderPair, pattern: str | None, named: NamedSplit | None, problems: list[Problem]) -> list[Case]:
     images, masks = (
         files_by_name(folder, _ENDINGS, problems, place=f"{pair.site or folder.parent.name}/")
         for folder in (pair.images, pair.masks)
     )
     cases = []
-    for stem in sorted(images, key=natural_order):
+    stems = sorted(images, key=natural_order)
+    groups = dict(zip(stems, [None] * len(stems) if pattern is None else find_groups(pattern, stems), strict=True))
+    for stem in stems:
         site = pair.site_of(stem)
         mask = masks.pop(stem, None)
         case_id = f"{site}/{stem}"
@@ -158,7 +222,7 @@ def _cases_of(
                 id=case_id,
                 image=images[stem],
                 mask=mask,
-                group=_group(site, stem, pattern, named),
+                group=_group(site, stem, groups[stem], named),
                 site=site,
                 split=pair.split if named is None else row.split if row is not None else "",
                 sha256=sha256(images[stem]),
@@ -171,9 +235,8 @@ def _cases_of(
     return cases
 
 
-def _group(site: str, stem: str, pattern: re.Pattern[str] | None, named: NamedSplit | None) -> str:
-    if pattern is not None:
-        group = find_group(pattern, stem)
+def _group(site: str, stem: str, group: str | None, named: NamedSplit | None) -> str:
+    if group is not None:
         return f"{site}/{group}" if group else ""
     for table in (named, named_split("clinicdb-sequences")):
         row = None if table is None else table.find(site, stem)
@@ -193,7 +256,3 @@ def _split_problems(cases: Mapping[str, Case], named: NamedSplit) -> list[Proble
             if f"{site}/{stem}" not in cases:
                 problems.append(Problem(f"{site}/{stem}", "", "split-case-missing", f"'{named.name}' lists it"))
     return problems
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []

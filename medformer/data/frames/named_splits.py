@@ -43,6 +43,9 @@ _ALIASES = {
     "etislaribpolypdb": "ETIS-LaribPolypDB",
 }
 
+PUBLIC = frozenset(_ALIASES.values())
+"""Canonical names of public data sets, which are the same wherever they lie."""
+
 
 @dataclass(frozen=True)
 class SplitRow:

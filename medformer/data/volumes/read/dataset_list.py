@@ -13,7 +13,7 @@ from medformer.data.folders import split_ending
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS
-from medformer.errors import DataError
+from medformer.errors import DataError, counted
 from medformer.files import read_json
 
 _PARTS = {"training": "train", "validation": "val", "test": "test"}
@@ -90,7 +90,9 @@ def unlisted(images: Path, scanned: Mapping[str, tuple[Path, ...]], cases: Seque
     others = [name for name, files in scanned.items() if not used.intersection(files)]
     if others:
         some = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-        yield Problem(images.name, str(images), "not-listed", f"dataset.json does not list {len(others)} cases: {some}")
+        yield Problem(
+            images.name, str(images), "not-listed", f"dataset.json does not list {counted(len(others), 'case')}: {some}"
+        )
 
 
 def _listed(description: Path, name: str, part: str, entry: Any) -> Listed:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from medformer.data.folders import find_group, group_expression
+from medformer.data.folders import find_groups
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, Manifest, image_hash
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
@@ -65,14 +65,15 @@ def scan_volumes(
         ConfigError: The pattern does not compile or has not exactly one group, or labels are regions.
     """
     folder = Path(os.path.abspath(folder))
-    pattern = group_expression(group_pattern)
+    if group_pattern is not None:
+        find_groups(group_pattern, [])  # a bad pattern is said before anything is read
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with volumes. Correct the path.")
     kind = recognize(folder) if layout == "auto" else layout
     found = READERS[kind](folder)
     if not found.cases:
         raise DataError(f"No complete case was found in {folder} (layout {kind}); expected at least one image.")
-    groups, patients = _groups(found.cases, pattern, ungrouped, kind)
+    groups, patients = _groups(found.cases, group_pattern, ungrouped, kind)
     cases = tuple(
         replace(case, group=group or case.id, site=folder.name if site is None else site)
         for case, group in zip(found.cases, groups, strict=True)
@@ -150,15 +151,14 @@ def inferred_patient(case_id: str) -> str:
     return f"hippocampus-pair-{(int(match.group(1)) + 1) // 2:03}" if match else ""
 
 
-def _groups(
-    found: Sequence[Case], pattern: re.Pattern[str] | None, ungrouped: str, layout: str
-) -> tuple[list[str], Patients]:
+def _groups(found: Sequence[Case], pattern: str | None, ungrouped: str, layout: str) -> tuple[list[str], Patients]:
     """The patient of each case, empty where the case counts as one, and where the patients come from."""
     unnamed = pattern is None and layout in _WITHOUT_PATIENTS
     inferred = [inferred_patient(case.id) for case in found]
     if unnamed and all(inferred):
         return inferred, "inferred"
-    groups = [case.group if pattern is None else find_group(pattern, case.id) for case in found]
+    given = [case.group for case in found]
+    groups = given if pattern is None else find_groups(pattern, [case.id for case in found])
     unknown = [case.id for case, group in zip(found, groups, strict=True) if not group]
     if unknown and ungrouped == "error" and not unnamed:
         raise DataError(
