@@ -52,7 +52,10 @@ def test_an_earlier_run_needs_resume_or_overwrite(finished: RunDirectory) -> Non
         RunDirectory.create(finished.path, resume=True, overwrite=True)
     assert RunDirectory.create(finished.path, resume=True).resumed
     assert finished.fold(0).is_dir()
-    assert not RunDirectory.create(finished.path, overwrite=True).resumed
+    again = RunDirectory.create(finished.path, overwrite=True)
+    assert not again.resumed
+    assert again.fold(0).is_dir(), "the earlier run goes only when the new one can begin"
+    again.clear()
     assert [path.name for path in finished.path.iterdir()] == [".lock"]
 
 
@@ -64,10 +67,42 @@ def test_overwrite_refuses_a_run_that_holds_other_files(finished: RunDirectory) 
     assert finished.run_json.is_file()
 
 
+def test_overwrite_refuses_a_run_with_masks_of_no_case(finished: RunDirectory) -> None:
+    write_text(finished.masks / "corrected" / "p1.png", "drawn by hand")
+    with pytest.raises(ConfigError, match=r"masks/corrected/p1\.png.*nothing was deleted"):
+        RunDirectory.create(finished.path, overwrite=True)
+    assert (finished.masks / "corrected" / "p1.png").is_file()
+
+
+@pytest.mark.parametrize("error", [DataError("bad mask"), KeyboardInterrupt()])
+def test_a_refused_run_leaves_nothing_and_an_interrupted_one_what_it_read(
+    tmp_path: Path, finished: RunDirectory, error: BaseException
+) -> None:
+    new = tmp_path / "a" / "new"
+    for path, flags in ((new, {}), (finished.path, {"overwrite": True})):
+        before = sorted(finished.path.rglob("*"))
+        run = RunDirectory.create(path, **flags)
+        write_text(run.inventory / f"{'0' * 16}.000001.json", "{}")
+        with pytest.raises(type(error)), run.unless_refused():
+            raise error
+        assert not run.lock.exists()
+    refused = isinstance(error, DataError)
+    assert new.exists() is not refused and (tmp_path / "a").exists() is not refused
+    assert set(before) < set(finished.path.rglob("*"))
+    if not refused:
+        assert not RunDirectory.create(new).resumed
+
+
+def test_a_folder_named_like_ours_is_not_taken_for_what_a_call_read(tmp_path: Path) -> None:
+    write_text(tmp_path / "inventory" / "shelf.csv", "mine")
+    with pytest.raises(ConfigError, match="not empty"):
+        RunDirectory.create(tmp_path)
+
+
 def test_overwrite_does_not_follow_links(finished: RunDirectory, tmp_path: Path) -> None:
     write_text(tmp_path / "elsewhere" / "keep.txt", "mine")
     finished.masks.symlink_to(tmp_path / "elsewhere")
-    RunDirectory.create(finished.path, overwrite=True)
+    RunDirectory.create(finished.path, overwrite=True).clear()
     assert (tmp_path / "elsewhere" / "keep.txt").is_file()
     assert not finished.masks.exists()
 

@@ -193,3 +193,16 @@ def test_predicting_again_with_another_run_makes_all_masks_again(
     again = medformer("polyp", "predict", own_run, *images, "--out", out, "--resume")
     assert again.code == 0 and "3 cases were made from other images, by another run" in again.out
     assert len({row["run_sha256"] for row in read_csv(out / "predictions.csv")}) == 1
+
+
+def test_a_run_outlives_an_attempt_that_fails_on_its_data(
+    medformer: Medformer, own_run: Path, own_data: Any, settings: tuple[str, ...]
+) -> None:
+    before = {file: file.read_bytes() for file in sorted(own_run.rglob("*")) if file.is_file()}
+    own_data.case("p001_f00").mask.write_bytes(b"broken")
+    command = ("polyp", "crossval", "--data", own_data.manifest, *settings, "--out")
+    medformer(*command, own_run, "--overwrite").refused(3, "p001_f00")
+    assert {name: name.read_bytes() for name in before} == before
+    new = own_run.parent / "new"
+    medformer(*command, new).refused(3, "p001_f00")
+    assert not new.exists()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from medformer.crossval.plan import read_plan
 from medformer.crossval.run.lock import acquire, release
-from medformer.errors import ConfigError, DataError, MedformerError, ResourceError
+from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError
 from medformer.files import is_temporary
+from medformer.names import file_stems
 from medformer.records import Content, Names, Rows, read_record
 
 FORMAT = "medformer-run/1"
@@ -73,6 +78,11 @@ class RunRecord(Content):
     sessions: Rows
 
 
+EXPORTED = (".png", ".nii.gz", ".npz")
+_REPEAT = re.compile(r"^repeat-\d+/")
+_PART = re.compile(r"[0-9a-f]{16}\.\d{6}\.(npz|json)")
+
+
 class RunDirectory:
     """Where each file of a run lives.
 
@@ -124,6 +134,7 @@ class RunDirectory:
         self.extra_inventory = self.path / "inventory-extra"
         self.cache = self.path / "cache"
         self.lock = self.path / ".lock"
+        self._made: list[Path] = []
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> RunDirectory:
@@ -132,7 +143,7 @@ class RunDirectory:
         Args:
             path: A folder that is missing or empty, or an earlier run's folder with `resume` or `overwrite`.
             resume: Continue the run found there.
-            overwrite: Delete the run found there. Files that no run writes are never deleted.
+            overwrite: The run found there is to be deleted, by `clear`. Files that no run writes are never deleted.
 
         Raises:
             ConfigError: The folder holds something and neither flag fits it, or another process writes there.
@@ -146,6 +157,7 @@ class RunDirectory:
         if resume and not path.is_dir():
             raise ConfigError(f"--resume: there is no folder {path}. Check --out, or start a run without --resume.")
         run = cls(path)
+        run._made = [place for place in (path, *path.absolute().parents) if not place.exists()]
         try:
             if _visible(path) and not run.is_run():
                 raise ConfigError(
@@ -161,8 +173,8 @@ class RunDirectory:
             acquire(run.lock)
             run._sweep()
             if overwrite:
-                run.clear()
-            run.resumed = run.is_run()
+                run._require_own()
+            run.resumed = run.is_run() and not overwrite
         except OSError as error:
             run.release()
             raise ResourceError(
@@ -211,25 +223,84 @@ class RunDirectory:
         """Let other processes write here; does nothing when this process does not hold the folder."""
         release(self.lock)
 
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """What comes before a new run is begun: where it fails, no trace of it stays, and an earlier run does.
+
+        After an interruption, what was read of the files is kept, so that it need not be read again.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not self.resumed:
+                if not (self.run_json.exists() or isinstance(error, (KeyboardInterrupt, InterruptedRun))):
+                    for cache in (self.inventory, self.extra_inventory):
+                        shutil.rmtree(cache, ignore_errors=True)
+                self.release()
+                with suppress(OSError):
+                    for place in self._made:
+                        place.rmdir()
+            raise
+
     def clear(self) -> None:
-        """Delete the run, its run.json last so that a half-cleared folder is still recognized.
+        """Delete an earlier run, its run.json last so that a half-cleared folder is still recognized.
+
+        What was read of the files stays, because the next run reads the same.
 
         Raises:
             ConfigError: The folder also holds files that no run writes; nothing is deleted then.
+            ResourceError: Something cannot be deleted.
+        """
+        self._require_own()
+        kept = {self.lock, self.inventory, self.extra_inventory}
+        try:
+            for entry in sorted(self.path.iterdir(), key=lambda item: item.name == "run.json"):
+                if entry in kept:
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        except OSError as error:
+            raise ResourceError(f"Could not delete the earlier run in {self.path}: {error}.") from error
+
+    def _require_own(self) -> None:
+        """Refuse to delete what no run writes: names at the top, and masks of no case of the plan.
+
+        Raises:
+            ConfigError: There is such a file.
         """
         foreign = [name for name in _visible(self.path) if name not in ENTRIES]
+        foreign += [*self._foreign_exports(), *self.canary._foreign_exports()]
         if foreign:
             raise ConfigError(
                 f"--overwrite: {self.path} also holds files that no run writes ({_some(foreign)}). Move them elsewhere "
                 "or choose another folder; nothing was deleted."
             )
-        for entry in sorted(self.path.iterdir(), key=lambda item: item.name == "run.json"):
-            if entry == self.lock:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+
+    def _foreign_exports(self) -> list[str]:
+        """Files among the masks and pictures that are not named after a case of the plan."""
+        folders = [self.path / name for name in ("masks", "overlays", "probabilities")]
+        files = {
+            file.relative_to(folder).as_posix(): file.relative_to(self.path).as_posix()
+            for folder in folders
+            if not folder.is_symlink()
+            for file in folder.rglob("*")
+            if file.is_file() and not is_temporary(file.name)
+        }
+        if not files:
+            return []
+        try:
+            ids = [case.id for case in read_plan(self.splits_json).cases]
+        except DataError:
+            ids = []
+        stems = {*ids, *file_stems(ids).values()}
+        named = (
+            (_REPEAT.sub("", name).removesuffix(ending), where)
+            for name, where in files.items()
+            for ending in [next((ending for ending in EXPORTED if name.endswith(ending)), "")]
+        )
+        return sorted(where for stem, where in named if stem not in stems)
 
     def _sweep(self) -> None:
         """Delete the temporary files that writes cut off by a kill left behind, so that nobody takes them for masks."""
@@ -274,8 +345,15 @@ def _visible(path: Path) -> list[str]:
     """Names in `path` without our lock and without the temporary files that a killed write leaves behind."""
     if not path.is_dir():
         return []
-    names = sorted(entry.name for entry in path.iterdir())
+    names = sorted(entry.name for entry in path.iterdir() if not _is_cache(entry))
     return [name for name in names if name != ".lock" and not is_temporary(name)]
+
+
+def _is_cache(entry: Path) -> bool:
+    """Whether this is what a call that was cut off before its run began had read of the files."""
+    if entry.name not in {"inventory", "inventory-extra"} or not entry.is_dir():
+        return False
+    return all(_PART.fullmatch(file.name) or is_temporary(file.name) for file in entry.iterdir())
 
 
 def _some(names: list[str], limit: int = 3) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.record import RunInfo, session
-from medformer.data.audit import fold_divisions, write_findings
+from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import is_test, write_manifest
 from medformer.data.problems import require_usable
@@ -34,7 +34,7 @@ from medformer.files import write_json
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
-from medformer.training.pretraining.seen import read_seen, require_untested, write_seen
+from medformer.training.pretraining.seen import read_seen, require_same_seen, require_untested, write_seen
 
 VALIDATION = frozenset({"val", "validation"})
 """What a manifest calls the part that selects."""
@@ -90,17 +90,30 @@ def run(
     study.check()
     notes = [*notes, *study.notes, *held_out_note(study)]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
-    with _recorded(directory, study, accept=accept, notes=notes):
+    with ExitStack() as stack:
+        recorded = _recorded(directory, study, accept=accept, notes=notes)
+        if directory.resumed:
+            stack.enter_context(recorded)
+        # What is refused leaves no run, and an earlier run that was to be overwritten stays.
+        with directory.unless_refused():
+            inventory = study.inspect(directory.inventory, reporter)
+            require_usable(study.problems(inventory))
+            plan = frozen_plan(directory, study, inventory)
+            for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
+                reporter.line(line)
+            audit = audit_plan(study, plan, inventory, accept)
+            audit.raise_if_leaking()
+            refuse_seen(directory, study, plan, inventory, reporter)
+            if not directory.resumed:
+                directory.clear()
+        if not directory.resumed:
+            stack.enter_context(recorded)
         study.keep(directory)
-        inventory = study.inspect(directory.inventory, reporter)
-        require_usable(study.problems(inventory))
         for line in hold_out(directory, study):
             reporter.line(line)
-        plan = frozen_plan(directory, study, inventory)
-        for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
-            reporter.line(line)
-        audit_plan(directory, study, plan, inventory, accept)
-        refuse_seen(directory, study, plan, inventory, reporter)
+        if not directory.splits_json.exists():
+            write_plan(directory.splits_json, plan)
+        write_findings(directory.audit_json, audit, study.problems(inventory))
         _run_folds(directory, study.without(study.held_out), plan, inventory, reporter)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
@@ -125,13 +138,24 @@ def pretrain(
     study.check()
     held_out = held_out_note(study)
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
-    with _recorded(directory, study, notes=[*study.notes, *held_out]):
-        study.keep(directory)
+    with ExitStack() as stack:
+        recorded, whole = _recorded(directory, study, notes=[*study.notes, *held_out]), study
+        if directory.resumed:
+            stack.enter_context(recorded)
+        study = study.without(study.held_out)
+        with directory.unless_refused():
+            inventory = study.inspect(directory.inventory, reporter)
+            require_usable(study.problems(inventory))
+            seen = study.seen_cases(inventory)
+            if directory.resumed:
+                require_same_seen(directory.path, seen)
+            else:
+                directory.clear()
+        if not directory.resumed:
+            stack.enter_context(recorded)
+        whole.keep(directory)
         for line in held_out:
             reporter.line(line)
-        study = study.without(study.held_out)
-        inventory = study.inspect(directory.inventory, reporter)
-        require_usable(study.problems(inventory))
         ids = [case.id for case in study.cases]
         fold = predefined_plan(
             [PlanCase(case.id, case.group, site=case.site) for case in study.cases],
@@ -139,7 +163,7 @@ def pretrain(
             validation=config.crossval.validation,
             seed=config.seed,
         ).folds[0]
-        write_seen(directory.path, study.seen_cases(inventory))
+        write_seen(directory.path, seen)
         learner = study.learner(inventory, directory.cache)
         quality = learner.pretrain(Context(fold, directory.path, directory, config.seed, resume, reporter))
         shutil.rmtree(directory.cache, ignore_errors=True)
@@ -147,17 +171,15 @@ def pretrain(
 
 
 def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inventory) -> Plan:
-    """Read the run's frozen plan and check the data against it, or draw it and freeze it.
+    """Read the frozen plan of a resumed run and check the data against it; draw that of a new one.
 
     Raises:
         DataError: The data are not the ones the plan was drawn for.
         ConfigError: The folder holds a plan of another scheme.
     """
     cases = [study.plan_case(case, inventory[case.id]) for case in study.without(study.held_out).cases]
-    if not directory.splits_json.exists():
-        drawn = draw(study, cases)
-        write_plan(directory.splits_json, drawn)
-        return drawn
+    if not (directory.resumed and directory.splits_json.exists()):
+        return draw(study, cases)
     plan = read_plan(directory.splits_json)
     # Before drawing, which changed data may not allow.
     plan.check_data(cases)
@@ -229,14 +251,8 @@ def hold_out(directory: RunDirectory, study: Study[Any, Any]) -> list[str]:
     return lines
 
 
-def audit_plan(
-    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str]
-) -> None:
-    """Write audit.json, and stop on any leak that is not accepted by name.
-
-    Raises:
-        LeakageError: There is one.
-    """
+def audit_plan(study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str]) -> Audit:
+    """Look for leaks between the parts of a plan."""
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
     given = any(case.split.casefold() in VALIDATION for case in study.cases if case.id in used)
     # A validation part that the manifest gives may share groups with training, which a drawn one never does.
@@ -245,9 +261,7 @@ def audit_plan(
         # The networks of all folds will be tested on them together.
         held = tuple(case.id for case in study.held_out)
         divisions.append(("", {"the folds": tuple(sorted(used)), "held-out test": held}))
-    audit = study.audit(divisions, inventory).accepting(accept)
-    write_findings(directory.audit_json, audit, study.problems(inventory))
-    audit.raise_if_leaking()
+    return study.audit(divisions, inventory).accepting(accept)
 
 
 def refuse_seen(

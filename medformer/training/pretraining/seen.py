@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from medformer.errors import CheckpointError, LeakageError
+from medformer.errors import CheckpointError, DataError, LeakageError
 from medformer.files import read_json, write_json
 
 SEEN_FILE = "subjects.json"
@@ -52,6 +52,27 @@ def read_seen(folder: str | Path, task: str) -> dict[str, SeenCase]:
             f"pretraining.weights: {path} is missing or damaged, so it is unknown whether pretraining has seen a "
             f"tested case. Expected a folder that `medformer {task} pretrain` wrote."
         ) from None
+
+
+def require_same_seen(folder: Path, cases: Mapping[str, SeenCase]) -> None:
+    """Refuse to continue a pretraining on other cases than it was begun with.
+
+    Raises:
+        DataError: A case came, went or changed; names the first. Or the folder's list is damaged.
+    """
+    path = folder / SEEN_FILE
+    if not path.exists():
+        return
+    try:
+        before = {name: SeenCase(**row) for name, row in read_json(path).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise DataError(f"{path} is damaged. Restore it, or start anew in another folder.") from None
+    changed = [name for name in {**before, **cases} if before.get(name) != cases.get(name)]
+    if changed:
+        raise DataError(
+            f"--resume: {len(changed)} cases are not those that {folder} was begun with: they are new, gone, or have "
+            f"another group or other data; the first is '{changed[0]}'. Restore them, or start anew in another folder."
+        )
 
 
 def require_untested(tested: Mapping[str, SeenCase], seen: Mapping[str, SeenCase], where: str) -> None:
