@@ -88,6 +88,22 @@ def _restored(kind: type[MedformerError], message: str) -> MedformerError:
     return kind.__new__(kind, message)
 
 
+_WRITE_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Choose a folder that you may write to"),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP), "Check that every folder of the path is one"
+    ),
+    errno.EISDIR: "Choose a name that no folder has",
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ), "Choose another name"),
+}
+
+
+def write_advice(error: OSError) -> str:
+    """What to do about a file that could not be written, a sentence without its full stop."""
+    return _WRITE_ADVICE.get(error.errno or 0, "Check the disk, or choose another folder")
+
+
 @contextmanager
 def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
     """Turn a lack of memory inside the block into an error with advice.

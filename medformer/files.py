@@ -20,7 +20,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from medformer.errors import DamagedFileError, DataError, ResourceError
+from medformer.errors import DamagedFileError, DataError, ResourceError, write_advice
 
 _TEMPORARY = re.compile(r"\.medformer-tmp-\d+-[0-9a-f]{16}-.*|\.tmp\w{6}", re.DOTALL)
 
@@ -56,7 +56,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise ResourceError(
             f"Could not write {path}: {error.strerror or error}. "
-            "Free some space or choose a folder that you may write to; nothing written earlier is lost."
+            f"{write_advice(error)}; nothing written earlier is lost."
         ) from error
     finally:
         if temporary is not None:

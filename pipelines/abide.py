@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +12,9 @@ import numpy as np
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
 from medformer.data.connectomes.check import link_same_subject
-from medformer.data.connectomes.cohort import MANIFEST_FILE, read_cohort, write_cohort
+from medformer.data.connectomes.cohort import MANIFEST_FILE, PREPARATION_FILE, read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
-    PREPARATION_FILE,
     Prepared,
     prepare_cohort,
     read_new,
@@ -22,6 +22,8 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
 from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
+from medformer.data.connectomes.read.matrices import Values
+from medformer.data.people import plain
 from medformer.data.problems import Problem, quarantine, write_problems
 from medformer.errors import DataError, counted
 from medformer.files import read_json, write_csv, write_json
@@ -31,7 +33,7 @@ from medformer.inference.attribution.tables import AtlasLabels, write_attributio
 from medformer.inference.classification import THRESHOLD as THRESHOLD_FILE
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
-from medformer.tasks.abide.features import read_columns
+from medformer.tasks.abide.features import read_trained_on
 from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
@@ -96,6 +98,8 @@ def extract(
             reporter=make_reporter(),
         )
     _list_left_out(done.refused, "scans could not be used:")
+    _list_left_out(dict.fromkeys(done.without_participant, "not listed"), "scans have no participant in the table:")
+    _list_left_out(dict.fromkeys(done.without_scan, "no scan"), "participants of the table have no scan:")
     say(f"{len(done.kept)} scans: {done.folder}; every scan, with its motion and coverage: {done.table}")
     say(f"Next: medformer abide prepare {done.folder} --pipeline fmriprep --strategy {confounds} --out COHORT")
 
@@ -106,6 +110,8 @@ def prepare(
     out: Path,
     atlases: Sequence[str],
     phenotype: Path | None,
+    positive: str | None,
+    values: Values,
     pipeline: str,
     strategy: str,
     max_mean_fd: float | None,
@@ -131,6 +137,8 @@ def prepare(
         pipeline=pipeline,
         strategy=strategy,
         phenotype=phenotype,
+        positive=positive,
+        values=values,
         # The atlas is the part of a file's name before `_`, such as cc200 of CC200_ROI_labels.csv.
         labels={atlas_name(file.stem.split("_")[0].lower()): file for file in labels},
         limits=limits,
@@ -171,12 +179,15 @@ def _finish(made: Prepared, work: Path, out: Path) -> None:
         say(f"  {problem}")
     if made.problems or same:
         say(f"Every one of them, with the reason: {out / EXCLUSIONS_FILE}")
-    patients, sites = sum(case.label == 1 for case in cases), len({case.site for case in cases})
+    classes = Counter(case.label for case in cases)
+    names = [*cohort.label_names.items(), (None, "without a label")]
+    sites = {case.site for case in cases if case.site}
     regions = ", ".join(f"{name} ({block.regions})" for name, block in cohort.store.atlases.items())
-    say(
-        f"{counted(len(cases), 'subject')} ({patients} ASD) from {counted(sites, 'site')}, atlases {regions}: "
-        f"{out / MANIFEST_FILE}"
-    )
+    labels = ", ".join(f"{classes[label]} {name}" for label, name in names if classes[label])
+    places = f"from {counted(len(sites), 'site')}" if sites else "whose site is not known"
+    say(f"{counted(len(cases), 'subject')} ({labels}) {places}, atlases {regions}: {out / MANIFEST_FILE}")
+    if len(classes) < 2:
+        say("note: all of them are of one class; training and cross-validation need both.")
 
 
 def predict(
@@ -189,8 +200,9 @@ def predict(
     threshold: float | None,
     pipeline: str | None,
     strategy: str | None,
+    values: Values,
 ) -> None:
-    """Score new subjects: calibrated probability of autism, decision, and the probability by the network of each fold.
+    """Score new subjects: calibrated probability of the positive class, decision, and the probability by each fold.
 
     The probabilities of all folds are averaged. The threshold is the mean of those that the folds learned from their
     validation parts, unless one is given.
@@ -206,23 +218,26 @@ def predict(
         predictor = AbideTask().load(config, folders, choose_device(device))
         if threshold is not None:
             predictor.threshold = threshold
-        trained = {case.id for case in read_plan(opened.splits_json).cases}
+        layouts, names = read_trained_on(folders[0])
+        trained = {plain(name) for case in read_plan(opened.splits_json).cases for name in (case.id, case.group)}
+        known = 0
         rows: list[dict[str, Any]] = []
         problems: list[Problem] = []
         for number, source in enumerate(sources):
             cohort, refused = read_new(
                 source,
-                atlases=read_columns(folders[0]).regions,
+                atlases=layouts,
                 out=work / "cohorts" / str(number),
                 pipeline=pipeline,
                 strategy=strategy,
+                values=values,
                 reporter=make_reporter(),
             )
             problems += refused
             study = AbideStudy(config=config, data=cohort)
-            names = list(study.by_id)
-            scores = predictor.scores(study, names)
-            for row, by_fold in zip(predictor.rows(study, names, scores), scores.T, strict=True):
+            known += sum(bool({plain(case.id), plain(case.group)} & trained) for case in cohort.cases)
+            scores = predictor.scores(study, list(study.by_id))
+            for row, by_fold in zip(predictor.rows(study, list(study.by_id), scores), scores.T, strict=True):
                 each = {
                     f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)
                 }
@@ -237,7 +252,6 @@ def predict(
             )
             for problem in problems[:_SHOWN]:
                 say(f"  {problem}")
-    known = sum(row["id"] in trained for row in rows)
     if known:
         say(
             f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them. "
@@ -245,8 +259,8 @@ def predict(
         )
     positive = sum(row["prediction"] for row in rows)
     say(
-        f"{counted(len(rows), 'subject')}, {positive} of them ASD at threshold {predictor.threshold:.3g}, by "
-        f"{counted(len(folders), 'network')}: {out / PREDICTIONS}"
+        f"{counted(len(rows), 'subject')}, {positive} of them {names.get(1, 'positive')} at threshold "
+        f"{predictor.threshold:.3g}, by {counted(len(folders), 'network')}: {out / PREDICTIONS}"
     )
     require_all(problems, len(rows) + left_out, "subjects", "Correct these, or leave them out.")
 

@@ -78,6 +78,12 @@ _PROJECT = Literal["cpac", "dparsf", "ccs", "niak"]
 _STRATEGIES = Literal["filt_noglobal", "filt_global", "nofilt_noglobal", "nofilt_global"]
 _CONFOUNDS = Literal["none", "simple", "simple-gsr", "scrubbing", "scrubbing-gsr", "compcor"]
 _MISSING = Literal["exclude", "error"]
+_VALUES = option(
+    "values",
+    Literal["auto", "correlation", "fisher-z"],
+    "auto",
+    "What matrices hold; auto: correlations, which have a diagonal of 1. Fisher's z is turned into correlations.",
+)
 _MOTION = "Exclude subjects with a larger mean framewise displacement."
 _ABIDE = (
     verb(
@@ -116,6 +122,10 @@ _ABIDE = (
         OUT.but(help="Folder for manifest.csv, features/ and exclusions.csv."),
         flags.ATLASES.but([], show_default="all that are found"),
         option("phenotype", Path, None, "Phenotypic table.", "FILE", shown="found", **FILE),
+        option(
+            "positive", str, None, "Diagnosis of the positive class.", "VALUE", shown="1, or such as ASD or patient"
+        ),
+        _VALUES,
         flags.PIPELINE,
         flags.STRATEGY,
         option("max_mean_fd", float, None, _MOTION, "MM", min=0.0, shown="no limit"),
@@ -150,7 +160,8 @@ _ABIDE = (
         OVERWRITE,
         flags.PIPELINE.but(None, show_default="the only one there"),
         flags.STRATEGY.but(None, show_default="the only one there"),
-        option("threshold", float, None, "Score from which a subject is ASD.", shown="the run's own", **SHARE),
+        _VALUES,
+        option("threshold", float, None, "Score from which a subject is positive.", shown="the run's own", **SHARE),
         flags.DEVICE,
     ),
     verb(

@@ -58,7 +58,7 @@ def test_a_full_disk_is_a_resource_error_that_names_the_file(tmp_path: Path, mon
 
 def test_a_folder_that_cannot_be_made_is_a_resource_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="choose a folder"):
+    with pytest.raises(ResourceError, match="Check that every folder of the path is one"):
         files.write_text(tmp_path / "file" / "below.txt", "x")
 
 

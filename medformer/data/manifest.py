@@ -285,7 +285,11 @@ def write_manifest(path: str | os.PathLike[str], cases: Sequence[Case]) -> None:
     ]
     sidecar = _sidecar(path)
     if not inside:
-        write_json(sidecar, {"root": base})
+        try:
+            write_json(sidecar, {"root": base})
+        except ResourceError as error:
+            # Nobody named the sidecar.
+            raise ResourceError(str(error).replace(str(sidecar), str(path))) from error
     write_csv(path, rows, [*COLUMNS[:2], *channels, *COLUMNS[2:], *extra])
     if inside:
         _remove(sidecar)

@@ -48,18 +48,25 @@ def read_table(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, 
     header, rows = read_cells(path, form)
     missing = [name for name in form.required if name not in header]
     if missing:
-        hint = " The columns seem to be separated by semicolons or tabs: save the file with commas." * (
-            len(header) == 1
-        )
         raise DataError(
             f"{path} lacks the columns {', '.join(missing)}; found {', '.join(header)}, "
-            f"expected {', '.join(form.columns)} (only {' and '.join(form.required)} are required).{hint}"
+            f"expected {', '.join(form.columns)} (only {' and '.join(form.required)} are required)."
+            + separator_hint(header)
         )
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled or "" in header:
         what = f"names {', '.join(doubled)} more than once" if doubled else "has a column without a name"
         raise DataError(f"{path} {what}; expected every column to have its own name. Rename or remove it.")
     return header, rows
+
+
+def separator_hint(header: Sequence[str]) -> str:
+    """A sentence about a table whose header is a single cell."""
+    if len(header) > 1:
+        return ""
+    return (
+        " The columns seem to be separated by semicolons or tabs: save the file with commas, and decimals with points."
+    )
 
 
 def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -74,16 +81,25 @@ def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, 
         fault += f" that holds {inside.name}: give {inside}" if inside.is_file() else ""
     if fault:
         raise DataError(f"{path} {fault}; expected {form.what}. {form.origin}")
+    line = 0
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-            table = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+            table = []
+            for cells in reader:
+                line = reader.line_num
+                table.append((line, [cell.strip() for cell in cells]))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); expected {form.what}.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8.") from None
     except csv.Error as error:
-        raise DataError(f"{path} is not a well-formed CSV file ({error}); save it again as CSV UTF-8.") from None
+        what = str(error)
+        if "field larger" in what:
+            what = f"a cell is longer than {csv.field_size_limit():,} characters; is a quotation mark missing?"
+        raise DataError(
+            f"{path} is not a well-formed CSV file (after line {line}: {what}); save it again as CSV UTF-8."
+        ) from None
     table = [(line, cells) for line, cells in table if any(cells)]
     if not table:
         raise DataError(

@@ -5,7 +5,6 @@ An overlay shows thin contours of a prediction and of the truth on the picture a
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from medformer.array_file import ArrayFileError, read_npz
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
 from medformer.imaging.images import read_gray16
@@ -107,18 +107,12 @@ def _compare(path: Path, found: NDArray[np.generic], written: NDArray[np.generic
 
 def _read_npz(path: Path) -> NDArray[np.float32]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if PROBABILITY_KEY not in archive:
-                raise DataError(
-                    f"{path} holds {sorted(archive.files)}; expected the key '{PROBABILITY_KEY}'. Export it again."
-                )
-            stored = archive[PROBABILITY_KEY]
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; expected a probability map. Correct the path.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); expected an NPZ file without pickles. Export it again."
-        ) from error
+        arrays, others = read_npz(path, {PROBABILITY_KEY}.__contains__)
+    except ArrayFileError as error:
+        raise DataError(f"{path} cannot be read ({error}); expected a map of probabilities. Export it again.") from None
+    if not arrays:
+        raise DataError(f"{path} holds {sorted(others)}; expected the key '{PROBABILITY_KEY}'. Export it again.")
+    stored = arrays[PROBABILITY_KEY]
     if stored.ndim != 2 or stored.size == 0 or not np.issubdtype(stored.dtype, np.floating):
         raise DataError(f"{path} holds {_describe(stored)}; expected a float array (H, W).")
     if not (stored.min() >= 0.0 and stored.max() <= 1.0):

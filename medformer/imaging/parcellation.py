@@ -6,6 +6,8 @@ not matter. Every label of the atlas has a column in the result, in ascending or
 
 from __future__ import annotations
 
+import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,16 @@ import nibabel
 import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from nilearn.image import resample_to_img
 from nilearn.maskers import NiftiLabelsMasker
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
+from medformer.files import file_fault
+
+# Deflate reaches 1,032 on zeros.
+_MOST_COMPRESSED = 1100
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def read_parcellation(path: Path) -> Parcellation:
     image = _open(path, "label volume")
     if len([size for size in image.shape[3:] if size != 1]) > 0 or len(image.shape) < 3:
         raise DataError(f"{path} has the shape {image.shape}; expected one 3-D volume of labels.")
-    values = np.asarray(image.dataobj).reshape(image.shape[:3])
+    values = _voxels(image, path).reshape(image.shape[:3])
     if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
         raise DataError(
             f"{path} holds values that are no labels (from {np.nanmin(values):g} to {np.nanmax(values):g}); expected "
@@ -145,7 +152,7 @@ def extract_series(
             reports=False,
         )
         signals = masker.fit_transform(images, confounds=confounds, sample_mask=kept)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{scan} could not be reduced to regions: {error}") from error
     if signals.shape[1] != len(present) or not np.isfinite(signals).all():
         raise DataError(
@@ -158,12 +165,27 @@ def extract_series(
 
 
 def _open(path: Path, what: str) -> Any:
+    fault = file_fault(path)
+    if fault:
+        raise DataError(f"{path} {fault}; expected a {what} (NIfTI).")
     try:
-        return nibabel.load(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; expected a {what} (NIfTI).") from error
-    except (ImageFileError, OSError, EOFError) as error:
+        image = nibabel.load(path)
+        claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a {what} ({error}); expected a NIfTI file.") from error
+    if claimed > _MOST_COMPRESSED * path.stat().st_size:
+        raise DataError(
+            f"{path}: its header claims {image.shape}, {claimed / 2**30:.1f} GiB, which a file of "
+            f"{path.stat().st_size} bytes cannot hold; it is damaged."
+        )
+    return image
+
+
+def _voxels(image: Any, path: Path) -> NDArray[Any]:
+    try:
+        return np.asarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path} ends early or is damaged ({error}). Write or download it again.") from error
 
 
 def _covered(
@@ -172,7 +194,7 @@ def _covered(
     """The labels at finite voxels within the mask, and which share of each that is."""
     sizes = np.array([(volume == label).sum() for label in parcellation.labels])
     if mask is not None:
-        inside = np.asarray(_open(mask, "brain mask").dataobj)
+        inside = _voxels(_open(mask, "brain mask"), mask)
         if inside.shape != volume.shape:
             raise DataError(f"{mask} has the shape {inside.shape} and {scan} {volume.shape}; expected the same grid.")
         finite = finite & (inside > 0)

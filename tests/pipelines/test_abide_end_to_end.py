@@ -46,7 +46,7 @@ def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Me
     out = tmp_path_factory.mktemp("prepared") / "cohort"
     result = medformer("abide", "prepare", source, "--out", out)
     assert result.code == 0, result.err
-    assert "48 subjects (24 ASD) from 3 sites, atlases coarse (12), fine (16)" in result.out
+    assert "48 subjects (24 autism, 24 control) from 3 sites, atlases coarse (12), fine (16)" in result.out
     return out
 
 

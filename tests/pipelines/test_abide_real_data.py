@@ -28,7 +28,7 @@ def test_the_folder_layout_of_the_project_runs_end_to_end(abide: Path, tmp_path:
     cohort, run = tmp_path / "cohort", tmp_path / "run"
     prepared = medformer("abide", "prepare", abide / "pcp_layout_sample", "--out", cohort)
     assert prepared.code == 0, prepared.err
-    assert "24 subjects (12 ASD) from 12 sites, atlases aal (116), cc200 (200), ho (111)" in prepared.out
+    assert "24 subjects (12 autism, 12 control) from 12 sites, atlases aal (116), cc200 (200), ho (111)" in prepared.out
     assert "77 no-file" in prepared.out and "164 not-usable" in prepared.out
     assert medformer("abide", "check", cohort).code == 0
     settings = ("crossval.folds=2", "training.epochs=2", "--no-baselines")

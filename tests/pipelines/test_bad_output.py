@@ -37,7 +37,7 @@ def test_an_output_that_cannot_be_written_is_a_resource_error(
         "compare": ["compare", finished, finished],
         "demo": ["demo"],
     }
-    medformer(*command[verb], "--out", below_a_file).refused(5, str(below_a_file), "that you may write to")
+    medformer(*command[verb], "--out", below_a_file).refused(5, str(below_a_file), "every folder of the path")
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="file names are looked up in /proc")

@@ -11,7 +11,7 @@ from typing import Any
 
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.lock import acquire, release
-from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError
+from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError, write_advice
 from medformer.files import is_temporary
 from medformer.names import file_stems
 from medformer.records import Content, Names, Rows, read_record
@@ -177,9 +177,7 @@ class RunDirectory:
             run.resumed = run.is_run() and not overwrite
         except OSError as error:
             run.release()
-            raise ResourceError(
-                f"Cannot prepare {path}: {error.strerror or error}. Choose a folder that you may write to."
-            ) from error
+            raise ResourceError(f"Cannot prepare {path}: {error.strerror or error}. {write_advice(error)}.") from error
         except MedformerError:
             run.release()
             raise

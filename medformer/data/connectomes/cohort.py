@@ -3,8 +3,8 @@
 Columns: `id, group, site, split, label, age, sex, mean_fd`, then free covariates. Only `id` and `label` must be there.
 
 * `group` is the person: scans of one person share it. It is the id where the column is empty.
-* `label` is 1 for autism (ASD), the positive class everywhere, and 0 for control. It may be empty only where subjects
-  without a label are asked for, as in pretraining.
+* `label` is 1 for the positive class, such as autism, and 0 for the other; `preparation.json` says what the two are
+  called. It may be empty only where subjects without a label are asked for, as in pretraining.
 * `age` is in years, `sex` M or F, `mean_fd` the mean framewise displacement in mm; each may be empty.
 
 The feature store lies beside it, in `features/`.
@@ -23,11 +23,15 @@ from medformer.data.connectomes.store import FeatureStore, open_store
 from medformer.data.manifest import LABEL, Case, Manifest, case_values
 from medformer.data.tables import TableForm, is_amount, read_records
 from medformer.errors import DataError
-from medformer.files import digest, write_csv
+from medformer.files import digest, read_json, write_csv
 from medformer.missing import known
 
 MANIFEST_FILE = "manifest.csv"
 FEATURES = "features"
+PREPARATION_FILE = "preparation.json"
+LABEL_NAMES = "label_names"
+"""Key of `preparation.json`: what the cohort calls class 1 and class 0."""
+
 COLUMNS = ("id", "group", "site", "split", "label", "age", "sex", "mean_fd")
 _OWN = ("id", "group", "site", "split", "label")
 _NUMBERS = ("age", "mean_fd")
@@ -59,6 +63,13 @@ class Cohort(Manifest):
     def smallest_atlas(self) -> str:
         """The atlas with the fewest regions, by which brains are compared."""
         return min(self.store.atlases, key=lambda name: self.store.atlases[name].regions)
+
+    @cached_property
+    def label_names(self) -> dict[int, str]:
+        """What class 1 and class 0 are called, as the table said from which the cohort was prepared."""
+        path = self.path.parent / PREPARATION_FILE
+        noted = read_json(path).get(LABEL_NAMES, {}) if path.is_file() else {}
+        return {1: noted.get("1", "positive"), 0: noted.get("0", "negative")}
 
     def digest(self) -> str:
         """SHA-256 over every column and every stored number, so that moving the folder does not change it."""
@@ -119,7 +130,7 @@ def _case(row: Mapping[str, str]) -> Case:
 def _fault(row: Mapping[str, str], unlabelled: bool, store: FeatureStore) -> str | None:
     label = known(row["label"])
     if label not in {"0", "1"} and (label or not unlabelled):
-        return f"the label is '{row['label']}'; expected 1 (autism) or 0 (control)"
+        return f"the label is '{row['label']}'; expected 1 (positive) or 0 (negative)"
     sex = known(row.get("sex", ""))
     if sex not in {"", "M", "F"}:
         return f"the sex is '{sex}'; expected M, F or nothing"

@@ -52,6 +52,7 @@ class StoredAtlas:
         coordinates: Centers of the regions in MNI space, mm, None for a region without; None when not known.
         networks: The network of each region; None when not known.
         sha256: Hash of the stored numbers.
+        numbers: What the files call each region, in their order; None where they do not say.
     """
 
     regions: int
@@ -60,6 +61,7 @@ class StoredAtlas:
     coordinates: tuple[tuple[float, float, float] | None, ...] | None = None
     networks: tuple[str, ...] | None = None
     sha256: str = ""
+    numbers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,9 @@ def _block(content: Mapping[str, Any]) -> StoredAtlas:
         coordinates=None if places is None else tuple(c and (float(c[0]), float(c[1]), float(c[2])) for c in places),
         networks=None if content["networks"] is None else tuple(content["networks"]),
         sha256=content["sha256"],
+        numbers=None if content.get("numbers") is None else tuple(content["numbers"]),
     )
-    for part in (block.names, block.coordinates, block.networks):
+    for part in (block.names, block.coordinates, block.networks, block.numbers):
         if part is not None and len(part) != block.regions:
             raise ValueError(f"{len(part)} names, coordinates or networks for {block.regions} regions")
     return block

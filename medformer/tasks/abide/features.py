@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from sklearn.pipeline import Pipeline
 
 from medformer.config import AbideConfig
@@ -16,18 +17,20 @@ from medformer.connectome.columns import COVARIATES, Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import some
 from medformer.data.connectomes.cohort import Cohort
+from medformer.data.connectomes.prepare.reading import Layout
 from medformer.data.manifest import Case
 from medformer.errors import CheckpointError, ConfigError, DataError
 from medformer.estimator_file import load_fitted, save_fitted
 from medformer.files import write_json
 from medformer.inference.single_thread import single_thread
 from medformer.missing import known
-from medformer.records import read_record
+from medformer.records import Content, read_record
 
 Inputs = dict[str, NDArray[np.float32]]
 """By atlas, float32 (n, d)."""
 
 COLUMNS_FILE = "columns.json"
+TRAINED_ON_FILE = "trained_on.json"
 
 
 class CohortFeatures(Mapping[str, NDArray[np.float32]]):
@@ -157,6 +160,33 @@ def read_columns(folder: Path) -> Columns:
     path = folder / COLUMNS_FILE
     advice = "Expected the layout of the features that the fold learned from. Train again."
     return read_record(path, Columns, advice, error=CheckpointError)
+
+
+class _TrainedOn(Content):
+    """What new subjects are compared with: by atlas what the files call the regions, and the names of the classes."""
+
+    numbers: dict[str, tuple[str, ...] | None] = Field(default_factory=dict)
+    label_names: dict[int, str] = Field(default_factory=lambda: {1: "positive", 0: "negative"})
+
+
+def write_trained_on(cohort: Cohort, atlases: Sequence[str], folder: Path) -> None:
+    """Note the regions of the cohort and what it calls its classes."""
+    numbers = {atlas: cohort.store.atlases[atlas].numbers for atlas in atlases}
+    write_json(folder / TRAINED_ON_FILE, {"numbers": numbers, "label_names": cohort.label_names})
+
+
+def read_trained_on(folder: Path) -> tuple[dict[str, Layout], dict[int, str]]:
+    """Read the regions that new subjects must have, by atlas, and what class 1 and class 0 are called.
+
+    Raises:
+        CheckpointError: The layout of the features is missing or damaged, or the file is damaged.
+    """
+    path = folder / TRAINED_ON_FILE
+    noted = _TrainedOn()
+    if path.is_file():
+        noted = read_record(path, _TrainedOn, "Remove it, and regions are not compared.", error=CheckpointError)
+    regions = read_columns(folder).regions
+    return {atlas: Layout(count, noted.numbers.get(atlas)) for atlas, count in regions.items()}, noted.label_names
 
 
 def atlas_pipeline(config: AbideConfig, columns: Columns, atlas: str) -> Pipeline:

@@ -26,7 +26,7 @@ from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import active_defects, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.seeds import derive_seed
-from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs
+from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs, write_trained_on
 from medformer.tasks.pretraining import first_encoder
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
@@ -94,6 +94,7 @@ class ConnectomeLearner:
         config, fold, folder = self.study.config, context.fold, context.folder
         features = FoldFeatures.fit(config, self.features, fold.train)
         features.save(folder)
+        write_trained_on(self.study.data, features.columns.atlases, folder)
         train, validation = (features.transform(self.features, part) for part in (fold.train, fold.validation))
         encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
         models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]

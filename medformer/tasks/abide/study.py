@@ -20,8 +20,8 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.crossval.vectors import Vectors
 from medformer.data.connectomes.check import CONNECTOMES, inspect_cohort, link_same_subject
-from medformer.data.connectomes.cohort import Cohort, read_cohort
-from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, PREPARATION_FILE
+from medformer.data.connectomes.cohort import PREPARATION_FILE, Cohort, read_cohort
+from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
@@ -153,6 +153,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
                 unseen.setdefault(self.by_id[name].site, set()).add(name)
         facts: dict[str, Any] = {
             "kept": len(self.cases),
+            "label_names": self.data.label_names,
             "excluded": prepared.get("excluded", {}),
             "exclusions": [row for row in exclusions if row["severity"] == "error"],
             "atlases": {

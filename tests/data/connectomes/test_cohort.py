@@ -72,7 +72,7 @@ def test_the_digest_follows_every_column(folder: Path) -> None:
     [
         ("id,site\na,x\n", "lacks the columns label"),
         ("id,label\n", "no rows"),
-        ("id,label\na,2\n", "line 2 .*the label is '2'; expected 1 .autism. or 0 .control."),
+        ("id,label\na,2\n", "line 2 .*the label is '2'; expected 1 .positive. or 0 .negative."),
         ("id,label\na,\n", "line 2 .*the label is ''"),
         ("id,label\na,1\na,0\n", "line 3 .*used before, on line 2"),
         ("id,label\na,1,x\n", "line 2 has 3 cells"),

@@ -136,7 +136,45 @@ def test_bad_scans_are_listed_and_the_others_extracted(bids: Path, atlas: dict[s
     assert "cannot serve the strategy 'simple'" in found.refused["sub-05_task-rest"]
     listed = {row["id"]: row["reason"] for row in rows_of(found.table)}
     assert {name for name, reason in listed.items() if reason} == set(found.refused)
-    assert [row["FILE_ID"] for row in rows_of(tmp_path / "out" / "Phenotypic.csv")] == ["sub-03_task-rest"]
+    assert [(row["SUB_ID"], row["FILE_ID"]) for row in rows_of(tmp_path / "out" / "Phenotypic.csv")] == [
+        ("sub-03", "sub-03_task-rest"),
+        ("sub-01", "no_filename"),
+        ("sub-02", "no_filename"),
+    ]
+
+
+def test_participants_are_found_by_their_number_and_nobody_is_dropped(
+    bids: Path, atlas: dict[str, Path], tmp_path: Path
+) -> None:
+    (bids / "participants.tsv").write_text("Participant ID\tdx_group\tage\n1.0\t1\t12.5\n2\t2\t14\n009\t2\t9\n")
+    found = extract_bids(bids, atlas, tmp_path / "out", settings=Settings(strategy="none"))
+    assert (found.without_participant, found.without_scan) == (("sub-03_task-rest",), ("009",))
+    assert [(row["SUB_ID"], row["FILE_ID"], row["age"]) for row in rows_of(tmp_path / "out" / "Phenotypic.csv")] == [
+        ("sub-01", "sub-01_task-rest", "12.5"),
+        ("sub-02", "sub-02_task-rest", "14"),
+        ("009", "no_filename", "9"),
+    ]
+    made = prepare_cohort(found.folder, tmp_path / "cohort", pipeline="fmriprep", strategy="none")
+    assert [case.label for case in read_cohort(made.manifest).cases] == [1, 0]
+    assert made.excluded == {"no-file": 1, "not-in-table": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("participant_id\tage\nx1\t3\n", "none of the scans' subjects: it has 'x1', the scans are of 'sub-01'"),
+        ("participant_id\tage\n01\t3\n1\t4\n", "'sub-01' may be '01' or '1'"),
+        ("participant_id\tage\n01\t3\n01\t4\n", "lists '01' more than once"),
+        ("who\tage\n01\t3\n", "lacks a column for the participant"),
+    ],
+)
+def test_a_table_of_others_is_refused_before_hours_of_work(
+    bids: Path, atlas: dict[str, Path], tmp_path: Path, table: str, message: str
+) -> None:
+    (bids / "participants.tsv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        extract_bids(bids, atlas, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_done_is_not_done_again_unless_something_changed(

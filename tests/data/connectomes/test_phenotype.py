@@ -69,9 +69,9 @@ def test_tabs_where_the_name_says_so(tmp_path: Path) -> None:
     ],
 )
 def test_a_row_that_cannot_be_used(tmp_path: Path, row: str, reason: tuple[str, str]) -> None:
-    table = read(tmp_path, f"{HEADER}\n{row}\n50002,b,NYU,2,9,1,0.1\n")
+    table = read(tmp_path, f"{HEADER}\n{row}\n50002,b,NYU,2,9,1,0.1\n50003,c,NYU,1,9,1,0.1\n")
     assert reasons(table) == [reason]
-    assert [candidate.subject.id for candidate in table.candidates] == ["b"]
+    assert [candidate.subject.id for candidate in table.candidates] == ["b", "c"]
 
 
 @pytest.mark.parametrize(

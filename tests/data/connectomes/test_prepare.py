@@ -13,6 +13,7 @@ from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import Prepared, prepare_cohort
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.errors import DataError
+from medformer.files import read_csv
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_table_without_file_names_finds_every_scan_of_a_person(pcp, out: Path)
         ("sub-1_ses-2", "sub-1"),
         ("sub-2", "sub-2"),
     ]
-    assert left_out(made)["sub-3"][0] == "missing-atlas"
+    assert left_out(made)["sub-3"] == ("no-data", "no file of small")
 
 
 def test_bad_series_are_left_out_each_by_its_name(pcp, out: Path) -> None:
@@ -125,7 +126,7 @@ def test_bad_series_are_left_out_each_by_its_name(pcp, out: Path) -> None:
     }
     assert "found 6 regions for atlas 'small', expected 5" in found["S_4"][1]
     assert "no tiny; found small" in found["S_3"][1]
-    assert "column 4 of small is region 5, others have 4" in found["S_6"][1]
+    assert found["S_6"][1] == "column 4 of small is region 5, expected 4, as most subjects have"
     assert made.excluded == dict.fromkeys((reason for reason, _ in found.values()), 1) | {"not-in-table": 2}
     assert made.warnings == {"constant-regions": 1}
     cohort = read_cohort(out)
@@ -146,9 +147,43 @@ def test_bad_series_are_left_out_each_by_its_name(pcp, out: Path) -> None:
 def test_a_first_subject_unlike_all_others_does_not_cost_the_others(pcp, out: Path) -> None:
     pcp.write(6)
     pcp.write_series("S_0", "small", pcp.signals(0, 6))
-    with pytest.raises(DataError, match=r"(?s)5 subjects.*than the first, 'S_0', and 1 the same.*found 5.*remove"):
+    made = prepare_cohort(pcp.root, out)
+    assert left_out(made) == {
+        "S_0": ("region-count", "found 6 regions for atlas 'small', expected 5, as most subjects have")
+    }
+    assert made.kept == 5
+    assert [case.id for case in read_cohort(out).cases] == [f"S_{n}" for n in range(1, 6)]
+    assert read_cohort(out).store.atlas("small").regions == 5
+    (row,) = read_csv(out / "exclusions.csv")
+    assert Path(row["path"]).name == "S_0_rois_small.1D"
+
+
+def test_a_first_subject_with_another_order_of_regions_is_the_odd_one(pcp, out: Path) -> None:
+    pcp.write(6)
+    pcp.write_series("S_0", "tiny", pcp.signals(0, 4), numbers=(1, 2, 4, 3))
+    made = prepare_cohort(pcp.root, out)
+    assert left_out(made) == {
+        "S_0": ("region-names", "column 3 of tiny is region 4, expected 3, as most subjects have")
+    }
+    assert read_cohort(out).store.atlas("tiny").numbers == ("1", "2", "3", "4")
+
+
+def test_without_a_majority_nobody_is_chosen(pcp, out: Path) -> None:
+    pcp.write(4)
+    for number in (0, 2):
+        pcp.write_series(f"S_{number}", "small", pcp.signals(0, 6))
+    with pytest.raises(DataError, match=r"no regions of small are those of most.*2 have 6, such as 'S_0'; 2 have 5"):
         prepare_cohort(pcp.root, out)
-    assert not (out / "manifest.csv").exists()
+    assert not (out / "manifest.csv").exists() and not (out / "features" / "store.json").exists()
+
+
+def test_an_atlas_of_few_does_not_cost_the_others_unless_it_is_named(pcp, out: Path) -> None:
+    pcp.write(6, regions={"small": 5})
+    pcp.write_series("S_3", "tiny", pcp.signals(3, 4))
+    with pytest.raises(DataError, match=r"5 subjects have no tiny, and only 1 have all.*Choose atlases with --atlas"):
+        prepare_cohort(pcp.root, out)
+    assert prepare_cohort(pcp.root, out, atlases=["small"]).kept == 6
+    assert prepare_cohort(pcp.root, out, atlases=["small", "tiny"]).excluded == {"missing-atlas": 5}
 
 
 def test_a_series_shorter_than_the_number_of_regions_is_kept_and_counted(pcp, out: Path) -> None:
@@ -248,7 +283,10 @@ def test_labels_that_lie_beside_the_series_are_found_and_are_no_matrices(pcp, ou
     [
         (lambda pcp: pcp.table.unlink(), "holds no phenotypic table"),
         (lambda pcp: (pcp.root / "Phenotypic_2.csv").write_text("x"), "holds 2 phenotypic tables"),
-        (lambda pcp: pcp.edit_table("S_", "T_"), "can be used .6 not-in-table, 6 missing-atlas"),
+        (
+            lambda pcp: pcp.edit_table("S_", "T_"),
+            "No row .* the table lists 'T_0', 'T_1', 'T_2', the files are called 'S_0'.*FILE_ID",
+        ),
     ],
 )
 def test_nothing_to_prepare(pcp, out: Path, change, message: str) -> None:
@@ -269,7 +307,7 @@ def test_the_sample_of_abide(medformer_data: Path, out: Path) -> None:
     tables = {name: abide / "atlases" / f"{file}_labels.csv" for name, file in (("aal", "aal"), ("cc200", "CC200_ROI"))}
     made = prepare_cohort(abide / "pcp_layout_sample", out, labels=tables)
     assert made.kept == 24
-    assert made.excluded == {"missing-atlas": 847, "not-usable": 164, "no-file": 77}
+    assert made.excluded == {"no-data": 847, "not-usable": 164, "no-file": 77}
     store = read_cohort(out).store
     assert {name: block.regions for name, block in store.atlases.items()} == {"aal": 116, "cc200": 200, "ho": 111}
     assert store.atlas("aal").names[:2] == ("Precentral_L", "Precentral_R")

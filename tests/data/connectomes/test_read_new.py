@@ -11,10 +11,11 @@ from scipy.io import savemat
 
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort, read_new
+from medformer.data.connectomes.prepare.reading import Layout
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 
-ATLASES = {"small": 5, "tiny": 4}
+ATLASES = {"small": Layout(5), "tiny": Layout(4)}
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_table_without_diagnoses(pcp, out: Path) -> None:
 
 
 def test_only_the_atlases_of_the_model_are_read(pcp, out: Path) -> None:
-    pcp.write(2, regions={**ATLASES, "other": 3})
+    pcp.write(2, regions={"small": 5, "tiny": 4, "other": 3})
     assert list(read_new(pcp.root, atlases=ATLASES, out=out)[0].store.atlases) == ["small", "tiny"]
 
 
@@ -113,10 +114,12 @@ def test_bad_series_are_listed_and_the_rest_goes_on(pcp, out: Path) -> None:
     assert found["S_1"][1] == "1 of 60 values of small"
     assert found["S_2"][1] == "no tiny; found small"
     assert found["S_3"][1] == "found 6 regions for atlas 'small', expected 5, which the model was trained on"
-    assert "S_4_rois_small.1D: it is not text" in found["S_4"][1]
+    assert found["S_4"][1] == "it is not text (byte 0)"
     assert list(labels(cohort)) == ["S_0", "S_6"]
     with open(out / "exclusions.csv", newline="") as file:
-        assert [row["id"] for row in csv.DictReader(file)] == list(found)
+        rows = {row["id"]: row["path"] for row in csv.DictReader(file)}
+    assert list(rows) == list(found)
+    assert all(Path(rows[name]).name == f"{name}_rois_small.1D" for name in ("S_1", "S_3", "S_4", "S_5"))
 
 
 def test_bad_matrices_are_listed_and_the_rest_goes_on(tmp_path: Path, out: Path) -> None:
@@ -130,7 +133,7 @@ def test_bad_matrices_are_listed_and_the_rest_goes_on(tmp_path: Path, out: Path)
     (folder / "small" / "f.mat").write_text("no matrix")
     savemat(folder / "small" / "g.mat", {"connectivity": matrix(6)})
     np.savetxt(folder / "small" / "h.csv", matrix(7), delimiter=",")
-    cohort, problems = read_new(folder, atlases={"small": 5}, out=out)
+    cohort, problems = read_new(folder, atlases={"small": Layout(5)}, out=out)
     found = errors(problems)
     assert {name: reason for name, (reason, _) in found.items()} == {
         "b": "corrupt",
@@ -139,7 +142,7 @@ def test_bad_matrices_are_listed_and_the_rest_goes_on(tmp_path: Path, out: Path)
         "e": "not-correlation",
         "f": "corrupt",
     }
-    assert "b.npy: found float32 (4, 5); expected one square matrix" in found["b"][1]
+    assert found["b"][1] == "found float32 (4, 5); expected one square matrix of numbers"
     assert "found 6 regions for atlas 'small', expected 5" in found["d"][1]
     assert labels(cohort) == {"a": None, "g": None, "h": None}
     np.testing.assert_allclose(
@@ -154,16 +157,16 @@ def npz(path: Path, **change: np.ndarray | None) -> Path:
 
 
 def test_npz_with_and_without_labels(tmp_path: Path, out: Path) -> None:
-    cohort, problems = read_new(npz(tmp_path / "a.npz"), atlases={"small": 5}, out=out)
+    cohort, problems = read_new(npz(tmp_path / "a.npz"), atlases={"small": Layout(5)}, out=out)
     assert (problems, labels(cohort)) == ((), {"x": None, "y": None, "z": None})
-    cohort, _ = read_new(npz(tmp_path / "a.npz", dx=np.array([1, 0, -9999])), atlases={"small": 5}, out=out)
+    cohort, _ = read_new(npz(tmp_path / "a.npz", dx=np.array([1, 0, -9999])), atlases={"small": Layout(5)}, out=out)
     assert labels(cohort) == {"x": 1, "y": 0, "z": None}
 
 
 def test_npz_with_bad_rows(tmp_path: Path, out: Path) -> None:
     values = np.stack([matrix(seed) for seed in range(3)])
     values[1, 0, 1] = values[1, 1, 0] = np.nan
-    cohort, problems = read_new(npz(tmp_path / "a.npz", fc_small=values), atlases={"small": 5}, out=out)
+    cohort, problems = read_new(npz(tmp_path / "a.npz", fc_small=values), atlases={"small": Layout(5)}, out=out)
     assert errors(problems) == {"y": ("not-finite", "1 of 10 values of small")}
     assert list(labels(cohort)) == ["x", "z"]
 
@@ -191,7 +194,7 @@ def test_nothing_that_can_be_predicted(
     change: dict[str, np.ndarray | None], message: str, tmp_path: Path, out: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read_new(npz(tmp_path / "a.npz", **change), atlases={"small": 5}, out=out)
+        read_new(npz(tmp_path / "a.npz", **change), atlases={"small": Layout(5)}, out=out)
     assert not (out / "manifest.csv").exists()
 
 
@@ -199,12 +202,12 @@ def test_a_prepared_cohort_is_read_where_it_is(pcp, tmp_path: Path, out: Path) -
     pcp.write(4)
     prepared = prepare_cohort(pcp.root, tmp_path / "cohort")
     for source in (prepared.manifest, prepared.manifest.parent):
-        cohort, problems = read_new(source, atlases={"small": 5}, out=out)
+        cohort, problems = read_new(source, atlases={"small": Layout(5)}, out=out)
         assert (cohort.path, problems, len(cohort.cases)) == (prepared.manifest, (), 4)
     with pytest.raises(DataError, match="found 4 regions for atlas 'tiny', expected 7, which the model was trained on"):
-        read_new(prepared.manifest, atlases={"tiny": 7}, out=out)
+        read_new(prepared.manifest, atlases={"tiny": Layout(7)}, out=out)
     with pytest.raises(DataError, match="holds no atlas 'cc200'; it holds small, tiny"):
-        read_new(prepared.manifest, atlases={"cc200": 200}, out=out)
+        read_new(prepared.manifest, atlases={"cc200": Layout(200)}, out=out)
     assert not out.exists()
 
 
@@ -220,5 +223,5 @@ def test_no_such_source(tmp_path: Path, out: Path) -> None:
     with pytest.raises(DataError, match="is not there; expected a folder of time series or matrices"):
         read_new(tmp_path / "none", atlases=ATLASES, out=out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no time series"):
+    with pytest.raises(DataError, match="holds neither time series nor matrices"):
         read_new(tmp_path / "empty", atlases=ATLASES, out=out)

@@ -10,6 +10,7 @@ import csv
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +21,8 @@ from nilearn.interfaces.fmriprep import load_confounds_strategy
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import ATLASES, atlas_name, require_regions
+from medformer.data.connectomes.prepare.participants import read_participants, write_phenotype
 from medformer.data.connectomes.read.files import derivative, label_table, write_series
-from medformer.data.tables import TableForm, read_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.files import digest, read_json, sha256, write_csv, write_json
 from medformer.imaging.bids import BoldScan, find_scans
@@ -90,26 +91,20 @@ def load_scan_confounds(scan: BoldScan, strategy: str) -> ScanConfounds:
 
 
 def _mean_displacement(path: Path) -> float:
-    with open(path, newline="", encoding="utf-8") as file:
-        cells = [row.get("framewise_displacement") for row in csv.DictReader(file, delimiter="\t")]
     try:
+        with open(path, newline="", encoding="utf-8") as file:
+            cells = [row.get("framewise_displacement") for row in csv.DictReader(file, delimiter="\t")]
         # The first volume moved against nothing.
         values = [float(cell) for cell in cells if cell and not is_missing(cell)]
-    except ValueError:
+    except (ValueError, csv.Error):
         return float("nan")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     return float(np.mean(values)) if values else float("nan")
 
 
 PIPELINE = "fmriprep"
 
-_PARTICIPANTS = TableForm(
-    what="a table of participants (TSV)",
-    origin="BIDS calls it participants.tsv.",
-    columns=("participant_id", "dx_group", "age", "sex", "site"),
-    required=("participant_id",),
-    per_row="participant",
-)
-_OURS = ("FILE_ID", "SUB_ID", "func_mean_fd", "participant_id")
 _RECORD = ("id", "path", "reason", "volumes", "kept_volumes", "mean_fd", "empty_regions", "least_coverage")
 
 
@@ -139,12 +134,16 @@ class Extracted:
         kept: Ids of the scans with series.
         refused: For the others, why.
         table: One row per scan: why it was refused, or its volumes, motion and coverage.
+        without_participant: Scans that the table of participants does not list.
+        without_scan: Participants that it lists and of whom there is no scan.
     """
 
     folder: Path
     kept: tuple[str, ...]
     refused: Mapping[str, str]
     table: Path
+    without_participant: tuple[str, ...] = ()
+    without_scan: tuple[str, ...] = ()
 
 
 def atlas_file(text: str) -> tuple[str, Path]:
@@ -176,7 +175,8 @@ def extract_bids(
         atlases: Label volumes by the atlas's name (letters, digits and hyphens).
         out: Where to: `Outputs/fmriprep/<strategy>/rois_<atlas>/`, `extraction.csv` beside these with one row per
             scan, `Outputs/labels/<atlas>_labels.csv` with each region's number and place, and, where there is a table
-            of participants, `Phenotypic.csv` with a row per scan and its mean framewise displacement.
+            of participants, `Phenotypic.csv` with a row per scan and its mean framewise displacement, and one per
+            participant without a scan, which names no file.
         settings: How signals are cleaned.
         space: The template; None where each scan has one MNI template.
         task: Only this task; None for all.
@@ -185,7 +185,8 @@ def extract_bids(
 
     Raises:
         ConfigError: A setting that makes no sense.
-        DataError: No scans, an unclear choice of them, an atlas that cannot be used, or nothing could be extracted.
+        DataError: No scans, an unclear choice of them, an atlas that cannot be used, a table of participants that lists
+            nobody who was scanned, or nothing could be extracted.
         ResourceError: The folder is not writable or the disk is full.
     """
     settings = settings or Settings()
@@ -194,7 +195,7 @@ def extract_bids(
     parcellations = {name: read_parcellation(path) for name, path in atlases.items()}
     for name, parcellation in parcellations.items():
         require_regions(name, len(parcellation.labels), str(parcellation.path))
-    people = _participants(bids, participants)
+    people = read_participants(bids, participants, scans)
     fingerprint = digest([asdict(settings), {name: sha256(path) for name, path in atlases.items()}])
     reporter = reporter or SilentReporter()
     rows = []
@@ -207,13 +208,15 @@ def extract_bids(
     write_csv(table, rows, _RECORD)
     _write_labels(Path(out), parcellations)
     if people is not None:
-        _write_phenotype(Path(out), scans, rows, people)
+        write_phenotype(Path(out), scans, rows, people)
     kept = tuple(str(row["id"]) for row in rows if not row["reason"])
     refused = {str(row["id"]): str(row["reason"]) for row in rows if row["reason"]}
     if not kept:
         first, reason = next(iter(refused.items()))
         raise DataError(f"None of {len(scans)} scans could be used; the first, {first}: {reason}")
-    return Extracted(Path(out), kept, refused, table)
+    strangers = () if people is None else tuple(scan.id for scan in scans if scan.subject not in people.of)
+    absent = () if people is None else tuple(people.without_scans)
+    return Extracted(Path(out), kept, refused, table, strangers, absent)
 
 
 def _check(settings: Settings, atlases: Mapping[str, Path]) -> None:
@@ -238,10 +241,11 @@ def _one(
     folder = out / "Outputs" / PIPELINE / settings.strategy
     inputs = [path.stat() for path in (scan.path, scan.mask, scan.confounds) if path is not None]
     state = [fingerprint, *([file.st_size, file.st_mtime_ns] for file in inputs)]
-    if record.exists() and read_json(record)["state"] == state:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        earlier = read_json(record)
         kinds = [derivative(name) for name in parcellations]
-        if all((folder / kind / f"{scan.id}_{kind}.1D").exists() for kind in kinds):
-            return dict(read_json(record)["row"])
+        if earlier["state"] == state and all((folder / kind / f"{scan.id}_{kind}.1D").exists() for kind in kinds):
+            return dict(earlier["row"])
     row: dict[str, Any] = {**dict.fromkeys(_RECORD, ""), "id": scan.id, "path": str(scan.path)}
     try:
         row.update(_series(scan, parcellations, settings, folder))
@@ -296,33 +300,3 @@ def _write_labels(out: Path, parcellations: Mapping[str, Parcellation]) -> None:
             for label, place in zip(parcellation.labels, parcellation.coordinates.tolist(), strict=True)
         ]
         write_csv(label_table(out, name), rows, ("index", "name", "x", "y", "z"))
-
-
-def _participants(bids: Path, given: Path | None) -> dict[str, dict[str, str]] | None:
-    """Rows by participant; None where there is no table and none was named."""
-    usual = [place / "participants.tsv" for place in (bids, bids.absolute().parent)]
-    path = given or next((table for table in usual if table.exists()), None)
-    if path is None:
-        return None
-    header, rows = read_table(path, _PARTICIPANTS)
-    people = [dict(zip(header, cells, strict=False)) for _, cells in rows]
-    return {f"sub-{person['participant_id'].removeprefix('sub-')}": person for person in people}
-
-
-def _write_phenotype(
-    out: Path, scans: list[BoldScan], rows: list[dict[str, Any]], people: Mapping[str, Mapping[str, str]]
-) -> None:
-    table = [
-        {
-            **people.get(scan.subject, {}),
-            "FILE_ID": scan.id,
-            "SUB_ID": scan.subject,
-            "func_mean_fd": row["mean_fd"],
-        }
-        for scan, row in zip(scans, rows, strict=True)
-        if not row["reason"]
-    ]
-    others = dict.fromkeys(name for person in people.values() for name in person)
-    columns = ["FILE_ID", "SUB_ID", "func_mean_fd", *(name for name in others if name not in _OURS)]
-    kept = [{name: row.get(name, "") for name in columns} for row in table]
-    write_csv(out / "Phenotypic.csv", kept, columns)

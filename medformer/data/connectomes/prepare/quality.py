@@ -75,16 +75,19 @@ def require_sound(
             length or are too short, or too many regions do not vary.
     """
     missing = [atlas for atlas in atlases if atlas not in data.values]
+    if not data.values:
+        raise UnusableError("no-data", f"no file of {', '.join(missing)}")
     if missing:
         raise UnusableError("missing-atlas", f"no {', '.join(missing)}; found {', '.join(data.values) or 'none'}")
     for atlas in atlases:
         try:
             require_regions(atlas, data.regions[atlas])
         except DataError as error:
-            raise UnusableError("region-count", str(error)) from None
+            raise UnusableError("region-count", str(error), data.files.get(atlas, "")) from None
         bad = int(np.count_nonzero(~np.isfinite(data.values[atlas])))
         if bad:
-            raise UnusableError("not-finite", f"{bad} of {data.values[atlas].size} values of {atlas}")
+            detail = f"{bad} of {data.values[atlas].size} values of {atlas}"
+            raise UnusableError("not-finite", detail, data.files.get(atlas, ""))
     lengths = {atlas: len(data.values[atlas]) for atlas in atlases} if content == "series" else {}
     if len(set(lengths.values())) > 1:
         text = ", ".join(f"{atlas} {length}" for atlas, length in lengths.items())
@@ -97,7 +100,7 @@ def require_sound(
         share = still.mean()
         if share > limits.max_constant_regions or still.all():
             detail = f"{still.sum()} of {still.size} regions of {atlas}; the limit is {limits.max_constant_regions:.0%}"
-            raise UnusableError("too-constant", detail)
+            raise UnusableError("too-constant", detail, data.files.get(atlas, ""))
 
 
 def oddities(

@@ -1,4 +1,4 @@
-"""Files of one subject: a time series of regions (`.1D`), or a square matrix of correlations.
+"""Files of time series of regions (`.1D`), one per subject.
 
 A `.1D` file has one line per time point, with columns separated by tabs, commas or spaces. The regions' numbers may
 stand in a first line, each or as a whole behind `#`, or as bare words; other lines that begin with `#` are comments.
@@ -6,7 +6,6 @@ stand in a first line, each or as a whole behind `#`, or as bare words; other li
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.array_file import ArrayFileError, require_file
 from medformer.connectome.atlases import ATLASES
-from medformer.connectome.measures import to_triangle, triangle_regions
 from medformer.data.connectomes.read.source import UnusableError, are_numbers
 from medformer.files import write_text
 
@@ -40,12 +39,7 @@ def read_series(path: Path) -> Series:
     Raises:
         UnusableError: It cannot be read, is empty or ragged (`corrupt`), or ends in the middle of a line (`truncated`).
     """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UnusableError("corrupt", f"it is not text (byte {error.start})") from None
-    except OSError as error:
-        raise UnusableError("corrupt", f"it cannot be read ({error.strerror})") from None
+    lines = read_lines(path)
     header: list[str] | None = None
     rows: list[list[float]] = []
     filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -76,6 +70,23 @@ def read_series(path: Path) -> Series:
     values = np.asarray(rows, np.float32)
     numbers = tuple(header) if header is not None and len(header) == values.shape[1] else None
     return Series(values, numbers)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        UnusableError: It is no file, is empty, cannot be read, or is not UTF-8.
+    """
+    try:
+        require_file(path)
+        return path.read_text("utf-8-sig").splitlines()
+    except ArrayFileError as error:
+        raise UnusableError("corrupt", str(error)) from None
+    except UnicodeDecodeError as error:
+        raise UnusableError("corrupt", f"it is not text (byte {error.start})") from None
+    except OSError as error:
+        raise UnusableError("corrupt", f"it cannot be read ({error.strerror})") from None
 
 
 def _cells(line: str) -> list[str]:
@@ -127,95 +138,3 @@ def _lines(values: NDArray[Any], labels: Sequence[int]) -> Iterator[str]:
     line = "\t".join(["%.6g"] * values.shape[1]) + "\n"
     for volume in values.tolist():
         yield line % tuple(volume)
-
-
-SUFFIXES = {".npy", ".csv", ".tsv", ".txt", ".mat"}
-
-# Half-precision files round by up to one part in a thousand.
-_TOLERANCE = 1e-3
-
-
-def read_square(path: Path) -> NDArray[Any]:
-    """Read a matrix (R, R) from a `.npy`, text or MATLAB (up to version 7) file.
-
-    A first line or column of words, as spreadsheets have it, is skipped. A `.mat` file holds one square matrix.
-
-    Raises:
-        UnusableError: The file cannot be read, or holds something else.
-    """
-    try:
-        matrix = {".npy": _npy, ".mat": _mat}.get(path.suffix, _text)(path)
-    except (OSError, ValueError, EOFError, TypeError, NotImplementedError) as error:
-        hint = "; save it with -v7" if isinstance(error, NotImplementedError) else ""
-        raise UnusableError("corrupt", f"it cannot be read ({error}){hint}") from None
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "fiu":
-        raise UnusableError("corrupt", f"found {matrix.dtype} {matrix.shape}; expected one square matrix of numbers")
-    return matrix
-
-
-def as_edges(values: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
-    """Check correlations and turn them into edges.
-
-    Args:
-        values: A matrix (R, R), whose diagonal is not looked at, or its upper triangle (edges,).
-
-    Returns:
-        The edges (R(R - 1)/2,) in the order of `np.triu_indices(R, 1)`, and R. NaN and infinity stay.
-
-    Raises:
-        UnusableError: The matrix is not square or not symmetric, or values lie outside [-1, 1].
-        DataError: The number of edges is not that of a triangle.
-    """
-    edges = np.asarray(values, np.float32)
-    if edges.ndim > 1:
-        if edges.ndim > 2 or edges.shape[0] != edges.shape[1]:
-            raise UnusableError("corrupt", f"found the shape {edges.shape}; expected one square matrix")
-        if not np.allclose(edges, edges.T, rtol=0, atol=_TOLERANCE, equal_nan=True):
-            raise UnusableError("not-correlation", "the matrix is not symmetric")
-        edges = to_triangle(edges[np.newaxis])[0]
-    is_finite = np.isfinite(edges)
-    finite = edges[is_finite]
-    if finite.size and np.abs(finite).max() > 1 + _TOLERANCE:
-        raise UnusableError(
-            "not-correlation",
-            f"values reach from {finite.min():g} to {finite.max():g}; expected Pearson correlations, in [-1, 1], "
-            "without Fisher's z",
-        )
-    return np.where(is_finite, np.clip(edges, -1, 1), edges), triangle_regions(edges.size)
-
-
-def _npy(path: Path) -> NDArray[Any]:
-    return np.asarray(np.load(path, allow_pickle=False))
-
-
-def _mat(path: Path) -> NDArray[Any]:
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(path)
-    except MatReadError as error:
-        raise ValueError(str(error)) from None
-    squares = {
-        name: value
-        for name, value in content.items()
-        if isinstance(value, np.ndarray) and value.ndim == 2 and value.shape[0] == value.shape[1] > 1
-    }
-    if len(squares) != 1:
-        raise ValueError(f"it holds {len(squares)} square matrices ({', '.join(squares)}); expected one")
-    return next(iter(squares.values()))
-
-
-def _text(path: Path) -> NDArray[Any]:
-    lines = path.read_text("utf-8-sig").splitlines()
-    lines = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    separator = next((mark for mark in (",", "\t", ";") if lines and mark in lines[0]), None)
-    if separator is None:
-        rows = [line.split() for line in lines]
-    else:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
-    if rows and not are_numbers(rows[0]):
-        rows = rows[1:]
-    if rows and (len(rows[0]) == len(rows) + 1 or not are_numbers(rows[0][:1])):
-        rows = [row[1:] for row in rows]
-    return np.array(rows, np.float64)

@@ -12,7 +12,7 @@ or `<id>.npy` when exactly one atlas is asked for.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +21,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import ATLASES, atlas_name
-from medformer.data.connectomes.read.files import SUFFIXES, as_edges, read_series, read_square
-from medformer.data.connectomes.read.phenotype import Phenotype, find_phenotype, read_phenotype
+from medformer.data.connectomes.read.files import read_series
+from medformer.data.connectomes.read.matrices import SUFFIXES, OtherValuesError, Values, as_edges, read_square
+from medformer.data.connectomes.read.phenotype import Phenotype, find_phenotype, is_phenotype, read_phenotype
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
 from medformer.data.manifest import Case
+from medformer.data.people import listed, match_people, plain
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 
@@ -42,34 +44,58 @@ class FileSource(ConnectomeSource):
 
     Attributes:
         files: By atlas and id.
+        holds: What the matrices hold.
     """
 
     files: Mapping[str, Mapping[str, Path]]
+    holds: Values = "auto"
 
     def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:
         """Read one subject's files; an atlas without a file is absent from the result.
 
         Raises:
             UnusableError: A file is damaged or holds something else.
+            OtherValuesError: It shows that all matrices hold something else than correlations.
         """
         values: dict[str, NDArray[Any]] = {}
         regions: dict[str, int] = {}
         numbers: dict[str, tuple[str, ...]] = {}
+        paths: dict[str, str] = {}
         for atlas in atlases:
             path = self.files.get(atlas, {}).get(candidate.subject.id)
             if path is None:
                 continue
+            paths[atlas] = str(path)
             try:
                 if self.content == "correlation":
-                    values[atlas], regions[atlas] = as_edges(read_square(path))
-                    continue
-                series = read_series(path)
+                    square = read_square(path)
+                    values[atlas], regions[atlas] = as_edges(square.values, self.holds)
+                    names = square.names
+                else:
+                    series = read_series(path)
+                    values[atlas], regions[atlas], names = series.values, series.values.shape[1], series.numbers
             except UnusableError as error:
-                raise UnusableError(error.reason, f"{path}: {error}") from None
-            values[atlas], regions[atlas] = series.values, series.values.shape[1]
-            if series.numbers is not None:
-                numbers[atlas] = series.numbers
-        return SubjectData(values, regions, numbers)
+                raise UnusableError(error.reason, str(error), str(path)) from None
+            except OtherValuesError as error:
+                raise OtherValuesError(f"{path}: {error}") from None
+            if names is not None:
+                numbers[atlas] = names
+        return SubjectData(values, regions, numbers, paths)
+
+
+@dataclass(frozen=True)
+class TableChoice:
+    """Which phenotypic table is read, and what it must say.
+
+    Attributes:
+        path: The table; looked for by its name when None.
+        positive: The diagnosis of the positive class, where it is none of the usual ones.
+        unlabelled: Whether the table, a row of it, and a label may be missing.
+    """
+
+    path: Path | None = None
+    positive: str | None = None
+    unlabelled: bool = False
 
 
 def find_series(
@@ -77,8 +103,7 @@ def find_series(
     *,
     pipeline: str | None,
     strategy: str | None,
-    phenotype: Path | None = None,
-    unlabelled: bool = False,
+    table: TableChoice,
 ) -> FileSource:
     """Find the series of a pipeline and strategy, and the phenotypic table.
 
@@ -87,8 +112,7 @@ def find_series(
         pipeline: cpac, dparsf, ccs, niak or fmriprep; others are taken too when their folder is there. None: the only
             one that is there.
         strategy: Such as filt_noglobal. None: the only one that is there.
-        phenotype: The table; looked for by its name when not given.
-        unlabelled: Whether the table, a row of it, and a label may be missing.
+        table: The phenotypic table.
 
     Raises:
         DataError: There are no such series, two files claim to be the same one, or the table is missing or unclear.
@@ -103,18 +127,22 @@ def find_series(
         )
     pipeline, strategy = fitting[0] if len(fitting) == 1 else (pipeline or "cpac", strategy or "filt_noglobal")
     files = _one_each("series", _series(folder, pipeline, strategy))
-    if not files:
-        hint = f" There is {', '.join('/'.join(one) for one in there)}." if there else ""
+    if not files and not there:
         raise DataError(
-            f"{folder} holds no time series of the pipeline '{pipeline}' and the strategy '{strategy}'; expected files "
-            f"such as Outputs/{pipeline}/{strategy}/rois_cc200/NYU_0050954_rois_cc200.1D.{hint} Nor does it hold "
-            "matrices of an atlas, called <atlas>/<id>.npy; other names need the atlas named (prepare --atlas)."
+            f"{folder} holds neither time series nor matrices. Expected files such as "
+            f"Outputs/{pipeline}/{strategy}/rois_cc200/NYU_0050954_rois_cc200.1D, or matrices called <atlas>/<id>.npy; "
+            "matrices with other names need the atlas named (prepare --atlas)."
         )
-    return _source("series", files, folder, phenotype, unlabelled)
+    if not files:
+        raise DataError(
+            f"{folder} holds no time series of the pipeline '{pipeline}' and the strategy '{strategy}'. "
+            f"There is {', '.join('/'.join(one) for one in there)}: choose with --pipeline and --strategy."
+        )
+    return _source("series", files, folder, table, asked=False)
 
 
 def find_matrices(
-    folder: Path, *, atlases: Sequence[str], phenotype: Path | None, unlabelled: bool = False
+    folder: Path, *, atlases: Sequence[str], table: TableChoice, holds: Values = "auto"
 ) -> FileSource | None:
     """Find the matrices of a folder, and the phenotypic table.
 
@@ -124,8 +152,27 @@ def find_matrices(
     Raises:
         DataError: Two files claim to be the same matrix, or the table is missing or unclear.
     """
-    files = _one_each("matrix", _matrices(folder, atlases, phenotype))
-    return _source("correlation", files, folder, phenotype, unlabelled) if files else None
+    found: dict[str, list[Named]] = defaultdict(list)
+    for named in _matrices(folder, atlases, table.path):
+        found[named[1]].append(named)
+    strays = [] if atlases else [atlas for atlas, files in found.items() if not any(_is_square(f) for f, _, _ in files)]
+    if len(strays) < len(found):
+        # Such as a folder of notes beside the atlases; where all files are bad, each is listed with its reason.
+        found = {atlas: files for atlas, files in found.items() if atlas not in strays}
+    if not found:
+        return None
+    files = _one_each("matrix", (named for files in found.values() for named in files))
+    source = _source("correlation", files, folder, table, asked=bool(atlases))
+    notes = [f"'{atlas}' in {folder} holds no square matrix and is no atlas." for atlas in strays if atlas not in found]
+    return replace(source, holds=holds, notes=(*notes, *source.notes))
+
+
+def _is_square(path: Path) -> bool:
+    try:
+        read_square(path)
+    except UnusableError:
+        return False
+    return True
 
 
 def _one_each(what: str, found: Iterator[Named]) -> dict[str, dict[str, Path]]:
@@ -138,35 +185,78 @@ def _one_each(what: str, found: Iterator[Named]) -> dict[str, dict[str, Path]]:
 
 
 def _source(
-    content: Content, files: dict[str, dict[str, Path]], folder: Path, phenotype: Path | None, unlabelled: bool
+    content: Content, files: dict[str, dict[str, Path]], folder: Path, choice: TableChoice, *, asked: bool
 ) -> FileSource:
-    path = phenotype or find_phenotype(folder, required=not unlabelled)
-    table = Phenotype() if path is None else read_phenotype(path, unlabelled=unlabelled)
-    scans: dict[str, Path] = {}
-    for by_scan in files.values():
-        for scan, file in by_scan.items():
-            scans.setdefault(scan, file)
-    candidates = list(table.candidates) if table.names_files else _scans_of(table, sorted(scans))
-    named = {candidate.subject.id for candidate in candidates} | {problem.case_id for problem in table.problems}
-    strangers = sorted(set(scans) - named)
-    if unlabelled:
+    path = choice.path or find_phenotype(folder, required=not choice.unlabelled)
+    table = Phenotype()
+    if path is not None:
+        table = read_phenotype(path, positive=choice.positive, unlabelled=choice.unlabelled)
+    files = _one_spelling(files)
+    candidates = _candidates(table, sorted({scan for by_scan in files.values() for scan in by_scan}))
+    rows = {candidate.subject.id for candidate in candidates}
+    strays = [atlas for atlas, by_scan in files.items() if not rows & set(by_scan)]
+    if strays and not asked and len(strays) < len(files):
+        # Such as a folder with the mean of all matrices.
+        files = {atlas: by_scan for atlas, by_scan in files.items() if atlas not in strays}
+    notes = [f"'{one}' in {folder} holds no subject of {path} and is no atlas." for one in strays if one not in files]
+    scans = {scan: file for by_scan in reversed(files.values()) for scan, file in by_scan.items()}
+    if table.candidates and not rows & set(scans) and not choice.unlabelled:
+        raise DataError(
+            f"No row of {path} is about a file of {folder}: the table lists {listed(sorted(rows))}, "
+            f"the files are called {listed(scans)}. Give the table a column FILE_ID with the files' names, or rename "
+            "the files."
+        )
+    faulty = match_people([one.case_id for one in table.problems], scans, "files", whole=table.names_files)
+    strangers = sorted(set(scans) - rows - set(faulty))
+    if choice.unlabelled:
         # A row without a file is no subject: the table only says more about the subjects that there are data of.
         candidates = [candidate for candidate in candidates if candidate.subject.id in scans]
         candidates += [Candidate(Case(scan, group=scan)) for scan in strangers]
-        problems = [one for one in table.problems if one.case_id in scans]
+        problems = [one for one in table.problems if one.case_id in faulty.values()]
     else:
         problems = [*table.problems, *(Problem(scan, str(scans[scan]), "not-in-table") for scan in strangers)]
-    return FileSource(content, tuple(sorted(files)), candidates, problems, files)
+    return FileSource(content, tuple(sorted(files)), candidates, problems, table.label_names, files, notes=tuple(notes))
 
 
-def _scans_of(table: Phenotype, scans: Sequence[str]) -> list[Candidate]:
-    """One candidate for each scan of each person of a table that does not name files."""
-    found: list[Candidate] = []
-    for candidate in table.candidates:
-        name = candidate.subject.id
-        own = [scan for scan in scans if scan == name or scan.startswith(f"{name}_")]
-        found.extend(replace(candidate, subject=replace(candidate.subject, id=scan)) for scan in own or [name])
-    return found
+def _one_spelling(files: Mapping[str, Mapping[str, Path]]) -> dict[str, dict[str, Path]]:
+    """Call a scan by one name in all atlases, also where some drop the zeros of its number."""
+    usual: dict[str, str] = {}
+    doubled: set[str] = set()
+    for by_scan in files.values():
+        counts = Counter(plain(scan) for scan in by_scan)
+        doubled.update(name for name, count in counts.items() if count > 1)
+        for scan in by_scan:
+            usual.setdefault(plain(scan), scan)
+    return {
+        atlas: {scan if plain(scan) in doubled else usual[plain(scan)]: path for scan, path in by_scan.items()}
+        for atlas, by_scan in files.items()
+    }
+
+
+def _candidates(table: Phenotype, scans: Sequence[str]) -> list[Candidate]:
+    """A candidate for each scan of each row of a table, called as the scan is; one without data where there is none.
+
+    A table may name files, whose names are then the ids of its rows; a file that is called after the person is found
+    too, unless the person has several rows.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    ids = [candidate.subject.id for candidate in table.candidates]
+    taken = match_people(ids, scans, "files", whole=table.names_files)
+    for scan, name in taken.items():
+        found[name].append(scan)
+    if table.names_files:
+        rows: dict[str, list[str]] = defaultdict(list)
+        for candidate in table.candidates:
+            rows[candidate.subject.group].append(candidate.subject.id)
+        lone = {person: own[0] for person, own in rows.items() if len(own) == 1 and own[0] not in found}
+        rest = [scan for scan in scans if scan not in taken]
+        for scan, person in match_people(list(lone), rest, "files").items():
+            found[lone[person]].append(scan)
+    return [
+        replace(candidate, subject=replace(candidate.subject, id=scan))
+        for candidate in table.candidates
+        for scan in found.get(candidate.subject.id) or [candidate.subject.id]
+    ]
 
 
 def _series(folder: Path, pipeline: str, strategy: str) -> Iterator[Named]:
@@ -192,12 +282,11 @@ def _strategies(folder: Path) -> Iterator[Path]:
 def _matrices(folder: Path, atlases: Sequence[str], phenotype: Path | None) -> Iterator[Named]:
     """Every file that is named as a matrix is."""
     for path in sorted(folder.glob("*/*")):
-        if path.suffix in SUFFIXES and not path.parent.name.startswith("."):
+        if path.suffix in SUFFIXES and not path.parent.name.startswith(".") and path != phenotype:
             atlas = path.parent.name.removeprefix("fc_")
             yield path, atlas_name(atlas), path.stem.removesuffix(f"_{atlas}")
     for path in sorted(folder.glob("*")):
-        table = path == phenotype or path.stem.lower().startswith(("phenotypic", "participants"))
-        if path.suffix not in SUFFIXES or table:
+        if path.suffix not in SUFFIXES or path == phenotype or is_phenotype(path):
             continue
         name, _, atlas = path.stem.rpartition("_")
         if name and atlas_name(atlas) in {*ATLASES, *atlases}:

@@ -2,9 +2,9 @@
 
 Columns are found by name, whatever the case and whether or not spaces surround it:
 
-* `SUB_ID` (or `subject`, `participant_id`): the person.
+* `SUB_ID` (or another of `medformer.data.people.PERSON_COLUMNS`, such as `participant_id` or `id`): the person.
 * `FILE_ID`: the scan, as files are called; `no_filename` where there is none. Without this column it is the person's.
-* `DX_GROUP`: 1 autism, 2 control; or `label` or `dx`: 1 autism, 0 control.
+* `DX_GROUP`: 1 autism, 2 control; or `label`, `dx` or `diagnosis`: 1 positive, 0 negative; or words (see `diagnosis`).
 * `SITE_ID` (`site`), `AGE_AT_SCAN` (`age`, years), `SEX` (1 or M, 2 or F), `func_mean_fd` (`mean_fd`, mm), `FIQ`.
 
 `-9999` and the usual words for a missing value mean not known.
@@ -17,13 +17,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from medformer.data.connectomes.read.diagnosis import Coding, read_coding
 from medformer.data.connectomes.read.source import Candidate
 from medformer.data.manifest import Case
+from medformer.data.people import PERSON_COLUMNS, column_name
 from medformer.data.problems import Problem
-from medformer.data.tables import TableForm, is_amount, read_cells, require_good_rows
+from medformer.data.tables import TableForm, is_amount, read_cells, require_good_rows, separator_hint
 from medformer.errors import DataError
 from medformer.missing import known
 from medformer.names import id_fault
@@ -36,13 +38,13 @@ _TABLE = TableForm(
     per_row="subject",
 )
 _ALIASES = {
-    "person": ("sub_id", "participant_id", "subject"),
+    "person": PERSON_COLUMNS,
     "file": ("file_id",),
     "site": ("site_id", "site"),
     "dx_group": ("dx_group",),
-    "label": ("label", "dx"),
+    "label": ("label", "dx", "diagnosis"),
     "age": ("age_at_scan", "age"),
-    "sex": ("sex",),
+    "sex": ("sex", "gender"),
     "mean_fd": ("func_mean_fd", "mean_fd"),
     "fiq": ("fiq",),
 }
@@ -54,8 +56,6 @@ _RATERS = {
     "qc_func_rater_3": {"ok"},
 }
 _SEXES = {"": "", "1": "M", "2": "F", "m": "M", "f": "F", "male": "M", "female": "F"}
-_DX_GROUP = {"1": 1, "2": 0}
-_LABEL = {"1": 1, "0": 0}
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,30 @@ class Phenotype:
         candidates: Rows that name a file and make sense, in the file's order; ids are the names of the files.
         problems: All other rows.
         names_files: Whether there is a column for the files' names, so that ids are those of scans, not of people.
+        label_names: What the table calls class 1 and class 0.
     """
 
     candidates: tuple[Candidate, ...] = ()
     problems: tuple[Problem, ...] = ()
     names_files: bool = False
+    label_names: Mapping[int, str] = field(default_factory=dict)
+
+
+def is_phenotype(path: Path) -> bool:
+    """Whether a file is called as a phenotypic table is: `*phenotyp*` or `participants`, `.csv` or `.tsv`."""
+    stem = path.stem.lower()
+    return path.suffix in {".csv", ".tsv"} and ("phenotyp" in stem or stem == "participants")
 
 
 def find_phenotype(folder: Path, *, required: bool = True) -> Path | None:
-    """The phenotypic table of a folder: `Phenotypic*.csv`, or `participants.tsv` as in BIDS.
+    """The phenotypic table of a folder (see `is_phenotype`), or of a folder near it.
 
     Raises:
         DataError: There is none although it is required, or there are several.
     """
     places = [folder, folder / "ABIDE_pcp", folder / "Outputs", *list(folder.absolute().parents)[:3]]
     for place in places:
-        found = sorted({*place.glob("[Pp]henotypic*.csv"), *place.glob("participants.tsv")})
+        found = sorted(path for path in place.glob("*.[ct]sv") if is_phenotype(path))
         if len(found) > 1:
             raise DataError(
                 f"{place} holds {len(found)} phenotypic tables ({', '.join(path.name for path in found)}); "
@@ -92,20 +100,24 @@ def find_phenotype(folder: Path, *, required: bool = True) -> Path | None:
     if not required:
         return None
     raise DataError(
-        f"{folder} holds no phenotypic table; expected Phenotypic_V1_0b_preprocessed1.csv or participants.tsv in it. "
-        "Put it there, or say where it is with --phenotype."
+        f"{folder} holds no phenotypic table; expected a CSV file whose name begins with 'phenotypic', or "
+        f"participants.tsv, with a column for the person ({', '.join(PERSON_COLUMNS)}) and one for the diagnosis "
+        f"({', '.join((*_ALIASES['dx_group'], *_ALIASES['label']))}). Put it there, or give any CSV file with "
+        "--phenotype."
     )
 
 
-def read_phenotype(path: Path, *, unlabelled: bool = False) -> Phenotype:
+def read_phenotype(path: Path, *, positive: str | None = None, unlabelled: bool = False) -> Phenotype:
     """Read a table.
 
     Args:
         path: The file.
+        positive: The diagnosis of the positive class, where the column has words or numbers of its own.
         unlabelled: Whether the diagnosis may be missing or not known.
 
     Raises:
-        DataError: It is missing or no such table, lacks the person or the diagnosis, or has ragged rows.
+        DataError: It is missing or no such table, lacks the person or the diagnosis, has no rows or ragged ones, or its
+            diagnoses are not two known classes.
     """
     header, rows = read_cells(path, _TABLE)
     places = _places(path, header, unlabelled)
@@ -115,17 +127,29 @@ def read_phenotype(path: Path, *, unlabelled: bool = False) -> Phenotype:
         if len(cells) != len(header)
     ]
     require_good_rows(path, ragged, len(rows))
+    if not rows and not unlabelled:
+        raise DataError(f"{path} has a header but no rows; expected one row per subject.")
     candidates: list[Candidate] = []
     problems: list[Problem] = []
-    for _, cells in rows:
-        row = {name: value(cells[place]) for name, place in places.items()}
-        found = as_candidate(row, str(path), unlabelled=unlabelled)
+    table = [{name: value(cells[place]) for name, place in places.items()} for _, cells in rows]
+    coding = coding_of(table, str(path), positive=positive, unlabelled=unlabelled)
+    for row in table:
+        found = as_candidate(row, str(path), coding, unlabelled=unlabelled)
         if isinstance(found, Problem):
             problems.append(found)
         else:
             candidates.append(found)
     kept, conflicts = without_conflicts(candidates, str(path), unlabelled=unlabelled)
-    return Phenotype(tuple(kept), (*problems, *conflicts), "file" in places)
+    return Phenotype(tuple(kept), (*problems, *conflicts), "file" in places, coding.names)
+
+
+def coding_of(
+    table: Sequence[Mapping[str, str]], path: str, *, positive: str | None = None, unlabelled: bool = False
+) -> Coding:
+    """What the diagnoses of a table mean; see `read_coding`."""
+    column = "dx_group" if any("dx_group" in row for row in table) else "label"
+    cells = [row.get(column, "") for row in table]
+    return read_coding(column, cells, path, positive=positive, unlabelled=unlabelled)
 
 
 def without_conflicts(
@@ -170,28 +194,29 @@ def contradictions(cases: Sequence[Case], path: str, advice: str) -> Iterator[tu
                 yield from ((place, Problem(cases[place].id, path, reason, detail)) for place in places)
 
 
-def as_candidate(row: Mapping[str, str], path: str, *, unlabelled: bool = False) -> Candidate | Problem:
+def as_candidate(row: Mapping[str, str], path: str, coding: Coding, *, unlabelled: bool = False) -> Candidate | Problem:
     """Make one row a candidate, or say why it cannot be one.
 
     Args:
-        row: `person`, `dx_group` (1, 2) or `label` (1, 0), and what is known of `file`, `site`, `age`, `sex`,
-            `mean_fd`, `fiq` and the raters' columns; texts, empty for unknown.
+        row: `person`, `dx_group` or `label`, and what is known of `file`, `site`, `age`, `sex`, `mean_fd`, `fiq` and
+            the raters' columns; texts, empty for unknown.
         path: The table, for problems.
+        coding: What the diagnoses mean.
         unlabelled: Whether the label may be missing or not known.
     """
     # ABIDE's files pad a person's number to 7 digits, its table does not.
-    group = row["person"].zfill(7) if row["person"].isdigit() else row["person"]
+    number = row["person"].removesuffix(".0")
+    group = number.zfill(7) if number.isdigit() else row["person"]
     name = row.get("file", row["person"])
     if name == "no_filename" or not name:
         return Problem(group, path, "no-file")
     fault = id_fault(name)
     if fault is not None:
         return Problem(name, path, "bad-value", fault)
-    codes, text = (_DX_GROUP, row["dx_group"]) if "dx_group" in row else (_LABEL, row.get("label", ""))
-    label = codes.get(text.removesuffix(".0"))
+    text = row["dx_group"] if "dx_group" in row else row.get("label", "")
+    label = coding.label(text)
     if label is None and not unlabelled:
-        expected = " or ".join(codes)
-        return Problem(name, path, "unknown-label", f"the diagnosis is '{text}'; expected {expected}")
+        return Problem(name, path, "unknown-label", f"the diagnosis is '{text}'; expected {coding.expected}")
     covariates = {}
     for column in ("age", "mean_fd", "fiq"):
         text = row.get(column, "")
@@ -209,7 +234,7 @@ def as_candidate(row: Mapping[str, str], path: str, *, unlabelled: bool = False)
 
 
 def _places(path: Path, header: Sequence[str], unlabelled: bool) -> dict[str, int]:
-    names = [name.strip().lower() for name in header]
+    names = [column_name(name) for name in header]
     places = {}
     for column, aliases in {**_ALIASES, **{rater: (rater,) for rater in _RATERS}}.items():
         found = next((alias for alias in aliases if alias in names), None)
@@ -221,7 +246,7 @@ def _places(path: Path, header: Sequence[str], unlabelled: bool) -> dict[str, in
     missing = [
         text
         for text, columns in {
-            "SUB_ID": ("person", "file"),
+            f"SUB_ID (or {', '.join(PERSON_COLUMNS[1:])})": ("person", "file"),
             "DX_GROUP (1 autism, 2 control) or label (1, 0)": ("dx_group", "label"),
         }.items()
         if not set(columns) & set(places) and not (unlabelled and "label" in columns)
@@ -229,7 +254,7 @@ def _places(path: Path, header: Sequence[str], unlabelled: bool) -> dict[str, in
     if missing:
         raise DataError(
             f"{path} lacks {' and '.join(missing)}; found {', '.join(filter(None, header))}. "
-            "Give the cohort's phenotypic table, saved with commas."
+            "Give the cohort's phenotypic table." + separator_hint(header)
         )
     places.setdefault("person", places.get("file", 0))
     return places

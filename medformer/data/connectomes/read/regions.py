@@ -98,6 +98,7 @@ def describe_atlas(
         DataError: The number of regions is not the atlas's.
     """
     require_regions(atlas, regions)
+    given = None if numbers is None else tuple(numbers)
     known = labels if labels is not None else _dosenbach() if atlas == "dos160" else {}
     if numbers is None:
         if atlas == "dos160":
@@ -116,6 +117,7 @@ def describe_atlas(
         names=tuple(label.name if label else number for label, number in zip(found, numbers, strict=True)),
         coordinates=places if any(places) else None,
         networks=networks if any(networks) else None,
+        numbers=given,
     )
 
 

@@ -16,11 +16,18 @@ from medformer.errors import DataError
 
 
 class UnusableError(DataError):
-    """Data of one subject that cannot be used, with the reason's code in `medformer.data.problems.REASONS`."""
+    """Data of one subject that cannot be used.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    Args:
+        reason: A code in `medformer.data.problems.REASONS`.
+        detail: What was found.
+        path: The file it was found in; empty when there is none.
+    """
+
+    def __init__(self, reason: str, detail: str, path: str = "") -> None:
         super().__init__(detail)
         self.reason = reason
+        self.path = path
 
 
 def are_numbers(cells: Iterable[str]) -> bool:
@@ -56,11 +63,13 @@ class SubjectData:
         values: Time series (T, R) or correlations (edges,).
         regions: Number of regions.
         numbers: What the file calls each region, usually the number in the label volume; absent without a header.
+        files: Where they were read.
     """
 
     values: Mapping[str, NDArray[Any]]
     regions: Mapping[str, int]
     numbers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,16 @@ class ConnectomeSource(ABC):
         atlases: Every atlas that a subject has.
         candidates: The subjects, in the order in which they are read.
         problems: Rows and files that are no candidates.
+        label_names: What the table calls class 1 and class 0.
+        notes: What else is to be said about the folder.
     """
 
     content: Content
     atlases: tuple[str, ...]
     candidates: Sequence[Candidate]
     problems: Sequence[Problem]
+    label_names: Mapping[int, str]
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @abstractmethod
     def read(self, candidate: Candidate, atlases: Sequence[str]) -> SubjectData:

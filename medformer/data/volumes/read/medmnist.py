@@ -7,13 +7,13 @@ written. Every sample counts as a patient.
 from __future__ import annotations
 
 import gzip
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
+from medformer.array_file import ArrayFileError, read_npz
 from medformer.data.manifest import Case, image_hash, write_manifest
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.errors import DataError
@@ -65,12 +65,23 @@ def write_medmnist(npz: Path, folder: Path, *, reporter: Reporter | None = None)
 
 
 def _part(npz: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    wanted = (f"{split}_images", f"{split}_labels")
     try:
-        with np.load(npz, allow_pickle=False) as arrays:
-            images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays, others = read_npz(npz, wanted.__contains__)
+    except ArrayFileError as error:
         raise DataError(f"{npz} cannot be read ({error}); {_EXPECTED}. Download it again.") from None
-    if images.ndim != 4 or images.dtype != np.uint8 or labels.size != len(images) or labels.dtype.kind not in "iu":
+    lacking = [name for name in wanted if name not in arrays]
+    if lacking:
+        found = ", ".join([*arrays, *others]) or "no arrays"
+        raise DataError(f"{npz} lacks {' and '.join(lacking)}; found {found}; {_EXPECTED}. Download it again.")
+    images, labels = (arrays[name] for name in wanted)
+    if (
+        images.ndim != 4
+        or images.dtype != np.uint8
+        or labels.ndim == 0
+        or labels.size != len(images)
+        or labels.dtype.kind not in "iu"
+    ):
         raise DataError(
             f"{npz}: {split}_images is {images.dtype} {images.shape} and {split}_labels {labels.dtype} {labels.shape}; "
             f"{_EXPECTED}."
