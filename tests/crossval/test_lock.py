@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,7 +49,9 @@ def test_the_refusal_names_process_host_user_and_age(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         content = json.loads(path.read_text())
-        write_json(path, {**content, "since": (datetime.now(UTC) - timedelta(minutes=3)).isoformat()})
+        then = (datetime.now(UTC) - timedelta(minutes=3)).isoformat()
+        # In place: the owner holds this very file.
+        path.write_text(json.dumps({**content, "since": then}))
         expected = rf"by process {other.pid} on {content['host']}, {getpass.getuser()}, for 3 min.*last sign of life"
         with pytest.raises(ConfigError, match=expected):
             lock.acquire(path)
@@ -76,6 +79,61 @@ def test_of_many_who_find_a_dead_owner_one_takes_over(tmp_path: Path) -> None:
         assert sorted(out for out, _ in ends) == ["", "", "", "held\n"]
         assert sorted(other.returncode for other in others) == [0, 1, 1, 1]
         assert [entry.name for entry in tmp_path.iterdir()] == []
+
+
+def test_a_process_with_our_number_and_host_in_another_container_is_another(tmp_path: Path) -> None:
+    """Two containers of one machine: the same host name, process number 1 in each, and no view of the other."""
+    path = tmp_path / ".lock"
+    container = f"import os, socket; os.getpid = lambda: 1; socket.gethostname = lambda: 'box'\n{HOLD}"
+
+    def start() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", container, str(path)]
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    with start() as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        os.utime(path, (0, 0))
+        refused = start()
+        assert "being written by process 1 on box" in refused.communicate()[1] and refused.returncode == 1
+        first.kill()
+        first.wait()
+    with start() as second:
+        assert second.stdout is not None and second.stdout.readline() == "held\n"
+        second.communicate("")
+    assert not path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    forking = f"import os, time\n{HOLD}".replace("print(", "os.fork() or time.sleep(30) or os._exit(0); print(", 1)
+    command = [sys.executable, "-c", forking, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == "held\n"
+        assert (owner := lock.read_owner(path)) is not None and owner.alive
+        os.kill(parent.pid, signal.SIGKILL)
+        os.waitpid(parent.pid, 0)
+        parent.returncode = -9
+        # The child is still there, and closes the file as soon as it gets to run.
+        until = time.monotonic() + 20
+        while (owner := lock.read_owner(path)) and owner.alive and time.monotonic() < until:
+            time.sleep(0.05)
+        assert owner is not None and not owner.alive
+
+
+def test_without_locks_of_the_system_the_signs_of_life_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "fcntl", None)
+    path = tmp_path / ".lock"
+    lock.acquire(path)
+    assert json.loads(path.read_text())["flock"] is False
+    monkeypatch.setattr(lock, "_PROCESS", "another")
+    with pytest.raises(ConfigError, match="being written"):
+        lock.acquire(path)
+    long_ago = time.time() - lock.SILENCE - 5
+    os.utime(path, (long_ago, long_ago))
+    lock.acquire(path)
+    lock.release(path)
 
 
 @pytest.mark.parametrize(("silent", "free"), [(20.0, False), (lock.SILENCE + 5, True)])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -156,7 +155,9 @@ def test_another_host_is_believed_and_a_reused_number_is_not(tmp_path: Path) -> 
     write_text(run.lock, json.dumps({"host": "elsewhere", "pid": 1, "started": "", "since": "yesterday"}))
     with pytest.raises(ConfigError, match=r"on elsewhere, since yesterday.*deleting"):
         RunDirectory.create(run.path)
-    write_text(run.lock, json.dumps({"host": socket.gethostname(), "pid": os.getppid(), "started": "-1"}))
+    run.release()
+    here = {**read_json(RunDirectory.create(tmp_path / "other").lock), "pid": os.getppid(), "process": "another"}
+    write_text(run.lock, json.dumps(here))
     RunDirectory.create(run.path)
     write_text(run.lock, "")
     RunDirectory.create(run.path)

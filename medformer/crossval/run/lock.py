@@ -1,8 +1,10 @@
 """One writer per run folder: a lock file that names its owner and survives neither the owner nor a kill.
 
-Whether an owner is alive is seen on its own host from its process, and from other hosts from the file's time, which the
-owner renews every half minute. An owner on another host that has given no sign for five minutes is taken for dead. A
-machine that sleeps gives none either: wake it only when nobody else has continued the run.
+A living owner keeps the file locked in the operating system (flock), which ends with its process. So everybody on the
+same machine sees whether it lives, also from another container, where process numbers and host names mean nothing.
+From other machines the file's time counts, which the owner renews every half minute: an owner that has given no sign
+for five minutes is taken for dead. A machine that sleeps gives none either: wake it only when nobody else has continued
+the run.
 """
 
 from __future__ import annotations
@@ -24,12 +26,21 @@ from medformer.errors import ConfigError
 from medformer.files import read_json
 from medformer.progress import duration
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 BEAT = 30.0
 """Seconds between two signs of life."""
 SILENCE = 300.0
 """Seconds without one after which an owner on another host counts as dead."""
 
 _beats: dict[Path, threading.Event] = {}
+_PROCESS = uuid.uuid4().hex
+"""Recognizes this process, because numbers are used again, and are the same in every container."""
+_held: dict[Path, int] = {}
+"""Open files with the system's lock, by path."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,6 @@ class Owner:
 def acquire(path: Path) -> None:
     """Create the lock file, replacing one whose owner is dead.
 
-    A process is recognized by host, number and start time, because numbers are reused after a restart.
-
     Raises:
         ConfigError: Another live process holds the lock.
     """
@@ -73,8 +82,21 @@ def acquire(path: Path) -> None:
         except FileExistsError:
             _make_way(path, mine)
             continue
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({**mine, "user": _user(), "since": now(), "beat": BEAT}, file)
+        # Somebody who looks whether the owner lives holds the lock for a moment.
+        locked = _flock(handle, wait=True) and _is_locked(path)
+        content = {**mine, "user": _user(), "since": now(), "beat": BEAT, "flock": locked}
+        os.write(handle, json.dumps(content).encode("utf-8"))
+        try:
+            kept = os.path.samestat(os.fstat(handle), path.stat())
+        except OSError:
+            kept = False
+        if not kept:
+            # This process was so slow that another took it for dead.
+            os.close(handle)
+            continue
+        if (former := _held.pop(path.absolute(), None)) is not None:
+            os.close(former)
+        _held[path.absolute()] = handle
         _start_beating(path, mine)
         return
 
@@ -86,6 +108,8 @@ def release(path: Path) -> None:
             beat.set()
         with suppress(OSError):
             path.unlink()
+        if (handle := _held.pop(path.absolute(), None)) is not None:
+            os.close(handle)
 
 
 def read_owner(path: Path) -> Owner | None:
@@ -103,7 +127,7 @@ def read_owner(path: Path) -> Owner | None:
         user=str(content.get("user", "")),
         since=str(content.get("since", "")),
         silent=silent,
-        alive=_alive(content, silent),
+        alive=_alive(path, content, silent),
     )
 
 
@@ -121,7 +145,7 @@ def _make_way(path: Path, mine: dict[str, Any]) -> None:
     owner = read_owner(path)
     if owner and owner.alive and not _is(content, mine):
         seen = f"; last sign of life {duration(owner.silent)} ago" if owner.silent is not None else ""
-        elsewhere = owner.host != mine["host"]
+        elsewhere = content.get("machine") != mine["machine"]
         freed = f" {duration(SILENCE)} after its last sign of life" if owner.silent is not None else f" deleting {path}"
         gone = f"; if that process is gone, the folder becomes free by{freed}" if elsewhere else ""
         raise ConfigError(
@@ -155,7 +179,54 @@ def _start_beating(path: Path, mine: dict[str, Any]) -> None:
 
 
 def _identity() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    return {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "process": _PROCESS}
+
+
+def _machine() -> str:
+    """What the containers of one machine have in common until it starts again; its name where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _flock(handle: int, *, wait: bool) -> bool:
+    """Lock an open file in the operating system: alone with `wait`, else together with others who only look.
+
+    Returns:
+        Whether it could be had; False also where the system or the file system has no such locks.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the system's lock."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _flock(handle, wait=False)
+    finally:
+        os.close(handle)
+
+
+def _leave_to_parent() -> None:
+    """A forked process, such as a loader's, must not keep the lock when its parent has ended."""
+    for handle in _held.values():
+        with suppress(OSError):
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _is(content: dict[str, Any], mine: dict[str, Any]) -> bool:
@@ -171,32 +242,11 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _alive(owner: dict[str, Any], silent: float | None) -> bool:
-    if owner.get("host") != socket.gethostname():
-        return silent is None or silent < SILENCE
-    pid = owner.get("pid")
-    if not isinstance(pid, int):
-        return False
-    if os.name == "nt":
-        # Signal 0 would end the process there, so ask the user instead.
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return bool(owner.get("started") == _started(pid))
-
-
-def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot, where the system tells; otherwise empty."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    # A zombie has ended although its number is still taken.
-    return "" if fields[0] == "Z" else fields[19]
+def _alive(path: Path, owner: dict[str, Any], silent: float | None) -> bool:
+    """Whether the owner still runs, as far as can be seen from here."""
+    if owner.get("flock") and owner.get("machine") == _machine():
+        return _is_locked(path)
+    return silent is None or silent < SILENCE
 
 
 def _user() -> str:
