@@ -14,6 +14,7 @@ from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import read_config
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.errors import DataError, MedformerError
 from medformer.evaluation.metrics import Metric, table_of
@@ -261,7 +262,7 @@ def read_finished_run(path: Path) -> FinishedRun:
     return FinishedRun(
         folder=folder,
         record=folder.record(),
-        config_text=_if_there(folder.config_yaml, _config_text) or "",
+        config_text=_config_text(folder),
         metrics=_object(folder.metrics_json),
         rows=read_oof(folder.oof_csv),
         plan=plan,
@@ -335,11 +336,11 @@ def _object(path: Path, kind: type[Content] = Content) -> dict[str, Any]:
     return read_record(path, kind, "Restore the file, or run the same command with --resume.").plain
 
 
-def _config_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except ValueError:
-        raise DataError(f"{path} is not UTF-8 text. Restore it from a copy.") from None
+def _config_text(folder: RunDirectory) -> str:
+    if not folder.config_yaml.is_file():
+        return ""
+    read_config(folder)
+    return folder.config_yaml.read_text("utf-8")
 
 
 def _numeric_columns(path: Path) -> dict[str, list[float]]:

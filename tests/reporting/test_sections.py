@@ -63,6 +63,7 @@ def test_words_of_files_stay_text(connectomes: Path, tmp_path: Path) -> None:
             content = hostile(content, file)
         write_json(run.path / file, content)
     write_text(run.config_yaml, f"model:\n  name: '{HOSTILE}config.yaml'\n")
+    write_json(run.run_json, {**read_json(run.run_json), "config_sha256": ""})
     build_report(run.path)
     page = run.report_html.read_text("utf-8")
     assert "<b " not in page

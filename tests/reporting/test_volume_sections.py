@@ -177,6 +177,7 @@ def test_a_run_without_plans_names_labels_by_their_values(copy: Copy) -> None:
 def test_pretraining_of_volumes_is_held_against_the_mean_of_what_is_visible(copy: Copy) -> None:
     run = copy()
     write_text(run.config_yaml, run.config_yaml.read_text("utf-8") + "pretraining:\n  ratio: 0.6\n")
+    write_json(run.run_json, {**read_json(run.run_json), "config_sha256": ""})
     for fold in range(3):
         record = {"masked_mse": 0.3 + 0.1 * fold, "mean_visible_mse": 1.0, "hidden": 1000, "patches": 8}
         write_json(run.fold(fold) / "pretraining.json", record)
