@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from medformer.config import SCHEMAS, AnyConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run import runner
+from medformer.crossval.run.beside import BesideError
 from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
@@ -20,10 +21,13 @@ from medformer.data.audit import split_parts, write_findings
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, counted
+from medformer.evaluation.metrics import table_of
+from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.summary import summarize
 from medformer.files import digest, sha256
 from medformer.inference.export_table import ExportTable
 from medformer.progress import Reporter
+from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from pipelines.console import make_reporter, say
@@ -51,16 +55,20 @@ def crossval(
     Raises:
         MedformerError: See `runner.run`; what was finished before stays on disk.
     """
-    run = runner.run(
-        get_task(task),
-        config,
-        out,
-        make_reporter(),
-        resume=resume,
-        overwrite=overwrite,
-        accept=accept,
-        notes=notes,
-    )
+    failure = None
+    try:
+        run = runner.run(
+            get_task(task),
+            config,
+            out,
+            make_reporter(),
+            resume=resume,
+            overwrite=overwrite,
+            accept=accept,
+            notes=notes,
+        )
+    except BesideError as error:
+        run, failure = error.run, error
     if not run.oof_csv.exists():
         say(f"Trained; the manifest has no test rows, so there is nothing to report. Weights: {run.fold(0)}")
         return
@@ -68,6 +76,24 @@ def crossval(
         say(f"Masks: {run.masks}")
         say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
     say(f"Report: {build_report(run.path)}")
+    say(headline(read_record(run.metrics_json, dict[str, Any], "Run the same command with --resume.")))
+    if getattr(config, "target", "segmentation") == "segmentation":
+        say(f"Next: medformer {task} predict {run.path} NEW --out DIR")
+    if failure is not None:
+        raise failure
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The number that stands for a run, with its interval, from what metrics.json holds."""
+    pooled = metrics["pooled"]
+    name = "auc" if metrics["kind"] == "classification" else "dice"
+    metric, found = table_of(metrics)[name], pooled["metrics"][name]
+    value = PLAIN.number(found.get("mean", found.get("value")), metric.digits)
+    interval = PLAIN.interval(found.get("low"), found.get("high"), metric.digits)
+    spread = f" (95% interval {interval})" if interval != PLAIN.missing else ""
+    return (
+        f"{metric.label} {value}{spread} over {pooled['n']} test cases, each predicted by a network that never saw it"
+    )
 
 
 def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite: bool) -> None:

@@ -12,6 +12,8 @@ from typing import Literal
 from medformer.errors import DataError, counted
 from medformer.files import write_csv
 
+_SAID = 3
+
 Severity = Literal["error", "warning"]
 
 REASONS: dict[str, tuple[Severity, str]] = {
@@ -157,6 +159,16 @@ def require_usable(problems: Sequence[Problem], *, named: bool = False) -> None:
         f"{counted(len(quarantine(errors)), 'case')} cannot be used ({counts}); expected none"
         f"{'.' if named else f':{first_ten(errors)}'}\nRepair or remove these files, then prepare and check again."
     )
+
+
+def describe_warnings(problems: Sequence[Problem], where: Path) -> list[str]:
+    """Say how many warnings there are, the first few, and where all are listed; nothing without any."""
+    found = [problem for problem in problems if problem.severity == "warning"]
+    if not found:
+        return []
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(one.reason for one in found).most_common())
+    first = "" if len(found) <= _SAID else f"; the first {_SAID}"
+    return [f"{len(found)} warning(s) about the cases ({counts}): {where}{first}", *map(str, found[:_SAID])]
 
 
 def first_ten(items: Sequence[object]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medformer.crossval.run import record
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import RunInfo, finish, session, start
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError
@@ -34,6 +35,24 @@ def test_a_folder_of_the_users_is_never_touched(tmp_path: Path, flags: dict[str,
     with pytest.raises(ConfigError, match=r"not empty \(thesis\.txt\)"):
         RunDirectory.create(tmp_path, **flags)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_resumed_run_says_that_the_code_changed(
+    finished: RunDirectory, info: RunInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session(RunDirectory.create(finished.path, resume=True), info) as changes:
+        assert changes == ""
+    monkeypatch.setattr(record, "source_code", lambda: {"source_sha256": "f" * 64, "commit": ""})
+    with session(RunDirectory.create(finished.path, resume=True), info) as changes:
+        assert "to ffffffffffff" in changes
+    assert finished.record()["notes"] == [changes]
+    assert len(finished.record()["sessions"][0]["source_sha256"]) == 64
+
+
+def test_a_run_of_another_task_is_not_resumed(finished: RunDirectory, info: RunInfo) -> None:
+    run = RunDirectory.create(finished.path, resume=True)
+    with pytest.raises(ConfigError, match=r"is a run of the task polyp\. Continue it with medformer polyp"):
+        start(run, replace(info, task="abide", config={"other": 1}))
 
 
 def test_a_foreign_run_json_is_not_ours(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medformer.files import read_csv, read_json
+from medformer.imaging.masks import write_mask
+from medformer.inference.baselines.frames import PriorMask
 
 Medformer = Callable[..., Any]
 
@@ -49,6 +52,48 @@ def test_baselines_can_be_left_out_and_had_later(
     assert medformer(*command, "--resume", *settings, report=False).code == 0
     assert (run / "baselines" / "prior_mask" / "oof.csv").exists()
     assert (run / "oof.csv").read_bytes() == before
+
+
+def test_a_failing_baseline_costs_the_model_nothing_and_is_tried_again(
+    medformer: Medformer,
+    finished: Path,
+    data: Path,
+    settings: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fit(self: PriorMask, cases: object) -> None:
+        raise MemoryError
+
+    run = tmp_path / "run"
+    command = ("polyp", "crossval", "--out", run, "--data", data, *settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(PriorMask, "fit", fit)
+        failed = medformer(*command)
+    failed.refused(5, "The model's results are complete", "Baseline prior_mask", "Out of memory", "--resume")
+    assert (run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
+    assert "Dice " in failed.out and f"Next: medformer polyp predict {run} NEW" in failed.out
+    assert sorted(path.parent.name for path in (run / "baselines").glob("*/oof.csv")) == ["pixel_color"]
+    assert "Baseline prior_mask: Out of memory" in (run / "report.html").read_text("utf-8")
+    record = read_json(run / "run.json")
+    assert record["state"] == "failed" and "prior_mask" in record["reason"]
+    again = medformer(*command, "--resume", report=False)
+    assert again.code == 0, again.err
+    assert (run / "baselines/prior_mask/oof.csv").is_file() and read_json(run / "run.json")["state"] == "done"
+
+
+def test_warnings_of_the_check_are_said_and_listed(
+    medformer: Medformer, own_data: Any, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    case = own_data.read().cases[0]
+    write_mask(case.mask, np.zeros((48, 64), bool))
+    run = tmp_path / "run"
+    command = ("polyp", "crossval", "--out", run, "--data", own_data.refresh(), "--no-baselines", *settings)
+    result = medformer(*command, "training.epochs=1", report=False)
+    assert result.code == 0, result.err
+    assert f"1 warning(s) about the cases (1 empty-mask): {run / 'problems.csv'}" in result.err
+    assert f"warning: {case.id}: empty-mask" in result.err
+    assert [row["id"] for row in read_csv(run / "problems.csv")] == [case.id]
 
 
 def test_the_canary_has_the_plan_of_the_run_and_the_masks_of_others(canary: Path, finished: Path) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import medformer
 from medformer.crossval.run.directory import FORMAT, RunDirectory
 from medformer.crossval.run.times import now
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
-from medformer.files import digest, strict_json, write_json, write_text
+from medformer.files import digest, sha256, strict_json, write_json, write_text
 from medformer.yaml_files import dump_yaml, read_yaml
 
 PACKAGES = (
@@ -70,7 +72,7 @@ class RunInfo:
     notes: Sequence[str] = ()
 
 
-def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> None:
+def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> str:
     """Write config.yaml and run.json, or append a session to the run.json of a resumed run.
 
     Args:
@@ -78,10 +80,13 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
         info: What is about to run.
         may_differ: Dotted config keys that a resumed run may change, because they do not change results.
 
+    Returns:
+        How the code differs from that of the session before; empty when it does not.
+
     Raises:
         ConfigError: A resumed run has another config; lists the keys that differ.
     """
-    session = _session(info)
+    session, changes = _session(info), ""
     if run.resumed:
         record = run.record()
         if record["task"] != info.task:
@@ -92,6 +97,8 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
         # A kill may have come between run.json and config.yaml.
         if run.config_yaml.exists() or record["config_sha256"] != digest(strict_json(info.config)):
             _check_config(run, info.config, may_differ)
+        changes = _changed_code(record["sessions"], session)
+        record["notes"] += [changes] if changes and changes not in record["notes"] else []
         record["sessions"].append(session)
         record["accepted_leaks"] = sorted({*record["accepted_leaks"], *info.accepted_leaks})
     else:
@@ -113,6 +120,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
     write_json(run.run_json, {**record, "state": "running", "reason": ""})
     if not run.config_yaml.exists():
         write_text(run.config_yaml, dump_yaml(strict_json(info.config)))
+    return changes
 
 
 def finish(run: RunDirectory, state: State, reason: str = "") -> None:
@@ -127,15 +135,18 @@ def finish(run: RunDirectory, state: State, reason: str = "") -> None:
 
 
 @contextmanager
-def session(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> Iterator[None]:
-    """Run the body between `start` and `finish`; the exit state follows from the exception, which is passed on."""
+def session(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> Iterator[str]:
+    """Run the body between `start` and `finish`; the exit state follows from the exception, which is passed on.
+
+    Gives what `start` returned.
+    """
     try:
-        start(run, info, may_differ=may_differ)
+        changes = start(run, info, may_differ=may_differ)
     except BaseException:
         run.release()
         raise
     try:
-        yield
+        yield changes
     except BaseException as error:
         # A full disk may be the very reason; it must not hide behind a second error.
         with suppress(MedformerError):
@@ -175,7 +186,42 @@ def _session(info: RunInfo) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "host": socket.gethostname(),
         "versions": installed_versions(),
+        **source_code(),
     }
+
+
+def source_code() -> dict[str, str]:
+    """A hash over the files of this package, and the commit that a clone is at."""
+    package = Path(medformer.__file__).parent
+    files = {str(file.relative_to(package)): sha256(file) for file in sorted(package.rglob("*.py"))}
+    commit = ""
+    if (package.parent / ".git").exists():
+        asked = ["git", "-C", str(package.parent), "rev-parse", "HEAD"]
+        with suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return {"source_sha256": digest(files), "commit": commit}
+
+
+def _changed_code(sessions: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> str:
+    before = sessions[-1] if sessions else {}
+    was, versions = before.get("versions") or {}, now["versions"]
+    changed = [
+        f"{name} {was[name]}, now {versions[name]}"
+        for name in versions
+        if was.get(name, "") not in ("", versions[name])
+    ]
+    if before.get("source_sha256", now["source_sha256"]) != now["source_sha256"]:
+        changed.append(f"medformer's own files, from {_short(before)} to {_short(now)}")
+    if not changed:
+        return ""
+    return (
+        f"The code changed between two sessions of this run ({'; '.join(changed)}), so its folds may differ in "
+        "more than their cases."
+    )
+
+
+def _short(session: Mapping[str, Any]) -> str:
+    return str(session.get("commit") or session.get("source_sha256"))[:12]
 
 
 def read_config(run: RunDirectory) -> dict[Any, Any]:

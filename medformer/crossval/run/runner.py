@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase, read_plan, some, write_plan
 from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
 from medformer.crossval.plan.schemes import draw_plan, predefined_plan
+from medformer.crossval.run.beside import run_beside
 from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
@@ -27,7 +29,7 @@ from medformer.crossval.run.record import RunInfo, session
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import is_test, write_manifest
-from medformer.data.problems import require_usable
+from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import write_json
@@ -35,6 +37,9 @@ from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
 from medformer.training.pretraining.seen import read_seen, require_same_seen, require_untested, write_seen
+
+PROBLEMS = "problems.csv"
+"""What is wrong with the cases of a run."""
 
 VALIDATION = frozenset({"val", "validation"})
 """What a manifest calls the part that selects."""
@@ -84,6 +89,7 @@ def run(
         notes: What a reader of the report must know about the data.
 
     Raises:
+        BesideError: The results are complete, and something that runs beside the model failed.
         MedformerError: See the parts; what was finished before stays on disk.
     """
     study = task.open(config, reporter, out=out)
@@ -91,13 +97,14 @@ def run(
     notes = [*notes, *study.notes, *held_out_note(study)]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
-        recorded = _recorded(directory, study, accept=accept, notes=notes)
+        recorded = _recorded(directory, study, reporter, accept=accept, notes=notes)
         if directory.resumed:
             stack.enter_context(recorded)
         # What is refused leaves no run, and an earlier run that was to be overwritten stays.
         with directory.unless_refused():
             inventory = study.inspect(directory.inventory, reporter)
-            require_usable(study.problems(inventory))
+            problems = study.problems(inventory)
+            require_usable(problems)
             plan = frozen_plan(directory, study, inventory)
             for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
                 reporter.line(line)
@@ -113,7 +120,8 @@ def run(
             reporter.line(line)
         if not directory.splits_json.exists():
             write_plan(directory.splits_json, plan)
-        write_findings(directory.audit_json, audit, study.problems(inventory))
+        write_findings(directory.audit_json, audit, problems)
+        list_problems(directory, problems, reporter)
         _run_folds(directory, study.without(study.held_out), plan, inventory, reporter)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
@@ -139,13 +147,14 @@ def pretrain(
     held_out = held_out_note(study)
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
-        recorded, whole = _recorded(directory, study, notes=[*study.notes, *held_out]), study
+        recorded, whole = _recorded(directory, study, reporter, notes=[*study.notes, *held_out]), study
         if directory.resumed:
             stack.enter_context(recorded)
         study = study.without(study.held_out)
         with directory.unless_refused():
             inventory = study.inspect(directory.inventory, reporter)
-            require_usable(study.problems(inventory))
+            problems = study.problems(inventory)
+            require_usable(problems)
             seen = study.seen_cases(inventory)
             if directory.resumed:
                 require_same_seen(directory.path, seen)
@@ -154,6 +163,7 @@ def pretrain(
         if not directory.resumed:
             stack.enter_context(recorded)
         whole.keep(directory)
+        list_problems(directory, problems, reporter)
         for line in held_out:
             reporter.line(line)
         ids = [case.id for case in study.cases]
@@ -168,6 +178,15 @@ def pretrain(
         quality = learner.pretrain(Context(fold, directory.path, directory, config.seed, resume, reporter))
         shutil.rmtree(directory.cache, ignore_errors=True)
     return {**quality, "held_out": len(fold.validation)}
+
+
+def list_problems(directory: RunDirectory, problems: Sequence[Problem], reporter: Reporter) -> None:
+    """Write what is wrong with the cases to problems.csv, and say the first warnings."""
+    table = directory.path / PROBLEMS
+    if problems:
+        write_problems(table, problems)
+    for line in describe_warnings(problems, table):
+        reporter.line(line)
 
 
 def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inventory) -> Plan:
@@ -303,18 +322,27 @@ def _run_folds(
         complete(directory, study.learner(inventory, directory.cache))
         if not tested:
             return
-        if config.crossval.baselines:
-            for name, learner in study.baselines(inventory).items():
-                reporter.line(f"Baseline {name} on the same folds.")
-                complete(directory.baseline(name), learner())
-        if config.crossval.permute_labels:
-            reporter.line("The same plan on permuted labels.")
+        study.facts(directory)
+
+        def baseline(name: str, learner: Callable[[], Learner]) -> None:
+            complete(directory.baseline(name), learner())
+
+        def canary() -> None:
             giver = permuted_assignment(plan.cases, derive_seed(plan.seed, "permuted labels"))
             permuted = study.relabelled(giver, directory.canary.path)
             complete(directory.canary, permuted.learner(inventory, directory.cache))
-    if not directory.site_probe_json.exists():
-        _probe_sites(directory, study, plan, inventory)
-    study.facts(directory)
+
+        parts: list[tuple[str, Callable[[], None]]] = []
+        if config.crossval.baselines:
+            parts += [
+                (f"Baseline {name}", partial(baseline, name, learner))
+                for name, learner in study.baselines(inventory).items()
+            ]
+        if config.crossval.permute_labels:
+            parts.append(("The canary with permuted labels", canary))
+        if not directory.site_probe_json.exists():
+            parts.append(("The site probe", partial(_probe_sites, directory, study, plan, inventory)))
+        run_beside(directory, parts, reporter)
 
 
 def _probe_sites(directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory) -> None:
@@ -326,7 +354,12 @@ def _probe_sites(directory: RunDirectory, study: Study[Any, Any], plan: Plan, in
 
 @contextmanager
 def _recorded(
-    directory: RunDirectory, study: Study[Any, Any], *, accept: Sequence[str] = (), notes: Sequence[str] = ()
+    directory: RunDirectory,
+    study: Study[Any, Any],
+    reporter: Reporter,
+    *,
+    accept: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Iterator[None]:
     """Keep run.json and config.yaml of the work inside, and record in them how it ended."""
     config, data = study.config, study.data
@@ -343,7 +376,9 @@ def _recorded(
         accepted_leaks=list(accept),
         notes=list(notes),
     )
-    with session(directory, info, may_differ=_MAY_DIFFER):
+    with session(directory, info, may_differ=_MAY_DIFFER) as changes:
+        if changes:
+            reporter.line(f"Note: {changes}")
         yield
 
 
