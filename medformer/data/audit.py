@@ -303,7 +303,8 @@ class _Search:
                     self._add(found, kind, first, second, 1.0, "")
         descriptors = [records[case.id].array("descriptor") for case in self.cases]
         for match in comparison.similar(descriptors, self.parts):
-            detail = f"similarity {match.score:.2f}" + (f", mirrored {match.mirrored}" if match.mirrored else "")
+            mirrored = f"mirrored {match.mirrored}" if match.mirrored else ""
+            detail = ", ".join(filter(None, (f"similarity {match.score:.2f}", mirrored, match.evidence)))
             self._add(found, "near-duplicate", match.first, match.second, match.score, detail)
         return list(found.values())
 

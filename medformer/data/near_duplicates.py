@@ -29,12 +29,14 @@ class Match:
         second: Index of the other, larger than `first`.
         score: Similarity, at most 1.
         mirrored: How the second had to be flipped; empty when not at all.
+        evidence: How the score compares with those of other pairs, in words.
     """
 
     first: int
     second: int
     score: float
     mirrored: str = ""
+    evidence: str = ""
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         return FRAMES
 
     def problems(self, inventory: Inventory) -> list[Problem]:
-        found = [*super().problems(inventory), *foreground_problems(self.cases, inventory)]
-        shares = [record.facts["foreground"] for record in inventory.values() if "foreground" in record.facts]
-        if self.masks and shares and not any(shares):
-            detail = f"all {len(shares)} masks are empty. Check that these are the masks"
-            found.append(Problem("all cases", "", "no-labels-at-all", detail))
-        return found
+        return [*super().problems(inventory), *foreground_problems(self.cases, inventory)]
 
     def learner(self, inventory: Inventory, cache: Path) -> FrameLearner:
         return FrameLearner(self)

@@ -25,8 +25,8 @@ from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
-from medformer.data.volumes.inspect.descriptors import VOLUMES
 from medformer.data.volumes.inspect.facts import case_facts
+from medformer.data.volumes.inspect.similar import VOLUMES
 from medformer.data.volumes.read.dataset_file import write_info
 from medformer.files import digest
 from medformer.imaging.geometry import reorient

@@ -14,12 +14,8 @@ from scipy import ndimage
 from medformer.data.audit import Audit, Division, audit, fold_divisions
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
-from medformer.data.volumes.inspect.descriptors import (
-    THRESHOLD,
-    VOLUMES,
-    descriptor,
-    similar_volumes,
-)
+from medformer.data.volumes.inspect.descriptors import descriptor
+from medformer.data.volumes.inspect.similar import THRESHOLD, VOLUMES, similar_volumes
 from medformer.data.volumes.read.layouts import scan_volumes
 from medformer.errors import DataError, LeakageError
 
@@ -96,6 +92,48 @@ def test_volumes_of_one_value_are_like_nothing(make_case: MakeCase) -> None:
 def test_an_unknown_case(make_case: MakeCase) -> None:
     with pytest.raises(DataError, match="'x'"):
         audit_volumes([make_case("a", scan())], ("", {"train": ["a"], "test": ["x"]}))
+
+
+@pytest.fixture(scope="module")
+def brains() -> list[Any]:
+    """Brains without skulls in one space: nilearn's template, deformed by 2 mm, each with noise of its own."""
+    datasets = pytest.importorskip("nilearn.datasets")
+    gray, white = (
+        np.asarray(load(resolution=4).dataobj, np.float32)
+        for load in (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    )
+    made = []
+    for seed in range(12):
+        draw = np.random.default_rng(seed)
+        image = white * draw.uniform(0.8, 1.2) + 0.6 * gray * draw.uniform(0.8, 1.2)
+        shifts = [ndimage.gaussian_filter(draw.normal(size=image.shape), 3) for _ in range(3)]
+        places = np.indices(image.shape) + np.stack([0.5 * shift / shift.std() for shift in shifts])
+        moved = ndimage.map_coordinates(image, places, order=1)
+        made.append(((moved + draw.normal(0, 0.02, image.shape)) * (moved > 0.1)).astype(np.float32))
+    return made
+
+
+def test_different_brains_in_one_space_are_no_duplicates_and_copies_are(brains: list[Any]) -> None:
+    descriptors = [descriptor(brain) for brain in brains]
+    rows = np.stack([one.ravel() for one in descriptors])
+    scores = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
+    assert (scores > THRESHOLD).mean() > 0.5, "alike beyond what a fixed threshold allows"
+    assert similar_volumes(descriptors) == []
+    copies = {
+        "noise": brains[0] + np.random.default_rng(9).normal(0, 0.1 * brains[0].std(), brains[0].shape),
+        "cropped": brains[0][1:-1, 1:-1, 1:-1],
+        "saved again": np.round(brains[0] * 1000),
+        "mirrored": brains[0][::-1],
+    }
+    for kind, copy in copies.items():
+        (match,) = similar_volumes([*descriptors, descriptor(np.ascontiguousarray(copy, np.float32))])
+        assert (match.first, match.second) == (0, len(brains)), kind
+        assert "without what the" in match.evidence and match.mirrored == ("left-right" if kind == "mirrored" else "")
+
+
+def test_copies_of_one_scan_are_found_where_there_is_nothing_else() -> None:
+    noisy = [scan() + np.random.default_rng(seed).normal(0, 3, scan().shape).astype(np.float32) for seed in range(6)]
+    assert len(similar_volumes([descriptor(one) for one in noisy])) == 15
 
 
 @pytest.mark.real_data

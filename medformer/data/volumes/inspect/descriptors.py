@@ -2,16 +2,7 @@
 
 The volume is turned to RAS and averaged over a grid of `SIDE` boxes along each axis; of this, the local structure is
 kept and divided by the local contrast, as for pictures (`medformer.data.frames.descriptors`), so that bias fields,
-gamma and the intensity scale drop out. The leakage audit correlates the descriptors of the first channel for every
-pair, in all eight combinations of reversed axes.
-
-`THRESHOLD` comes from 200 hippocampi of the Medical Segmentation Decathlon, crops of one structure and so as similar as
-different scans get, and from 1584 masks of AdrenalMNIST3D. Among the 19,900 pairs of hippocampi, in eight orientations,
-the highest score was 0.58, and that pair is the two sides of one patient; of other pairs, 0.51. Among the 1.3 million
-pairs of adrenal masks it was 0.80. Copies of hippocampi scored at least 0.99 with another gamma, bias field or scale,
-0.91 with noise of 10 %, smoothed by a voxel or resampled 1.5 times finer, and 0.87 resampled 1.3 times coarser.
-Coarser copies (0.70 at half the resolution) and copies with a voxel of 35 cut off each side (0.79) are not found
-reliably: groups must state what belongs together; this search only finds what they missed.
+gamma and the intensity scale drop out. `similar` finds scans that show the same thing by it.
 
 Linear baselines learn from a third description, `volume_features`: a short vector of the shape of the foreground, its
 brightness, and the image on a coarse grid. Each volume is described by itself, so nothing is learned from other cases.
@@ -20,15 +11,11 @@ brightness, and the image on a coarse grid. Each volume is described by itself, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from functools import partial
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medformer.data.near_duplicates import CaseComparison, Match, best_matches, matches_above
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.resample import resample, resampled_affine
@@ -41,11 +28,6 @@ _FINE, _CONTRAST = 1.5, 3.0
 
 _FLAT = 1e-3
 """Share of the largest contrast below which a region counts as flat, so that noise is not blown up to structure."""
-
-THRESHOLD = 0.85
-"""Correlation of descriptors from which two volumes count as one."""
-
-_AXES = ("left-right", "back-front", "foot-head")
 
 
 def voxel_hash(array: NDArray[np.float32]) -> str:
@@ -80,35 +62,6 @@ def descriptor(array: NDArray[np.float32]) -> NDArray[np.float32]:
     normal = structure / (contrast + _FLAT * largest)
     normal -= normal.mean()
     return (normal / np.linalg.norm(normal)).astype(np.float32)
-
-
-def similar_volumes(
-    descriptors: Sequence[NDArray[np.float32]], parts: NDArray[np.integer] | None = None
-) -> list[Match]:
-    """Find every pair that seems to show the same scan; see `CaseComparison.similar`.
-
-    Args:
-        descriptors: As `descriptor` makes them.
-        parts: The part of each volume under each division.
-    """
-    return best_matches(_matches(np.stack(descriptors), parts)) if len(descriptors) > 1 else []
-
-
-VOLUMES = CaseComparison(("file", "voxels"), similar_volumes, THRESHOLD)
-"""How volumes are compared."""
-
-
-def _matches(descriptors: NDArray[np.float32], parts: NDArray[np.integer] | None) -> Iterator[Match]:
-    rows = descriptors.reshape(len(descriptors), -1)
-    for reversed_axes in product((False, True), repeat=3):
-        axes = [axis for axis, is_reversed in enumerate(reversed_axes) if is_reversed]
-        others = np.flip(descriptors, [axis + 1 for axis in axes]).reshape(rows.shape)
-        mirrored = " and ".join(_AXES[axis] for axis in axes)
-        yield from matches_above(THRESHOLD, len(rows), partial(_correlations, rows, others), parts, mirrored)
-
-
-def _correlations(rows: NDArray[np.float32], others: NDArray[np.float32], some: slice) -> NDArray[np.float32]:
-    return np.asarray(rows[some] @ others.T)
 
 
 def _boxes(size: int) -> NDArray[np.float32]:
