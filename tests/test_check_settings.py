@@ -16,8 +16,12 @@ TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training
 
 def check_settings(name: str, overrides: Sequence[str] = ()) -> None:
     """Check a config as a run does, on a manifest without cases: nothing can be read."""
+    study(overrides, name).check()
+
+
+def study(overrides: Sequence[str], name: str = "polyp/default") -> PolypStudy:
     config = load_config(name, overrides, model=PolypConfig)
-    PolypStudy(config=config, data=Manifest(Path("nowhere.csv"), Path(), ())).check()
+    return PolypStudy(config=config, data=Manifest(Path("nowhere.csv"), Path(), ()))
 
 
 @pytest.mark.parametrize(
@@ -43,8 +47,17 @@ def test_a_missing_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_images_too_small_to_train_on_are_refused_with_their_size() -> None:
     settings = [*TINY, "data.image_size=[64, 32]", "training.batch_size=1", "augment.scales=[0.5, 1.0]"]
-    with pytest.raises(ConfigError, match=r"1 image\(s\) of 32 x 16 px"):
+    with pytest.raises(ConfigError, match=r"one training image of 32 x 16 px, height x width .*Raise data.image_size"):
         check_settings("polyp/default", settings)
+
+
+def test_one_training_image_is_refused_where_batch_norm_needs_two() -> None:
+    settings = [*TINY, "model.name=smp:deeplabv3plus/resnet18"]
+    study(settings).check()
+    study(settings).check_training(2)
+    with pytest.raises(ConfigError, match=r"one training image of 64 x 64 px.*smallest training part .* add patients"):
+        study(settings).check_training(1)
+    study([*TINY, "model.name=meta_unet"]).check_training(1)
 
 
 def test_weights_for_a_network_without_our_encoder_are_refused(tmp_path: Path) -> None:

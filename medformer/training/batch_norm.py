@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+from medformer.errors import ConfigError, counted
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _Norm = nn.modules.batchnorm._BatchNorm
@@ -38,6 +42,28 @@ def unshared(module: nn.Module) -> int:
         isinstance(part, _Norm) and not isinstance(part, (nn.SyncBatchNorm, SharedBatchNorm))
         for part in module.modules()
     )
+
+
+@contextmanager
+def several_values(cases: int) -> Iterator[None]:
+    """Turn PyTorch's refusal to normalize one value by itself into an error with advice.
+
+    Args:
+        cases: Of the batch that is trained on inside the block.
+
+    Raises:
+        ConfigError: A batch normalization got one value of each channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"A batch of {counted(cases, 'training case')} gives a batch normalization of the network one value for "
+            "each channel, which it cannot normalize; expected two or more. Add cases or change the folds, raise the "
+            "batch size, or choose a model without batch normalization, such as meta_unet."
+        ) from error
 
 
 class SharedBatchNorm(_Norm):

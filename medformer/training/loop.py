@@ -18,7 +18,7 @@ from medformer.files import is_temporary
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
 from medformer.tensor_file import name_some
-from medformer.training.batch_norm import share_batch_norm, unshared
+from medformer.training.batch_norm import several_values, share_batch_norm, unshared
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
 from medformer.training.losses.objectives import MemoryContext, Moment
@@ -183,7 +183,8 @@ class Loop:
         set_learning_rate(self.optimizer, progress.rate)
 
         self.optimizer.zero_grad(set_to_none=True)
-        value = job.objective(self.wrapped, moved, moment)
+        with several_values(len(batch["id"])):
+            value = job.objective(self.wrapped, moved, moment)
         self.fabric.backward(value)
         norm = self.fabric.clip_gradients(
             self.wrapped, self.stepper, max_norm=job.config.clip or math.inf, error_if_nonfinite=False

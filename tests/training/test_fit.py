@@ -226,6 +226,22 @@ def test_no_cases_is_bad_data(tiny: ModuleType, tmp_path: Path) -> None:
         tiny.train(tmp_path, data=tiny.Squares(0))
 
 
+def test_one_value_for_a_batch_norm_is_no_defect(tiny: ModuleType, tmp_path: Path) -> None:
+    class Pooled(tiny.TinyNet):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x + self.norm(x.mean((2, 3), keepdim=True)))
+
+    with pytest.raises(ConfigError, match="A batch of 1 training case gives a batch normalization of the network one"):
+        tiny.train(tmp_path / "one", data=tiny.Squares(1), model=Pooled())
+    tiny.train(tmp_path / "two", data=tiny.Squares(2), model=Pooled(), config={"epochs": 1})
+    # The last batch of an epoch is never one of one.
+    tiny.train(tmp_path / "nine", data=tiny.Squares(9), model=Pooled(), config={"epochs": 1})
+
+
 def test_a_nan_in_an_image_is_traced_to_its_case(tiny: ModuleType, tmp_path: Path) -> None:
     data = tiny.Squares(8, faults={5: float("nan")})
     with pytest.raises(DivergenceError) as caught:

@@ -189,6 +189,16 @@ class Study(ABC, Generic[C, D]):
             check_devices(self.config.training)
         build_tracker(self.config.training.tracker, Path(), Path())
 
+    def check_training(self, cases: int) -> None:
+        """Refuse settings that cannot train on so few cases, before any fold does.
+
+        Args:
+            cases: In the smallest training part of the plan.
+
+        Raises:
+            ConfigError: They cannot.
+        """
+
     @abstractmethod
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
         """Read every case once and describe it: problems, hashes, facts, descriptors.

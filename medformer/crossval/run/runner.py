@@ -198,7 +198,9 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
     """
     cases = [study.plan_case(case, inventory[case.id]) for case in study.without(study.held_out).cases]
     if not (directory.resumed and directory.splits_json.exists()):
-        return draw(study, cases)
+        drawn = draw(study, cases)
+        study.check_training(min(len(fold.train) for fold in drawn.folds))
+        return drawn
     plan = read_plan(directory.splits_json)
     # Before drawing, which changed data may not allow.
     plan.check_data(cases)

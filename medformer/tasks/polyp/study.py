@@ -68,7 +68,14 @@ class PolypStudy(Study[PolypConfig, Manifest]):
             masked_autoencoder(network)
         if wanted.enabled:
             BlockMask(wanted.block, wanted.ratio).draw(torch.empty(1, 3, *size), torch.Generator())
-        _check_forward_pass(self.config, network)
+        _check_forward_pass(self.config, network, 2, "Raise data.image_size, training.batch_size or augment.scales")
+
+    def check_training(self, cases: int) -> None:
+        if cases < 2 <= self.config.training.batch_size:
+            advice = (
+                "The smallest training part of the plan holds no more: add patients, or use another number of folds"
+            )
+            _check_forward_pass(self.config, new_network(self.config, 0), cases, advice)
 
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
         size = self.config.data.image_size
@@ -132,10 +139,20 @@ class PolypTask:
         return load_predictor(config, folders, device)
 
 
-def _check_forward_pass(config: PolypConfig, network: nn.Module) -> None:
-    """Train one step in shapes alone: on the meta device nothing is computed."""
+def _check_forward_pass(config: PolypConfig, network: nn.Module, cases: int, advice: str) -> None:
+    """Train one step in shapes alone: on the meta device nothing is computed.
+
+    Args:
+        config: Of the run.
+        network: Its network, which is of no further use.
+        cases: Of the batch, if the config allows as many.
+        advice: What to do where it fails, besides choosing another model.
+
+    Raises:
+        ConfigError: The network cannot train on such a batch.
+    """
     network.to("meta").train()
-    cases, size = min(2, config.training.batch_size), config.data.image_size
+    cases, size = min(cases, config.training.batch_size), config.data.image_size
     with torch.device("meta"):
         batch = {"image": torch.empty(cases, 3, *size), "mask": torch.empty(cases, 1, *size)}
     smallest = resize_batch(batch, min(config.augment.scales))["image"]
@@ -146,7 +163,8 @@ def _check_forward_pass(config: PolypConfig, network: nn.Module) -> None:
         return
     except (AssertionError, RuntimeError, ValueError) as error:
         rows, columns = smallest.shape[-2:]
+        what = "one training image" if cases == 1 else f"{cases} training images"
         raise ConfigError(
-            f"{config.model.name} cannot train on {cases} image(s) of {rows} x {columns} px ({error}). "
-            "Raise data.image_size, training.batch_size or augment.scales, or choose another model."
+            f"{config.model.name} cannot train on {what} of {rows} x {columns} px, height x width ({error}). "
+            f"{advice}, or choose another model, such as meta_unet."
         ) from error
