@@ -183,8 +183,8 @@ def _folder_hashes(folder: Path) -> list[str]:
 
 
 def path_from(root: Path, path: Path) -> str:
-    """Write a path for a table: relative to `root` with forward slashes where it lies below, else as it is."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    """Write a path for a table that others may see: relative to `root`, or the name alone where it lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A picture of three planes through a volume with its labels.
+"""A picture of a volume with its labels: three planes through it, or the slices of a scan that has thick ones.
 
 The volume is turned so that up is the head (axial: the front) and the patient's right is on the left of the picture, as
 radiologists hold films; sagittal planes face left. Pixels are square in mm. A line is a prediction, a tint the truth.
@@ -6,7 +6,7 @@ radiologists hold films; sagittal planes face left. Pixels are square in mm. A l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,11 @@ LABEL_COLORS: tuple[tuple[int, int, int], ...] = (
 SIDE = 384
 """Pixels along the longest edge of the volume."""
 
+_THICK = 3.0  # times the pixel: across slices as thick as this, a scan is a band of a few rows
+
+_SLICES = 6
+_ACROSS = 3
+
 _TINT = 0.4
 _GAP = 4
 _LEGEND = 18
@@ -48,7 +53,8 @@ def draw_planes(
 ) -> NDArray[np.uint8]:
     """Draw a sagittal, a coronal and an axial plane side by side, each where the labels are largest.
 
-    The gray scale runs from the 1st to the 99th percentile of the three planes.
+    Of a scan with thick slices (`thick_axis`), up to six slices are drawn instead, spread over those with labels. The
+    gray scale runs from the 1st to the 99th percentile of what is shown.
 
     Args:
         image: (X, Y, Z), any numeric type.
@@ -56,10 +62,10 @@ def draw_planes(
         geometry: Of all arrays.
         names: Name of each label value that is drawn, in the order of `LABEL_COLORS`.
         truth: True label values (X, Y, Z).
-        side: Pixels along the longest edge of the volume.
+        side: Pixels along the longest edge of the volume, or of a slice.
 
     Returns:
-        uint8 (H, W, 3) with a legend below the planes.
+        uint8 (H, W, 3), with the names of the labels that can be seen below.
 
     Raises:
         DataError: The shapes differ.
@@ -70,22 +76,47 @@ def draw_planes(
     turned, affine = reorient(image, geometry.affine, "RAS")
     predicted = reorient(labels, geometry.affine, "RAS")[0]
     true = None if truth is None else reorient(truth, geometry.affine, "RAS")[0]
+    maps = [predicted, *([] if true is None else [true])]
     extent = np.array(turned.shape) * np.linalg.norm(affine[:3, :3], axis=0)
-    scale = side / float(extent.max())
-    where = _largest_planes(predicted if true is None or predicted.any() else true)
-    slices = [_plane(turned, axis, index).astype(np.float32) for axis, index in enumerate(where)]
+    across = thick_axis(affine)
+    if across is None:
+        scale = side / float(extent.max())
+        where = list(enumerate(_largest_planes(predicted if true is None or predicted.any() else true)))
+    else:
+        scale = side / float(np.delete(extent, across).max())
+        where = [(across, index) for index in _labeled_slices(maps, across)]
+    slices = [_plane(turned, axis, index).astype(np.float32) for axis, index in where]
     low, high = np.percentile(np.concatenate([plane.ravel() for plane in slices]), (1, 99))
     panels = []
-    for axis, index in enumerate(where):
+    for (axis, index), plane in zip(where, slices, strict=True):
         height, width = (max(1, round(scale * float(mm))) for mm in np.delete(extent, axis)[::-1])
-        gray = np.clip((slices[axis] - low) / max(float(high - low), 1e-12), 0, 1) * 255
+        gray = np.clip((plane - low) / max(float(high - low), 1e-12), 0, 1) * 255
         picture = Image.fromarray(_upright(gray.astype(np.uint8))).resize((width, height), Image.Resampling.BILINEAR)
         drawn = np.repeat(np.asarray(picture)[..., None], 3, axis=2)
         if true is not None:
             _tint(drawn, _enlarged(_plane(true, axis, index), height, width), names)
         _outline(drawn, _enlarged(_plane(predicted, axis, index), height, width), names)
         panels.append(drawn)
-    return _with_legend(_beside(panels), names)
+    there = np.unique(np.concatenate([np.unique(_plane(labels, *at)) for labels in maps for at in where]))
+    shown = {value: name for value, name in names.items() if value in there}
+    rows = [_beside(panels[first : first + _ACROSS]) for first in range(0, len(panels), _ACROSS)]
+    return _with_legend(_below(rows), names, shown)
+
+
+def thick_axis(affine: NDArray[np.float64]) -> int | None:
+    """The axis along which slices are at least three times as thick as pixels are wide; None without one."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    axis = int(spacing.argmax())
+    return axis if spacing[axis] >= _THICK * float(np.delete(spacing, axis).max()) else None
+
+
+def _labeled_slices(maps: Sequence[NDArray[Any]], axis: int) -> list[int]:
+    """A few slices, evenly spread over those with labels; over all where there are no labels."""
+    count = maps[0].shape[axis]
+    labeled = [index for index in range(count) if any(_plane(labels, axis, index).any() for labels in maps)]
+    known = labeled or list(range(count))
+    places = np.linspace(0, len(known) - 1, min(_SLICES, len(known))).round().astype(int)
+    return [known[place] for place in places]
 
 
 def _largest_planes(labels: NDArray[Any]) -> tuple[int, int, int]:
@@ -150,10 +181,22 @@ def _beside(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return canvas
 
 
-def _with_legend(picture: NDArray[np.uint8], names: Mapping[int, str]) -> NDArray[np.uint8]:
-    """Add rows that name the colors, as many as they need."""
+def _below(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    width = max(row.shape[1] for row in rows)
+    canvas = np.zeros((sum(row.shape[0] for row in rows) + _GAP * (len(rows) - 1), width, 3), np.uint8)
+    top = 0
+    for row in rows:
+        canvas[top : top + row.shape[0], : row.shape[1]] = row
+        top += row.shape[0] + _GAP
+    return canvas
+
+
+def _with_legend(picture: NDArray[np.uint8], names: Mapping[int, str], shown: Mapping[int, str]) -> NDArray[np.uint8]:
+    """Add rows that name the colors of the labels that are shown, as many as they need."""
     entries, left, top = [], _GAP, 0
     for value, color in _colors(names).items():
+        if value not in shown:
+            continue
         width = _LEGEND + int(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(names[value])) + 2 * _GAP
         if left > _GAP and left + width > picture.shape[1]:
             left, top = _GAP, top + _LEGEND

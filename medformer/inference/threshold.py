@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from medformer.config.shared import Fraction
 from medformer.errors import CheckpointError, DataError
@@ -135,8 +136,10 @@ class Sigmoid(Content):
 
 
 class Calibration(Content):
-    """Why there is no sigmoid, if there is none."""
+    """Whether a sigmoid was learned, from how many cases of each class, and why not."""
 
+    learned: bool = True
+    cases: dict[str, int] = Field(default_factory=dict)
     reason: str = ""
 
 
@@ -144,6 +147,8 @@ class ThresholdFile(Content):
     """What `learn_threshold` wrote."""
 
     threshold: Fraction
+    learned: bool = True
+    cases: dict[str, int] = Field(default_factory=dict)
     sigmoid: Sigmoid | None = None
     calibration: Calibration | None = None
 

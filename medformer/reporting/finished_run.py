@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -20,9 +21,12 @@ from medformer.errors import DataError, MedformerError
 from medformer.evaluation.metrics import Metric, table_of
 from medformer.evaluation.table import group_names
 from medformer.files import read_csv, sha256
+from medformer.inference.threshold import read_threshold
+from medformer.inference.volumes.components import Components, read_components
 from medformer.missing import known
 from medformer.records import Content, Counts, Names, Rows, Table, Tables, checked, read_record
 from medformer.reporting.explanation import Explanation, read_explanation
+from medformer.reporting.wording import label_title
 from medformer.yaml_files import parse_yaml
 
 T = TypeVar("T")
@@ -42,11 +46,13 @@ class InnerRun:
         folder: Its folder.
         metrics: Its metrics.json.
         rows: Its oof.csv.
+        decisions: Per fold, threshold.json; folds without one are left out.
     """
 
     folder: RunDirectory
     metrics: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
+    decisions: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class FinishedRun:
         pretraining: Per fold, pretraining.json; folds without one are left out.
         explanation: The tables that `explain` wrote; None when it was not run.
         volume_plans: Per fold, plan.json: how volumes are prepared for the network; folds without one are left out.
+        decisions: Per fold, threshold.json: the threshold and where it is from; folds without one are left out.
+        components: Per fold, components.json: which components of a label are kept; folds without one are left out.
     """
 
     folder: RunDirectory
@@ -86,6 +94,8 @@ class FinishedRun:
     pretraining: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     explanation: Explanation | None = None
     volume_plans: Mapping[int, VolumePlan] = field(default_factory=dict)
+    decisions: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    components: Mapping[int, Components] = field(default_factory=dict)
 
     @cached_property
     def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:
@@ -163,6 +173,11 @@ class FinishedRun:
         return dict(self.metrics.get("by_label") or {})
 
     @cached_property
+    def label_titles(self) -> list[str]:
+        """The labels as a reader sees them."""
+        return [label_title(name) for name in self.labels]
+
+    @cached_property
     def definitions(self) -> Mapping[str, Any]:
         """How metrics.json says that its numbers are computed."""
         return dict(self.metrics.get("definitions") or {})
@@ -192,6 +207,33 @@ class FinishedRun:
     def repeats(self) -> int:
         """How often the plan was drawn."""
         return len({row["repeat"] for row in self.rows if "repeat" in row}) or 1
+
+    @cached_property
+    def manifest_name(self) -> str:
+        """The manifest without its folders, which name people and machines."""
+        return re.split(r"[/\\]", str(self.record.get("manifest") or ""))[-1]
+
+    @cached_property
+    def scheme(self) -> str:
+        """How the plan was drawn; empty for a run without a plan."""
+        return self.plan.scheme if self.plan else ""
+
+    @cached_property
+    def left_out(self) -> str:
+        """The column whose values were left out one at a time, such as the site; empty in other schemes."""
+        return str(self.plan.settings.get("left_out") or "") if self.plan else ""
+
+    @cached_property
+    def left_out_values(self) -> Mapping[str, str]:
+        """By the name of a fold, the value that it left out; empty in other schemes."""
+        if self.plan is None or not self.left_out:
+            return {}
+        cases = {case.id: case for case in self.plan.cases}
+        first = {str(fold.index): cases[fold.test[0]] for fold in self.plan.folds if fold.test}
+        return {
+            fold: known(case.site if self.left_out == "site" else case.covariates.get(self.left_out))
+            for fold, case in first.items()
+        }
 
     @cached_property
     def sites(self) -> list[str]:
@@ -275,6 +317,8 @@ def read_finished_run(path: Path) -> FinishedRun:
         pretraining=per_fold("pretraining.json", partial(_object, kind=_Pretraining)),
         explanation=read_explanation(folder.explain),
         volume_plans=per_fold("plan.json", read_volume_plan),
+        decisions=per_fold("threshold.json", _decided),
+        components=per_fold("components.json", read_components),
     )
 
 
@@ -286,7 +330,8 @@ def _read_inner_run(folder: RunDirectory) -> InnerRun | None:
     """Read a run inside the run; None when it has no results (yet)."""
     if not (folder.oof_csv.is_file() and folder.metrics_json.is_file()):
         return None
-    return InnerRun(folder, _object(folder.metrics_json), read_oof(folder.oof_csv))
+    decided = {int(path.parent.name): _decided(path) for path in sorted(folder.folds.glob("[0-9]*/threshold.json"))}
+    return InnerRun(folder, _object(folder.metrics_json), read_oof(folder.oof_csv), decided)
 
 
 class _Config(Content):
@@ -310,6 +355,7 @@ class _SiteProbe(Content):
     chance: float | None = None
     low: float | None = None
     high: float | None = None
+    predictable: bool | None = None
     by_site: Tables
 
 
@@ -330,6 +376,10 @@ class _Pretraining(Content):
     patches: int = 0
     frames: int = 0
     atlases: Table
+
+
+def _decided(path: Path) -> dict[str, Any]:
+    return read_threshold(path).plain
 
 
 def _object(path: Path, kind: type[Content] = Content) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def build_model_card(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
     name = str(run.config.get("model", {}).get("name", "network"))
     kind = "classification" if run.classification else "segmentation"
     training = run.config.get("training", {})
-    front_matter = yaml.safe_dump(_front_matter(run, name, kind), sort_keys=False, allow_unicode=True)
+    # A name with a line `---` would end the front matter, however it is quoted.
+    content = _in_one_line(_front_matter(run, name, kind))
+    front_matter = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10_000)
     templates = markdown_templates()
     return render(
         templates,
@@ -57,6 +59,14 @@ def build_model_card(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
         ],
         settings={key: training[key] for key in _SETTINGS if training.get(key)},
     )
+
+
+def _in_one_line(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _in_one_line(part) for key, part in content.items()}
+    if isinstance(content, list):
+        return [_in_one_line(part) for part in content]
+    return " ".join(content.split()) if isinstance(content, str) else content
 
 
 def _front_matter(run: FinishedRun, model: str, kind: str) -> dict[str, Any]:
@@ -123,7 +133,8 @@ def render_report(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
         when=f"{finished[:10]} {finished[11:16]} UTC" if finished else "time unknown",
         style=source(templates, "report.css"),
         script=script,
-        script_sha256=b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        # Not text: its slashes are none of a path.
+        script_sha256=Markup(b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")),
         sections=sections,
     )
 

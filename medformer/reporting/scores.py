@@ -44,7 +44,9 @@ def written(run: FinishedRun, part: Mapping[str, Any], name: str) -> dict[str, s
 
 def result_columns(run: FinishedRun, part: Mapping[str, Any]) -> dict[str, Any]:
     """The cells that one part of metrics.json has in every table of results, by the title of their column."""
-    cells: dict[str, Any] = {f"{run.noun.capitalize()}s": part.get("n"), "Groups": part.get("groups")}
+    cells: dict[str, Any] = {f"{run.noun.capitalize()}s": part.get("n")}
+    if run.groups != run.cases:
+        cells["Groups"] = part.get("groups")
     if run.classification:
         cells["Positive"] = part.get("positives")
     for column in _CLASSES if run.classification else _MASKS:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from medformer.errors import counted
 from medformer.evaluation.number_format import PRINTED
@@ -55,10 +55,45 @@ def plural(count: int, one: str, many: str) -> str:
     return one if count == 1 else many
 
 
+def label_title(name: str) -> str:
+    """Name a label; one that is named by its value alone is called `label 7102`."""
+    return f"label {name}" if name.isdecimal() else name
+
+
+_FOLDERS = re.compile(
+    r"""(?<![\w.:/\\+-])(?:file://)?(?:~|[A-Za-z]:)?[/\\]+(?:[^\s/\\'"<>|,;:()]+[/\\]+)+(?=[^\s/\\'"<>|,;:()])"""
+)
+
+
+def without_folders(text: str, paths: Iterable[str] = ()) -> str:
+    """Keep of every absolute path only the name: its folders name people and machines, and a report is passed on.
+
+    Args:
+        text: Any text.
+        paths: Absolute paths that it may hold, for those with spaces, whose ends a text alone does not show.
+    """
+    for path in sorted(paths, key=len, reverse=True):
+        name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+        text = text.replace(path, f".../{name}")
+    return _FOLDERS.sub(".../", text)
+
+
+def absolute_paths(values: Any) -> list[str]:
+    """List the absolute paths among values of any depth; `key=PATH` counts."""
+    if isinstance(values, Mapping):
+        return [path for value in values.values() for path in absolute_paths(value)]
+    if isinstance(values, (list, tuple)):
+        return [path for value in values for path in absolute_paths(value)]
+    text = values.partition("=")[2] or values if isinstance(values, str) else ""
+    return [text] if re.match(r"(?:[/~\\]|[A-Za-z]:[/\\]).*[/\\]", text) else []
+
+
 @cache
 def html_templates() -> Environment:
     """Return the templates of the report: every text that is not ours is escaped as HTML."""
-    return _templates()
+    environment = _templates()
+    environment.finalize = _shareable
+    return environment
 
 
 @cache
@@ -88,6 +123,8 @@ def _templates() -> Environment:
         filled_columns=filled_columns,
         cells=cells,
         pairs=pairs,
+        breakable=breakable,
+        code_span=code_span,
     )
     return environment
 
@@ -115,6 +152,35 @@ def filled_columns(columns: Mapping[str, str], records: Sequence[Row], total: Ro
     return {title: key for title, key in columns.items() if key in keys} if columns else {key: key for key in keys}
 
 
+def breakable(text: str) -> Markup:
+    """Say where a long name may go on in the next line: after a separator, never inside a word.
+
+    A hash, which is one word of many characters, is broken anywhere else.
+    """
+    text = str(_shareable(text))
+    return Markup("").join(_pieces(part) for part in re.split(r"(\s+)", text))
+
+
+def _pieces(word: str) -> Markup:
+    if len(word) < _LONG_WORD:
+        return escape(word)
+    parts = re.findall(r"[^/_=|]+[/_=|]*|[/_=|]+", word)
+    pieces = [part[at : at + _LONGEST_WORD] for part in parts for at in range(0, len(part), _LONGEST_WORD)]
+    return Markup("<wbr>").join(map(escape, pieces))
+
+
+_LONG_WORD, _LONGEST_WORD = 12, 32
+
+
+def code_span(text: object) -> Markup:
+    """Quote a name as code in Markdown, where no markup of its own counts."""
+    plain = " ".join(without_folders(str(text)).split())
+    longest = max(map(len, re.findall("`+", plain)), default=0)
+    fence = "`" * (longest + 1)
+    air = " " if plain.startswith("`") or plain.endswith("`") else ""
+    return Markup(f"{fence}{air}{plain}{air}{fence}" if plain else "")
+
+
 def cells(columns: Mapping[str, str], record: Row) -> list[str]:
     """Return the cells of a record as text; what is missing is a dash."""
     return [_cell(record.get(key)) for key in columns.values()]
@@ -131,8 +197,19 @@ def _cell(value: object) -> str:
     return thousands(value) if isinstance(value, int) else number(value)
 
 
+def _shareable(value: Any) -> Any:
+    """Keep folders out of what is passed on. A picture is no text."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.startswith("data:"):
+        return without_folders(value)
+    return value
+
+
+# An underscore inside a word is one; the others, like the colon of an address and what begins an entity, are markup.
+_MARKUP = re.compile(r"([\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|(?<=\w):(?=//)|(?<=www)\.)")
+
+
 def _escape_markdown(value: Any) -> Any:
-    """Keep names from data from becoming markup."""
+    """Keep names from data from becoming markup, links or pictures."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return Markup(re.sub(r"([\\`<>|])", r"\\\1", " ".join(value.split())))
+        return Markup(_MARKUP.sub(r"\\\1", " ".join(without_folders(value).split())))
     return value

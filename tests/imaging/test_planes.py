@@ -71,6 +71,33 @@ def test_small_and_constant_volumes_are_drawn(shape: tuple[int, int, int], tmp_p
         assert max(picture.size) >= 384 and picture.mode == "RGB"
 
 
+def test_thick_slices_are_shown_one_by_one() -> None:
+    """A short-axis scan: across its slices it is nine rows high."""
+    geometry = Geometry((60, 50, 9), np.diag([1.5, 1.5, 10.0, 1.0]))
+    labels = np.zeros(geometry.shape, np.uint8)
+    for index in range(1, 8):
+        labels[10 : 12 + 5 * index, 20:30, index] = 5
+    picture = draw_planes(np.ones(geometry.shape), labels, geometry, NAMES, side=120)
+    # Six slices of 120 x 100 pixels in two rows, and the legend.
+    assert picture.shape[:2] == (2 * 100 + 4 + 18, 3 * 120 + 2 * 4)
+    areas = [
+        len(colored(picture[row : row + 100, left : left + 120], LABEL_COLORS[1]))
+        for row in (0, 104)
+        for left in (0, 124, 248)
+    ]
+    # Seven slices have labels, and grow; six of them are shown, the first and the last too.
+    assert areas == sorted(areas) and min(areas) > 0 and len(set(areas)) >= 5
+    isotropic = Geometry(geometry.shape, np.diag([1.5, 1.5, 4.4, 1.0]))
+    assert draw_planes(np.ones(geometry.shape), labels, isotropic, NAMES, side=120).shape[0] == 100 + 18
+
+
+def test_the_legend_names_what_can_be_seen() -> None:
+    image, labels = head()
+    many = {value: f"structure {value}" for value in range(1, 42)}
+    picture = draw_planes(image, labels, RAS, many, side=320)
+    assert picture.shape[0] == 320 + 18, "one line for the one label that is there"
+
+
 def test_other_shapes_are_refused() -> None:
     image, labels = head()
     with pytest.raises(DataError, match=r"labels have shape \(19, 30, 40\)"):

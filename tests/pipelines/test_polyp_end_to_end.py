@@ -191,7 +191,9 @@ def test_a_run_compared_with_itself_does_not_differ(medformer: Medformer, finish
     result = medformer("compare", finished, finished, "--out", tmp_path)
     assert result.code == 0, result.err
     (comparison,) = read_json(tmp_path / "comparison.json")
-    assert (comparison["difference"], comparison["low"], comparison["high"]) == (0.0, 0.0, 0.0)
+    assert (comparison["difference"], comparison["low"], comparison["p"]) == (0.0, None, 1.0)
+    assert comparison["bootstrap"]["no_interval"] == "nothing differs"
+    assert "so there is nothing to test" in result.out and "0.000 to 0.000" not in result.out
     assert (comparison["cases"], comparison["groups"], comparison["folds_won"]) == (16, 8, 0)
 
 

@@ -39,7 +39,8 @@ def part(report: str, key: str) -> str:
     """The text of a section, without its drawings."""
     found = re.search(rf'<section id="{key}".*?</section>', report, re.DOTALL)
     assert found is not None
-    return " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", found.group(), flags=re.DOTALL)).split())
+    text = found.group().replace("<wbr>", "")
+    return " ".join(unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", text, flags=re.DOTALL)).split())
 
 
 def keys_of(run: FinishedRun) -> set[str]:
@@ -58,8 +59,8 @@ def texts(run: RunDirectory, key: str) -> str:
 def test_sections_come_in_reading_order(report: str) -> None:
     keys = re.findall(r'<section id="([^"]+)"', report)
     assert keys.index("data") + 1 == keys.index("cohort")
-    assert keys.index("pretraining") < keys.index("results")
-    assert keys.index("site-probe") < keys.index("attribution") < keys.index("gallery")
+    assert keys.index("results") < keys.index("gallery") < keys.index("site-probe") < keys.index("attribution")
+    assert keys.index("attribution") < keys.index("data") < keys.index("pretraining")
     assert "150 subjects" in part(report, "summary")
     assert "a person, with all of their scans" in part(report, "data")
 

@@ -75,8 +75,8 @@ def page(finished: Path) -> Page:
 
 
 def test_every_section_is_there_and_in_the_contents(page: Page) -> None:
-    expected = ["summary", "data", "audit", "plan", "learning", "results", "distribution", "lesions", "subgroups"]
-    expected += ["baselines", "canary", "site-probe", "gallery", "setup", "reproduce", "limits"]
+    expected = ["summary", "results", "distribution", "lesions", "subgroups", "gallery", "audit", "baselines", "canary"]
+    expected += ["site-probe", "data", "plan", "learning", "setup", "reproduce", "limits"]
     assert list(page.sections) == expected
     links = [attributes["href"] for attributes in page.named("a")]
     checks = ["#audit", "#baselines", "#canary", "#site-probe"]

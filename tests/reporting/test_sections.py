@@ -65,7 +65,7 @@ def test_words_of_files_stay_text(connectomes: Path, tmp_path: Path) -> None:
     write_text(run.config_yaml, f"model:\n  name: '{HOSTILE}config.yaml'\n")
     write_json(run.run_json, {**read_json(run.run_json), "config_sha256": ""})
     build_report(run.path)
-    page = run.report_html.read_text("utf-8")
+    page = run.report_html.read_text("utf-8").replace("<wbr>", "")
     assert "<b " not in page
     for file in [*files, "config.yaml"]:
         assert f"&lt;b onclick=alert(1)&gt;hostile&lt;/b&gt;{file}" in page

@@ -21,6 +21,7 @@ from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.volumes import read_labels
+from medformer.inference.volumes.components import Components, write_components
 
 HOSTILE_LABEL = "<i onclick=alert(1)>Posterior</i> $x$"
 LABELS = {1: "Anterior", 4: HOSTILE_LABEL}
@@ -80,6 +81,8 @@ class SegmentByShift:
             notes=("volumes smaller than the patch are padded",),
         )
         write_volume_plan(folder / "plan.json", plan)
+        components = Components({1: "largest", 2: "all"}, {1: {"all": 0.7, "largest": 0.8}}, {1: 6, 2: 5 - fold.index})
+        write_components(folder / "components.json", components)
         rows = []
         for name in fold.test:
             case = self.cases[name]

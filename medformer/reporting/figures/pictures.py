@@ -19,9 +19,10 @@ from medformer.imaging.geometry import Geometry
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import draw_overlay
-from medformer.imaging.planes import draw_planes
+from medformer.imaging.planes import draw_planes, thick_axis
 from medformer.imaging.volumes import read_labels, read_volume
 from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.wording import label_title
 
 LONGEST_SIDE = 320
 """Pixels, about what a picture gets on the page: contours are one pixel wide and would vanish in a larger drawing."""
@@ -38,13 +39,16 @@ class CasePictures:
     Attributes:
         count: Pictures drawn so far.
         size: Characters that they take up in the page.
-        of_volumes: Whether they show three planes of a volume, and are wide.
+        of_volumes: Whether they show a volume, and are wide.
+        planes: Whether any shows three planes.
+        slices: Whether any shows the slices of a scan that has thick ones.
     """
 
     def __init__(self, run: FinishedRun) -> None:
         self.count = 0
         self.size = 0
         self.of_volumes = bool(run.labels)
+        self.planes = self.slices = False
         self._names = dict(next(iter(run.volume_plans.values())).labels) if run.volume_plans else {}
         self._folder = run.folder
         self._cases: Mapping[str, Case] = {}
@@ -75,7 +79,7 @@ class CasePictures:
             return "", "the exported mask is not there any more"
         try:
             if self.of_volumes:
-                drawn = _draw_volume(case, mask_path, self._names)
+                drawn = self._draw_volume(case, mask_path)
             else:
                 drawn = _draw_image(case, mask_path, self._foreground or case.foreground)
         except MedformerError as error:
@@ -86,6 +90,40 @@ class CasePictures:
         self.count += 1
         self.size += len(uri)
         return uri, ""
+
+    def _draw_volume(self, case: Case, mask_path: Path) -> NDArray[np.uint8]:
+        """Draw a case with its predicted label map and, if it has one, the reference.
+
+        Args:
+            case: Its first channel is drawn.
+            mask_path: The predicted label map.
+
+        Returns:
+            uint8 (H, W, 3).
+
+        Raises:
+            DataError: A file is missing or damaged, or the sizes differ.
+        """
+        volume = read_volume(case.required_image(), nonfinite="keep")
+        image, grid = volume.array, volume.geometry
+        prediction = read_labels(mask_path, grid)
+        truth = None if case.mask is None else read_labels(case.mask, grid).array
+        maps = [prediction.array, *([] if truth is None else [truth])]
+        if any(array.shape != image.shape for array in maps):
+            raise DataError("the image and its label maps differ in size")
+        values = {int(value) for array in maps for value in np.unique(array) if value}
+        names = self._names or {value: str(value) for value in sorted(values)}
+        box = _around(maps)
+        slices = thick_axis(prediction.geometry.affine) is not None
+        self.slices, self.planes = self.slices or slices, self.planes or not slices
+        return draw_planes(
+            np.nan_to_num(image[box], posinf=0.0, neginf=0.0),
+            prediction.array[box],
+            _part_of_grid(prediction.geometry, box),
+            {value: label_title(name) for value, name in names.items()},
+            truth=None if truth is None else truth[box],
+            side=SIDE,
+        )
 
     def _mask_path(self, row: Mapping[str, Any]) -> Path | None:
         """The exported mask. A path outside of the run folder is ignored, whatever the table says."""
@@ -108,41 +146,6 @@ def _draw_image(case: Case, mask_path: Path, foreground: Foreground) -> NDArray[
 
 def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST), dtype=np.bool_)
-
-
-def _draw_volume(case: Case, mask_path: Path, names: Mapping[int, str]) -> NDArray[np.uint8]:
-    """Draw a case with its predicted label map and, if it has one, the reference.
-
-    Args:
-        case: Its first channel is drawn.
-        mask_path: The predicted label map.
-        names: Name of each label value in the order of the colors; without names, values are named by their numbers.
-
-    Returns:
-        uint8 (H, W, 3).
-
-    Raises:
-        DataError: A file is missing or damaged, or the sizes differ.
-    """
-    volume = read_volume(case.required_image(), nonfinite="keep")
-    image, grid = volume.array, volume.geometry
-    prediction = read_labels(mask_path, grid)
-    truth = None if case.mask is None else read_labels(case.mask, grid).array
-    maps = [prediction.array, *([] if truth is None else [truth])]
-    if any(array.shape != image.shape for array in maps):
-        raise DataError("the image and its label maps differ in size")
-    if not names:
-        names = {int(value): f"label {value}" for array in maps for value in np.unique(array) if value}
-    box = _around(maps)
-    gray = np.nan_to_num(image[box], posinf=0.0, neginf=0.0)
-    return draw_planes(
-        gray,
-        prediction.array[box],
-        _part_of_grid(prediction.geometry, box),
-        names,
-        truth=None if truth is None else truth[box],
-        side=SIDE,
-    )
 
 
 def _around(maps: Sequence[NDArray[Any]]) -> tuple[slice, ...]:

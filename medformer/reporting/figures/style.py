@@ -51,7 +51,7 @@ def drawing(draw: Callable[Concatenate[Figure, P], None]) -> Callable[Concatenat
     """Make a function that draws on an empty figure return the drawing as inline SVG.
 
     The new function takes, in place of the figure, a key: the prefix that keeps the ids of the drawing apart from those
-    of other drawings on the page.
+    of other drawings on the page. It is a name of ours, because it is not escaped.
     """
 
     @wraps(draw)

@@ -31,7 +31,7 @@ def attribution(run: FinishedRun) -> dict[str, Any]:
         "near_chance": isinstance(low, (int, float)) and low <= 0.5,
         "random": random,
         "random_svg": _randomization(random) if random else "",
-        "brains": [_brain(found, atlas) for atlas in found.atlases],
+        "brains": [_brain(found, atlas, f"brain-{number}") for number, atlas in enumerate(found.atlases)],
         "edges": _edges(found),
         "regions": [
             {**row, "contribution": signed(row["contribution"], 4), "strength": f"{row['strength']:.4f}"}
@@ -64,7 +64,7 @@ def _randomization(random: Mapping[str, Any]) -> str:
     return curves("randomization", {"Similarity to the trained network's map": lines}, xlabel=xlabel)
 
 
-def _brain(found: Explanation, atlas: str) -> dict[str, Any]:
+def _brain(found: Explanation, atlas: str, key: str) -> dict[str, Any]:
     """The leading edges between regions whose place is known."""
     places = found.coordinates(atlas)
     known = np.isfinite(places.sum(axis=1))
@@ -73,7 +73,7 @@ def _brain(found: Explanation, atlas: str) -> dict[str, Any]:
     edges = [(row["i"], row["j"], row["contribution"], row["slope"]) for row in rows]
     return {
         "atlas": atlas,
-        "svg": glass_brain(f"brain-{atlas}", edges, places) if rows else "",
+        "svg": glass_brain(key, edges, places) if rows else "",
         "places_known": bool(known.any()),
         "drawn": len(rows),
         "raising": sum(row["slope"] > 0 for row in rows),

@@ -12,6 +12,7 @@ from medformer.crossval.compare.text import reading
 from medformer.reporting.figures.intervals import comparison_forest, forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import value, written
+from medformer.reporting.sections.decisions import undecided
 from medformer.reporting.wording import MISSING, between, number, p_value, signed
 
 ALPHA = 0.05
@@ -88,6 +89,7 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
         "fold_method": METHODS["folds"],
         "cautions": list(dict.fromkeys(cautions)),
         "problems": problems,
+        "undecided": {name: count for name, inner in run.baselines.items() if (count := undecided(inner.decisions))},
         "svg": comparison_forest("baselines", list(compared.values())) if compared else "",
     }
 

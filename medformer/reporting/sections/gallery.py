@@ -12,7 +12,7 @@ from medformer.missing import known
 from medformer.reporting.figures.pictures import CasePictures
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import FAILED_BELOW, failures
-from medformer.reporting.wording import number, percent
+from medformer.reporting.wording import label_title, number, percent
 
 SHOWN = 3
 WORST_SHOWN = 6
@@ -55,6 +55,8 @@ def _pictures(run: FinishedRun) -> dict[str, Any]:
     return {
         "galleries": {name: gallery for name, gallery in galleries.items() if gallery},
         "of_volumes": pictures.of_volumes,
+        "planes": pictures.planes,
+        "slices": pictures.slices,
         "failed": len(every),
         "failed_below": FAILED_BELOW,
         "already_shown": sum(name in shown for name in every),
@@ -66,7 +68,7 @@ def _pictures(run: FinishedRun) -> dict[str, Any]:
 
 def _picture(pictures: CasePictures, row: Row) -> dict[str, Any]:
     source, missing = pictures.overlay(row)
-    labels = [f"{name} {number(row[label_column('dice', name)])}" for name in label_names([row])]
+    labels = [f"{label_title(name)} {number(row[label_column('dice', name)])}" for name in label_names([row])]
     fraction = row.get("truth_fraction")
     return {
         "id": str(row["id"]),
@@ -75,6 +77,7 @@ def _picture(pictures: CasePictures, row: Row) -> dict[str, Any]:
         "dice": number(row["dice"]),
         "iou": number(row.get("iou")),
         "labels": labels[:MOST_LABELS] if len(labels) > 1 else [],
+        "more_labels": max(0, len(labels) - MOST_LABELS),
         "fold": row.get("fold"),
         "site": known(row.get("site")),
         "size": None if not isinstance(fraction, (int, float)) else percent(fraction, 1) if fraction > 0 else "",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from medformer.crossval.plan import some
 from medformer.crossval.plan.balance import balance_table, plan_warnings
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import counted
@@ -13,6 +14,7 @@ from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import shorten
 
 MOST_ROWS = 90
+MOST_LABELS = 12
 LONGEST_NAME = 24
 _GIGABYTE = 1e9
 
@@ -89,7 +91,9 @@ _CELLS: Mapping[str, Callable[[VolumePlan], str]] = {
     "Strides": _strides,
     "Kernels": lambda plan: ", ".join(_by(kernel) for kernel in plan.kernel_sizes),
     "Intensity": lambda plan: "; ".join(dict.fromkeys(map(_scheme, plan.intensity))),
-    "Labels": lambda plan: ", ".join(f"{value} {name}" for value, name in plan.labels) or "none",
+    "Labels": lambda plan: (
+        some([f"{value} {name}".removesuffix(f" {value}") for value, name in plan.labels], MOST_LABELS) or "none"
+    ),
     "Expected memory of training": lambda plan: (
         f"{plan.memory_bytes / _GIGABYTE:.1f} GB" if plan.memory_bytes else "not estimated"
     ),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from medformer.reporting.figures.intervals import forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import FAILED_BELOW, estimate, failures, result_columns, value, written
-from medformer.reporting.wording import interval, number
+from medformer.reporting.wording import absolute_paths, interval, number, without_folders
 
 FEW_GROUPS = 10
 _HEADLINES = ("auc", "balanced_accuracy", "sensitivity", "specificity")
@@ -34,16 +35,56 @@ def summary(run: FinishedRun) -> dict[str, Any]:
         "failed": 0 if run.classification else sum(map(len, failures(run.first_rows).values())),
         "failed_below": FAILED_BELOW,
         "few_groups": FEW_GROUPS,
+        "spread": left_out_spread(run),
+        "threshold": _threshold(run),
     }
+
+
+def left_out_spread(run: FinishedRun) -> dict[str, Any]:
+    """Describe how the primary metric differs between the values that were left out; empty in other schemes."""
+    parts = run.metrics.get("by_fold") or {}
+    found = {name: value(parts[fold], run.primary.name) for fold, name in run.left_out_values.items() if fold in parts}
+    known = {name: score for name, score in found.items() if math.isfinite(score)}
+    if len(known) < 2:
+        return {}
+    digits, scores = run.primary.digits, list(known.values())
+    lowest, highest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+    return {
+        "parts": len(known),
+        "undefined": len(found) - len(known),
+        "lowest": {"name": lowest, "value": number(known[lowest], digits)},
+        "highest": {"name": highest, "value": number(known[highest], digits)},
+        "mean": number(statistics.fmean(scores), digits),
+        "sd": number(statistics.stdev(scores), digits),
+    }
+
+
+def _threshold(run: FinishedRun) -> str:
+    """Say where the thresholds of decisions are from."""
+    if not run.decisions:
+        return "the recorded threshold"
+    learned = [record.get("learned", record.get("from") != "config") for record in run.decisions.values()]
+    if all(learned):
+        return "a threshold learned on inner validation cases"
+    if any(learned):
+        return "a threshold learned on inner validation cases where they sufficed, and 0.5 elsewhere"
+    fixed = {number(record["threshold"], 2) for record in run.decisions.values()}
+    return f"the fixed threshold {', '.join(sorted(fixed))}"
 
 
 def reproduce(run: FinishedRun) -> dict[str, Any]:
     """Quote the recorded commands, and the one that builds the report again."""
-    recorded = [shlex.join(map(str, session.get("command", []))) for session in run.record.get("sessions", [])]
+    commands = [[str(word) for word in session.get("command", [])] for session in run.record.get("sessions", [])]
+    recorded = [shlex.join(without_folders(word, absolute_paths(word)) for word in command) for command in commands]
     return {
         "commands": "\n".join(dict.fromkeys(filter(None, recorded))),
         "rebuild": f"medformer report {shlex.quote(run.folder.path.name)}",
     }
+
+
+def setup(run: FinishedRun) -> dict[str, Any]:
+    """Quote the config without folders."""
+    return {"config_text": without_folders(run.config_text, absolute_paths(run.config))}
 
 
 SUBGROUPS = {"site": "Site", "size": "Lesion size", "sex": "Sex", "age": "Age"}
@@ -68,7 +109,8 @@ def results(run: FinishedRun) -> dict[str, Any]:
 
 
 def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, Any]:
-    cells = {title: name, **result_columns(run, block)}
+    left_out = run.left_out_values.get(name) if column == "fold" else None
+    cells = {title: f"{name} (without {left_out})" if left_out else name, **result_columns(run, block)}
     if run.thresholded:
         rows = run.rows if block is run.pooled else [row for row in run.rows if str(row.get(column)) == name]
         found = {row["threshold"] for row in rows if "threshold" in row}
@@ -100,7 +142,7 @@ def _values(run: FinishedRun) -> list[dict[str, str]]:
 
 def has_subgroups(run: FinishedRun) -> bool:
     """Whether metrics.json has numbers of any subgroup."""
-    return any(run.metrics.get(f"by_{column}") for column in SUBGROUPS)
+    return any(len(run.metrics.get(f"by_{column}") or {}) > 1 for column in SUBGROUPS)
 
 
 def subgroups(run: FinishedRun) -> dict[str, Any]:
@@ -108,7 +150,8 @@ def subgroups(run: FinishedRun) -> dict[str, Any]:
     found = {}
     for column, title in SUBGROUPS.items():
         parts = run.metrics.get(f"by_{column}") or {}
-        if not parts:
+        if len(parts) < 2:
+            # A single part is the whole, which has its own table.
             continue
         estimates = {name: estimate(part, run.primary.name) for name, part in parts.items()}
         drawn = {name: numbers for name, numbers in estimates.items() if math.isfinite(numbers[0])}

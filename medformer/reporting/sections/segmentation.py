@@ -16,7 +16,7 @@ from medformer.reporting.figures.charts import histogram
 from medformer.reporting.figures.intervals import AgreementPanel, bland_altman, forest
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import estimate, summary_of, value, written
-from medformer.reporting.wording import between, interval, number, percent, signed, thousands
+from medformer.reporting.wording import between, interval, label_title, number, percent, signed, thousands
 
 _NICE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
@@ -136,7 +136,7 @@ def labels(run: FinishedRun) -> dict[str, Any]:
         dice, volume = written(run, part, "dice"), part["volume"]
         rows.append(
             {
-                "label": name,
+                "label": label_title(name),
                 "present": part["present"],
                 "dice": dice["value"],
                 "interval": dice["interval"],
@@ -148,7 +148,7 @@ def labels(run: FinishedRun) -> dict[str, Any]:
                 "false_alarms": part["false_alarms"],
             }
         )
-    drawn = [(name, *estimate(part, "dice")) for name, part in run.labels.items()]
+    drawn = [(label_title(name), *estimate(part, "dice")) for name, part in run.labels.items()]
     drawn = [row for row in drawn if math.isfinite(row[1])]
     whole = value(run.pooled, "dice")
     return {
@@ -197,7 +197,7 @@ def _panel(run: FinishedRun, name: str, found: Mapping[str, Any]) -> AgreementPa
         for key in ("lower", "bias", "upper")
     )
     return AgreementPanel(
-        title=name,
+        title=label_title(name),
         means=((truth + predicted) / 2)[kept].tolist(),
         differences=(predicted - truth)[kept].tolist(),
         bias=bias[0],
@@ -210,7 +210,7 @@ def _cells(name: str, volume: Mapping[str, Any]) -> dict[str, Any]:
     found, places, relative = volume["agreement"], digits(volume), volume["relative_error"]
     lower, upper = (found[key]["value"] for key in ("lower", "upper"))
     return {
-        "label": name,
+        "label": label_title(name),
         "compared": found["n"],
         "reference": number(volume["truth_ml"]["mean"], places),
         "predicted": number(volume["pred_ml"]["mean"], places),

@@ -9,14 +9,15 @@ function numberIn(text) {
 
 function sortRows(rows, column, direction) {
   const cells = new Map(rows.map((row) => [row, row.cells[column].textContent.trim()]));
-  const filled = rows.filter((row) => cells.get(row) !== MISSING);
+  const missing = (row) => cells.get(row) === MISSING || cells.get(row).startsWith("none (");
+  const filled = rows.filter((row) => !missing(row));
   const numeric = filled.every((row) => !Number.isNaN(numberIn(cells.get(row))));
   filled.sort((a, b) => {
     const [left, right] = [cells.get(a), cells.get(b)];
     const byNumber = numeric ? numberIn(left) - numberIn(right) : 0;
     return direction * (byNumber || left.localeCompare(right, "en", { numeric: true }));
   });
-  return [...filled, ...rows.filter((row) => cells.get(row) === MISSING)];
+  return [...filled, ...rows.filter(missing)];
 }
 
 function makeSortable(table) {
