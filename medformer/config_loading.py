@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,7 +61,7 @@ def find_config(source: Path | str) -> Path:
         ConfigError: Neither; the nearest shipped name is given.
     """
     text = str(source)
-    if text.endswith((".yaml", ".yml")) or Path(text).is_file():
+    if text.endswith((".yaml", ".yml")) or os.path.isfile(text):
         return Path(text)
     return _shipped(text)
 
@@ -96,7 +97,7 @@ def _file_layers(path: Path) -> list[Layer]:
         if not isinstance(base, str):
             raise ConfigError(f"{path}: `extends:` got {base!r}, expected one name or one relative path.")
         beside = path.parent / base
-        if base.endswith((".yaml", ".yml")) or beside.is_file():
+        if base.endswith((".yaml", ".yml")) or os.path.isfile(beside):
             path = beside
         else:
             try:

@@ -27,8 +27,6 @@ NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG"}
 """Modalities of objects that lie beside the slices of a series and are none."""
 
 _NAMES = {".dcm", ".dicom", ".ima"}
-# What pydicom raises on a file that is damaged or not what it says, when it is read or its attributes are looked at.
-_DAMAGED = (EOFError, ValueError, AttributeError, KeyError, TypeError, NotImplementedError, OverflowError)
 _TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
@@ -178,7 +176,7 @@ def read_series(folder: Path) -> Volume:
             data = pydicom.dcmread(entry.path)
             pixels = data.pixel_array
             plane[:] = apply_modality_lut(pixels, data)
-        except (OSError, ValueError, AttributeError, RuntimeError, NotImplementedError, KeyError, TypeError) as error:
+        except Exception as error:  # as in _read_header
             raise DataError(
                 f"{entry.path} could not be decoded ({error}); expected intact pixels of {columns} x {rows}. Fetch it "
                 "again; if its compression is named above, install pylibjpeg or decompress the series first."
@@ -206,7 +204,7 @@ def sorted_slices(folder: Path) -> list[_Slice]:
     for path, header in headers:
         try:
             slices.append(_slice(path, header))
-        except _DAMAGED as error:
+        except (ValueError, AttributeError, KeyError, TypeError, OverflowError) as error:
             raise DataError(f"{path} has attributes that make no sense ({error}). Export it again.") from error
     for what, value in (
         ("series", lambda entry: str(entry.header.get("SeriesInstanceUID", ""))),
@@ -273,19 +271,17 @@ def _headers(folder: Path) -> list[tuple[Path, Any]]:
 def _read_header(path: Path) -> list[tuple[Path, Any]]:
     """A file with its attributes; nothing where it is no DICOM file and has no name of one."""
     pydicom = dicom_module("pydicom")
-    from pydicom.errors import InvalidDicomError
-
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        str(header.get("SeriesInstanceUID", "")), str(header.get("Modality", ""))
-    except (InvalidDicomError, *_DAMAGED) as error:
-        if path.suffix.lower() in _NAMES:
-            raise DataError(f"{path} is no readable DICOM file ({error}). Fetch it again, or remove it.") from error
-        return []
+        list(header)  # attributes are decoded when they are asked for: all of them here, where a fault is expected
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}). Change its access, or remove it."
         ) from error
+    except Exception as error:  # a damaged file makes pydicom raise anything
+        if path.suffix.lower() in _NAMES:
+            raise DataError(f"{path} is no readable DICOM file ({error}). Fetch it again, or remove it.") from error
+        return []
     return [(path, header)] if header else []
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.files import atomic_path, file_fault
 
 MAX_PIXELS = 80_000_000
@@ -191,6 +191,11 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
     except UnidentifiedImageError:
         raise DataError(
             f"{path} {_what_is(path)}; expected a picture ({', '.join(FORMATS)}). Replace it, or save it as PNG."
+        ) from None
+    except MemoryError:
+        raise ResourceError(
+            f"{path} takes more memory to decode than there is, or is damaged and declares too much. Close other "
+            "programs; if it stays so, fetch or export the file again."
         ) from None
     except _DECODING_ERRORS as error:
         raise DataError(

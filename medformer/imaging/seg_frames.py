@@ -23,8 +23,6 @@ from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, empty_v
 TRACKING = "label {}"
 """Tracking identifier of a segment whose label value is not its number."""
 
-_DAMAGED = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError)
-# What pydicom and highdicom raise on a file that is damaged or not what it says; only their calls are wrapped in it.
 _SAME = 1e-3  # mm
 _UNEVEN = 0.05  # share of a step by which a frame may be off its place
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -163,7 +161,7 @@ class SegFile:
         """Segment number of each pixel of a frame, (rows, columns)."""
         try:
             pixels: NDArray[Any] = np.asarray(self.made.get_stored_frame(index, as_index=True))
-        except _DAMAGED as error:
+        except Exception as error:  # as in open_seg
             raise DataError(f"{self.path}: frame {index + 1} cannot be decoded ({error}). Fetch it again.") from error
         if not frame.segment:
             unknown = set(np.unique(pixels).tolist()) - {0, *self.values}
@@ -201,8 +199,6 @@ def open_seg(path: Path) -> SegFile:
     highdicom = dicom_module("highdicom")
     if not path.is_file():
         raise DataError(f"{path} does not exist; expected a DICOM segmentation. Correct the path.")
-    from pydicom.errors import InvalidDicomError
-
     try:
         made = highdicom.seg.segread(path)
         frames = [_frame(made, item) for item in made.PerFrameFunctionalGroupsSequence]
@@ -211,11 +207,14 @@ def open_seg(path: Path) -> SegFile:
         size = (int(made.Columns), int(made.Rows))
         values = _values(made)
         count = int(made.NumberOfFrames)
-    except (*_DAMAGED, InvalidDicomError) as error:
+    except Exception as error:  # a damaged file makes pydicom and highdicom raise anything
         raise DataError(
             f"{path} is no DICOM segmentation that can be read ({error}); expected one whose frames state their place "
             "in the patient."
         ) from error
+    unknown = sorted({frame.segment for frame in frames} - {0, *values})
+    if unknown:
+        raise DataError(f"{path} has frames of the segments {unknown}, which it does not describe. Export it again.")
     if not frames or len(frames) != count:
         raise DataError(f"{path} says that it has {count} frames and places {len(frames)} of them. Export it again.")
     return SegFile(path, made, frames, values, size, step, thickness)

@@ -445,7 +445,7 @@ def _run(folder: Path) -> list[Path]:
     changes += ["training.batch_size=4", "crossval.folds=2", "crossval.baselines=false", f"data.manifest={manifest}"]
     config = load_config("polyp/quick", changes, model=PolypConfig)
     with patch.object(work, "build_report", lambda run: run), contextlib.redirect_stdout(io.StringIO()):
-        work.crossval(task="polyp", config=config, out=folder / "run")
+        work.crossval(task="polyp", config=config, out=folder / "run", resume=False, overwrite=False)
     return [folder / "run" / name for name in _RUN_FILES if (folder / "run" / name).is_file()]
 
 
