@@ -98,6 +98,10 @@ class _Header:
         """The array of these bytes."""
         if len(content) != self.bytes:
             raise self._error(f"it ends after {len(content)} of {self.bytes} bytes")
+        if self.dtype.kind == "U":
+            points = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(self.dtype.byteorder))
+            if ((points > 0x10FFFF) | ((points >= 0xD800) & (points <= 0xDFFF))).any():
+                raise self._error("it holds texts with characters that do not exist; it is damaged")
         try:
             return np.frombuffer(content, self.dtype).reshape(self.shape, order="F" if self.by_columns else "C")
         except ValueError:

@@ -146,3 +146,12 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ArrayFileError, match="a is encrypted"):
         read_npz(path, {"a"}.__contains__)
+
+
+@pytest.mark.parametrize("point", [0x110000, 0xFFFFFFFF, 0xD800])
+def test_a_text_of_characters_that_do_not_exist_is_refused(tmp_path: Path, point: int) -> None:
+    np.save(tmp_path / "ids.npy", np.array(["ab", "cd"]))
+    content = (tmp_path / "ids.npy").read_bytes()
+    (tmp_path / "ids.npy").write_bytes(content[:-4] + point.to_bytes(4, "little"))
+    with pytest.raises(ArrayFileError, match="characters that do not exist"):
+        read_npy(tmp_path / "ids.npy")

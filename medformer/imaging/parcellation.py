@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError
 from medformer.files import file_fault
+from medformer.imaging.geometry import Geometry
+from medformer.imaging.volumes import read_labels
 
 # Deflate reaches 1,032 on zeros.
 _MOST_COMPRESSED = 1100
@@ -66,16 +68,10 @@ def read_parcellation(path: Path) -> Parcellation:
     Raises:
         DataError: No such file, no volume, not 3-D, labels that are no whole numbers, or no label at all.
     """
-    image = _open(path, "label volume")
-    if len([size for size in image.shape[3:] if size != 1]) > 0 or len(image.shape) < 3:
-        raise DataError(f"{path} has the shape {image.shape}; expected one 3-D volume of labels.")
-    values = _voxels(image, path).reshape(image.shape[:3])
-    if not np.isfinite(values).all() or (values != np.round(values)).any() or values.min() < 0:
-        raise DataError(
-            f"{path} holds values that are no labels (from {np.nanmin(values):g} to {np.nanmax(values):g}); expected "
-            "whole numbers from 0. A probabilistic atlas must be turned into labels first."
-        )
-    volume = values.astype(np.int32)
+    read = read_labels(path)
+    if read.array.min() < 0:
+        raise DataError(f"{path} holds labels from {read.array.min()}; expected whole numbers from 0.")
+    volume = read.array.astype(np.int32)
     labels = tuple(int(label) for label in np.unique(volume) if label != 0)
     if not labels:
         raise DataError(f"{path} holds no label; expected whole numbers other than 0.")
@@ -83,8 +79,8 @@ def read_parcellation(path: Path) -> Parcellation:
     index = np.searchsorted(labels, volume[tuple(where.T)])
     counts = np.bincount(index)
     centers = np.stack([np.bincount(index, where[:, axis]) / counts for axis in range(3)], axis=1)
-    coordinates = apply_affine(image.affine, centers)
-    return Parcellation(path, nibabel.Nifti1Image(volume, image.affine), labels, coordinates)
+    affine = read.geometry.affine
+    return Parcellation(path, nibabel.Nifti1Image(volume, affine), labels, apply_affine(affine, centers))
 
 
 def extract_series(
@@ -171,7 +167,8 @@ def _open(path: Path, what: str) -> Any:
     try:
         image = nibabel.load(path)
         claimed = math.prod(image.shape) * image.get_data_dtype().itemsize
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+        Geometry((1, 1, 1), image.affine)  # refuses one that cannot be inverted
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as a {what} ({error}); expected a NIfTI file.") from error
     if claimed > _MOST_COMPRESSED * path.stat().st_size:
         raise DataError(

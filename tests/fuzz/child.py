@@ -26,9 +26,11 @@ MEMORY = 2 * 2**30
 """Bytes that reading may take beyond what the process has with everything imported."""
 
 
-def limit_memory() -> None:
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
+def limit_memory(more: int | None) -> None:
+    """Let the process take so many bytes more than it has; None for no limit."""
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = resource.RLIM_INFINITY if more is None else has + more
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 def main() -> None:
@@ -50,11 +52,12 @@ def main() -> None:
         for old in folder.iterdir():
             if old.is_file():
                 old.unlink()
+        limit_memory(None)
         seeds = kind.make(folder)
         originals = [kind.unpack(path.read_bytes()) for path in seeds]
         for path in seeds:
             kind.read(path)  # an intact file is read, and everything is imported
-        limit_memory()
+        limit_memory(MEMORY)
         for number in range(first, given.count) if given.only is None else (given.only,):
             rng = random.Random(f"{name} {number}")
             at = rng.randrange(len(seeds))

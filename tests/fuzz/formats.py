@@ -220,9 +220,9 @@ def _matlab(folder: Path) -> list[Path]:
 
 
 def _read_matrix(path: Path) -> None:
-    from medformer.data.connectomes.read.files import as_edges, read_square
+    from medformer.data.connectomes.read.matrices import as_edges, read_square
 
-    as_edges(read_square(path))
+    as_edges(read_square(path).values)
 
 
 def _matrix_text(folder: Path) -> list[Path]:

@@ -120,9 +120,9 @@ def test_a_filter_removes_the_frequencies_outside_its_band(tmp_path: Path) -> No
     ("values", "message"),
     [
         (np.zeros((4, 4, 4), np.int16), "holds no label"),
-        (np.full((4, 4, 4), 0.5, np.float32), "no labels"),
-        (np.full((4, 4, 4), -1, np.int16), "no labels"),
-        (np.ones((4, 4, 4, 3), np.int16), "one 3-D volume"),
+        (np.full((4, 4, 4), 0.5, np.float32), "whole numbers"),
+        (np.full((4, 4, 4), -1, np.int16), "whole numbers from 0"),
+        (np.ones((4, 4, 4, 3), np.int16), "3 volumes in one file"),
     ],
 )
 def test_a_volume_that_is_no_atlas_is_refused(tmp_path: Path, values: NDArray[np.generic], message: str) -> None:
@@ -134,7 +134,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.nii\.gz does not exist"):
         read_parcellation(tmp_path / "none.nii.gz")
     (tmp_path / "text.nii.gz").write_text("hello")
-    with pytest.raises(DataError, match="cannot be read as a label volume"):
+    with pytest.raises(DataError, match="does not begin as a NIfTI file"):
         read_parcellation(tmp_path / "text.nii.gz")
     atlas = read_parcellation(write(tmp_path / "atlas.nii.gz", labels()))
     whole = write(tmp_path / "scan.nii.gz", scan()).read_bytes()
