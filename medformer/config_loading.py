@@ -39,6 +39,7 @@ def load_config(
         ConfigError: The file cannot be used, or keys or values do not fit; all problems are listed.
     """
     layers = [] if source is None else _file_layers(find_config(source))
+    _require_task(layers, model)
     layers += [_override_layer(text, model) for text in overrides]
     problems = [f"{where}: {problem}" for where, data in layers for problem in unknown_keys(data, model)]
     if not problems:
@@ -104,6 +105,22 @@ def _file_layers(path: Path) -> list[Layer]:
                 path = _shipped(base)
             except ConfigError as error:
                 raise ConfigError(f"{path}: in `extends:`: {error}") from None
+
+
+def _require_task(layers: Sequence[Layer], model: type[BaseModel]) -> None:
+    """Refuse a file of another task by its name, instead of listing the keys that this one does not have.
+
+    Raises:
+        ConfigError: A file is of another task.
+    """
+    wanted = model.model_fields["task"].default if "task" in model.model_fields else None
+    for where, data in layers:
+        found = data.get("task")
+        if wanted and isinstance(found, str) and found != wanted:
+            raise ConfigError(
+                f"{where} is a config of the task {found}; this command reads those of {wanted}. Give one of {wanted}, "
+                f"or use medformer {found}."
+            )
 
 
 def _override_layer(text: str, model: type[BaseModel]) -> Layer:

@@ -168,7 +168,7 @@ def test_the_origin_in_a_chain_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "got", "expected"),
     [
-        ("training.epochs=0", "got 0", "greater than 0"),
+        ("training.epochs=0", "got 0", "at least 1"),
         ("training.epochs=2.5", "got 2.5", "a whole number"),
         ("training.epochs=true", "got true", "a whole number"),
         ("training.lr=fast", 'got "fast"', "a number"),
@@ -260,3 +260,41 @@ def test_every_key_is_described_with_its_default() -> None:
     assert [row["key"] for row in rows] == list(known_keys(PolypConfig))
     assert all(row["description"] for row in rows)
     assert {row["key"]: row["default"] for row in rows}["training.epochs"] == PolypConfig().training.epochs
+
+
+LARGE = [
+    ("polyp", "crossval.repeats=1000000000"),
+    ("polyp", "crossval.folds=1000000000"),
+    ("polyp", "data.workers=1000000"),
+    ("polyp", "data.image_size=[1000000, 352]"),
+    ("polyp", "training.batch_size=1000000000"),
+    ("polyp", "augment.scales=[100.0]"),
+    ("abide", "members=1000000000"),
+    ("abide", "model.width=1000000000"),
+    ("volume", "plan.patch=[1000000, 8, 8]"),
+    ("volume", "plan.batch_size=1000000000"),
+]
+
+
+@pytest.mark.parametrize(("task", "override"), LARGE)
+def test_a_number_that_no_machine_can_take_is_refused(task: str, override: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{override.partition('=')[0]}.* expected a number of at most \d+"):
+        load_config(None, [override], model=SCHEMAS[task])
+
+
+URLS = [
+    "data.manifest=https://example.org/m.csv",
+    "model.weights=s3://bucket/w.safetensors",
+    "pretraining.extra=ftp://x/y",
+]
+
+
+@pytest.mark.parametrize("override", URLS)
+def test_nothing_is_read_from_a_network(override: str) -> None:
+    with pytest.raises(ConfigError, match="nothing is read from a network"):
+        load_config(None, [override], model=SCHEMAS["polyp"])
+
+
+def test_a_config_of_another_task_is_called_that() -> None:
+    with pytest.raises(ConfigError, match=r"is a config of the task abide; this command reads those of polyp"):
+        load_config("abide/default", model=SCHEMAS["polyp"])

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from medformer.config.shared import (
+    Batch,
+    Count,
     CrossvalConfig,
     ExecutionConfig,
     Fraction,
     ImagePretrainingConfig,
+    LocalPath,
     LossConfig,
+    Many,
     MaskValues,
     Mixers,
     ModelConfig,
@@ -23,17 +27,19 @@ from medformer.config.shared import (
     NonNegativeInt,
     PretrainingConfig,
     Section,
+    Side,
     Threshold,
     TrainingConfig,
     Ungrouped,
+    Workers,
 )
 
 
 class DataConfig(Section):
     """Where the cases are and how an image becomes a tensor."""
 
-    manifest: str = Field("", description="CSV manifest; `medformer polyp prepare` writes one")
-    image_size: tuple[PositiveInt, PositiveInt] = Field((352, 352), description="network input, rows x columns, px")
+    manifest: LocalPath = Field("", description="CSV manifest; `medformer polyp prepare` writes one")
+    image_size: tuple[Side, Side] = Field((352, 352), description="network input, rows x columns, px")
     ungrouped: Ungrouped = "error"
     foreground: MaskValues = Field(
         (),
@@ -41,7 +47,7 @@ class DataConfig(Section):
         "manifest, else 1 in masks of 0 and 1, and 255 in masks of 0 and 255",
     )
     cache: bool = Field(False, description="keep decoded images in memory")
-    workers: NonNegativeInt = Field(2, description="loader processes; 0 loads in the main process")
+    workers: Workers = Field(2, description="loader processes; 0 loads in the main process")
 
 
 class AugmentConfig(Section):
@@ -52,7 +58,7 @@ class AugmentConfig(Section):
     affine: Fraction = Field(0.7, description="probability of shift, scale, rotation")
     color: Fraction = Field(0.7, description="probability of brightness, contrast, saturation and hue jitter")
     blur: Fraction = Field(0.1, description="probability of a slight blur")
-    scales: tuple[PositiveFloat, ...] = Field(
+    scales: tuple[Annotated[float, Field(gt=0.0, le=8.0)], ...] = Field(
         (1.0,), min_length=1, description="multi-scale training: one factor is drawn per batch"
     )
 
@@ -62,7 +68,7 @@ class InferenceConfig(Section):
 
     flips: bool = Field(True, description="average over horizontal and vertical flips")
     threshold: Threshold = "fit"
-    batch_size: PositiveInt = Field(8, description="images per pass")
+    batch_size: Batch = Field(8, description="images per pass")
     probabilities: Literal["none", "png", "npz"] = Field(
         "none", description="also write probability maps: none, png or npz"
     )
@@ -87,7 +93,7 @@ class PolypConfig(Section):
 class ConnectomeDataConfig(Section):
     """Which cohort, and what of it."""
 
-    manifest: str = Field("", description="cohort manifest; `medformer abide prepare` writes one")
+    manifest: LocalPath = Field("", description="cohort manifest; `medformer abide prepare` writes one")
     atlases: tuple[str, ...] = Field((), description="atlases to use; empty for all of the cohort")
     measure: Literal["correlation", "root", "partial", "precision", "covariance", "tangent"] = Field(
         "root", description="what a connection is; tangent space is learned in each fold"
@@ -119,8 +125,8 @@ class ConnectomeModelConfig(Section):
     """Which network."""
 
     name: str = Field("roi_metaformer", description="a connectome model (`medformer info`)")
-    width: PositiveInt = Field(64, description="channels of roi_metaformer's tokens")
-    depth: PositiveInt = Field(1, description="blocks of roi_metaformer")
+    width: Side = Field(64, description="channels of roi_metaformer's tokens")
+    depth: Count = Field(1, description="blocks of roi_metaformer")
     mixer: str = Field("identity", description="token mixer of roi_metaformer (`medformer info`)")
     mixers: Mixers = Field(
         None, description="the same with parameters, such as [{name: attention, heads: 4}]; null: what mixer says"
@@ -141,8 +147,8 @@ class ConnectomePretrainingConfig(PretrainingConfig):
     )
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.2, description="share that is masked")
     noise: NonNegativeFloat = Field(0.0, description="standard deviation of noise on what is not masked (denoising)")
-    epochs: PositiveInt = Field(8, description="passes over the training subjects")
-    batch_size: PositiveInt = Field(32, description="subjects per step")
+    epochs: Many = Field(8, description="passes over the training subjects")
+    batch_size: Batch = Field(32, description="subjects per step")
     lr: PositiveFloat = Field(2e-3, description="peak learning rate of AdamW")
     patience: NonNegativeInt = Field(
         0, description="epochs without better reconstruction before stopping; 0 never stops"
@@ -156,7 +162,7 @@ class ConnectomeInferenceConfig(Section):
         True, description="make probabilities of the scores by a sigmoid fitted on the inner validation part"
     )
     threshold: Threshold = "fit"
-    batch_size: PositiveInt = Field(128, description="subjects per pass")
+    batch_size: Batch = Field(128, description="subjects per pass")
 
 
 class AbideConfig(Section):
@@ -175,9 +181,7 @@ class AbideConfig(Section):
     training: TrainingConfig = TrainingConfig(
         epochs=16, batch_size=32, lr=1e-3, warmup=0.1, ema=0.0, keep="last", save_minutes=1.0
     )
-    members: PositiveInt = Field(
-        1, description="networks per fold, of different seeds, whose probabilities are averaged"
-    )
+    members: Count = Field(1, description="networks per fold, of different seeds, whose probabilities are averaged")
     crossval: CrossvalConfig = CrossvalConfig(folds=10, stratify=("label", "site"))
     execution: ExecutionConfig = ExecutionConfig()
     inference: ConnectomeInferenceConfig = ConnectomeInferenceConfig()
@@ -186,15 +190,15 @@ class AbideConfig(Section):
 class VolumeDataConfig(Section):
     """Where the volumes are, and how their patches are drawn."""
 
-    manifest: str = Field("", description="CSV manifest, or a folder in a known layout; --data sets it")
+    manifest: LocalPath = Field("", description="CSV manifest, or a folder in a known layout; --data sets it")
     ungrouped: Ungrouped = "error"
     group_pattern: str | None = Field(
         None, description="of a folder: regular expression whose group is the patient in a case's id"
     )
-    patches: PositiveInt = Field(2, description="patches per case and epoch")
+    patches: Batch = Field(2, description="patches per case and epoch")
     foreground: Fraction = Field(0.33, description="share of patches centered on a voxel of a randomly chosen label")
     cache: NonNegativeFloat = Field(4.0, description="GB of prepared volumes kept in memory; more stay on disk")
-    workers: NonNegativeInt = Field(2, description="loader processes; 0 loads in the main process")
+    workers: Workers = Field(2, description="loader processes; 0 loads in the main process")
 
 
 class VolumePlanConfig(Section):
@@ -210,10 +214,10 @@ class VolumePlanConfig(Section):
     intensity: Literal["auto", "zscore", "ct"] = Field(
         "auto", description="zscore (per image), ct (clipping by foreground percentiles), or auto"
     )
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+    patch: tuple[Side, Side, Side] | None = Field(
         None, description="network input, voxels; null: as large as memory allows"
     )
-    batch_size: PositiveInt | None = Field(None, description="patches per step; null: planned")
+    batch_size: Batch | None = Field(None, description="patches per step; null: planned")
 
 
 class VolumeAugmentConfig(Section):
@@ -235,7 +239,7 @@ class VolumeInferenceConfig(Section):
 
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.5, description="overlap of neighboring windows")
     flips: bool = Field(False, description="average over the flips of all axes, eight passes instead of one")
-    batch_size: PositiveInt = Field(2, description="windows per pass")
+    batch_size: Batch = Field(2, description="windows per pass")
     components: Literal["all", "largest", "fit"] = Field(
         "all",
         description="keep all connected components of a label, the largest, or fit: for each label whichever has the "

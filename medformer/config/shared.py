@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PositiveFloat
 
 from medformer.foreground import parse_foreground
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+# A number beyond these is a slip, which would show hours later, or in a machine that stands still.
+Count = Annotated[int, Field(ge=1, le=1_000)]
+Folds = Annotated[int, Field(ge=2, le=2_000)]
+Many = Annotated[int, Field(ge=1, le=1_000_000)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+Side = Annotated[int, Field(ge=1, le=8_192)]
+Workers = Annotated[int, Field(ge=0, le=256)]
+
+
+def _local(text: str | None) -> str | None:
+    if text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise ValueError("a file or folder of this machine; nothing is read from a network, so download it first")
+    return text
+
+
+LOCAL = AfterValidator(_local)
+"""Marks a path as one that is no URL."""
+LocalPath = Annotated[str, LOCAL]
 Threshold = Annotated[
     Fraction | Literal["fit"], Field(description="a number in [0, 1], or fit (on the inner validation part)")
 ]
@@ -58,7 +77,7 @@ class ModelConfig(Section):
     )
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
     deep_supervision: bool = Field(False, description="also judge coarser logits while training")
-    weights: str | None = Field(
+    weights: Annotated[str | None, LOCAL] = Field(
         None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys), inflated to 3-D"
     )
     checkpointing: bool = Field(False, description="recompute activations to save memory")
@@ -73,11 +92,11 @@ class LossConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained."""
 
-    epochs: PositiveInt = Field(100, description="passes over the training part; not used when minutes is set")
+    epochs: Many = Field(100, description="passes over the training part; not used when minutes is set")
     minutes: PositiveFloat | None = Field(
         None, description="wall-clock budget per training; the learning-rate schedule then follows the clock"
     )
-    batch_size: PositiveInt = Field(16, description="images per step and device")
+    batch_size: Batch = Field(16, description="images per step and device")
     lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
     weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW; norms and biases are not decayed")
     warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
@@ -90,7 +109,7 @@ class TrainingConfig(Section):
         "best", description="weights to use: best on the inner validation part, or last, which never stops early"
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
-    devices: PositiveInt = Field(1, description="how many; more than one trains data-parallel")
+    devices: Count = Field(1, description="how many; more than one trains data-parallel")
     strategy: Literal["auto", "ddp"] = Field("auto", description="auto, or ddp")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="32-true, bf16-mixed or 16-mixed"
@@ -113,22 +132,22 @@ class PretrainingConfig(Section):
     """Masked pretraining on the fold's own training cases; labels are not read."""
 
     enabled: bool = Field(False, description="pretrain before training")
-    extra: str = Field(
+    extra: LocalPath = Field(
         "", description="manifest of unlabeled cases that pretraining may see too; none of them may be tested"
     )
-    weights: str = Field(
+    weights: LocalPath = Field(
         "",
         description="folder of the verb `pretrain` whose encoder to start from; its cases may not be tested",
     )
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.6, description="share that is masked")
-    epochs: PositiveInt = Field(50, description="passes over the training cases")
+    epochs: Many = Field(50, description="passes over the training cases")
     lr: PositiveFloat = Field(1e-3, description="peak learning rate of AdamW")
 
 
 class ImagePretrainingConfig(PretrainingConfig):
     """Masked pretraining on frames or volumes."""
 
-    block: PositiveInt = Field(8, description="side of a masked block, pixels or voxels")
+    block: Side = Field(8, description="side of a masked block, pixels or voxels")
 
 
 class CrossvalConfig(Section):
@@ -142,8 +161,8 @@ class CrossvalConfig(Section):
         "hold-out",
         "predefined",
     ] = Field("stratified-group-k-fold", description="how test parts are drawn")
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="k of the k-fold schemes; other schemes do not use it")
-    repeats: PositiveInt = Field(1, description="how often a k-fold or hold-out plan is drawn anew")
+    folds: Folds = Field(5, description="k of the k-fold schemes; other schemes do not use it")
+    repeats: Count = Field(1, description="how often a k-fold or hold-out plan is drawn anew")
     test: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.2, description="share of the cases that hold-out tests")
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.15,
@@ -152,7 +171,7 @@ class CrossvalConfig(Section):
     stratify: tuple[str, ...] = Field(
         ("site", "size"), description="columns that folds are balanced by: site, label, size or any manifest column"
     )
-    bins: PositiveInt = Field(3, description="quantiles that a continuous column is cut into for balancing")
+    bins: Count = Field(3, description="quantiles that a continuous column is cut into for balancing")
     baselines: bool = Field(True, description="run the task's baselines on the same folds")
     permute_labels: bool = Field(
         False, description="also run the same plan on permuted labels: a canary that sings when something leaks"
@@ -164,6 +183,6 @@ class ExecutionConfig(Section):
 
     executor: Literal["inline", "ray"] = Field("inline", description="one after another here, or as Ray tasks")
     address: str | None = Field(None, description="Ray cluster, such as auto or ray://host:10001; null starts one here")
-    workers: PositiveInt | None = Field(None, description="folds at once on a Ray started here; null: what fits")
+    workers: Count | None = Field(None, description="folds at once on a Ray started here; null: what fits")
     cpus_per_fold: PositiveFloat = Field(1.0, description="processors that Ray reserves for a fold")
     gpus_per_fold: NonNegativeFloat = Field(0.0, description="share of a GPU that Ray reserves for a fold, such as 0.5")

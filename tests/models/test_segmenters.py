@@ -153,6 +153,13 @@ def test_peers_take_any_size(name: str) -> None:
         ("smp:unet", "smp:<architecture>/<encoder>"),
         ("smp:unett/resnet34", "Did you mean 'unet'"),
         ("smp:unet/resnet43", "Did you mean 'resnet34'"),
+        ("smp:unet/tu-resnet43", "Did you mean 'tu-resnet"),
+        ("smp:unet/tu-hf-hub:someone/model", "Nothing is looked up in a network"),
+        ("smp:unet/tu-hf_hub:someone/model", "Nothing is looked up in a network"),
+        ("smp:unet/tu-local-dir:/tmp", "Nothing is looked up in a network"),
+        ("smp:unet/tu-resnet18.hf-hub:x", "Nothing is looked up in a network"),
+        ("smp:unet/hf-hub:someone/model", "Nothing is looked up in a network"),
+        ("smp:unet/timm-hf-hub:x/y", "Nothing is looked up in a network"),
     ],
 )
 def test_unknown_models_name_the_nearest(name: str, message: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from medformer.errors import CheckpointError
 from medformer.models.backbone.variants import build_backbone, build_classifier
 from medformer.models.backbone.weights import inflate, load_pretrained
+from medformer.tensor_file import write_tensors
 
 
 def to_sail(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -147,3 +148,20 @@ def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"cut\.pth"):
         load_pretrained(model, tmp_path / "cut.pth")
+
+
+def test_a_file_of_another_variant_is_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": build_classifier("poolformer_s12", 10).state_dict()}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"It is made for model\.backbone=poolformer_s12\."):
+        load_pretrained(build_backbone("caformer_s18"), tmp_path / "weights.pth")
+    torch.save({"state_dict": {"a": torch.zeros(3)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="fits no backbone"):
+        load_pretrained(build_backbone("convformer_c8"), tmp_path / "other.pth")
+
+
+def test_a_network_of_ours_says_what_it_is_and_what_it_is_for(tmp_path: Path) -> None:
+    about = {"task": "polyp", "model": {"name": "meta_polyp", "backbone": "convformer_c8"}}
+    write_tensors(tmp_path / "model.safetensors", {"backbone.stem.conv.weight": torch.zeros(3)}, about)
+    with pytest.raises(CheckpointError, match=r"trained for the task polyp \(meta_polyp, convformer_c8\)") as caught:
+        load_pretrained(build_backbone("convformer_c8"), tmp_path / "model.safetensors")
+    assert "medformer polyp predict RUN" in str(caught.value) and "pretraining.weights" in str(caught.value)

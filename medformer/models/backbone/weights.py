@@ -16,8 +16,8 @@ from torch import Tensor
 
 from medformer.errors import CheckpointError
 from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.backbone.variants import Classifier
-from medformer.tensor_file import name_some, read_tensors
+from medformer.models.backbone.variants import VARIANTS, Classifier, build_backbone
+from medformer.tensor_file import name_some, read_metadata, read_tensors
 
 # Applied in order to every key of a sail-sg file; timm's names are ours.
 _SAIL_RULES: tuple[tuple[str, str], ...] = (
@@ -71,12 +71,48 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[s
             misfits.append(f"{key}: {tuple(source[key].shape)} instead of {tuple(target[key].shape)}")
     missing = sorted(target.keys() - source.keys() - optional)
     if missing or misfits:
+        surplus = sorted(name for name in source.keys() - target.keys() if not name.startswith("head."))
         raise CheckpointError(
-            f"{path} does not fit this backbone: missing {name_some(missing)}; other shape {name_some(misfits)}. "
-            f"Check that the variant is the one the file was trained for."
+            f"{path} does not fit this backbone: missing {name_some(missing)}; other shape {name_some(misfits)}; "
+            f"unexpected {name_some(surplus)}. {_made_for(Path(path), source)}"
         )
     model.load_state_dict({**target, **filled})
     return tuple(sorted(target.keys() - filled.keys()))
+
+
+def _made_for(path: Path, source: Mapping[str, Tensor]) -> str:
+    """What a file that does not fit was made for, and what it can be used for."""
+    about = read_metadata(path) if path.suffix == ".safetensors" else {}
+    if about.get("task"):
+        model = about.get("model")
+        named = [str(model[key]) for key in ("name", "backbone") if key in model] if isinstance(model, dict) else []
+        return (
+            f"It is a whole network that medformer trained for the task {about['task']} ({', '.join(named)}); "
+            "model.weights takes the published weights of a backbone alone. To apply a network: "
+            f"medformer {about['task']} predict RUN. To start from an encoder of yours: pretraining.weights=FOLDER, of "
+            f"medformer {about['task']} pretrain."
+        )
+    found = {key.removeprefix("backbone."): tuple(value.shape) for key, value in source.items()}
+    fitting = [name for name in VARIANTS if _fits(name, found)]
+    if fitting:
+        return f"It is made for model.backbone={' or '.join(fitting)}."
+    return "It fits no backbone that `medformer info` lists; expected the published weights of one."
+
+
+def _fits(name: str, found: Mapping[str, tuple[int, ...]]) -> bool:
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+    optional = {
+        f"{part}.{weight}"
+        for part, module in backbone.named_modules()
+        for weight in getattr(module, "optional_weights", ())
+    }
+    wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items() if key not in optional}
+    return all(_size(found.get(key, (0,))) == _size(shape) for key, shape in wanted.items())
+
+
+def _size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n != 1)
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

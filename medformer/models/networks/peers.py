@@ -5,7 +5,9 @@ From MONAI nnU-Net's network, SwinUNETR and a residual U-Net, and any network of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib.util import find_spec
 from math import prod
 from typing import Any
@@ -166,12 +168,38 @@ def _product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(prod(axis) for axis in zip(*strides, strict=True))
 
 
+_TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
+
+
+def _require_encoder(name: str, own: Iterable[str]) -> None:
+    """Allow the names that the installed packages list: others, such as `tu-hf-hub:...`, make timm ask the network.
+
+    Args:
+        name: An encoder of segmentation-models-pytorch, or `tu-<name>`, one of timm.
+        own: What segmentation-models-pytorch lists.
+
+    Raises:
+        ConfigError: Neither lists it.
+    """
+    import timm
+
+    listed = name.removeprefix("tu-")
+    if name in own or (listed != name and _TIMM_NAME.fullmatch(listed) and timm.is_model(listed)):
+        return
+    near = get_close_matches(name, [*own, *(f"tu-{model}" for model in timm.list_models())], n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    raise ConfigError(
+        f"Unknown encoder '{name}' of segmentation-models-pytorch.{hint} Known: {', '.join(sorted(own))}, and "
+        "tu-<name> for the models of the installed timm. Nothing is looked up in a network."
+    )
+
+
 def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
     """Return `smp:<architecture>/<encoder>` (for example `smp:unet/resnet34`) with random weights.
 
     Raises:
-        ConfigError: The name lacks its encoder, or the two cannot be combined.
-        UnknownNameError: The library has no such architecture or encoder.
+        ConfigError: The name lacks its encoder, no installed package lists it, or the two cannot be combined.
+        UnknownNameError: The library has no such architecture.
     """
     import segmentation_models_pytorch as smp
 
@@ -183,8 +211,7 @@ def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
     architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
     if architecture.lower() not in architectures:
         raise UnknownNameError("segmentation-models-pytorch architecture", architecture, architectures)
-    if encoder not in smp.encoders.encoders and not encoder.startswith(("tu-", "timm-")):
-        raise UnknownNameError("segmentation-models-pytorch encoder", encoder, smp.encoders.encoders)
+    _require_encoder(encoder, smp.encoders.encoders)
     try:
         network = smp.create_model(
             architecture,

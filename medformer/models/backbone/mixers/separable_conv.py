@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor, nn
 
 from medformer.models.backbone.layers import KernelSize, Pointwise, StarReLU, channels_last, same_convolution
@@ -12,7 +14,12 @@ class SeparableConv(nn.Module):
     """Pointwise C->2C, StarReLU, depthwise convolution, pointwise 2C->C; no biases (ConvFormer)."""
 
     def __init__(
-        self, channels: int, *, spatial_dims: int, kernel_size: KernelSize = 7, expansion: PositiveInt = 2
+        self,
+        channels: int,
+        *,
+        spatial_dims: int,
+        kernel_size: KernelSize = 7,
+        expansion: Annotated[int, Field(ge=1, le=64)] = 2,
     ) -> None:
         super().__init__()
         hidden = expansion * channels
