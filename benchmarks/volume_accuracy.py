@@ -162,8 +162,9 @@ def score(model: nn.Module, plan: VolumePlan, config: VolumeConfig, cases: Seque
     segmenter = make_segmenter([(model, plan)], config, torch.device(config.training.accelerator))
     rows = []
     for case in cases:
-        found, truth = segmenter.segment(case), read_labels(case.required_mask())
-        spacing = truth.geometry.spacing
+        found = segmenter.segment(case)
+        truth = read_labels(case.required_mask(), found.geometry)
+        spacing = truth.geometry.steps
         row = volume_row(case.id, found.array, truth.array, labels=dict(plan.labels), spacing=spacing)
         rows.append({**row, "group": case.group})
     write_csv(path, rows, list(rows[0]))

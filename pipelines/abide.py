@@ -224,15 +224,21 @@ def predict(
         rows: list[dict[str, Any]] = []
         problems: list[Problem] = []
         for number, source in enumerate(sources):
-            cohort, refused = read_new(
-                source,
-                atlases=layouts,
-                out=work / "cohorts" / str(number),
-                pipeline=pipeline,
-                strategy=strategy,
-                values=values,
-                reporter=make_reporter(),
-            )
+            try:
+                cohort, refused = read_new(
+                    source,
+                    atlases=layouts,
+                    out=work / "cohorts" / str(number),
+                    pipeline=pipeline,
+                    strategy=strategy,
+                    values=values,
+                    reporter=make_reporter(),
+                )
+            except DataError as error:
+                if len(sources) == 1:
+                    raise
+                problems.append(Problem(str(source), str(source), "corrupt", str(error)))
+                continue
             problems += refused
             study = AbideStudy(config=config, data=cohort)
             known += sum(bool({plain(case.id), plain(case.group)} & trained) for case in cohort.cases)
@@ -242,8 +248,10 @@ def predict(
                     f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)
                 }
                 rows.append({"source": str(source), **_own_columns(row), **each})
-        write_csv(work / PREDICTIONS, rows, list(rows[0]))
         left_out = len(quarantine(problems))
+        if not rows:
+            require_all(problems, left_out, "sources", "Correct these, or leave them out.")
+        write_csv(work / PREDICTIONS, rows, list(rows[0]))
         if problems:
             write_problems(work / EXCLUSIONS_FILE, problems)
             say(

@@ -177,8 +177,9 @@ def read_series(folder: Path) -> Volume:
             pixels = data.pixel_array
             plane[:] = apply_modality_lut(pixels, data)
         except Exception as error:  # as in _read_header
+            why = " ".join(str(error).split())
             raise DataError(
-                f"{entry.path} could not be decoded ({error}); expected intact pixels of {columns} x {rows}. Fetch it "
+                f"{entry.path} could not be decoded ({why}); expected intact pixels of {columns} x {rows}. Fetch it "
                 "again; if its compression is named above, install pylibjpeg or decompress the series first."
             ) from error
         if not np.isfinite(plane).all():

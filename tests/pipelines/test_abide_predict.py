@@ -158,6 +158,18 @@ def test_bad_subjects_are_listed_and_the_others_are_scored(
     assert "5 subjects left out" in result.out
 
 
+def test_a_source_that_cannot_be_read_costs_no_other(
+    plain_run: Path, matrices: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    empty, out = tmp_path / "empty", tmp_path / "out"
+    empty.mkdir()
+    result = medformer("abide", "predict", plain_run, empty, matrices, "--out", out)
+    result.refused(3, "1 of 41 subjects cannot be used; the other 40 are done", str(empty))
+    assert len(read_csv(out / "predictions.csv")) == 40
+    nothing = medformer("abide", "predict", plain_run, empty, empty, "--out", tmp_path / "other")
+    nothing.refused(3, "nothing was written", str(empty))
+
+
 def test_what_cannot_be_scored_at_all_is_refused(
     run: Path, plain_run: Path, matrices: Path, tmp_path: Path, medformer: Medformer
 ) -> None:

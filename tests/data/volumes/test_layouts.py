@@ -351,14 +351,18 @@ def test_dicom_series_are_grouped_by_a_pseudonym_of_the_patient(tmp_path: Path) 
     ):
         dicom_file(root / name / f"{series}.dcm", patient, series)
     volume(root / "labels" / "q" / "only.nii.gz", 1)
+    dicom_file(root / "labels" / "p" / "after" / "1-1.dcm", "Doe^Jane", "1.2.9")
+    (root / "r").mkdir()
+    (root / "r" / "cut.dcm").write_bytes(b"")
     found = scan_volumes(root)
     assert [case.id for case in found.cases] == ["p/after", "p/before", "q/only"]
     after, before, only = found.cases
     assert after.group == before.group != only.group
     assert "Doe" not in after.group
     assert only.mask == root / "labels" / "q" / "only.nii.gz"
+    assert after.mask == root / "labels" / "p" / "after" / "1-1.dcm", "a segmentation in a folder of its own"
     assert (found.info, found.channels, found.patients) == (None, ("MR",), "known")
-    assert reasons(found) == [("two", "several-series"), ("p/after", "missing-mask"), ("p/before", "missing-mask")]
+    assert reasons(found) == [("r", "corrupt"), ("two", "several-series"), ("p/before", "missing-mask")]
 
 
 def dicom_file(path: Path, patient: str, series: str) -> None:

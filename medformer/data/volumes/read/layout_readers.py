@@ -5,7 +5,8 @@
   `labelsTr/<case>.nii.gz`.
 * `folders`: `images/` and `labels/` (or `masks/`) with equal names; or a folder of images alone. A `dataset.json` may
   name the labels.
-* `dicom`: folders that each hold one series, at any depth; `labels/<series folder>.nii.gz` where there are labels.
+* `dicom`: folders that each hold one series, at any depth; where there are labels, `labels/<series folder>.nii.gz`,
+  `labels/<series folder>.dcm`, or a segmentation alone in the folder `labels/<series folder>`.
 
 In the first two, `imagesTs` with `labelsTs` becomes the split `test`. Where `dataset.json` lists cases, these are the
 cases; files that it does not list are left out, and said. In `images/`, too, `<case>_0000` is a channel of a case whose
@@ -152,7 +153,8 @@ def read_dicom(folder: Path) -> VolumeScan:
     for place, several in by_folder.items():
         name = top.name if place == top else unicodedata.normalize("NFC", place.relative_to(top).as_posix())
         if len(several) > 1:
-            detail = f"it holds {len(several)} series; expected one. Put each into its own folder"
+            first = ", ".join(str(series.files[0].name) for series in several[:4])
+            detail = f"it holds {len(several)} series (of {first}); expected one. Put each into its own folder"
             problems.append(Problem(name, str(place), "several-series", detail))
         elif several[0].fault:
             problems.append(Problem(name, str(place), "corrupt", several[0].fault))
@@ -161,6 +163,9 @@ def read_dicom(folder: Path) -> VolumeScan:
         else:
             images[name] = several[0]
     masks = {} if labels is None else files_by_name(labels, (*ENDINGS, ".dcm"), problems, nested=True)
+    for name, inside in _alone_in_folders(masks).items():
+        if name in images and name not in masks:
+            masks[name] = masks.pop(inside)
     found = [
         replace(case, group=_pseudonym(images[case.id].patient))
         for case in _pair({name: (series.folder,) for name, series in images.items()}, masks, "", problems, labels)
@@ -172,6 +177,18 @@ def read_dicom(folder: Path) -> VolumeScan:
         _described(folder),
         (modalities.pop(),) if len(modalities) == 1 and "" not in modalities else (),
     )
+
+
+def _alone_in_folders(masks: Mapping[str, Path]) -> dict[str, str]:
+    """Names of DICOM segmentations that have a folder of their own, as archives give each object one, by the folder."""
+    inside: dict[str, list[str]] = {}
+    for name in masks:
+        inside.setdefault(name.rpartition("/")[0], []).append(name)
+    return {
+        folder: names[0]
+        for folder, names in inside.items()
+        if folder and len(names) == 1 and masks[names[0]].suffix.lower() == ".dcm"
+    }
 
 
 READERS = {"msd": read_msd, "nnunet": read_nnunet, "folders": read_folders, "dicom": read_dicom}
