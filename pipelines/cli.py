@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import medformer
 from medformer.errors import ConfigError
@@ -71,15 +72,36 @@ def _load(task: str, name: str | None, overrides: list[str], keys: Mapping[str, 
     return load_config(name, [*overrides, *options], model=SCHEMAS[task])
 
 
+class _Command(TyperCommand):
+    """A command whose help page names arguments as the table does, without Python's types behind them."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                parameter.__dict__["display_type_rich"] = lambda ctx: None
+
+
+class _Group(TyperGroup):
+    """A group that knows the verbs of the tasks: `medformer predict RUN` lacks its task."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        tasks = [name for name, (_, verbs) in GROUPS.items() if name and args[0] in {verb.name for verb in verbs}]
+        if tasks and args[0] not in self.commands:
+            ctx.fail(f"No such command '{args[0]}'. Name the task: medformer {'|'.join(tasks)} {args[0]} ...")
+        return super().resolve_command(ctx, args)
+
+
 def _application() -> typer.Typer:
+    look = {"no_args_is_help": True, "rich_markup_mode": None, "pretty_exceptions_enable": False, "cls": _Group}
     apps = {
-        name: typer.Typer(help=purpose, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+        name: typer.Typer(help=purpose, **look)  # type: ignore[arg-type]
         for name, (purpose, _) in GROUPS.items()
     }
     for name, (_, verbs) in GROUPS.items():
         for verb in verbs:
             text = f"{verb.summary}\n\n{verb.details}"
-            apps[name].command(verb.name, help=text, short_help=verb.summary)(command(verb, name))
+            apps[name].command(verb.name, help=text, short_help=verb.summary, cls=_Command)(command(verb, name))
         if name:
             apps[""].add_typer(apps[name], name=name)
     return apps[""]

@@ -158,7 +158,7 @@ SHARE: Mapping[str, Any] = {"min": 0.0, "max": 1.0}
 
 _OVERRIDES = "Config values to change, such as training.epochs=50; `medformer info keys` lists them."
 OVERRIDES = argument("overrides", list[str], _OVERRIDES, "KEY=VALUE", show_default=False).but([])
-CONFIG = option("config", str, None, "A shipped config, such as polyp/quick, or a YAML file.", "NAME|FILE")
+CONFIG = option("config", str, None, "A shipped config (`medformer info configs`), or a YAML file.", "NAME|FILE")
 CASES = argument("data", Path, "CSV manifest of the cases.", "MANIFEST", exists=True)
 DATA = setting("data.manifest", Path, "CSV manifest of the cases.", "MANIFEST", spelled="--data")
 _TARGETS = Literal["segmentation", "classification"]
@@ -178,7 +178,15 @@ UNGROUPED_KEY = setting("data.ungrouped", Literal["error", "each"], _UNGROUPED, 
 PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
 GROUP_PATTERN = option("group_pattern", str, None, PATTERN, "REGEX")
 _FOREGROUND = "Mask values that are polyp, such as 1,2 or 128-255, or colors such as ff0000."
-FOREGROUND = option("foreground", str, None, _FOREGROUND, "VALUES", shown="0/1 and 0/255 tell", parser=_mask_values)
+FOREGROUND = option(
+    "foreground",
+    str,
+    None,
+    _FOREGROUND,
+    "VALUES",
+    shown="the 1 of 0/1 masks, the 255 of 0/255 masks",
+    parser=_mask_values,
+)
 RUN = argument("run", Path, "Run folder of train or crossval.", "RUN", **FOLDER)
 DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "auto", "Where to compute.")
 ATLASES = option("atlases", list[str], ..., "An atlas to use; repeatable.", "NAME", spelled="--atlas")

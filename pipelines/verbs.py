@@ -24,8 +24,8 @@ from pipelines.flags import (
     verb,
 )
 
-_REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out, with what was edited in it.")
-_THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", **SHARE)
+_REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out; what was edited in it is lost.")
+_THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", "SHARE", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
 _SITE = "Hospital or data set that the images come from: once for all folders, or once for each."
 _POLYP = (
@@ -36,7 +36,7 @@ _POLYP = (
         argument("folders", list[Path], "Folders of images and masks.", "FOLDER", **FOLDER),
         option("out", Path, ..., "CSV manifest to write.", "FILE"),
         option("layout", Literal["auto", "kvasir", "pranet"], "auto", "How the folders are organized; auto: find out."),
-        option("split", str, None, "A shipped named split to record.", "NAME"),
+        option("split", str, None, "A published split to record (`medformer info splits`).", "NAME"),
         flags.UNGROUPED,
         flags.GROUP_PATTERN,
         flags.FOREGROUND.but(help=flags.FOREGROUND.settings["help"] + " The manifest keeps them."),
@@ -93,9 +93,11 @@ _ABIDE = (
         OUT.but(help="Folder to download to."),
         flags.ATLASES.but(["aal", "cc200", "dos160"], help="An atlas to download; repeatable."),
         flags.PIPELINE.but(kind=_PROJECT, help="Preprocessing pipeline."),
-        flags.STRATEGY.but(kind=_STRATEGIES, metavar=None, help="Band-pass filter, global signal regression, or not."),
+        flags.STRATEGY.but(
+            kind=_STRATEGIES, metavar=None, help="With or without band-pass filter and global signal regression."
+        ),
         option("subjects", int, None, "Only the first N.", "N", min=1, shown="all"),
-        switch("all_quality", "Also subjects that failed visual quality control."),
+        switch("all_quality", "Also download subjects that failed visual quality control."),
         option("url", str, None, "A mirror of the project.", "URL"),
     ),
     verb(
@@ -106,11 +108,13 @@ _ABIDE = (
         flags.ATLASES.but(help="Label image of a parcellation; repeatable.", metavar="FILE|NAME=FILE"),
         OUT.but(help="Folder for the time series."),
         option("confounds", _CONFOUNDS, "simple", "nilearn's nuisance regression; gsr: also of the global signal."),
-        option("task", str, None, "BIDS task.", "LABEL", shown="all"),
-        option("space", str, None, "Space of the images.", "LABEL", shown="the only one"),
-        option("participants", Path, None, "participants.tsv.", "FILE", shown="found", **FILE),
-        option("low_pass", float, None, "Highest frequency.", "HZ", min=0.0, shown="none"),
-        option("high_pass", float, None, "Lowest frequency.", "HZ", min=0.0, shown="none"),
+        option("task", str, None, "Only scans of this BIDS task.", "LABEL", shown="all"),
+        option("space", str, None, "Only images in this space.", "LABEL", shown="the only one"),
+        option(
+            "participants", Path, None, "Table of the participants.", "FILE", shown="participants.tsv in --bids", **FILE
+        ),
+        option("low_pass", float, None, "Highest frequency that is kept.", "HZ", min=0.0, shown="none"),
+        option("high_pass", float, None, "Lowest frequency that is kept.", "HZ", min=0.0, shown="none"),
     ),
     verb(
         "prepare",
@@ -121,7 +125,7 @@ _ABIDE = (
         argument("source", Path, "Folder of time series or matrices, or .npz file.", "SOURCE", exists=True),
         OUT.but(help="Folder for manifest.csv, features/ and exclusions.csv."),
         flags.ATLASES.but([], show_default="all that are found"),
-        option("phenotype", Path, None, "Phenotypic table.", "FILE", shown="found", **FILE),
+        option("phenotype", Path, None, "Phenotypic table.", "FILE", shown="the one in SOURCE", **FILE),
         option(
             "positive", str, None, "Diagnosis of the positive class.", "VALUE", shown="1, or such as ASD or patient"
         ),
@@ -132,7 +136,12 @@ _ABIDE = (
         option("min_timepoints", int, 0, "Exclude shorter scans.", "N", min=0),
         switch("all_quality", "Keep subjects that failed visual quality control."),
         option(
-            "max_constant_regions", float, 0.1, "Exclude subjects with more regions without signal.", "SHARE", **SHARE
+            "max_constant_regions",
+            float,
+            0.1,
+            "Exclude subjects with a larger share of regions without signal.",
+            "SHARE",
+            **SHARE,
         ),
         option("missing_atlas", _MISSING, "exclude", "Exclude subjects that lack one of the atlases, or stop."),
         option("labels", list[Path], [], "Table of region names, such as aal_labels.csv; repeatable.", "FILE", **FILE),
@@ -161,7 +170,9 @@ _ABIDE = (
         flags.PIPELINE.but(None, show_default="the only one there"),
         flags.STRATEGY.but(None, show_default="the only one there"),
         _VALUES,
-        option("threshold", float, None, "Score from which a subject is positive.", shown="the run's own", **SHARE),
+        option(
+            "threshold", float, None, "Score from which a subject is positive.", "SHARE", shown="the run's own", **SHARE
+        ),
         flags.DEVICE,
     ),
     verb(
@@ -179,7 +190,13 @@ _NAMED = "Every label that maps may hold; a dataset.json names them."
 _CONFIG = flags.CONFIG.but(show_default="volume/default; for classification volume/classification")
 _PATIENTS = (
     flags.UNGROUPED_KEY,
-    setting("data.group_pattern", str, f"Of a folder: {flags.PATTERN}", "REGEX", spelled="--group-pattern"),
+    setting(
+        "data.group_pattern",
+        str,
+        f"For a folder: {flags.PATTERN[0].lower()}{flags.PATTERN[1:]}",
+        "REGEX",
+        spelled="--group-pattern",
+    ),
 )
 _VOLUME = (
     verb(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -289,6 +290,21 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ("compare", {"runs": [tmp_path, tmp_path], "out": None, "metric": "iou", "shared_cases": False}),
         ("status", {"run": tmp_path, "watch": None}),
     ]
+
+
+@pytest.mark.parametrize("command", sorted(VERBS))
+def test_a_help_page_names_values_as_a_user_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command.split(), "--help") == 0
+    page = capsys.readouterr().out
+    assert not re.search(r"<(list\[|path|dir|file|str|int|float)", page), "types of Python"
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_a_verb_without_its_task_is_told_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict", "run") == 2
+    assert "medformer polyp|abide|volume predict" in capsys.readouterr().err
+    assert run("polyp", "crosval") == 2
+    assert "Did you mean 'crossval'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
