@@ -183,6 +183,31 @@ def duplicates(cases: Sequence[Case], records: Mapping[str, Record], kinds: Sequ
     return problems
 
 
+def formulas(cases: Sequence[Case]) -> list[Problem]:
+    """Names of cases that a spreadsheet takes for formulas when it opens a table with them: `=1+1`, `@SUM(A1)`, `-x`.
+
+    The tables are for programs, which must read back what was there; so the names are written as they are, and said.
+    """
+    problems = []
+    for case in cases:
+        texts = {"id": case.id, "group": case.group, "site": case.site, **case.covariates}
+        marked = {name: text for name, text in texts.items() if text.startswith(("=", "+", "-", "@"))}
+        risky = {name: text for name, text in marked.items() if not _is_number(text)}
+        if risky:
+            detail = "; ".join(f"{name} is '{text}'" for name, text in risky.items())
+            problems.append(Problem(case.id, str(case.image or ""), "formula", f"{detail}: a spreadsheet runs it"))
+    return problems
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        # A dash alone is how people write that something is not known.
+        return text.strip("-") == ""
+    return True
+
+
 @dataclass(frozen=True, eq=False)
 class _Entry:
     """A record without its id.

@@ -34,6 +34,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "wrong-mode": ("warning", "the picture is not 8-bit RGB and is converted"),
     "duplicate-file": ("warning", "another case has the same file"),
     "duplicate-pixels": ("warning", "another case has the same pixels"),
+    "formula": ("warning", "a spreadsheet takes a name for a formula; rename it before you open tables with one"),
     "not-an-image": ("warning", "the file is not an image and is left out"),
     "not-in-split": ("warning", "the named split does not list this case"),
     "split-case-missing": ("warning", "the named split lists a case that the folder lacks"),

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
-from medformer.files import sha256, write_csv, write_json
+from medformer.files import sha256, write_json
 from medformer.foreground import Foreground
 from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
+from medformer.inference.score_table import write_score_table
 from medformer.progress import Reporter, SilentReporter
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".npz"})
@@ -134,7 +135,7 @@ def _largest_value(file: Path, probability: NDArray[np.float32]) -> int:
 
 
 def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write `scores.csv` and `metrics.json`, the latter with the hash of the table it was computed from.
+    """Write `scores.csv`, for images `curves.csv`, and `metrics.json` with the hash of the table it was computed from.
 
     Returns:
         The two paths.
@@ -143,7 +144,7 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[
         ResourceError: The folder is not writable or the disk is full.
     """
     table, numbers = Path(out) / TABLE, Path(out) / SUMMARY
-    write_csv(table, rows, list(rows[0]))
+    write_score_table(table, rows, list(rows[0]))
     write_json(numbers, {"source": {"file": TABLE, "sha256": sha256(table)}, **summary})
     return table, numbers
 

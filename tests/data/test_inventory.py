@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medformer.data import inventory as module
-from medformer.data.inventory import Inventory, Record, duplicates, take_inventory
+from medformer.data.inventory import Inventory, Record, duplicates, formulas, take_inventory
 from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.errors import DataError
@@ -287,3 +287,19 @@ def test_a_record_without_an_array_says_why() -> None:
     bad = Record("a", (Problem("a", "a.png", "corrupt", "a.png is an empty file"),))
     with pytest.raises(DataError, match=r"'a'.*a\.png is an empty file"):
         Inventory([bad]).arrays("descriptor")
+
+
+def test_names_that_a_spreadsheet_would_run_are_said() -> None:
+    cases = [
+        Case("=1+1", group="g"),
+        Case("a", group="g", site='=HYPERLINK("http://x")', covariates={"age": "-1", "note": "-"}),
+        Case("b", group="+49", covariates={"note": "@SUM(A1)"}),
+        Case("c-d", group="a=b", site="x@y"),
+    ]
+    found = formulas(cases)
+    assert [(problem.case_id, problem.reason, problem.severity) for problem in found] == [
+        ("=1+1", "formula", "warning"),
+        ("a", "formula", "warning"),
+        ("b", "formula", "warning"),
+    ]
+    assert "note is '@SUM(A1)'" in found[2].detail and "+49" not in found[2].detail

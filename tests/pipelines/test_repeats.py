@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medformer.files import read_csv
-from medformer.imaging.images import read_mask
+from medformer.imaging.mask_rule import read_mask
 
 
 def test_every_row_names_the_mask_that_it_was_scored_on(
@@ -21,7 +21,6 @@ def test_every_row_names_the_mask_that_it_was_scored_on(
     assert result.code == 0, result.err
     rows = read_csv(run / "oof.csv")
     assert len(rows) == 32 and len({row["mask"] for row in rows}) == 32
-    different = 0
     for row in rows:
         assert row["mask"] == f"masks/repeat-{row['repeat']}/{row['id']}.png"
         assert np.count_nonzero(read_mask(run / row["mask"])) == int(row["pred_px"])

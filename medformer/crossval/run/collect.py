@@ -11,7 +11,8 @@ from medformer.crossval.plan import Plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import is_complete, read_predictions, read_state
 from medformer.errors import DataError
-from medformer.files import read_csv, sha256, write_csv, write_json, write_text
+from medformer.files import read_csv, sha256, write_json, write_text
+from medformer.inference.score_table import add_curves, write_score_table
 
 COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site", "age", "sex")
 _FROM_PLAN = ("age", "sex")
@@ -57,9 +58,9 @@ def collect(run: RunDirectory, plan: Plan) -> Path:
     present = merged[keys[0]]
     header = [name for name in COLUMNS_FIRST if name in present]
     header += [name for name in present if name not in header]
-    write_csv(run.oof_csv, [merged[key] for key in keys], header)
+    written = write_score_table(run.oof_csv, [merged[key] for key in keys], header)
     # In the form that `sha256sum --check` reads.
-    write_text(run.oof_sha256, f"{sha256(run.oof_csv)}  {run.oof_csv.name}\n")
+    write_text(run.oof_sha256, "".join(f"{sha256(file)}  {file.name}\n" for file in written))
     return run.oof_csv
 
 
@@ -71,14 +72,16 @@ def verify_oof(run: RunDirectory) -> None:
     """
     if not run.oof_sha256.exists() or not run.oof_csv.exists():
         return
-    recorded = run.oof_sha256.read_text("utf-8", errors="replace").partition(" ")[0]
-    found = sha256(run.oof_csv)
-    if recorded != found:
-        raise DataError(
-            f"{run.oof_csv} was changed after the run wrote it: its SHA-256 is {found[:12]}, the run recorded "
-            f"{recorded[:12]}. Numbers from an edited table are not the run's. Run the cross-validation again with "
-            "--resume, which writes the table anew from the folds' predictions."
-        )
+    for line in run.oof_sha256.read_text("utf-8", errors="replace").splitlines():
+        recorded, _, name = line.partition("  ")
+        file = run.path / (name or run.oof_csv.name)
+        found = sha256(file) if file.is_file() else "that of no file"
+        if recorded != found:
+            raise DataError(
+                f"{file} was changed after the run wrote it: its SHA-256 is {found[:12]}, the run recorded "
+                f"{recorded[:12]}. Numbers from an edited table are not the run's. Run the cross-validation again with "
+                "--resume, which writes the table anew from the folds' predictions."
+            )
 
 
 def read_oof(path: Path) -> list[dict[str, Any]]:
@@ -114,7 +117,9 @@ def write_metrics(run: RunDirectory, summarize: Callable[[list[dict[str, Any]]],
     Returns:
         The path of metrics.json.
     """
-    summary = summarize(read_oof(run.oof_csv))
+    rows = read_oof(run.oof_csv)
+    add_curves(run.oof_csv, rows)
+    summary = summarize(rows)
     write_json(run.metrics_json, {"source": {"file": run.oof_csv.name, "sha256": sha256(run.oof_csv)}, **summary})
     return run.metrics_json
 

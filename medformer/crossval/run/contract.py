@@ -21,7 +21,7 @@ from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.vectors import Vectors
 from medformer.data.audit import Audit, Division, audit
-from medformer.data.inventory import Inventory, Record, duplicates
+from medformer.data.inventory import Inventory, Record, duplicates, formulas
 from medformer.data.manifest import Case, Dataset, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
@@ -210,7 +210,8 @@ class Study(ABC, Generic[C, D]):
 
     def problems(self, inventory: Inventory) -> list[Problem]:
         """What is wrong with the cases, each by itself and compared with the others."""
-        return [*inventory.problems, *duplicates(self.cases, inventory, self.comparison.hashes)]
+        same = duplicates(self.cases, inventory, self.comparison.hashes)
+        return [*inventory.problems, *same, *formulas(self.cases)]
 
     @abstractmethod
     def plan_case(self, case: Case, record: Record) -> PlanCase:

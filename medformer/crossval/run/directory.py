@@ -27,6 +27,7 @@ ENTRIES = frozenset(
         "baselines",
         "canary",
         "oof.sha256",
+        "curves.csv",
         "site_probe.json",
         "cohort.json",
         "explain",

@@ -22,7 +22,7 @@ from medformer.crossval.vectors import Vectors
 from medformer.data.connectomes.check import CONNECTOMES, inspect_cohort, link_same_subject
 from medformer.data.connectomes.cohort import PREPARATION_FILE, Cohort, read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
-from medformer.data.inventory import Inventory, Record
+from medformer.data.inventory import Inventory, Record, formulas
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, quarantine
@@ -106,7 +106,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return CONNECTOMES
 
     def problems(self, inventory: Inventory) -> list[Problem]:
-        found = inventory.problems
+        found = [*inventory.problems, *formulas(self.cases)]
         # Connections are compared where every subject can be used.
         return found if quarantine(found) else [*found, *link_same_subject(self.data)[1]]
 

@@ -19,7 +19,7 @@ from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.crossval.vectors import Vectors
-from medformer.data.inventory import Inventory, Record
+from medformer.data.inventory import Inventory, Record, formulas
 from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
@@ -118,7 +118,7 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     def problems(self, inventory: Inventory) -> list[Problem]:
         target = self.config.target if self.labelled else None
         found = volume_problems(self.cases, inventory, self.data.info, target=target)
-        return [*self.data.problems, *found]
+        return [*self.data.problems, *found, *formulas(self.cases)]
 
     def planner(self, inventory: Inventory) -> Planner:
         """What makes plans from the training cases of a fold."""
