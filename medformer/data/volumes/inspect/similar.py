@@ -9,10 +9,10 @@ smoothed by a voxel or resampled 1.5 times finer, and 0.87 resampled 1.3 times c
 
 Brains without skulls in a common space are alike beyond that: 24 brains made by deforming nilearn's template of the
 MNI152 space by 2 mm score up to 0.90. Where at least `CROWD` volumes are linked by scores of `LINK`, what they share is
-taken off: the mean of their descriptors. Of these brains, what is left correlates by at most 0.24; of
-copies of them by at least 0.72 with noise, smoothing, another gamma or bias field, half the resolution or moved by a
-voxel, and by 0.40 to 0.76 with a border of 4 to 8 mm cut off. `BEYOND` lies between. Copies above `SURE` count in any
-cohort, also where most of its volumes are copies of one.
+taken off: the mean of the descriptors of the others. Of these brains, what is left correlates by at most 0.28, among 4 as
+among 24; of copies of them by at least 0.75 with noise, smoothing, another gamma or bias field, half the resolution or
+moved by a voxel, and by 0.42 to 0.69 with a border of 4 to 8 mm cut off. `BEYOND` lies between. Copies above `SURE`
+count in any cohort, also where most of its volumes are copies of one.
 
 Coarser copies (0.70 at half the resolution of a hippocampus) and copies with a voxel of 35 cut off each side (0.79) are
 not found reliably: groups must state what belongs together; this search only finds what they missed.
@@ -36,7 +36,7 @@ THRESHOLD = 0.85
 SURE = 0.985
 """Correlation from which they do, however alike the others are."""
 
-LINK, CROWD = 0.6, 5
+LINK, CROWD = 0.6, 4
 """From so many volumes that are linked, directly or through others, by such a correlation, two of them are judged by
 what all of them do not share."""
 
@@ -131,15 +131,30 @@ def _beyond_crowd(
     score: NDArray[np.float32],
     crowd: NDArray[np.integer],
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
-    """For each pair the correlation without the mean of its crowd, and the size of this crowd."""
+    """For each pair what is left of the correlation without what its crowd shares, and the size of this crowd.
+
+    The mean of the other volumes of the crowd is subtracted from both. As they are few, it differs from what all
+    volumes of this kind share, and the difference correlates by 1 over their number plus one; this is taken off too.
+    """
     sizes = np.bincount(crowd)
     left, size = score.astype(np.float64), sizes[crowd[first]]
+    turned_onto_itself = np.einsum("nd,nd->n", rows, others)
     for number in np.flatnonzero(sizes >= CROWD):
         pairs = np.flatnonzero(crowd[first] == number)
-        mean = rows[crowd == number].mean(axis=0, dtype=np.float64)
-        square = mean @ mean
-        a, b = rows @ mean, others @ mean
-        one, two = a[first[pairs]], b[second[pairs]]
-        length = np.sqrt(np.maximum((1 - 2 * one + square) * (1 - 2 * two + square), 1e-12))
-        left[pairs] = (score[pairs] - one - two + square) / length
+        if not len(pairs):
+            continue
+        members = np.flatnonzero(crowd == number)
+        place = np.zeros(len(rows), np.intp)
+        place[members] = np.arange(len(members))
+        one, two, count = first[pairs], second[pairs], len(members) - 2
+        total = rows[members].sum(axis=0, dtype=np.float64)
+        sums, turned_sums = rows @ total, others @ total
+        unturned = (rows[members] @ rows[members].T)[place[one], place[two]].astype(np.float64)
+        # Products of the mean of the other members with the first volume, with the second as turned, and with itself.
+        a = (sums[one] - 1 - unturned) / count
+        b = (turned_sums[two] - score[pairs] - turned_onto_itself[two]) / count
+        square = (total @ total + 2 - 2 * sums[one] - 2 * sums[two] + 2 * unturned) / count**2
+        length = np.sqrt(np.maximum((1 - 2 * a + square) * (1 - 2 * b + square), 1e-12))
+        by_chance = 1 / (count + 1)
+        left[pairs] = ((score[pairs] - a - b + square) / length - by_chance) / (1 - by_chance)
     return left, size
