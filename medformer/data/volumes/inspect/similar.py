@@ -9,9 +9,9 @@ smoothed by a voxel or resampled 1.5 times finer, and 0.87 resampled 1.3 times c
 
 Brains without skulls in a common space are alike beyond that: 24 brains made by deforming nilearn's template of the
 MNI152 space by 2 mm score up to 0.90. Where at least `CROWD` volumes are linked by scores of `LINK`, what they share is
-taken off: the mean of the descriptors of the others. Of these brains, what is left correlates by at most 0.28, among 4 as
-among 24; of copies of them by at least 0.75 with noise, smoothing, another gamma or bias field, half the resolution or
-moved by a voxel, and by 0.42 to 0.69 with a border of 4 to 8 mm cut off. `BEYOND` lies between. Copies above `SURE`
+taken off: the mean of the descriptors of the others. Of these brains, what is left correlates by at most 0.28, among 4
+as among 24; of copies of them by at least 0.75 with noise, smoothing, another gamma or bias field, half the resolution
+or moved by a voxel, and by 0.42 to 0.69 with a border of 4 to 8 mm cut off. `BEYOND` lies between. Copies above `SURE`
 count in any cohort, also where most of its volumes are copies of one.
 
 Coarser copies (0.70 at half the resolution of a hippocampus) and copies with a voxel of 35 cut off each side (0.79) are
