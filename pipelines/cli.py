@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import medformer
 from medformer.errors import ConfigError
-from pipelines.exits import guarded
+from pipelines.exits import run_program
 from pipelines.flags import Verb
 from pipelines.verbs import GROUPS
 
@@ -125,9 +125,14 @@ def _root(
     pass
 
 
+def run() -> None:
+    """Run the command line."""
+    typer.main.get_command(app)(prog_name="medformer")
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    raise SystemExit(guarded(lambda: typer.main.get_command(app)(prog_name="medformer")))
+    run_program(run)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 import medformer
 from medformer.errors import InterruptedRun, MedformerError, exhaustion
@@ -20,6 +21,15 @@ from medformer.errors import InterruptedRun, MedformerError, exhaustion
 DEFECT = 1
 # What a shell reports for a program that wrote into a closed pipe.
 CLOSED_PIPE = 128 + 13
+
+
+def run_program(command: Callable[[], object]) -> NoReturn:
+    """Run `command` and leave the program with its exit code, at once where Ctrl-C comes while it leaves."""
+    code = InterruptedRun.exit_code
+    with suppress(KeyboardInterrupt):
+        code = guarded(command)
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))
+    raise SystemExit(code)
 
 
 def guarded(command: Callable[[], object]) -> int:
@@ -46,6 +56,9 @@ def guarded(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except Exception as error:
+        if _caused_by(error, KeyboardInterrupt):
+            # Imports of compiled packages turn it into errors of their own.
+            return _fail(_interrupted())
         resource = exhaustion(error)
         if resource is not None:
             return _fail(resource)

@@ -332,6 +332,12 @@ def test_an_error_that_the_user_can_correct_is_one_message_and_an_exit_code(
     assert message.out == ""
 
 
+def test_a_folder_without_permission_is_named(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    calls.error = PermissionError(errno.EACCES, "Permission denied", "/data/frames")
+    assert run("demo") == 5
+    assert capsys.readouterr().err.startswith("error: No permission ([Errno 13] Permission denied: '/data/frames')")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_closes_what_is_open_and_returns_130(number: signal.Signals, tmp_path: Path) -> None:
     code = (
@@ -355,6 +361,46 @@ def test_a_signal_closes_what_is_open_and_returns_130(number: signal.Signals, tm
     assert result.returncode == 130, result.stderr
     assert "--resume" in result.stderr and "Traceback" not in result.stderr
     assert closed.exists()
+
+
+_PRESS = "import os, signal, sys, atexit, time\npress = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+_SIGNALS = {
+    "while importing": (
+        "class Hook:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == MODULE:\n"
+        "            press(); time.sleep(60)\n"
+        "sys.meta_path.insert(0, Hook())\n"
+        "from pipelines.__main__ import main\n"
+        "sys.argv = ['medformer', 'info']\n"
+        "main()\n"
+    ),
+    "twice": (
+        "from pipelines.exits import run_program\n"
+        "def work():\n"
+        "    try: press(); time.sleep(60)\n"
+        "    finally: press(); time.sleep(60)\n"
+        "run_program(work)\n"
+    ),
+    "while leaving": (
+        "from pipelines.exits import run_program\n"
+        "def leave(): press(); time.sleep(60)\n"
+        "atexit.register(leave)\n"
+        "def work(): press(); time.sleep(60)\n"
+        "run_program(work)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("when", "module"),
+    [("while importing", "typer"), ("while importing", "pydantic"), ("twice", ""), ("while leaving", "")],
+)
+def test_ctrl_c_never_shows_a_traceback(when: str, module: str) -> None:
+    code = f"MODULE = {module!r}\n{_PRESS}{_SIGNALS[when]}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 130, result.stderr
+    assert "Traceback" not in result.stderr and "KeyboardInterrupt" not in result.stderr
 
 
 def test_the_former_signal_handler_comes_back() -> None:

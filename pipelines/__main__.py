@@ -1,0 +1,20 @@
+"""The program. It imports the command line inside of what answers Ctrl-C, because that takes a while."""
+
+from __future__ import annotations
+
+from pipelines.exits import run_program
+
+
+def _command() -> None:
+    from pipelines.cli import run
+
+    run()
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    run_program(_command)
+
+
+if __name__ == "__main__":
+    main()
