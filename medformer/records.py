@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from medformer.errors import DamagedFileError, DataError, MedformerError
+from medformer.errors import DamagedFileError, DataError, MedformerError, exhaustion
 from medformer.files import read_json
 
 T = TypeVar("T")
@@ -44,12 +44,15 @@ def read_record(path: Path, kind: type[T], advice: str, *, error: type[DataError
 
     Raises:
         DataError: The file is missing, cannot be read, is no JSON, or holds something else; names it and the faults.
+        ResourceError: There is no permission to read it.
     """
     try:
         content = read_json(path, finite=True)
     except DamagedFileError as damage:
         raise error(f"{damage} {advice}") from None
     except OSError as problem:
+        if (lack := exhaustion(problem)) is not None:
+            raise lack from problem
         what = "is missing" if isinstance(problem, FileNotFoundError) else f"cannot be read ({problem.strerror})"
         raise error(f"{path} {what}. {advice}") from None
     return checked(content, kind, path, advice, error=error)

@@ -39,6 +39,13 @@ def test_a_wrong_setting_is_named_before_any_image_is_read(override: str, kind: 
         check_settings("polyp/default", [*TINY, override])
 
 
+def test_a_training_that_a_cpu_takes_days_for_is_said_with_what_suits_it() -> None:
+    cpu = "training.accelerator=cpu"
+    (said,) = study([cpu]).cautions
+    assert "starts from random weights" in said and "352 x 352" in said and "--config polyp/quick" in said
+    assert not study([cpu], "polyp/quick").cautions and not study([cpu], "polyp/scratch").cautions
+
+
 def test_a_missing_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ResourceError, match="0 CUDA devices"):

@@ -41,6 +41,7 @@ class RunOptions(TypedDict, total=False):
         resume: Go on from the state in `out`; start from the beginning if there is none yet.
         metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
             config and the data's digest here.
+        trainings: How many trainings like this one the run still has, this one included; for the time that it says.
         run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
             place in it and keep there what all parts share.
     """
@@ -51,6 +52,7 @@ class RunOptions(TypedDict, total=False):
     resume: bool
     metadata: Mapping[str, Any]
     run: Path | None
+    trainings: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Job:
         data: The training cases.
         validate: None trains to the end and keeps the last weights.
         config: How to train.
-        out, seed, workers, resume, metadata, run: See `RunOptions`.
+        out, seed, workers, resume, metadata, run, trainings: See `RunOptions`.
     """
 
     objective: Objective
@@ -75,6 +77,7 @@ class Job:
     resume: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     run: Path | None = None
+    trainings: int = 1
 
     @property
     def name(self) -> str:

@@ -35,6 +35,11 @@ from medformer.training.signals import StopNow, StopRequest
 from medformer.training.trackers.build import forget_tracked
 from medformer.training.trackers.tracking import Tracking
 
+FORESEEN = 600.0
+"""Seconds that the trainings of a run must take together for it to be said in advance."""
+
+_LONG_STEP = 5.0
+
 MAX_SKIPPED = 50
 """Float16 steps in a row that may be left out while the loss scale adapts; each halves it, 50 make it vanish."""
 
@@ -96,6 +101,7 @@ class Loop:
         self._begin()
         progress = self.progress
         self.clock = Clock(progress.elapsed)
+        self.timed = 0
         while not progress.finished:
             self._train_epoch()
             self._end_epoch()
@@ -158,12 +164,34 @@ class Loop:
         for batch in self.batches.batches(progress.epoch, progress.step):
             loss = self._step(batch)
             self.reporter.advance(1, loss=loss, lr=progress.rate)
+            before = progress.elapsed
             asked, progress.elapsed = self._agree()
+            self._foresee(progress.elapsed - before)
             if asked:
                 self._interrupt()
             if self.budget is not None and progress.elapsed >= self.budget:
                 break
         self.reporter.finish()
+
+    def _foresee(self, seconds: float) -> None:
+        """Say once what the trainings of the run will take, from the second step on, or from a first that is long."""
+        progress, config = self.progress, self.job.config
+        self.timed += 1
+        if self.timed > 2 or (self.timed == 1 and seconds < _LONG_STEP):
+            return
+        self.timed = 2
+        left = (config.epochs - progress.epoch) * self.batches.steps * seconds
+        whole = self.budget - progress.elapsed if self.budget is not None else left
+        together = whole * self.job.trainings
+        if together < FORESEEN or not self.fabric.is_global_zero:
+            return
+        count = self.job.trainings
+        most = "at most" if config.patience else "about"
+        every = f", {duration(together)} for the {count} trainings that are left" if count > 1 else ""
+        self.reporter.line(
+            f"A step takes {duration(seconds)} here: {most} {duration(whole)} for this training{every}. Validation, "
+            "and what runs beside the model, are not in it."
+        )
 
     def _step(self, batch: Batch) -> float:
         """Take one optimizer step and return the loss."""

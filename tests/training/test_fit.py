@@ -187,6 +187,27 @@ def test_every_epoch_but_the_last_tells_how_long_the_rest_will_take(
 
 
 @pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize(
+    ("config", "trainings", "said"),
+    [
+        ({"epochs": 20}, 5, "about 3 min 20 s for this training, 16 min 40 s for the 5 trainings that are left."),
+        ({"epochs": 60, "patience": 1}, 1, "at most 10 min for this training."),
+        ({"minutes": 1.0}, 15, "for the 15 trainings that are left."),
+        ({"epochs": 20}, 1, None),
+    ],
+)
+def test_what_a_long_run_takes_is_said_after_two_steps_and_once(
+    tiny: ModuleType, tmp_path: Path, config: dict[str, Any], trainings: int, said: str | None
+) -> None:
+    recorder = Recorder(stop_after=12)
+    with pytest.raises(InterruptedRun):
+        tiny.train(tmp_path, data=tiny.Squares(40), config=config, trainings=trainings, reporter=recorder)
+    found = [line for line in recorder.lines if line.startswith("A step takes 1.0 s here: ")]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+@pytest.mark.usefixtures("ticking")
 def test_a_time_budget_ends_training_within_an_epoch(tiny: ModuleType, tmp_path: Path) -> None:
     recorder = Recorder()
     result = tiny.train(tmp_path, data=tiny.Squares(400), config={"minutes": 1.0, "epochs": 1}, reporter=recorder)

@@ -47,6 +47,7 @@ class Context:
         run_seed: The seed of the run.
         resume: Whether an earlier attempt may have left state in `folder` to continue from.
         reporter: Receives the progress.
+        left: Folds that are still to be done, with this one.
     """
 
     fold: Fold
@@ -55,6 +56,7 @@ class Context:
     run_seed: int
     resume: bool
     reporter: Reporter
+    left: int = 1
 
     def seed(self, *purpose: str | int) -> int:
         """A seed for one purpose in this fold of this repeat."""
@@ -79,6 +81,7 @@ class Context:
             "metadata": metadata,
             "run": self.run.path,
             "reporter": self.reporter,
+            "trainings": self.left,
         }
 
 
@@ -172,6 +175,11 @@ class Study(ABC, Generic[C, D]):
     @property
     def notes(self) -> Sequence[str]:
         """What a reader of results on these cases must know."""
+        return ()
+
+    @property
+    def cautions(self) -> Sequence[str]:
+        """What to say before a training begins, such as that it is not made for this machine."""
         return ()
 
     def check(self) -> None:

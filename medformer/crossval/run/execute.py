@@ -63,17 +63,22 @@ class LearnerJob:
         run: The run that it works in: the run itself, or a baseline or the canary inside it.
         seed: The run's seed.
         reporter: Receives the progress.
+        folds: Of the plan; those from a fold on are still to be done.
     """
 
-    def __init__(self, learner: Learner, run: RunDirectory, seed: int, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self, learner: Learner, run: RunDirectory, seed: int, reporter: Reporter | None = None, *, folds: int = 1
+    ) -> None:
         self.learner = learner
         self.run = run
         self.seed = seed
         self.reporter = reporter or SilentReporter()
+        self.folds = folds
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave what the learner learned, and `predictions.csv` where the fold has test cases."""
-        context = Context(fold, folder, self.run, self.seed, resume, self.reporter)
+        left = max(1, self.folds - fold.index)
+        context = Context(fold, folder, self.run, self.seed, resume, self.reporter, left)
         predictor = self.learner.fit(context)
         if fold.test:
             study = self.learner.study

@@ -122,6 +122,8 @@ def run(
             write_plan(directory.splits_json, plan)
         write_findings(directory.audit_json, audit, problems)
         list_problems(directory, problems, reporter)
+        for line in study.cautions:
+            reporter.line(f"Note: {line}")
         _run_folds(directory, study.without(study.held_out), plan, inventory, reporter)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
@@ -316,7 +318,9 @@ def _run_folds(
 
         def complete(part: RunDirectory, learner: Learner) -> None:
             part.path.mkdir(parents=True, exist_ok=True)
-            execute(plan, LearnerJob(learner, part, config.seed, reporter), part, reporter, executor)
+            execute(
+                plan, LearnerJob(learner, part, config.seed, reporter, folds=len(plan.folds)), part, reporter, executor
+            )
             if tested:
                 collect(part, plan)
                 write_metrics(part, summarize)

@@ -39,8 +39,12 @@ from medformer.tasks.polyp.learner import (
     load_predictor,
     new_network,
 )
+from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
+
+_CPU_PIXELS = 200 * 200
+"""Pixels of an image above which a training on a CPU takes hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,22 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         """Unlabeled images that pretraining may see too."""
         path = self.config.pretraining.extra
         return replace(self, data=read_manifest(path, ungrouped="each"), masks=False) if path else None
+
+    @property
+    def cautions(self) -> Sequence[str]:
+        config = self.config
+        rows, columns = config.data.image_size
+        if choose_device(config.training.accelerator).type != "cpu" or config.training.minutes is not None:
+            return ()
+        if rows * columns <= _CPU_PIXELS:
+            return ()
+        random = not (config.model.weights or config.pretraining.weights)
+        first = f"{config.model.name} starts from random weights (model.weights names others) and" if random else "It"
+        return (
+            f"{first} trains on a CPU on images of {rows} x {columns} px for {config.training.epochs} epochs in each "
+            "fold, which takes hours to days. For a CPU there are --config polyp/quick (a first look) and --config "
+            "polyp/scratch (30 minutes a fold).",
+        )
 
     def check(self) -> None:
         super().check()
