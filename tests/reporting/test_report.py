@@ -251,16 +251,33 @@ def test_building_again_gives_the_same_bytes(finished: Path) -> None:
     assert [(run / name).read_bytes() for name in ("report.html", "model_card.md")] == first
 
 
+def data_gone(run: RunDirectory, tmp_path: Path) -> None:
+    record = read_json(run.run_json)
+    write_json(run.run_json, {**record, "manifest": str(tmp_path / "gone.csv"), "data_root": str(tmp_path)})
+
+
 def test_missing_pictures_leave_placeholders(run_copy: CopyRun, finished: Path, tmp_path: Path) -> None:
     run = run_copy()
     (run.masks / "case07.png").unlink()
     page = Page(build_report(run.path))
     assert "No picture of case07: the exported mask is not there any more." in page.sections["gallery"]
-    record = read_json(run.run_json)
-    write_json(run.run_json, {**record, "manifest": str(tmp_path / "gone.csv"), "data_root": str(tmp_path)})
+    data_gone(run, tmp_path)
+    shutil.rmtree(run.gallery)
     page = Page(build_report(run.path))
     assert not list(page.named("img"))
-    assert "No picture of case07: the manifest is not available" in page.sections["gallery"]
+    assert "No picture of case06: the manifest is not available" in page.sections["gallery"]
+
+
+def test_the_pictures_are_the_same_without_the_data(run_copy: CopyRun, tmp_path: Path) -> None:
+    run = run_copy()
+    with_data = Page(build_report(run.path))
+    data_gone(run, tmp_path)
+    without = Page(build_report(run.path))
+    assert list(without.named("img")) == list(with_data.named("img")) != []
+    assert without.sections["gallery"] == with_data.sections["gallery"]
+    # A mask that is another one has no picture yet.
+    shutil.copy(run.masks / "case06.png", run.masks / "case07.png")
+    assert "No picture of case07: the manifest is not available" in Page(build_report(run.path)).sections["gallery"]
 
 
 def test_a_table_cannot_show_files_from_elsewhere(run_copy: CopyRun, finished: Path) -> None:

@@ -28,6 +28,7 @@ ENTRIES = frozenset(
         "canary",
         "oof.sha256",
         "curves.csv",
+        "gallery",
         "site_probe.json",
         "cohort.json",
         "explain",
@@ -102,6 +103,7 @@ class RunDirectory:
         metrics_json: Every number, computed from the out-of-fold table alone.
         masks: Exported masks.
         report_html: The offline report.
+        gallery: The pictures of the report, for writing it again without the data.
         model_card_md: The model card.
         folds: The folder of fold folders.
         site_probe_json: How well the site can be predicted from what the model is given.
@@ -126,6 +128,7 @@ class RunDirectory:
         self.metrics_json = self.path / "metrics.json"
         self.masks = self.path / "masks"
         self.report_html = self.path / "report.html"
+        self.gallery = self.path / "gallery"
         self.model_card_md = self.path / "model_card.md"
         self.folds = self.path / "folds"
         self.site_probe_json = self.path / "site_probe.json"

@@ -1,4 +1,7 @@
-"""Pictures of single cases for the gallery, as `data:` URIs: outlines on an image, or three planes of a volume."""
+"""Pictures of single cases for the gallery, as `data:` URIs: outlines on an image, or three planes of a volume.
+
+Each is kept in the run, so that the report can be written again where the data are not.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from PIL import Image
 
 from medformer.data.manifest import Case, read_manifest
 from medformer.errors import DataError, MedformerError
+from medformer.files import digest, sha256, write_bytes
 from medformer.foreground import Foreground
 from medformer.imaging.geometry import Geometry
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import draw_overlay
 from medformer.imaging.planes import draw_planes, thick_axis
-from medformer.imaging.volumes import read_labels, read_volume
+from medformer.imaging.volumes import read_geometry, read_labels, read_volume
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import label_title
 
@@ -29,6 +33,9 @@ LONGEST_SIDE = 320
 
 SIDE = 250
 """Pixels along the longest edge of the part of a volume that is shown."""
+
+_DRAWING = "picture/1"
+"""How pictures are drawn; another number has kept ones drawn anew."""
 
 _LEAST_SHARE = 3  # of the volume's edge that is always shown: one third
 
@@ -66,30 +73,46 @@ class CasePictures:
             self._foreground = tuple(map(str, run.config.get("data", {}).get("foreground", ())))
 
     def overlay(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        """Draw a case.
+        """Draw a case, or take the picture that was drawn of this mask before.
 
         Returns:
             A `data:` URI and an empty reason; or an empty URI and the reason why there is no picture.
         """
-        case = self._cases.get(str(row["id"]))
-        if case is None:
-            return "", self._reason or "the manifest does not list this case any more"
         mask_path = self._mask_path(row)
         if mask_path is None:
             return "", "the exported mask is not there any more"
+        drawn_of = digest([_DRAWING, str(row["id"]), str(row.get("repeat", 0)), sha256(mask_path)])
+        kept = self._folder.gallery / f"{drawn_of[:32]}.jpg"
         try:
             if self.of_volumes:
-                drawn = self._draw_volume(case, mask_path)
-            else:
-                drawn = _draw_image(case, mask_path, self._foreground or case.foreground)
+                slices = thick_axis(read_geometry(mask_path).affine) is not None
+                self.slices, self.planes = self.slices or slices, self.planes or not slices
+            picture = kept.read_bytes() if kept.is_file() else self._draw(row, mask_path)
         except MedformerError as error:
             return "", str(error)
-        buffer = BytesIO()
-        Image.fromarray(drawn).save(buffer, format="JPEG", quality=88)
-        uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        if not kept.is_file():
+            write_bytes(kept, picture)
+        uri = "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
         self.count += 1
         self.size += len(uri)
         return uri, ""
+
+    def _draw(self, row: Mapping[str, Any], mask_path: Path) -> bytes:
+        """Draw a case as JPEG.
+
+        Raises:
+            DataError: The case or a file of it is not there any more or damaged, or sizes differ.
+        """
+        case = self._cases.get(str(row["id"]))
+        if case is None:
+            raise DataError(self._reason or "the manifest does not list this case any more")
+        if self.of_volumes:
+            drawn = self._draw_volume(case, mask_path)
+        else:
+            drawn = _draw_image(case, mask_path, self._foreground or case.foreground)
+        buffer = BytesIO()
+        Image.fromarray(drawn).save(buffer, format="JPEG", quality=88)
+        return buffer.getvalue()
 
     def _draw_volume(self, case: Case, mask_path: Path) -> NDArray[np.uint8]:
         """Draw a case with its predicted label map and, if it has one, the reference.
@@ -114,8 +137,6 @@ class CasePictures:
         values = {int(value) for array in maps for value in np.unique(array) if value}
         names = self._names or {value: str(value) for value in sorted(values)}
         box = _around(maps)
-        slices = thick_axis(prediction.geometry.affine) is not None
-        self.slices, self.planes = self.slices or slices, self.planes or not slices
         return draw_planes(
             np.nan_to_num(image[box], posinf=0.0, neginf=0.0),
             prediction.array[box],
