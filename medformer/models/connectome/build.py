@@ -126,8 +126,8 @@ CONNECTOME_MODELS: Registry[Builder] = Registry(
         Entry(
             f"{ROI_PREFIX}<model>",
             _roi_metaformer,
-            "the same with a model of the table above over the tokens",
-            sizes="one-dimensional",
+            "as roi_metaformer, with a network of `medformer info models` in 1-D in the place of the backbone",
+            sizes="a signal with one place per region",
             example=f"{ROI_PREFIX}meta_unet",
         ),
         Entry("metaformer_paper", _metaformer, "one encoder per atlas over all connections, mean of logits", _MAHLER),

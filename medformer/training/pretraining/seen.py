@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from medformer.data.people import plain
 from medformer.errors import CheckpointError, DataError, LeakageError
 from medformer.files import read_json, write_json
 
@@ -86,13 +87,13 @@ def require_untested(tested: Mapping[str, SeenCase], seen: Mapping[str, SeenCase
     Raises:
         LeakageError: Names the first of them.
     """
-    groups = {case.group: name for name, case in tested.items()}
+    groups = {plain(case.group): name for name, case in tested.items()}
     # Without a hash nothing is known of the data.
     data = {case.sha256: name for name, case in tested.items() if case.sha256}
     for name, case in seen.items():
         for same, match in (
             ("id", name if name in tested else None),
-            ("group", groups.get(case.group)),
+            ("group", groups.get(plain(case.group))),
             ("data", data.get(case.sha256)),
         ):
             if match is not None:

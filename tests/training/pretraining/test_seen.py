@@ -45,3 +45,9 @@ def test_pretraining_may_not_see_a_tested_case_by_id_group_or_data(name: str, ca
     require_untested(TESTED, {"fine": seen["fine"]}, "extra.csv")
     unhashed = {"c": SeenCase("patient 4", "")}
     require_untested(unhashed, {"d": SeenCase("patient 5", "")}, "extra.csv")
+
+
+@pytest.mark.parametrize("group", ["0050772", "50772", "sub-0050772"])
+def test_a_person_is_one_whatever_zeros_stand_in_front(group: str) -> None:
+    with pytest.raises(LeakageError, match="same group as 'a'"):
+        require_untested({"a": SeenCase("0050772", "x")}, {"b": SeenCase(group, "y")}, "extra.csv")

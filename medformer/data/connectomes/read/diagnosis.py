@@ -78,8 +78,8 @@ def read_coding(
     found = {coding.labels[text] for text in given if text in coding.labels}
     if len(given) > 1 and len(found) < 2 and not unlabelled:
         raise DataError(
-            f"{path}: the diagnoses are {_listed(given)}; expected {coding.expected}. Say which value is the positive "
-            f"class, with --positive {next(iter(given.values()))}, or correct the column."
+            f"{path}: the diagnoses are {_listed(given)}; expected {coding.expected}. Say which of the values is "
+            "the positive class, with --positive VALUE, or correct the column."
         )
     return coding
 
