@@ -202,7 +202,7 @@ def predict(
     strategy: str | None,
     values: Values,
 ) -> None:
-    """Score new subjects: calibrated probability of the positive class, decision, and the probability by each fold.
+    """Score new subjects: probability of the positive class, decision, and the probability by each fold.
 
     The probabilities of all folds are averaged. The threshold is the mean of those that the folds learned from their
     validation parts, unless one is given.
@@ -265,6 +265,14 @@ def predict(
             f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them. "
             f"{opened.oof_csv} has their scores by the networks that were not."
         )
+    decisions = [decision for _, decision in predictor.members]
+    calibrated = sum(decision.scaling is not None for decision in decisions)
+    why = next((f": {decision.uncalibrated}" for decision in decisions if decision.uncalibrated), "")
+    say(
+        "Scores are calibrated probabilities."
+        if calibrated == len(decisions)
+        else f"Scores are outputs of the networks, of which {calibrated or 'none'} is calibrated{why}."
+    )
     positive = sum(row["prediction"] for row in rows)
     say(
         f"{counted(len(rows), 'subject')}, {positive} of them {names.get(1, 'positive')} at threshold "

@@ -263,4 +263,8 @@ def evaluate_verb(maps: str, details: str, *further: Parameter) -> Verb:
     predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
     masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
     out = OUT.but(help="Folder for the tables.")
-    return verb("evaluate", f"Score any folder of {maps}.", details, predictions, masks, out, OVERWRITE, *further)
+    groups = option(
+        "groups", Path, None, "CSV with id and group (patient) of each mask, such as a manifest.", "TABLE", **FILE
+    )
+    given = (predictions, masks, out, OVERWRITE, groups, *further)
+    return verb("evaluate", f"Score any folder of {maps}.", details, *given)

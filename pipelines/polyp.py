@@ -32,6 +32,7 @@ from pipelines.work import (
     readable,
     require_all,
     run_hash,
+    say_units,
     sidecars,
 )
 
@@ -128,18 +129,31 @@ def predict(
 
 
 def evaluate(
-    *, predictions: Path, masks: Path, out: Path, overwrite: bool, threshold: float, foreground: Foreground | None
+    *,
+    predictions: Path,
+    masks: Path,
+    out: Path,
+    overwrite: bool,
+    groups: Path | None,
+    threshold: float,
+    foreground: Foreground | None,
 ) -> None:
     """Score a folder of prediction maps."""
     with output_folder(out, overwrite=overwrite) as work:
         rows, summary = score_folder(
-            predictions, masks, threshold=threshold, foreground=foreground or (), reporter=make_reporter()
+            predictions,
+            masks,
+            threshold=threshold,
+            foreground=foreground or (),
+            groups=groups,
+            reporter=make_reporter(),
         )
         written = write_scores(work, rows, summary)
     table, numbers = (out / file.name for file in written)
     pooled = summary["pooled"]
     means = {name: values["mean"] for name, values in pooled["metrics"].items()}
-    say(f"{counted(summary['n'], 'case')}; two empty masks: {summary['definitions']['empty_policy']}")
+    say(f"{counted(summary['n'], 'frame')}; two empty masks: {summary['definitions']['empty_policy']}")
+    say_units(summary)
     for label, value in (
         (f"Dice at {threshold:g}", means["dice"]),
         (f"IoU at {threshold:g}", means["iou"]),

@@ -161,8 +161,8 @@ _ABIDE = (
         "predict",
         "Classify new subjects with a finished run.",
         "NEW are time series, matrices, .npz files of correlations, folders of them, or a prepared cohort. The table "
-        "holds each subject's score, decision and calibrated probability, from the run's network or the ensemble of "
-        "its folds.",
+        "holds each subject's score (a calibrated probability where the folds learned a calibration) and decision, "
+        "from the run's network or the ensemble of its folds.",
         RUN,
         argument("sources", list[Path], "Data of new subjects.", "NEW", exists=True),
         OUT.but(help="Folder for the table of predictions."),

@@ -41,6 +41,7 @@ from pipelines.work import (
     readable,
     require_all,
     run_hash,
+    say_units,
     sidecars,
     unusable,
 )
@@ -189,6 +190,7 @@ def evaluate(
     masks: Path,
     out: Path,
     overwrite: bool,
+    groups: Path | None,
     tolerance: float,
     labels: str | None,
     images: Path | None,
@@ -197,11 +199,18 @@ def evaluate(
     names = None if labels is None else named_labels(labels)
     with output_folder(out, overwrite=overwrite) as work:
         rows, summary = score_label_maps(
-            predictions, masks, images=images, labels=names, tolerance=tolerance, reporter=make_reporter()
+            predictions,
+            masks,
+            images=images,
+            labels=names,
+            tolerance=tolerance,
+            groups=groups,
+            reporter=make_reporter(),
         )
         written = write_scores(work, rows, summary)
     table, numbers = (out / file.name for file in written)
     say(f"{counted(summary['n'], 'volume')}; two empty labels: {summary['definitions']['empty_policy']}")
+    say_units(summary)
     for label, part in summary["by_label"].items():
         means = {name: part["metrics"][name]["mean"] for name in ("dice", "hd95_mm", "nsd_mm")}
         say(f"  {label}: Dice {means['dice']:.4f}, HD95 {means['hd95_mm']:.2f} mm, NSD {means['nsd_mm']:.4f}")

@@ -309,6 +309,15 @@ def list_problems(problems: Sequence[Problem], out: Path) -> None:
         say(f"  {problem}")
 
 
+def say_units(summary: Mapping[str, Any]) -> None:
+    """Say what the intervals of a scored folder are over."""
+    unit = summary.get("resampled")
+    if unit:
+        say(f"Intervals are over {unit}, not patients: give --groups TABLE if several {unit} are of one patient.")
+    else:
+        say(f"Intervals are over {counted(summary['pooled']['groups'], 'group')}.")
+
+
 def report(*, run: Path) -> None:
     """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
     opened = RunDirectory.open(run)

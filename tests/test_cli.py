@@ -280,6 +280,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "masks": tmp_path,
                 "out": Path("o"),
                 "overwrite": False,
+                "groups": None,
                 "threshold": 0.5,
                 "foreground": None,
             },

@@ -36,6 +36,9 @@ from medformer.missing import known
 from medformer.names import id_fault
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
+_TECHNICAL = re.compile(r".*sha256|linked")
+"""Columns that are there for the program: no folds are balanced by them, and no table of covariates has them."""
+
 LABEL = "label"
 """Column of a case's class."""
 FOREGROUND = "mask_foreground"
@@ -86,6 +89,11 @@ class Case:
     def images(self) -> tuple[Path, ...]:
         """Every channel, in order."""
         return self.further if self.image is None else (self.image, *self.further)
+
+    @property
+    def described(self) -> dict[str, str]:
+        """The covariates that say something about the patient or the scan, and not about files."""
+        return {name: value for name, value in self.covariates.items() if not _TECHNICAL.fullmatch(name)}
 
     def required_image(self) -> Path:
         """The picture of a case that cannot do without.

@@ -13,7 +13,7 @@ from medformer.evaluation import subgroups
 from medformer.evaluation.masks.summary import summarize_labels, summarize_masks
 from medformer.evaluation.metrics import CLASSES
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
-from medformer.evaluation.table import Contents, Row, distinct, group_names, has, numbers
+from medformer.evaluation.table import Contents, Row, distinct, group_names, has, has_groups, numbers
 
 FORMAT = "medformer-metrics/1"
 
@@ -46,6 +46,7 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
     found = _summarize_classes(rows, bootstrap) if classified else summarize_masks(rows, bootstrap)
     labels = summarize_labels(rows, groups, bootstrap)
     parts = subgroups.splits(rows)
+    unit = "" if has_groups(rows) else "cases" if classified else "volumes" if labels else "frames"
 
     def block(selected: NDArray[np.intp]) -> dict[str, Any]:
         chosen = [groups[index] for index in selected]
@@ -56,11 +57,12 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
         "format": FORMAT,
         "kind": "classification" if classified else "segmentation",
         "n": len(rows),
+        **({"resampled": unit} if unit else {}),
         **found.head,
         "definitions": {
             **found.definitions,
             **{name: text for name, text in subgroups.DEFINITIONS.items() if name in parts},
-            "interval": str(bootstrap),
+            "interval": _over(bootstrap, unit),
         },
         "pooled": block(np.arange(len(rows))),
         **({"by_label": labels} if labels else {}),
@@ -69,6 +71,16 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
             for column, split in parts.items()
         },
     }
+
+
+def _over(bootstrap: Bootstrap, unit: str) -> str:
+    if not unit:
+        return bootstrap.over("groups")
+    drawn = bootstrap.over(f"{unit}, not patients")
+    return (
+        f"{drawn}. No groups are known, so every one of the {unit} counts as a patient of its own: where several are "
+        "of one patient, intervals are too narrow"
+    )
 
 
 def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:

@@ -95,6 +95,11 @@ def one_value(rows: Sequence[Row], column: str, what: str) -> str:
     return found.pop()
 
 
+def has_groups(rows: Sequence[Row]) -> bool:
+    """Whether any row says which patient or sequence it is of."""
+    return any(known(row.get("group")) for row in rows)
+
+
 def group_names(rows: Sequence[Row]) -> list[str]:
     """The group that each row is resampled with: its own, else its case, which may have a row in each repeat."""
     names: list[str] = []

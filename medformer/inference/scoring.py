@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
@@ -23,6 +24,7 @@ from medformer.foreground import Foreground
 from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
 from medformer.inference.score_table import write_score_table
+from medformer.missing import known
 from medformer.progress import Reporter, SilentReporter
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".npz"})
@@ -43,6 +45,7 @@ def score_folder(
     *,
     threshold: float = 0.5,
     foreground: Foreground = (),
+    groups: Path | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every prediction map against the mask of the same name.
@@ -55,6 +58,7 @@ def score_folder(
         masks: Folder of masks of the same sizes, read by the rule of `medformer.imaging.mask_rule`.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         foreground: The values of the masks that are foreground; empty where the masks themselves tell.
+        groups: Table with the patient or sequence of each mask (`with_groups`).
         reporter: Receives each case.
 
     Returns:
@@ -95,7 +99,45 @@ def score_folder(
             "probabilities. Save foreground as 255, so that it is not taken for a probability of "
             f"{highest / 255:.3f}."
         )
+    rows = with_groups(rows, groups)
     return rows, summarize(rows)
+
+
+_GROUPS = TableForm(
+    what="a CSV table of groups",
+    origin="A manifest that `prepare` wrote is one.",
+    columns=("id", "group"),
+    required=("id", "group"),
+    per_row="case",
+)
+
+
+def with_groups(rows: list[dict[str, Any]], table: Path | None) -> list[dict[str, Any]]:
+    """Add the patient or sequence of every case, so that intervals are over these and not over single cases.
+
+    Args:
+        rows: One per case, with its `id`.
+        table: CSV with the columns `id` and `group`, such as a manifest; None leaves the rows as they are.
+
+    Raises:
+        DataError: The table cannot be read, names a case twice, or has no group for a case.
+    """
+    if table is None:
+        return rows
+    found: dict[str, str] = {}
+
+    def fault(row: Mapping[str, str]) -> str | None:
+        return None if known(row["group"]) else "the group (patient or sequence) is unknown"
+
+    for row in read_records(table, _GROUPS, fault, dict):
+        found[unicodedata.normalize("NFC", row["id"])] = row["group"]
+    missing = [row["id"] for row in rows if row["id"] not in found]
+    if missing:
+        raise DataError(
+            f"{table} has no group for {len(missing)} of {len(rows)} scored cases: {_listed(missing)}. Its ids are "
+            f"{', '.join(list(found)[:3])}, ...; expected paths of the masks below their folder, without the ending."
+        )
+    return [{"id": row["id"], "group": found[row["id"]], **row} for row in rows]
 
 
 def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:

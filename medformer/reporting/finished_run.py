@@ -131,6 +131,12 @@ class FinishedRun:
         return {"polyp": "image", "volume": "volume", "abide": "subject"}.get(str(self.record.get("task")), "case")
 
     @cached_property
+    def positive(self) -> str:
+        """What the positive class is called, such as `Positive (autism)`."""
+        name = str(((self.cohort or {}).get("label_names") or {}).get("1") or "")
+        return f"Positive ({name})" if name not in ("", "positive") else "Positive"
+
+    @cached_property
     def target(self) -> str:
         """What is segmented."""
         return "labeled structure" if self.labels else "lesion"
@@ -366,6 +372,7 @@ class _Cohort(Content):
     atlases: Tables
     policies: Rows
     unseen_sites: Counts
+    label_names: Table
 
 
 class _Pretraining(Content):

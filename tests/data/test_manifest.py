@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.plan.strata import with_strata
 from medformer.data.manifest import Case, image_hash, read_manifest, write_manifest
-from medformer.errors import DataError, ResourceError
+from medformer.errors import DataError, ResourceError, UnknownNameError
 from medformer.files import sha256
 
 HEADER = "id,image,mask,group,site,split,sha256\n"
@@ -214,3 +216,16 @@ def test_the_digest_follows_content_and_not_place(tmp_path: Path) -> None:
     assert digest_of("two", ROW) == reference
     assert digest_of("three", ROW.replace("patient 1", "patient 2")) != reference
     assert digest_of("four", ROW.replace("train,", "train,ab")) != reference
+
+
+def test_hashes_are_no_covariates(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "m.csv").write_text("id,image,group,mask_sha256,linked,age\na,a.png,p,12ab,x,61\nb,b.png,q,34cd,,52\n")
+    cases = read_manifest(tmp_path / "m.csv").cases
+    case = cases[0]
+    assert case.covariates["mask_sha256"] == "12ab", "a change of the mask is noticed by it"
+    assert case.described == {"age": "61"}
+    plan_cases = [PlanCase(each.id, each.group, covariates=each.described) for each in cases]
+    with pytest.raises(UnknownNameError, match="Known: age, label, site"):
+        with_strata(plan_cases, ["mask_sha256"], 3)

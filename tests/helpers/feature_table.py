@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
@@ -27,12 +28,14 @@ class FeatureTable:
         labels: 1 or 0 per id; a wrong value, to test how it is refused.
         sites: Site per id.
         covariates: Covariates per id.
+        crossval: How often the plan is drawn.
     """
 
     vectors: Mapping[str, NDArray[np.floating[Any]]]
     labels: Mapping[str, Any]
     sites: Mapping[str, str] = field(default_factory=dict)
     covariates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    crossval: CrossvalConfig = field(default_factory=CrossvalConfig)
 
     @cached_property
     def by_id(self) -> dict[str, Case]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
+from medformer.evaluation.schema import metrics_schema
 from medformer.files import read_csv, sha256
 from medformer.imaging.masks import write_mask, write_probability
 from medformer.inference.scoring import pair_folders, score_folder, write_scores
@@ -161,3 +162,24 @@ def test_published_polyp_maps_get_their_published_scores_from_their_files() -> N
     names = ("mean_dice_256", "mean_iou_256", "weighted_f", "s_measure", "mae")
     means = [pooled["metrics"][name]["mean"] for name in names]
     np.testing.assert_allclose([*means, pooled["max_e"]], [0.8990, 0.8491, 0.8963, 0.9362, 0.0093, 0.9790], atol=1e-4)
+
+
+def test_intervals_are_over_patients_where_a_table_names_them(tmp_path: Path) -> None:
+    names = ("a/1", "a/2", "b/1", "b/2", "c/1", "c/2")
+    given = folders(tmp_path, names)
+    rows, summary = score_folder(*given)
+    assert summary["resampled"] == "frames" and summary["pooled"]["groups"] == 6
+    assert "over frames, not patients" in summary["definitions"]["interval"]
+    assert "resampled" in metrics_schema()["$defs"]["segmentation"]["properties"]
+    table = tmp_path / "groups.csv"
+    table.write_text("id,group,image\n" + "".join(f"{name},patient {name[0]},x.png\n" for name in names))
+    rows, summary = score_folder(*given, groups=table)
+    assert [row["group"] for row in rows] == [f"patient {name[0]}" for name in names]
+    assert "resampled" not in summary and summary["pooled"]["groups"] == 3
+    assert summary["definitions"]["interval"].startswith("95% bootstrap over groups (")
+    table.write_text("id,group\na/1,p\nnobody,q\n")
+    with pytest.raises(DataError, match=r"no group for 5 of 6 scored cases: a/2, .* ids are a/1, nobody"):
+        score_folder(*given, groups=table)
+    table.write_text("id,group\na/1,\n")
+    with pytest.raises(DataError, match=r"group .* is unknown"):
+        score_folder(*given, groups=table)

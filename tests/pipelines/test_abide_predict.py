@@ -98,6 +98,11 @@ def test_subjects_of_the_run_are_pointed_out_and_a_threshold_may_be_given(
 ) -> None:
     result = medformer("abide", "predict", run, cohort, "--out", tmp_path / "out", "--threshold", "0.9")
     assert result.code == 0 and "40 of these subjects belong to" in result.out
+    # A validation part of so few subjects teaches no calibration, and nothing calls the scores calibrated.
+    learned = [read_json(run / "folds" / str(fold) / "threshold.json") for fold in range(FOLDS)]
+    assert not any(content["calibration"]["learned"] for content in learned)
+    assert "none is calibrated: too few inner validation cases" in result.out
+    assert "calibrated probabilities" not in result.out
     assert {row["threshold"] for row in read_csv(tmp_path / "out" / "predictions.csv")} == {"0.9"}
 
 

@@ -157,3 +157,13 @@ def test_cohort_counts_who_was_left_out_and_which_rules_applied(report: str, cop
 
 def test_other_runs_have_none_of_these(classified: Path) -> None:
     assert {"attribution", "pretraining", "cohort"}.isdisjoint(keys_of(read_finished_run(classified)))
+
+
+def test_the_positive_class_is_called_what_the_cohort_calls_it(connectomes: Path, tmp_path: Path) -> None:
+    shutil.copytree(connectomes, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    assert "Positive (" not in texts(run, "data") + texts(run, "ranking")
+    names = {"1": "major depression", "0": "control"}
+    write_json(run.cohort_json, {**read_json(run.cohort_json), "label_names": names})
+    assert "Positive (major depression)" in texts(run, "data")
+    assert "Positive (major depression)" in texts(run, "ranking")

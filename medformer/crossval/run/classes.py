@@ -82,7 +82,7 @@ class ClassPredictor:
             yield {
                 "id": name,
                 "site": case.site,
-                **(case.covariates if self.covariates else {}),
+                **(case.described if self.covariates else {}),
                 "label": "" if case.label is None else case.label,
                 "score": float(score),
                 "threshold": self.threshold,

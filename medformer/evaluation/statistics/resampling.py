@@ -36,9 +36,10 @@ class Bootstrap:
         if not 0.0 < self.level < 1.0 or self.resamples < 1:
             raise ValueError(f"level must be in (0, 1) and resamples positive, got {self.level} and {self.resamples}")
 
-    def __str__(self) -> str:
+    def over(self, units: str) -> str:
+        """Say how intervals are drawn, over `groups` or over single cases."""
         drawn = f"{self.resamples} resamples, seed {self.seed}"
-        return f"{self.level:.0%} bootstrap over groups (expanded percentiles), {drawn}"
+        return f"{self.level:.0%} bootstrap over {units} (expanded percentiles), {drawn}"
 
     def sums(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
         """Add up what the groups of each resample have.

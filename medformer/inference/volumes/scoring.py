@@ -12,7 +12,7 @@ from medformer.evaluation.summary import summarize
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, label_counts, same_grid
 from medformer.imaging.seg_frames import enclosing, open_seg
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.scoring import pair_folders
+from medformer.inference.scoring import pair_folders, with_groups
 from medformer.progress import Reporter, SilentReporter
 
 SEG = ".dcm"
@@ -26,6 +26,7 @@ def score_label_maps(
     images: Path | None = None,
     labels: Mapping[int, str] | None = None,
     tolerance: float = 2.0,
+    groups: Path | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every label map against the reference of the same name.
@@ -40,6 +41,7 @@ def score_label_maps(
         images: Folder of what was labeled, named like the masks: NIfTI files, or folders of a DICOM series.
         labels: Value and name of every label; without it, every value above 0 that a map holds, named after its value.
         tolerance: Of the normalized surface Dice, mm.
+        groups: Table with the patient of each reference (`with_groups`).
         reporter: Receives one step per case.
 
     Returns:
@@ -69,6 +71,7 @@ def score_label_maps(
             )
         )
         reporter.advance(0, dice=rows[-1]["dice"])
+    rows = with_groups(rows, groups)
     return rows, summarize(rows)
 
 

@@ -36,7 +36,7 @@ def ranking(run: FinishedRun) -> dict[str, Any]:
         "several_folds": len(folds) > 1,
         "prevalence": prevalence,
         "named": {name: written(run, run.pooled, name) for name in _NAMED},
-        "decisions": [_decided(run, "Positive", 1), _decided(run, "Negative", 0)],
+        "decisions": [_decided(run, run.positive, 1), _decided(run, "Negative", 0)],
     }
 
 

@@ -98,7 +98,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             fingerprint=digest(stored),
             site=case.site,
             label=str(case.required_label()),
-            covariates=dict(case.covariates),
+            covariates=case.described,
         )
 
     @property

@@ -108,7 +108,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
             case.group,
             fingerprint=digest([record.hashes["file"], record.hashes["mask"]]),
             site=case.site,
-            covariates={**case.covariates, "size": f"{record.facts['foreground']:.6f}"},
+            covariates={**case.described, "size": f"{record.facts['foreground']:.6f}"},
         )
 
     @property

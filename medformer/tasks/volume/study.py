@@ -106,10 +106,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         common = partial(PlanCase, case.id, case.group, site=case.site)
         if self.config.target == "classification":
             return common(
-                fingerprint=record.hashes["file"], label=str(case.required_label()), covariates=case.covariates
+                fingerprint=record.hashes["file"], label=str(case.required_label()), covariates=case.described
             )
         hashes = digest([record.hashes["file"], record.hashes["mask"]])
-        return common(fingerprint=hashes, covariates={**case.covariates, "size": f"{self._labeled_mm3(record):.6g}"})
+        return common(fingerprint=hashes, covariates={**case.described, "size": f"{self._labeled_mm3(record):.6g}"})
 
     @property
     def comparison(self) -> CaseComparison:
