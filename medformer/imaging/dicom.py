@@ -246,8 +246,11 @@ def frame_of_reference(path: Path) -> str:
         ConfigError: The extra `dicom` is not installed.
         DataError: It cannot be read.
     """
-    headers = _headers(path) if path.is_dir() else _read_header(path)
-    return str(headers[0][1].get("FrameOfReferenceUID", "") or "") if headers else ""
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    for _, header in (entry for file in files if file.name != "DICOMDIR" for entry in _read_header(file)):
+        if path.is_file() or str(header.get("Modality", "")) not in NO_IMAGES:
+            return str(header.get("FrameOfReferenceUID", "") or "")
+    return ""
 
 
 def _headers(folder: Path) -> list[tuple[Path, Any]]:

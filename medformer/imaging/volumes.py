@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.imaging.dicom import read_series, series_geometry
+from medformer.imaging.dicom import looks_like_dicom, read_series, series_geometry
 from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, empty_voxels, smallest_integer, turn_onto
 from medformer.imaging.nifti_file import NiftiFile, open_nifti
 from medformer.imaging.seg_frames import read_dicom_seg
@@ -83,6 +83,11 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
         return Volume(array, file.geometry, path, file.dtype.name, file.sha256(), file.remark)
 
 
+def is_segmentation(path: Path) -> bool:
+    """Whether a label map is a DICOM file; its name need not say so, and where it says NIfTI it is not opened."""
+    return not path.name.lower().removesuffix(".gz").endswith((".nii", ".hdr", ".img")) and looks_like_dicom(path)
+
+
 def read_labels(path: Path, grid: Geometry | None = None) -> Volume:
     """Read a label map.
 
@@ -99,10 +104,10 @@ def read_labels(path: Path, grid: Geometry | None = None) -> Volume:
             not lie on the grid (see `read_dicom_seg`).
         ResourceError: There is not enough memory.
     """
-    if path.suffix.lower() == ".dcm":
-        return read_dicom_seg(path, grid)
     if path.is_dir():
         raise DataError(f"{path} is a folder; expected a label map: a NIfTI file, or a DICOM segmentation (.dcm).")
+    if is_segmentation(path):
+        return read_dicom_seg(path, grid)
     low, high = 0, 0
     with open_nifti(path) as file:
         as_stored = file.scale is None and file.dtype.kind in "iu" and file.dtype.itemsize <= 2

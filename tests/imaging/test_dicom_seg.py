@@ -6,18 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import describe_volume
+from medformer.data.volumes.read.layouts import scan_volumes
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import dicom_seg
 from medformer.imaging.dicom import find_series
 from medformer.imaging.dicom_seg import write_dicom_seg
 from medformer.imaging.geometry import Geometry, Volume, same_grid
 from medformer.imaging.seg_frames import enclosing, open_seg, read_dicom_seg
-from medformer.imaging.volumes import read_geometry, read_labels
+from medformer.imaging.volumes import read_geometry, read_labels, read_volume
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
@@ -170,6 +172,23 @@ def test_a_segmentation_of_another_scan_is_found(write_series: WriteSeries, tmp_
     (problem,) = describe_volume(Case("a", source, path)).problems
     assert problem.reason == "affine-mismatch" and "frame of reference" in problem.detail
     assert describe_volume(Case("a", other, path)).problems == ()
+
+
+def test_a_segmentation_labels_a_nifti_file_made_from_its_series(write_series: WriteSeries, tmp_path: Path) -> None:
+    source, labels = write_series(), some_labels().clip(0, 2)
+    image = read_volume(source)
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "labels").mkdir()
+    turned = nibabel.as_closest_canonical(nibabel.Nifti1Image(image.array, image.geometry.affine))
+    turned.to_filename(tmp_path / "set" / "images" / "a.nii.gz")
+    foreign(source, in_file_order(labels), tmp_path / "set" / "labels" / "a.dcm")
+    (case,) = scan_volumes(tmp_path / "set", ungrouped="each").cases
+    found = describe_volume(case)
+    assert found.problems == ()
+    assert found.facts["labels"] == {str(value): int((labels == value).sum()) for value in (0, 1, 2)}
+    assert found.facts["channels"][0]["foreground_mean"] == pytest.approx(image.array[labels > 0].mean(), rel=1e-5)
+    bare = case.required_mask().rename(tmp_path / "segmentation")
+    assert np.array_equal(read_labels(bare, image.geometry).array, labels)
 
 
 def test_two_segmentations_share_a_box(write_series: WriteSeries, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from medformer.imaging.geometry import (
     times,
     turn_onto,
 )
-from medformer.imaging.volumes import read_labels, read_volume
+from medformer.imaging.volumes import is_segmentation, read_labels, read_volume
 from medformer.progress import Reporter
 
 VERSION = 4
@@ -214,7 +214,7 @@ class _Description:
         if not mask.exists():
             self._mask_found("missing-mask", "the label map does not exist")
             return
-        segmentation = mask.suffix.lower() == ".dcm"
+        segmentation = is_segmentation(mask)
         series = self.case.required_image()
         try:
             labels = read_labels(mask, image if segmentation else None)

@@ -33,6 +33,9 @@ from medformer.imaging.dicom import NO_IMAGES, Series, find_series
 
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")
+SEGMENTATION = ".dcm"
+"""Ending of a label map that is a DICOM segmentation."""
+
 LABEL_FOLDERS = {*_LABELS, "labelsTr", "labelsTs"}
 """Names of folders that hold label maps."""
 
@@ -126,7 +129,7 @@ def read_folders(folder: Path) -> VolumeScan:
     problems: list[Problem] = []
     images, labels = first_folder(folder, _IMAGES) or folder, first_folder(folder, _LABELS)
     files = files_by_name(images, ENDINGS, problems)
-    masks = {} if labels is None else files_by_name(labels, ENDINGS, problems)
+    masks = {} if labels is None else files_by_name(labels, (*ENDINGS, SEGMENTATION), problems)
     info = _described(folder)
     if has_channel_numbers(files, masks):
         volumes = by_channel(files, () if info is None else info.channels, problems)
@@ -162,7 +165,7 @@ def read_dicom(folder: Path) -> VolumeScan:
             problems.append(Problem(name, str(place), "not-an-image", f"its modality is {several[0].modality}"))
         else:
             images[name] = several[0]
-    masks = {} if labels is None else files_by_name(labels, (*ENDINGS, ".dcm"), problems, nested=True)
+    masks = {} if labels is None else files_by_name(labels, (*ENDINGS, SEGMENTATION), problems, nested=True)
     for name, inside in _alone_in_folders(masks).items():
         if name in images and name not in masks:
             masks[name] = masks.pop(inside)
@@ -187,7 +190,7 @@ def _alone_in_folders(masks: Mapping[str, Path]) -> dict[str, str]:
     return {
         folder: names[0]
         for folder, names in inside.items()
-        if folder and len(names) == 1 and masks[names[0]].suffix.lower() == ".dcm"
+        if folder and len(names) == 1 and masks[names[0]].suffix.lower() == SEGMENTATION
     }
 
 
