@@ -64,6 +64,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def require_writable(path: Path) -> None:
+    """See whether a file or folder can be made or replaced, before any work is done for it.
+
+    Raises:
+        ResourceError: It cannot: its folder is a file, its name is too long, or permission is lacking.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(path)
+        there = next(place for place in (path, *Path(path).absolute().parents) if os.path.lexists(place))
+        if not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    except OSError as error:
+        raise ResourceError(f"Could not write {path}: {error.strerror or error}. {write_advice(error)}.") from error
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file name is one that `atomic_path`, or safetensors below it, gives to a half-written file."""
     return _TEMPORARY.fullmatch(name) is not None

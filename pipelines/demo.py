@@ -10,7 +10,7 @@ from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import ConfigError
-from medformer.files import write_json
+from medformer.files import require_writable, write_json
 from pipelines.abide import explain, prepare_folder
 from pipelines.console import say
 from pipelines.outputs import has_format
@@ -31,6 +31,7 @@ _FORMAT = "medformer-demo/1"
 
 def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
     """Cross-validate on synthetic connectomes (`out/abide`), brain volumes (`out/volume`), and frames (`out/run`)."""
+    require_writable(out)
     there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if there and (not has_format(out / _MARK, _FORMAT) or there - {_MARK, "data", "run", "abide", "volume"}):
         raise ConfigError(f"--out {out} holds other files than an earlier demo's. Choose another folder.")

@@ -17,8 +17,8 @@ from pathlib import Path
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.lock import acquire, release
 from medformer.data.manifest import is_manifest
-from medformer.errors import ConfigError, ResourceError
-from medformer.files import before_replacing, is_temporary, read_json, write_json, write_text
+from medformer.errors import ConfigError, ResourceError, write_advice
+from medformer.files import before_replacing, is_temporary, read_json, require_writable, write_json, write_text
 
 LIST = ".medformer-files"
 NEXT = ".medformer-next"
@@ -82,6 +82,7 @@ def output_file(
         ConfigError: It is there, and no flag allows to replace it; or one of them is not ours.
         ResourceError: Its folder cannot be written to.
     """
+    require_writable(out)
     if out.is_dir():
         raise ConfigError(f"--out {out} is a folder; expected the name of a file, such as {out / 'manifest.csv'}.")
     if out.exists() and not overwrite:
@@ -92,7 +93,6 @@ def output_file(
                 f"{file} is there and is not a file that this command wrote: it is not replaced. Choose another name "
                 "for --out."
             )
-    _writable(out)
 
 
 def has_format(file: Path, name: str) -> bool:
@@ -112,19 +112,6 @@ def _is_sidecar(file: Path) -> bool:
         return has_format(file, "medformer-") or set(read_json(file)) == {"root"}
     except (OSError, ValueError, TypeError, RecursionError):
         return False
-
-
-def _writable(out: Path) -> None:
-    """See whether a folder, or a file or folder to be made, can be written to.
-
-    Raises:
-        ResourceError: It cannot.
-    """
-    there = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
-    if there != out and not there.is_dir():
-        raise ResourceError(f"Could not write {out}: {there} is a file. Choose a folder that you may write to.")
-    if not os.access(there, os.W_OK):
-        raise ResourceError(f"Could not write {out}: no permission for {there}. Choose a folder that you may write to.")
 
 
 class _Folder:
@@ -157,6 +144,7 @@ class _Folder:
     def check(self, *, overwrite: bool, resume: bool | None, beside: bool) -> None:
         """See `output_folder`."""
         out = self.out
+        require_writable(out)
         if out.exists() and not out.is_dir():
             raise ConfigError(f"--out {out} is a file; expected a folder to be created. Choose another name.")
         if RunDirectory(out).is_run():
@@ -164,7 +152,6 @@ class _Folder:
                 f"--out {out} is the folder of a run, whose own masks and numbers would be replaced. "
                 "Choose another folder."
             )
-        _writable(out)
         if beside:
             return
         own = {LIST, NEXT, _LOCK}
@@ -189,7 +176,7 @@ class _Folder:
             self._sweep()
         except OSError as error:
             raise ResourceError(
-                f"Cannot prepare {self.out}: {error.strerror or error}. Choose a folder that you may write to."
+                f"Cannot prepare {self.out}: {error.strerror or error}. {write_advice(error)}."
             ) from error
         try:
             yield

@@ -148,7 +148,7 @@ def test_unwritable_parent(tmp_path: Path) -> None:
 
 def test_out_below_a_file_is_a_resource_error(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "")
-    with pytest.raises(ResourceError, match="Cannot prepare"):
+    with pytest.raises(ResourceError, match="Could not write"):
         RunDirectory.create(tmp_path / "file" / "run")
 
 

@@ -38,6 +38,8 @@ def test_an_output_that_cannot_be_written_is_a_resource_error(
         "demo": ["demo"],
     }
     medformer(*command[verb], "--out", below_a_file).refused(5, str(below_a_file), "every folder of the path")
+    too_long = below_a_file.parents[2] / ("x" * 300)
+    medformer(*command[verb], "--out", too_long).refused(5, "File name too long", "Choose another name")
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="file names are looked up in /proc")

@@ -12,7 +12,7 @@ from typing import Any
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.lock import acquire, release
 from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError, write_advice
-from medformer.files import is_temporary
+from medformer.files import is_temporary, require_writable
 from medformer.names import file_stems
 from medformer.records import Content, Names, Rows, read_record
 
@@ -156,6 +156,7 @@ class RunDirectory:
         path = Path(path)
         if resume and overwrite:
             raise ConfigError("Got both --resume and --overwrite. Use one: continue the run, or delete it.")
+        require_writable(path)
         if path.exists() and not path.is_dir():
             raise ConfigError(f"--out {path} is a file; expected a folder to be created. Choose another name.")
         if resume and not path.is_dir():
