@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import Case, write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
+from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, counted
+from medformer.files import walk
 from medformer.foreground import Foreground
 from medformer.imaging.images import read_image
 from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import TABLE, Probabilities, image_exports
 from medformer.inference.scoring import SUFFIXES, score_folder, write_scores
+from medformer.names import id_fault
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
@@ -103,7 +107,12 @@ def predict(
     if probabilities not in get_args(Probabilities):
         raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
     with output_folder(out, overwrite=overwrite, resume=resume) as work:
-        cases = manifest_cases(images) or _named(_images(images, out))
+        given = manifest_cases(images) or _named(_images(images, out))
+        faults = {case.id: id_fault(case.id) for case in given}
+        misnamed = [Problem(one.id, str(one.image), "bad-name", fault) for one in given if (fault := faults[one.id])]
+        for problem in misnamed:
+            say(str(problem))
+        cases = [case for case in given if faults[case.id] is None]
         opened, config = open_run(run, "polyp")
         folders = finished_folds(opened, THRESHOLD_FILE)
         predictor = load_predictor(config, folders, choose_device(device))
@@ -118,11 +127,12 @@ def predict(
         ) as export:
             left = left_to_do(export, cases)
             good, problems = readable(left, lambda case: read_image(case.required_image()), make_reporter())
+            problems = [*misnamed, *problems]
             if not (good or export.rows):
-                require_all(problems, len(cases), "images", TRY_AGAIN)
+                require_all(problems, len(given), "images", TRY_AGAIN)
             for case, image, probability in predictor.maps(good, "images", make_reporter()):
                 export.add(case.id, image, probability, source=str(case.image), images=case.images)
-    require_all(problems, len(cases), "images", TRY_AGAIN)
+    require_all(problems, len(given), "images", TRY_AGAIN)
     say(f"{counted(len(cases), 'mask')} from {counted(len(folders), 'network')}, threshold {cut:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {out / TABLE}")
@@ -177,12 +187,17 @@ def _images(given: Sequence[Path], out: Path) -> list[Path]:
     """List the pictures of folders, hidden ones and those that an earlier call wrote to `out` left out."""
 
     def below(folder: Path) -> Iterator[Path]:
-        for file in sorted(folder.rglob("*")):
-            is_picture = file.suffix.lower() in SUFFIXES - {".npz"} and not file.name.startswith(".")
-            if is_picture and file.is_file() and not file.resolve().is_relative_to(out.resolve()):
+        for file in sorted(file for _, files in walk(folder) for file in files):
+            # What has the name of a picture and is none, such as a broken link, is found when it is read.
+            if file.suffix.lower() in SUFFIXES - {".npz"} and not _real(file).is_relative_to(_real(out)):
                 yield file
 
     paths = [file for path in given for file in (below(path) if path.is_dir() else [path])]
     if not paths:
         raise DataError(f"No image in {', '.join(map(str, given))}; expected PNG, JPEG, TIFF, BMP or another format.")
     return list(dict.fromkeys(paths))
+
+
+def _real(path: Path) -> Path:
+    """The path behind all links, also where they lead nowhere."""
+    return Path(os.path.realpath(path))

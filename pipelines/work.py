@@ -19,7 +19,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.manifest import Case, read_manifest
-from medformer.data.problems import Problem, first_ten, quarantine, require_usable, write_problems
+from medformer.data.problems import LISTED, Problem, first_ten, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.metrics import table_of
 from medformer.evaluation.number_format import PLAIN
@@ -139,9 +139,12 @@ def check(
         study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, labelled=task != "abide")
         inventory = study.inspect(None, reporter)
         problems = study.problems(inventory)
-        for problem in problems:
-            say(str(problem))
         warnings = sum(problem.severity == "warning" for problem in problems)
+        # What the error below can list is not said twice.
+        many = len(problems) - warnings > LISTED
+        for problem in problems:
+            if many or problem.severity == "warning":
+                say(str(problem))
         say(
             f"{counted(len(study.cases), 'case')}, {len(quarantine(problems))} cannot be used, "
             f"{counted(warnings, 'warning')}."
@@ -150,7 +153,7 @@ def check(
             say(f"note: {note}")
         if out is not None:
             write_problems(out / "problems.csv", problems)
-        require_usable(problems, named=True)
+        require_usable(problems, named=many)
         parts = split_parts(study.cases)
         audit = study.audit([("", parts)], inventory).accepting(accept)
         if out is not None:
@@ -262,7 +265,8 @@ def require_all(problems: Sequence[Problem], count: int, what: str, advice: str)
     errors = [problem for problem in problems if problem.severity == "error"]
     bad = len(quarantine(errors))
     if bad:
-        done = f"the other {count - bad} are done" if bad < count else "nothing was written"
+        rest = "one is" if count - bad == 1 else f"{count - bad} are"
+        done = f"the other {rest} done" if bad < count else "nothing was written"
         raise DataError(f"{bad} of {count} {what} cannot be used; {done}:{first_ten(errors)}\n{advice}")
 
 

@@ -16,6 +16,9 @@ _SAID = 3
 
 Severity = Literal["error", "warning"]
 
+LISTED = 10
+"""How many things an error lists."""
+
 REASONS: dict[str, tuple[Severity, str]] = {
     "missing-image": ("error", "there is a mask but no image"),
     "missing-mask": ("error", "there is an image but no mask"),
@@ -174,5 +177,5 @@ def describe_warnings(problems: Sequence[Problem], where: Path) -> list[str]:
 
 def first_ten(items: Sequence[object]) -> str:
     """The first ten of a list, each on an indented line of its own, and the number of the others."""
-    lines = [str(item) for item in items[:10]] + [f"and {len(items) - 10} more"] * (len(items) > 10)
+    lines = [str(item) for item in items[:LISTED]] + [f"and {len(items) - LISTED} more"] * (len(items) > LISTED)
     return "".join(f"\n  {line}" for line in lines)

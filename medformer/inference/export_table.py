@@ -193,8 +193,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
         paths: Input files; relative and absolute paths may mix.
 
     Raises:
-        DataError: Two files would still share a name, such as `frame001.png` beside `frame001.jpg`; or a name cannot
-            be an id.
+        DataError: Two files would still share a name, such as `frame001.png` beside `frame001.jpg`.
     """
     resolved = [Path(path).absolute() for path in paths]
     names = [path.stem for path in resolved]
@@ -208,7 +207,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
             f"{paths[first]} and {paths[second]} would both be exported as '{names[second]}'. "
             "Rename one of them, or predict them into different folders."
         )
-    return [require_id(name) for name in names]
+    return names
 
 
 def require_id(identifier: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import zlib
@@ -131,6 +132,24 @@ def test_other_kinds_of_pictures_are_read(
     assert predicted.code == 0, predicted.err
     mask = np.asarray(Image.open(out / "masks" / f"{CASE}.png"))
     assert mask.shape == (48, 64) and set(np.unique(mask)) <= {0, 255}
+
+
+def test_what_only_looks_like_pictures_is_listed_and_the_others_are_done(
+    medformer: Medformer, finished: Path, own_data: Any, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "new", tmp_path / "out"
+    (folder / "folder.png").mkdir(parents=True)
+    picture = Image.open(own_data.case(CASE).image)
+    picture.save(folder / "good.png")
+    picture.save(folder / "postscript.jpg", format="EPS")
+    picture.save(os.path.join(os.fsencode(folder), b"gr\xf6sse.png"))
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    predicted = medformer("polyp", "predict", finished, folder, "--out", out)
+    found = ("postscript", "bad-name", "pipe.png is a named pipe", "gone.png does not exist", "loop.png is a link")
+    predicted.refused(3, "5 of 6 images cannot be used; the other one is done", *found)
+    assert [file.name for file in (out / "masks").iterdir()] == ["good.png"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (5000, 5000)])
