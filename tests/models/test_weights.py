@@ -151,7 +151,7 @@ def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_variant_is_named(tmp_path: Path) -> None:
-    torch.save({"state_dict": build_classifier("poolformer_s12", 10).state_dict()}, tmp_path / "weights.pth")
+    torch.save({"state_dict": build_backbone("poolformer_s12").state_dict()}, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"It is made for model\.backbone=poolformer_s12\."):
         load_pretrained(build_backbone("caformer_s18"), tmp_path / "weights.pth")
     torch.save({"state_dict": {"a": torch.zeros(3)}}, tmp_path / "other.pth")

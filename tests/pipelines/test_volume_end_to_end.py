@@ -10,11 +10,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from medformer.crossval.plan import read_plan as read_folds
 from medformer.data.manifest import read_manifest
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.files import read_csv, read_json
+from medformer.models.backbone.variants import build_backbone
 from medformer.training.loop import Loop
 
 Medformer = Callable[..., Any]
@@ -69,6 +71,21 @@ def test_the_numbers_and_the_report_are_there_for_each_label(run: Path) -> None:
     for words in ("Volume agreement", "How volumes are prepared", "gray matter", "prior_mask"):
         assert words in page
     assert not (run / "cache").exists(), "prepared volumes are removed from a finished run"
+
+
+def test_a_network_that_began_with_published_weights_predicts_without_their_file(
+    medformer: Medformer, volumes: Path, tmp_path: Path
+) -> None:
+    weights, run = tmp_path / "imagenet.pth", tmp_path / "run"
+    torch.save(build_backbone("convformer_c8").state_dict(), weights)
+    settings = (*SMALL, "model.backbone=convformer_c8", f"model.weights={weights}", "training.epochs=1")
+    trained = medformer("volume", "train", "--data", volumes, "--out", run, *settings)
+    assert trained.code == 0, trained.err
+    weights.unlink()
+    image = read_manifest(volumes).cases[0].image
+    result = medformer("volume", "predict", run, image, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 1
 
 
 def test_patients_stay_on_one_side_and_each_fold_plans_by_itself(run: Path, volumes: Path) -> None:

@@ -71,10 +71,11 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[s
             misfits.append(f"{key}: {tuple(source[key].shape)} instead of {tuple(target[key].shape)}")
     missing = sorted(target.keys() - source.keys() - optional)
     if missing or misfits:
+        plain = {key.removeprefix(prefix): value for key, value in source.items()}
         surplus = sorted(name for name in source.keys() - target.keys() if not name.startswith("head."))
         raise CheckpointError(
             f"{path} does not fit this backbone: missing {name_some(missing)}; other shape {name_some(misfits)}; "
-            f"unexpected {name_some(surplus)}. {_made_for(Path(path), source)}"
+            f"unexpected {name_some(surplus)}. {_made_for(Path(path), plain)}"
         )
     model.load_state_dict({**target, **filled})
     return tuple(sorted(target.keys() - filled.keys()))
@@ -92,7 +93,7 @@ def _made_for(path: Path, source: Mapping[str, Tensor]) -> str:
             f"medformer {about['task']} predict RUN. To start from an encoder of yours: pretraining.weights=FOLDER, of "
             f"medformer {about['task']} pretrain."
         )
-    found = {key.removeprefix("backbone."): tuple(value.shape) for key, value in source.items()}
+    found = {key: tuple(value.shape) for key, value in source.items()}
     fitting = [name for name in VARIANTS if _fits(name, found)]
     if fitting:
         return f"It is made for model.backbone={' or '.join(fitting)}."
