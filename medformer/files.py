@@ -234,6 +234,11 @@ def file_fault(path: Path) -> str:
     return "" if os.access(path, os.R_OK) else "may not be read by this user"
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Every file that `walk` gives, in the order of the paths."""
+    return sorted(file for _, files in walk(folder) for file in files)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 

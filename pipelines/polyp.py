@@ -15,7 +15,7 @@ from medformer.data.manifest import Case, write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
 from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, counted
-from medformer.files import walk
+from medformer.files import files_below
 from medformer.foreground import Foreground
 from medformer.imaging.images import read_image
 from medformer.inference.export_table import output_names
@@ -187,7 +187,7 @@ def _images(given: Sequence[Path], out: Path) -> list[Path]:
     """List the pictures of folders, hidden ones and those that an earlier call wrote to `out` left out."""
 
     def below(folder: Path) -> Iterator[Path]:
-        for file in sorted(file for _, files in walk(folder) for file in files):
+        for file in files_below(folder):
             # What has the name of a picture and is none, such as a broken link, is found when it is read.
             if file.suffix.lower() in SUFFIXES - {".npz"} and not _real(file).is_relative_to(_real(out)):
                 yield file

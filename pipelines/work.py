@@ -78,7 +78,8 @@ def crossval(
     say(f"Report: {build_report(run.path)}")
     say(headline(read_record(run.metrics_json, dict[str, Any], "Run the same command with --resume.")))
     if getattr(config, "target", "segmentation") == "segmentation":
-        say(f"Next: medformer {task} predict {run.path} NEW --out DIR")
+        new = run.held_out_csv if run.held_out_csv.is_file() else "NEW"
+        say(f"Next: medformer {task} predict {run.path} {new} --out DIR")
     if failure is not None:
         raise failure
 

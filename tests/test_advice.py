@@ -26,7 +26,7 @@ OPTIONS = {
 }
 TRAINING = ("pretrain", "train", "crossval")
 REACHED = {
-    "medformer/data/volumes/read": [("volume", verb) for verb in ("prepare", "check", "plan", *TRAINING)],
+    "medformer/data/volumes/read/layout": [("volume", verb) for verb in ("prepare", "check", "plan", *TRAINING)],
     "medformer/data/volumes/plan": [("volume", verb) for verb in ("plan", *TRAINING)],
     "medformer/data/manifest.py": [(task, verb) for task in ("polyp", "volume") for verb in ("check", *TRAINING)],
 }

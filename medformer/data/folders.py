@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, counted
-from medformer.files import file_fault, walk
+from medformer.files import file_fault, files_below
 from medformer.names import id_fault
 
 
@@ -35,7 +35,7 @@ def files_by_name(
         DataError: A folder cannot be listed.
     """
     found: dict[str, list[Path]] = {}
-    entries = sorted(file for _, files in walk(folder) for file in files) if nested else _entries(folder)
+    entries = files_below(folder) if nested else _entries(folder)
     for entry in entries:
         relative = entry.relative_to(folder)
         if entry.name == "Thumbs.db":  # Windows keeps its previews there

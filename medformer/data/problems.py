@@ -85,6 +85,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "not-listed": ("warning", "dataset.json does not list these cases, and they are left out"),
     "count-differs": ("warning", "dataset.json states another number of cases"),
     "broken-link": ("error", "the link leads to nothing"),
+    "numbered": ("warning", "the names end in numbers, as those of channels do"),
     "is-labels": ("warning", "the folder holds label maps, which are left out"),
     "forms-differ": ("warning", "the header states two positions of the voxels, which differ"),
     "no-labels-at-all": ("error", "there is nothing to learn from"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from medformer.errors import DataError
-from medformer.files import read_json
+from medformer.files import files_below, read_json
 
 _ENDING = "_desc-preproc_bold.nii.gz"
 _GRID = ("space", "res", "cohort", "den")  # entities that say how a scan was resampled, not which scan it is
@@ -66,7 +67,7 @@ def find_scans(folder: Path, *, space: str | None = None, task: str | None = Non
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected BIDS derivatives with files *{_ENDING}.")
-    every = [_scan(path) for path in sorted(folder.rglob(f"sub-*{_ENDING}"))]
+    every = [_scan(path) for path in files_below(folder) if fnmatchcase(path.name, f"sub-*{_ENDING}")]
     found = [scan for scan in every if task is None or scan.entities.get("task") == task]
     chosen = [
         scan

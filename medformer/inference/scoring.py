@@ -19,7 +19,7 @@ from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
-from medformer.files import sha256, write_json
+from medformer.files import files_below, sha256, write_json
 from medformer.foreground import Foreground
 from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
@@ -195,9 +195,9 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     if not folder.is_dir():
         raise DataError(f"The {role} folder {folder} does not exist or is not a folder. Correct the path.")
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
-        if ending is not None and not path.name.startswith(".") and path.is_file():
+        if ending is not None and path.is_file():
             name = path.relative_to(folder).as_posix()[: -len(ending)]
             found.setdefault(unicodedata.normalize("NFC", name), []).append(path)
     if not found:

@@ -47,7 +47,11 @@ def test_the_number_of_an_only_channel_is_no_part_of_the_id(tmp_path: Path) -> N
     assert listed(tmp_path)[0] == {"case_020": ["case_020_0000.nii.gz"]}
     # Numbered cases are not channels.
     volume(tmp_path / "case_020_0001.nii.gz")
-    assert set(listed(tmp_path)[0]) == {"case_020_0000", "case_020_0001"}
+    found, problems = listed(tmp_path)
+    assert set(found) == {"case_020_0000", "case_020_0001"}
+    assert [(problem.case_id, problem.reason, problem.severity) for problem in problems] == [
+        ("case_020", "numbered", "warning")
+    ]
 
 
 def test_ids_are_paths_below_the_folder(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def find_phenotype(folder: Path, *, required: bool = True) -> Path | None:
         if len(found) > 1:
             raise DataError(
                 f"{place} holds {len(found)} phenotypic tables ({', '.join(path.name for path in found)}); "
-                "say which with --phenotype."
+                "keep one of them there, or say which with `medformer abide prepare --phenotype`."
             )
         if found:
             return found[0]

@@ -56,7 +56,7 @@ def list_volumes(
         )
     names = _unique({file: _name(file, top) for file, top in tops.items()}, list(tops.values()))
     if channels == 1:
-        return [Case(name, file) for file, name in _without_number(names).items()]
+        return [Case(name, file) for file, name in _without_number(names, problems).items()]
     found, faults = min(
         (_grouped(names, key, channels) for key in (lambda name: name, lambda name: PurePosixPath(name).name)),
         key=lambda one: len(one[1]),
@@ -70,7 +70,7 @@ def _below(folder: Path, without: Path | None, problems: list[Problem]) -> Itera
     results = None if without is None else without.resolve()
 
     def leave_out(place: Path) -> bool:
-        if results is not None and place.resolve() == results:
+        if results is not None and place.resolve().is_relative_to(results):
             return True
         if place.name not in LABEL_FOLDERS:
             return False
@@ -79,6 +79,8 @@ def _below(folder: Path, without: Path | None, problems: list[Problem]) -> Itera
 
     dicom = False
     places = []
+    if results is not None and folder.resolve().is_relative_to(results):
+        return
     for place, files in walk(folder, leave_out=leave_out):
         places.append(place)
         for file in files:
@@ -123,12 +125,16 @@ def _unique(names: Mapping[Path, str], tops: Sequence[Path]) -> Mapping[Path, st
     return names
 
 
-def _without_number(names: Mapping[Path, str]) -> dict[Path, str]:
-    """Names without the _0000 of an only channel; where other numbers follow it, they are part of the names."""
+def _without_number(names: Mapping[Path, str], problems: list[Problem]) -> dict[Path, str]:
+    """Names without the _0000 of an only channel; where other numbers follow, they stay in the names, which is said."""
     numbers: dict[str, list[str]] = {}
     for name in names.values():
         if match := CHANNEL.fullmatch(name):
             numbers.setdefault(match[1], []).append(match[2])
+    for case, found in numbers.items():
+        if {"0000", "0001"} <= set(found):
+            detail = f"_{', _'.join(found[:4])}: the network sees one channel, so each is taken for a scan of its own"
+            problems.append(Problem(case, "", "numbered", detail))
     only = {case for case, found in numbers.items() if found == ["0000"]} - set(names.values())
     short = {f"{case}_0000": case for case in only}
     return {file: short.get(name, name) for file, name in names.items()}
