@@ -213,3 +213,44 @@ def test_damage_and_a_run_of_another_task_are_refused(
         file.write_bytes(whole)
     write_json(copy / "run.json", {**read_json(copy / "run.json"), "task": "polyp"})
     medformer("abide", "predict", copy, cohort, "--out", tmp_path / "new").refused(2, "task polyp")
+
+
+def test_regions_in_another_order_than_the_run_was_trained_on_are_refused(
+    plain_run: Path, source: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    numbers = read_json(plain_run / "folds" / "0" / "trained_on.json")["numbers"]["coarse"]
+    assert len(numbers) == REGIONS["coarse"]
+    copy = tmp_path / "series"
+    shutil.copytree(source, copy)
+    files = sorted(copy.rglob("*coarse.1D"))
+    for file in files[:2]:
+        header, *rest = file.read_text().splitlines()
+        first, second, *others = header.split("\t")
+        file.write_text("\n".join(["\t".join([second, first, *others]), *rest]) + "\n")
+    result = medformer("abide", "predict", plain_run, copy, "--out", tmp_path / "out")
+    result.refused(3, "2 of 40 subjects", f"region {numbers[1]}, expected {numbers[0]}, which the model was trained on")
+    refused = read_csv(tmp_path / "out" / "exclusions.csv")
+    assert [(row["reason"], row["path"]) for row in refused] == [("region-names", str(file)) for file in files[:2]]
+    assert "of them autism at threshold" in result.out
+
+
+def test_subjects_of_the_run_are_known_by_any_spelling_and_fishers_z_is_turned_back(
+    plain_run: Path, cohort: Path, matrices: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    people = {case.id: case.group for case in read_cohort(cohort).cases}
+    other = tmp_path / "z"
+    for file in sorted(matrices.rglob("*.npy")):
+        (other / file.parent.name).mkdir(parents=True, exist_ok=True)
+        with np.errstate(divide="ignore"):
+            values = np.arctanh(np.load(file))
+        np.save(other / file.parent.name / f"sub-{people[file.stem].lstrip('0')}.npy", values)
+    out = tmp_path / "out"
+    medformer("abide", "predict", plain_run, other, "--out", out).refused(
+        3, "hold no correlations", "--values fisher-z"
+    )
+    result = medformer("abide", "predict", plain_run, other, "--out", out, "--values", "fisher-z")
+    assert result.code == 0 and "40 of these subjects belong to" in result.out
+    plain = predicted(medformer, plain_run, matrices, tmp_path / "plain")
+    scores = {row["id"]: float(row["score"]) for row in read_csv(out / "predictions.csv")}
+    for name, person in people.items():
+        assert scores[f"sub-{person.lstrip('0')}"] == pytest.approx(float(plain[name]["score"]), abs=1e-3)
