@@ -412,7 +412,7 @@ def _read_tensors(path: Path) -> None:
     _all_of(path, read_tensors, read_metadata)
 
 
-_RUN_FILES = (
+_OF_A_RUN = (
     "run.json",
     "config.yaml",
     "splits.json",
@@ -420,53 +420,82 @@ _RUN_FILES = (
     "metrics.json",
     "oof.csv",
     "site_probe.json",
-    "folds/0/threshold.json",
-    "folds/0/fold.json",
-    "folds/0/history.csv",
-    "folds/0/predictions.csv",
-    "folds/0/model.safetensors",
+    "cohort.json",
 )
+_OF_A_FOLD = ("fold.json", "history.csv", "predictions.csv", "model.safetensors", "threshold.json", "plan.json")
+_OF_A_FOLD += ("components.json", "columns.json", "trained_on.json", "pretraining.json", "features/coarse.safetensors")
+_CHANGES: Mapping[str, tuple[str, ...]] = {
+    "polyp": ("data.image_size=[32, 32]", "model.name=smp:linknet/tu-mobilenetv3_small_050", "training.batch_size=4"),
+    "abide": ("model.width=8", "pretraining.epochs=1", "crossval.validation=0.25", "features.harmonize=combat"),
+    "volume": ("plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.patches=1", "data.workers=0"),
+}
 
 
-def _run(folder: Path) -> list[Path]:
-    """A finished run of three seconds."""
-    import contextlib
-    import shutil
-    from unittest.mock import patch
+def _run(task: str) -> Callable[[Path], list[Path]]:
+    """Make a finished run of some seconds."""
 
-    from medformer.config import PolypConfig
-    from medformer.config_loading import load_config
-    from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
-    from pipelines import work
+    def make(folder: Path) -> list[Path]:
+        import contextlib
+        import shutil
+        from unittest.mock import patch
 
-    shutil.rmtree(folder / "run", ignore_errors=True)
-    manifest = write_synthetic_colonoscopy(folder / "data", groups=6, frames_per_group=2, size=(48, 64))
-    changes = ["data.image_size=[32, 32]", "model.name=smp:linknet/tu-mobilenetv3_small_050", "training.epochs=1"]
-    changes += ["training.batch_size=4", "crossval.folds=2", "crossval.baselines=false", f"data.manifest={manifest}"]
-    config = load_config("polyp/quick", changes, model=PolypConfig)
-    with patch.object(work, "build_report", lambda run: run), contextlib.redirect_stdout(io.StringIO()):
-        work.crossval(task="polyp", config=config, out=folder / "run", resume=False, overwrite=False)
-    return [folder / "run" / name for name in _RUN_FILES if (folder / "run" / name).is_file()]
+        from medformer.config import SCHEMAS
+        from medformer.config_loading import load_config
+        from medformer.data.synthetic.abide import write_synthetic_abide
+        from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
+        from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
+        from pipelines import work
+        from pipelines.abide import prepare_folder
+
+        data, run = folder / "data", folder / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(data, ignore_errors=True)
+        quiet = contextlib.redirect_stdout(io.StringIO())
+        with patch.object(work, "build_report", lambda run: run), quiet, contextlib.redirect_stderr(io.StringIO()):
+            if task == "polyp":
+                manifest = write_synthetic_colonoscopy(data, groups=6, frames_per_group=2, size=(48, 64))
+            elif task == "volume":
+                manifest = write_synthetic_volumes(data, cases=6, spacing=12.0)
+            else:
+                write_synthetic_abide(data, subjects=24, regions={"coarse": 12}, sites=2, effect=3.0, volumes=60)
+                manifest = prepare_folder(data, folder / "cohort", overwrite=True)
+            changes = ["training.epochs=1", "crossval.folds=2", "crossval.baselines=false", f"data.manifest={manifest}"]
+            name = {"polyp": "polyp/quick", "abide": "abide/roi", "volume": "volume/default"}[task]
+            config = load_config(name, [*changes, *_CHANGES[task]], model=SCHEMAS[task])
+            work.crossval(task=task, config=config, out=run, resume=False, overwrite=False)
+        files = [run / name for name in _OF_A_RUN] + [run / "folds" / "0" / name for name in _OF_A_FOLD]
+        return [file for file in files if file.is_file()]
+
+    return make
 
 
-def _read_run(path: Path) -> None:
-    import torch
+def _read_run(task: str) -> Callable[[Path], None]:
+    def read(path: Path) -> None:
+        import torch
 
-    from medformer.crossval.run.status import format_status, read_status
-    from medformer.reporting.finished_run import read_finished_run
-    from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
-    from pipelines.work import finished_folds, open_run
+        from medformer.crossval.run.status import format_status, read_status
+        from medformer.inference.classification import THRESHOLD as THRESHOLD_FILE
+        from medformer.reporting.finished_run import read_finished_run
+        from medformer.tasks import get_task
+        from medformer.tasks.abide.features import read_trained_on
+        from medformer.tasks.volume.predictor import COMPONENTS
+        from pipelines.work import finished_folds, open_run
 
-    run = next(parent for parent in path.parents if parent.name == "run")
+        run = next(parent for parent in path.parents if parent.name == "run")
 
-    def predictor(folder: Path) -> object:
-        opened, config = open_run(folder, "polyp")
-        return load_predictor(config, finished_folds(opened, THRESHOLD_FILE), torch.device("cpu"))
+        def predictor(folder: Path) -> None:
+            opened, config = open_run(folder, task)
+            folders = finished_folds(opened, COMPONENTS if task == "volume" else THRESHOLD_FILE)
+            get_task(task).load(config, folders, torch.device("cpu"))
+            if task == "abide":
+                read_trained_on(folders[0])
 
-    # The network takes longest, and only some of the files matter to it.
-    needs_network = path.name in ("threshold.json", "model.safetensors", "config.yaml", "splits.json", "run.json")
-    readers = (read_finished_run, lambda folder: format_status(read_status(folder)))
-    _all_of(run, *readers, *((predictor,) if needs_network else ()))
+        # The network takes longest, and tables do not matter to it.
+        needs_network = path.suffix != ".csv" and path.name not in ("audit.json", "metrics.json", "site_probe.json")
+        readers = (read_finished_run, lambda folder: format_status(read_status(folder)))
+        _all_of(run, *readers, *((predictor,) if needs_network else ()))
+
+    return read
 
 
 FORMATS: Mapping[str, Format] = {
@@ -495,5 +524,5 @@ FORMATS: Mapping[str, Format] = {
     "dataset.json": Format(_dataset_json, _read_dataset_json, text=True),
     "config": Format(_config, _read_config, text=True),
     "safetensors": Format(_tensors, _read_tensors),
-    "run": Format(_run, _read_run, text=True, slow=True),
+    **{f"run-{task}": Format(_run(task), _read_run(task), text=True, slow=True) for task in _CHANGES},
 }
