@@ -13,14 +13,15 @@ The feature store lies beside it, in `features/`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
 from medformer.data.manifest import LABEL, Case, Manifest, case_values
+from medformer.data.people import match_people, plain
 from medformer.data.tables import TableForm, is_amount, read_records
 from medformer.errors import DataError
 from medformer.files import digest, read_json, write_csv
@@ -85,14 +86,18 @@ def read_cohort(path: str | os.PathLike[str], *, unlabelled: Literal["error", "a
 
     Raises:
         DataError: The manifest is missing or no such table, a row is ragged, an id is empty, doubled, unsafe or not in
-            the store, a label, age, sex or mean_fd makes no sense, or there are no rows. All bad rows are counted and
-            the first ten named. Or the store is missing or damaged.
+            the store, also without zeros in front, a label, age, sex or mean_fd makes no sense, or there are no rows.
+            All bad rows are counted and the first ten named. Or the store is missing or damaged.
     """
     path = Path(path)
     path = path / MANIFEST_FILE if path.is_dir() else path
     # Opened after the manifest, which is named first where both are missing.
     store = cache(partial(open_store, path.parent / FEATURES))
-    cases = read_records(path, _TABLE, lambda row: _fault(row, unlabelled == "allow", store()), _case)
+    stored = cache(lambda: {plain(name) for name in store().ids})
+    cases = read_records(path, _TABLE, lambda row: _fault(row, unlabelled == "allow", store(), stored()), _case)
+    # A spreadsheet that saved the manifest may have dropped the zeros of ids.
+    names = match_people(store().ids, [case.id for case in cases], "rows of the manifest", whole=True)
+    cases = [replace(case, id=names[case.id]) for case in cases]
     return Cohort(path, Path(os.path.abspath(path.parent)), tuple(cases), store())
 
 
@@ -127,7 +132,7 @@ def _case(row: Mapping[str, str]) -> Case:
     )
 
 
-def _fault(row: Mapping[str, str], unlabelled: bool, store: FeatureStore) -> str | None:
+def _fault(row: Mapping[str, str], unlabelled: bool, store: FeatureStore, stored: Collection[str]) -> str | None:
     label = known(row["label"])
     if label not in {"0", "1"} and (label or not unlabelled):
         return f"the label is '{row['label']}'; expected 1 (positive) or 0 (negative)"
@@ -138,6 +143,6 @@ def _fault(row: Mapping[str, str], unlabelled: bool, store: FeatureStore) -> str
         text = known(row.get(name, ""))
         if text and not is_amount(text):
             return f"{name} is '{text}'; expected a number that is not negative, or nothing"
-    if row["id"] not in store.rows:
+    if row["id"] not in store.rows and plain(row["id"]) not in stored:
         return f"the feature store {store.folder} does not hold this subject; prepare the cohort again"
     return None

@@ -95,3 +95,19 @@ def test_without_manifest_or_store(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("id,label\na,1\n")
     with pytest.raises(DataError, match="expected the feature store"):
         read_cohort(tmp_path)
+
+
+def test_a_manifest_whose_ids_lost_their_zeros_still_has_its_connectomes(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "features", {"six": StoredAtlas(6, "series", tuple("abcdef"))}) as writer:
+        for seed, name in enumerate(("0050001", "0050002")):
+            writer.add(name, {"six": np.random.default_rng(seed).normal(size=(9, 6))})
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("id,label\n50002,1\n50001.0,0\n")
+    cohort = read_cohort(tmp_path)
+    assert ([case.id for case in cohort.cases], cohort.rows) == (["0050002", "0050001"], [1, 0])
+    manifest.write_text("id,label\n50002,1\n0050002,0\n")
+    with pytest.raises(DataError, match="'50002' and '0050002' may both be '0050002'"):
+        read_cohort(tmp_path)
+    manifest.write_text("id,label\n50003,1\n")
+    with pytest.raises(DataError, match="does not hold this subject"):
+        read_cohort(tmp_path)

@@ -399,3 +399,13 @@ def test_an_array_without_rows_is_no_matrix(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((0, 0)))
     with pytest.raises(UnusableError, match=r"found float64 \(0, 0\)"):
         read_square(tmp_path / "a.npy")
+
+
+def test_shadows_of_files_are_no_subjects_and_endings_may_be_large(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, lambda number, values: values)
+    (folder / "mine" / "._s0.npy").write_bytes(b"Mac OS X")
+    (folder / "mine" / "s1.npy").rename(folder / "mine" / "s1.NPY")
+    made = prepare_cohort(folder, tmp_path / "out")
+    assert (made.kept, made.problems) == (6, ())
+    with pytest.raises(DataError, match=r"s0\.npy is a single file; expected a folder"):
+        prepare_cohort(folder / "mine" / "s0.npy", tmp_path / "out")

@@ -297,7 +297,7 @@ def test_nothing_to_prepare(pcp, out: Path, change, message: str) -> None:
 
 
 def test_no_folder(pcp, out: Path) -> None:
-    with pytest.raises(DataError, match="is not there; expected a folder"):
+    with pytest.raises(DataError, match="does not exist; expected a folder"):
         prepare_cohort(pcp.root, out)
 
 

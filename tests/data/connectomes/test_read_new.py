@@ -220,7 +220,7 @@ def test_a_quality_control_that_failed_refuses_nobody(pcp, out: Path) -> None:
 
 
 def test_no_such_source(tmp_path: Path, out: Path) -> None:
-    with pytest.raises(DataError, match="is not there; expected a folder of time series or matrices"):
+    with pytest.raises(DataError, match="does not exist; expected a folder of time series or matrices"):
         read_new(tmp_path / "none", atlases=ATLASES, out=out)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds neither time series nor matrices"):

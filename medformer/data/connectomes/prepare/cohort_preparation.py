@@ -29,7 +29,7 @@ from medformer.data.connectomes.read.regions import find_labels, read_labels
 from medformer.data.connectomes.read.source import ConnectomeSource
 from medformer.data.problems import Problem, write_problems
 from medformer.errors import ConfigError, DataError
-from medformer.files import write_json
+from medformer.files import file_fault, write_json
 from medformer.progress import Reporter, SilentReporter
 
 EXCLUSIONS_FILE = "exclusions.csv"
@@ -206,14 +206,15 @@ def _find_source(
         DataError: It is none that is known.
         ConfigError: A table is given for a file that has its own.
     """
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         if table.path is not None:
             raise ConfigError(
                 f"{path} holds its own labels, and --phenotype {table.path} would not be read; leave it out."
             )
         return find_npz(path, positive=table.positive, unlabelled=table.unlabelled, holds=values)
     if not path.is_dir():
-        raise DataError(f"{path} is not there; expected a folder of time series or matrices, or an .npz file.")
+        fault = file_fault(path) or "is a single file"
+        raise DataError(f"{path} {fault}; expected a folder of time series or matrices, or an .npz file.")
     if next(path.rglob("*.1D"), None) is None:
         matrices = find_matrices(path, atlases=atlases, table=table, holds=values)
         if matrices is not None:

@@ -67,7 +67,8 @@ def read_series(path: Path) -> Series:
         rows.append(row)
     if not rows:
         raise UnusableError("corrupt", "it holds no numbers")
-    values = np.asarray(rows, np.float32)
+    with np.errstate(over="ignore"):
+        values = np.asarray(rows, np.float32)
     numbers = tuple(header) if header is not None and len(header) == values.shape[1] else None
     return Series(values, numbers)
 

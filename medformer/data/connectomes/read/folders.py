@@ -266,7 +266,7 @@ def _series(folder: Path, pipeline: str, strategy: str) -> Iterator[Named]:
     for place in [*places, *([folder] if inside else [])]:
         for path in sorted([*place.glob("rois_*/*.1D"), *place.glob("*.1D")]):
             match = _FILE.fullmatch(path.name)
-            if match is not None:
+            if match is not None and not path.name.startswith("."):
                 yield path, atlas_name(match["atlas"]), match["id"]
 
 
@@ -279,14 +279,19 @@ def _strategies(folder: Path) -> Iterator[Path]:
     yield from (path.parent for path in folder.absolute().glob("*/rois_*"))
 
 
+def _is_matrix(path: Path) -> bool:
+    # Of a folder that a Mac wrote elsewhere, each file has a shadow called `._<name>`.
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _matrices(folder: Path, atlases: Sequence[str], phenotype: Path | None) -> Iterator[Named]:
     """Every file that is named as a matrix is."""
     for path in sorted(folder.glob("*/*")):
-        if path.suffix in SUFFIXES and not path.parent.name.startswith(".") and path != phenotype:
+        if _is_matrix(path) and not path.parent.name.startswith(".") and path != phenotype:
             atlas = path.parent.name.removeprefix("fc_")
             yield path, atlas_name(atlas), path.stem.removesuffix(f"_{atlas}")
     for path in sorted(folder.glob("*")):
-        if path.suffix not in SUFFIXES or path == phenotype or is_phenotype(path):
+        if not _is_matrix(path) or path == phenotype or is_phenotype(path):
             continue
         name, _, atlas = path.stem.rpartition("_")
         if name and atlas_name(atlas) in {*ATLASES, *atlases}:

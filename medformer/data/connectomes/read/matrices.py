@@ -64,9 +64,9 @@ def read_square(path: Path) -> Square:
         UnusableError: The file cannot be read, or holds something else.
     """
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             square = Square(read_npy(path))
-        elif path.suffix == ".mat":
+        elif path.suffix.lower() == ".mat":
             square = Square(read_mat(path))
         else:
             square = _text(path)
