@@ -90,7 +90,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     name = "auc" if metrics["kind"] == "classification" else "dice"
     metric, found = table_of(metrics)[name], pooled["metrics"][name]
     value = PLAIN.number(found.get("mean", found.get("value")), metric.digits)
-    interval = PLAIN.interval(found.get("low"), found.get("high"), metric.digits)
+    interval = PLAIN.interval(found.get("low"), found.get("high"), metric.digits, reason=found.get("no_interval", ""))
     spread = f" (95% interval {interval})" if interval != PLAIN.missing else ""
     return (
         f"{metric.label} {value}{spread} over {pooled['n']} test cases, each predicted by a network that never saw it"

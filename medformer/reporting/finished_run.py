@@ -15,6 +15,7 @@ from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import read_config
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.errors import DataError, MedformerError
@@ -69,6 +70,7 @@ class FinishedRun:
         audit: audit.json; None when no audit was written.
         histories: Per fold, history.csv as columns of numbers; folds without one are left out.
         baselines: By name, those that have results.
+        failed_baselines: By name, why a baseline that was begun has no results.
         canary: The same plan with permuted labels; None when it was not run.
         site_probe: site_probe.json; None when there is none.
         cohort: cohort.json; None when there is none.
@@ -88,6 +90,7 @@ class FinishedRun:
     audit: Mapping[str, Any] | None
     histories: Mapping[int, Mapping[str, Sequence[float]]]
     baselines: Mapping[str, InnerRun] = field(default_factory=dict)
+    failed_baselines: Mapping[str, str] = field(default_factory=dict)
     canary: InnerRun | None = None
     site_probe: Mapping[str, Any] | None = None
     cohort: Mapping[str, Any] | None = None
@@ -317,6 +320,7 @@ def read_finished_run(path: Path) -> FinishedRun:
         audit=_if_there(folder.audit_json, partial(_object, kind=_Audit)),
         histories=per_fold("history.csv", _numeric_columns),
         baselines={name: inner for name, inner in baselines.items() if inner is not None},
+        failed_baselines=_failed_baselines(folder, plan),
         canary=_read_inner_run(folder.canary),
         site_probe=_if_there(folder.site_probe_json, partial(_object, kind=_SiteProbe)),
         cohort=_if_there(folder.cohort_json, partial(_object, kind=_Cohort)),
@@ -383,6 +387,22 @@ class _Pretraining(Content):
     patches: int = 0
     frames: int = 0
     atlases: Table
+
+
+def _failed_baselines(folder: RunDirectory, plan: Plan | None) -> dict[str, str]:
+    """Why each baseline that was begun has no results: the reason of its first fold that failed."""
+    begun = {path.parent.name for path in folder.path.glob("baselines/*/folds")}
+    found = {}
+    for name in sorted(begun - set(folder.baselines)):
+        folds = folder.baseline(name)
+        try:
+            states = (
+                [read_state(folds.fold(fold.index), fold.index, plan.digest()) for fold in plan.folds] if plan else []
+            )
+            found[name] = next((state.reason for state in states if state.state == "failed"), "it was not finished")
+        except DataError as error:
+            found[name] = str(error)
+    return found
 
 
 def _decided(path: Path) -> dict[str, Any]:

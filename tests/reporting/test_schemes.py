@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 
 from medformer.config.shared import CrossvalConfig
-from medformer.crossval.plan import Plan, PlanCase, write_plan
+from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
 from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.collect import write_metrics
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.journal import FoldState, write_state
 from medformer.crossval.run.record import RunInfo, session
+from medformer.data.manifest import path_from
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
@@ -215,3 +218,28 @@ def test_degenerate_intervals_are_said_in_report_and_card(tmp_path: Path) -> Non
     found = sections(run, "summary", "results", "ranking")
     for text in found.values():
         assert "none (all resamples equal)" in text and "1.000 to 1.000" not in text
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_a_baseline_that_failed_is_marked_with_its_reason(other: bool, run_copy: Any) -> None:
+    run = run_copy()
+    plan = read_plan(run.splits_json)
+    if not other:
+        shutil.rmtree(run.path / "baselines")
+    state = FoldState(1, plan.digest(), state="failed", reason="Out of memory: <b>12 GB</b> at /home/ana/x.py.")
+    (run.baseline("unlucky").fold(1)).mkdir(parents=True)
+    write_state(run.baseline("unlucky").fold(1), state)
+    found = sections(run, "summary", "baselines", "limits")
+    assert "unlucky (failed)" in found["baselines"]
+    assert (
+        "unlucky failed and is missing from the comparison: Out of memory: <b>12 GB</b> at .../x.py."
+        in found["baselines"]
+    )
+    assert "unlucky failed." in found["summary"] and "unlucky failed." in found["card"]
+    assert "No baseline was run" not in found["limits"]
+    assert ("no baseline could be compared" in found["summary"]) == (not other)
+
+
+def test_the_pictures_of_the_canary_lie_below_no_folder_of_this_machine(tmp_path: Path) -> None:
+    assert path_from(tmp_path / "data", tmp_path / "run" / "canary" / "labels" / "a.png") == "a.png"
+    assert path_from(tmp_path / "data", tmp_path / "data" / "masks" / "a.png") == "masks/a.png"

@@ -62,7 +62,13 @@ SECTIONS = (
     ReportSection("subgroups", "Sites and subgroups", results.subgroups, results.has_subgroups),
     ReportSection("gallery", "Cases", gallery.gallery),
     ReportSection("audit", "Leakage audit", checks.audit, is_check=True),
-    ReportSection("baselines", "Comparison with baselines", checks.baselines, lambda run: run.baselines, is_check=True),
+    ReportSection(
+        "baselines",
+        "Comparison with baselines",
+        checks.baselines,
+        lambda run: run.baselines or run.failed_baselines,
+        is_check=True,
+    ),
     ReportSection("canary", "Permuted labels", checks.canary, lambda run: run.canary, is_check=True),
     ReportSection("site-probe", "Site probe", checks.site_probe, lambda run: run.site_probe, is_check=True),
     ReportSection(

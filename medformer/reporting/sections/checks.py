@@ -64,6 +64,7 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
         {"method": baseline, **written(run, part, name), **(_lead(compared[baseline]) if baseline in compared else {})}
         for baseline, part in pooled.items()
     ]
+    rows += [{"method": f"{baseline} (failed)"} for baseline in run.failed_baselines]
     readings: dict[str, list[str]] = {}
     for baseline, comparison in compared.items():
         readings.setdefault(reading(comparison), []).append(baseline)
@@ -89,6 +90,7 @@ def baselines(run: FinishedRun) -> dict[str, Any]:
         "fold_method": METHODS["folds"],
         "cautions": list(dict.fromkeys(cautions)),
         "problems": problems,
+        "failed": run.failed_baselines,
         "undecided": {name: count for name, inner in run.baselines.items() if (count := undecided(inner.decisions))},
         "svg": comparison_forest("baselines", list(compared.values())) if compared else "",
     }
