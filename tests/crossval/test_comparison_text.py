@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,8 @@ from medformer.crossval.compare.result import Comparison, Outcome
 from medformer.crossval.compare.text import format_comparison, format_comparisons, format_table, reading
 from medformer.errors import counted
 from medformer.evaluation.number_format import PLAIN, PRINTED, shorten
+from medformer.files import read_csv
+from medformer.reporting.comparison_files import write_comparison
 
 NAN = math.nan
 
@@ -152,3 +155,27 @@ def test_everything_is_in_the_json(comparison: Comparison) -> None:
     assert content["difference"] == 0.022
     assert content["fold_test"]["p"] == 0.2
     assert content["lost"]["only_a"] == ()
+
+
+@pytest.mark.parametrize(
+    ("p", "reason", "said"),
+    [
+        (NAN, "all resamples equal", "(neither interval nor p: all resamples equal)"),
+        (NAN, "fewer than 2 groups", "(neither interval nor p: fewer than 2 groups)"),
+        (1.0, "nothing differs", "(no interval: nothing differs)"),
+    ],
+)
+def test_what_cannot_be_computed_is_said_with_its_reason(
+    comparison: Comparison, p: float, reason: str, said: str, tmp_path: Path
+) -> None:
+    missing = {"low": NAN, "high": NAN, "p": p, "p_holm": p}
+    bootstrap = replace(comparison.bootstrap, **missing, no_interval=reason)
+    degenerate = replace(comparison, **missing, bootstrap=bootstrap, fold_test=None, together=1)
+    text = flat(format_comparison(degenerate))
+    assert said in text and f"No interval can be given ({reason}), so nothing can be said about chance" in text
+    assert "nan" not in text and "p = -" not in text
+    assert "none (below)" in format_table([degenerate])
+    write_comparison(tmp_path, [degenerate])
+    (row,) = read_csv(tmp_path / "comparison.csv")
+    assert (row["no_interval"], row["low"], row["bootstrap_no_interval"]) == (reason, "", reason)
+    assert "no interval" in (tmp_path / "comparison.svg").read_text("utf-8")

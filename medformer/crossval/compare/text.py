@@ -126,7 +126,7 @@ def _folds(c: Comparison) -> str:
         return ""
     counts = [f"{count} {what}" for count, what in ((c.folds_lost, "worse"), (c.folds_tied, "tied")) if count]
     rest = f" ({', '.join(counts)})" if counts else ""
-    return f"better on {c.folds_won} of {c.folds} folds{rest}; "
+    return f"better on {c.folds_won} of {counted(c.folds, 'fold')}{rest}; "
 
 
 def _wrap(text: str, hang: str = "") -> str:
