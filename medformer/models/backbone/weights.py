@@ -182,13 +182,16 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors and was not opened, because a pickle can run code ({error}). "
             "Load it where you trust it and save its state dict with safetensors."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged file makes torch raise anything
         raise CheckpointError(
-            f"{path} is not a complete PyTorch file ({error}). Copy it again from its source."
+            f"{path} is not a complete PyTorch file ({str(error) or type(error).__name__}). Copy it again from its source."
         ) from error
     for name in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    named = isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+    if not named:
         raise CheckpointError(f"{path} holds no state dict; expected names with tensors.")
     return content
