@@ -184,7 +184,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file makes torch raise anything
         raise CheckpointError(
-            f"{path} is not a complete PyTorch file ({str(error) or type(error).__name__}). Copy it again from its source."
+            f"{path} is not a complete PyTorch file ({str(error) or type(error).__name__}). Copy it again from its "
+            "source."
         ) from error
     for name in ("state_dict_ema", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
