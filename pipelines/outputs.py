@@ -114,6 +114,13 @@ def _is_sidecar(file: Path) -> bool:
         return False
 
 
+def _holds_something(entry: Path) -> bool:
+    """Whether an entry of a folder is more than what a killed call left: temporary files, and folders of them alone."""
+    if entry.is_dir() and not entry.is_symlink():
+        return any(_holds_something(inner) for inner in entry.iterdir())
+    return not is_temporary(entry.name)
+
+
 class _Folder:
     """One output folder and the list of our files in it.
 
@@ -155,8 +162,8 @@ class _Folder:
         if beside:
             return
         own = {LIST, NEXT, _LOCK}
-        names = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
-        there = [name for name in names if name not in own and not is_temporary(name)]
+        entries = sorted(out.iterdir()) if out.is_dir() else []
+        there = [entry.name for entry in entries if entry.name not in own and _holds_something(entry)]
         if there and not self.ours:
             raise ConfigError(
                 f"--out {out} is not empty ({', '.join(there[:3])}), and no list of ours says that medformer wrote it: "

@@ -120,6 +120,14 @@ def test_a_swap_that_was_cut_off_is_finished(tmp_path: Path, monkeypatch: pytest
         assert sorted(json.loads(line) for line in (out / outputs.LIST).read_text().splitlines()[1:]) == sorted(new)
 
 
+def test_what_a_kill_cut_off_before_the_first_file_is_no_obstacle(tmp_path: Path) -> None:
+    cut_off = tmp_path / "features" / ".medformer-tmp-1-0123456789abcdef-coarse.npy"
+    cut_off.parent.mkdir()
+    cut_off.write_bytes(b"half")
+    fill(tmp_path, {"features/coarse.npy": "whole"})
+    assert contents(tmp_path) == {"features/coarse.npy": "whole"} and not cut_off.exists()
+
+
 def test_a_refused_call_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError), output_folder(tmp_path / "a" / "b", resume=False):
         raise DataError("nothing to read")
