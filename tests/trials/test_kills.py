@@ -33,8 +33,9 @@ def test_five_kills_of_each_command_leave_identical_tables(tmp_path: Path, seed:
 
 def trial(name: str, folder: Path, seed: int) -> str:
     """Kill and repeat one command; return what was done, or raise AssertionError."""
-    from pipelines.outputs import LIST
     from trial import Session
+
+    from pipelines.outputs import LIST
 
     command = COMMANDS_BY_NAME[name]
     draw = random.Random(f"{name} {seed}")
