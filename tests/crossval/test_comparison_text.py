@@ -177,5 +177,5 @@ def test_what_cannot_be_computed_is_said_with_its_reason(
     assert "none (below)" in format_table([degenerate])
     write_comparison(tmp_path, [degenerate])
     (row,) = read_csv(tmp_path / "comparison.csv")
-    assert (row["no_interval"], row["low"], row["bootstrap_no_interval"]) == (reason, "", reason)
+    assert (row["no_interval"], row["low"], row["bootstrap_no_interval"]) == (reason, "nan", reason)
     assert "no interval" in (tmp_path / "comparison.svg").read_text("utf-8")
