@@ -200,10 +200,18 @@ def test_a_picture_that_cannot_be_read_costs_no_other_its_mask(
     corrupt_jpeg(own_data)
     images, out = own_data.manifest.parent / "images", tmp_path / "out"
     command = ("polyp", "predict", finished, images, "--out", out)
-    medformer(*command).refused(3, f"{CASE}.jpg", "1 of 16 images cannot be used; the other 15 are done", "--resume")
+    (images / "lost.png").symlink_to("nowhere")
+    words = (
+        f"{CASE}.jpg",
+        "lost.png does not exist",
+        "2 of 17 images cannot be used; the other 15 are done",
+        "--resume",
+    )
+    medformer(*command).refused(3, *words)
     before = {file.name: file.stat().st_mtime_ns for file in (out / "masks").iterdir()}
     assert len(before) == 15 and f"{CASE}.png" not in before
-    medformer(*command, "--resume").refused(3, f"{CASE}.jpg")
+    medformer(*command, "--resume").refused(3, *words)
+    (images / "lost.png").unlink()
     assert [f"{row['id']}.png" for row in read_csv(out / "predictions.csv")] == sorted(before)
     own_data.case(CASE).image.write_bytes(whole)
     resumed = medformer(*command, "--resume")
