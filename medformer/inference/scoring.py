@@ -25,6 +25,7 @@ from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
 from medformer.inference.score_table import write_score_table
 from medformer.missing import known
+from medformer.names import file_stem, id_fault
 from medformer.progress import Reporter, SilentReporter
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm", ".ppm", ".npz"})
@@ -144,13 +145,14 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
     """Match two folders by relative path without ending: (name, prediction, mask), sorted by name.
 
     Files with other endings, and hidden files, are passed over. It does not matter whether an accent is a character of
-    its own, as in names that come from macOS.
+    its own, as in names that come from macOS; and predictions of ours are known by the codes in their names.
 
     Raises:
         DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
     """
     folders = {"predictions": Path(predictions), "masks": Path(masks)}
     found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
+    _undo_codes(found["predictions"], found["masks"])
     unpaired = [
         f"{len(names)} without a {partner}: {_listed(names)}"
         for partner, names in (
@@ -189,6 +191,17 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[
     write_score_table(table, rows, list(rows[0]))
     write_json(numbers, {"source": {"file": TABLE, "sha256": sha256(table)}, **summary})
     return table, numbers
+
+
+def _undo_codes(predictions: dict[str, Path], masks: Mapping[str, Path]) -> None:
+    """Give predictions that were exported under names with codes (see `file_stem`) the names of their masks."""
+    for name in masks:
+        if name in predictions or id_fault(name):
+            continue
+        for coded in (file_stem(name), file_stem(name, plain=True)):
+            if coded in predictions and coded not in masks:
+                predictions[name] = predictions.pop(coded)
+                break
 
 
 def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from medformer.evaluation.schema import metrics_schema
 from medformer.files import read_csv, sha256
 from medformer.imaging.masks import write_mask, write_probability
 from medformer.inference.scoring import pair_folders, score_folder, write_scores
+from medformer.names import file_stems
 
 
 def soft(seed: int, shape: tuple[int, int] = (18, 22)) -> tuple[np.ndarray, np.ndarray]:
@@ -183,3 +184,15 @@ def test_intervals_are_over_patients_where_a_table_names_them(tmp_path: Path) ->
     table.write_text("id,group\na/1,\n")
     with pytest.raises(DataError, match=r"group .* is unknown"):
         score_folder(*given, groups=table)
+
+
+def test_predictions_exported_under_a_coded_name_find_their_mask(tmp_path: Path) -> None:
+    names = ("p1 10:22", "P2", "p2", "a%41", "x" * 230)
+    predictions, masks = tmp_path / "predictions", tmp_path / "masks"
+    for seed, (name, stem) in enumerate(file_stems(names).items()):
+        write_probability(predictions / f"{stem}.png", soft(seed)[0], kind="png")
+        write_mask(masks / f"{name}.png", soft(seed)[1])
+    assert [name for name, _, _ in pair_folders(predictions, masks)] == sorted(names)
+    (predictions / "aA.png").write_bytes(b"")
+    with pytest.raises(DataError, match="aA"):
+        pair_folders(predictions, masks)
