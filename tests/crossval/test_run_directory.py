@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from medformer.crossval.plan import PlanCase, write_plan
+from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run import record
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import RunInfo, finish, session, start
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError
 from medformer.files import read_json, write_text
+from medformer.names import file_stems
 from medformer.yaml_files import read_yaml
 
 
@@ -90,6 +93,18 @@ def test_overwrite_refuses_a_run_with_masks_of_no_case(finished: RunDirectory) -
     with pytest.raises(ConfigError, match=r"masks/corrected/p1\.png.*nothing was deleted"):
         RunDirectory.create(finished.path, overwrite=True)
     assert (finished.masks / "corrected" / "p1.png").is_file()
+
+
+def test_masks_of_the_cases_of_the_plan_are_ours(finished: RunDirectory) -> None:
+    cases = [PlanCase(f"p{number} 10:22", f"g{number}") for number in range(8)]
+    write_plan(finished.splits_json, make_plan(cases, folds=2, validation=0.25, seed=0))
+    for stem in file_stems([case.id for case in cases]).values():
+        write_text(finished.masks / f"{stem}.png", "")
+        write_text(finished.path / "overlays" / "repeat-1" / f"{stem}.png", "")
+        write_text(finished.canary.masks / f"{stem}.nii.gz", "")
+    run = RunDirectory.create(finished.path, overwrite=True)
+    run.clear()
+    assert [path.name for path in finished.path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("error", [DataError("bad mask"), KeyboardInterrupt()])

@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.plan import read_plan
+from medformer.crossval.plan import some
+from medformer.crossval.run.entries import ENTRIES, foreign_exports, visible
 from medformer.crossval.run.lock import acquire, release
 from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError, write_advice
 from medformer.files import is_temporary, require_writable
-from medformer.names import file_stems
 from medformer.records import Content, Names, Rows, read_record
 
 FORMAT = "medformer-run/1"
-
-FILES = ("run.json", "config.yaml", "splits.json", "audit.json", "oof.csv", "metrics.json", "report.html")
-ENTRIES = frozenset(
-    (
-        *FILES,
-        "model_card.md",
-        "folds",
-        "baselines",
-        "canary",
-        "oof.sha256",
-        "curves.csv",
-        "gallery",
-        "site_probe.json",
-        "cohort.json",
-        "explain",
-        "masks",
-        "overlays",
-        "probabilities",
-        "train",
-        "problems.csv",
-        "predictions.csv",
-        "mlruns",
-        "model.safetensors",
-        "state.safetensors",
-        "history.csv",
-        "history.jsonl",
-        "pretraining.json",
-        "subjects.json",
-        "manifest.csv",
-        "manifest.csv.root.json",
-        "manifest.csv.dataset.json",
-        "held_out.csv",
-        "held_out.csv.root.json",
-        "plan.json",
-        "features",
-        "columns.json",
-        "inventory",
-        "inventory-extra",
-        "cache",
-    )
-)
-"""Everything a run writes at the top of its folder; `--overwrite` deletes these and nothing else."""
-
 
 _RESTORE = "Restore the file from a copy, or start a new run in another folder."
 
@@ -78,11 +34,6 @@ class RunRecord(Content):
     state: str = ""
     reason: str = ""
     sessions: Rows
-
-
-EXPORTED = (".png", ".nii.gz", ".npz")
-_REPEAT = re.compile(r"^repeat-\d+/")
-_PART = re.compile(r"[0-9a-f]{16}\.\d{6}\.(npz|json)")
 
 
 class RunDirectory:
@@ -164,9 +115,9 @@ class RunDirectory:
         run = cls(path)
         run._made = [place for place in (path, *path.absolute().parents) if not place.exists()]
         try:
-            if _visible(path) and not run.is_run():
+            if visible(path) and not run.is_run():
                 raise ConfigError(
-                    f"--out {path} is not empty ({_some(_visible(path))}) and is not a run folder (no run.json of "
+                    f"--out {path} is not empty ({some(visible(path))}) and is not a run folder (no run.json of "
                     "ours): it is neither resumed nor overwritten. Choose a new or empty folder."
                 )
             if run.is_run() and not (resume or overwrite):
@@ -273,37 +224,14 @@ class RunDirectory:
         Raises:
             ConfigError: There is such a file.
         """
-        foreign = [name for name in _visible(self.path) if name not in ENTRIES]
-        foreign += [*self._foreign_exports(), *self.canary._foreign_exports()]
+        foreign = [name for name in visible(self.path) if name not in ENTRIES]
+        for part in (self, self.canary):
+            foreign += foreign_exports(part.path, self.splits_json)
         if foreign:
             raise ConfigError(
-                f"--overwrite: {self.path} also holds files that no run writes ({_some(foreign)}). Move them elsewhere "
+                f"--overwrite: {self.path} also holds files that no run writes ({some(foreign)}). Move them elsewhere "
                 "or choose another folder; nothing was deleted."
             )
-
-    def _foreign_exports(self) -> list[str]:
-        """Files among the masks and pictures that are not named after a case of the plan."""
-        folders = [self.path / name for name in ("masks", "overlays", "probabilities")]
-        files = {
-            file.relative_to(folder).as_posix(): file.relative_to(self.path).as_posix()
-            for folder in folders
-            if not folder.is_symlink()
-            for file in folder.rglob("*")
-            if file.is_file() and not is_temporary(file.name)
-        }
-        if not files:
-            return []
-        try:
-            ids = [case.id for case in read_plan(self.splits_json).cases]
-        except DataError:
-            ids = []
-        stems = {*ids, *file_stems(ids).values()}
-        named = (
-            (_REPEAT.sub("", name).removesuffix(ending), where)
-            for name, where in files.items()
-            for ending in [next((ending for ending in EXPORTED if name.endswith(ending)), "")]
-        )
-        return sorted(where for stem, where in named if stem not in stems)
 
     def _sweep(self) -> None:
         """Delete the temporary files that writes cut off by a kill left behind, so that nobody takes them for masks."""
@@ -342,23 +270,3 @@ class RunDirectory:
     def fold(self, index: int) -> Path:
         """The folder of one fold: history.csv, model.safetensors, resume state, predictions.csv, fold.json."""
         return self.folds / str(index)
-
-
-def _visible(path: Path) -> list[str]:
-    """Names in `path` without our lock and without the temporary files that a killed write leaves behind."""
-    if not path.is_dir():
-        return []
-    names = sorted(entry.name for entry in path.iterdir() if not _is_cache(entry))
-    return [name for name in names if name != ".lock" and not is_temporary(name)]
-
-
-def _is_cache(entry: Path) -> bool:
-    """Whether this is what a call that was cut off before its run began had read of the files."""
-    if entry.name not in {"inventory", "inventory-extra"} or not entry.is_dir():
-        return False
-    return all(_PART.fullmatch(file.name) or is_temporary(file.name) for file in entry.iterdir())
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
