@@ -283,6 +283,8 @@ def test_a_number_that_no_machine_can_take_is_refused(task: str, override: str) 
 
 
 URLS = [
+    # What is left of a URL that was taken for a path.
+    "data.manifest=https:/example.org/m.csv",
     "data.manifest=https://example.org/m.csv",
     "model.weights=s3://bucket/w.safetensors",
     "pretraining.extra=ftp://x/y",

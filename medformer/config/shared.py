@@ -22,7 +22,7 @@ Workers = Annotated[int, Field(ge=0, le=256)]
 
 
 def _local(text: str | None) -> str | None:
-    if text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+    if text and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise ValueError("a file or folder of this machine; nothing is read from a network, so download it first")
     return text
 
