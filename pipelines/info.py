@@ -87,7 +87,9 @@ def _configs() -> list[Row]:
     for name, file in shipped_configs().items():
         lines = file.read_text("utf-8").splitlines()
         comment = lines[: next((at for at, line in enumerate(lines) if not line.startswith("# ")), len(lines))]
-        rows.append({"name": name, "description": " ".join(line.removeprefix("# ") for line in comment)})
+        rows.append(
+            {"name": name, "description": " ".join(" ".join(line.removeprefix("# ") for line in comment).split())}
+        )
     return rows
 
 
@@ -167,6 +169,8 @@ def _list_section(name: str) -> None:
         say("Millions of parameters: as a classifier, and without its head in 1-D, 2-D, 3-D")
     for row in section.rows():
         text = row["description"] + (f" ({row['paper']})" if row.get("paper") else "")
+        if name == "configs":
+            text = f"{text.split('. ')[0].rstrip('.')}."
         if name == "backbones":
             text = f"{' '.join(f'{count / 1e6:5.1f}' for count in row['parameters'].values())}  {row['description']}"
         _columns(row["name"], text, max(map(len, section.names)))
@@ -219,7 +223,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping) and "key" in value:
         return f"{value['key']} (default {json.dumps(value['default'])}) {value['description']}".rstrip()
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_text(entry)}" for key, entry in value.items())
+        return "; ".join(f"{key}: {_text(entry)}".rstrip(".") for key, entry in value.items())
     if isinstance(value, list):
         return ", ".join(_text(entry) for entry in value)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -62,8 +62,10 @@ Mixers = Annotated[tuple[MixerSpec, ...], Field(min_length=1)] | None
 class ModelConfig(Section):
     """Which segmentation network, for images and volumes; each task has defaults of its own."""
 
-    name: str = Field("meta_polyp", description="a model (`medformer info`), such as smp:<architecture>/<encoder>")
-    backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info`)")
+    name: str = Field(
+        "meta_polyp", description="a model (`medformer info models`), such as smp:<architecture>/<encoder>"
+    )
+    backbone: str = Field("caformer_s18", description="a variant of the shared backbone (`medformer info backbones`)")
     mixers: Mixers = Field(
         None,
         description="token mixers of the backbone, one for all stages or one for each, such as "
@@ -86,7 +88,7 @@ class ModelConfig(Section):
 class LossConfig(Section):
     """Which loss; see `medformer info` for the table."""
 
-    name: str = Field("structure", description="a loss table name (`medformer info`)")
+    name: str = Field("structure", description="name of a loss (`medformer info losses volume_losses`)")
 
 
 class TrainingConfig(Section):
