@@ -85,13 +85,14 @@ def first_folder(folder: Path, names: Iterable[str]) -> Path | None:
     Raises:
         DataError: `folder` cannot be listed.
     """
-    there = {entry.name for entry in _entries(folder) if entry.is_dir()}
+    there = {entry.name for entry in folders_below(folder)}
     return next((folder / name for name in names if name in there), None)
 
 
 def folders_below(folder: Path) -> list[Path]:
     """The folders in a folder, in the order of their names; see `first_folder` for errors."""
-    return [entry for entry in _entries(folder) if entry.is_dir()]
+    # `Path.is_dir` fails where a folder may be listed and not entered.
+    return [entry for entry in _entries(folder) if os.path.isdir(entry)]
 
 
 def natural_order(stem: str) -> tuple[tuple[bool, int, str], ...]:

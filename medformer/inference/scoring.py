@@ -208,9 +208,10 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     if not folder.is_dir():
         raise DataError(f"The {role} folder {folder} does not exist or is not a folder. Correct the path.")
     found: dict[str, list[Path]] = {}
+    # What has the name of a picture and is none, such as a broken link, is found when it is read.
     for path in files_below(folder):
         ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
-        if ending is not None and path.is_file():
+        if ending is not None:
             name = path.relative_to(folder).as_posix()[: -len(ending)]
             found.setdefault(unicodedata.normalize("NFC", name), []).append(path)
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,19 @@ def test_missing_files(tmp_path: Path) -> None:
     assert codes(replace(good, mask=tmp_path / "gone.png")) == ["missing-mask"]
     assert codes(replace(good, mask=None)) == ["missing-mask"]
     assert codes(replace(good, mask=None), require_masks=False) == []
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    good = case(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    for name, fault, reason in (
+        ("pipe.png", "is a named pipe", "not-readable"),
+        ("gone.png", "does not exist: it is a link to nowhere.png", "missing-image"),
+        (".", "is a folder", "not-readable"),
+    ):
+        (problem,) = check_cases([replace(good, image=tmp_path / name)])
+        assert (problem.reason, problem.detail) == (reason, f"the image {fault}")
 
 
 def test_corrupt_image_and_mask_name_their_own_file(tmp_path: Path) -> None:

@@ -126,6 +126,19 @@ def test_predictions_that_are_all_empty_are_scored(tmp_path: Path) -> None:
     assert rows[0]["dice"] == 0.0
 
 
+def test_a_broken_link_is_no_missing_case_and_linked_folders_are_entered(tmp_path: Path) -> None:
+    predictions, masks = folders(tmp_path, ("a",))
+    for folder in (predictions, masks):
+        (folder / "b.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"b\.png does not exist: it is a link to nowhere\.png"):
+        score_folder(predictions, masks)
+    for folder in (predictions, masks):
+        (folder / "b.png").unlink()
+        (folder / "linked").symlink_to(folder)
+        (folder / "other").symlink_to(folders(tmp_path / "far", ("c",))[folder == masks])
+    assert [name for name, _, _ in pair_folders(predictions, masks)] == ["a", "other/c"]
+
+
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     predictions, masks = folders(tmp_path, ("a",))
     with pytest.raises(DataError, match=r"predictions folder .*nowhere does not exist"):

@@ -122,7 +122,7 @@ class _Description:
         path = self.image
         fault = file_fault(path)
         if fault:
-            self._found("missing-image", path, f"the image {fault}")
+            self._found(_reason("missing-image", fault), path, f"the image {fault}")
             return
         content = self._content("file", path, self.case.sha256)
         try:
@@ -151,7 +151,7 @@ class _Description:
             return
         fault = file_fault(path)
         if fault:
-            self._found("missing-mask", path, f"the mask {fault}")
+            self._found(_reason("missing-mask", fault), path, f"the mask {fault}")
             return
         content = self._content("mask", path, self.case.covariates.get("mask_sha256", ""))
         if "mask" in self.hashes and self.hashes["mask"] == self.hashes.get("file"):
@@ -188,3 +188,7 @@ class _Description:
 
     def _found(self, reason: str, path: Path, detail: str) -> None:
         self.problems.append(Problem(self.case.id, str(path), reason, detail))
+
+
+def _reason(missing: str, fault: str) -> str:
+    return missing if fault.startswith("does not exist") else "not-readable"

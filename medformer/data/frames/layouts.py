@@ -169,20 +169,21 @@ def _told_apart(pairs: Sequence[_FolderPair]) -> tuple[list[_FolderPair], list[s
 def _folder_pairs(folder: Path, layout: Layout) -> list[_FolderPair]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; expected one with images/ and masks/. Correct the path.")
-    train, test = folder / "TrainDataset", folder / "TestDataset"
-    if layout == "pranet" or (layout == "auto" and (train.is_dir() or test.is_dir())):
-        tests = folders_below(test) if test.is_dir() else []
-        found = _with_masks([train] if train.is_dir() else [], "train", site="") + _with_masks(tests, "test")
+    inside = folders_below(folder)
+    train, test = ([folder / name] if folder / name in inside else [] for name in ("TrainDataset", "TestDataset"))
+    if layout == "pranet" or (layout == "auto" and (train or test)):
+        tests = [below for place in test for below in folders_below(place)]
+        found = _with_masks(train, "train", site="") + _with_masks(tests, "test")
     else:
-        found = _with_masks([folder]) or _with_masks(folders_below(folder))
+        found = _with_masks([folder]) or _with_masks(inside)
     if not found:
-        inside = ", ".join(sorted(ascii(entry.name)[1:-1] for entry in folder.iterdir())[:10]) or "nothing"
-        half = next((name for name in (*_IMAGES, *_MASKS) if (folder / name).is_dir()), None)
+        listed = ", ".join(sorted(ascii(entry.name)[1:-1] for entry in folder.iterdir())[:10]) or "nothing"
+        half = next((name for name in (*_IMAGES, *_MASKS) if folder / name in inside), None)
         lacks = (
             f" (there is {half}/, and no folder of {'images' if half in _MASKS else 'masks'} beside it)" if half else ""
         )
         raise DataError(
-            f"{folder} has no known layout; found {inside}{lacks}; expected images/ and masks/, folders that each have "
+            f"{folder} has no known layout; found {listed}{lacks}; expected images/ and masks/, folders that each have "
             "them, or TrainDataset/ and TestDataset/. Rename the folders or write a CSV manifest by hand."
         )
     return found
