@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -124,6 +124,22 @@ def read_npy(path: Path) -> NDArray[Any]:
             return header.array(file.read(header.bytes))
     except OSError as error:
         raise ArrayFileError(f"it cannot be read ({error.strerror or error})") from None
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Map a `.npy` file, so that only what is asked for is read.
+
+    Raises:
+        ArrayFileError: It is none, is damaged, or holds Python objects or nothing.
+    """
+    require_file(path)
+    try:
+        with open(path, "rb") as file:
+            header = _Header(file, os.fstat(file.fileno()).st_size)
+            order: Literal["F", "C"] = "F" if header.by_columns else "C"
+            return np.memmap(file, header.dtype, "r", header.start, header.shape, order)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ArrayFileError(f"it cannot be mapped ({error})") from None
 
 
 def read_npz(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, NDArray[Any]], list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.array_file import ArrayFileError, NpzRows, read_npy, read_npz
+from medformer.array_file import ArrayFileError, NpzRows, map_npy, read_npy, read_npz
 
 MATRIX = np.arange(12.0).reshape(3, 4)
 
@@ -45,6 +45,8 @@ def archive(path: Path, **members: bytes) -> Path:
 def test_arrays_are_read_as_numpy_wrote_them(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", array)
     np.savez_compressed(tmp_path / "a.npz", a=array, b=MATRIX)
+    if array.size:
+        np.testing.assert_array_equal(map_npy(tmp_path / "a.npy"), array)
     for found in (read_npy(tmp_path / "a.npy"), read_npz(tmp_path / "a.npz", {"a"}.__contains__)[0]["a"]):
         np.testing.assert_array_equal(found, array)
         assert found.dtype == array.dtype
@@ -76,6 +78,8 @@ def test_a_damaged_array_is_refused_in_our_own_words(damage: str, tmp_path: Path
     assert content != npy(MATRIX)
     path = tmp_path / "a.npy"
     path.write_bytes(content)
+    with pytest.raises(ArrayFileError, match=message):
+        map_npy(path)
     with pytest.raises(ArrayFileError, match=message) as found:
         read_npy(path)
     assert "allow_pickle" not in str(found.value)

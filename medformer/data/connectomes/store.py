@@ -18,12 +18,13 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 
+from medformer.array_file import ArrayFileError, map_npy
 from medformer.connectome.measures import (
     MEASURES,
     STORED_SHRINKAGE,
@@ -239,14 +240,14 @@ def _block(content: Mapping[str, Any]) -> StoredAtlas:
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[Any]:
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = map_npy(path)
+    except ArrayFileError as error:
         raise DataError(f"{path} cannot be read ({error}); prepare the cohort again.") from None
     if values.shape != shape or values.dtype != dtype:
         raise DataError(
             f"{path} holds {values.dtype} {values.shape}, expected {np.dtype(dtype)} {shape}. Prepare the cohort again."
         )
-    return cast(NDArray[Any], values)
+    return values
 
 
 def _noted(note: Path) -> str:
