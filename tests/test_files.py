@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medformer import files
-from medformer.errors import ResourceError
+from medformer.errors import ResourceError, write_advice
 
 
 def names(folder: Path) -> list[str]:
@@ -115,3 +116,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "pipe", "named pipe"), (Path("/dev/zero"), "device"), (tmp_path, "folder")):
         with pytest.raises(OSError, match=words):
             files.sha256(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EACCES, "Choose a folder that you may write to"),
+        (errno.ENOENT, "Check that every folder of the path is one"),
+        (errno.ENAMETOOLONG, "Choose another name"),
+        (errno.EIO, "Check the disk"),
+    ],
+)
+def test_the_advice_follows_what_went_wrong(number: int, advice: str) -> None:
+    assert write_advice(OSError(number, os.strerror(number))).startswith(advice)

@@ -229,3 +229,11 @@ def test_hashes_are_no_covariates(tmp_path: Path) -> None:
     plan_cases = [PlanCase(each.id, each.group, covariates=each.described) for each in cases]
     with pytest.raises(UnknownNameError, match="Known: age, label, site"):
         with_strata(plan_cases, ["mask_sha256"], 3)
+
+
+def test_a_manifest_that_cannot_be_written_is_named_and_not_its_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    image = tmp_path / "data" / "a.png"
+    with pytest.raises(ResourceError, match=r"file/m\.csv: .*every folder of the path is one") as found:
+        write_manifest(tmp_path / "file" / "m.csv", [Case("a", image=image, group="g")])
+    assert "root.json" not in str(found.value)
