@@ -47,8 +47,8 @@ def output_folder(
         ResourceError: The folder cannot be written to.
     """
     out = Path(os.path.abspath(out))
-    folder = _Folder(out)
-    folder.check(overwrite=overwrite, resume=resume, beside=beside)
+    folder = _Folder(out, beside=beside)
+    folder.check(overwrite=overwrite, resume=resume)
     with folder.held():
         folder.finish_swap()
         work = folder.next if (overwrite and folder.listed) or (resume and folder.next.is_dir()) else out
@@ -125,12 +125,14 @@ class _Folder:
     """One output folder and the list of our files in it.
 
     Attributes:
+        beside: Whether it may hold files of others.
         next: Where the call works whose results replace the earlier ones.
         listed: Our files, relative to the folder, with forward slashes.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, beside: bool) -> None:
         self.out = out
+        self.beside = beside
         self.list = out / LIST
         self.next = out / NEXT
         self.lock = out / _LOCK
@@ -148,7 +150,7 @@ class _Folder:
                 with suppress(ValueError):
                     self.listed.add(str(json.loads(line)))
 
-    def check(self, *, overwrite: bool, resume: bool | None, beside: bool) -> None:
+    def check(self, *, overwrite: bool, resume: bool | None) -> None:
         """See `output_folder`."""
         out = self.out
         require_writable(out)
@@ -159,7 +161,7 @@ class _Folder:
                 f"--out {out} is the folder of a run, whose own masks and numbers would be replaced. "
                 "Choose another folder."
             )
-        if beside:
+        if self.beside:
             return
         own = {LIST, NEXT, _LOCK}
         entries = sorted(out.iterdir()) if out.is_dir() else []
@@ -198,7 +200,10 @@ class _Folder:
                     place.rmdir()
 
     def _sweep(self) -> None:
-        for file in self.out.rglob(".medformer-tmp-*"):
+        """Delete what writes that a kill cut off left behind; among files of others, look only where ours are."""
+        places = {self.out, *((self.out / name).parent for name in self.listed)}
+        files = (file for place in places for file in place.glob(".medformer-tmp-*"))
+        for file in files if self.beside else self.out.rglob(".medformer-tmp-*"):
             if is_temporary(file.name) and file.is_file():
                 file.unlink()
 

@@ -249,6 +249,18 @@ def test_resuming_with_another_config_lists_the_keys(finished: RunDirectory, inf
     assert not again.lock.exists()
 
 
+def test_resuming_from_other_weights_names_the_key(run: RunDirectory, info: RunInfo) -> None:
+    with session(run, replace(info, weights={"model.weights": "a", "pretraining.weights": "b"})):
+        pass
+    again = RunDirectory.create(run.path, resume=True)
+    with (
+        pytest.raises(ConfigError, match=r"weights that pretraining\.weights names are not those"),
+        session(again, replace(info, weights={"model.weights": "a", "pretraining.weights": "c"})),
+    ):
+        pass
+    assert not again.lock.exists()
+
+
 def test_a_kill_before_the_config_was_written_is_healed(finished: RunDirectory, info: RunInfo) -> None:
     text = finished.config_yaml.read_text("utf-8")
     finished.config_yaml.unlink()

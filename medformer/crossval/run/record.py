@@ -8,7 +8,7 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,7 @@ class RunInfo:
         data_sha256: Hash over the cases.
         accepted_leaks: Leaks that the user accepted by name.
         notes: What a reader of the report must know about the data, e.g. that they are synthetic.
+        weights: SHA-256 of the weights that training starts from, by the config key that names their file or folder.
     """
 
     task: str
@@ -70,6 +71,7 @@ class RunInfo:
     data_sha256: str = ""
     accepted_leaks: Sequence[str] = ()
     notes: Sequence[str] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> str:
@@ -97,6 +99,12 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
         # A kill may have come between run.json and config.yaml.
         if run.config_yaml.exists() or record["config_sha256"] != digest(strict_json(info.config)):
             _check_config(run, info.config, may_differ)
+        changed = [key for key, found in record.get("weights", {}).items() if info.weights.get(key) != found]
+        if changed:
+            raise ConfigError(
+                f"--resume: the weights that {' and '.join(changed)} names are not those that {run.path} was started "
+                "with. Restore them, or start a new run in another folder."
+            )
         changes = _changed_code(record["sessions"], session)
         record["notes"] += [changes] if changes and changes not in record["notes"] else []
         record["sessions"].append(session)
@@ -108,6 +116,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
             "seed": info.seed,
             "config_sha256": digest(strict_json(info.config)),
             "data_sha256": info.data_sha256,
+            "weights": dict(info.weights),
             "manifest": info.manifest,
             "data_root": info.data_root,
             "accepted_leaks": sorted(info.accepted_leaks),

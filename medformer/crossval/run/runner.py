@@ -32,7 +32,7 @@ from medformer.data.manifest import is_test, write_manifest
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
-from medformer.files import write_json
+from medformer.files import digest, sha256, write_json
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
@@ -381,11 +381,22 @@ def _recorded(
         data_sha256=data.digest(),
         accepted_leaks=list(accept),
         notes=list(notes),
+        weights=_first_weights(config),
     )
     with session(directory, info, may_differ=_MAY_DIFFER) as changes:
         if changes:
             reporter.line(f"Note: {changes}")
         yield
+
+
+def _first_weights(config: AnyConfig) -> dict[str, str]:
+    """SHA-256 of the files that training starts from, by config key."""
+    named = {"model.weights": getattr(config.model, "weights", None), "pretraining.weights": config.pretraining.weights}
+    found = {}
+    for key, path in ((key, Path(name)) for key, name in named.items() if name):
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        found[key] = digest([sha256(file) for file in files])
+    return found
 
 
 def _device(config: AnyConfig) -> str:

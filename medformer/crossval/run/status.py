@@ -114,6 +114,9 @@ def read_status(path: Path) -> Status:
     state, reason = str(record.get("state") or "starting"), str(record.get("reason", ""))
     if state == "running" and not live:
         state, reason = "stopped", STOPPED
+    if owner is not None and live and owner.since > str(session.get("started", "")):
+        # It still checks the data; what stands here is an earlier run, which it may be about to replace.
+        state, reason = "starting", ""
     plan = _patiently(lambda: read_record(run.splits_json, _Folds, "Restore it from a copy."))
     count = len(plan.folds) if plan else 0
     names = sorted(entry.parent.name for entry in run.path.glob("baselines/*/folds"))
