@@ -170,14 +170,14 @@ def test_what_too_few_validation_cases_decided_is_said(each: int, tmp_path: Path
             assert "hreshold stayed at 0.5 in all 3 folds: too few inner validation cases (3 positive and 3" in words
             assert "scores were not calibrated, and are the outputs of the model, in all 3 folds" in words
         else:
-            assert "hreshold was learned in all 3 folds, from 12 positive and 12 negative inner validation" in words
+            assert "hreshold was learned in all 3 folds, from 12 positive and 12 negative in the inner" in words
             assert "scores were calibrated in all 3 folds, from 12 positive" in words
     assert ("at the fixed threshold 0.50" if each == 3 else "learned on inner validation cases") in found["summary"]
 
 
 def test_components_of_too_few_validation_volumes_are_said(segmented_volumes: Path) -> None:
     found = sections(RunDirectory.open(segmented_volumes / "run"), "decisions")["decisions"]
-    assert "hich components are kept was learned in 1 of 3 folds, from 5 inner validation cases" in found
+    assert "hich components are kept was learned in 1 of 3 folds, from 5 in the inner validation part" in found
     assert "all components were kept in 2 of 3 folds: too few inner validation volumes (4 with" in found
 
 
