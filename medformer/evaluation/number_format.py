@@ -23,7 +23,8 @@ class NumberFormat:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             return self.missing
         text = str(value) if isinstance(value, int) else f"{value:.{digits}f}"
-        return text.replace("-", self.minus)
+        # What is spelled as 0 has no sign.
+        return text.replace("-", self.minus) if float(text) else text.removeprefix("-")
 
     def signed(self, value: object, digits: int = 3) -> str:
         """Spell a difference with its sign; one that is spelled as 0 has none."""

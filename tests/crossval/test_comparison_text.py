@@ -179,3 +179,8 @@ def test_what_cannot_be_computed_is_said_with_its_reason(
     (row,) = read_csv(tmp_path / "comparison.csv")
     assert (row["no_interval"], row["low"], row["bootstrap_no_interval"]) == (reason, "nan", reason)
     assert "no interval" in (tmp_path / "comparison.svg").read_text("utf-8")
+
+
+def test_what_is_spelled_as_0_has_no_sign() -> None:
+    assert PRINTED.number(-0.0001) == PLAIN.number(-0.0001) == PLAIN.number(0.0) == "0.000"
+    assert (PRINTED.number(-0.001), PLAIN.number(-3), PLAIN.number(-0.04, 2)) == ("−0.001", "-3", "-0.04")

@@ -126,11 +126,12 @@ def test_a_report_names_the_scheme_that_was_run(task: str, scheme: str, tmp_path
     if left_out:
         assert "nothing about other hospitals" not in summary
         assert f"that were left out: {'AUC' if task == 'abide' else 'mean Dice'} goes from" in summary
-        assert all(f"(without {site})" in found["results"] for site in SITES)
+        assert f"Fold ({left_out} left out)" in found["results"]
+        assert all(f"{fold} ({site})" in found["results"] for fold, site in enumerate(SITES))
         assert f"3 {left_out}s were left out one at a time" in limits
         assert f"tests all cases of one {left_out}" in found["plan"]
     else:
-        assert "nothing about other hospitals" in summary and "without north" not in found["results"]
+        assert "nothing about other hospitals" in summary and "(north)" not in found["results"]
     # What was done is not advised, and what was not done is.
     assert ("leave-one-site-out" in limits + card) == (scheme.endswith("k-fold") or scheme == "hold-out")
     assert ("Cross-validation measures" in limits) == scheme.endswith("k-fold")

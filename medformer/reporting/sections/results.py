@@ -110,7 +110,9 @@ def results(run: FinishedRun) -> dict[str, Any]:
 
 def _part(run: FinishedRun, title: str, name: str, block: Mapping[str, Any], column: str) -> dict[str, Any]:
     left_out = run.left_out_values.get(name) if column == "fold" else None
-    cells = {title: f"{name} (without {left_out})" if left_out else name, **result_columns(run, block)}
+    if column == "fold" and run.left_out:
+        title = f"{title} ({run.left_out} left out)"
+    cells = {title: f"{name} ({left_out})" if left_out else name, **result_columns(run, block)}
     if run.thresholded:
         rows = run.rows if block is run.pooled else [row for row in run.rows if str(row.get(column)) == name]
         found = {row["threshold"] for row in rows if "threshold" in row}
