@@ -180,7 +180,7 @@ _ABIDE = (
         "Show which connections the scores depend on.",
         "Attributes each fold's test scores to connections and regions, checks the result, and adds it to the report.",
         RUN,
-        option("steps", int, 32, "Points of the integral of each gradient.", "N", min=2),
+        option("steps", int, 32, "Points of the integral of each gradient.", "N", min=2, max=4096),
     ),
 )
 

@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1, le=1_000)]
 Folds = Annotated[int, Field(ge=2, le=2_000)]
 Many = Annotated[int, Field(ge=1, le=1_000_000)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
+Devices = Annotated[int, Field(ge=1, le=64)]
 Side = Annotated[int, Field(ge=1, le=8_192)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 
@@ -111,7 +112,7 @@ class TrainingConfig(Section):
         "best", description="weights to use: best on the inner validation part, or last, which never stops early"
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
-    devices: Count = Field(1, description="how many; more than one trains data-parallel")
+    devices: Devices = Field(1, description="how many; more than one trains data-parallel")
     strategy: Literal["auto", "ddp"] = Field("auto", description="auto, or ddp")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="32-true, bf16-mixed or 16-mixed"

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from medformer.data.network_inputs import TrainingData
-from medformer.errors import MedformerError, SharedMemoryError, exhaustion
+from medformer.errors import MedformerError, ResourceError, SharedMemoryError, exhaustion
 from medformer.seeds import derive_seed
 from medformer.training.signals import SIGNALS
 
@@ -140,11 +140,13 @@ class BatchSource:
     def _started(self) -> Iterator[Any]:
         try:
             return iter(self._loader)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             # Where the queues between processes are made nothing is written but shared memory.
-            if error.errno != errno.ENOSPC:
-                raise
-            raise SharedMemoryError(f"There is no shared memory for loader processes in /dev/shm ({error}).") from error
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise SharedMemoryError(f"/dev/shm has no room for loader processes ({error}).") from error
+            raise ResourceError(
+                f"{self._workers} loader processes could not be started ({error}). Lower data.workers, or set it to 0."
+            ) from error
 
     def _new_loader(self) -> DataLoader[Any]:
         return DataLoader(

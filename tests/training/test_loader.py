@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from medformer.errors import ResourceError
 from medformer.training.loader import BatchSource
@@ -76,6 +77,37 @@ def test_full_shared_memory_is_said_and_the_batches_stay_the_same() -> None:
     lines: list[str] = [""]
     assert read(Faulty("full"), 2, lines) == read(Faulty(""), 0)
     assert len(lines) == 2 and "/dev/shm" in lines[1] and "data.workers=0" in lines[1] and "--shm-size" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "2 loader processes could not be started"),
+        (RuntimeError("can't start new thread"), "2 loader processes could not be started"),
+    ],
+)
+def test_loader_processes_that_cannot_be_started_are_a_lack(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(loader: DataLoader[Any]) -> None:
+        raise error
+
+    monkeypatch.setattr(DataLoader, "__iter__", fail)
+    with pytest.raises(ResourceError, match=words):
+        read(Faulty(""), 2)
+
+
+def test_queues_without_room_leave_the_loading_to_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = DataLoader.__iter__
+
+    def full(loader: DataLoader[Any]) -> Any:
+        if loader.num_workers:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return begin(loader)
+
+    monkeypatch.setattr(DataLoader, "__iter__", full)
+    lines: list[str] = [""]
+    assert read(Faulty(""), 2, lines) == read(Faulty(""), 0) and "/dev/shm" in lines[1]
 
 
 def test_a_program_whose_loader_process_was_killed_ends(tmp_path: Path) -> None:

@@ -17,15 +17,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medformer.data.connectomes.store import FeatureStore, open_store
 from medformer.data.manifest import LABEL, Case, Manifest, case_values
 from medformer.data.people import match_people, plain
 from medformer.data.tables import TableForm, is_amount, read_records
 from medformer.errors import DataError
-from medformer.files import digest, read_json, write_csv
+from medformer.files import digest, write_csv
 from medformer.missing import known
+from medformer.records import read_record
 
 MANIFEST_FILE = "manifest.csv"
 FEATURES = "features"
@@ -69,8 +70,10 @@ class Cohort(Manifest):
     def label_names(self) -> dict[int, str]:
         """What class 1 and class 0 are called, as the table said from which the cohort was prepared."""
         path = self.path.parent / PREPARATION_FILE
-        noted = read_json(path).get(LABEL_NAMES, {}) if path.is_file() else {}
-        return {1: noted.get("1", "positive"), 0: noted.get("0", "negative")}
+        content = read_record(path, dict[str, Any], "Prepare the cohort again.") if path.is_file() else {}
+        noted = content.get(LABEL_NAMES)
+        names = noted if isinstance(noted, dict) else {}
+        return {1: str(names.get("1", "positive")), 0: str(names.get("0", "negative"))}
 
     def digest(self) -> str:
         """SHA-256 over every column and every stored number, so that moving the folder does not change it."""
