@@ -132,6 +132,12 @@ def test_a_reversed_axis_of_the_same_box_is_no_problem_and_of_another_is_said(ma
     case = make_case("a", image(), labels(), label_affine=np.diag([-1.0, 1.0, 1.0, 1.0]))
     (problem,) = describe_volume(case).problems
     assert "point to LAS, those of the image to RAS" in problem.detail and "7 voxels" in problem.detail
+    stored = nib.load(case.required_mask())
+    stored.set_sform(None, 0)
+    stored.set_qform(None, 0)
+    stored.to_filename(case.required_mask())
+    (problem,) = describe_volume(case).problems
+    assert problem.reason == "orientation-mismatch" and "neither sform nor qform" in problem.detail
 
 
 def test_the_limit_counts_in_voxels(make_case: MakeCase) -> None:

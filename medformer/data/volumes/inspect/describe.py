@@ -301,12 +301,13 @@ def _grid_faults(first: Geometry, second: Geometry, other: str, axcodes: str) ->
     if distance <= ROUNDING:
         return
     apart = f"a corner lies {distance:.3g} voxels from where {other} puts it"
-    if not second.placed:
-        apart += " (its header does not state where it lies, so that its axes are not turned)"
     if distance <= GRID_TOLERANCE:
         yield "affine-rounding", f"{apart}; up to {GRID_TOLERANCE:g} counts as rounding"
     elif first.axcodes != second.axcodes:
-        yield "orientation-mismatch", f"its axes point to {second.axcodes}, those of {other} to {first.axcodes}"
+        detail = f"its axes point to {second.axcodes}, those of {other} to {first.axcodes}"
+        if not second.placed:
+            detail += ". They are not turned, because its header does not state where it lies (neither sform nor qform)"
+        yield "orientation-mismatch", detail
     elif first.axcodes != axcodes:
         yield (
             "orientation-mismatch",
