@@ -176,8 +176,8 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise DataError(
-                    f"{path} is {picture.height} x {picture.width} px; expected at most {MAX_PIXELS:,} pixels. "
-                    "Scale it down or cut it into tiles."
+                    f"{path} is {picture.height} x {picture.width} px (height x width); expected at most "
+                    f"{MAX_PIXELS:,} pixels. Scale it down or cut it into tiles."
                 )
             # An MPO is a still photograph followed by previews or a stereo partner; the first is the photograph.
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)

@@ -34,8 +34,8 @@ DARK, BRIGHT = 32, 223
 MIDDLE_SHARE = 0.1
 """Largest share of pixels between them. Contours blurred by compression stay below it."""
 
-_REACH = 16
-"""Pixels from an edge that JPEG's noise reaches: it works on blocks of 8 x 8, and of 16 x 16 in colors."""
+_BLOCK = 8
+"""Pixels along the side of what JPEG compresses at once."""
 
 _FLOOR = 4
 """What black may become over a region where colors are compressed."""
@@ -229,17 +229,20 @@ def _lossy(path: Path, pixels: _Pixels, floor: int, foreground: Foreground) -> M
     if foreground:
         wanted = [code for name in foreground for code in _lossy_codes(path, name)]
         return Mask(np.isin(codes, wanted))
+    counts = np.bincount(codes.ravel(), minlength=8)
+    present = [code for code in range(1, 8) if counts[code]]
+    if not present:
+        return Mask(codes > 0)
     # Along an edge, colors mix; a region has an inside.
-    inside = [code for code in range(1, 8) if ndimage.binary_erosion(codes == code, iterations=2).any()]
+    several = len(present) > 1
+    inside = [code for code in present if several and ndimage.binary_erosion(codes == code, iterations=2).any()]
     if len(inside) > 1:
         colors = ", ".join(f"{_color_of(code):06x}" for code in inside)
         raise MaskValuesError(
             f"{path} has regions of the colors {colors}; expected black and one color. Name those that are foreground, "
             f"such as --foreground {_color_of(inside[0]):06x}, or save the mask again with 0 and 255."
         )
-    if not codes.any():
-        return Mask(codes > 0)
-    shown = _color_of(inside[0] if inside else int(np.bincount(codes[codes > 0]).argmax()))
+    shown = _color_of(max(inside or present, key=lambda code: counts[code]))
     return Mask(codes > 0, "255" if shown == 0xFFFFFF else f"{shown:06x}")
 
 
@@ -274,10 +277,12 @@ def _require_contrast(path: Path, brightest: NDArray[np.uint8], floor: int) -> N
     """
     bright, dark = brightest >= BRIGHT, brightest <= DARK
     middle = ~(bright | dark)
-    stray = middle & ~(_grown(bright) & _grown(dark))
+    by_bright, by_dark = _near(bright), _near(dark)
+    stray = np.count_nonzero(_in_blocks(middle) & ~(by_bright & by_dark)[:, None, :, None]) / middle.size
     # Noise comes in specks and single blocks; a class number as small as noise fills a region.
-    faint = ~_grown(~(dark & (brightest > floor) & ~_grown(bright)))
-    if bright.any() and middle.mean() <= MIDDLE_SHARE and stray.mean() <= _STRAY and not faint.any():
+    faint = np.logical_and.reduce(_in_blocks(dark & (brightest > floor)), (1, 3)) & ~by_bright
+    region = ndimage.minimum_filter(faint, size=3, mode="constant").any()
+    if bright.any() and middle.mean() <= MIDDLE_SHARE and stray <= _STRAY and not region:
         return
     if brightest.max() <= floor and brightest.min() == brightest.max():
         return
@@ -289,6 +294,14 @@ def _require_contrast(path: Path, brightest: NDArray[np.uint8], floor: int) -> N
     )
 
 
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    size = 2 * _REACH + 1
-    return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), size=size, mode="constant"), np.bool_)
+def _in_blocks(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """View a mask as blocks, (rows, _BLOCK, columns, _BLOCK), which its repeated edges fill."""
+    missing = [(0, -length % _BLOCK) for length in mask.shape]
+    whole = np.pad(mask, missing, mode="edge") if any(after for _, after in missing) else mask
+    return whole.reshape(whole.shape[0] // _BLOCK, _BLOCK, whole.shape[1] // _BLOCK, _BLOCK)
+
+
+def _near(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which blocks have a pixel of the mask within reach of noise: two blocks, since colors are stored at half size."""
+    filled = np.logical_or.reduce(_in_blocks(mask), (1, 3))
+    return np.asarray(ndimage.maximum_filter(filled, size=5, mode="constant"), np.bool_)

@@ -102,6 +102,16 @@ def test_mask_of_another_size(tmp_path: Path) -> None:
     assert "the mask is 50 x 40 px (height x width), the image 40 x 50" in problem.detail
 
 
+def test_a_mask_has_the_size_of_the_upright_picture_and_not_of_the_stored_one(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    good = replace(case(tmp_path), image=tmp_path / "turned.tif")
+    Image.fromarray(np.rot90(picture())).save(good.image, exif=exif)
+    assert codes(good) == []
+    (problem,) = check_cases([replace(case(tmp_path, "stored", area=mask((50, 40))), image=good.image)])
+    assert "the mask is 50 x 40 px (height x width), the image 40 x 50" in problem.detail
+
+
 def test_one_pixel_is_too_small_and_25_megapixels_are_not(tmp_path: Path) -> None:
     assert codes(case(tmp_path, image=picture(0, (1, 1)), area=np.zeros((1, 1), np.uint8))) == ["tiny", "empty-mask"]
     large = case(tmp_path, image=np.zeros((5000, 5000, 3), np.uint8), area=mask((5000, 5000)))

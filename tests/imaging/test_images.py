@@ -96,7 +96,7 @@ def test_one_pixel_and_a_very_large_picture(tmp_path: Path) -> None:
 def test_too_large_a_picture_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     path = save(tmp_path / "a.png", np.zeros((11, 10), np.uint8))
-    with pytest.raises(DataError, match=r"a\.png is 11 x 10 px; expected at most 100"):
+    with pytest.raises(DataError, match=r"a\.png is 11 x 10 px \(height x width\); expected at most 100"):
         read_image(path)
 
 
