@@ -177,7 +177,7 @@ def predict(
                 except DataError as error:
                     problems.append(unusable(case, error))
     require_all(problems, count, "volumes", TRY_AGAIN)
-    say(f"{len(cases)} label maps from {len(folders)} network(s): {out / 'masks'}")
+    say(f"{counted(len(cases), 'label map')} from {counted(len(folders), 'network')}: {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")
     say(f"Overlays in three planes: {out / 'overlays'}")

@@ -203,9 +203,7 @@ def test_a_folder_is_enough_but_its_patients_must_be_told(medformer: Medformer, 
     arguments = ("volume", "crossval", "--data", folder, "--out", out, "--no-baselines", *SMALL, "training.epochs=1")
     medformer(*arguments).refused(3, "patient")
     medformer(*arguments, "data.ungrouped=each").refused(4, "near-duplicate", "p006_v1", "p006_v2")
-    accepted = medformer(
-        *arguments, "data.ungrouped=each", "--accept-leak", "near-duplicate:*", "--resume", report=False
-    )
+    accepted = medformer(*arguments, "--ungrouped", "each", "--accept-leak", "near-duplicate:*", report=False)
     assert accepted.code == 0, accepted.err
     assert len(read_manifest(out / "manifest.csv").cases) == len(read_csv(out / "oof.csv")) == 10
 
