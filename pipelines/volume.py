@@ -180,7 +180,7 @@ def predict(
     say(f"{counted(len(cases), 'label map')} from {counted(len(folders), 'network')}: {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")
-    say(f"Overlays in three planes: {out / 'overlays'}")
+    say(f"Overlays (three planes; slices of a scan with thick ones): {out / 'overlays'}")
     say(f"Milliliters of each label: {out / TABLE}")
 
 

@@ -206,6 +206,12 @@ def test_masks_are_held_against_the_average_mask() -> None:
     assert canary_verdict([chance, good], floor=floor).value == pytest.approx((fine.value + 0.7) / 2, abs=0.02)
 
 
+def test_a_network_that_marks_what_the_average_mask_does_is_at_chance() -> None:
+    verdict = canary_verdict([mask_table([0.0] * 8)], floor=mask_table([0.0] * 8))
+    assert verdict.answer == "at chance"
+    assert verdict.high == pytest.approx(0.05), "no drawing of groups changes the difference; the margin is left"
+
+
 def test_without_the_average_mask_there_is_no_verdict() -> None:
     verdict = canary_verdict([mask_table([0.3] * 8)])
     assert verdict.answer == "cannot tell"

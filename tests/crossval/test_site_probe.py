@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,3 +151,20 @@ def test_scanners_are_recognized_in_connectomes_only_when_they_leave_something()
 
     assert probe(2.0) > 0.85
     assert probe(0.0) < probe(2.0) - 0.1
+
+
+def test_sites_that_are_always_recognized_are_predictable_without_an_interval() -> None:
+    cases, features, sites = cohort({"a": 20, "b": 20}, shift=60.0)
+    found = site_probe(features, sites, make_plan(cases, folds=3, validation=0.2, seed=0))
+    assert found["balanced_accuracy"] == 1.0 and found["predictable"]
+    assert np.isnan([found["low"], found["high"]]).all() and found["no_interval"] == "all resamples equal"
+    assert "(interval none (all resamples equal))" in found["text"] and "1.00 to 1.00" not in found["text"]
+    assert "leave sites out (crossval.scheme=leave-one-site-out)" in found["text"]
+
+
+def test_leaving_sites_out_is_not_advised_to_who_did() -> None:
+    cases, features, sites = cohort({"a": 20, "b": 20}, shift=6.0)
+    plan = replace(leave_one_site_out(cases), settings={"left_out": "site"})
+    text = site_probe(features, sites, plan)["text"]
+    assert "Look at the results per site: each was tested by a model that had not seen it." in text
+    assert "leave sites out" not in text

@@ -56,7 +56,7 @@ def export_volume(
         like: What was segmented; its first channel places the result and is drawn.
         source: Where the image came from, for the table.
         truth: True label values (X, Y, Z), drawn as a tint.
-        overlay: Draw three planes.
+        overlay: Draw three planes, or slices (`draw_planes`).
         dicom_seg: Write a DICOM segmentation too; the image must be a DICOM series.
 
     Returns:
