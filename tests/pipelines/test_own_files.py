@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from medformer.data.manifest import write_manifest
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.files import read_csv, write_text
 from pipelines import outputs
@@ -215,3 +216,13 @@ def test_a_run_outlives_an_attempt_that_fails_on_its_data(
     new = own_run.parent / "new"
     medformer(*command, new).refused(3, "p001_f00")
     assert not new.exists()
+
+
+def test_a_run_is_not_overwritten_by_one_that_reads_from_it(
+    medformer: Medformer, own_run: Path, own_data: Any, settings: tuple[str, ...]
+) -> None:
+    manifest = own_run / "manifest.csv"
+    write_manifest(manifest, own_data.read().cases)
+    command = ("polyp", "crossval", "--data", manifest, "--out", own_run, "--overwrite", *settings)
+    medformer(*command).refused(2, f"would delete {manifest}")
+    assert (own_run / "oof.csv").is_file() and manifest.is_file()

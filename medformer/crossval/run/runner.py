@@ -112,7 +112,7 @@ def run(
             audit.raise_if_leaking()
             refuse_seen(directory, study, plan, inventory, reporter)
             if not directory.resumed:
-                directory.clear()
+                _clear(directory, study)
         if not directory.resumed:
             stack.enter_context(recorded)
         study.keep(directory)
@@ -161,7 +161,7 @@ def pretrain(
             if directory.resumed:
                 require_same_seen(directory.path, seen)
             else:
-                directory.clear()
+                _clear(directory, study)
         if not directory.resumed:
             stack.enter_context(recorded)
         whole.keep(directory)
@@ -387,6 +387,26 @@ def _recorded(
         if changes:
             reporter.line(f"Note: {changes}")
         yield
+
+
+def _clear(directory: RunDirectory, study: Study[Any, Any]) -> None:
+    """Delete an earlier run in the folder, unless this one reads from it.
+
+    Raises:
+        ConfigError: It does.
+    """
+    config = study.config
+    named = [config.data.manifest, config.pretraining.weights, config.pretraining.extra]
+    named.append(getattr(config.model, "weights", None))
+    files = [file for case in study.cases for file in (*case.images, case.mask) if file is not None]
+    read = [*(Path(name) for name in named if name), *files] if directory.is_run() else []
+    inside = directory.path.absolute()
+    needed = next((path for path in read if path.absolute().is_relative_to(inside)), None)
+    if needed is not None:
+        raise ConfigError(
+            f"--overwrite would delete {needed}, which this run reads. Move it, or choose another folder for --out."
+        )
+    directory.clear()
 
 
 def _first_weights(config: AnyConfig) -> dict[str, str]:
