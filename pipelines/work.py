@@ -155,6 +155,12 @@ def check(
         if out is not None:
             write_problems(out / "problems.csv", problems)
         require_usable(problems, named=many)
+        classes = {case.label for case in study.cases}
+        if task == "abide" and len(study.cases) > 1 and len(classes) == 1 and None not in classes:
+            raise DataError(
+                f"All {len(study.cases)} subjects are of the class {classes.pop()}; expected some of 0 and some of 1. "
+                "Correct the column `label`; empty it where the cohort is only to be predicted."
+            )
         parts = split_parts(study.cases)
         audit = study.audit([("", parts)], inventory).accepting(accept)
         if out is not None:

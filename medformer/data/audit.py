@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from medformer.data.inventory import Record
-from medformer.data.manifest import Case
+from medformer.data.manifest import Case, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, first_ten
 from medformer.errors import ConfigError, DataError, LeakageError, counted
@@ -189,11 +189,15 @@ def fold_divisions(folds: Sequence[SplitFold]) -> list[Division]:
 
 
 def split_parts(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """The parts that must not share anything: the manifest's splits, or without any, every group."""
+    """The parts that must not share anything: the manifest's splits, or without any, every group.
+
+    Where only test rows are marked, all others are what they are held out from.
+    """
     parts: dict[str, list[str]] = {}
-    split = any(case.split for case in cases)
+    split = {case.split for case in cases} - {""}
+    others = "not test" if all(is_test(name) for name in split) else ""
     for case in cases:
-        name = case.split if split else case.group
+        name = (case.split or others) if split else case.group
         if name:
             parts.setdefault(name, []).append(case.id)
     return parts

@@ -136,9 +136,11 @@ def test_a_patient_of_a_fold_and_of_the_held_out_rows_is_a_leak(
 ) -> None:
     rows = read_csv(trial.manifest)
     alike = [row for row in rows if (row["site"], row.get("label")) == (rows[0]["site"], rows[0].get("label"))]
-    trial.rewrite(lambda row: row | {"split": "test", "group": rows[0]["group"]} if row == alike[-1] else row)
+    leak = {"split": "test", "group": rows[0]["group"]}
+    trial.rewrite(lambda row: row | (leak if row["id"] == alike[-1]["id"] else {"split": ""}))
     result = trial.run(medformer, "crossval", tmp_path / "run", report=False)
     result.refused(4, f"group:{rows[0]['group']}", "the folds", "held-out test")
+    medformer(trial.task, "check", trial.manifest).refused(4, f"group:{rows[0]['group']}", "not test")
 
 
 def test_pretraining_does_not_see_test_rows(medformer: Medformer, trial: Trial, tmp_path: Path) -> None:
@@ -229,3 +231,10 @@ def test_the_work_of_every_fold_can_be_sent_to_another_process(trial: Trial, tmp
         # The hash of another's label map would bring back what was prepared from the case's own.
         assert all(case.mask in learners[0].hashes for case in study.cases)
         assert not any(case.mask in learners[1].hashes for case in others.cases)
+
+
+def test_check_refuses_a_cohort_of_one_class(medformer: Medformer, cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(cohort.parent, tmp_path / "data")
+    trial = Trial("abide", tmp_path / "data" / cohort.name, ())
+    trial.rewrite(lambda row: row | {"label": "1"})
+    medformer("abide", "check", trial.manifest).refused(3, "All 32 subjects are of the class 1")
