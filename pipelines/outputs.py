@@ -121,6 +121,13 @@ def _holds_something(entry: Path) -> bool:
     return not is_temporary(entry.name)
 
 
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that this call made, the innermost first, where nothing was put into them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 class _Folder:
     """One output folder and the list of our files in it.
 
@@ -184,6 +191,8 @@ class _Folder:
             acquire(self.lock)
             self._sweep()
         except OSError as error:
+            release(self.lock)
+            _remove_empty(made)
             raise ResourceError(
                 f"Cannot prepare {self.out}: {error.strerror or error}. {write_advice(error)}."
             ) from error
@@ -196,8 +205,7 @@ class _Folder:
                     shutil.rmtree(self.next)
                 if not self.listed:
                     self.list.unlink(missing_ok=True)
-                for place in made:
-                    place.rmdir()
+            _remove_empty(made)
 
     def _sweep(self) -> None:
         """Delete what writes that a kill cut off left behind; among files of others, look only where ours are."""

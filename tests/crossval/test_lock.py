@@ -122,6 +122,16 @@ def test_a_forked_process_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -
         assert owner is not None and not owner.alive
 
 
+def test_a_lock_that_a_full_disk_cut_off_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "write", full)
+        lock.acquire(tmp_path / ".lock")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_locks_of_the_system_the_signs_of_life_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "fcntl", None)
     path = tmp_path / ".lock"

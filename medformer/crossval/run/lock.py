@@ -85,7 +85,13 @@ def acquire(path: Path) -> None:
         # Somebody who looks whether the owner lives holds the lock for a moment.
         locked = _flock(handle, wait=True) and _is_locked(path)
         content = {**mine, "user": _user(), "since": now(), "beat": BEAT, "flock": locked}
-        os.write(handle, json.dumps(content).encode("utf-8"))
+        try:
+            os.write(handle, json.dumps(content).encode("utf-8"))
+        except OSError:
+            # The disk is full.
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            raise
         try:
             kept = os.path.samestat(os.fstat(handle), path.stat())
         except OSError:
