@@ -43,8 +43,8 @@ from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
 
-_CPU_PIXELS = 200 * 200
-"""Pixels of an image above which a training on a CPU takes hours."""
+_CPU_PIXELS, _CPU_PASSES = 200 * 200, 2000
+"""Pixels of an image, and images times epochs, above which a training on a CPU takes hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +69,13 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         rows, columns = config.data.image_size
         if choose_device(config.training.accelerator).type != "cpu" or config.training.minutes is not None:
             return ()
-        if rows * columns <= _CPU_PIXELS:
+        if rows * columns <= _CPU_PIXELS or len(self.cases) * config.training.epochs < _CPU_PASSES:
             return ()
         random = not (config.model.weights or config.pretraining.weights)
         first = f"{config.model.name} starts from random weights (model.weights names others) and" if random else "It"
         return (
             f"{first} trains on a CPU on images of {rows} x {columns} px for {config.training.epochs} epochs in each "
-            "fold, which takes hours to days. For a CPU there are --config polyp/quick (a first look) and --config "
+            "fold, which can take days. For a CPU there are --config polyp/quick (a first look) and --config "
             "polyp/scratch (30 minutes a fold).",
         )
 
