@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medformer.crossval.plan import some
 from medformer.crossval.plan.balance import balance_table, plan_warnings
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.read.dataset_file import shown_labels
 from medformer.errors import counted
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.wording import shorten
@@ -91,9 +91,7 @@ _CELLS: Mapping[str, Callable[[VolumePlan], str]] = {
     "Strides": _strides,
     "Kernels": lambda plan: ", ".join(_by(kernel) for kernel in plan.kernel_sizes),
     "Intensity": lambda plan: "; ".join(dict.fromkeys(map(_scheme, plan.intensity))),
-    "Labels": lambda plan: (
-        some([f"{value} {name}".removesuffix(f" {value}") for value, name in plan.labels], MOST_LABELS) or "none"
-    ),
+    "Labels": lambda plan: shown_labels(plan.labels, MOST_LABELS),
     "Expected memory of training": lambda plan: (
         f"{plan.memory_bytes / _GIGABYTE:.1f} GB" if plan.memory_bytes else "not estimated"
     ),
