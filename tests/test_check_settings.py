@@ -70,6 +70,18 @@ def test_one_training_image_is_refused_where_batch_norm_needs_two() -> None:
     study([*TINY, "model.name=meta_unet"]).check_training(1)
 
 
+def test_values_of_masks_are_numbers_ranges_or_colors() -> None:
+    for given, found in (
+        ("[1, 2]", ("1", "2")),
+        ("'1,128-255'", ("1", "128-255")),
+        ("[FF0000]", ("ff0000",)),
+        ("[]", ()),
+    ):
+        assert study([*TINY, f"data.foreground={given}"]).config.data.foreground == found
+    with pytest.raises(ConfigError, match=r"data\.foreground.*'red'; expected mask values such as 1"):
+        study([*TINY, "data.foreground=[red]"])
+
+
 def test_weights_for_a_network_without_our_encoder_are_refused(tmp_path: Path) -> None:
     settings = [*TINY, "model.name=smp:unet/resnet18", f"model.weights={tmp_path / 'w.safetensors'}"]
     with pytest.raises(ConfigError, match=r"model\.weights=null"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,15 @@ def test_a_manifest_that_cannot_be_written_is_named_and_not_its_sidecar(tmp_path
     with pytest.raises(ResourceError, match=r"file/m\.csv: .*every folder of the path is one") as found:
         write_manifest(tmp_path / "file" / "m.csv", [Case("a", image=image, group="g")])
     assert "root.json" not in str(found.value)
+
+
+def test_the_values_of_a_mask_that_are_foreground_stay_with_the_case(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    cases = [Case("a", image, image, "g", foreground=("1", "ff0000")), Case("b", image, image, "g")]
+    write_manifest(tmp_path / "m.csv", cases)
+    found = read_manifest(tmp_path / "m.csv")
+    assert [case.foreground for case in found.cases] == [("1", "ff0000"), ()]
+    assert all("mask_foreground" not in case.covariates for case in found.cases)
+    write_manifest(tmp_path / "other.csv", [replace(cases[0], foreground=("2",)), cases[1]])
+    assert read_manifest(tmp_path / "other.csv").digest() != found.digest()
+    refused(manifest(tmp_path, "id,image,group,mask_foreground\na,a.png,g,red\n"), "mask_foreground: foreground 'red'")
