@@ -25,7 +25,7 @@ from medformer.errors import DamagedFileError, DataError, ResourceError, write_a
 _TEMPORARY = re.compile(r"\.medformer-tmp-\d+-[0-9a-f]{16}-.*|\.tmp\w{6}", re.DOTALL)
 
 before_replacing: list[Callable[[Path], None]] = []
-"""What is told of every file before it takes its name, and may refuse: see `pipelines.outputs`."""
+"""What is told of every file before it takes its name, and may refuse: see `medformer.crossval.run.outputs`."""
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
+from medformer.crossval.run.outputs import output_folder
 from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import MANIFEST_FILE, PREPARATION_FILE, read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import (
@@ -38,7 +39,6 @@ from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy, AbideTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import output_folder
 from pipelines.work import finished_folds, open_run, require_all
 
 PREDICTIONS = "predictions.csv"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medformer.config import SCHEMAS
 from medformer.config_loading import load_config
+from medformer.crossval.run.outputs import has_format
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
@@ -13,7 +14,6 @@ from medformer.errors import ConfigError
 from medformer.files import require_writable, write_json
 from pipelines.abide import explain, prepare_folder
 from pipelines.console import say
-from pipelines.outputs import has_format
 from pipelines.work import crossval
 
 _NOTES = {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
+from medformer.crossval.run.outputs import output_file, output_folder
 from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan
@@ -25,7 +26,6 @@ from medformer.names import id_fault
 from medformer.tasks.polyp.learner import THRESHOLD_FILE, load_predictor
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import output_file, output_folder
 from pipelines.work import (
     TRY_AGAIN,
     finished_folds,

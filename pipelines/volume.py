@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from medformer.config import VolumeConfig
+from medformer.crossval.run.outputs import has_format, output_file, output_folder
 from medformer.crossval.run.runner import draw, held_out_note
 from medformer.data.manifest import write_manifest
 from medformer.data.problems import Problem, quarantine, require_usable
@@ -30,7 +31,6 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_p
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.outputs import has_format, output_file, output_folder
 from pipelines.work import (
     TRY_AGAIN,
     finished_folds,

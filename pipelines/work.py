@@ -16,6 +16,7 @@ from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
 from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.outputs import output_folder
 from medformer.crossval.run.record import read_config
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.manifest import Case, read_manifest
@@ -31,7 +32,6 @@ from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from pipelines.console import make_reporter, say
-from pipelines.outputs import output_folder
 
 _GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
 """What pretraining is held against, by its key in `pretraining.json`."""

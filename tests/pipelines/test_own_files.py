@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from medformer.crossval.run import outputs
+from medformer.crossval.run.outputs import output_file, output_folder
 from medformer.data.manifest import write_manifest
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.files import read_csv, write_text
-from pipelines import outputs
-from pipelines.outputs import output_file, output_folder
 
 Medformer = Callable[..., Any]
 
@@ -137,7 +137,7 @@ def test_a_refused_call_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_two_calls_do_not_write_into_one_folder(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pipelines.outputs import output_folder\n"
+        "import sys; from pathlib import Path; from medformer.crossval.run.outputs import output_folder\n"
         "with output_folder(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     import subprocess

@@ -35,7 +35,7 @@ def trial(name: str, folder: Path, seed: int) -> str:
     """Kill and repeat one command; return what was done, or raise AssertionError."""
     from trial import Session
 
-    from pipelines.outputs import LIST
+    from medformer.crossval.run.outputs import LIST
 
     command = COMMANDS_BY_NAME[name]
     draw = random.Random(f"{name} {seed}")
