@@ -5,124 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import medformer
 from medformer.config import SCHEMAS
-from medformer.config_loading import shipped_configs
 from medformer.config_problems import describe_keys
-from medformer.connectome.atlases import ATLASES
-from medformer.connectome.baselines import BASELINES as CONNECTOME_BASELINES
-from medformer.connectome.measures import MEASURES
 from medformer.crossval.run.record import installed_versions
-from medformer.data.frames.named_splits import NAMED_SPLITS
 from medformer.errors import ConfigError, UnknownNameError
-from medformer.inference.baselines.frames import BASELINES
-from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
-from medformer.models.backbone.mixers import MIXERS, mixer_parameters
-from medformer.models.backbone.variants import VARIANTS, variant_counts
-from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
-from medformer.models.networks.build import NETWORKS
-from medformer.registry import Entry
-from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
-from medformer.training.trackers.build import TRACKERS
+from medformer.tasks.catalog import KEYS, SECTIONS, collect_info
 from pipelines.console import say
-
-Row = Mapping[str, Any]
-
-_KEYS = "keys"
-
-
-class _Section(NamedTuple):
-    """One part of what there is.
-
-    Attributes:
-        title: What its names are, and the config key that takes one.
-        names: All of them, without computing anything.
-        rows: What is known of each.
-    """
-
-    title: str
-    names: Sequence[str]
-    rows: Callable[[], list[Row]]
-
-
-def _table(title: str, entries: Iterable[Entry[Any]]) -> _Section:
-    entries = list(entries)
-    return _Section(title, [entry.name for entry in entries], lambda: [_row(entry) for entry in entries])
-
-
-def _row(entry: Entry[Any]) -> dict[str, Any]:
-    """Everything that a table says about a part, without the part itself."""
-    return {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "part"}
-
-
-@cache
-def _backbones() -> list[Row]:
-    return [
-        {
-            "name": name,
-            "description": entry.description,
-            "paper": entry.paper,
-            "depths": list(entry.part.depths),
-            "channels": list(entry.part.channels),
-            "mixers": list(entry.part.mixers),
-            "parameters": variant_counts(name),
-        }
-        for name, entry in VARIANTS.items()
-    ]
-
-
-def _mixers() -> list[Row]:
-    return [{**_row(entry), "parameters": describe_keys(mixer_parameters(entry.name))} for entry in MIXERS.values()]
-
-
-def _configs() -> list[Row]:
-    """Each shipped config with the comment that it begins with."""
-    rows: list[Row] = []
-    for name, file in shipped_configs().items():
-        lines = file.read_text("utf-8").splitlines()
-        comment = lines[: next((at for at, line in enumerate(lines) if not line.startswith("# ")), len(lines))]
-        rows.append(
-            {"name": name, "description": " ".join(" ".join(line.removeprefix("# ") for line in comment).split())}
-        )
-    return rows
-
-
-_ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
-_SECTIONS: Mapping[str, _Section] = {
-    "backbones": _Section("backbones (model.backbone)", list(VARIANTS), _backbones),
-    "models": _table("segmentation networks (model.name)", NETWORKS.values()),
-    "mixers": _Section("token mixers (model.mixers)", list(MIXERS), _mixers),
-    "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values()),
-    "connectome_defects": _table("defects of the published METAFormer (model.defects)", DEFECTS.values()),
-    "connectome_measures": _table("connectivity measures (data.measure)", MEASURES.values()),
-    "connectome_baselines": _table("baselines of connectomes", CONNECTOME_BASELINES.values()),
-    "atlases": _table("atlases of ABIDE (--atlas)", _ATLASES),
-    "volume_losses": _table("losses of volumes (loss.name)", VOLUME_LOSSES.values()),
-    "volume_baselines": _table("baselines of volume classification", VOLUME_CLASSIFIERS.values()),
-    "losses": _table("losses of frames (loss.name)", LOSSES.values()),
-    "baselines": _table("baselines of frames", BASELINES.values()),
-    "trackers": _table("trackers (training.tracker)", TRACKERS.values()),
-    "splits": _table("named splits (--split)", NAMED_SPLITS.values()),
-    "configs": _Section("shipped configs (--config)", list(shipped_configs()), _configs),
-}
-"""By the key of the JSON, in its order; config keys, which belong to a task, are not among them."""
-
-
-def collect_info() -> dict[str, Any]:
-    """Return versions, every table of named parts, backbones with their parameter counts, configs and their keys."""
-    return {
-        "version": medformer.__version__,
-        "packages": installed_versions(),
-        **{name: section.rows() for name, section in _SECTIONS.items()},
-        "configs": list(shipped_configs()),
-        _KEYS: {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
-    }
 
 
 def info(*, names: Sequence[str], as_json: bool) -> None:
@@ -137,11 +30,11 @@ def info(*, names: Sequence[str], as_json: bool) -> None:
         say(json.dumps(collect_info(), indent=2))
     elif not names:
         _overview()
-    elif names[0] == _KEYS:
+    elif names[0] == KEYS:
         _list_keys(names[1:])
     else:
         for name in names:
-            if name in _SECTIONS:
+            if name in SECTIONS:
                 _list_section(name)
             else:
                 _explain(name)
@@ -151,19 +44,19 @@ def _overview() -> None:
     """One line for each section, cut to the width of the terminal."""
     say(f"medformer {medformer.__version__} (torch {installed_versions().get('torch', '?')})\n")
     tasks = [f"{task} {len(describe_keys(schema))}" for task, schema in SCHEMAS.items()]
-    lines = [(name, str(len(section.names)), section.title, section.names) for name, section in _SECTIONS.items()]
-    for name, count, title, known in [*lines, (_KEYS, "", "config keys", tasks)]:
+    lines = [(name, str(len(section.names)), section.title, section.names) for name, section in SECTIONS.items()]
+    for name, count, title, known in [*lines, (KEYS, "", "config keys", tasks)]:
         line = f"{name:<21}{count:>3}  {title}: {', '.join(known)}"
         say(line if len(line) <= _width() else f"{line[: _width() - 3].rstrip(' ,')}...")
     say("")
     _columns("medformer info SECTION", "list a section, such as mixers", 26)
     _columns("medformer info NAME", "explain a name or key, such as caformer_s18 or training.epochs", 26)
-    _columns(f"medformer info {_KEYS} TASK", "list the config keys of a task, with their defaults", 26)
+    _columns(f"medformer info {KEYS} TASK", "list the config keys of a task, with their defaults", 26)
     _columns("medformer info --json", "everything, for programs", 26)
 
 
 def _list_section(name: str) -> None:
-    section = _SECTIONS[name]
+    section = SECTIONS[name]
     say(f"{section.title[0].upper()}{section.title[1:]}")
     if name == "backbones":
         say("Millions of parameters: as a classifier, and without its head in 1-D, 2-D, 3-D")
@@ -180,7 +73,7 @@ def _list_keys(words: Sequence[str]) -> None:
     """The config keys of a task, or those of them that begin with one of the further words."""
     if not words:
         for task, schema in SCHEMAS.items():
-            _columns(f"medformer info {_KEYS} {task}", f"{len(describe_keys(schema))} keys", 26)
+            _columns(f"medformer info {KEYS} {task}", f"{len(describe_keys(schema))} keys", 26)
         return
     task, *beginnings = words
     if task not in SCHEMAS:
@@ -196,7 +89,7 @@ def _list_keys(words: Sequence[str]) -> None:
 def _explain(name: str) -> None:
     """All that is known of a part, a config, or a config key (or the keys below one)."""
     found = False
-    for section in _SECTIONS.values():
+    for section in SECTIONS.values():
         patterns = [known for known in section.names if "<" in known and name.startswith(known.split("<")[0])]
         for row in section.rows() if name in section.names or patterns else []:
             if row["name"] in (name, *patterns):
@@ -211,7 +104,7 @@ def _explain(name: str) -> None:
                 found = True
                 _columns(f"{task}: {row['key']}", f"{json.dumps(row['default'])}  {row['description']}", 26)
     if not found:
-        known = {*_SECTIONS, _KEYS, *(name for section in _SECTIONS.values() for name in section.names)}
+        known = {*SECTIONS, KEYS, *(name for section in SECTIONS.values() for name in section.names)}
         known |= {row["key"] for schema in SCHEMAS.values() for row in describe_keys(schema)}
         near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -11,7 +11,8 @@ from medformer.config_problems import known_keys
 from medformer.errors import ConfigError
 from medformer.models.backbone.mixers import MIXERS
 from medformer.models.backbone.variants import VARIANTS
-from pipelines.info import collect_info, info
+from medformer.tasks.catalog import collect_info
+from pipelines.info import info
 
 
 def shown(capsys: pytest.CaptureFixture[str], *names: str) -> str:
