@@ -79,6 +79,8 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "one-slice": ("warning", "the volume has a single slice along an axis"),
     "odd-spacing": ("warning", "the voxel size is far from that of the other cases"),
     "intensity-scale": ("warning", "the intensities of the cases are on very different scales"),
+    "segment-numbers": ("error", "a segment has another number than in other cases"),
+    "segment-names": ("warning", "segments of one number have different names"),
     "label-never-seen": ("warning", "no case has this declared label"),
     "duplicate-voxels": ("warning", "another case has the same voxels"),
     "listed-missing": ("error", "dataset.json lists a file that is not there"),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -220,6 +220,7 @@ class Volume:
         sha256: Hash of the file at `path`, computed while it was read; empty for a folder of DICOM files and where
             the file was not read.
         remark: How two positions that the file states differ; empty where they agree.
+        names: Name of each label value that the file gives one, as a DICOM segmentation does.
     """
 
     array: NDArray[Any]
@@ -228,6 +229,7 @@ class Volume:
     stored: str = ""
     sha256: str = ""
     remark: str = ""
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def empty_voxels(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -289,6 +291,21 @@ def turn_onto(volume: Volume, grid: Geometry) -> Volume:
     # Sums depend on the order in memory by a rounding error; so they are those of a file that needs no turn.
     array = np.asfortranarray(array)
     return replace(volume, array=array, geometry=Geometry((first, second, third), affine, own.placed))
+
+
+def neighbors_that_agree(labels: NDArray[Any]) -> float:
+    """Share of the pairs of neighboring voxels, both with a label, that have the same one; NaN without such a pair.
+
+    Args:
+        labels: Integers (X, Y, Z).
+    """
+    pairs = same = 0
+    for plane in labels if labels.flags.c_contiguous else labels.T:
+        for one, other in ((plane[1:], plane[:-1]), (plane[:, 1:], plane[:, :-1])):
+            both = (one > 0) & (other > 0)
+            pairs += int(np.count_nonzero(both))
+            same += int(np.count_nonzero(both & (one == other)))
+    return same / pairs if pairs else math.nan
 
 
 def label_counts(labels: NDArray[Any]) -> dict[int, int]:

@@ -7,7 +7,8 @@ the grid for which there is no frame is background.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
@@ -66,6 +67,13 @@ class SegFile:
     size: tuple[int, int]
     step: float
     thickness: float
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Name of each label value."""
+        segments = self.made.SegmentSequence
+        named = {int(segment.SegmentNumber): str(segment.get("SegmentLabel") or "").strip() for segment in segments}
+        return {value: named.get(number, "") for number, value in self.values.items()}
 
     def grid(self) -> Geometry:
         """The smallest regular box that holds every frame.
@@ -220,6 +228,27 @@ def open_seg(path: Path) -> SegFile:
     return SegFile(path, made, frames, values, size, step, thickness)
 
 
+def segment_conflicts(named: Sequence[Mapping[int, str]]) -> dict[str, int]:
+    """Names, in lower case, that stand for different label values in several segmentations, with their usual value.
+
+    A name that one segmentation gives to several segments, such as "lesion", says nothing of their values.
+
+    Args:
+        named: Name of each label value, for each segmentation.
+    """
+    values: dict[str, Counter[int]] = {}
+    repeated: set[str] = set()
+    for names in named:
+        for value, name in names.items():
+            values.setdefault(name.casefold(), Counter())[value] += 1
+        repeated |= {name for name, times in Counter(map(str.casefold, names.values())).items() if times > 1}
+    return {
+        name: counts.most_common(1)[0][0]
+        for name, counts in values.items()
+        if name and name not in repeated and len(counts) > 1
+    }
+
+
 def enclosing(first: Geometry, second: Geometry) -> Geometry:
     """The smallest box on the first grid that holds both grids' voxels."""
     ends = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in second.shape))], dtype=np.float64)
@@ -249,7 +278,8 @@ def read_dicom_seg(path: Path, grid: Geometry | None = None) -> Volume:
     file = open_seg(path)
     box = file.grid() if grid is None else grid
     labels = file.place(box)
-    return Volume(labels.astype(smallest_integer(0, int(labels.max())), copy=False), box, path, "segments")
+    labels = labels.astype(smallest_integer(0, int(labels.max())), copy=False)
+    return Volume(labels, box, path, "segments", names=file.names)
 
 
 def _group(made: Any, item: Any, name: str) -> Any:

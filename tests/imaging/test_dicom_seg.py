@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from medformer.data.manifest import Case
-from medformer.data.volumes.inspect.describe import describe_volume
-from medformer.data.volumes.read.layouts import scan_volumes
+from medformer.data.volumes.inspect.check import volume_problems
+from medformer.data.volumes.inspect.describe import describe_volume, inspect_volumes
+from medformer.data.volumes.read.layouts import info_from_records, scan_volumes
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import dicom_seg
 from medformer.imaging.dicom import find_series
 from medformer.imaging.dicom_seg import write_dicom_seg
 from medformer.imaging.geometry import Geometry, Volume, same_grid
-from medformer.imaging.seg_frames import enclosing, open_seg, read_dicom_seg
+from medformer.imaging.seg_frames import enclosing, open_seg, read_dicom_seg, segment_conflicts
 from medformer.imaging.volumes import read_geometry, read_labels, read_volume
 
 pydicom = pytest.importorskip("pydicom")
@@ -280,3 +281,37 @@ def test_real_series_carry_segmentations(tmp_path: Path, medformer_data: Path) -
         assert np.array_equal(found.geometry.affine, grid.affine)
         made = highdicom.seg.segread(tmp_path / "a.dcm")
         assert made.FrameOfReferenceUID == pydicom.dcmread(entry.files[0]).FrameOfReferenceUID
+
+
+def test_segments_are_known_by_their_names(write_series: WriteSeries, tmp_path: Path) -> None:
+    """A segmentation that numbers its segments otherwise would teach the liver as the tumor."""
+    source = write_series()
+    labels = (some_labels() > 0).astype(np.uint8)
+    cases = []
+    for number, names in enumerate(({1: "liver", 2: "tumor"}, {1: "Liver", 2: "tumor"}, {1: "tumor", 2: "liver"})):
+        path = tmp_path / f"{number}.dcm"
+        write_dicom_seg(path, labels, names, source)
+        cases.append(Case(id=f"c{number}", image=source, mask=path, group=f"c{number}"))
+    records = inspect_volumes(cases)
+    info = info_from_records(cases, records)
+    wrong = [
+        (problem.case_id, problem.reason)
+        for problem in volume_problems(cases, records, info)
+        if problem.reason.startswith("segment")
+    ]
+    assert wrong == [("c2", "segment-numbers")] * 2
+    assert info_from_records(cases[:1], records).labels == ((1, "liver"),)
+    assert info.labels == ((1, "label 1"),), "the files disagree"
+
+
+@pytest.mark.parametrize(
+    ("named", "conflicts"),
+    [
+        ([{1: "a", 2: "b"}, {1: "A", 2: "b"}], {}),
+        ([{1: "a", 2: "b"}, {1: "a", 2: "b"}, {1: "b"}], {"b": 2}),
+        ([{1: "lesion", 2: "lesion"}, {1: "lesion"}], {}),
+        ([{1: ""}, {2: ""}], {}),
+    ],
+)
+def test_names_with_several_numbers(named: list[dict[int, str]], conflicts: dict[str, int]) -> None:
+    assert segment_conflicts(named) == conflicts

@@ -226,3 +226,15 @@ def test_the_decathlon_hippocampus(medformer_data: Path) -> None:
     found = scan_volumes(medformer_data / "volumes" / "Task04_Hippocampus")
     assert found.info is not None
     assert [problem.reason for problem in problems_of(found.cases, found.info)] == ["intensity-scale"]
+
+
+def test_an_image_is_no_label_map(make_case: MakeCase) -> None:
+    noise = np.random.default_rng(3).integers(0, 200, SHAPE).astype(np.uint8)
+    regions = np.repeat(np.repeat(np.arange(1, 31, dtype=np.uint8).reshape(5, 6)[:, :, None], 4, 0), 4, 1)
+    swapped = make_case("swapped", image(1), noise)
+    atlas = make_case("atlas", image(2, (20, 24, 5)), np.repeat(regions, 5, 2))
+    info = DatasetInfo(tuple((value, f"label {value}") for value in range(1, 200)), ("CT",))
+    found = [(problem.case_id, problem.reason) for problem in problems_of([swapped, atlas], info)]
+    assert ("swapped", "mask-is-image") in found
+    assert ("atlas", "mask-is-image") not in found
+    assert ("atlas", "full-mask") in found

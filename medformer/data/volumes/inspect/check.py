@@ -13,6 +13,7 @@ from medformer.data.problems import Problem
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
 from medformer.imaging.geometry import Geometry
+from medformer.imaging.seg_frames import segment_conflicts
 
 SPACING_RATIO = 3.0
 """How many times finer or coarser than the median along an axis a voxel may be."""
@@ -57,7 +58,8 @@ def volume_problems(
     readable = [case for case in cases if "channels" in records[case.id].facts]
     problems += _odd_spacing(readable, records)
     problems += _intensity_scale(readable, records, info)
-    problems += _unseen_labels(records, info) if labels else ()
+    if labels:
+        problems += [*_unseen_labels(records, info), *_segment_names(cases, records)]
     problems += _nothing_to_learn(cases, records, target)
     return [*problems, *duplicates(cases, records, ("file", "voxels"))]
 
@@ -131,6 +133,30 @@ def _unseen_labels(records: Mapping[str, Record], info: DatasetInfo) -> Iterator
         if counted and not any(str(value) in counts for counts in counted):
             detail = f"label {value} ({name}) occurs in none of the {len(counted)} label maps"
             yield Problem(ALL_CASES, "", "label-never-seen", detail)
+
+
+def _segment_names(cases: Sequence[Case], records: Mapping[str, Record]) -> Iterator[Problem]:
+    """Numbers of DICOM segments that mean something else than in other cases."""
+    named = {case.id: named_values(records[case.id]) for case in cases}
+    conflicts = segment_conflicts(list(named.values()))
+    by_value: dict[int, dict[str, str]] = {}
+    for case in cases:
+        for value, name in named[case.id].items():
+            by_value.setdefault(value, {}).setdefault(name.casefold(), name)
+            usual = conflicts.get(name.casefold(), value)
+            if usual != value:
+                detail = f"'{name}' is its segment {value}, and segment {usual} of other cases; renumber its segments"
+                yield Problem(case.id, str(case.mask), "segment-numbers", detail)
+    for value, names in sorted(by_value.items()):
+        if len(names) > 1 and not conflicts.keys() & names.keys():
+            shown = ", ".join(f"'{name}'" for name in list(names.values())[:5])
+            detail = f"segment {value} is named {shown}, and is taken for one label"
+            yield Problem(ALL_CASES, "", "segment-names", detail)
+
+
+def named_values(record: Record) -> dict[int, str]:
+    """Name of each value that a label map names, as DICOM segmentations do."""
+    return {int(value): str(name) for value, name in record.facts.get("names", {}).items()}
 
 
 def _nothing_to_learn(

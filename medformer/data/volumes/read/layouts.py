@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def info_from_records(
     channels: tuple[str, ...] = (),
     patients: Patients = "known",
 ) -> DatasetInfo:
-    """Labels named after the values that occur in the label maps, channels after their position.
+    """Labels named as all DICOM segmentations name them, else after their values; channels after their position.
 
     Args:
         cases: Of the data set.
@@ -130,7 +131,10 @@ def info_from_records(
         DataError: The label maps hold more values than labels could be.
     """
     values: set[int] = set()
+    names: dict[int, set[str]] = {}
     for case in cases:
+        for value, name in records[case.id].facts.get("names", {}).items():
+            names.setdefault(int(value), set()).add(str(name))
         values.update(map(int, records[case.id].facts.get("labels", ())))
         if len(values) > MAX_LABELS:
             raise DataError(
@@ -138,8 +142,16 @@ def info_from_records(
                 f"{MAX_LABELS} labels. Check that these are label maps, not images."
             )
     count = max(len(case.images) for case in cases)
+    agreed = {value: min(some) for value, some in names.items() if len(some) == 1}
+    times = Counter(agreed.values())
+
+    def named(value: int) -> str:
+        name = agreed.get(value, "")
+        usable = name.strip() and name.isprintable() and not name.isdecimal() and times[name] == 1
+        return name if usable else f"label {value}"
+
     return DatasetInfo(
-        labels=tuple((value, f"label {value}") for value in sorted(values) if value > 0),
+        labels=tuple((value, named(value)) for value in sorted(values) if value > 0),
         channels=channels or tuple(f"channel {number}" for number in range(1, count + 1)),
         patients=patients,
     )
