@@ -63,7 +63,7 @@ def prepare(
             raise ConfigError(f"{source} is a file; expected a folder of volumes, or an .npz file of MedMNIST3D.")
         with output_folder(out, overwrite=overwrite) as work:
             manifest = write_medmnist(source, work).name
-        say(f"Manifest: {out / manifest}")
+        say(f"Manifest: {out / manifest}\nNext: medformer volume check {out / manifest} --task classification")
         return
     output_file(out, overwrite=overwrite, beside=sidecars(out))
     scan = scan_volumes(

@@ -140,11 +140,11 @@ class Audit:
         found = Counter(leak.kind for leak in self.leaks)
         counts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS if kind in found)
         raise LeakageError(
-            f"The split leaks: {len(self.leaks)} findings on both sides ({counts}); expected none."
+            f"The split leaks: {counted(len(self.leaks), 'finding')} on both sides ({counts}); expected none."
             f"{first_ten(self.leaks)}\n"
-            "Give both cases the same group in the manifest (`medformer polyp prepare --link-duplicates` does so for "
-            "pictures) or remove one of them. If you looked at a finding and accept it, name it with "
-            "--accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
+            "Give both cases the same group in the manifest, which `prepare` writes (for frames, `medformer polyp "
+            "prepare --link-duplicates` does so), or remove one of them. If you looked at a finding and accept it, "
+            "name it with --accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
         )
 
     def to_json(self) -> dict[str, Any]:

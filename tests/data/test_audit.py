@@ -84,7 +84,7 @@ def test_one_group_on_both_sides(cases: list[Case]) -> None:
     assert found.findings[0].detail == "1 case in train, 1 case in test"
     with pytest.raises(LeakageError) as caught:
         found.raise_if_leaking()
-    for said in ("1 findings", str(cases[1].image), str(cases[4].image), "--accept-leak"):
+    for said in ("1 finding on both sides", str(cases[1].image), str(cases[4].image), "--accept-leak"):
         assert said in str(caught.value)
     assert caught.value.exit_code == 4
 

@@ -111,6 +111,7 @@ def test_test_rows_are_in_no_fold_and_can_be_predicted_in_the_end(
 ) -> None:
     groups = sorted({row["group"] for row in read_csv(trial.manifest)})
     parts = {group: "Test" if place < len(groups) // 4 else "val" for place, group in enumerate(groups)}
+    parts[groups[-1]] = "Holdout"
     rows = trial.rewrite(lambda row: row | {"split": parts[row["group"]]})
     test = [row["id"] for row in rows if row["split"] == "Test"]
     others = {row["id"] for row in rows} - set(test)
@@ -122,6 +123,7 @@ def test_test_rows_are_in_no_fold_and_can_be_predicted_in_the_end(
     for fold in plan["folds"]:
         assert {*fold["train"], *fold["validation"], *fold["test"]} == others
     assert {row["id"] for row in read_csv(run / "oof.csv")} == others
+    assert "have the split 'Holdout'. They are drawn into folds" in result.err, "only `test` is held out"
     assert f"{len(test)} test row(s)" in result.err and "held out" in (run / "report.html").read_text("utf-8")
     (command,) = [line.split("medformer ")[1] for line in result.err.splitlines() if "when this run is done" in line]
     predicted = medformer(*command.replace(" DIR", f" {tmp_path / 'new'}").split())

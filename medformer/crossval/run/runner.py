@@ -61,6 +61,9 @@ _MAY_DIFFER = frozenset(
     }
 )
 
+_DRAWN = ("tr", "val", "dev", "fold", "part", *"0123456789")
+"""How the names of parts begin that are known to be drawn into folds."""
+
 
 def run(
     task: Task,
@@ -94,7 +97,8 @@ def run(
     """
     study = task.open(config, reporter, out=out)
     study.check()
-    notes = [*notes, *study.notes, *held_out_note(study)]
+    unknown = unknown_part_notes(study)
+    notes = [*notes, *study.notes, *held_out_note(study), *unknown]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
         recorded = _recorded(directory, study, reporter, accept=accept, notes=notes)
@@ -116,7 +120,7 @@ def run(
         if not directory.resumed:
             stack.enter_context(recorded)
         study.keep(directory)
-        for line in hold_out(directory, study):
+        for line in (*hold_out(directory, study), *unknown):
             reporter.line(line)
         if not directory.splits_json.exists():
             write_plan(directory.splits_json, plan)
@@ -253,6 +257,21 @@ def held_out_note(study: Study[Any, Any]) -> list[str]:
     return [
         f"{len(ids)} test row(s) of the data ({some(ids)}) are held out: no fold and no pretraining sees them, and no "
         "number here is about them."
+    ]
+
+
+def unknown_part_notes(study: Study[Any, Any]) -> list[str]:
+    """What a reader must know of rows with a split such as `holdout`, which is drawn into folds as every other."""
+    if study.crossval.scheme == "predefined":
+        return []
+    cases = [case for case in study.cases if case.split and not is_test(case.split)]
+    unknown = [case for case in cases if not case.split.casefold().startswith(_DRAWN)]
+    if not unknown:
+        return []
+    parts = ", ".join(f"'{part}'" for part in dict.fromkeys(case.split for case in unknown))
+    return [
+        f"{len(unknown)} row(s) of the data ({some([case.id for case in unknown])}) have the split {parts}. They are "
+        "drawn into folds as all others; only rows whose split begins with `test` are held out."
     ]
 
 

@@ -13,6 +13,7 @@ from medformer.data.inventory import Inventory
 from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.describe import inspect_volumes
+from medformer.data.volumes.read.channels import ENDINGS
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.data.volumes.read.layout_readers import VolumeScan
 from medformer.data.volumes.read.layouts import (
@@ -89,6 +90,13 @@ def open_volumes(config: VolumeConfig, out: Path | None, reporter: Reporter) -> 
         reporter=reporter,
     )
     if not path.is_dir():
+        if path.name.lower().endswith((".npz", *ENDINGS)):
+            how = (
+                f"Run `medformer volume prepare {path} --out FOLDER` first."
+                if path.suffix == ".npz"
+                else "Give its folder."
+            )
+            raise ConfigError(f"{path} is no manifest; expected a CSV file, or a folder of volumes. {how}")
         if config.data.group_pattern is not None:
             raise ConfigError(
                 f"--group-pattern (data.group_pattern) finds patients in the names of a folder's files, and {path} is "

@@ -118,7 +118,9 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     def problems(self, inventory: Inventory) -> list[Problem]:
         target = self.config.target if self.labelled else None
         found = volume_problems(self.cases, inventory, self.data.info, target=target)
-        return [*self.data.problems, *found, *formulas(self.cases)]
+        known = {(problem.case_id, problem.reason) for problem in self.data.problems}
+        new = [problem for problem in found if (problem.case_id, problem.reason) not in known]
+        return [*self.data.problems, *new, *formulas(self.cases)]
 
     def planner(self, inventory: Inventory) -> Planner:
         """What makes plans from the training cases of a fold."""

@@ -87,6 +87,11 @@ def test_missing_and_changed_files(make_case: MakeCase, tmp_path: Path) -> None:
     assert codes(replace(good, image=tmp_path / "gone.nii.gz")) == ["missing-image"]
     assert codes(replace(good, mask=tmp_path / "gone.nii.gz")) == ["missing-mask"]
     assert codes(replace(good, mask=None)) == ["missing-mask"]
+    without = [replace(make_case(name, image(seed)), mask=None) for seed, name in enumerate("bcd", 2)]
+    (found,) = problems_of(without)
+    assert (found.case_id, found.reason) == ("all cases", "missing-mask"), "one thing is wrong, not three"
+    assert "--task classification" in found.detail
+    assert codes(good, *without) == ["missing-mask"] * 3
     assert codes(replace(good, sha256="0" * 64)) == ["changed"]
     assert codes(replace(good, covariates={"mask_sha256": "0" * 64})) == ["changed"]
     assert codes(replace(good, mask=good.image)) == ["mask-is-image"]

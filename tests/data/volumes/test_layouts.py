@@ -133,7 +133,8 @@ def test_only_what_the_list_names_is_used(tmp_path: Path, layout: str) -> None:
     assert left_out.severity == "warning" and "2 cases: la_001, la_002" in left_out.detail
     if layout == "msd":
         assert found.cases[0].mask == folder / "labelsTr" / "first.nii.gz"
-        assert reasons(found)[-1] == ("la_009", "listed-missing") and found.problems[-1].severity == "error"
+        assert reasons(found)[-1] == ("imagesTs", "without-labels"), "nobody needs a test image without a label map"
+        assert "1 listed case without labels" in found.problems[-1].detail
 
 
 def test_the_list_says_which_cases_validate_and_test(tmp_path: Path) -> None:
@@ -288,6 +289,10 @@ def test_a_kind_of_file_that_is_not_read(tmp_path: Path) -> None:
         ('{"modality": {"0": "CT"}, "labels": ["liver", "tumor"]}', "does not begin with the background"),
         ('{"modality": {"0": "CT"}, "labels": {"liver": null}}', "the label None is not a whole number"),
         ('{"modality": {"0": "CT"}, "labels": {"liver": 1.5}}', "the label 1.5 is not a whole number"),
+        ('{"modality": {"0": "CT"}, "labels": {"0": "background", "1.5": "a"}}', "the label '1.5' is not a whole"),
+        ('{"modality": {"0": "CT"}, "labels": {"0": "background", "-1": "a"}}', r"the values \[-1\]"),
+        ('{"modality": {"0": "CT"}, "labels": {"0": "background", "1": null}}', "the label 1 is named None"),
+        ('{"modality": {"0": "CT"}, "labels": {"1": "a"}, "training": {"a": "b"}}', "training is an object with a"),
     ],
 )
 def test_a_damaged_description(tmp_path: Path, text: str, match: str) -> None:
@@ -438,3 +443,62 @@ def test_the_shared_dicom_series(medformer_data: Path) -> None:
     pytest.importorskip("highdicom")
     found = scan_volumes(medformer_data / "volumes" / "hippocampus_dicom")
     assert (found.layout, len(found.cases), len({case.group for case in found.cases})) == ("dicom", 3, 3)
+
+
+def test_why_no_case_is_complete_is_said(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["a", "b"])
+    for name in "ab":
+        (folder / "imagesTr" / f"{name}_0001.nii.gz").rename(folder / "imagesTr" / f"{name}_0002.nii.gz")
+    with pytest.raises(DataError, match=r"No complete case.*\n.*a: wrong-channels: .*_0001 is missing"):
+        scan_volumes(folder)
+
+
+def test_channels_that_are_not_numbered_with_four_digits(tmp_path: Path) -> None:
+    folder = nnunet(tmp_path, ["a"])
+    for channel in range(2):
+        path = folder / "imagesTr" / f"a_{channel:04}.nii.gz"
+        path.rename(folder / "imagesTr" / f"a_{channel:03}.nii.gz")
+    with pytest.raises(DataError, match=r"a_000.nii.gz for the label map a.nii.gz; .* such as a_0000"):
+        scan_volumes(folder)
+
+
+def test_images_and_label_maps_without_a_common_name(tmp_path: Path) -> None:
+    for number in (1, 2):
+        volume(tmp_path / "images" / f"img{number}.nii.gz")
+        volume(tmp_path / "labels" / f"label{number}.nii.gz")
+    with pytest.raises(DataError, match=r"first image is img1 .* first label map label1 .*expected equal names"):
+        scan_volumes(tmp_path, ungrouped="each")
+
+
+def test_a_list_that_pairs_otherwise_and_a_part_that_no_layout_knows(tmp_path: Path) -> None:
+    folder = msd(tmp_path, "a", "b")
+    pairs = [{"image": f"imagesTr/{one}.nii.gz", "label": f"labelsTr/{two}.nii.gz"} for one, two in ("ab", "ba")]
+    described(folder, training=pairs, numTraining=3)
+    volume(folder / "imagesVa" / "c.nii.gz")
+    assert sorted(reasons(scan_volumes(folder))) == [
+        ("a", "paired-otherwise"),
+        ("b", "paired-otherwise"),
+        ("dataset.json", "count-differs"),
+        ("imagesVa", "not-read"),
+    ]
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_a_case_that_is_listed_twice(tmp_path: Path, part: str) -> None:
+    folder = msd(tmp_path, "a", "b")
+    entries = [{"image": f"imagesTr/{name}.nii.gz"} for name in "ab"]
+    lists = {"training": [*entries, entries[0]]} if part == "training" else {"training": entries, "test": entries[:1]}
+    described(folder, **lists)
+    with pytest.raises(DataError, match=r"a: .*imagesTr/a.*\n.*lists them twice: remove one entry"):
+        scan_volumes(folder)
+
+
+def test_folders_whose_data_lie_elsewhere_name_the_place(tmp_path: Path) -> None:
+    msd(tmp_path / "Task" / "Task", "a")
+    with pytest.raises(DataError, match="Task/Task has one: give that folder"):
+        scan_volumes(tmp_path / "Task")
+    volume(tmp_path / "adrenal" / "images" / "a.nii.gz")
+    (tmp_path / "adrenal" / "manifest.csv").write_text("id,image\na,images/a.nii.gz\n")
+    write_info(tmp_path / "adrenal" / "manifest.csv", DatasetInfo((), ("CT",)))
+    with pytest.raises(DataError, match=r"Give .*adrenal/manifest.csv itself"):
+        scan_volumes(tmp_path / "adrenal")

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medformer.config import VolumeConfig
 from medformer.data.manifest import read_manifest
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.read.dataset_file import read_info
 from medformer.data.volumes.read.medmnist import write_medmnist
-from medformer.errors import DataError
+from medformer.errors import ConfigError, DataError
 from medformer.imaging.volumes import read_volume
+from medformer.progress import SilentReporter
+from medformer.tasks.volume.dataset import open_volumes
 
 
 def arrays(**changes: Any) -> dict[str, Any]:
@@ -59,3 +62,11 @@ def test_other_files_are_refused(tmp_path: Path, changes: dict[str, Any], match:
     with pytest.raises(DataError, match="cannot be read"):
         write_medmnist(tmp_path / "y.npz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "advice"), [("a.npz", "volume prepare"), ("scan.nii.gz", "Give its folder")])
+def test_what_is_no_manifest_is_not_read_as_one(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b\x00")
+    config = VolumeConfig.model_validate({"data": {"manifest": str(tmp_path / name)}})
+    with pytest.raises(ConfigError, match=f"is no manifest.*{advice}"):
+        open_volumes(config, None, SilentReporter())

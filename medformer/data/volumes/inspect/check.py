@@ -48,11 +48,18 @@ def volume_problems(
     """
     labels = target == "segmentation"
     problems: list[Problem] = []
+    unlabelled = labels and all(case.mask is None for case in cases)
+    if unlabelled:
+        detail = (
+            f"none of the {len(cases)} volumes has a label map. Name them in the column `mask` or put them into "
+            "labels/; to learn classes from the column `label`, give --task classification; `predict` needs neither"
+        )
+        problems.append(Problem(ALL_CASES, "", "missing-mask", detail))
     for case in cases:
         problems += _channel_count(case, info)
         problems += records[case.id].problems
         if labels:
-            problems += _label_faults(case, records[case.id], info)
+            problems += () if unlabelled else _label_faults(case, records[case.id], info)
         elif target is not None:
             problems += _class_faults(case)
     readable = [case for case in cases if "channels" in records[case.id].facts]

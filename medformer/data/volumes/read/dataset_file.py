@@ -7,13 +7,14 @@ The file lies beside the manifest as `<manifest name>.dataset.json`:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DamagedFileError, DataError
 from medformer.files import read_json, write_json
 
 FORMAT = "medformer-volumes/1"
@@ -132,6 +133,8 @@ def named_labels(text: str) -> dict[int, str]:
         return dict((info_from_json(path) if manifest.name == path.name else read_info(manifest)).labels)
     try:
         pairs = [part.partition("=") for part in text.split(",")]
+        if wrong := [value for value, _, _ in pairs if not value.strip().isdecimal()]:
+            raise ValueError(f"{wrong[0]!r} is no label.")
         labels = {int(value): name.strip() or f"label {int(value)}" for value, _, name in pairs}
         DatasetInfo(tuple(sorted(labels.items())), ("any",))
         if len(labels) < len(pairs):
@@ -164,6 +167,8 @@ def info_from_json(path: Path) -> DatasetInfo:
             for place, name in enumerate(names)
         ]
         return DatasetInfo(tuple(sorted(labels.items())), tuple(numbered), "case is patient")
+    except DamagedFileError as error:
+        raise DataError(f"{error} Correct it.") from None
     except DataError as error:
         raise DataError(f"{path}: {error} Correct it.") from None
     except FileNotFoundError:
@@ -203,9 +208,8 @@ def _labels(path: Path, entries: Any) -> dict[int, str]:
     if not isinstance(entries, Mapping):
         raise ValueError("it has no labels" if entries is None else "labels is no object of values and names")
     # The Decathlon writes {"1": "Anterior"}, nnU-Net's second version {"Anterior": 1}.
-    by_value = all(key.strip().isdecimal() for key in entries) and all(
-        isinstance(entry, str) for entry in entries.values()
-    )
+    numbers = [sum(map(_is_number, part)) for part in (entries.keys(), entries.values())]
+    by_value = numbers[0] > sum(not isinstance(entry, str) for entry in entries.values()) or numbers[0] > numbers[1]
     pairs = [(key, entry) if by_value else (entry, key) for key, entry in entries.items()]
     labels: dict[int, str] = {}
     for value, name in pairs:
@@ -214,6 +218,8 @@ def _labels(path: Path, entries: Any) -> dict[int, str]:
                 f"{path}: '{name}' is a region made of the labels {value}; expected one whole number. Regions that "
                 "overlap are not supported: declare each label by itself and join them after prediction."
             )
+        if not isinstance(name, str):
+            raise ValueError(f"the label {value} is named {name!r}; expected text")
         if name.strip().lower() == "ignore":
             raise ConfigError(
                 f"{path}: the label 'ignore' ({value}) marks voxels without a label; training on such maps is not "
@@ -226,6 +232,12 @@ def _labels(path: Path, entries: Any) -> dict[int, str]:
         labels[number] = f"label {name.strip()}" if name.strip().isdecimal() else name.strip()
     labels.pop(0, None)
     return labels
+
+
+def _is_number(value: Any) -> bool:
+    with suppress(TypeError, ValueError):
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    return False
 
 
 def _whole(value: Any) -> int:

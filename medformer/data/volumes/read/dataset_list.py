@@ -49,6 +49,11 @@ def listed_cases(description: Path) -> list[Listed]:
         rows += [(str(name), "train", entry) for name, entry in dataset.items()]
     for key, part in _PARTS.items():
         entries = content.get(key)
+        if isinstance(entries, Mapping):
+            raise DataError(
+                f"{description}: {key} is an object with {', '.join(list(map(str, entries))[:3])}; expected a list of "
+                '{"image": ..., "label": ...}. Correct it, or remove it to use all files of the folders.'
+            )
         rows += [("", part, entry) for entry in entries] if isinstance(entries, list) else []
     return [_listed(description, *row) for row in rows]
 
@@ -79,6 +84,10 @@ def cases_of_list(
         missing = [file for file in (*files, *([label] if label else [])) if not file.exists()]
         problems += [Problem(name, str(file), "listed-missing") for file in missing]
         if not missing:
+            named = "" if label is None else split_ending(label.name, ENDINGS)[0]
+            if named != name and named in scanned:
+                detail = f"dataset.json gives it the label map {label}, whose name is that of another case"
+                problems.append(Problem(name, str(files[0]), "paired-otherwise", detail))
             if label is None and entry.part != "test":
                 problems.append(Problem(name, str(files[0]), "missing-mask", "dataset.json lists none"))
             yield Case(name, files[0], label, split=entry.part, further=files[1:])

@@ -16,18 +16,18 @@ label map is called `<case>`.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from medformer.data.folders import files_by_name, first_folder, natural_order
 from medformer.data.manifest import Case
-from medformer.data.problems import Problem
+from medformer.data.problems import Problem, first_ten
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, by_channel, has_channel_numbers
-from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_from_json
+from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_from_json, info_path
 from medformer.data.volumes.read.dataset_list import cases_of_list, listed_cases, stated_count, unlisted
-from medformer.errors import ConfigError, DataError
+from medformer.errors import ConfigError, DataError, counted
 from medformer.files import digest, read_json, walk
 from medformer.imaging.dicom import NO_IMAGES, Series, find_series
 
@@ -67,6 +67,9 @@ def recognize(folder: Path) -> str:
     Raises:
         DataError: It has none of them.
     """
+    manifest = folder / "manifest.csv"
+    if info_path(manifest).is_file() and manifest.is_file():
+        raise DataError(f"{folder} holds the manifest of its volumes. Give {manifest} itself.")
     if (folder / "imagesTr").is_dir():
         return "nnunet" if _is_nnunet(folder) else "msd"
     images = first_folder(folder, _IMAGES) or folder
@@ -74,11 +77,20 @@ def recognize(folder: Path) -> str:
         return "folders"
     if any(path.suffix.lower() == ".dcm" for _, files in walk(images) for path in files) or find_series(images):
         return "dicom"
-    inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
+    entries = sorted(folder.iterdir())
+    inside = ", ".join(entry.name for entry in entries[:10]) or "nothing"
+    nested = next((f" {entry} has one: give that folder." for entry in entries if _has_parts(entry)), "")
     raise DataError(
         f"{folder} has no known layout; found {inside}; expected dataset.json with imagesTr/ and labelsTr/, images/ "
         f"and labels/, files that end in {', '.join(ENDINGS)}, or folders that each hold a DICOM series. "
-        "Rename the folders or write a CSV manifest by hand."
+        "Rename the folders or write a CSV manifest by hand, with the columns id, image, mask and for more channels "
+        f"image_1, image_2, ....{nested}"
+    )
+
+
+def _has_parts(folder: Path) -> bool:
+    return (folder / "imagesTr").is_dir() or (
+        (folder / "images").is_dir() and first_folder(folder, _LABELS) is not None
     )
 
 
@@ -90,6 +102,7 @@ def read_msd(folder: Path) -> VolumeScan:
     """
     info = info_from_json(folder / "dataset.json")
     if len(info.channels) > 1:
+        _require_numbers(folder)
         raise DataError(
             f"{folder} keeps {len(info.channels)} channels ({', '.join(info.channels)}) in one 4-D file per case; "
             "expected a file for each. Turn it into nnU-Net's layout with `nnUNetv2_convert_MSD_dataset`."
@@ -225,6 +238,13 @@ def _both_parts(
             raise DataError(f"{images} is not a folder; expected the images of {folder}. Complete the data set.")
         scanned = channels(files_by_name(images, ENDINGS, problems)) if images.is_dir() else {}
         masks = files_by_name(labels, ENDINGS, problems) if labels.is_dir() else {}
+        if part == "test":
+            # Nothing is done with test images that have no labels, so it does not matter that they are not there.
+            absent = [entry for entry in entries if not entry.label and not entry.images[0].exists()]
+            if absent and not masks:
+                entries = [entry for entry in entries if entry not in absent]
+                detail = f"{counted(len(absent), 'listed case')} without labels, whose images are not there"
+                problems.append(Problem(images.name, str(images), "without-labels", detail))
         if entries:
             cases = sorted(cases_of_list(entries, scanned, masks, problems), key=lambda case: natural_order(case.id))
             problems.extend(unlisted(images, scanned, cases))
@@ -235,26 +255,44 @@ def _both_parts(
             some = [case for case in cases if case.mask is None]
             cases = [case for case in cases if case.mask is not None]
             if some and not cases:
-                detail = f"{len(some)} cases without labels; predict takes them"
+                detail = f"{counted(len(some), 'case')} without labels; predict takes them"
                 problems.append(Problem("imagesTs", str(images), "without-labels", detail))
+            files = {case.image for case in some}
+            _require_one_each([*some, *(case for case in found if case.image in files)])
         found += cases
     _require_one_each(found)
-    trained = sum(case.split == "train" for case in found)
-    if not listed and (stated := stated_count(folder / "dataset.json")) not in (None, trained):
-        detail = f"numTraining is {stated}, and {trained} training cases were found"
+    problems.extend(_other_parts(folder, found))
+    trained = sum(entry.part == "train" for entry in listed) or sum(case.split == "train" for case in found)
+    if (stated := stated_count(folder / "dataset.json")) not in (None, trained):
+        detail = f"numTraining is {stated}; {'listed' if listed else 'found'}: {counted(trained, 'training case')}"
         problems.append(Problem("dataset.json", str(folder / "dataset.json"), "count-differs", detail))
     # Without a part of its own for tests, the data set has no split.
     return found if {case.split for case in found} - {"train"} else [replace(case, split="") for case in found]
+
+
+def _other_parts(folder: Path, cases: Sequence[Case]) -> Iterator[Problem]:
+    """Folders such as imagesVa, which no layout knows and no case comes from."""
+    used = {image.parent for case in cases for image in case.images}
+    for place in sorted(folder.glob("images*")):
+        if place.name in ("imagesTr", "imagesTs") or not place.is_dir() or place.resolve() in used or place in used:
+            continue
+        if files := files_by_name(place, ENDINGS, []):
+            detail = f"it holds {counted(len(files), 'file')}; of this layout, only imagesTr and imagesTs are read"
+            yield Problem(place.name, str(place), "not-read", detail)
 
 
 def _require_one_each(cases: Sequence[Case]) -> None:
     first: dict[str, Case] = {}
     twice = [(first[case.id], case) for case in cases if first.setdefault(case.id, case) is not case]
     if twice:
-        listed = "".join(f"\n  {one.id}: {one.image} and {other.image}" for one, other in twice[:10])
+        listed = first_ten([f"{one.id}: {one.image} and {other.image}" for one, other in twice])
+        if all(one.image == other.image for one, other in twice):
+            advice = "dataset.json lists them twice: remove one entry of each."
+        else:
+            advice = "Rename the files of one of the two, such as those in imagesTs/ and labelsTs/."
         raise DataError(
-            f"{len(twice)} id(s) are those of two cases each; expected every id once:{listed}\n"
-            "Rename the files of one of the two, such as those in imagesTs/ and labelsTs/."
+            f"{counted(len(twice), 'id is that of two cases', 'ids are those of two cases each')}; expected every id "
+            f"once:{listed}\n{advice}"
         )
 
 
@@ -266,6 +304,13 @@ def _pair(
     labels: Path | None,
 ) -> list[Case]:
     """Pair images and label maps by name; one without a partner becomes a problem."""
+    if images and masks and not images.keys() & masks.keys():
+        image, mask_ = (sorted(names, key=natural_order)[0] for names in (images, masks))
+        raise DataError(
+            f"No image has the name of a label map: the first image is {image} ({images[image][0]}), the first label "
+            f"map {mask_} ({masks[mask_]}); expected equal names. Rename the files, or write a CSV manifest with the "
+            "columns id, image, mask."
+        )
     found = []
     for name in sorted(images, key=natural_order):
         mask = masks.get(name)
@@ -275,6 +320,19 @@ def _pair(
     for name in sorted(masks.keys() - images.keys(), key=natural_order):
         problems.append(Problem(name, str(masks[name]), "missing-image", "no complete image has this name"))
     return found
+
+
+def _require_numbers(folder: Path) -> None:
+    """Refuse files of one channel each whose names do not say so as nnU-Net's do, such as `case_t1` or `case_001`."""
+    images, labels = (files_by_name(folder / name, ENDINGS, []) for name in ("imagesTr", "labelsTr"))
+    case, image = next(
+        ((case, image) for image in images for case in labels if image != case and image.startswith(case)), ("", "")
+    )
+    if case and not images.keys() & labels.keys():
+        raise DataError(
+            f"{folder} has the image {images[image].name} for the label map {labels[case].name}; expected names that "
+            f"end in the four digits of a channel, such as {case}_0000. Rename the images."
+        )
 
 
 def _is_nnunet(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from typing import Literal
 from medformer.data.folders import find_groups
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, Manifest, image_hash
+from medformer.data.problems import first_ten
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
 from medformer.data.volumes.read.layout_readers import READERS, VolumeScan, recognize
 from medformer.errors import DataError
@@ -73,7 +74,10 @@ def scan_volumes(
     kind = recognize(folder) if layout == "auto" else layout
     found = READERS[kind](folder)
     if not found.cases:
-        raise DataError(f"No complete case was found in {folder} (layout {kind}); expected at least one image.")
+        errors = [problem for problem in found.problems if problem.severity == "error"] or found.problems
+        raise DataError(
+            f"No complete case was found in {folder} (layout {kind}); expected at least one image.{first_ten(errors)}"
+        )
     groups, patients = _groups(found.cases, group_pattern, ungrouped, kind)
     cases = tuple(
         replace(case, group=group or case.id, site=folder.name if site is None else site)
