@@ -107,7 +107,9 @@ def test_a_leak_accepted_by_its_name_is_trained_with_and_printed_in_the_report(
     assert finding["accepted"] and finding["name"] == leak.name
     html = (run / "report.html").read_text("utf-8")
     assert leak.name in html and "accepted" in html
-    assert all(str(file) in html for file in leak.files)
+    # The folders of this machine are left out.
+    assert all(file.name in html for file in leak.files)
+    assert str(leak.files[0].parent) not in html
 
 
 def test_accepting_another_leak_accepts_nothing(medformer: Medformer, leak: Leak) -> None:

@@ -19,6 +19,7 @@ from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, sha256, write_json
+from medformer.inference.score_table import add_curves
 
 Medformer = Callable[..., Any]
 
@@ -78,7 +79,10 @@ def test_the_table_has_one_row_per_case_and_is_the_source_of_every_number(finish
     assert {row["id"]: int(row["fold"]) for row in rows} == folds
     numbers = read_json(finished / "metrics.json")
     assert numbers.pop("source") == {"file": "oof.csv", "sha256": sha256(finished / "oof.csv")}
-    assert numbers == strict(summarize(read_oof(finished / "oof.csv"), Bootstrap(resamples=200)))
+    table = read_oof(finished / "oof.csv")
+    # The curves of the cases lie beside the table.
+    add_curves(finished / "oof.csv", table)
+    assert numbers == strict(summarize(table, Bootstrap(resamples=200)))
     assert numbers["pooled"]["metrics"]["dice"]["mean"] == pytest.approx(np.mean([float(r["dice"]) for r in rows]))
 
 
