@@ -167,7 +167,7 @@ def predict(
         made_by = run_hash(opened, folders)
         with volume_exports(work, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
             left = left_to_do(export, cases)
-            good, problems = readable(left, partial(check_image, channels=predictor.channels), make_reporter())
+            good, problems = readable(left, partial(check_image, plan=segmenter.plan), make_reporter())
             problems += listed
             if not (good or export.rows):
                 require_all(problems, count, "volumes", TRY_AGAIN)

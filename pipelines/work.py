@@ -240,16 +240,17 @@ def readable(
 
     Args:
         cases: The inputs.
-        read: Reads one; its result is not kept.
+        read: Reads one. A list that it returns holds warnings; any other result is not kept.
         reporter: Receives one step per input.
 
     Returns:
-        The inputs that can be read, and a problem for each of the others.
+        The inputs that can be read, and a problem for each of the others, besides the warnings.
     """
     problems: list[Problem] = []
     for case in reporter.track(cases, "checking"):
         try:
-            read(case)
+            found = read(case)
+            problems += found if isinstance(found, list) else ()
         except DataError as error:
             problems.append(unusable(case, error))
     for problem in problems:

@@ -203,6 +203,8 @@ LABEL_RANGE = np.iinfo(np.int32)
 """Values that a label may have."""
 
 _MOST_COUNTED = 2**20
+_FEW_LABELS = 20  # up to so many different values, a label map is not asked whether it is an image
+_REGIONS = 0.25  # of neighboring voxels share their label at least; in an atlas 0.8 do, in images less than 0.1
 
 MAX_BYTES = 4 * 2**30
 """Largest volume that is read, as stored and as float32; 512 x 512 x 2000 float32 is half of it."""
@@ -293,19 +295,27 @@ def turn_onto(volume: Volume, grid: Geometry) -> Volume:
     return replace(volume, array=array, geometry=Geometry((first, second, third), affine, own.placed))
 
 
-def neighbors_that_agree(labels: NDArray[Any]) -> float:
-    """Share of the pairs of neighboring voxels, both with a label, that have the same one; NaN without such a pair.
+def seems_an_image(labels: NDArray[Any], values: int) -> str:
+    """Why a label map seems to be an image: many values, and few neighbors that share one; empty where it does not.
 
     Args:
         labels: Integers (X, Y, Z).
+        values: How many different ones there are.
     """
+    if values <= _FEW_LABELS:
+        return ""
     pairs = same = 0
     for plane in labels if labels.flags.c_contiguous else labels.T:
         for one, other in ((plane[1:], plane[:-1]), (plane[:, 1:], plane[:, :-1])):
             both = (one > 0) & (other > 0)
             pairs += int(np.count_nonzero(both))
             same += int(np.count_nonzero(both & (one == other)))
-    return same / pairs if pairs else math.nan
+    if same >= _REGIONS * pairs:
+        return ""
+    return (
+        f"it holds {values} different values, and only {same / pairs:.0%} of neighboring voxels have the same one, as "
+        "in an image; a label map is made of regions. Are images and label maps mixed up?"
+    )
 
 
 def label_counts(labels: NDArray[Any]) -> dict[int, int]:

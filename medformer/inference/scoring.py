@@ -59,7 +59,7 @@ def score_folder(
         masks: Folder of masks of the same sizes, read by the rule of `medformer.imaging.mask_rule`.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         foreground: The values of the masks that are foreground; empty where the masks themselves tell.
-        groups: Table with the patient or sequence of each mask (`with_groups`).
+        groups: Table with the patient or sequence of each mask (`groups_of`).
         reporter: Receives each case.
 
     Returns:
@@ -71,6 +71,7 @@ def score_folder(
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks)
+    group_of = groups_of([name for name, _, _ in pairs], groups)
     nested = any("/" in case for case, _, _ in pairs)
     rows: list[dict[str, Any]] = []
     values: dict[str, dict[str, Path]] = {}
@@ -100,7 +101,7 @@ def score_folder(
             "probabilities. Save foreground as 255, so that it is not taken for a probability of "
             f"{highest / 255:.3f}."
         )
-    rows = with_groups(rows, groups)
+    rows = with_groups(rows, group_of)
     return rows, summarize(rows)
 
 
@@ -113,18 +114,18 @@ _GROUPS = TableForm(
 )
 
 
-def with_groups(rows: list[dict[str, Any]], table: Path | None) -> list[dict[str, Any]]:
-    """Add the patient or sequence of every case, so that intervals are over these and not over single cases.
+def groups_of(names: Sequence[str], table: Path | None) -> dict[str, str]:
+    """The patient or sequence of every case, so that intervals are over these and not over single cases.
 
     Args:
-        rows: One per case, with its `id`.
-        table: CSV with the columns `id` and `group`, such as a manifest; None leaves the rows as they are.
+        names: Ids of the cases.
+        table: CSV with the columns `id` and `group`, such as a manifest; without one, no group is known.
 
     Raises:
         DataError: The table cannot be read, names a case twice, or has no group for a case.
     """
     if table is None:
-        return rows
+        return {}
     found: dict[str, str] = {}
 
     def fault(row: Mapping[str, str]) -> str | None:
@@ -132,13 +133,18 @@ def with_groups(rows: list[dict[str, Any]], table: Path | None) -> list[dict[str
 
     for row in read_records(table, _GROUPS, fault, dict):
         found[unicodedata.normalize("NFC", row["id"])] = row["group"]
-    missing = [row["id"] for row in rows if row["id"] not in found]
+    missing = [name for name in names if name not in found]
     if missing:
         raise DataError(
-            f"{table} has no group for {len(missing)} of {len(rows)} scored cases: {_listed(missing)}. Its ids are "
-            f"{', '.join(list(found)[:3])}, ...; expected paths of the masks below their folder, without the ending."
+            f"{table} has no group for {len(missing)} of {len(names)} scored cases: {_listed(missing)}. Its ids are "
+            f"{_listed(list(found))}; expected paths of the masks below their folder, without the ending."
         )
-    return [{"id": row["id"], "group": found[row["id"]], **row} for row in rows]
+    return found
+
+
+def with_groups(rows: list[dict[str, Any]], groups: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Add the group of each case after its id (see `groups_of`); without groups, the rows stay as they are."""
+    return [{"id": row["id"], "group": groups[row["id"]], **row} for row in rows] if groups else rows
 
 
 def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:
@@ -148,9 +154,15 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
     its own, as in names that come from macOS; and predictions of ours are known by the codes in their names.
 
     Raises:
-        DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
+        DataError: A folder is missing or empty, both are the same, a name occurs twice in one folder, or in only one of
+            the two.
     """
     folders = {"predictions": Path(predictions), "masks": Path(masks)}
+    if folders["predictions"].resolve() == folders["masks"].resolve():
+        raise DataError(
+            f"--predictions {predictions} and --masks {masks} are one folder, so that every file would be scored "
+            "against itself; expected two. Correct one of the paths."
+        )
     found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
     _undo_codes(found["predictions"], found["masks"])
     unpaired = [

@@ -21,6 +21,7 @@ from medformer.imaging.dicom_seg import write_dicom_seg
 from medformer.imaging.geometry import Geometry, Volume, same_grid
 from medformer.imaging.seg_frames import enclosing, open_seg, read_dicom_seg, segment_conflicts
 from medformer.imaging.volumes import read_geometry, read_labels, read_volume
+from medformer.inference.volumes.scoring import score_label_maps
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
@@ -315,3 +316,13 @@ def test_segments_are_known_by_their_names(write_series: WriteSeries, tmp_path: 
 )
 def test_names_with_several_numbers(named: list[dict[int, str]], conflicts: dict[str, int]) -> None:
     assert segment_conflicts(named) == conflicts
+
+
+def test_segmentations_that_number_otherwise_are_not_scored(write_series: WriteSeries, tmp_path: Path) -> None:
+    source = write_series()
+    labels = (some_labels() > 0).astype(np.uint8)
+    for place, names in (("p", {1: "liver", 2: "tumor"}), ("m", {1: "tumor", 2: "Liver"})):
+        (tmp_path / place).mkdir()
+        write_dicom_seg(tmp_path / place / "a.dcm", labels, names, source)
+    with pytest.raises(DataError, match=r"'tumor' is segment 2 of .*p/a.dcm and segment 1 of .*m/a.dcm"):
+        score_label_maps(tmp_path / "p", tmp_path / "m")

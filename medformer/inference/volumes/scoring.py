@@ -9,10 +9,10 @@ from typing import Any
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
-from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, label_counts, same_grid
-from medformer.imaging.seg_frames import enclosing, open_seg
+from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, label_counts, same_grid, seems_an_image
+from medformer.imaging.seg_frames import enclosing, open_seg, segment_conflicts
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.scoring import pair_folders, with_groups
+from medformer.inference.scoring import groups_of, pair_folders, with_groups
 from medformer.progress import Reporter, SilentReporter
 
 SEG = ".dcm"
@@ -41,7 +41,7 @@ def score_label_maps(
         images: Folder of what was labeled, named like the masks: NIfTI files, or folders of a DICOM series.
         labels: Value and name of every label; without it, every value above 0 that a map holds, named after its value.
         tolerance: Of the normalized surface Dice, mm.
-        groups: Table with the patient of each reference (`with_groups`).
+        groups: Table with the patient of each reference (`groups_of`).
         reporter: Receives one step per case.
 
     Returns:
@@ -53,11 +53,13 @@ def score_label_maps(
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks, (*NIFTI, SEG))
+    group_of = groups_of([name for name, _, _ in pairs], groups)
     names = dict(labels) if labels else _found_labels([path for _, *both in pairs for path in both])
     rows: list[dict[str, Any]] = []
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
         image = None if images is None else _image_of(case, images)
         found, truth = _on_one_grid(prediction_file, mask_file, image)
+        _require_same_numbers(found, truth)
         for volume in (found, truth):
             _require_declared(volume, names)
         rows.append(
@@ -71,19 +73,56 @@ def score_label_maps(
             )
         )
         reporter.advance(0, dice=rows[-1]["dice"])
-    rows = with_groups(rows, groups)
+    for note in _one_sided(rows, names):
+        reporter.line(note)
+    rows = with_groups(rows, group_of)
     return rows, summarize(rows)
 
 
 def _found_labels(files: list[Path]) -> dict[int, str]:
     """Every value above 0, so that what is predicted and in no reference counts as false."""
-    values = sorted({value for path in files for value in label_counts(read_labels(path).array) if value > 0})
+    found: set[int] = set()
+    for path in files:
+        labels = read_labels(path).array
+        counts = label_counts(labels)
+        if detail := seems_an_image(labels, len(counts)):
+            raise DataError(f"{path} is no label map: {detail}")
+        found.update(value for value in counts if value > 0)
+    values = sorted(found)
     if not values:
         raise DataError(
             f"All {len(files)} label maps are empty (the first is {files[0]}), so it is not known which labels there "
             "are. Name them, for example --labels 1,2."
         )
     return {value: f"label {value}" for value in values}
+
+
+def _one_sided(rows: list[dict[str, Any]], names: Mapping[int, str]) -> list[str]:
+    """Say which labels only one side has: Dice is 0 for them, which may mean that the two number labels differently."""
+    sides = [
+        [name for name in names.values() if any(row[f"{side}_ml:{name}"] for row in rows)] for side in ("pred", "truth")
+    ]
+    notes = []
+    for there, here, one, other in (
+        (sides[0], sides[1], "predictions", "mask"),
+        (sides[1], sides[0], "masks", "prediction"),
+    ):
+        if alone := [name for name in there if name not in here]:
+            notes.append(
+                f"Note: {', '.join(alone[:5])}{' ...' if len(alone) > 5 else ''}: in {one} and in no {other}. Do both "
+                "sides number labels in the same way?"
+            )
+    return notes
+
+
+def _require_same_numbers(found: Volume, truth: Volume) -> None:
+    """Refuse two segmentations that give one name two numbers."""
+    for name, usual in segment_conflicts([truth.names, found.names]).items():
+        other = next(value for value, own in found.names.items() if own.casefold() == name)
+        raise DataError(
+            f"'{name}' is segment {other} of {found.path} and segment {usual} of {truth.path}; expected one number for "
+            "one name. Renumber the segments of one of them."
+        )
 
 
 def _require_declared(volume: Volume, names: Mapping[int, str]) -> None:

@@ -52,6 +52,8 @@ def test_the_number_of_an_only_channel_is_no_part_of_the_id(tmp_path: Path) -> N
     assert [(problem.case_id, problem.reason, problem.severity) for problem in problems] == [
         ("case_020", "numbered", "warning")
     ]
+    (tmp_path / "case_020_0000.nii.gz").unlink()
+    assert [problem.reason for problem in listed(tmp_path)[1]] == ["numbered"], "perhaps the second of two channels"
 
 
 def test_ids_are_paths_below_the_folder(tmp_path: Path) -> None:

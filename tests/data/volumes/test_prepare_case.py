@@ -14,7 +14,7 @@ from scipy.ndimage import center_of_mass
 from medformer.data.manifest import Case
 from medformer.data.volumes.inspect.describe import describe_volume
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
-from medformer.data.volumes.prepare.prepare_case import classes_of, prepare_image, scale_intensity
+from medformer.data.volumes.prepare.prepare_case import check_image, classes_of, prepare_image, scale_intensity
 from medformer.errors import DataError
 
 MakeCase = Callable[..., Case]
@@ -199,3 +199,18 @@ def test_a_dicom_series_is_prepared_like_a_file(medformer_data: Path) -> None:
     series = sorted((medformer_data / "volumes" / "hippocampus_dicom").glob("*/*"))[0]
     prepared = prepare_image([series], PLAN)
     assert prepared.image.shape[0] == 1 and min(prepared.shape) > 20 and np.isfinite(prepared.image).all()
+
+
+def test_what_is_unlike_the_training_cases_is_said(make_case: MakeCase) -> None:
+    image, _ = _scan()
+    assert check_image(make_case("alike", image, affine=np.diag([2.5, 1, 1, 1])), PLAN) == []
+    (found,) = check_image(make_case("coarse", image, affine=np.diag([1, 10, 1, 1])), PLAN)
+    assert (found.reason, found.severity) == ("odd-spacing", "warning")
+    assert "1 x 10 x 1 mm (RAS); the network was trained on 1 x 1 x 1 mm" in found.detail
+    flat = Intensity(), Intensity()
+    (found,) = check_image(make_case("flat", [image, image * 0]), replace(PLAN, intensity=flat))
+    assert (found.reason, found.severity, Path(found.path).name) == ("constant-channel", "warning", "flat_1.nii.gz")
+    # Sizes are compared along the patient's axes: these slices are thick from left to right, as those of the plan.
+    sagittal = replace(PLAN, spacing=(4.0, 1.0, 1.0))
+    turned = np.array([[0, 0, 4, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], np.float64)
+    assert check_image(make_case("sagittal", image, affine=turned), sagittal) == []

@@ -13,6 +13,7 @@ from medformer.data.volumes.read.dataset_file import named_labels
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.inference.volumes.scoring import score_label_maps
+from medformer.progress import SilentReporter
 
 SPACING = np.diag((1.0, 1.5, 2.0, 1.0))
 
@@ -129,4 +130,49 @@ def test_the_likely_cause_of_names_that_do_not_pair_is_said(tmp_path: Path, name
         write(tmp_path / "m" / f"{case}.nii.gz", cube())
         write(tmp_path / "p" / f"{name.format(case)}.nii.gz", cube())
     with pytest.raises(DataError, match=f"3 without a prediction: .*The names of the predictions {words}, those of"):
+        score_label_maps(tmp_path / "p", tmp_path / "m")
+
+
+class Lines(SilentReporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_labels_that_one_side_lacks_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.nii.gz", cube(255))
+    write(tmp_path / "m" / "a.nii.gz", cube(1))
+    reporter = Lines()
+    rows, _ = score_label_maps(tmp_path / "p", tmp_path / "m", reporter=reporter)
+    assert rows[0]["dice"] == 0
+    assert [line.split(". ")[0] for line in reporter.said] == [
+        "Note: label 255: in predictions and in no mask",
+        "Note: label 1: in masks and in no prediction",
+    ]
+    write(tmp_path / "p" / "a.nii.gz", cube(1))
+    reporter.said.clear()
+    score_label_maps(tmp_path / "p", tmp_path / "m", reporter=reporter)
+    assert reporter.said == []
+
+
+def test_what_cannot_be_scored_is_refused_before_any_scoring(tmp_path: Path) -> None:
+    for name in "pm":
+        write(tmp_path / name / "a.nii.gz", cube())
+    with pytest.raises(DataError, match="are one folder"):
+        score_label_maps(tmp_path / "p", tmp_path / "p")
+    (tmp_path / "groups.csv").write_text("id,group\nb,1\n")
+    # The prediction is not read: it is no file of voxels.
+    (tmp_path / "p" / "a.nii.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"has no group for 1 of 1 scored cases: a\. Its ids are b;"):
+        score_label_maps(tmp_path / "p", tmp_path / "m", groups=tmp_path / "groups.csv")
+
+
+def test_an_image_is_not_scored_as_a_label_map(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.nii.gz", np.random.default_rng(0).integers(0, 200, cube().shape).astype(np.uint8))
+    write(tmp_path / "m" / "a.nii.gz", cube())
+    with pytest.raises(DataError, match=r"p/a.nii.gz is no label map: it holds \d+ different values"):
         score_label_maps(tmp_path / "p", tmp_path / "m")

@@ -30,8 +30,8 @@ from medformer.imaging.geometry import (
     Volume,
     corner_distance,
     label_counts,
-    neighbors_that_agree,
     reorient,
+    seems_an_image,
     times,
     turn_onto,
 )
@@ -40,13 +40,6 @@ from medformer.progress import Reporter
 
 VERSION = 5
 """Of what `describe_volume` finds; part of the key of every cache of records."""
-
-FEW_LABELS = 20
-"""Up to so many different values, a label map is not asked whether it is an image."""
-
-REGIONS = 0.25
-"""Share of neighboring labeled voxels with one label below which a label map is taken for an image. An atlas of 100
-regions has about 0.8 on a grid of 2 mm; images have as many values as their noise is wide, and less than 0.1."""
 
 ROUNDING = 1e-3
 """Distance between two grids, in voxels, that is not mentioned: storing an affine as float32 or as a quaternion
@@ -261,13 +254,8 @@ class _Description:
             counts = label_counts(labels.array)
             self.facts["labels"] = {str(value): count for value, count in counts.items()}
             self.facts["names"] = {str(value): name for value, name in labels.names.items()}
-            agree = neighbors_that_agree(labels.array) if len(counts) > FEW_LABELS else 1.0
-            if agree < REGIONS:
-                self._mask_found(
-                    "mask-is-image",
-                    f"it holds {len(counts)} different values, and only {agree:.0%} of neighboring voxels have the "
-                    "same one, as in an image; a label map is made of regions. Are image and label map mixed up?",
-                )
+            if detail := seems_an_image(labels.array, len(counts)):
+                self._mask_found("mask-is-image", detail)
             elif counts.get(0, 0) == 0:
                 self._mask_found("full-mask", "every voxel has a label; expected some background (0)")
 

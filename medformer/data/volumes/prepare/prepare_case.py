@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.data.manifest import Case
+from medformer.data.problems import Problem
+from medformer.data.volumes.inspect.check import SPACING_RATIO
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError
 from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid, turn_onto
@@ -79,14 +81,36 @@ def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase
     )
 
 
-def check_image(case: Case | Sequence[Path], channels: int) -> None:
-    """Read the image of a case, as `prepare_image` does for a plan with so many channels, and keep nothing.
+def check_image(case: Case, plan: VolumePlan) -> list[Problem]:
+    """Read the image of a case as `prepare_image` does, keep nothing, and say what is unlike the training cases.
+
+    Returns:
+        A warning for a constant channel, and one for voxels of far another size.
 
     Raises:
         DataError: As `prepare_image`.
     """
-    for _ in _channels(case, channels):
-        pass
+    problems: list[Problem] = []
+    trained = {_axis(code): size for code, size in zip(plan.orientation, plan.spacing, strict=True)}
+    for path, volume in zip(case.images, _channels(case, len(plan.intensity)), strict=True):
+        if volume.array.min() == volume.array.max():
+            detail = f"every voxel is {volume.array.flat[0]:g}"
+            problems.append(Problem(case.id, str(path), "constant-channel", detail))
+        if path != case.images[0]:
+            continue
+        sizes = volume.geometry.spacing
+        ratios = [size / trained[_axis(code)] for code, size in zip(volume.geometry.axcodes, sizes, strict=True)]
+        if max(ratios) > SPACING_RATIO or min(ratios) < 1 / SPACING_RATIO:
+            shown, usual = (" x ".join(f"{size:.3g}" for size in some) for some in (sizes, plan.spacing))
+            detail = f"its voxels are {shown} mm ({volume.geometry.axcodes}); the network was trained on {usual} mm "
+            detail += f"({plan.orientation}). It may find nothing here, and take long"
+            problems.append(Problem(case.id, str(path), "odd-spacing", detail))
+    return problems
+
+
+def _axis(code: str) -> int:
+    """Which anatomical axis a code names: 0 from left to right, 1 from back to front, 2 from foot to head."""
+    return "RLAPSI".index(code) // 2
 
 
 def _channels(case: Case | Sequence[Path], count: int) -> Iterator[Volume]:

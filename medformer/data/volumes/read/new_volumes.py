@@ -135,6 +135,9 @@ def _without_number(names: Mapping[Path, str], problems: list[Problem]) -> dict[
         if {"0000", "0001"} <= set(found):
             detail = f"_{', _'.join(found[:4])}: the network sees one channel, so each is taken for a scan of its own"
             problems.append(Problem(case, "", "numbered", detail))
+        elif found == ["0001"]:
+            detail = "_0001: the network sees one channel; if this is the second one of a case, leave it out"
+            problems.append(Problem(case, "", "numbered", detail))
     only = {case for case, found in numbers.items() if found == ["0000"]} - set(names.values())
     short = {f"{case}_0000": case for case in only}
     return {file: short.get(name, name) for file, name in names.items()}
