@@ -108,7 +108,7 @@ def test_a_leak_accepted_by_its_name_is_trained_with_and_printed_in_the_report(
     html = (run / "report.html").read_text("utf-8")
     assert leak.name in html and "accepted" in html
     # The folders of this machine are left out.
-    assert all(file.name in html for file in leak.files)
+    assert all(file.name in html.replace("<wbr>", "") for file in leak.files)
     assert str(leak.files[0].parent) not in html
 
 
