@@ -180,21 +180,27 @@ class NpzRows:
     compared with its checksum first, so that no row of a damaged file is taken for a good one.
 
     Raises:
-        ArrayFileError: It is damaged, holds Python objects, or is not stored row by row.
+        ArrayFileError: It is damaged, holds Python objects, or is stored by columns and large.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         with _opened(path) as archive, _member(archive, name) as (file, header):
-            if header.dtype.kind not in "fiu" or header.by_columns or len(header.shape) < 2:
-                order = " in Fortran order" * header.by_columns
+            if header.dtype.kind not in "fiu" or len(header.shape) < 2:
                 raise ArrayFileError(
-                    f"{name} is {header.dtype} {header.shape}{order}; expected numbers in C order, "
-                    "a row of correlations or a matrix per subject"
+                    f"{name} is {header.dtype} {header.shape}; expected numbers, a row of correlations or a matrix "
+                    "per subject"
                 )
             row = math.prod(header.shape[1:]) * header.dtype.itemsize
             if row > _ALWAYS_READ:
                 raise ArrayFileError(f"a row of {name} would be {row / 2**30:.1f} GiB")
+            if header.by_columns and header.bytes > _ALWAYS_READ:
+                raise ArrayFileError(
+                    f"{name} is stored column by column (Fortran order) and is too large to be turned here "
+                    f"({header.bytes / 2**30:.1f} GiB); save numpy.ascontiguousarray of it"
+                )
+            # What `matrices[:, rows, columns]` gives is stored by columns, so that no subject's values lie together.
+            self._turned = header.array(file.read(header.bytes)) if header.by_columns else None
             # The checksum is compared when the end is reached.
             while file.read(_CHUNK):
                 pass
@@ -213,6 +219,8 @@ class NpzRows:
         Raises:
             ArrayFileError: The file was changed since it was opened.
         """
+        if self._turned is not None:
+            return self._turned[index]
         try:
             self._file.seek(self._header.start + index * self._row)
             content = self._file.read(self._row)

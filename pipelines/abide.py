@@ -11,6 +11,7 @@ import numpy as np
 
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.plan import read_plan
+from medformer.crossval.run.collect import tested_folds
 from medformer.crossval.run.outputs import output_folder
 from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import MANIFEST_FILE, PREPARATION_FILE, read_cohort, write_cohort
@@ -149,7 +150,7 @@ def prepare(
 
 def prepare_folder(source: Path, out: Path, *, overwrite: bool, **settings: Any) -> Path:
     """Prepare a cohort (see `prepare_cohort` for the settings), say what came of it, and return its manifest."""
-    with output_folder(out, overwrite=overwrite) as work:
+    with output_folder(out, overwrite=overwrite, by="abide prepare") as work:
         made = prepare_cohort(source, work, reporter=make_reporter(), **settings)
         _finish(made, work, out)
     return out / MANIFEST_FILE
@@ -212,7 +213,7 @@ def predict(
         DataError: Atlases are not those of the run, or no subject can be used.
         CheckpointError: What a fold left is missing or damaged.
     """
-    with output_folder(out, overwrite=overwrite) as work:
+    with output_folder(out, overwrite=overwrite, by="abide predict") as work:
         opened, config = open_run(run, "abide")
         folders = finished_folds(opened, THRESHOLD_FILE)
         predictor = AbideTask().load(config, folders, choose_device(device))
@@ -262,8 +263,8 @@ def predict(
                 say(f"  {problem}")
     if known:
         say(
-            f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them. "
-            f"{opened.oof_csv} has their scores by the networks that were not."
+            f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them."
+            + f" {opened.oof_csv} has their scores by the networks that were not." * opened.oof_csv.exists()
         )
     decisions = [decision for _, decision in predictor.members]
     calibrated = sum(decision.scaling is not None for decision in decisions)
@@ -302,8 +303,7 @@ def explain(*, run: Path, steps: int) -> None:
     study = AbideStudy(config=config, data=cohort)
     device = choose_device(config.training.accelerator)
     found, check = [], None
-    tested = [fold for fold in read_plan(opened.splits_json).folds if fold.test]
-    for fold in reporter.track(tested, "explaining folds"):
+    for fold in reporter.track(tested_folds(opened), "explaining folds"):
         scorer = load_scorer(config, opened.fold(fold.index))
         models = [model.to(device) for model in scorer.models]
         train, test = (scorer.features.transform(study.features, part) for part in (fold.train, fold.test))

@@ -106,7 +106,7 @@ def predict(
     """
     if probabilities not in get_args(Probabilities):
         raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
-    with output_folder(out, overwrite=overwrite, resume=resume) as work:
+    with output_folder(out, overwrite=overwrite, resume=resume, by="polyp predict") as work:
         given = manifest_cases(images) or _named(_images(images, out))
         faults = {case.id: id_fault(case.id) for case in given}
         misnamed = [Problem(one.id, str(one.image), "bad-name", fault) for one in given if (fault := faults[one.id])]
@@ -149,7 +149,7 @@ def evaluate(
     foreground: Foreground | None,
 ) -> None:
     """Score a folder of prediction maps."""
-    with output_folder(out, overwrite=overwrite) as work:
+    with output_folder(out, overwrite=overwrite, by="polyp evaluate") as work:
         rows, summary = score_folder(
             predictions,
             masks,

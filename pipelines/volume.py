@@ -61,7 +61,7 @@ def prepare(
     if source.is_file():
         if source.suffix != ".npz":
             raise ConfigError(f"{source} is a file; expected a folder of volumes, or an .npz file of MedMNIST3D.")
-        with output_folder(out, overwrite=overwrite) as work:
+        with output_folder(out, overwrite=overwrite, by="volume prepare") as work:
             manifest = write_medmnist(source, work).name
         say(f"Manifest: {out / manifest}\nNext: medformer volume check {out / manifest} --task classification")
         return
@@ -144,7 +144,7 @@ def predict(
         DataError: Volumes cannot be used; all others are done.
         ResourceError: The device is not there, or memory does not suffice.
     """
-    with output_folder(out, overwrite=overwrite, resume=resume) as work:
+    with output_folder(out, overwrite=overwrite, resume=resume, by="volume predict") as work:
         opened, config = open_run(run, "volume")
         if config.target != "segmentation":
             raise ConfigError(f"{run} classifies volumes; predict needs a run that segments them.")
@@ -197,7 +197,7 @@ def evaluate(
 ) -> None:
     """Score a folder of label maps."""
     names = None if labels is None else named_labels(labels)
-    with output_folder(out, overwrite=overwrite) as work:
+    with output_folder(out, overwrite=overwrite, by="volume evaluate") as work:
         rows, summary = score_label_maps(
             predictions,
             masks,

@@ -359,10 +359,9 @@ def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, share
     from medformer.crossval.compare.text import format_comparisons
     from medformer.reporting.comparison_files import write_comparison
 
-    opened = [open_compared(run) for run in runs]
-    found = compare_all(opened, metric=metric, allow_different_plans=shared_cases)
-    say(format_comparisons(found))
-    if out is not None:
-        with output_folder(out, resume=True, beside=True):
-            for path in write_comparison(out, found):
-                say(f"Wrote {path}")
+    with nullcontext() if out is None else output_folder(out, resume=True, beside=True):
+        opened = [open_compared(run) for run in runs]
+        found = compare_all(opened, metric=metric, allow_different_plans=shared_cases)
+        say(format_comparisons(found))
+        for path in write_comparison(out, found) if out is not None else ():
+            say(f"Wrote {path}")

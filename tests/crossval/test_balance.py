@@ -143,6 +143,14 @@ def test_a_class_without_test_cases_is_warned_about() -> None:
     assert len(warning.split("fold ")[1].split(":")[0].split(", ")) == 2
 
 
+def test_sites_of_one_class_each_are_warned_about() -> None:
+    told = [PlanCase(f"c{i}", f"g{i}", site="ab"[i % 2], label=str(i % 2)) for i in range(30)]
+    (warning,) = plan_warnings(draw_plan(told, config(stratify=("label",)), seed=0))
+    assert warning.startswith("Each site has cases of one class only")
+    mixed = [PlanCase(f"c{i}", f"g{i}", site="ab"[i % 2], label=str(i // 2 % 2)) for i in range(32)]
+    assert plan_warnings(draw_plan(mixed, config(stratify=("label",)), seed=0)) == []
+
+
 def test_a_site_with_one_subject_is_warned_about() -> None:
     cases = [PlanCase(f"c{i}", f"g{i // 2}", site="abc"[min(i // 8, 2)]) for i in range(18)]
     plan = draw_plan(cases, config(scheme="leave-one-site-out", stratify=()), seed=0)

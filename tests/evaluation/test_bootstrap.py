@@ -199,6 +199,9 @@ def test_equal_resamples_give_no_interval_but_a_reason(value: float) -> None:
         assert np.isnan([found.low, found.high]).all()
         assert found.to_json() | {"low": None, "high": None} == {"low": None, "high": None, "no_interval": ALL_EQUAL}
     assert grouped_interval(np.full(3, value), ["a"] * 3).reason == "fewer than 2 groups"
+    one = [1.0, *[0.0] * 5]
+    of_class = grouped_statistic_interval(lambda rows: float(len(rows)), list(range(6)), classes=one)
+    assert of_class.reason == "fewer than 2 groups of a class"
     assert grouped_interval(np.array([np.nan]), ["a"]).reason == ""
     spread = grouped_interval(value + np.arange(8) / 100, list(range(8)))
     assert spread.low < spread.high and "no_interval" not in spread.to_json()

@@ -170,6 +170,8 @@ def test_train_without_a_split_column_trains_on_all_and_has_nothing_to_report(
     assert fold["test"] == [] and fold["validation"]
     assert {*fold["train"], *fold["validation"]} == {row["id"] for row in rows}
     assert (run / "folds" / "0" / "model.safetensors").is_file()
+    medformer("report", run).refused(3, "a training without test rows")
+    medformer("compare", run, run).refused(3, "a training without test rows")
     assert read_json(run / "run.json")["state"] == "done"
     assert not (run / "oof.csv").exists() and not (run / "report.html").exists()
 

@@ -53,6 +53,15 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path, flags: dict[str, b
     assert contents(tmp_path) == {"masks/1.png": "drawn by hand"}
 
 
+@pytest.mark.parametrize("flags", [{"overwrite": True}, {"overwrite": False, "resume": True}])
+def test_results_of_another_command_are_not_replaced(tmp_path: Path, flags: dict[str, bool]) -> None:
+    fill(tmp_path, {"manifest.csv": "a cohort"}, by="abide prepare")
+    fill(tmp_path, {"manifest.csv": "again"}, by="abide prepare", overwrite=True)
+    with pytest.raises(ConfigError, match="holds what `medformer abide prepare` wrote"):
+        fill(tmp_path, {"predictions.csv": "new"}, by="abide predict", **flags)
+    assert contents(tmp_path) == {"manifest.csv": "again"}
+
+
 @pytest.mark.parametrize("flags", [{"overwrite": True}, {"resume": True}])
 def test_a_file_that_came_later_is_never_touched(tmp_path: Path, flags: dict[str, bool]) -> None:
     fill(tmp_path, {"masks/1.png": "old"})

@@ -173,9 +173,9 @@ def _read(run: RunDirectory) -> Side:
     owner = _owner(run)
     if owner is None:
         raise ConfigError(f"{run.path} is neither a run folder nor a baseline inside one. Check the path.")
+    verify_oof(run)
     if not run.oof_csv.is_file():
         raise DataError(f"{run.path} has no out-of-fold table (oof.csv) yet. Finish the run with --resume.")
-    verify_oof(run)
     table = read_oof(run.oof_csv)
     plan = read_plan(run.splits_json if run.splits_json.is_file() else owner.splits_json)
     tested = {(fold.repeat, name): fold.index for fold in plan.folds for name in fold.test}

@@ -137,7 +137,12 @@ def format_balance(balance: Balance, width: int = 100) -> str:
 def plan_warnings(plan: Plan) -> list[str]:
     """List what a reader must know about a valid plan, one sentence each: which numbers its test parts cannot give."""
     tested = [fold for fold in plan.folds if fold.test]
-    found = [*_untested_classes(plan, tested), *_single_groups(plan, tested), *_repeats(plan, tested)]
+    found = [
+        *_untested_classes(plan, tested),
+        *_single_groups(plan, tested),
+        *_repeats(plan, tested),
+        *_confounded(plan),
+    ]
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
     unused = [case.id for case in plan.cases if case.id not in used]
     if unused:
@@ -151,6 +156,18 @@ def plan_warnings(plan: Plan) -> list[str]:
                 "category of their own."
             )
     return found
+
+
+def _confounded(plan: Plan) -> list[str]:
+    """Whether the site tells the class."""
+    found = {(case.site, case.label) for case in plan.cases if case.site and case.label != ""}
+    sites, labels = ({pair[place] for pair in found} for place in (0, 1))
+    if len(labels) < 2 or len(found) > len(sites) or 2 * len(sites) > len(plan.cases):
+        return []
+    return [
+        "Each site has cases of one class only: what tells sites apart tells the classes apart, and no number of this "
+        "run shows which of the two was learned."
+    ]
 
 
 def _untested_classes(plan: Plan, tested: Sequence[Fold]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.plan import Plan
+from medformer.crossval.plan import Fold, Plan, read_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import is_complete, read_predictions, read_state
 from medformer.errors import DataError
@@ -64,12 +64,30 @@ def collect(run: RunDirectory, plan: Plan) -> Path:
     return run.oof_csv
 
 
+def tested_folds(run: RunDirectory) -> list[Fold]:
+    """The folds with test cases.
+
+    Raises:
+        DataError: There are none, so that the run has no table and will have none.
+    """
+    tested = [fold for fold in read_plan(run.splits_json).folds if fold.test]
+    if not tested:
+        raise DataError(
+            f"{run.path} is a training without test rows: no case was predicted, so there is nothing to report, to "
+            "compare or to explain. Use `crossval`, which predicts every case, or give some rows the split 'test' and "
+            "train again in another folder."
+        )
+    return tested
+
+
 def verify_oof(run: RunDirectory) -> None:
     """Refuse a table that is not the one the run wrote; one without a recorded hash passes, and one that is missing.
 
     Raises:
-        DataError: oof.csv was changed; names both hashes.
+        DataError: oof.csv was changed (names both hashes), or is missing because the run tests nobody.
     """
+    if not run.oof_csv.exists() and run.splits_json.is_file():
+        tested_folds(run)
     if not run.oof_sha256.exists() or not run.oof_csv.exists():
         return
     for line in run.oof_sha256.read_text("utf-8", errors="replace").splitlines():

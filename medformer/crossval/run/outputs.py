@@ -1,7 +1,8 @@
 """Where a command may write: files that are ours are listed in the folder, and nothing else is replaced or deleted.
 
-The list, `.medformer-files`, gets a line before a file is written, so that a kill leaves no file of ours unlisted. A
-call that replaces earlier results works in `.medformer-next` inside the folder. Only when it is done are the earlier
+The list, `.medformer-files`, gets a line before a file is written, so that a kill leaves no file of ours unlisted. It
+names the command too, because results of one command are no earlier results of another: predictions do not replace the
+cohort they were asked of. A call that replaces earlier results works in `.medformer-next` inside the folder. Only when it is done are the earlier
 files removed and the new ones moved to their places; a kill in between is made up for by the next call.
 """
 
@@ -29,7 +30,7 @@ _FORMAT = "medformer files/1: written by medformer, which replaces and deletes n
 
 @contextmanager
 def output_folder(
-    out: Path, *, overwrite: bool = False, resume: bool | None = None, beside: bool = False
+    out: Path, *, overwrite: bool = False, resume: bool | None = None, beside: bool = False, by: str = ""
 ) -> Iterator[Path]:
     """Claim a folder for results before any work is done, and give the folder to write into meanwhile.
 
@@ -40,14 +41,15 @@ def output_folder(
         overwrite: Earlier results are replaced.
         resume: Earlier results are added to; None where the command cannot continue an earlier call.
         beside: Results may lie beside files of others, and replace those of an earlier call without a flag.
+        by: The command, such as `abide predict`; results of other commands are not replaced.
 
     Raises:
         ConfigError: `out` is a file or a run folder, holds something and no flag was given, holds files that are not
-            ours, or another process writes there.
+            ours or results of another command, or another process writes there.
         ResourceError: The folder cannot be written to.
     """
     out = Path(os.path.abspath(out))
-    folder = _Folder(out, beside=beside)
+    folder = _Folder(out, beside=beside, by=by)
     folder.check(overwrite=overwrite, resume=resume)
     with folder.held():
         folder.finish_swap()
@@ -133,13 +135,17 @@ class _Folder:
 
     Attributes:
         beside: Whether it may hold files of others.
+        by: The command that writes now.
+        writer: The command that wrote what is there; empty where the list does not tell.
         next: Where the call works whose results replace the earlier ones.
         listed: Our files, relative to the folder, with forward slashes.
     """
 
-    def __init__(self, out: Path, *, beside: bool) -> None:
+    def __init__(self, out: Path, *, beside: bool, by: str) -> None:
         self.out = out
         self.beside = beside
+        self.by = by
+        self.writer = ""
         self.list = out / LIST
         self.next = out / NEXT
         self.lock = out / _LOCK
@@ -155,7 +161,11 @@ class _Folder:
             for line in lines if self.ours else ():
                 # A line that a kill cut off names a file that was not written.
                 with suppress(ValueError):
-                    self.listed.add(str(json.loads(line)))
+                    entry = json.loads(line)
+                    if isinstance(entry, dict):
+                        self.writer = str(entry.get("by", ""))
+                    else:
+                        self.listed.add(str(entry))
 
     def check(self, *, overwrite: bool, resume: bool | None) -> None:
         """See `output_folder`."""
@@ -177,6 +187,11 @@ class _Folder:
             raise ConfigError(
                 f"--out {out} is not empty ({', '.join(there[:3])}), and no list of ours says that medformer wrote it: "
                 "its files are neither added to, replaced nor deleted. Choose a new or empty folder."
+            )
+        if there and self.by and self.writer not in ("", self.by):
+            raise ConfigError(
+                f"--out {out} holds what `medformer {self.writer}` wrote, and results of another command are not "
+                "replaced. Choose another folder."
             )
         if (there or self.next.is_dir()) and not (resume or overwrite):
             flags = "--overwrite to replace earlier results" if resume is None else "--resume or --overwrite"
@@ -240,12 +255,16 @@ class _Folder:
             self._new.append(name)
 
     def _append(self, names: Sequence[str]) -> None:
-        lines = [] if self.ours else [_FORMAT]
+        lines = [] if self.ours else self._head(self.by)
         with open(self.list, "a", encoding="utf-8") as file:
             # A line that a kill cut off is ended first.
             file.write("".join(f"{line}\n" for line in [*lines, "", *map(json.dumps, names)]))
         self.ours = True
         self.listed.update(names)
+
+    @staticmethod
+    def _head(writer: str) -> list[str]:
+        return [_FORMAT, *([json.dumps({"by": writer})] if writer else [])]
 
     def undo(self) -> None:
         """Remove what this call wrote."""
@@ -279,7 +298,9 @@ class _Folder:
                 if (self.next / name).is_file():
                     (self.out / name).parent.mkdir(parents=True, exist_ok=True)
                     os.replace(self.next / name, self.out / name)
-            write_text(self.list, "".join(f"{line}\n" for line in [_FORMAT, *map(json.dumps, new)]))
+            write_text(
+                self.list, "".join(f"{line}\n" for line in [*self._head(self.by or self.writer), *map(json.dumps, new)])
+            )
             shutil.rmtree(self.next)
         except OSError as error:
             raise ResourceError(

@@ -182,7 +182,7 @@ def _support(name: str, member: NDArray[np.intp], label: NDArray[np.float64]) ->
     if rests_on == "all":
         return support(member)
     if rests_on != "both":
-        return support(member[label == (rests_on == "positives")])
+        return support(member[label == (rests_on == "positives")])._replace(of_class=True)
     return support(member, label.tolist()) if 0 < label.sum() < len(label) else Support(0.0, 0)
 
 

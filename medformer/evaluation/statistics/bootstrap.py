@@ -76,10 +76,14 @@ class PairedTest(NamedTuple):
 
 
 class Support(NamedTuple):
-    """The groups that a statistic rests on: their number, and how many equally large ones would carry as much."""
+    """The groups that a statistic rests on: their number, and how many equally large ones would carry as much.
+
+    `of_class`: these are the groups of the class that has the fewest.
+    """
 
     effective: float
     groups: int
+    of_class: bool = False
 
 
 def grouped_interval(
@@ -115,7 +119,7 @@ def ratio_interval(part: NDArray[np.number], whole: NDArray[np.number], bootstra
         bootstrap: Level and draws.
     """
     if len(whole) < FEWEST_GROUPS:
-        return _none(len(whole))
+        return _none(Support(0.0, len(whole)))
     return interval_of(_ratios(part, whole, bootstrap), Support(effective_groups(whole), len(whole)), bootstrap)
 
 
@@ -206,7 +210,7 @@ def grouped_statistic_interval(
     found = support(member, classes)
     rows = np.arange(len(member))
     if found.groups < FEWEST_GROUPS or np.isnan(statistic(rows)):
-        return _none(found.groups)
+        return _none(found)
     values = [
         statistic(np.repeat(rows, weights.astype(np.intp))) for block in bootstrap.weights(member) for weights in block
     ]
@@ -224,7 +228,7 @@ def interval_of(replicates: NDArray[np.float64], support: Support, bootstrap: Bo
     known = replicates[~np.isnan(replicates)]
     dropped = len(replicates) - len(known)
     if support.groups < FEWEST_GROUPS:
-        return _none(support.groups)
+        return _none(support)
     if dropped > MOST_DROPPED * len(replicates):
         return Interval(_NAN, _NAN, support.groups, dropped, "not defined in too many resamples")
     low, high = bootstrap.percentiles(known, support.effective)
@@ -233,11 +237,10 @@ def interval_of(replicates: NDArray[np.float64], support: Support, bootstrap: Bo
     return Interval(low, high, support.groups, dropped)
 
 
-def _none(groups: int) -> Interval:
+def _none(support: Support) -> Interval:
     """No interval, for lack of groups; without any group there is no statistic either."""
-    return Interval(
-        _NAN, _NAN, groups, reason=f"fewer than {FEWEST_GROUPS} groups" if 0 < groups < FEWEST_GROUPS else ""
-    )
+    few = f"fewer than {FEWEST_GROUPS} groups{' of a class' if support.of_class else ''}"
+    return Interval(_NAN, _NAN, support.groups, reason=few if 0 < support.groups < FEWEST_GROUPS else "")
 
 
 def support(member: NDArray[np.intp], classes: Sequence[Hashable] | None = None) -> Support:
@@ -257,7 +260,7 @@ def support(member: NDArray[np.intp], classes: Sequence[Hashable] | None = None)
         raise ValueError(f"{len(member)} groups but {len(classes)} classes")
     kind = number_groups(classes)
     parts = [support(member[kind == k]) for k in range(int(kind.max()) + 1)]
-    return Support(min(part.effective for part in parts), min(part.groups for part in parts))
+    return Support(min(part.effective for part in parts), min(part.groups for part in parts), of_class=True)
 
 
 def _known(values: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

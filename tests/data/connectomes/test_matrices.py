@@ -69,6 +69,14 @@ def test_square_matrices_and_persons_without_file_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cohort.store.block("mine", "correlation")[2], matrix(2)[UPPER])
 
 
+def test_an_array_that_is_stored_by_columns_is_the_same(tmp_path: Path) -> None:
+    content = arrays()
+    content["fc_mine"] = np.array([matrix(n) for n in range(4)])[:, UPPER[0], UPPER[1]]
+    assert content["fc_mine"].flags.f_contiguous and not content["fc_mine"].flags.c_contiguous
+    block = read_cohort(prepared(tmp_path, content).manifest).store.block("mine", "correlation")
+    np.testing.assert_array_equal(block[2], matrix(2)[UPPER])
+
+
 def test_bad_rows_are_left_out(tmp_path: Path) -> None:
     content = arrays()
     content["fc_mine"][0, 3] = np.nan
@@ -84,10 +92,10 @@ def test_bad_rows_are_left_out(tmp_path: Path) -> None:
     [
         ({"dx": None}, "lacks label; found ids"),
         ({"fc_mine": None}, "lacks fc_<atlas>"),
-        ({"dx": np.zeros(3)}, "label differ in length from ids; expected 4 rows"),
+        ({"dx": np.zeros(3)}, "there are 4 ids, but other numbers of rows: label 3"),
         ({"fc_mine": np.zeros((4, 11))}, r"fc_mine.*vectors of 11 .*expected the triangle"),
-        ({"fc_mine": np.asfortranarray(np.zeros((4, 10)))}, "in Fortran order; expected numbers in C order"),
-        ({"fc_mine": np.array([["x"] * 10] * 4)}, "expected numbers in C order"),
+        ({"fc_mine": np.array([["x"] * 10] * 4)}, "expected numbers, a row of correlations"),
+        ({"sex": np.array([0, 1, 0, 1])}, r"holds '0' \(2\), '1' \(2\); expected 1 or M"),
         ({"ids": np.array([{}] * 4)}, "ids: it holds pickled Python objects, which could run code"),
         ({"fc_dos160": np.zeros((4, 160 * 159 // 2))}, "dos160 has 161 regions, not 160"),
     ],

@@ -153,3 +153,25 @@ def test_a_table_beside_a_file_that_has_its_own_is_refused(folder: Path) -> None
     np.savez(folder / "all.npz", ids=np.arange(3), fc_mine=np.zeros((3, 10)))
     with pytest.raises(ConfigError, match="holds its own labels"):
         prepare_cohort(folder / "all.npz", folder.parent / "out", phenotype=folder / "x.csv")
+
+
+@pytest.mark.parametrize("words", [("0", "1"), ("0.0", "1.0"), ("M", "W"), ("man", "woman")])
+def test_another_coding_of_sex_chooses_nobody_by_sex(folder: Path, words: tuple[str, str]) -> None:
+    rows = [row.rsplit(",", 1)[0] + f",{words[n % 2]}" for n, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match="choose subjects by their sex"):
+        labels(folder, "\n".join([HEAD, *rows]) + "\n")
+
+
+def test_one_slip_in_the_column_of_sex_leaves_one_out(folder: Path) -> None:
+    rows = [ROWS[0].rsplit(",", 1)[0] + ",x", *ROWS[1:]]
+    assert len(labels(folder, "\n".join([HEAD, *rows]) + "\n")) == COUNT - 1
+
+
+def test_sessions_of_bids_are_scans_of_one_person(folder: Path) -> None:
+    names = [f"sub-{n // 2:02d}_ses-{n % 2}" for n in range(COUNT)]
+    for number, name in enumerate(names):
+        (folder / "mine" / f"{50001 + number}.npy").rename(folder / "mine" / f"{name}.npy")
+    rows = [f"{name},S,{1 + n // 2},10,1" for n, name in enumerate(names)]
+    (folder / "Phenotypic.csv").write_text("\n".join([HEAD, *rows]) + "\n")
+    made = prepare_cohort(folder, folder.parent / "out")
+    assert [case.group for case in read_cohort(made.manifest).cases] == ["sub-00", "sub-00", "sub-01", "sub-01"]

@@ -19,7 +19,7 @@ from medformer.connectome.atlases import atlas_name
 from medformer.connectome.measures import triangle_regions
 from medformer.data.connectomes.read.diagnosis import Coding
 from medformer.data.connectomes.read.matrices import OtherValuesError, Values, as_edges
-from medformer.data.connectomes.read.phenotype import as_candidate, coding_of, value, without_conflicts
+from medformer.data.connectomes.read.phenotype import as_candidate, coding_of, require_sexes, value, without_conflicts
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.people import PERSON_COLUMNS, column_name
 from medformer.data.problems import Problem
@@ -106,9 +106,12 @@ def find_npz(path: Path, *, positive: str | None = None, unlabelled: bool = Fals
     count = len(columns["person"])
     lengths = {name: len(column) for name, column in columns.items()}
     lengths |= {f"{_PREFIX}{atlas}": len(array) for atlas, array in arrays.items()}
-    wrong = [name for name, length in lengths.items() if length != count]
+    wrong = [f"{name} {length}" for name, length in lengths.items() if length != count]
     if wrong:
-        raise DataError(f"{path}: {', '.join(wrong)} differ in length from ids; expected {count} rows each.")
+        raise DataError(
+            f"{path}: there are {count} ids, but other numbers of rows: {', '.join(wrong)}. Expected one row per id, "
+            "subjects along the first axis."
+        )
     for atlas, array in arrays.items():
         if len(array.shape) == 2:
             try:
@@ -117,6 +120,7 @@ def find_npz(path: Path, *, positive: str | None = None, unlabelled: bool = Fals
                 raise DataError(f"{path}: {_PREFIX}{atlas}: {error}") from None
     table = [{name: value(str(cells[row])) for name, cells in columns.items()} for row in range(count)]
     coding = coding_of(table, str(path), positive=positive, unlabelled=unlabelled)
+    require_sexes(table, str(path))
     candidates, problems, rows = _rows(path, table, coding, unlabelled)
     kept, conflicts = without_conflicts(candidates, str(path), unlabelled=unlabelled)
     problems = [*problems, *conflicts]

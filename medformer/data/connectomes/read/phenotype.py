@@ -15,6 +15,7 @@ rater 1 and by rater 3 for both scans, and `OK` or `maybe` by rater 2 for both. 
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,10 @@ _RATERS = {
     "qc_anat_rater_3": {"ok"},
     "qc_func_rater_3": {"ok"},
 }
+# Of a column of sex, more than this share that is not understood is another coding, not some slips of the pen.
+_MOST_UNKNOWN_SEX = 0.1
+# BIDS names a scan by its person and then by session, task, run: sub-01_ses-2 is a scan of sub-01.
+_BIDS_PERSON = re.compile(r"(sub-[^_]+)_.+")
 _SEXES = {"": "", "1": "M", "2": "F", "m": "M", "f": "F", "male": "M", "female": "F"}
 
 
@@ -133,6 +138,7 @@ def read_phenotype(path: Path, *, positive: str | None = None, unlabelled: bool 
     problems: list[Problem] = []
     table = [{name: value(cells[place]) for name, place in places.items()} for _, cells in rows]
     coding = coding_of(table, str(path), positive=positive, unlabelled=unlabelled)
+    require_sexes(table, str(path))
     for row in table:
         found = as_candidate(row, str(path), coding, unlabelled=unlabelled)
         if isinstance(found, Problem):
@@ -150,6 +156,27 @@ def coding_of(
     column = "dx_group" if any("dx_group" in row for row in table) else "label"
     cells = [row.get(column, "") for row in table]
     return read_coding(column, cells, path, positive=positive, unlabelled=unlabelled)
+
+
+def require_sexes(table: Sequence[Mapping[str, str]], path: str) -> None:
+    """Refuse a column of sex in another coding, of which the rows that are not understood would be left out.
+
+    Raises:
+        DataError: It holds 0, or more than a few other values.
+    """
+    counts = Counter(row["sex"] for row in table if row.get("sex"))
+    odd = {text: count for text, count in counts.items() if _sex(text) is None}
+    many = sum(odd.values()) > max(1, _MOST_UNKNOWN_SEX * counts.total())
+    if many or any(text.removesuffix(".0") == "0" for text in odd):
+        found = ", ".join(f"'{text}' ({count})" for text, count in counts.most_common(6))
+        raise DataError(
+            f"{path}: the column of sex holds {found}; expected 1 or M (male), 2 or F (female), or nothing. Leaving the "
+            "others out would choose subjects by their sex. Write M and F, and clear what is not known."
+        )
+
+
+def _sex(text: str) -> str | None:
+    return _SEXES.get(text.lower().removesuffix(".0"))
 
 
 def without_conflicts(
@@ -206,7 +233,7 @@ def as_candidate(row: Mapping[str, str], path: str, coding: Coding, *, unlabelle
     """
     # ABIDE's files pad a person's number to 7 digits, its table does not.
     number = row["person"].removesuffix(".0")
-    group = number.zfill(7) if number.isdigit() else row["person"]
+    group = number.zfill(7) if number.isdigit() else _BIDS_PERSON.sub(r"\1", row["person"])
     name = row.get("file", row["person"])
     if name == "no_filename" or not name:
         return Problem(group, path, "no-file")
@@ -223,7 +250,7 @@ def as_candidate(row: Mapping[str, str], path: str, coding: Coding, *, unlabelle
         if text and not is_amount(text):
             return Problem(name, path, "bad-value", f"{column} is '{text}'; expected a number or nothing")
         covariates[column] = text
-    sex = _SEXES.get(row.get("sex", "").lower().removesuffix(".0"))
+    sex = _sex(row.get("sex", ""))
     if sex is None:
         return Problem(name, path, "bad-value", f"sex is '{row['sex']}'; expected 1, 2, M, F or nothing")
     covariates["sex"] = sex
