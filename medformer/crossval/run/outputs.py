@@ -2,8 +2,9 @@
 
 The list, `.medformer-files`, gets a line before a file is written, so that a kill leaves no file of ours unlisted. It
 names the command too, because results of one command are no earlier results of another: predictions do not replace the
-cohort they were asked of. A call that replaces earlier results works in `.medformer-next` inside the folder. Only when it is done are the earlier
-files removed and the new ones moved to their places; a kill in between is made up for by the next call.
+cohort they were asked of. A call that replaces earlier results works in `.medformer-next` inside the folder. Only when
+it is done are the earlier files removed and the new ones moved to their places; a kill in between is made up for by the
+next call.
 """
 
 from __future__ import annotations

@@ -41,6 +41,18 @@ def test_header_variants(tmp_path: Path, text: str, numbers: tuple[str, ...] | N
     assert found.numbers == numbers
 
 
+@pytest.mark.parametrize(
+    "head", ["\t#1\t#2\n", "index\t#1\t#2\n", "", "Unnamed: 0\t#1\t#2\n"], ids=["pandas", "named", "none", "unnamed"]
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_column_that_counts_the_time_points_is_no_region(tmp_path: Path, head: str, first: int) -> None:
+    values = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    lines = [f"{first + n}\t{a:.9g}\t{b:.9g}" for n, (a, b) in enumerate(values)]
+    found = read_series(series(tmp_path, head + "\n".join(lines) + "\n"))
+    np.testing.assert_array_equal(found.values, values)
+    assert found.numbers == (("1", "2") if head else None)
+
+
 def test_what_is_no_number_in_the_file_stays_none(tmp_path: Path) -> None:
     found = read_series(series(tmp_path, "#1\t#2\t#3\n1\tnan\t2\n3\t\t4\n"))
     np.testing.assert_array_equal(np.isnan(found.values), [[False, True, False], [False, True, False]])

@@ -88,12 +88,15 @@ def prepare_cohort(
         reporter: Shows the progress.
 
     Raises:
+        ConfigError: `values` is given for time series.
         DataError: There is nothing to read, the table is no such table, an atlas is not there, or no subject is left.
         ResourceError: The folder is not writable or the disk is full.
     """
     limits = limits or Limits()
     table = TableChoice(phenotype, positive)
     found = _find_source(source, atlases, pipeline, strategy, table, values)
+    if found.content == "series" and values != "auto":
+        raise ConfigError(f"--values {values} says what matrices hold, but {source} holds time series. Leave it out.")
     chosen = _chosen(source, found, atlases, "Choose among these, or fetch the others.")
     reporter = reporter or SilentReporter()
     for note in found.notes:

@@ -5,7 +5,7 @@ Every subject that is left out is listed with the reason; subjects that are kept
 * A region that does not vary has no correlations; they are 0. Subjects with more than a share of such regions are left
   out. The limit is on any one atlas.
 * A series that is not longer than the number of regions is kept: correlations do not need more, and measures that
-  invert a covariance shrink it first.
+  invert a covariance shrink it first. Below `FEWEST_TIME_POINTS` there are no correlations.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.missing import known
+
+# Correlations of 2 time points are 1 and -1; the standard error of Fisher's z, 1 / sqrt(T - 3), is defined from 4 on.
+FEWEST_TIME_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ def require_sound(
         text = ", ".join(f"{atlas} {length}" for atlas, length in lengths.items())
         raise UnusableError("unequal-lengths", f"time points: {text}")
     length = next(iter(lengths.values()), candidate.time_points)
+    if lengths and length is not None and length < FEWEST_TIME_POINTS:
+        raise UnusableError(
+            "short-scan", f"{length} time points; {FEWEST_TIME_POINTS} are the fewest that show a correlation"
+        )
     if limits.min_time_points and (length is None or length < limits.min_time_points):
         found = "an unknown number of" if length is None else length
         raise UnusableError("short-scan", f"{found} time points; the limit is {limits.min_time_points}")

@@ -2,6 +2,7 @@
 
 A `.1D` file has one line per time point, with columns separated by tabs, commas or spaces. The regions' numbers may
 stand in a first line, each or as a whole behind `#`, or as bare words; other lines that begin with `#` are comments.
+A first column that counts the time points is no region.
 """
 
 from __future__ import annotations
@@ -69,8 +70,16 @@ def read_series(path: Path) -> Series:
         raise UnusableError("corrupt", "it holds no numbers")
     with np.errstate(over="ignore"):
         values = np.asarray(rows, np.float32)
+    if _counts(values[:, 0]) and values.shape[1] > 1:
+        header = header[1:] if header is not None and len(header) == values.shape[1] else header
+        values = values[:, 1:]
     numbers = tuple(header) if header is not None and len(header) == values.shape[1] else None
     return Series(values, numbers)
+
+
+def _counts(column: NDArray[np.float32]) -> bool:
+    """Whether a column only counts the time points, as pandas writes its index, and is no region."""
+    return len(column) > 2 and column[0] in (0, 1) and bool((np.diff(column) == 1).all())
 
 
 def read_lines(path: Path) -> list[str]:

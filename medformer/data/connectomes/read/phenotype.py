@@ -170,8 +170,8 @@ def require_sexes(table: Sequence[Mapping[str, str]], path: str) -> None:
     if many or any(text.removesuffix(".0") == "0" for text in odd):
         found = ", ".join(f"'{text}' ({count})" for text, count in counts.most_common(6))
         raise DataError(
-            f"{path}: the column of sex holds {found}; expected 1 or M (male), 2 or F (female), or nothing. Leaving the "
-            "others out would choose subjects by their sex. Write M and F, and clear what is not known."
+            f"{path}: the column of sex holds {found}; expected 1 or M (male), 2 or F (female), or nothing. Leaving "
+            "the others out would choose subjects by their sex. Write M and F, and clear what is not known."
         )
 
 
