@@ -82,7 +82,8 @@ def prepare(
     say(f"{what[0]} of {what[1]}, {what[2]}, labels: {info.shown_labels}: {out}")
     if info.patients in PATIENT_NOTES:
         say(f"note: {PATIENT_NOTES[info.patients]}")
-    say(f"Next: medformer volume check {out}")
+    classes = "" if info.labels else " --task classification (after you add a column `label` with 0 and 1)"
+    say(f"Next: medformer volume check {out}{classes}")
 
 
 def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:

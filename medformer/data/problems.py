@@ -82,6 +82,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "segment-numbers": ("error", "a segment has another number than in other cases"),
     "segment-names": ("warning", "segments of one number have different names"),
     "label-never-seen": ("warning", "no case has this declared label"),
+    "label-seen-once": ("warning", "no other case has this label, so it is never both learned and tested"),
     "duplicate-voxels": ("warning", "another case has the same voxels"),
     "listed-missing": ("error", "dataset.json lists a file that is not there"),
     "paired-otherwise": ("warning", "dataset.json pairs an image with a label map of another name"),

@@ -92,9 +92,22 @@ def test_missing_and_changed_files(make_case: MakeCase, tmp_path: Path) -> None:
     assert (found.case_id, found.reason) == ("all cases", "missing-mask"), "one thing is wrong, not three"
     assert "--task classification" in found.detail
     assert codes(good, *without) == ["missing-mask"] * 3
+    (found,) = problems_of(without, target="classification")
+    assert (found.case_id, found.reason) == ("all cases", "no-class") and "a column `label`" in found.detail
+    assert codes(replace(good, label=1), *without, target="classification")[:3] == ["no-class"] * 3
     assert codes(replace(good, sha256="0" * 64)) == ["changed"]
     assert codes(replace(good, covariates={"mask_sha256": "0" * 64})) == ["changed"]
     assert codes(replace(good, mask=good.image)) == ["mask-is-image"]
+
+
+def test_a_label_of_one_case_alone(make_case: MakeCase) -> None:
+    """Such as 255 for the same thing that all other cases call 1."""
+    cases = [make_case(name, image(seed), labels(value=1 if seed else 2)) for seed, name in enumerate("abc")]
+    info = DatasetInfo(((1, "liver"), (2, "label 2")), ("CT",))
+    (found,) = problems_of(cases, info)
+    assert (found.case_id, found.reason, found.severity) == ("a", "label-seen-once", "warning")
+    assert "of 3 label maps, only this one has label 2" in found.detail
+    assert problems_of(cases[:2], info) == []
 
 
 def test_truncated_files_name_themselves(make_case: MakeCase) -> None:

@@ -333,6 +333,8 @@ def test_a_pattern_that_misses_a_case(tmp_path: Path) -> None:
     folder = msd(tmp_path, "p1_a", "other")
     with pytest.raises(DataError, match="1 of 2 volumes have no patient, such as 'other'"):
         scan_volumes(folder, group_pattern="^(p\\d)_")
+    with pytest.raises(DataError, match=r"--group-pattern '\(q\)' finds nothing in these names: correct it"):
+        scan_volumes(folder, group_pattern="(q)")
     found = scan_volumes(folder, group_pattern="^(p\\d)_", ungrouped="each")
     assert {case.id: case.group for case in found.cases} == {"p1_a": "p1", "other": "other"}
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from medformer.data.inventory import Record, duplicates
-from medformer.data.manifest import Case
+from medformer.data.manifest import LABEL, Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
@@ -48,27 +48,39 @@ def volume_problems(
     """
     labels = target == "segmentation"
     problems: list[Problem] = []
-    unlabelled = labels and all(case.mask is None for case in cases)
-    if unlabelled:
-        detail = (
-            f"none of the {len(cases)} volumes has a label map. Name them in the column `mask` or put them into "
-            "labels/; to learn classes from the column `label`, give --task classification; `predict` needs neither"
-        )
-        problems.append(Problem(ALL_CASES, "", "missing-mask", detail))
+    nothing = _nothing_given(cases, target)
+    problems += nothing
     for case in cases:
         problems += _channel_count(case, info)
         problems += records[case.id].problems
-        if labels:
-            problems += () if unlabelled else _label_faults(case, records[case.id], info)
-        elif target is not None:
+        if labels and not nothing:
+            problems += _label_faults(case, records[case.id], info)
+        elif target == "classification" and not nothing:
             problems += _class_faults(case)
     readable = [case for case in cases if "channels" in records[case.id].facts]
     problems += _odd_spacing(readable, records)
     problems += _intensity_scale(readable, records, info)
     if labels:
-        problems += [*_unseen_labels(records, info), *_segment_names(cases, records)]
+        problems += [*_rare_labels(cases, records, info), *_segment_names(cases, records)]
     problems += _nothing_to_learn(cases, records, target)
     return [*problems, *duplicates(cases, records, ("file", "voxels"))]
+
+
+def _nothing_given(cases: Sequence[Case], target: str | None) -> list[Problem]:
+    """One problem where no case at all has what it needs, in place of one for each case."""
+    if target == "segmentation" and all(case.mask is None for case in cases):
+        detail = (
+            f"none of the {len(cases)} volumes has a label map. Name them in the column `mask` or put them into "
+            "labels/; to learn classes from the column `label`, give --task classification; `predict` needs neither"
+        )
+        return [Problem(ALL_CASES, "", "missing-mask", detail)]
+    if target == "classification" and not any(case.covariates.get(LABEL) or case.label is not None for case in cases):
+        detail = (
+            f"none of the {len(cases)} volumes has a class: give the manifest a column `{LABEL}` with 1 (positive) or "
+            "0 (`medformer volume prepare` makes a manifest of a folder)"
+        )
+        return [Problem(ALL_CASES, "", "no-class", detail)]
+    return []
 
 
 def _channel_count(case: Case, info: DatasetInfo) -> Iterator[Problem]:
@@ -134,12 +146,17 @@ def _intensity_scale(cases: Sequence[Case], records: Mapping[str, Record], info:
             yield Problem(ALL_CASES, "", "intensity-scale", detail)
 
 
-def _unseen_labels(records: Mapping[str, Record], info: DatasetInfo) -> Iterator[Problem]:
-    counted = [record.facts["labels"] for record in records.values() if "labels" in record.facts]
+def _rare_labels(cases: Sequence[Case], records: Mapping[str, Record], info: DatasetInfo) -> Iterator[Problem]:
+    """Labels that no case has, and those that one case alone has, so that it cannot be learned and tested as well."""
+    counted = [(case, records[case.id].facts["labels"]) for case in cases if "labels" in records[case.id].facts]
     for value, name in info.labels:
-        if counted and not any(str(value) in counts for counts in counted):
+        having = [case for case, counts in counted if str(value) in counts]
+        if counted and not having:
             detail = f"label {value} ({name}) occurs in none of the {len(counted)} label maps"
             yield Problem(ALL_CASES, "", "label-never-seen", detail)
+        elif len(having) == 1 and len(counted) > 2:
+            detail = f"of {len(counted)} label maps, only this one has label {value} ({name})"
+            yield Problem(having[0].id, str(having[0].mask), "label-seen-once", detail)
 
 
 def _segment_names(cases: Sequence[Case], records: Mapping[str, Record]) -> Iterator[Problem]:

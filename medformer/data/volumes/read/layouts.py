@@ -177,9 +177,12 @@ def _groups(found: Sequence[Case], pattern: str | None, ungrouped: str, layout: 
     groups = given if pattern is None else find_groups(pattern, [case.id for case in found])
     unknown = [case.id for case, group in zip(found, groups, strict=True) if not group]
     if unknown and ungrouped == "error" and not unnamed:
+        if pattern is None:
+            advice = "Give --group-pattern when the file name contains it"
+        else:
+            advice = f"--group-pattern '{pattern}' finds nothing in these names: correct it"
         raise DataError(
             f"{len(unknown)} of {len(found)} volumes have no patient, such as '{unknown[0]}', so leakage cannot be "
-            "ruled out. Give --group-pattern when the file name contains it, or --ungrouped each when every volume "
-            "really is of another patient."
+            f"ruled out. {advice}, or give --ungrouped each when every volume really is of another patient."
         )
     return groups, "case is patient" if unknown else "known"
