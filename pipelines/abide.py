@@ -21,7 +21,7 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
     prepare_cohort,
     read_new,
 )
-from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
+from medformer.data.connectomes.prepare.extract import Settings, atlas_files, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.connectomes.read.matrices import Values
@@ -90,7 +90,7 @@ def extract(
     with output_folder(out, resume=True, beside=True):
         done = extract_bids(
             bids,
-            dict(atlas_file(text) for text in atlases),
+            atlas_files(atlases),
             out,
             settings=Settings(confounds, low_pass=low_pass, high_pass=high_pass),
             space=space,

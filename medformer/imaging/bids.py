@@ -75,7 +75,7 @@ def find_scans(folder: Path, *, space: str | None = None, task: str | None = Non
         if (scan.entities.get("space", "").startswith("MNI") if space is None else scan.entities.get("space") == space)
     ]
     if not chosen:
-        seen = sorted({scan.entities.get("space", "none") for scan in found})
+        seen = sorted({scan.entities.get("space", "none") for scan in every})
         tasks = sorted({scan.entities.get("task", "none") for scan in every})
         raise DataError(
             f"{folder} holds no scan in {space or 'an MNI template'}{f' of task {task}' if task else ''}; found "

@@ -29,6 +29,9 @@ from medformer.imaging.volumes import read_labels
 # Deflate reaches 1,032 on zeros.
 _MOST_COMPRESSED = 1100
 
+# What one of the header's units of time is.
+_SECONDS = {"msec": 1e-3, "usec": 1e-6}
+
 
 @dataclass(frozen=True)
 class Parcellation:
@@ -124,9 +127,17 @@ def extract_series(
             "One of the files is cut off or belongs to another scan."
         )
     if repetition_time is None:
-        repetition_time = float(image.header.get_zooms()[3]) or None
+        unit = _SECONDS.get(image.header.get_xyzt_units()[1], 1.0) if hasattr(image.header, "get_xyzt_units") else 1.0
+        repetition_time = float(image.header.get_zooms()[3]) * unit or None
     if repetition_time is None and (low_pass is not None or high_pass is not None):
         raise DataError(f"{scan} does not say its repetition time, which a filter needs; give it in the sidecar JSON.")
+    highest = max(low_pass or 0.0, high_pass or 0.0)
+    if repetition_time is not None and highest >= 0.5 / repetition_time:
+        raise DataError(
+            f"{scan} has a volume every {repetition_time:g} s, which shows frequencies below {0.5 / repetition_time:g} "
+            f"Hz; the filter asks for {highest:g} Hz. Choose a lower one, or correct the repetition time in the "
+            "sidecar JSON."
+        )
     try:
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
         finite = np.isfinite(data).all(axis=3)
@@ -189,6 +200,8 @@ def _covered(
     volume: NDArray[np.int32], finite: NDArray[np.bool_], parcellation: Parcellation, scan: Path, mask: Path | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The labels at finite voxels within the mask, and which share of each that is."""
+    if not finite.any():
+        raise DataError(f"{scan} holds no finite value; expected a signal. Write or download it again.")
     sizes = np.array([(volume == label).sum() for label in parcellation.labels])
     if mask is not None:
         inside = _voxels(_open(mask, "brain mask"), mask)

@@ -10,7 +10,7 @@ import pytest
 
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
-from medformer.data.connectomes.prepare.extract import Settings, atlas_file, extract_bids
+from medformer.data.connectomes.prepare.extract import Settings, atlas_file, atlas_files, extract_bids
 from medformer.data.connectomes.read.files import label_table
 from medformer.errors import ConfigError, DataError, UnknownNameError
 
@@ -248,3 +248,24 @@ def test_settings_that_make_no_sense_are_refused(bids: Path, atlas: dict[str, Pa
 )
 def test_an_atlas_is_named_by_its_file_or_explicitly(text: str, name: str, file: str) -> None:
     assert atlas_file(text) == (name, Path(file))
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    assert atlas_files(["aal.nii.gz", "mine=b.nii"]) == {"aal": Path("aal.nii.gz"), "mine": Path("b.nii")}
+    with pytest.raises(ConfigError, match=r"names a\.nii and b\.nii both 'mine'; call one of them otherwise"):
+        atlas_files(["mine=a.nii", "mine=b.nii"])
+
+
+def test_words_in_a_table_of_confounds_are_named(bids: Path, atlas: dict[str, Path], tmp_path: Path) -> None:
+    table = next(bids.rglob("*confounds_timeseries.tsv"))
+    head, first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([head, "\t".join(["high"] * len(first.split("\t"))), *rest]) + "\n")
+    refused = extract_bids(bids, atlas, tmp_path / "out").refused
+    assert [f"{table} holds words among its numbers" in reason for reason in refused.values()].count(True) == 1
+
+
+def test_a_filter_above_what_a_scan_shows_is_refused(bids: Path, atlas: dict[str, Path], tmp_path: Path) -> None:
+    refused = extract_bids(bids, atlas, tmp_path / "out", settings=Settings("none", low_pass=0.4)).refused
+    with pytest.raises(DataError, match=r"shows frequencies below 0\.5 Hz; the filter asks for 0\.6 Hz"):
+        extract_bids(bids, atlas, tmp_path / "out", settings=Settings("none", low_pass=0.6))
+    assert not any("filter asks" in reason for reason in refused.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,9 +81,15 @@ def load_scan_confounds(scan: BoldScan, strategy: str) -> ScanConfounds:
     name, options = preset
     try:
         table, kept = load_confounds_strategy(str(scan.path), denoise_strategy=name, **options)
+        finite = table is None or bool(np.isfinite(table.to_numpy()).all())
+    except TypeError:
+        raise DataError(
+            f"{path} holds words among its numbers (unknown values are n/a); run fMRIPrep on the scan again, or "
+            "correct the table."
+        ) from None
     except (OSError, KeyError, IndexError, ValueError) as error:
         raise DataError(f"{path} cannot serve the strategy '{strategy}': {error}") from error
-    if table is not None and not np.isfinite(table.to_numpy()).all():
+    if not finite:
         raise DataError(
             f"{path} holds confounds that are not finite after its first row; run fMRIPrep on the scan again."
         )
@@ -155,6 +161,22 @@ def atlas_file(text: str) -> tuple[str, Path]:
     stem = path.name.removesuffix(".gz").removesuffix(".nii").lower()
     first = atlas_name(stem.split("_")[0])
     return (first if first in ATLASES else re.sub("[^a-z0-9]+", "-", stem).strip("-")), path
+
+
+def atlas_files(texts: Sequence[str]) -> dict[str, Path]:
+    """The files of atlases by name; see `atlas_file`.
+
+    Raises:
+        ConfigError: Two files have one name, so that one would be left out.
+    """
+    found: dict[str, Path] = {}
+    for name, path in map(atlas_file, texts):
+        if name in found:
+            raise ConfigError(
+                f"--atlas names {found[name]} and {path} both '{name}'; call one of them otherwise, with NAME=FILE."
+            )
+        found[name] = path
+    return found
 
 
 def extract_bids(
