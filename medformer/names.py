@@ -25,6 +25,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/ ")
 _ENDINGS = (".png", ".npz", ".nii.gz", ".dcm")
 _LONGEST_PART = 180  # bytes, of the 255 that file systems allow: an ending and the name of a temporary file follow
 _KEPT = 120
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _NOT_IN_IDS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -34,7 +35,7 @@ def id_fault(identifier: str) -> str | None:
         return "the id is empty, or a word for what is not known; give every case its own"
     if len(identifier) > LONGEST_ID:
         return f"the id has {len(identifier)} characters; expected at most {LONGEST_ID}"
-    if any(unicodedata.category(character) in _NOT_IN_IDS for character in identifier):
+    if holds_controls(identifier):
         return (
             "the id holds a control character, a line end, or bytes that are not UTF-8; "
             "rename the file, or correct the id"
@@ -42,6 +43,21 @@ def id_fault(identifier: str) -> str | None:
     if "\\" in identifier or any(part in {"", ".", ".."} for part in identifier.split("/")):
         return "the id names the exported files, so it may not hold '\\', or empty, '.' or '..' parts between '/'"
     return None
+
+
+def holds_controls(text: str) -> bool:
+    """Whether a text holds what no table can keep: control characters, line ends, or bytes that are not UTF-8."""
+    return any(unicodedata.category(character) in _NOT_IN_IDS for character in text)
+
+
+def shown(text: str) -> str:
+    """A text that a terminal may show: what could control it, or turn the order of letters, is written as a code."""
+    return "".join(
+        ascii(character)[1:-1]
+        if character in _TURNING or (character not in "\n\t" and holds_controls(character))
+        else character
+        for character in text
+    )
 
 
 def file_stems(identifiers: Iterable[str], folder: str = "") -> dict[str, str]:

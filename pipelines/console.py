@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from medformer.names import shown
 from medformer.progress import LineReporter, Reporter, duration
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _open: list[Reporter] = []
 
 def say(text: str) -> None:
     """Print one line of result to standard output, at once."""
-    print(text, flush=True)
+    print(shown(text), flush=True)
 
 
 def make_reporter() -> Reporter:
@@ -50,7 +51,7 @@ class PlainReporter(LineReporter):
 
     def line(self, text: str) -> None:
         """Write the sentence."""
-        print(text, file=self._stream, flush=True)
+        print(shown(text), file=self._stream, flush=True)
 
     def finish(self) -> None:
         """Write the number of steps and how long they took."""
@@ -104,7 +105,7 @@ class RichReporter(Reporter):
 
     def line(self, text: str) -> None:
         """Print the sentence above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(shown(text), markup=False, highlight=False)
 
     def finish(self) -> None:
         """Leave the bar as it is and continue below it."""

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import medformer
 from medformer.errors import InterruptedRun, MedformerError, exhaustion
+from medformer.names import shown
 
 DEFECT = 1
 # What a shell reports for a program that wrote into a closed pipe.
@@ -95,7 +96,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _fail(error: MedformerError) -> int:
     _stop_progress()
-    print(f"error: {error}", file=sys.stderr)
+    print(shown(f"error: {error}"), file=sys.stderr)
     return error.exit_code
 
 

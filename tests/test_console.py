@@ -104,3 +104,9 @@ def test_results_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_names_of_files_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb")
+    PlainReporter(sys.stdout).line("c\x1b[2Jd")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\nc\\x1b[2Jd\n"

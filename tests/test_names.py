@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from medformer.files import is_temporary
-from medformer.names import LONGEST_ID, file_stem, file_stems, id_fault
+from medformer.names import LONGEST_ID, file_stem, file_stems, id_fault, shown
 
 ODD = [
     "p0 2024-03-01 10:22:07",
@@ -96,3 +96,12 @@ def test_only_the_ids_that_clash_change_their_names() -> None:
 )
 def test_what_cannot_be_an_id_is_said(identifier: str, fault: str) -> None:
     assert fault in str(id_fault(identifier))
+
+
+@pytest.mark.parametrize("text", ["caf\u00e9 2.45\u202fPM", "\u3000a", "two\nlines and\ta tab"])
+def test_what_people_write_is_shown_as_it_is(text: str) -> None:
+    assert shown(text) == text
+
+
+def test_what_could_control_a_terminal_is_shown_as_a_code() -> None:
+    assert shown("a\x1b[31mb\x07\u202egnp.\udce9") == "a\\x1b[31mb\\x07\\u202egnp.\\udce9"

@@ -5,6 +5,7 @@ The audit opens no file. It compares the records of an inventory in the way that
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ import numpy as np
 from medformer.data.inventory import Record
 from medformer.data.manifest import Case, is_test
 from medformer.data.near_duplicates import CaseComparison
+from medformer.data.people import plain
 from medformer.data.problems import Problem, first_ten
 from medformer.errors import ConfigError, DataError, LeakageError, counted
 from medformer.files import write_json
@@ -279,9 +281,14 @@ class _Search:
         groups: dict[str, list[int]] = {}
         for index, case in enumerate(self.cases):
             if case.group:
-                groups.setdefault(case.group, []).append(index)
+                groups.setdefault(_spelled_plainly(case.group), []).append(index)
         found = []
-        for group, members in groups.items():
+        for members in groups.values():
+            spellings = list(dict.fromkeys(self.cases[index].group for index in members))
+            if len(spellings) > 1 and all(self.cases[index].group == self.cases[index].id for index in members):
+                continue  # every case is its own group: these are names of files and not of people
+            group = spellings[0]
+            also = f"also spelled {', '.join(spellings[1:])}; " if len(spellings) > 1 else ""
             for (label, parts), row in zip(self.divisions, self.parts, strict=True):
                 by_part: dict[str, list[Case]] = {}
                 for index in members:
@@ -289,7 +296,9 @@ class _Search:
                         by_part.setdefault(label + list(parts)[row[index]], []).append(self.cases[index])
                 if len(by_part) > 1:
                     (part_a, in_a), (part_b, in_b) = list(by_part.items())[:2]
-                    detail = ", ".join(f"{counted(len(some), 'case')} in {part}" for part, some in by_part.items())
+                    detail = also + ", ".join(
+                        f"{counted(len(some), 'case')} in {part}" for part, some in by_part.items()
+                    )
                     finding = _finding("group", in_a[0], in_b[0], part_a, part_b)
                     found.append(replace(finding, group=group, detail=detail))
                     break
@@ -324,6 +333,11 @@ class _Search:
                 finding = _finding(kind, self.cases[first], self.cases[second], part_a, part_b)
                 found[first, second] = replace(finding, score=score, detail=detail)
                 return
+
+
+def _spelled_plainly(group: str) -> str:
+    """A group as all tables spell it: spreadsheets drop zeros (see `medformer.data.people`), people write capitals."""
+    return "/".join(plain(part) for part in unicodedata.normalize("NFC", group).casefold().split("/"))
 
 
 def _finding(kind: str, a: Case, b: Case, part_a: str, part_b: str) -> Finding:

@@ -41,6 +41,7 @@ def files_by_name(
         if entry.name == "Thumbs.db":  # Windows keeps its previews there
             continue
         stem, ending = split_ending(unicodedata.normalize("NFC", relative.as_posix()), endings)
+        stem = stem.strip()  # as the cells of a manifest are
         fault = file_fault(entry)
         if entry.is_symlink() and fault.startswith("does not exist"):
             problems.append(Problem(place + stem, str(entry), "broken-link", f"it leads to {entry.readlink()}"))

@@ -33,7 +33,7 @@ from medformer.errors import DataError, ResourceError
 from medformer.files import digest, is_temporary, read_json, sha256, write_csv, write_json
 from medformer.foreground import Foreground, parse_foreground
 from medformer.missing import known
-from medformer.names import id_fault
+from medformer.names import holds_controls, id_fault
 
 COLUMNS = ("id", "image", "mask", "group", "site", "split", "sha256")
 _TECHNICAL = re.compile(r".*sha256|linked")
@@ -429,7 +429,7 @@ def _relative(file: Path, base: str) -> str:
         DataError: It would read back as another one.
     """
     text = Path(os.path.relpath(os.path.abspath(file), base)).as_posix()
-    if "\\" in text or not text.isprintable():
+    if "\\" in text or holds_controls(text):
         raise DataError(
             f"The path {text!a} holds a backslash, a control character, or bytes that are not UTF-8, which a manifest "
             "cannot keep. Rename the folder or the file."

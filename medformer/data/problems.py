@@ -11,6 +11,7 @@ from typing import Literal
 
 from medformer.errors import DataError, counted
 from medformer.files import write_csv
+from medformer.names import shown
 
 _SAID = 3
 
@@ -133,7 +134,7 @@ class Problem:
     def __str__(self) -> str:
         detail = self.detail or REASONS[self.reason][1]
         where = f" ({self.path})" if self.path and self.path not in detail else ""
-        return f"{self.severity}: {self.case_id}: {self.reason}: {detail}{where}"
+        return shown(f"{self.severity}: {self.case_id}: {self.reason}: {detail}{where}").replace("\n", "\\n")
 
 
 def write_problems(path: str | os.PathLike[str], problems: Sequence[Problem]) -> None:

@@ -196,10 +196,10 @@ def output_names(paths: Sequence[Path]) -> list[str]:
         DataError: Two files would still share a name, such as `frame001.png` beside `frame001.jpg`.
     """
     resolved = [Path(path).absolute() for path in paths]
-    names = [path.stem for path in resolved]
+    names = [path.stem.strip() for path in resolved]
     if _collision(names) is not None:
         folder = Path(os.path.commonpath([path.parent for path in resolved]))
-        names = [path.relative_to(folder).with_suffix("").as_posix() for path in resolved]
+        names = [path.relative_to(folder).with_suffix("").as_posix().strip() for path in resolved]
     clash = _collision(names)
     if clash is not None:
         first, second = clash

@@ -174,8 +174,9 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
         if names
     ]
     if unpaired:
+        cause = _cause(found, predictions)
         raise DataError(
-            f"{predictions} and {masks} do not pair up by file name. {'; '.join(unpaired)}. {_cause(found)}"
+            f"{predictions} and {masks} do not pair up by file name. {'; '.join(unpaired)}. {cause}"
             "Add what is missing or remove what is too much: a score over part of a test set means something else."
         )
     return [(name, found["predictions"][name], mask) for name, mask in sorted(found["masks"].items())]
@@ -224,7 +225,7 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     for path in files_below(folder):
         ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
         if ending is not None:
-            name = path.relative_to(folder).as_posix()[: -len(ending)]
+            name = path.relative_to(folder).as_posix()[: -len(ending)].strip()
             found.setdefault(unicodedata.normalize("NFC", name), []).append(path)
     if not found:
         raise DataError(f"The {role} folder {folder} holds no file ending in {', '.join(sorted(endings))}.")
@@ -237,7 +238,7 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     return {name: paths[0] for name, paths in found.items()}
 
 
-def _cause(found: Mapping[str, Mapping[str, Path]]) -> str:
+def _cause(found: Mapping[str, Mapping[str, Path]], predictions: Path) -> str:
     """Say what most names of predictions have before or after the name of a mask; empty where it is nothing."""
     masks = found["masks"].keys() - found["predictions"].keys()
     names = sorted(found["predictions"].keys() - found["masks"].keys())
@@ -252,6 +253,8 @@ def _cause(found: Mapping[str, Mapping[str, Path]]) -> str:
     (before, after), count = more.most_common(1)[0]
     if 2 * count < min(len(names), _COMPARED):
         return ""
+    if before.endswith("/") and not after:
+        return f"Name the folder of the maps themselves: --predictions {predictions / before}. "
     where = " and ".join(f"{what} '{part}'" for what, part in (("begin with", before), ("end in", after)) if part)
     return f"The names of the predictions {where}, those of the masks do not: rename one of them. "
 

@@ -240,3 +240,18 @@ def test_the_split_by_sequence_is_clean(medformer_data: Path) -> None:
     audit_split(
         found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
     ).raise_if_leaking()
+
+
+@pytest.mark.parametrize("spelled", ["001", "1.0", "site/1", "SITE/01"])
+def test_one_patient_spelled_in_two_ways_is_on_both_sides(cases: list[Case], spelled: str) -> None:
+    first = "site/1" if "/" in spelled else "1"
+    cases[0], cases[4] = replace(cases[0], group=first), replace(cases[4], group=spelled)
+    found = audit_split(cases, parts(cases))
+    assert [finding.name for finding in found.findings] == [f"group:{first}"]
+    assert (f"also spelled {spelled}" in found.findings[0].detail) == (spelled != first)
+
+
+def test_cases_of_their_own_groups_are_no_patients_spelled_in_two_ways(cases: list[Case]) -> None:
+    cases[0] = replace(cases[0], id="1", group="1")
+    cases[4] = replace(cases[4], id="01", group="01")
+    assert audit_split(cases, parts(cases)).findings == ()

@@ -224,3 +224,22 @@ def test_what_is_scanned_reads_back_as_a_manifest(tmp_path: Path) -> None:
     assert [(case.id, case.image, case.mask, case.group, case.sha256) for case in again] == [
         (case.id, case.image, case.mask, case.group, case.sha256) for case in found.cases
     ]
+
+
+@pytest.mark.parametrize("name", ["3.45\u202fPM", "a\u00a0b", "\u3000scan 1", "end ", "\u202egnp"])
+def test_a_name_with_unusual_spaces_comes_back_from_the_manifest(tmp_path: Path, name: str) -> None:
+    cases = scan(dataset(tmp_path / "h", [name]), group_pattern="(.)").cases
+    write_manifest(tmp_path / "m.csv", cases)
+    assert read_manifest(tmp_path / "m.csv").cases == cases
+    assert cases[0].id == f"h/{name.strip()}"
+    assert cases[0].mask == tmp_path / "h" / "masks" / f"{name}.png"
+
+
+def test_names_that_differ_in_a_space_at_their_end_are_doubled(tmp_path: Path) -> None:
+    assert ("duplicate-name", "h/a") in reasons(scan(dataset(tmp_path / "h", ["a", "a ", "b"])))
+
+
+def test_a_problem_is_one_line_without_control_characters(tmp_path: Path) -> None:
+    found = scan(dataset(tmp_path / "h", ["a\n\x1b[31m", "b"]))
+    assert {str(problem).splitlines()[0] for problem in found.problems} == {str(one) for one in found.problems}
+    assert all(str(problem).isprintable() for problem in found.problems)

@@ -209,3 +209,18 @@ def test_predictions_exported_under_a_coded_name_find_their_mask(tmp_path: Path)
     (predictions / "aA.png").write_bytes(b"")
     with pytest.raises(DataError, match="aA"):
         pair_folders(predictions, masks)
+
+
+def test_maps_in_a_folder_below_are_pointed_to(tmp_path: Path) -> None:
+    predictions, masks = folders(tmp_path, ("a", "b"))
+    predictions.rename(tmp_path / "site")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "site").rename(tmp_path / "run" / "site")
+    with pytest.raises(DataError, match=f"--predictions {tmp_path / 'run' / 'site'}"):
+        score_folder(tmp_path / "run", masks)
+
+
+def test_a_space_at_the_end_of_a_name_parts_no_pair(tmp_path: Path) -> None:
+    predictions, masks = folders(tmp_path, ("a",))
+    (masks / "a.png").rename(masks / "a .png")
+    assert score_folder(predictions, masks)[0][0]["id"] == "a"

@@ -143,3 +143,8 @@ def test_an_edited_table_is_refused_by_hash(medformer: Medformer, own_run: Path)
     table.write_text(table.read_text("utf-8").replace("0.", "0.9", 1), "utf-8")
     medformer("report", own_run).refused(3, "oof.csv was changed after the run wrote it", "--resume")
     medformer("compare", own_run, own_run).refused(3, "oof.csv was changed")
+
+
+def test_a_table_that_is_gone_is_said_to_be_missing(medformer: Medformer, own_run: Path) -> None:
+    (own_run / "curves.csv").unlink()
+    medformer("report", own_run).refused(3, "curves.csv", "it is missing", "--resume")

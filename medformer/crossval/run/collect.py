@@ -93,12 +93,13 @@ def verify_oof(run: RunDirectory) -> None:
     for line in run.oof_sha256.read_text("utf-8", errors="replace").splitlines():
         recorded, _, name = line.partition("  ")
         file = run.path / (name or run.oof_csv.name)
-        found = sha256(file) if file.is_file() else "that of no file"
+        found = sha256(file) if file.is_file() else ""
         if recorded != found:
+            state = f"its SHA-256 is {found[:12]}" if found else "it is missing"
             raise DataError(
-                f"{file} was changed after the run wrote it: its SHA-256 is {found[:12]}, the run recorded "
-                f"{recorded[:12]}. Numbers from an edited table are not the run's. Run the cross-validation again with "
-                "--resume, which writes the table anew from the folds' predictions."
+                f"{file} was changed after the run wrote it: {state}, the run recorded {recorded[:12]}. Numbers from "
+                "an edited table are not the run's. Run the cross-validation again with --resume, which writes the "
+                "table anew from the folds' predictions."
             )
 
 
