@@ -11,10 +11,9 @@ from typing import Any, Literal
 
 from medformer.config import SCHEMAS, AnyConfig
 from medformer.config_loading import load_config
-from medformer.crossval.plan import read_plan
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
-from medformer.crossval.run.collect import verify_oof, write_metrics
+from medformer.crossval.run.collect import planned_folds, verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.outputs import output_folder
 from medformer.crossval.run.record import read_config
@@ -195,7 +194,7 @@ def finished_folds(run: RunDirectory, last: str) -> list[Path]:
     Raises:
         ConfigError: There is none.
     """
-    folds = read_plan(run.splits_json).folds if run.splits_json.exists() else ()
+    folds = planned_folds(run)
     folders = [run.fold(fold.index) for fold in folds if (run.fold(fold.index) / last).is_file()]
     if not folders:
         raise ConfigError(f"{run.path} holds no finished network. Finish the run with --resume first.")

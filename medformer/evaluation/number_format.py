@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_MOST_DIGITS = 6
+
 
 @dataclass(frozen=True)
 class NumberFormat:
@@ -35,10 +37,16 @@ class NumberFormat:
         return bare if not float(bare) else text if text.startswith(self.minus) else f"+{text}"
 
     def interval(self, low: object, high: object, digits: int = 3, *, signed: bool = False, reason: str = "") -> str:
-        """Spell an interval by its two ends; one without a lower end is missing, for a reason if there is one."""
+        """Spell an interval by its two ends; one without a lower end is missing, for a reason if there is one.
+
+        The interval of a difference that excludes 0 has more decimals where an end would be spelled as 0.
+        """
         spell = self.signed if signed else self.number
         if spell(low) == self.missing:
             return f"none ({reason})" if reason else self.missing
+        if signed and isinstance(low, float) and isinstance(high, float) and low * high > 0:
+            nearest = min(abs(low), abs(high))
+            digits = next((more for more in range(digits, _MOST_DIGITS) if round(nearest, more)), _MOST_DIGITS)
         return f"{spell(low, digits)} to {spell(high, digits)}"
 
     def p_value(self, p: float) -> str:

@@ -184,3 +184,11 @@ def test_what_cannot_be_computed_is_said_with_its_reason(
 def test_what_is_spelled_as_0_has_no_sign() -> None:
     assert PRINTED.number(-0.0001) == PLAIN.number(-0.0001) == PLAIN.number(0.0) == "0.000"
     assert (PRINTED.number(-0.001), PLAIN.number(-3), PLAIN.number(-0.04, 2)) == ("−0.001", "-3", "-0.04")
+
+
+def test_an_interval_that_excludes_zero_does_not_end_at_it() -> None:
+    assert PLAIN.interval(-0.0104, -0.0002, signed=True) == "-0.0104 to -0.0002"
+    assert PLAIN.interval(0.00001, 0.25, signed=True) == "+0.00001 to +0.25000"
+    assert PLAIN.interval(-0.0104, 0.0002, signed=True) == "-0.010 to 0.000"
+    assert PLAIN.interval(-0.3, -0.1, 2, signed=True) == "-0.30 to -0.10"
+    assert PLAIN.interval(1e-9, 0.25, signed=True) == "0.000000 to +0.250000"

@@ -153,6 +153,8 @@ def test_pretraining_does_not_see_test_rows(medformer: Medformer, trial: Trial, 
     assert result.code == 0, result.err
     seen = set(read_json(encoder / "subjects.json"))
     assert seen == {row["id"] for row in rows if row["split"] != "test"}
+    for command in (("report", encoder), ("compare", encoder, encoder)):
+        medformer(*command).refused(2, "is a pretraining: its encoder scored no case")
     trial.rewrite(lambda row: row | {"split": "test"})
     none = trial.run(medformer, "pretrain", tmp_path / "none", *PRETRAIN.get(trial.task, ()))
     none.refused(3, "split that begins with `test`")

@@ -10,9 +10,10 @@ from typing import Any
 from medformer.crossval.plan import Fold, Plan, read_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import is_complete, read_predictions, read_state
-from medformer.errors import DataError
+from medformer.errors import ConfigError, DataError
 from medformer.files import read_csv, sha256, write_json, write_text
 from medformer.inference.score_table import add_curves, write_score_table
+from medformer.training.pretraining.seen import SEEN_FILE
 
 COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site", "age", "sex")
 _FROM_PLAN = ("age", "sex")
@@ -64,6 +65,22 @@ def collect(run: RunDirectory, plan: Plan) -> Path:
     return run.oof_csv
 
 
+def planned_folds(run: RunDirectory) -> Sequence[Fold]:
+    """The folds of a run's plan; none where it has no plan yet.
+
+    Raises:
+        ConfigError: The run is a pretraining, which has no folds.
+    """
+    if run.splits_json.is_file():
+        return read_plan(run.splits_json).folds
+    if (run.path / SEEN_FILE).is_file():
+        raise ConfigError(
+            f"{run.path} is a pretraining: its encoder scored no case, and is for pretraining.weights of `train` and "
+            "`crossval`. Give the folder of one of these."
+        )
+    return ()
+
+
 def tested_folds(run: RunDirectory) -> list[Fold]:
     """The folds with test cases.
 
@@ -85,8 +102,9 @@ def verify_oof(run: RunDirectory) -> None:
 
     Raises:
         DataError: oof.csv was changed (names both hashes), or is missing because the run tests nobody.
+        ConfigError: The run is a pretraining.
     """
-    if not run.oof_csv.exists() and run.splits_json.is_file():
+    if not run.oof_csv.exists() and planned_folds(run):
         tested_folds(run)
     if not run.oof_sha256.exists() or not run.oof_csv.exists():
         return
