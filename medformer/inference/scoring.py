@@ -72,6 +72,8 @@ def score_folder(
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks)
     group_of = groups_of([name for name, _, _ in pairs], groups)
+    for note in one_folder_note(predictions, masks):
+        reporter.line(note)
     nested = any("/" in case for case, _, _ in pairs)
     rows: list[dict[str, Any]] = []
     values: dict[str, dict[str, Path]] = {}
@@ -147,6 +149,13 @@ def with_groups(rows: list[dict[str, Any]], groups: Mapping[str, str]) -> list[d
     return [{"id": row["id"], "group": groups[row["id"]], **row} for row in rows] if groups else rows
 
 
+def one_folder_note(predictions: Path, masks: Path) -> list[str]:
+    """What to say where a folder is scored against itself."""
+    if Path(predictions).resolve() != Path(masks).resolve():
+        return []
+    return [f"Note: {predictions} and {masks} are one folder, so every file is scored against itself."]
+
+
 def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:
     """Match two folders by relative path without ending: (name, prediction, mask), sorted by name.
 
@@ -154,15 +163,9 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
     its own, as in names that come from macOS; and predictions of ours are known by the codes in their names.
 
     Raises:
-        DataError: A folder is missing or empty, both are the same, a name occurs twice in one folder, or in only one of
-            the two.
+        DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
     """
     folders = {"predictions": Path(predictions), "masks": Path(masks)}
-    if folders["predictions"].resolve() == folders["masks"].resolve():
-        raise DataError(
-            f"--predictions {predictions} and --masks {masks} are one folder, so that every file would be scored "
-            "against itself; expected two. Correct one of the paths."
-        )
     found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
     _undo_codes(found["predictions"], found["masks"])
     unpaired = [

@@ -12,7 +12,7 @@ from medformer.evaluation.summary import summarize
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, label_counts, same_grid, seems_an_image
 from medformer.imaging.seg_frames import enclosing, open_seg, segment_conflicts
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.scoring import groups_of, pair_folders, with_groups
+from medformer.inference.scoring import groups_of, one_folder_note, pair_folders, with_groups
 from medformer.progress import Reporter, SilentReporter
 
 SEG = ".dcm"
@@ -73,7 +73,7 @@ def score_label_maps(
             )
         )
         reporter.advance(0, dice=rows[-1]["dice"])
-    for note in _one_sided(rows, names):
+    for note in (*one_folder_note(predictions, masks), *_one_sided(rows, names)):
         reporter.line(note)
     rows = with_groups(rows, group_of)
     return rows, summarize(rows)

@@ -210,6 +210,8 @@ def test_what_is_unlike_the_training_cases_is_said(make_case: MakeCase) -> None:
     flat = Intensity(), Intensity()
     (found,) = check_image(make_case("flat", [image, image * 0]), replace(PLAN, intensity=flat))
     assert (found.reason, found.severity, Path(found.path).name) == ("constant-channel", "warning", "flat_1.nii.gz")
+    with pytest.raises(DataError, match="hold the same voxels"):
+        check_image(make_case("twice", [image, image]), replace(PLAN, intensity=flat))
     # Sizes are compared along the patient's axes: these slices are thick from left to right, as those of the plan.
     sagittal = replace(PLAN, spacing=(4.0, 1.0, 1.0))
     turned = np.array([[0, 0, 4, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], np.float64)

@@ -159,11 +159,17 @@ def test_labels_that_one_side_lacks_are_said(tmp_path: Path) -> None:
     assert reporter.said == []
 
 
+def test_a_folder_scored_against_itself_is_said(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.nii.gz", cube())
+    (tmp_path / "m").symlink_to(tmp_path / "p")
+    reporter = Lines()
+    score_label_maps(tmp_path / "p", tmp_path / "m", reporter=reporter)
+    assert [line for line in reporter.said if "are one folder" in line]
+
+
 def test_what_cannot_be_scored_is_refused_before_any_scoring(tmp_path: Path) -> None:
     for name in "pm":
         write(tmp_path / name / "a.nii.gz", cube())
-    with pytest.raises(DataError, match="are one folder"):
-        score_label_maps(tmp_path / "p", tmp_path / "p")
     (tmp_path / "groups.csv").write_text("id,group\nb,1\n")
     # The prediction is not read: it is no file of voxels.
     (tmp_path / "p" / "a.nii.gz").write_bytes(b"")

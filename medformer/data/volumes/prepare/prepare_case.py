@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.check import SPACING_RATIO
+from medformer.data.volumes.inspect.descriptors import voxel_hash
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError
 from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid, turn_onto
@@ -88,11 +89,15 @@ def check_image(case: Case, plan: VolumePlan) -> list[Problem]:
         A warning for a constant channel, and one for voxels of far another size.
 
     Raises:
-        DataError: As `prepare_image`.
+        DataError: As `prepare_image`, or two channels hold the same voxels.
     """
     problems: list[Problem] = []
+    known: dict[str, Path] = {}
     trained = {_axis(code): size for code, size in zip(plan.orientation, plan.spacing, strict=True)}
     for path, volume in zip(case.images, _channels(case, len(plan.intensity)), strict=True):
+        same = known.setdefault(voxel_hash(volume.array), path)
+        if same != path:
+            raise DataError(f"Case '{case.id}': {same} and {path} hold the same voxels; expected different channels.")
         if volume.array.min() == volume.array.max():
             detail = f"every voxel is {volume.array.flat[0]:g}"
             problems.append(Problem(case.id, str(path), "constant-channel", detail))
