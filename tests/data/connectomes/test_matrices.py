@@ -178,11 +178,23 @@ def test_bad_matrices_are_left_out(tmp_path: Path) -> None:
         "s7": "corrupt",
         "s8": "not-in-table",
     }
-    assert "not symmetric" in found["s1"][1]
+    assert "across the diagonal differ by up to 0.5" in found["s1"][1]
     assert "expected one square matrix" in found["s2"][1]
     assert "the diagonal runs from" in found["s3"][1]
     assert "2 square matrices (a, b)" in found["s6"][1]
     assert made.kept == 1
+
+
+def test_what_is_wrong_with_the_two_halves_is_said() -> None:
+    for half, values in (("lower", np.triu(matrix(0))), ("upper", np.tril(matrix(0), -1))):
+        with pytest.raises(UnusableError, match=f"its {half} half is empty; fill it"):
+            as_edges(values)
+    one_side = matrix(0)
+    one_side[0, 1] = np.nan
+    with pytest.raises(UnusableError, match="finite on one side of the diagonal alone"):
+        as_edges(one_side)
+    with pytest.raises(UnusableError, match="the diagonal is 0, as of distances"):
+        as_edges((1 - matrix(0)) / 2 + np.eye(5) * 1e-16)
 
 
 @pytest.mark.real_data

@@ -100,7 +100,7 @@ def as_edges(values: NDArray[Any], kind: Values = "auto") -> tuple[NDArray[np.fl
         if edges.ndim > 2 or edges.shape[0] != edges.shape[1] or len(edges) < 2:
             raise UnusableError("corrupt", f"found the shape {edges.shape}; expected one square matrix")
         if not np.allclose(edges, edges.T, rtol=0, atol=_TOLERANCE, equal_nan=True):
-            raise UnusableError("not-symmetric", "the matrix is not symmetric")
+            raise UnusableError("not-symmetric", _asymmetry(edges))
         fault = _other_kind(edges) if kind == "auto" else None
         if fault is not None:
             raise UnusableError("not-correlation", f"{fault}; expected Pearson correlations, with a diagonal of 1")
@@ -118,6 +118,18 @@ def as_edges(values: NDArray[Any], kind: Values = "auto") -> tuple[NDArray[np.fl
     return np.where(is_finite, np.clip(edges, -1, 1), edges), triangle_regions(edges.size)
 
 
+def _asymmetry(matrix: NDArray[np.float32]) -> str:
+    """What is wrong with a matrix that differs from its transpose."""
+    for half, one in (("lower", np.tril(matrix, -1)), ("upper", np.triu(matrix, 1))):
+        if not one.any():
+            return f"its {half} half is empty; fill it with the other half, as in m + m.T, with a diagonal of 1"
+    both = np.isfinite(matrix) & np.isfinite(matrix.T)
+    apart = np.abs(matrix[both] - matrix.T[both]).max(initial=0.0)
+    if apart <= _TOLERANCE:
+        return "some entries are finite on one side of the diagonal alone"
+    return f"entries across the diagonal differ by up to {apart:.3g}; a correlation is the same in both directions"
+
+
 def _other_kind(matrix: NDArray[np.float32]) -> str | None:
     """What shows that a symmetric matrix holds no correlations; None where nothing does."""
     rest = matrix.copy()
@@ -131,7 +143,7 @@ def _other_kind(matrix: NDArray[np.float32]) -> str | None:
         values = rest[alive]
         binary = ((values == 0) | (values == 1)).all()
         return "every value is 0 or 1, as of an adjacency matrix" if binary else None
-    if (diagonal == 0).all():
+    if np.abs(diagonal).max() <= _TOLERANCE:
         return "the diagonal is 0, as of distances, of adjacencies, or where the diagonal was removed"
     if not np.isfinite(diagonal).all():
         odd = diagonal[~np.isfinite(diagonal)][0]
