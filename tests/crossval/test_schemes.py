@@ -338,6 +338,7 @@ def test_a_class_of_two_patients_is_learnt_rather_than_tested() -> None:
     [
         ("stratified-group-k-fold", [("a", "p", "x", "")], "1 group"),
         ("stratified-group-k-fold", [(str(i), str(i % 4), "x", "") for i in range(40)], "5 folds .* 4 group"),
+        ("stratified-group-k-fold", [(str(i), "p", "x", "") for i in range(9)], r"from 1 group\. Add patients"),
         ("hold-out", [("a", "p", "x", ""), ("b", "q", "x", "")], "2 group.* least 3 groups"),
         ("stratified-k-fold", [(str(i), str(i % 9), "x", "") for i in range(18)], "'0' holds 0, 9.*-group-k-fold"),
         ("leave-one-site-out", [(str(i), str(i), "x", "") for i in range(9)], "have the site 'x'.* at least 2"),

@@ -135,7 +135,7 @@ def _draw(cases: Sequence[PlanCase], share: float, seed: int, *, keep: int, wher
         needed = " and ".join(("training", "inner validation", "test")[: keep + 1])
         raise DataError(
             f"{where}: {len(cases)} case(s) from {len(groups)} group(s) are to be divided into {needed}; expected at "
-            f"least {keep + 1} groups. Use fewer folds, or add patients or sequences."
+            f"least {keep + 1} groups. Add patients or sequences."
         )
     total = Counter(case.stratum for case in cases)
 

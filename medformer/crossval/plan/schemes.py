@@ -104,10 +104,10 @@ def make_plan(
     groups = {case.group for case in cases}
     # Each training part needs two groups, one to train and one to select, also where folds get unequal shares.
     if len(groups) < folds or -(-len(groups) // folds) > len(groups) - 2:
+        advice = f"Use crossval.folds={len(groups)}, or add" if len(groups) > 2 else "Add"
         raise DataError(
             f"{folds} folds with an inner validation part need at least {max(folds, 4 if folds == 2 else 3)} groups; "
-            f"the {len(cases)} cases come from {counted(len(groups), 'group')}. Use fewer folds, or add patients or "
-            "sequences."
+            f"the {len(cases)} cases come from {counted(len(groups), 'group')}. {advice} patients or sequences."
         )
     drawn: list[Fold] = []
     for repeat in range(repeats):

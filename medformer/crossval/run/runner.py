@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -28,7 +29,7 @@ from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.record import RunInfo, session
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import is_test, write_manifest
+from medformer.data.manifest import Case, is_test, write_manifest
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
@@ -225,16 +226,26 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
 
 
 def draw(study: Study[Any, Any], cases: Sequence[PlanCase]) -> Plan:
-    """Draw the plan that the config asks for; the parts that the manifest gives count for the scheme `predefined`."""
+    """Draw the plan that the config asks for; the parts that the manifest gives count for the scheme `predefined`.
+
+    Raises:
+        DataError: No part is for training; and see `draw_plan`.
+    """
 
     def named(wanted: Iterable[str]) -> list[str]:
         return [case.id for case in study.cases if case.split.casefold() in wanted]
 
+    train = named({"train"}) or named({""})
+    if study.crossval.scheme == "predefined" and not train:
+        raise DataError(
+            f"No row of {study.data.path} has the split `train`, or none; found {_parts(study.cases)}. Correct the "
+            "column `split`, or empty it to train on every row."
+        )
     return draw_plan(
         cases,
         study.crossval,
         seed=study.config.seed,
-        train=named({"train"}) or named({""}),
+        train=train,
         validation=named(VALIDATION),
         test=[case.id for case in study.cases if is_test(case.split)],
     )
@@ -273,6 +284,11 @@ def unknown_part_notes(study: Study[Any, Any]) -> list[str]:
         f"{len(unknown)} row(s) of the data ({some([case.id for case in unknown])}) have the split {parts}. They are "
         "drawn into folds as all others; only rows whose split begins with `test` are held out."
     ]
+
+
+def _parts(cases: Sequence[Case]) -> str:
+    counts = Counter(case.split for case in cases)
+    return ", ".join(f"{f'`{part}`' if part else 'no split'} in {count} row(s)" for part, count in counts.items())
 
 
 def hold_out(directory: RunDirectory, study: Study[Any, Any]) -> list[str]:
