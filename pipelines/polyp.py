@@ -35,7 +35,6 @@ from pipelines.work import (
     open_run,
     readable,
     require_all,
-    run_hash,
     say_units,
     sidecars,
 )
@@ -122,7 +121,7 @@ def predict(
             [case.id for case in cases],
             threshold=cut,
             probabilities=cast(Probabilities, probabilities),
-            run=run_hash(opened, folders),
+            run=opened.predictor_hash(folders),
             resume=resume,
         ) as export:
             left = left_to_do(export, cases)

@@ -40,7 +40,6 @@ from pipelines.work import (
     open_run,
     readable,
     require_all,
-    run_hash,
     say_units,
     sidecars,
     unusable,
@@ -165,7 +164,7 @@ def predict(
             )
         labels = [name for _, name in predictor.labels]
         names = [case.id for case in cases]
-        made_by = run_hash(opened, folders)
+        made_by = opened.predictor_hash(folders)
         with volume_exports(work, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
             left = left_to_do(export, cases)
             good, problems = readable(left, partial(check_image, plan=segmenter.plan), make_reporter())

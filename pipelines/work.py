@@ -24,7 +24,6 @@ from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.metrics import table_of
 from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.summary import summarize
-from medformer.files import digest, sha256
 from medformer.inference.export_table import ExportTable
 from medformer.progress import Reporter
 from medformer.records import read_record
@@ -201,19 +200,6 @@ def finished_folds(run: RunDirectory, last: str) -> list[Path]:
     if len(folders) < len(folds):
         say(f"note: {len(folders)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all.")
     return folders
-
-
-_LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
-"""What a fold's predictions follow from, besides the config."""
-
-
-def run_hash(run: RunDirectory, folders: Sequence[Path]) -> str:
-    """SHA-256 of what predicts: the config, and everything that these folds learned."""
-    learned = [
-        [folder.name, *(sha256(folder / name) if (folder / name).is_file() else "" for name in _LEARNED)]
-        for folder in folders
-    ]
-    return digest([sha256(run.config_yaml), learned])
 
 
 def left_to_do(export: ExportTable, cases: Sequence[Case]) -> list[Case]:
