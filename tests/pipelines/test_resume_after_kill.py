@@ -132,6 +132,25 @@ def test_a_fold_whose_predictions_were_lost_is_computed_again(
     assert (own_run / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
 
 
+def test_a_fold_that_lost_what_it_learned_learns_it_again(
+    medformer: Medformer, own_run: Path, finished: Path, data: Path, settings: tuple[str, ...]
+) -> None:
+    (own_run / "folds" / "0" / "threshold.json").unlink()
+    command = ("polyp", "crossval", "--out", own_run, "--data", data, "--resume", *settings)
+    resumed = medformer(*command, report=False)
+    assert resumed.code == 0, resumed.err
+    for name in ("folds/0/threshold.json", "oof.csv"):
+        assert (own_run / name).read_bytes() == (finished / name).read_bytes()
+
+    # Weights cannot be had again from the state of a training; the message says what to delete.
+    weights = own_run / "folds" / "1" / "model.safetensors"
+    weights.unlink()
+    medformer(*command, report=False).refused(3, "model.safetensors", "delete the state")
+    (weights.parent / "state.safetensors").unlink()
+    assert medformer(*command, report=False).code == 0
+    assert weights.read_bytes() == (finished / "folds" / "1" / "model.safetensors").read_bytes()
+
+
 def test_half_written_files_of_a_kill_do_not_stay(
     medformer: Medformer, own_run: Path, data: Path, settings: tuple[str, ...]
 ) -> None:

@@ -16,7 +16,6 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import (
     FoldState,
     is_complete,
-    predictions_digest,
     read_predictions,
     read_state,
     write_state,
@@ -123,7 +122,7 @@ def run_fold(fold: Fold, job: FoldJob, folder: Path, plan: str) -> None:
         if found is not None:
             raise found from error
         raise
-    write_state(folder, state.end("done", predictions=predictions_digest(folder, fold)))
+    write_state(folder, state.done(folder, fold))
 
 
 def _record_failure(folder: Path, state: FoldState, error: Exception, reason: Exception) -> None:

@@ -15,6 +15,9 @@ from medformer.errors import DataError
 from medformer.files import read_csv, sha256, write_json
 from medformer.records import read_record
 
+_NOT_LEARNED = frozenset({"fold.json", "state.safetensors"})
+"""Files of a fold's folder that nothing is predicted from."""
+
 JournalState = Literal["pending", "running", "done", "failed"]
 
 
@@ -29,6 +32,7 @@ class FoldState:
         reason: Why it failed or was interrupted.
         attempts: How often it was started.
         predictions: SHA-256 of predictions.csv once done.
+        learned: The files that predictions follow from, once done; empty in runs of an earlier version.
         started: When the last attempt began, UTC.
         ended: When the last attempt ended, UTC.
         host: Where the last attempt runs or ran.
@@ -41,6 +45,7 @@ class FoldState:
     reason: str = ""
     attempts: int = 0
     predictions: str = ""
+    learned: tuple[str, ...] = ()
     started: str = ""
     ended: str = ""
     host: str = ""
@@ -59,9 +64,15 @@ class FoldState:
             pid=os.getpid(),
         )
 
-    def end(self, state: JournalState, reason: str = "", predictions: str = "") -> FoldState:
-        """The state when an attempt ends."""
-        return replace(self, state=state, reason=reason, predictions=predictions, ended=now())
+    def end(self, state: JournalState, reason: str = "") -> FoldState:
+        """The state when an attempt ends before its work is done."""
+        return replace(self, state=state, reason=reason, predictions="", learned=(), ended=now())
+
+    def done(self, folder: Path, fold: Fold) -> FoldState:
+        """The state when the work of a fold is done."""
+        files = (file for file in folder.rglob("*") if file.suffix in {".json", ".safetensors"})
+        learned = sorted(file.relative_to(folder).as_posix() for file in files if file.name not in _NOT_LEARNED)
+        return replace(self.end("done"), predictions=predictions_digest(folder, fold), learned=tuple(learned))
 
 
 def read_state(folder: Path, index: int, plan: str) -> FoldState:
@@ -118,8 +129,8 @@ def read_predictions(folder: Path, fold: Fold) -> list[dict[str, str]]:
 
 
 def is_complete(folder: Path, fold: Fold, state: FoldState) -> bool:
-    """Whether a fold is done and its predictions are still the ones it wrote."""
-    if state.state != "done":
+    """Whether a fold is done, its predictions are still the ones it wrote, and what they follow from is there."""
+    if state.state != "done" or not all((folder / name).is_file() for name in state.learned):
         return False
     try:
         read_predictions(folder, fold)
