@@ -177,7 +177,7 @@ def test_training_without_test_rows_gives_a_network_to_predict_with(
     assert not (run / "oof.csv").exists() and read_json(run / "run.json")["state"] == "done"
     predicted = medformer("polyp", "predict", run, data.parent / "images" / "p003_f00.jpg", "--out", tmp_path / "out")
     assert predicted.code == 0, predicted.err
-    medformer("report", run).refused(3, "oof.csv")
+    medformer("report", run).refused(3, "training without test rows", "crossval")
 
 
 def test_the_report_is_rebuilt_from_the_table_alone(medformer: Medformer, own_run: Path) -> None:

@@ -35,6 +35,12 @@ def test_drawings_are_clean_svg_with_their_own_names(key: str) -> None:
     assert "#fe00" not in text
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_stay_text() -> None:
+    drawn = forest("f", [("\u816b\u7624", 0.8, 0.7, 0.9)], xlabel="Dice", reference=0.7)
+    assert "\u816b\u7624" in [element.text for element in ElementTree.fromstring(drawn).iter("text")]
+
+
 def test_drawings_repeat() -> None:
     assert draw_all() == draw_all()
 

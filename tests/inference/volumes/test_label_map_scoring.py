@@ -123,13 +123,17 @@ def test_names_pair_whatever_the_form_of_their_accents(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("{}_pred", "end in '_pred'"), ("{}_0000", "end in '_0000'"), ("masks/{}", "begin with 'masks/'")],
+    [
+        ("{}_pred", "The names of the predictions end in '_pred', those of"),
+        ("{}_0000", "The names of the predictions end in '_0000', those of"),
+        ("masks/{}", "Name the folder of the maps themselves: --predictions .*masks"),
+    ],
 )
 def test_the_likely_cause_of_names_that_do_not_pair_is_said(tmp_path: Path, name: str, words: str) -> None:
     for case in ("a01", "a02", "a03"):
         write(tmp_path / "m" / f"{case}.nii.gz", cube())
         write(tmp_path / "p" / f"{name.format(case)}.nii.gz", cube())
-    with pytest.raises(DataError, match=f"3 without a prediction: .*The names of the predictions {words}, those of"):
+    with pytest.raises(DataError, match=f"3 without a prediction: .*{words}"):
         score_label_maps(tmp_path / "p", tmp_path / "m")
 
 
