@@ -14,7 +14,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from medformer.files import write_text
-from medformer.reporting.finished_run import FinishedRun, read_finished_run
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.scores import value, written
 from medformer.reporting.sections import SECTIONS, Facts, checks_of, facts_of
 from medformer.reporting.wording import html_templates, markdown_templates, render, source

@@ -497,7 +497,7 @@ def _read_run(task: str) -> Callable[[Path], None]:
 
         from medformer.crossval.run.status import format_status, read_status
         from medformer.inference.classification import THRESHOLD as THRESHOLD_FILE
-        from medformer.reporting.finished_run import read_finished_run
+        from medformer.reporting.read_run import read_finished_run
         from medformer.tasks import get_task
         from medformer.tasks.abide.features import read_trained_on
         from medformer.tasks.volume.predictor import COMPONENTS

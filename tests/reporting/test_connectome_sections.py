@@ -12,7 +12,8 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import DataError
 from medformer.files import read_csv, read_json, write_csv, write_json
 from medformer.reporting.explanation import read_explanation
-from medformer.reporting.finished_run import FinishedRun, read_finished_run
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_report, render_section
 from medformer.reporting.sections import SECTIONS
 

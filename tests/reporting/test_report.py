@@ -18,7 +18,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, write_csv, write_json, write_text
-from medformer.reporting.finished_run import read_finished_run
+from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_report
 from medformer.reporting.sections import gallery
 

@@ -24,7 +24,7 @@ from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json
 from medformer.inference.classification import learn_decision
-from medformer.reporting.finished_run import read_finished_run
+from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_model_card, build_report, render_section
 from medformer.reporting.sections import SECTIONS
 

@@ -13,7 +13,7 @@ from medformer.crossval.plan.balance import balance_table
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json, write_text
-from medformer.reporting.finished_run import read_finished_run
+from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_report
 from medformer.reporting.sections import SECTIONS, facts_of, plans
 

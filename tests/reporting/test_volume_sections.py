@@ -21,7 +21,8 @@ from medformer.evaluation.schema import metrics_schema
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, write_csv, write_json, write_text
 from medformer.reporting.figures.intervals import AgreementPanel, bland_altman
-from medformer.reporting.finished_run import FinishedRun, read_finished_run
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_report
 from medformer.reporting.sections import SECTIONS, segmentation
 

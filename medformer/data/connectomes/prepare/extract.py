@@ -141,7 +141,7 @@ class Extracted:
         refused: For the others, why.
         table: One row per scan: why it was refused, or its volumes, motion and coverage.
         without_participant: Scans that the table of participants does not list.
-        without_scan: Participants that it lists and of whom there is no scan.
+        without_scan: Participants in the table who have no scan.
     """
 
     folder: Path

@@ -82,7 +82,7 @@ def read_participants(bids: Path, given: Path | None, scans: Sequence[BoldScan])
 
 
 def write_phenotype(out: Path, scans: Sequence[BoldScan], rows: Sequence[Mapping[str, Any]], people: People) -> None:
-    """Write a row per scan that was kept, and one per participant of whom none was, so that `prepare` lists them."""
+    """Write a row for each scan that was kept, and for each participant without one, so that `prepare` lists them."""
     kept = [
         (scan, row) for scan, row in zip(scans, rows, strict=True) if not row["reason"] and scan.subject in people.of
     ]
