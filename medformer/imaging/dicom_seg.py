@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from medformer import __version__
 from medformer.errors import DataError, ResourceError
 from medformer.files import atomic_path
-from medformer.imaging.dicom import dicom_module, series_geometry, sorted_slices
+from medformer.imaging.dicom import series_geometry, sorted_slices
+from medformer.imaging.dicom_files import dicom_module
 from medformer.imaging.geometry import Geometry, smallest_integer
 from medformer.imaging.seg_frames import TRACKING, open_seg, read_dicom_seg
 

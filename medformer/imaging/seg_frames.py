@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.imaging.dicom import dicom_module
+from medformer.imaging.dicom_files import dicom_module
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, empty_voxels, smallest_integer
 
 TRACKING = "label {}"

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.imaging.dicom import looks_like_dicom, read_series, series_geometry
+from medformer.imaging.dicom import read_series, series_geometry
+from medformer.imaging.dicom_files import looks_like_dicom
 from medformer.imaging.geometry import LABEL_RANGE, Geometry, Volume, empty_voxels, smallest_integer, turn_onto
 from medformer.imaging.nifti_file import NiftiFile, open_nifti
 from medformer.imaging.seg_frames import read_dicom_seg

@@ -173,7 +173,8 @@ def _series(folder: Path) -> list[Path]:
 
 
 def _read_slice(path: Path) -> None:
-    from medformer.imaging.dicom import find_series, read_series, series_geometry
+    from medformer.imaging.dicom import read_series, series_geometry
+    from medformer.imaging.dicom_files import find_series
 
     _all_of(path.parent, read_series, find_series, series_geometry)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from medformer.errors import ConfigError, DataError
-from medformer.imaging.dicom import find_series, read_series
+from medformer.imaging.dicom import read_series
+from medformer.imaging.dicom_files import find_series
 from medformer.imaging.geometry import Geometry
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.volumes import read_geometry, read_labels, read_volume

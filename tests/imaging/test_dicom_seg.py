@@ -16,7 +16,7 @@ from medformer.data.volumes.inspect.describe import describe_volume, inspect_vol
 from medformer.data.volumes.read.layouts import info_from_records, scan_volumes
 from medformer.errors import DataError, ResourceError
 from medformer.imaging import dicom_seg
-from medformer.imaging.dicom import find_series
+from medformer.imaging.dicom_files import find_series
 from medformer.imaging.dicom_seg import write_dicom_seg
 from medformer.imaging.geometry import Geometry, Volume, same_grid
 from medformer.imaging.seg_frames import enclosing, open_seg, read_dicom_seg, segment_conflicts

@@ -23,7 +23,7 @@ from medformer.data.volumes.inspect.descriptors import descriptor, volume_featur
 from medformer.data.volumes.inspect.facts import channel_facts
 from medformer.errors import DataError
 from medformer.files import digest, sha256
-from medformer.imaging.dicom import frame_of_reference
+from medformer.imaging.dicom_files import frame_of_reference
 from medformer.imaging.geometry import (
     GRID_TOLERANCE,
     Geometry,

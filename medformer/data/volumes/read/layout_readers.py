@@ -29,7 +29,7 @@ from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info
 from medformer.data.volumes.read.dataset_list import cases_of_list, listed_cases, stated_count, unlisted
 from medformer.errors import ConfigError, DataError, counted
 from medformer.files import digest, read_json, walk
-from medformer.imaging.dicom import NO_IMAGES, Series, find_series
+from medformer.imaging.dicom_files import NO_IMAGES, Series, find_series
 
 _IMAGES = ("images", "image")
 _LABELS = ("labels", "label", "masks", "mask", "segmentations")

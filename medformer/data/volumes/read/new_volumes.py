@@ -20,7 +20,7 @@ from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, channel_fault
 from medformer.data.volumes.read.layout_readers import LABEL_FOLDERS
 from medformer.errors import DataError
 from medformer.files import walk
-from medformer.imaging.dicom import NO_IMAGES, find_series, looks_like_dicom
+from medformer.imaging.dicom_files import NO_IMAGES, find_series, looks_like_dicom
 
 Channels = Mapping[int, Path]
 """Files by the number of their channel."""
