@@ -38,6 +38,7 @@ from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import Executor, LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.given_parts import draw
 from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
@@ -206,7 +207,7 @@ def permuted_plan(path: Path, study: AbideStudy) -> Plan:
     """The folds of the permuted runs, balanced by the true labels, which is what a user's folds would be."""
     if not path.is_file():
         inventory = study.inspect(None, make_reporter())
-        write_plan(path, runner.draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))
+        write_plan(path, draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))
     return read_plan(path)
 
 

@@ -30,7 +30,7 @@ from two_sides import SIDES, load_configs, make_parser, train_in_turns
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
-from medformer.crossval.run import runner
+from medformer.crossval.run.given_parts import draw
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
@@ -74,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     study = open_study(configs["ours"], arguments.inner)
     inventory = study.inspect(None, make_reporter())
-    folds = runner.draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]).folds
+    folds = draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]).folds
     folds = folds[: arguments.folds]
     say(f"{len(study.cases)} volumes, {len(folds)} of {FOLDS} folds, {arguments.minutes:g} minutes per side and fold")
     trained = [run_fold(fold, study, inventory, configs, arguments) for fold in folds]

@@ -1,9 +1,10 @@
-"""How long work reports its progress, without knowing where it is shown; and how to spell a time."""
+"""How long work reports its progress, without knowing where it is shown; and how to spell a time and a moment."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TypeVar
 
@@ -110,3 +111,18 @@ def duration(seconds: float) -> str:
             rest = whole % size // small
             return f"{whole // size} {unit}" + (f" {rest} {lesser}" if rest else "")
     return f"{whole} s"
+
+
+def age(moment: str, until: datetime | None = None) -> float | None:
+    """Return the seconds from a moment in ISO form until another or now, not less than 0; None for anything else."""
+    try:
+        then = datetime.fromisoformat(moment)
+    except ValueError:
+        return None
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return max(0.0, ((until or datetime.now(UTC)) - then).total_seconds())
+
+
+def now() -> str:
+    """This moment in ISO form, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from medformer.config import VolumeConfig
+from medformer.crossval.run.given_parts import draw, held_out_note
 from medformer.crossval.run.outputs import has_format, output_file, output_folder
-from medformer.crossval.run.runner import draw, held_out_note
 from medformer.data.manifest import write_manifest
 from medformer.data.problems import Problem, quarantine, require_usable
 from medformer.data.volumes.inspect.facts import case_facts

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medformer.crossval.run.runner import draw
+from medformer.crossval.run.given_parts import draw
 from medformer.data.manifest import Case
 from medformer.errors import DataError
 

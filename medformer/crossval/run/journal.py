@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from medformer.crossval.plan import Fold, some
-from medformer.crossval.run.times import now
 from medformer.errors import DataError
 from medformer.files import read_csv, sha256, write_json
+from medformer.progress import now
 from medformer.records import read_record
 
 _NOT_LEARNED = frozenset({"fold.json", "state.safetensors"})

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.run.times import age, now
 from medformer.errors import ConfigError
 from medformer.files import read_json
-from medformer.progress import duration
+from medformer.progress import age, duration, now
 
 try:
     import fcntl

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import medformer
 from medformer.crossval.run.directory import FORMAT, RunDirectory
-from medformer.crossval.run.times import now
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
 from medformer.files import digest, sha256, strict_json, write_json, write_text
+from medformer.progress import now
 from medformer.yaml_files import dump_yaml, read_yaml
 
 PACKAGES = (

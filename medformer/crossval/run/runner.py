@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,17 +18,18 @@ from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase, read_plan, some, write_plan
 from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
-from medformer.crossval.plan.schemes import draw_plan, predefined_plan
+from medformer.crossval.plan.schemes import predefined_plan
 from medformer.crossval.run.beside import run_beside
 from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.record import RunInfo, session
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import Case, is_test, write_manifest
+from medformer.data.manifest import is_test
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
@@ -41,9 +41,6 @@ from medformer.training.pretraining.seen import read_seen, require_same_seen, re
 
 PROBLEMS = "problems.csv"
 """What is wrong with the cases of a run."""
-
-VALIDATION = frozenset({"val", "validation"})
-"""What a manifest calls the part that selects."""
 
 # A resumed run may be computed elsewhere, loaded differently and compared with more; its results stay the same kind.
 _MAY_DIFFER = frozenset(
@@ -61,9 +58,6 @@ _MAY_DIFFER = frozenset(
         *(f"execution.{name}" for name in ExecutionConfig.model_fields),
     }
 )
-
-_DRAWN = ("tr", "val", "dev", "fold", "part", *"0123456789")
-"""How the names of parts begin that are known to be drawn into folds."""
 
 
 def run(
@@ -223,90 +217,6 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
             "Restore it, or start a new run in another folder."
         )
     return plan
-
-
-def draw(study: Study[Any, Any], cases: Sequence[PlanCase]) -> Plan:
-    """Draw the plan that the config asks for; the parts that the manifest gives count for the scheme `predefined`.
-
-    Raises:
-        DataError: No part is for training; and see `draw_plan`.
-    """
-
-    def named(wanted: Iterable[str]) -> list[str]:
-        return [case.id for case in study.cases if case.split.casefold() in wanted]
-
-    train = named({"train"}) or named({""})
-    if study.crossval.scheme == "predefined" and not train:
-        raise DataError(
-            f"No row of {study.data.path} has the split `train`, or none; found {_parts(study.cases)}. Correct the "
-            "column `split`, or empty it to train on every row."
-        )
-    return draw_plan(
-        cases,
-        study.crossval,
-        seed=study.config.seed,
-        train=train,
-        validation=named(VALIDATION),
-        test=[case.id for case in study.cases if is_test(case.split)],
-    )
-
-
-def held_out_note(study: Study[Any, Any]) -> list[str]:
-    """What a reader must know of the test rows that no fold has; nothing without any.
-
-    Raises:
-        DataError: There are no other rows.
-    """
-    ids = [case.id for case in study.held_out]
-    if not ids:
-        return []
-    if len(ids) == len(study.cases):
-        raise DataError(
-            f"All {len(ids)} rows of {study.data.path} have a split that begins with `test`; expected others to train "
-            "on. Empty the column `split` to cross-validate on them."
-        )
-    return [
-        f"{len(ids)} test row(s) of the data ({some(ids)}) are held out: no fold and no pretraining sees them, and no "
-        "number here is about them."
-    ]
-
-
-def unknown_part_notes(study: Study[Any, Any]) -> list[str]:
-    """What a reader must know of rows with a split such as `holdout`, which is drawn into folds as every other."""
-    if study.crossval.scheme == "predefined":
-        return []
-    cases = [case for case in study.cases if case.split and not is_test(case.split)]
-    unknown = [case for case in cases if not case.split.casefold().startswith(_DRAWN)]
-    if not unknown:
-        return []
-    parts = ", ".join(f"'{part}'" for part in dict.fromkeys(case.split for case in unknown))
-    return [
-        f"{len(unknown)} row(s) of the data ({some([case.id for case in unknown])}) have the split {parts}. They are "
-        "drawn into folds as all others; only rows whose split begins with `test` are held out."
-    ]
-
-
-def _parts(cases: Sequence[Case]) -> str:
-    counts = Counter(case.split for case in cases)
-    return ", ".join(f"{f'`{part}`' if part else 'no split'} in {count} row(s)" for part, count in counts.items())
-
-
-def hold_out(directory: RunDirectory, study: Study[Any, Any]) -> list[str]:
-    """Write the test rows that no fold has into a manifest of their own, and say what can be done with them."""
-    note, task = held_out_note(study), study.config.task
-    if not note:
-        return []
-    source = directory.held_out_csv
-    if all(case.image is not None for case in study.held_out):
-        write_manifest(source, study.held_out)
-    else:
-        source = study.data.path
-    lines = [*note, f"`medformer {task} train` on the same data trains one network without them and tests it on them."]
-    if study.predicts:
-        lines.append(
-            f"To predict them when this run is done: medformer {task} predict {directory.path} {source} --out DIR"
-        )
-    return lines
 
 
 def audit_plan(study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str]) -> Audit:

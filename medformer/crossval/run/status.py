@@ -12,11 +12,10 @@ from typing import Any, Literal, TypeVar
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import FoldState
 from medformer.crossval.run.lock import Owner, read_owner
-from medformer.crossval.run.times import age
 from medformer.errors import DataError
 from medformer.evaluation.metrics import validation_metric_of
 from medformer.files import read_csv
-from medformer.progress import duration
+from medformer.progress import age, duration
 from medformer.records import Content, read_record
 
 T = TypeVar("T")
