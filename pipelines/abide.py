@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from medformer.connectome.atlases import atlas_name
-from medformer.crossval.plan import read_plan
 from medformer.crossval.run.collect import tested_folds
 from medformer.crossval.run.outputs import output_folder
 from medformer.data.connectomes.check import link_same_subject
@@ -19,30 +18,27 @@ from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     Prepared,
     prepare_cohort,
-    read_new,
 )
 from medformer.data.connectomes.prepare.extract import Settings, atlas_files, extract_bids
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.connectomes.read.matrices import Values
-from medformer.data.people import plain
-from medformer.data.problems import Problem, quarantine, write_problems
+from medformer.data.problems import write_problems
 from medformer.errors import DataError, counted
-from medformer.files import read_json, write_csv, write_json
+from medformer.files import read_json, write_json
 from medformer.inference.attribution.checks import randomization_check
 from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
-from medformer.inference.classification import THRESHOLD as THRESHOLD_FILE
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
-from medformer.tasks.abide.features import read_trained_on
 from medformer.tasks.abide.learner import load_scorer
-from medformer.tasks.abide.study import AbideStudy, AbideTask
+from medformer.tasks.abide.new_subjects import ADVICE, PREDICTIONS, export_scores
+from medformer.tasks.abide.study import AbideStudy
+from medformer.tasks.new_cases import require_all
+from medformer.tasks.trained import open_run
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.work import finished_folds, open_run, require_all
-
-PREDICTIONS = "predictions.csv"
+from pipelines.work import open_to_predict
 
 _SHOWN = 10
 _CHECKED = 40  # subjects whose maps the randomization check compares
@@ -203,87 +199,37 @@ def predict(
     strategy: str | None,
     values: Values,
 ) -> None:
-    """Score new subjects: probability of the positive class, decision, and the probability by each fold.
-
-    The probabilities of all folds are averaged. The threshold is the mean of those that the folds learned from their
-    validation parts, unless one is given.
-
-    Raises:
-        ConfigError: The run has no finished network, or `out` is not empty.
-        DataError: Atlases are not those of the run, or no subject can be used.
-        CheckpointError: What a fold left is missing or damaged.
-    """
+    """Write the score and decision of new subjects (see `export_scores`), and say what came of them."""
     with output_folder(out, overwrite=overwrite, by="abide predict") as work:
-        opened, config = open_run(run, "abide")
-        folders = finished_folds(opened, THRESHOLD_FILE)
-        predictor = AbideTask().load(config, folders, choose_device(device))
-        if threshold is not None:
-            predictor.threshold = threshold
-        layouts, names = read_trained_on(folders[0])
-        trained = {plain(name) for case in read_plan(opened.splits_json).cases for name in (case.id, case.group)}
-        known = 0
-        rows: list[dict[str, Any]] = []
-        problems: list[Problem] = []
-        for number, source in enumerate(sources):
-            try:
-                cohort, refused = read_new(
-                    source,
-                    atlases=layouts,
-                    out=work / "cohorts" / str(number),
-                    pipeline=pipeline,
-                    strategy=strategy,
-                    values=values,
-                    reporter=make_reporter(),
-                )
-            except DataError as error:
-                if len(sources) == 1:
-                    raise
-                problems.append(Problem(str(source), str(source), "corrupt", str(error)))
-                continue
-            problems += refused
-            study = AbideStudy(config=config, data=cohort)
-            known += sum(bool({plain(case.id), plain(case.group)} & trained) for case in cohort.cases)
-            scores = predictor.scores(study, list(study.by_id))
-            for row, by_fold in zip(predictor.rows(study, list(study.by_id), scores), scores.T, strict=True):
-                each = {
-                    f"score_fold_{folder.name}": float(score) for folder, score in zip(folders, by_fold, strict=True)
-                }
-                rows.append({"source": str(source), **_own_columns(row), **each})
-        left_out = len(quarantine(problems))
-        if not rows:
-            require_all(problems, left_out, "sources", "Correct these, or leave them out.")
-        write_csv(work / PREDICTIONS, rows, list(rows[0]))
-        if problems:
-            write_problems(work / EXCLUSIONS_FILE, problems)
-            say(
-                f"{counted(left_out, 'subject')} left out, {counted(len(problems) - left_out, 'warning')}: "
-                f"{out / EXCLUSIONS_FILE}"
-            )
-            for problem in problems[:_SHOWN]:
-                say(f"  {problem}")
-    if known:
-        say(
-            f"note: {known} of these subjects belong to {run}, and networks of some folds were trained on them."
-            + f" {opened.oof_csv} has their scores by the networks that were not." * opened.oof_csv.exists()
+        trained = open_to_predict(run, "abide")
+        made = export_scores(
+            trained,
+            sources,
+            work,
+            device=device,
+            threshold=threshold,
+            pipeline=pipeline,
+            strategy=strategy,
+            values=values,
+            reporter=make_reporter(),
         )
-    decisions = [decision for _, decision in predictor.members]
-    calibrated = sum(decision.scaling is not None for decision in decisions)
-    why = next((f": {decision.uncalibrated}" for decision in decisions if decision.uncalibrated), "")
+    if made.problems:
+        warnings = counted(len(made.problems) - made.left_out, "warning")
+        say(f"{counted(made.left_out, 'subject')} left out, {warnings}: {out / EXCLUSIONS_FILE}")
+        for problem in made.problems[:_SHOWN]:
+            say(f"  {problem}")
+    if made.known:
+        say(
+            f"note: {made.known} of these subjects belong to {run}, and networks of some folds were trained on them."
+            + f" {trained.scores} has their scores by the networks that were not." * (trained.scores is not None)
+        )
+    say(made.calibration)
+    positive = sum(row["prediction"] for row in made.rows)
     say(
-        "Scores are calibrated probabilities."
-        if calibrated == len(decisions)
-        else f"Scores are outputs of the networks, of which {calibrated or 'none'} is calibrated{why}."
+        f"{counted(len(made.rows), 'subject')}, {positive} of them {made.positive} at threshold "
+        f"{made.threshold:.3g}, by {counted(len(trained.folders), 'network')}: {out / PREDICTIONS}"
     )
-    positive = sum(row["prediction"] for row in rows)
-    say(
-        f"{counted(len(rows), 'subject')}, {positive} of them {names.get(1, 'positive')} at threshold "
-        f"{predictor.threshold:.3g}, by {counted(len(folders), 'network')}: {out / PREDICTIONS}"
-    )
-    require_all(problems, len(rows) + left_out, "subjects", "Correct these, or leave them out.")
-
-
-def _own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("id", "site", "label", "score", "threshold", "prediction")}
+    require_all(made.problems, len(made.rows) + made.left_out, "subjects", ADVICE)
 
 
 def explain(*, run: Path, steps: int) -> None:

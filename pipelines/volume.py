@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,39 +10,26 @@ from medformer.config import VolumeConfig
 from medformer.crossval.run.given_parts import draw, held_out_note
 from medformer.crossval.run.outputs import has_format, output_file, output_folder
 from medformer.data.manifest import write_manifest
-from medformer.data.problems import Problem, quarantine, require_usable
+from medformer.data.problems import require_usable
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
-from medformer.data.volumes.prepare.prepare_case import check_image
 from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.data.volumes.read.layouts import Layout, scan_volumes
 from medformer.data.volumes.read.medmnist import write_medmnist
-from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError, counted
 from medformer.inference.scoring import write_scores
-from medformer.inference.volumes.export import TABLE, volume_exports
+from medformer.inference.volumes.export import TABLE
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.models.memory import seconds_per_step
+from medformer.tasks.new_cases import require_all
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
 from medformer.tasks.volume.network import new_network
-from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
+from medformer.tasks.volume.new_volumes import export_volumes
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 from pipelines.console import make_reporter, say
-from pipelines.work import (
-    TRY_AGAIN,
-    finished_folds,
-    left_to_do,
-    list_problems,
-    manifest_cases,
-    open_run,
-    readable,
-    require_all,
-    say_units,
-    sidecars,
-    unusable,
-)
+from pipelines.work import list_problems, open_to_predict, say_units, sidecars
 
 
 def prepare(
@@ -134,50 +120,22 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
 def predict(
     *, run: Path, images: Sequence[Path], out: Path, overwrite: bool, resume: bool, dicom_seg: bool, device: str
 ) -> None:
-    """Write verified label maps in the geometry of each input, overlays, and volumes.csv in milliliters.
-
-    The probabilities of all folds are averaged. Where folds learned which connected components to keep, a label is
-    reduced to its largest one if most of them did so.
-
-    Raises:
-        ConfigError: The run has no finished network, or `out` is not empty.
-        DataError: Volumes cannot be used; all others are done.
-        ResourceError: The device is not there, or memory does not suffice.
-    """
+    """Write verified label maps in the geometry of each input, overlays, and volumes.csv (see `export_volumes`)."""
     with output_folder(out, overwrite=overwrite, resume=resume, by="volume predict") as work:
-        opened, config = open_run(run, "volume")
-        if config.target != "segmentation":
-            raise ConfigError(f"{run} classifies volumes; predict needs a run that segments them.")
-        folders = finished_folds(opened, COMPONENTS)
-        predictor = cast(VolumePredictor, load_predictor(config, folders, work, choose_device(device)))
-        segmenter = predictor.segmenter
-        segmenter.folder = work
-        listed: list[Problem] = []
-        cases = manifest_cases(images) or list_volumes(images, listed, channels=predictor.channels, without=out)
-        for problem in listed:
-            say(str(problem))
-        count = len(cases) + len(quarantine(listed))
-        if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
-            raise ConfigError(
-                f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs "
-                f"are none, such as {others[0].image}. Give folders with a series each, or leave --dicom-seg out."
-            )
-        labels = [name for _, name in predictor.labels]
-        names = [case.id for case in cases]
-        made_by = opened.predictor_hash(folders)
-        with volume_exports(work, labels, names, dicom_seg=dicom_seg, run=made_by, resume=resume) as export:
-            left = left_to_do(export, cases)
-            good, problems = readable(left, partial(check_image, plan=segmenter.plan), make_reporter())
-            problems += listed
-            if not (good or export.rows):
-                require_all(problems, count, "volumes", TRY_AGAIN)
-            for case in make_reporter().track(good, "volumes"):
-                try:
-                    export.add(case.id, segmenter.segment(case), case, source=str(case.image), images=case.images)
-                except DataError as error:
-                    problems.append(unusable(case, error))
-    require_all(problems, count, "volumes", TRY_AGAIN)
-    say(f"{counted(len(cases), 'label map')} from {counted(len(folders), 'network')}: {out / 'masks'}")
+        trained = open_to_predict(run, "volume")
+        made = export_volumes(
+            trained,
+            images,
+            work,
+            out=out,
+            device=device,
+            dicom_seg=dicom_seg,
+            resume=resume,
+            say=say,
+            reporter=make_reporter(),
+        )
+    require_all(made.problems, made.given, "volumes")
+    say(f"{counted(made.listed, 'label map')} from {counted(len(trained.folders), 'network')}: {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")
     say(f"Overlays (three planes; slices of a scan with thick ones): {out / 'overlays'}")

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from medformer.config import SCHEMAS, AnyConfig
-from medformer.config_loading import load_config
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
-from medformer.crossval.run.collect import planned_folds, verify_oof, write_metrics
+from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.outputs import output_folder
-from medformer.crossval.run.record import read_config
 from medformer.data.audit import split_parts, write_findings
-from medformer.data.manifest import Case, read_manifest
-from medformer.data.problems import LISTED, Problem, first_ten, quarantine, require_usable, write_problems
-from medformer.errors import ConfigError, DataError, counted
+from medformer.data.problems import LISTED, Problem, quarantine, require_usable, write_problems
+from medformer.errors import DataError, counted
 from medformer.evaluation.metrics import table_of
 from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.summary import summarize
-from medformer.inference.export_table import ExportTable
-from medformer.progress import Reporter
 from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
+from medformer.tasks.trained import Trained, open_trained
 from pipelines.console import make_reporter, say
 
 _GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
 """What pretraining is held against, by its key in `pretraining.json`."""
-
-TRY_AGAIN = "Correct these, or leave them out; with --resume, what is done is not computed again."
-"""What to do about inputs of a prediction that cannot be used."""
 
 
 def crossval(
@@ -169,117 +161,12 @@ def check(
         say(found if audit.findings else f"No leak between {sides}.")
 
 
-def open_run(run: Path, task: str) -> tuple[RunDirectory, Any]:
-    """Open a run of a task, and its config.
-
-    Raises:
-        ConfigError: Not a run, one of another task, or its config was changed.
-    """
-    opened = RunDirectory.open(run)
-    found = opened.record()["task"]
-    if found != task:
-        raise ConfigError(f"{run} is a run of the task {found}; this command works on runs of `medformer {task}`.")
-    read_config(opened)
-    return opened, load_config(opened.config_yaml, [], model=SCHEMAS[task])
-
-
-def finished_folds(run: RunDirectory, last: str) -> list[Path]:
-    """The folders of the folds that are trained, and a note where some are not.
-
-    Args:
-        run: The run.
-        last: The file that a fold leaves once its network does not change anymore.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    folds = planned_folds(run)
-    folders = [run.fold(fold.index) for fold in folds if (run.fold(fold.index) / last).is_file()]
-    if not folders:
-        raise ConfigError(f"{run.path} holds no finished network. Finish the run with --resume first.")
-    if len(folders) < len(folds):
-        say(f"note: {len(folders)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all.")
-    return folders
-
-
-def left_to_do(export: ExportTable, cases: Sequence[Case]) -> list[Case]:
-    """The cases that an earlier call did not export, or not as this one would."""
-    left = [case for case in cases if not export.done(case.id, case.images)]
-    if export.outdated:
-        say(
-            f"{len(export.outdated)} cases were made from other images, by another run or with other settings, such as "
-            f"'{export.outdated[0]}': they are made again."
-        )
-    if export.of_others:
-        say(
-            f"note: {export.table} also lists {export.of_others} cases that this call was not given, and that another "
-            "run or another threshold made (column run_sha256). They stay."
-        )
-    return left
-
-
-def readable(
-    cases: Sequence[Case], read: Callable[[Case], object], reporter: Reporter
-) -> tuple[list[Case], list[Problem]]:
-    """Read every input before the work on the first one begins, and say which cannot be used.
-
-    Args:
-        cases: The inputs.
-        read: Reads one. A list that it returns holds warnings; any other result is not kept.
-        reporter: Receives one step per input.
-
-    Returns:
-        The inputs that can be read, and a problem for each of the others, besides the warnings.
-    """
-    problems: list[Problem] = []
-    for case in reporter.track(cases, "checking"):
-        try:
-            found = read(case)
-            problems += found if isinstance(found, list) else ()
-        except DataError as error:
-            problems.append(unusable(case, error))
-    for problem in problems:
-        say(str(problem))
-    bad = set(quarantine(problems))
-    return [case for case in cases if case.id not in bad], problems
-
-
-def unusable(case: Case, error: DataError) -> Problem:
-    """The problem that an error is."""
-    return Problem(case.id, str(case.image), "corrupt", str(error))
-
-
-def require_all(problems: Sequence[Problem], count: int, what: str, advice: str) -> None:
-    """End a command whose work is done but for inputs that cannot be used.
-
-    Raises:
-        DataError: There are such inputs; names the first ten.
-    """
-    errors = [problem for problem in problems if problem.severity == "error"]
-    bad = len(quarantine(errors))
-    if bad:
-        rest = "one is" if count - bad == 1 else f"{count - bad} are"
-        done = f"the other {rest} done" if bad < count else "nothing was written"
-        raise DataError(f"{bad} of {count} {what} cannot be used; {done}:{first_ten(errors)}\n{advice}")
-
-
-def manifest_cases(given: Sequence[Path]) -> list[Case]:
-    """The cases of CSV manifests that `predict` is given in the place of images; empty where it is given images.
-
-    Raises:
-        ConfigError: Manifests and images are given together.
-        DataError: A manifest cannot be read, or two have one id.
-    """
-    tables = [path for path in given if path.suffix.lower() == ".csv" and path.is_file()]
-    if tables and len(tables) < len(given):
-        raise ConfigError(f"Got {tables[0]} beside other paths; expected manifests alone, or images and folders alone.")
-    cases = [case for table in tables for case in read_manifest(table, ungrouped="each").cases]
-    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{len(twice)} id(s), such as '{twice[0]}', occur in two of the manifests. Predict one at a time."
-        )
-    return cases
+def open_to_predict(path: Path, task: str) -> Trained:
+    """Open what a run of a task learned, and say what its user must know (see `open_trained`)."""
+    trained = open_trained(path, task)
+    if trained.note:
+        say(f"note: {trained.note}")
+    return trained
 
 
 def sidecars(manifest: Path) -> tuple[Path, ...]:

@@ -497,21 +497,17 @@ def _read_run(task: str) -> Callable[[Path], None]:
         import torch
 
         from medformer.crossval.run.status import format_status, read_status
-        from medformer.inference.classification import THRESHOLD as THRESHOLD_FILE
         from medformer.reporting.read_run import read_finished_run
-        from medformer.tasks import get_task
         from medformer.tasks.abide.features import read_trained_on
-        from medformer.tasks.volume.predictor import COMPONENTS
-        from pipelines.work import finished_folds, open_run
+        from medformer.tasks.trained import open_trained
 
         run = next(parent for parent in path.parents if parent.name == "run")
 
         def predictor(folder: Path) -> None:
-            opened, config = open_run(folder, task)
-            folders = finished_folds(opened, COMPONENTS if task == "volume" else THRESHOLD_FILE)
-            get_task(task).load(config, folders, torch.device("cpu"))
+            trained = open_trained(folder, task)
+            trained.load(torch.device("cpu"))
             if task == "abide":
-                read_trained_on(folders[0])
+                read_trained_on(trained.folders[0])
 
         # The network takes longest, and tables do not matter to it.
         needs_network = path.suffix != ".csv" and path.name not in ("audit.json", "metrics.json", "site_probe.json")

@@ -297,6 +297,9 @@ class Task(Protocol):
             DataError: They cannot be read.
         """
 
+    def last_file(self, config: Any) -> str:
+        """The file that a fold leaves in its folder once what it learned does not change anymore."""
+
     def load(self, config: Any, folders: Sequence[Path], device: torch.device | None = None) -> Predictor:
         """Load what finished folds left, as one predictor that averages them.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,10 @@ from medformer.crossval.plan import some
 from medformer.crossval.run.entries import ENTRIES, foreign_exports, visible
 from medformer.crossval.run.lock import acquire, release
 from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError, write_advice
-from medformer.files import digest, is_temporary, require_writable, sha256
+from medformer.files import is_temporary, require_writable
 from medformer.records import Content, Names, Rows, read_record
 
 FORMAT = "medformer-run/1"
-
-_LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
-"""What the predictions of a fold follow from, besides the config."""
 
 _RESTORE = "Restore the file from a copy, or start a new run in another folder."
 
@@ -269,14 +266,6 @@ class RunDirectory:
         """The baselines that have an out-of-fold table, by name."""
         found = sorted(path.parent.name for path in self.path.glob("baselines/*/oof.csv"))
         return {name: self.baseline(name) for name in found}
-
-    def predictor_hash(self, folders: Sequence[Path]) -> str:
-        """SHA-256 of what predicts: the config, and everything that the folds of these folders learned."""
-        learned = [
-            [folder.name, *(sha256(folder / name) if (folder / name).is_file() else "" for name in _LEARNED)]
-            for folder in folders
-        ]
-        return digest([sha256(self.config_yaml), learned])
 
     def fold(self, index: int) -> Path:
         """The folder of one fold: history.csv, model.safetensors, resume state, predictions.csv, fold.json."""

@@ -28,7 +28,7 @@ from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, quarantine
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, write_json
-from medformer.inference.classification import read_decision
+from medformer.inference.classification import THRESHOLD, read_decision
 from medformer.models.connectome.build import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.records import Content, Counts, read_record
@@ -189,6 +189,9 @@ class AbideTask:
             )
         data = read_cohort(config.data.manifest, unlabelled="error" if labelled else "allow")
         return AbideStudy(config=config, data=data)
+
+    def last_file(self, config: AbideConfig) -> str:
+        return THRESHOLD
 
     def load(self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None) -> ClassPredictor:
         return ClassPredictor(

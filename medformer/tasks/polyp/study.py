@@ -33,6 +33,7 @@ from medformer.models.autoencoder import masked_autoencoder
 from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
+    THRESHOLD_FILE,
     FrameBaselineLearner,
     FrameLearner,
     FramePredictor,
@@ -154,6 +155,9 @@ class PolypTask:
         if config.data.foreground:
             data = replace(data, cases=tuple(replace(case, foreground=config.data.foreground) for case in data.cases))
         return PolypStudy(config=config, data=data, masks=labelled)
+
+    def last_file(self, config: PolypConfig) -> str:
+        return THRESHOLD_FILE
 
     def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
         return load_predictor(config, folders, device)

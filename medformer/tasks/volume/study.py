@@ -34,12 +34,13 @@ from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
+from medformer.inference.classification import THRESHOLD
 from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
 from medformer.tasks.volume.network import Planner, check_network
-from medformer.tasks.volume.predictor import VolumePredictor, load_predictor
+from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +187,9 @@ class VolumeTask:
     ) -> VolumeStudy:
         data = open_volumes(config, out, reporter)
         return VolumeStudy(config=config, data=data, labelled=labelled)
+
+    def last_file(self, config: VolumeConfig) -> str:
+        return COMPONENTS if config.target == "segmentation" else THRESHOLD
 
     def load(
         self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None

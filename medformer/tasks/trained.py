@@ -1,0 +1,113 @@
+"""A finished run as something that predicts: what it learned, for which task, and whom it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medformer.config import SCHEMAS
+from medformer.config_loading import load_config
+from medformer.crossval.plan import PlanCase, read_plan
+from medformer.crossval.run.collect import planned_folds
+from medformer.crossval.run.contract import Predictor
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import read_config
+from medformer.errors import ConfigError
+from medformer.files import digest, sha256
+from medformer.tasks import get_task
+
+_LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
+"""What the predictions of a fold follow from, besides the config."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What predicts new cases.
+
+    Attributes:
+        path: The folder that was opened.
+        task: Name of its task.
+        config: Of the training; its type is the task's.
+        folders: Of the folds that have learned, at least one; each holds one member of the ensemble.
+        made_by: SHA-256 of what predicts, for tables of predictions.
+        note: What a user must know of it, such as that folds are missing; empty without anything.
+        known_cases: The cases that it was drawn from, of which each network has seen a part; None where it does not
+            say, as a bundle does not.
+        scores: Table of the known cases' scores by networks that have not seen them; None where there is none.
+    """
+
+    path: Path
+    task: str
+    config: Any
+    folders: tuple[Path, ...]
+    made_by: str
+    note: str = ""
+    known_cases: tuple[PlanCase, ...] | None = None
+    scores: Path | None = None
+
+    def load(self, device: torch.device | None = None) -> Predictor:
+        """Load the ensemble of its networks; see `Task.load`.
+
+        Raises:
+            CheckpointError: A file is missing, damaged or does not fit.
+        """
+        return get_task(self.task).load(self.config, self.folders, device)
+
+
+def open_trained(path: Path, task: str | None = None) -> Trained:
+    """Open what a finished run learned.
+
+    Args:
+        path: The run's folder.
+        task: The only task that will do; any without it.
+
+    Raises:
+        ConfigError: Not a run, one of another task, one whose config was changed, or no network of it is finished.
+        DataError: A file of the run is damaged.
+    """
+    run, config = open_run(path, task)
+    folds = planned_folds(run)
+    last = get_task(config.task).last_file(config)
+    folders = tuple(run.fold(fold.index) for fold in folds if (run.fold(fold.index) / last).is_file())
+    if not folders:
+        raise ConfigError(f"{run.path} holds no finished network. Finish the run with --resume first.")
+    missing = f"{len(folders)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all."
+    return Trained(
+        run.path,
+        config.task,
+        config,
+        folders,
+        made_by=predictor_hash(run.config_yaml, folders),
+        note=missing if len(folders) < len(folds) else "",
+        known_cases=read_plan(run.splits_json).cases,
+        scores=run.oof_csv if run.oof_csv.exists() else None,
+    )
+
+
+def open_run(path: Path, task: str | None = None) -> tuple[RunDirectory, Any]:
+    """Open a run, of one task or of any, and its config.
+
+    Raises:
+        ConfigError: Not a run, one of another task, or its config was changed.
+        DataError: A file of the run is damaged.
+    """
+    run = RunDirectory.open(path)
+    found = run.record()["task"]
+    if task is not None and found != task:
+        raise ConfigError(f"{path} is a run of the task {found}; this command works on runs of `medformer {task}`.")
+    get_task(found)
+    read_config(run)
+    return run, load_config(run.config_yaml, [], model=SCHEMAS[found])
+
+
+def predictor_hash(config: Path, folders: Sequence[Path]) -> str:
+    """SHA-256 of what predicts: a config file, and everything that the folds of these folders learned."""
+    learned = [
+        [folder.name, *(sha256(folder / name) if (folder / name).is_file() else "" for name in _LEARNED)]
+        for folder in folders
+    ]
+    return digest([sha256(config), learned])
