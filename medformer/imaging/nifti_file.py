@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
+from itertools import product
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -36,6 +37,8 @@ _BUFFER = 2**17  # bytes read from the disk at a time
 _KINDS = "iuf"
 _MAGIC = {b"n+1": True, b"ni1": False, b"n+2": True, b"ni2": False}
 _UNITS = {1: "meters", 3: "micrometers"}
+_SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}  # what xyzt_units says of the fourth axis, where it is time
+_MOST_CHANNELS = 32  # no scan has so many; a series over time or over directions of diffusion has
 _SILENT = logging.Logger("medformer.nifti", level=logging.CRITICAL + 1)
 _DAMAGED = "Fetch or export the file again."
 
@@ -110,6 +113,7 @@ class NiftiFile:
         dtype: As stored, with byte order.
         scale: Slope and intercept; None where values are taken as stored.
         remark: How two positions that the header states differ; empty where they agree.
+        volumes: How many the file holds on this grid, one after another: its channels.
     """
 
     path: Path
@@ -119,6 +123,7 @@ class NiftiFile:
     dtype: np.dtype[Any]
     scale: tuple[float, float] | None
     remark: str
+    volumes: int
     _given: _Content
     _content: _Content
     _skipped: int
@@ -126,20 +131,22 @@ class NiftiFile:
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Give the stored values once, piece by piece in the file's (Fortran) order, with the index of each first one.
 
-        The array that is given is overwritten by the next piece.
+        Volumes follow one another; no piece is part of two, and the index is that within its volume. The array that is
+        given is overwritten by the next piece.
 
         Raises:
             DataError: The file ends early, or its checksum is wrong.
         """
-        count = math.prod(self.geometry.shape)
-        buffer = np.empty(min(count, _CHUNK), self.dtype)
+        size = math.prod(self.geometry.shape)
+        count = size * self.volumes
+        buffer = np.empty(min(size, _CHUNK), self.dtype)
         try:
             self._content.read(self._skipped)
-            for start in range(0, count, _CHUNK):
-                piece = buffer[: min(_CHUNK, count - start)]
+            for before, start in product(range(0, count, size), range(0, size, _CHUNK)):
+                piece = buffer[: min(_CHUNK, size - start)]
                 filled = self._content.fill(memoryview(cast(Any, piece.view(np.uint8))))
                 if filled < piece.nbytes:
-                    found = start * piece.itemsize + filled
+                    found = (before + start) * piece.itemsize + filled
                     raise DataError(
                         f"{self.voxels} ends after {found:,} of {count * piece.itemsize:,} bytes of voxels: it is cut "
                         f"off. {_DAMAGED}"
@@ -177,7 +184,7 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
             )
         else:
             content = stack.enter_context(_Content(voxels))
-        shape = _shape(header, path)
+        shape, volumes = _shape(header, path)
         dtype = _dtype(header, path)
         geometry = _geometry(header, shape, path)
         try:
@@ -189,12 +196,12 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
                 f"{path} says that its voxels begin at byte {header['vox_offset']}, which cannot be. {_DAMAGED}"
             )
         offset = max(int(header["vox_offset"]), header.single_vox_offset if single else 0)
-        _refuse_size(path, voxels, shape, dtype, offset, packed=content.packed)
+        _refuse_size(path, voxels, shape, volumes, dtype, offset, packed=content.packed)
         scale = None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
         given = content if path == voxels else first
         skipped = offset - (header.sizeof_hdr if single else 0)
         yield NiftiFile(
-            path, voxels, header, geometry, dtype, scale, _remark(header, geometry), given, content, skipped
+            path, voxels, header, geometry, dtype, scale, _remark(header, geometry), volumes, given, content, skipped
         )
 
 
@@ -268,7 +275,8 @@ def _refuse_spacing(header: Any, path: Path) -> None:
         )
 
 
-def _shape(header: Any, path: Path) -> tuple[int, int, int]:
+def _shape(header: Any, path: Path) -> tuple[tuple[int, int, int], int]:
+    """Voxels per axis of one volume, and how many volumes there are."""
     rank = int(header["dim"][0])
     shape = tuple(int(size) for size in header["dim"][1 : rank + 1]) if 1 <= rank <= 7 else ()
     if not shape or min(shape) < 1:
@@ -278,13 +286,27 @@ def _shape(header: Any, path: Path) -> tuple[int, int, int]:
             f"{path} is {rank}-D with the shape {shape}; expected a volume of three axes. "
             "Stack its slices, or store one slice as (X, Y, 1)."
         )
-    further = [size for size in shape[3:] if size != 1]
-    if further:
+    volumes = math.prod(shape[3:])
+    _refuse_series(header, path, shape, volumes)
+    return cast(tuple[int, int, int], shape[:3]), volumes
+
+
+def _refuse_series(header: Any, path: Path, shape: tuple[int, ...], volumes: int) -> None:
+    """Refuse volumes that are no channels: points in time, or so many that they must be a series.
+
+    A step of 0 or 1 says nothing: the programs that write channels leave it so, ITK with seconds as its unit.
+    """
+    if volumes == 1:
+        return
+    step = float(header["pixdim"][4]) * _SECONDS.get(int(header["xyzt_units"]) & 56, 0.0)
+    timed = step > 0 and float(header["pixdim"][4]) != 1
+    if timed or volumes > _MOST_CHANNELS:
+        what = f"{step:g} s apart: a scan over time" if timed else "more than a scan has channels"
+        advice = " If they are channels, state a fourth voxel size of 0 in its header." if timed else ""
         raise DataError(
-            f"{path} has the shape {shape}: {math.prod(further)} volumes in one file; expected one. Split it into one "
-            "file for each channel or time point (for example with fslsplit or nibabel.four_to_three)."
+            f"{path} has the shape {shape}: {volumes} volumes in one file, {what}; expected one volume, or one for "
+            f"each channel. Give one time point or the mean over time, such as `fslmaths IN -Tmean OUT`.{advice}"
         )
-    return cast(tuple[int, int, int], shape[:3])
 
 
 def _dtype(header: Any, path: Path) -> np.dtype[Any]:
@@ -334,7 +356,14 @@ def _remark(header: Any, geometry: Geometry) -> str:
 
 
 def _refuse_size(
-    path: Path, voxels: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int, *, packed: bool
+    path: Path,
+    voxels: Path,
+    shape: tuple[int, int, int],
+    volumes: int,
+    dtype: np.dtype[Any],
+    offset: int,
+    *,
+    packed: bool,
 ) -> None:
     count = math.prod(shape)
     if count * max(dtype.itemsize, 4) > MAX_BYTES:
@@ -343,11 +372,12 @@ def _refuse_size(
             f"{count * max(dtype.itemsize, 4):,} bytes in memory; at most {MAX_BYTES:,} are read. "
             "Crop or downsample it, or correct its header."
         )
-    needed = offset + count * dtype.itemsize
+    needed = offset + volumes * count * dtype.itemsize
     size = voxels.stat().st_size
     held = size * _MAX_RATIO if packed else size
     if needed > held:
+        sizes = " x ".join(map(str, (*shape, volumes) if volumes > 1 else shape))
         raise DataError(
-            f"{voxels} declares {needed:,} bytes ({' x '.join(map(str, shape))} voxels of {dtype} from byte "
-            f"{offset:,}), but its {size:,} bytes cannot hold more than {held:,}: it is cut off or damaged. {_DAMAGED}"
+            f"{voxels} declares {needed:,} bytes ({sizes} voxels of {dtype} from byte {offset:,}), but its "
+            f"{size:,} bytes cannot hold more than {held:,}: it is cut off or damaged. {_DAMAGED}"
         )

@@ -3,8 +3,9 @@
 Rules, the same for every file:
 
 * Axes and affine are those of the file; nothing is turned or resampled.
-* Axes of size 1 behind the third are dropped. Several volumes in one file are refused, as are complex numbers, colors,
-  ANALYZE files and units other than millimeters.
+* Axes of size 1 behind the third are dropped. Several volumes in one file are the channels of an image; points in time
+  are refused, as are several label maps in one file, complex numbers, colors, ANALYZE files and units other than
+  millimeters.
 * Values are scaled as the header says. NaN and infinity are refused unless they are asked for, never replaced.
 * Labels are whole numbers; floating-point ones pass within `WHOLE` of a whole number, as scaling leaves them.
 * Arrays come in the file's own (Fortran) order.
@@ -13,6 +14,8 @@ Rules, the same for every file:
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +45,24 @@ def read_geometry(path: Path) -> Geometry:
         return file.geometry
 
 
+def count_channels(paths: Sequence[Path]) -> int:
+    """How many channels the files of a case hold together, from headers alone; a DICOM series holds one.
+
+    Raises:
+        DataError: As `read_geometry`.
+    """
+    count = 0
+    for path in paths:
+        if path.is_dir():
+            count += 1
+        else:
+            with open_nifti(path) as file:
+                count += file.volumes
+    return count
+
+
 def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") -> Volume:
-    """Read an image.
+    """Read an image of one channel, or the first channel of one that has several.
 
     Args:
         path: A NIfTI file (.nii, .nii.gz, .hdr or .img), or a folder that holds one DICOM series.
@@ -53,35 +72,59 @@ def read_volume(path: Path, *, nonfinite: Literal["error", "keep"] = "error") ->
         The volume, float32.
 
     Raises:
-        DataError: The file is missing, damaged, cut off, too large, no single volume, has no sensible geometry, or
+        DataError: The file is missing, damaged, cut off, too large, a scan over time, has no sensible geometry, or
             holds values that are not finite.
         ResourceError: There is not enough memory.
     """
+    with closing(read_channels(path, nonfinite=nonfinite)) as channels:
+        return next(channels)
+
+
+def read_channels(path: Path, *, nonfinite: Literal["error", "keep"] = "error") -> Generator[Volume, None, None]:
+    """Read the channels of an image one after another, each when it is asked for; see `read_volume`.
+
+    The file is unpacked once. With its last channel comes its hash, which the others lack.
+    """
     if path.is_dir():
-        return read_series(path)
+        yield read_series(path)
+        return
+    with open_nifti(path) as file:
+        chunks = file.chunks()
+        for number in range(1, file.volumes + 1):
+            array = _channel(file, chunks, nonfinite)
+            last = number == file.volumes
+            if last:
+                next(chunks, None)  # compares the checksum
+            yield Volume(array, file.geometry, path, file.dtype.name, file.sha256() if last else "", file.remark)
+
+
+def _channel(
+    file: NiftiFile, chunks: Iterator[tuple[int, NDArray[Any]]], nonfinite: Literal["error", "keep"]
+) -> NDArray[Any]:
+    """The next volume of a file, float32."""
     bad = 0
     first = -1
-    with open_nifti(path) as file:
-        flat = _empty(file, np.float32)
-        for start, values in file.chunks():
-            piece = flat[start : start + len(values)]
-            with np.errstate(over="ignore", invalid="ignore"):
-                piece[:] = _scaled(values, file)
-                # A float64 sum of float32 values is finite unless one of them is not.
-                suspicious = nonfinite == "error" and not math.isfinite(float(np.sum(piece, dtype=np.float64)))
-            if suspicious:
-                wrong = np.flatnonzero(~np.isfinite(piece))
-                if len(wrong):
-                    first = start + int(wrong[0]) if first < 0 else first
-                    bad += len(wrong)
-        if bad:
-            raise DataError(
-                f"{path} holds {bad:,} voxels that are NaN or infinite as float32 (the first at "
-                f"{_place(first, file)}); expected finite values. Correct the image at its source; "
-                "nothing is replaced here."
-            )
-        array = flat.reshape(file.geometry.shape, order="F")
-        return Volume(array, file.geometry, path, file.dtype.name, file.sha256(), file.remark)
+    flat = _empty(file, np.float32)
+    for start, values in chunks:
+        piece = flat[start : start + len(values)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            piece[:] = _scaled(values, file)
+            # A float64 sum of float32 values is finite unless one of them is not.
+            suspicious = nonfinite == "error" and not math.isfinite(float(np.sum(piece, dtype=np.float64)))
+        if suspicious:
+            wrong = np.flatnonzero(~np.isfinite(piece))
+            if len(wrong):
+                first = start + int(wrong[0]) if first < 0 else first
+                bad += len(wrong)
+        if start + len(values) == len(flat):
+            break
+    if bad:
+        raise DataError(
+            f"{file.path} holds {bad:,} voxels that are NaN or infinite as float32 (the first at "
+            f"{_place(first, file)}); expected finite values. Correct the image at its source; "
+            "nothing is replaced here."
+        )
+    return flat.reshape(file.geometry.shape, order="F")
 
 
 def is_segmentation(path: Path) -> bool:
@@ -111,6 +154,11 @@ def read_labels(path: Path, grid: Geometry | None = None) -> Volume:
         return read_dicom_seg(path, grid)
     low, high = 0, 0
     with open_nifti(path) as file:
+        if file.volumes > 1:
+            raise DataError(
+                f"{path} holds {file.volumes} volumes in one file; expected one label map of three axes, also where "
+                "the image has several channels. Store one map; a map for each label has to be joined first."
+            )
         as_stored = file.scale is None and file.dtype.kind in "iu" and file.dtype.itemsize <= 2
         flat = _empty(file, file.dtype.newbyteorder("=") if as_stored else np.int32)
         for start, values in file.chunks():

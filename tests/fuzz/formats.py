@@ -130,9 +130,9 @@ def _nifti(ending: str) -> Callable[[Path], list[Path]]:
 
 def _read_nifti(path: Path) -> None:
     from medformer.imaging.parcellation import read_parcellation
-    from medformer.imaging.volumes import read_geometry, read_labels, read_volume
+    from medformer.imaging.volumes import read_channels, read_geometry, read_labels, read_volume
 
-    _all_of(path, read_volume, read_geometry, read_labels, read_parcellation)
+    _all_of(path, read_volume, lambda one: list(read_channels(one)), read_geometry, read_labels, read_parcellation)
 
 
 def _all_of(path: Path, *readers: Callable[[Path], object]) -> None:

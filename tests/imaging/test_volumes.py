@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from medformer.errors import DataError
 from medformer.imaging.geometry import MAX_BYTES, smallest_integer
-from medformer.imaging.volumes import read_geometry, read_labels, read_volume
+from medformer.imaging.volumes import count_channels, read_channels, read_geometry, read_labels, read_volume
 
 AFFINE = nibabel.affines.from_matvec(
     nibabel.eulerangles.euler2mat(0.1, 0.2, 0.3) @ np.diag((1.0, -2.0, 3.0)), (1, 2, 3)
@@ -88,15 +89,52 @@ def test_a_file_larger_than_one_piece_is_read_whole(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(tmp_path / "a.nii.gz").array, large)
 
 
-def test_trailing_axes_of_one_are_dropped_and_series_refused(tmp_path: Path) -> None:
+def test_trailing_axes_of_one_are_dropped(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii.gz", values()[..., None], pixdim__4=0.0)
     assert read_volume(path).array.shape == SHAPE
     assert np.array_equal(read_volume(path).array, values())
-    with pytest.raises(DataError, match="2 volumes in one file; expected one"):
-        read_volume(write(tmp_path / "b.nii", np.stack([values(), values()], axis=-1)))
+    assert np.array_equal(read_labels(path).array, values())
     assert read_volume(write(tmp_path / "c.nii", values()[:, :, :1])).array.shape == (5, 6, 1)
     with pytest.raises(DataError, match="2-D"):
         read_volume(write(tmp_path / "d.nii", values()[:, :, 0]))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("pixdim", [{"pixdim__4": 0.0}, {"pixdim__4": 1.0, "xyzt_units": 10}])  # as ITK writes it
+def test_channels_of_one_file_are_read_one_after_another(tmp_path: Path, name: str, pixdim: dict[str, float]) -> None:
+    both = np.stack([values(), values()[::-1] + 1000], axis=-1)
+    path = write(tmp_path / name, both, **pixdim)
+    found = list(read_channels(path))
+    assert [np.array_equal(volume.array, both[..., number]) for number, volume in enumerate(found)] == [True, True]
+    assert [volume.sha256 for volume in found] == ["", hashlib.sha256(path.read_bytes()).hexdigest()]
+    assert all(np.allclose(volume.geometry.affine, AFFINE) and volume.geometry.shape == SHAPE for volume in found)
+    assert np.array_equal(read_volume(path).array, both[..., 0])
+    assert read_geometry(path).shape == SHAPE
+    assert count_channels([path, path]) == 4
+    with pytest.raises(DataError, match="2 volumes in one file; expected one label map of three"):
+        read_labels(path)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(DataError, match=r"ends after|cannot be read to its end|cut off"):
+        list(read_channels(path))
+
+
+@pytest.mark.parametrize(
+    ("volumes", "fields", "words"),
+    [
+        (3, {"pixdim__4": 2000.0, "xyzt_units": 2 + 16}, "3 volumes in one file, 2 s apart: a scan over time"),
+        (
+            3,
+            {"pixdim__4": 0.72, "xyzt_units": 2 + 8},
+            "0.72 s apart: a scan over time; expected one volume, or one for",
+        ),
+        (33, {"pixdim__4": 0.0}, "33 volumes in one file, more than a scan has channels"),
+    ],
+)
+def test_scans_over_time_are_refused(tmp_path: Path, volumes: int, fields: dict[str, float], words: str) -> None:
+    path = write(tmp_path / "bold.nii.gz", np.stack([values()] * volumes, axis=-1), **fields)
+    for read in (read_volume, read_labels, read_geometry):
+        with pytest.raises(DataError, match=words):
+            read(path)
 
 
 def test_a_file_that_does_not_say_where_it_lies_is_marked(tmp_path: Path) -> None:

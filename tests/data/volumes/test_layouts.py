@@ -194,12 +194,6 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
         scan_volumes(folder)
 
 
-def test_decathlon_with_channels_in_one_file_names_the_tool(tmp_path: Path) -> None:
-    described(msd(tmp_path, "a"), modality={"0": "T1", "1": "T2"})
-    with pytest.raises(DataError, match=r"keeps 2 channels.*nnUNetv2_convert_MSD_dataset"):
-        scan_volumes(tmp_path)
-
-
 def test_the_hippocampi_of_one_scan_stay_together(tmp_path: Path) -> None:
     found = scan_volumes(msd(tmp_path, "hippocampus_003", "hippocampus_004", "hippocampus_005"))
     first, second, third = (case.group for case in found.cases)

@@ -101,7 +101,7 @@ def test_an_image_needs_no_labels(make_case: MakeCase) -> None:
 
 def test_a_missing_channel_is_named(make_case: MakeCase) -> None:
     plan = replace(PLAN, intensity=(Intensity(), Intensity()))
-    with pytest.raises(DataError, match=r"'short' has 1 channels \(short_0.nii.gz\).*expected 2"):
+    with pytest.raises(DataError, match=r"'short' has 1 channel \(short_0.nii.gz\).*expected 2"):
         prepare_image(make_case("short", _scan()[0]), plan)
 
 

@@ -51,7 +51,7 @@ def volume_problems(
     nothing = _nothing_given(cases, target)
     problems += nothing
     for case in cases:
-        problems += _channel_count(case, info)
+        problems += _channel_count(case, records[case.id], info)
         problems += records[case.id].problems
         if labels and not nothing:
             problems += _label_faults(case, records[case.id], info)
@@ -83,11 +83,18 @@ def _nothing_given(cases: Sequence[Case], target: str | None) -> list[Problem]:
     return []
 
 
-def _channel_count(case: Case, info: DatasetInfo) -> Iterator[Problem]:
-    if len(case.images) != len(info.channels):
+def _channel_count(case: Case, record: Record, info: DatasetInfo) -> Iterator[Problem]:
+    count = channels_of(case, record)
+    if count != len(info.channels):
         names = ", ".join(info.channels)
-        detail = f"it has {len(case.images)}; expected {len(info.channels)} ({names})"
-        yield Problem(case.id, str(case.image), "wrong-channels", detail)
+        yield Problem(
+            case.id, str(case.image), "wrong-channels", f"it has {count}; expected {len(info.channels)} ({names})"
+        )
+
+
+def channels_of(case: Case, record: Record) -> int:
+    """How many channels the files of a case hold, one or several each; where one cannot be read, how many they are."""
+    return len(record.facts.get("channels", case.images))
 
 
 def _label_faults(case: Case, record: Record, info: DatasetInfo) -> Iterator[Problem]:
@@ -132,7 +139,8 @@ def _anatomical_spacing(geometry: Geometry) -> list[float]:
 
 def _intensity_scale(cases: Sequence[Case], records: Mapping[str, Record], info: DatasetInfo) -> Iterator[Problem]:
     for channel, name in enumerate(info.channels):
-        some = [(records[case.id].facts["channels"][channel], case) for case in cases if channel < len(case.images)]
+        every = [(records[case.id].facts["channels"], case) for case in cases]
+        some = [(channels[channel], case) for channels, case in every if channel < len(channels)]
         largest = [(max(abs(facts["minimum"]), abs(facts["maximum"])), case.id) for facts, case in some]
         largest = [entry for entry in largest if entry[0] > 0]
         if not largest:

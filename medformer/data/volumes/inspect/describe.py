@@ -35,7 +35,7 @@ from medformer.imaging.geometry import (
     times,
     turn_onto,
 )
-from medformer.imaging.volumes import is_segmentation, read_labels, read_volume
+from medformer.imaging.volumes import is_segmentation, read_channels, read_labels, read_volume
 from medformer.progress import Reporter
 
 VERSION = 5
@@ -137,50 +137,57 @@ class _Description:
         if absent:
             self._read_mask(None, labeled)
             return None
-        stored, voxels, channels, vectors = [], [], [], []
+        stored: list[str] = []
+        voxels: list[str] = []
+        channels: list[dict[str, Any]] = []
+        vectors: list[NDArray[Any]] = []
+        places: list[Path] = []
         first: Geometry | None = None
         for path in paths:
             try:
-                volume = read_volume(path, nonfinite="keep")
+                for volume in read_channels(path, nonfinite="keep"):
+                    places.append(path)
+                    if first is None:
+                        first = volume.geometry
+                        self._read_mask(first, labeled)
+                    if voxels:
+                        codes = volume.geometry.axcodes
+                        volume = turn_onto(volume, first)
+                        faults = [*_faults(volume), *_grid_faults(first, volume.geometry, "the first channel", codes)]
+                    else:
+                        faults = list(_faults(volume))
+                    voxels.append(voxel_hash(volume.array))
+                    for reason, detail in faults:
+                        self._found(reason, path, detail)
+                    usable = not any(reason in ("not-finite", "size-mismatch") for reason, _ in faults)
+                    channels.append(self._channel_facts(volume, usable, labeled))
+                    if usable and path == paths[0] and len(voxels) == 1:
+                        self.arrays["descriptor"] = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
+                    if usable and features:
+                        vectors.append(volume_features(volume.array, volume.geometry))
+                stored.append(volume.sha256)
+                self._know(path, volume.sha256)
             except DataError as error:
                 self._found("corrupt", path, str(error))
-                continue
-            stored.append(volume.sha256)
-            self._know(path, volume.sha256)
-            faults = list(_faults(volume))
-            if first is None:
-                first = volume.geometry
-                self._read_mask(first, labeled)
-            else:
-                codes = volume.geometry.axcodes
-                volume = turn_onto(volume, first)
-                faults += _grid_faults(first, volume.geometry, "the first channel", codes)
-            labels = self.labels
-            voxels.append(voxel_hash(volume.array))
-            for reason, detail in faults:
-                self._found(reason, path, detail)
-            usable = not any(reason in ("not-finite", "size-mismatch") for reason, _ in faults)
-            fits = not labeled if labels is None else labels.array.shape == volume.array.shape
-            if usable and fits:
-                facts = asdict(channel_facts(volume.array, None if labels is None else labels.array > 0))
-            else:
-                facts = dict(zip(("minimum", "maximum"), _finite_limits(volume.array), strict=True))
-            channels.append(facts)
-            if usable and path == paths[0]:
-                self.arrays["descriptor"] = descriptor(reorient(volume.array, volume.geometry.affine, "RAS")[0])
-            if usable and features:
-                vectors.append(volume_features(volume.array, volume.geometry))
         if first is None:
             self._read_mask(None, labeled)
         self._hash_images(stored)
-        if first is None or len(channels) < len(paths):
+        if first is None or len(stored) < len(paths):
             return None
-        self._compare_channels(voxels, channels)
+        self._compare_channels(voxels, channels, places)
         self.facts |= {"shape": list(first.shape), "affine": first.affine.tolist(), "channels": channels}
         self.hashes["voxels"] = voxels[0] if len(voxels) == 1 else hashlib.sha256("".join(voxels).encode()).hexdigest()
-        if len(vectors) == len(paths):
+        if len(vectors) == len(channels):
             self.arrays["features"] = np.concatenate(vectors)
         return first
+
+    def _channel_facts(self, volume: Volume, usable: bool, labeled: bool) -> dict[str, Any]:
+        """The facts of a channel, or only its limits where it or the label map does not fit."""
+        labels = self.labels
+        fits = not labeled if labels is None else labels.array.shape == volume.array.shape
+        if usable and fits:
+            return asdict(channel_facts(volume.array, None if labels is None else labels.array > 0))
+        return dict(zip(("minimum", "maximum"), _finite_limits(volume.array), strict=True))
 
     def _hash_images(self, stored: Sequence[str]) -> None:
         """Hash the files as `image_hash` does, from the hashes of those that were read."""
@@ -195,7 +202,9 @@ class _Description:
         if self.case.sha256 and self.hashes.get("file", self.case.sha256) != self.case.sha256:
             self._found("changed", paths[0], "its hash differs from the manifest's; prepare again")
 
-    def _compare_channels(self, voxels: Sequence[str], channels: Sequence[Mapping[str, Any]]) -> None:
+    def _compare_channels(
+        self, voxels: Sequence[str], channels: Sequence[Mapping[str, Any]], places: Sequence[Path]
+    ) -> None:
         if len(set(voxels)) < len(voxels):
             self._found("wrong-channels", self.case.images[0], "two channels hold the same voxels")
         constant = [channel["minimum"] == channel["maximum"] for channel in channels]
@@ -203,9 +212,9 @@ class _Description:
             value = max(abs(channels[0]["minimum"]), abs(channels[0]["maximum"]))
             self._found("constant-image", self.case.images[0], f"every voxel is {value:g}")
             return
-        for path, is_constant in zip(self.case.images, constant, strict=True):
+        for number, (path, is_constant) in enumerate(zip(places, constant, strict=True), start=1):
             if is_constant:
-                self._found("constant-channel", path, "")
+                self._found("constant-channel", path, f"channel {number}" if places.count(path) > 1 else "")
 
     def _read_mask(self, image: Geometry | None, labeled: bool) -> None:
         """Read the label map if there is one, turned or placed onto the grid of the image."""
@@ -264,7 +273,9 @@ class _Description:
             self.facts["files"][str(path)] = file_hash
 
     def _found(self, reason: str, path: Path, detail: str) -> None:
-        self.problems.append(Problem(self.case.id, str(path), reason, detail))
+        problem = Problem(self.case.id, str(path), reason, detail)
+        if problem not in self.problems:  # what one file says once is not said for each of its channels
+            self.problems.append(problem)
 
     def _mask_found(self, reason: str, detail: str) -> None:
         self.mask_problems.append(Problem(self.case.id, str(self.case.mask), reason, detail))

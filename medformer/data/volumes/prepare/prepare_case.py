@@ -20,10 +20,10 @@ from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.check import SPACING_RATIO
 from medformer.data.volumes.inspect.descriptors import voxel_hash
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
-from medformer.errors import DataError
+from medformer.errors import DataError, counted
 from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid, turn_onto
 from medformer.imaging.resample import Order, resample, resample_labels, resampled_affine, resampled_shape
-from medformer.imaging.volumes import read_labels, read_volume
+from medformer.imaging.volumes import count_channels, read_channels, read_labels
 
 ORDER: Order = 3
 """Of the interpolation of images. On 20 hippocampus scans of 1 mm (z-scored), cubic brings slices of 2 mm back with a
@@ -92,16 +92,18 @@ def check_image(case: Case, plan: VolumePlan) -> list[Problem]:
         DataError: As `prepare_image`, or two channels hold the same voxels.
     """
     problems: list[Problem] = []
-    known: dict[str, Path] = {}
+    known: dict[str, str] = {}
     trained = {_axis(code): size for code, size in zip(plan.orientation, plan.spacing, strict=True)}
-    for path, volume in zip(case.images, _channels(case, len(plan.intensity)), strict=True):
-        same = known.setdefault(voxel_hash(volume.array), path)
-        if same != path:
-            raise DataError(f"Case '{case.id}': {same} and {path} hold the same voxels; expected different channels.")
+    for number, volume in enumerate(_channels(case, len(plan.intensity)), start=1):
+        path = volume.path
+        this = f"{path}, channel {number}" if number > len(case.images) or len(case.images) == 1 else str(path)
+        same = known.setdefault(voxel_hash(volume.array), this)
+        if same != this:
+            raise DataError(f"Case '{case.id}': {same} and {this} hold the same voxels; expected different channels.")
         if volume.array.min() == volume.array.max():
             detail = f"every voxel is {volume.array.flat[0]:g}"
             problems.append(Problem(case.id, str(path), "constant-channel", detail))
-        if path != case.images[0]:
+        if number > 1:
             continue
         sizes = volume.geometry.spacing
         ratios = [size / trained[_axis(code)] for code, size in zip(volume.geometry.axcodes, sizes, strict=True)]
@@ -121,18 +123,19 @@ def _axis(code: str) -> int:
 def _channels(case: Case | Sequence[Path], count: int) -> Iterator[Volume]:
     """Read the channels of a case one after the other, all of them on the grid of the first."""
     name, paths = (case.id, case.images) if isinstance(case, Case) else (str(case[0]), tuple(case))
-    if len(paths) != count:
+    found = count_channels(paths)
+    if found != count:
         raise DataError(
-            f"Case '{name}' has {len(paths)} channels ({', '.join(path.name for path in paths)}); expected {count}. "
-            "Give it the channels that the training cases have, in their order."
+            f"Case '{name}' has {counted(found, 'channel')} ({', '.join(path.name for path in paths)}); expected "
+            f"{count}. Give it the channels that the training cases have, in their order."
         )
     grid: Geometry | None = None
     for path in paths:
-        volume = read_volume(path)
-        grid = grid or volume.geometry
-        volume = turn_onto(volume, grid)
-        _require_same_grid(name, paths[0], grid, path, volume.geometry)
-        yield replace(volume, geometry=grid)
+        for volume in read_channels(path):
+            grid = grid or volume.geometry
+            turned = turn_onto(volume, grid)
+            _require_same_grid(name, paths[0], grid, path, turned.geometry)
+            yield replace(turned, geometry=grid)
 
 
 def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[np.unsignedinteger[Any]]:

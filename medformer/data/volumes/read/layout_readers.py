@@ -1,6 +1,7 @@
 """What the known folder layouts of volumes look like: one function for each.
 
-* `msd`, the Medical Segmentation Decathlon: `dataset.json`, `imagesTr/<case>.nii.gz`, `labelsTr/<case>.nii.gz`.
+* `msd`, the Medical Segmentation Decathlon: `dataset.json`, `imagesTr/<case>.nii.gz`, `labelsTr/<case>.nii.gz`;
+  several channels are in one file (X, Y, Z, channel).
 * `nnunet`, nnU-Net's raw data: `dataset.json`, `imagesTr/<case>_0000.nii.gz` (a file for each channel),
   `labelsTr/<case>.nii.gz`.
 * `folders`: `images/` and `labels/` (or `masks/`) with equal names; or a folder of images alone. A `dataset.json` may
@@ -98,15 +99,11 @@ def read_msd(folder: Path) -> VolumeScan:
     """The Decathlon's layout.
 
     Raises:
-        DataError: It is not complete, or its images hold several channels in one file.
+        DataError: It is not complete.
     """
     info = info_from_json(folder / "dataset.json")
     if len(info.channels) > 1:
         _require_numbers(folder)
-        raise DataError(
-            f"{folder} keeps {len(info.channels)} channels ({', '.join(info.channels)}) in one 4-D file per case; "
-            "expected a file for each. Turn it into nnU-Net's layout with `nnUNetv2_convert_MSD_dataset`."
-        )
     problems: list[Problem] = []
     found = _both_parts(folder, problems, lambda images: {stem: (path,) for stem, path in images.items()})
     return VolumeScan(tuple(found), tuple(problems), info)

@@ -145,7 +145,9 @@ def info_from_records(
                 f"Up to {case.mask} the label maps hold {len(values)} different values; expected at most "
                 f"{MAX_LABELS} labels. Check that these are label maps, not images."
             )
-    count = max(len(case.images) for case in cases)
+    # The count that most cases have, so that one odd case is named as such and not all others.
+    counts = Counter(len(records[case.id].facts.get("channels", case.images)) for case in cases)
+    count = max(counts, key=lambda channels: (counts[channels], channels))
     agreed = {value: min(some) for value, some in names.items() if len(some) == 1}
     times = Counter(agreed.values())
 

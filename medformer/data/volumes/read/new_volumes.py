@@ -21,6 +21,7 @@ from medformer.data.volumes.read.layout_readers import LABEL_FOLDERS
 from medformer.errors import DataError
 from medformer.files import walk
 from medformer.imaging.dicom_files import NO_IMAGES, find_series, looks_like_dicom
+from medformer.imaging.volumes import count_channels
 
 Channels = Mapping[int, Path]
 """Files by the number of their channel."""
@@ -32,7 +33,8 @@ def list_volumes(
     """List NIfTI files and DICOM series as cases, each once.
 
     A folder stands for every NIfTI file and every DICOM series below it; folders of label maps below it are left out.
-    With several channels, files named `ID_0000`, `ID_0001`, ... are one case, in one folder or in one for each channel.
+    With several channels, files named `ID_0000`, `ID_0001`, ... are one case, in one folder or in one for each channel,
+    and a file that holds several channels itself is one.
 
     Args:
         given: Files and folders.
@@ -57,12 +59,25 @@ def list_volumes(
     names = _unique({file: _name(file, top) for file, top in tops.items()}, list(tops.values()))
     if channels == 1:
         return [Case(name, file) for file, name in _without_number(names, problems).items()]
+    whole = {file: name for file, name in names.items() if _holds_channels(file)}
+    single = {file: name for file, name in names.items() if file not in whole}
     found, faults = min(
-        (_grouped(names, key, channels) for key in (lambda name: name, lambda name: PurePosixPath(name).name)),
+        (_grouped(single, key, channels) for key in (lambda name: name, lambda name: PurePosixPath(name).name)),
         key=lambda one: len(one[1]),
     )
     problems += faults
-    return [Case(name, files[0], further=tuple(files[1:])) for name, files in found.items()]
+    if twice := [(file, found[name][0]) for file, name in whole.items() if name in found]:
+        one, other = twice[0]
+        raise DataError(f"{one} and {other} are of one case by their names. Give every volume a name of its own.")
+    several = [Case(name, files[0], further=tuple(files[1:])) for name, files in found.items()]
+    return [*(Case(name, file) for file, name in whole.items()), *several]
+
+
+def _holds_channels(file: Path) -> bool:
+    try:
+        return count_channels([file]) > 1
+    except DataError:  # it is said where files are read
+        return False
 
 
 def _below(folder: Path, without: Path | None, problems: list[Problem]) -> Iterator[Path]:
