@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.errors import ConfigError
+from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.layers import Pointwise
-from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.networks.grid import crop_to, pad_to_multiple
 
@@ -47,7 +47,7 @@ class ImageAutoencoder(nn.Module):
         backbone: The network's encoder, not a copy.
     """
 
-    def __init__(self, backbone: MetaFormer) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.block = backbone.strides[0]
@@ -55,7 +55,7 @@ class ImageAutoencoder(nn.Module):
         self.voxels = Pointwise(WIDTH, backbone.in_channels * prod(self.block))
 
     @property
-    def encoder(self) -> MetaFormer:
+    def encoder(self) -> Backbone:
         """The backbone, under the name that all autoencoders share."""
         return self.backbone
 
@@ -89,7 +89,7 @@ def masked_autoencoder(network: nn.Module, seed: int = 0) -> MaskedAutoencoder:
         if isinstance(network, ConnectomeClassifier):
             return ConnectomeAutoencoder(network)
         backbone = getattr(network, "backbone", None)
-        if isinstance(backbone, MetaFormer):
+        if isinstance(backbone, Backbone):
             return ImageAutoencoder(backbone)
     raise ConfigError(
         f"Masked pretraining trains the shared backbone, and {type(network).__name__} has none. Choose a model.name "

@@ -66,7 +66,7 @@ def _backbones() -> list[Row]:
             "depths": list(entry.part.depths),
             "channels": list(entry.part.channels),
             "mixers": list(entry.part.mixers),
-            "parameters": variant_counts(name),
+            "parameters": variant_counts(entry.example or name),
         }
         for name, entry in VARIANTS.items()
     ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medformer.errors import ConfigError
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.mixers import MIXERS, make_mixer, mixer_parameters
-from medformer.models.backbone.variants import VARIANTS, build_backbone
+from medformer.models.backbone.variants import VARIANTS, build_backbone, encoder_name
 
 CHANNELS = 32
 SIZES: dict[int, list[tuple[int, ...]]] = {
@@ -232,15 +232,29 @@ def test_attention_refuses_channels_that_its_heads_do_not_divide() -> None:
         make_mixer({"name": "attention", "heads": 3}, 40, spatial_dims=2, stage=0)
 
 
-@pytest.mark.parametrize("family", sorted({name.rpartition("_")[0] for name in VARIANTS}))
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_every_family_gives_four_maps_in_every_dimension(family: str, dims: int) -> None:
-    name = next(name for name in VARIANTS if name.rpartition("_")[0] == family)
+FAMILIES = {name.rpartition("_")[0]: name for name in reversed(VARIANTS.examples())}
+
+
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [(name, dims) for name in FAMILIES.values() for dims in (1, 2, 3) if f"{dims}-D" not in VARIANTS[name].cannot],
+)
+def test_every_family_gives_four_maps_in_every_dimension(name: str, dims: int) -> None:
     backbone = build_backbone(name, spatial_dims=dims, in_channels=1).eval()
     x = torch.randn(1, 1, *(45, 64, 33)[:dims])
     with torch.no_grad():
         maps = backbone(x)
-    assert tuple(m.shape[1] for m in maps) == VARIANTS[name].part.channels
+        tiny = backbone(torch.randn(1, 1, *(1,) * dims))
+    assert tuple(m.shape[1] for m in maps) == backbone.channels == tuple(VARIANTS[name].part.channels)
     # 45 -> 11 -> 6 -> 3 -> 2 along the first axis: floor((n - 3) / 4) + 1, then ceil(n / 2).
-    assert [m.shape[2] for m in maps] == [11, 6, 3, 2]
+    assert [m.shape[2] for m in maps] == [12 if encoder_name(name) else 11, 6, 3, 2]
+    assert [tuple(m.shape[2:]) for m in tiny] == [(1,) * dims] * 4
     assert backbone.strides == tuple((s,) * dims for s in (4, 8, 16, 32))
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS.examples() if VARIANTS[name].cannot])
+def test_what_a_backbone_cannot_do_is_refused_with_the_reason(name: str) -> None:
+    for ability, reason in VARIANTS[name].cannot.items():
+        with pytest.raises(ConfigError) as caught:
+            build_backbone(name, spatial_dims=int(ability[0]))
+        assert str(caught.value) == f"The backbone {name} does not support {ability}: {reason}"

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from medformer.errors import UnknownNameError
+from medformer.models.backbone.blocks import Architecture
 from medformer.models.backbone.layers import StarReLU, squared_relu
-from medformer.models.backbone.metaformer import Architecture, MetaFormer
+from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import VARIANTS, build_backbone, build_classifier, variant_counts
 
 # 1000-class parameter counts of the published models.

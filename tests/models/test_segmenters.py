@@ -5,7 +5,8 @@ import torch
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
-from medformer.models.backbone.metaformer import Architecture, MetaFormer
+from medformer.models.backbone.blocks import Architecture
+from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import count_parameters
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid

@@ -21,7 +21,8 @@ from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.inference.frames.segment import ValidationDice
-from medformer.models.backbone.metaformer import Architecture, MetaFormer
+from medformer.models.backbone.blocks import Architecture
+from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.networks.meta_unet import PAPER, MetaUNet
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import SegmentationObjective

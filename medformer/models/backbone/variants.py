@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config.shared import MixerSpec
+from medformer.models.backbone.blocks import Architecture, Backbone, InitName, init_published
 from medformer.models.backbone.layers import KernelSize, squared_relu
-from medformer.models.backbone.metaformer import Architecture, InitName, MetaFormer, init_published
+from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.timm_metaformer import TimmMetaFormer
 from medformer.registry import Entry, Registry
 
 HeadName = Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"]
@@ -20,9 +22,15 @@ HeadName = Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"]
 
 @dataclass(frozen=True)
 class Variant(Architecture):
-    """One named backbone with the head of its paper; `drop_path` is that of the published ImageNet training."""
+    """One named backbone with the head of its paper; `drop_path` is that of the published ImageNet training.
+
+    Attributes:
+        head: Of the classifier.
+        encoder: The network of timm whose maps its blocks work on; empty for a MetaFormer from the image on.
+    """
 
     head: HeadName = "linear"
+    encoder: str = ""
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
@@ -89,6 +97,19 @@ _IMAGES = replace(
 # learns nothing from them until batch norm has taken away what they share.
 _CLASSES = replace(_VOLUMES, norm="channel", head="pool_after_batch_norm")
 _OURS = "plain convolutions on fine maps, then separable ones, for"
+# Behind a network of timm: its maps are narrowed, separable convolutions work on stride 16 and attention on stride 32,
+# where it is cheap. The mixers of the two fine levels are for decoders that mix tokens.
+_BEHIND = Variant(
+    ("separable_conv", "separable_conv", "separable_conv", "attention"),
+    "channel",
+    (0, 0, 1, 1),
+    (64, 128, 256, 384),
+    kernel_sizes=(3, 3, 5, None),
+    res_scale_from=None,
+    mlp_ratio=2.0,
+)
+_LITE0 = replace(_BEHIND, channels=(32, 64, 128, 256), encoder="tf_efficientnet_lite0")
+_ON_TIMM = dict.fromkeys(("1-D", "3-D"), "timm's networks are two-dimensional. Set model.backbone=convformer_v8.")
 _RATES, _SCALES = (0.1, 0.1, 0.2, 0.3, 0.4), (1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
 
 VARIANTS: Registry[Variant] = Registry(
@@ -110,8 +131,30 @@ VARIANTS: Registry[Variant] = Registry(
         Entry("convformer_t10", _IMAGES, f"{_OURS} segmentation"),
         Entry("convformer_v8", _VOLUMES, f"{_OURS} segmentation"),
         Entry("convformer_c8", _CLASSES, f"{_OURS} classification"),
+        Entry(
+            "lite0_metaformer",
+            _LITE0,
+            "EfficientNet-Lite0 of timm, MetaFormer blocks on its two coarsest maps",
+            "Tan and Le, ICML 2019",
+            "2-D",
+            _ON_TIMM,
+        ),
+        Entry(
+            "timm:<name>",
+            _BEHIND,
+            "any network of timm with maps at strides 4 to 32, MetaFormer blocks on its two coarsest maps",
+            sizes="2-D; what the network allows",
+            cannot=_ON_TIMM,
+            example="timm:test_efficientnet",
+        ),
     ],
 )
+
+
+def encoder_name(name: str) -> str:
+    """Return the network of timm that a named backbone stands on; empty for one that has none."""
+    prefix, _, model = name.partition(":")
+    return model if prefix == "timm" else VARIANTS[name].part.encoder
 
 
 def build_backbone(
@@ -126,14 +169,18 @@ def build_backbone(
     strides: Sequence[int | Sequence[int]] | None = None,
     init: InitName = "published",
     checkpointing: bool = False,
-) -> MetaFormer:
+) -> Backbone:
     """Return a named backbone; `mixers`, `drop_path` and `kernel_sizes` None take the variant's own.
 
     Raises:
         UnknownNameError: No variant or mixer has that name; the nearest is suggested.
+        ConfigError: The backbone does not exist in this number of dimensions.
     """
     given: dict[str, Any] = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
-    architecture = replace(VARIANTS[name].part, **{key: value for key, value in given.items() if value is not None})
+    variant = VARIANTS.require(name, f"{spatial_dims}-D").part
+    architecture = replace(variant, **{key: value for key, value in given.items() if value is not None})
+    if encoder := encoder_name(name):
+        return TimmMetaFormer(encoder, in_channels, architecture, init=init, checkpointing=checkpointing)
     return MetaFormer(
         spatial_dims,
         in_channels,
@@ -190,7 +237,7 @@ _MAP_NORMS: dict[HeadName, Callable[[int], nn.Module]] = {
 class Classifier(nn.Module):
     """A backbone with its published classification head: `(B, C, *S) -> (B, num_classes)` logits."""
 
-    def __init__(self, backbone: MetaFormer, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -205,7 +252,7 @@ def build_classifier(name: str, num_classes: int = 1000, *, drop_path: float | N
     return with_head(build_backbone(name, drop_path=drop_path), name, num_classes)
 
 
-def with_head(backbone: MetaFormer, name: str, num_classes: int) -> Classifier:
+def with_head(backbone: Backbone, name: str, num_classes: int) -> Classifier:
     """Return a backbone of the named variant with the head of its paper."""
     kind, channels = VARIANTS[name].part.head, backbone.channels[-1]
     head: nn.Module
@@ -225,11 +272,14 @@ def count_parameters(module: nn.Module) -> int:
 def variant_counts(name: str) -> dict[str, int]:
     """Count a variant's parameters: `classifier` (1000 classes), `features_1d`, `_2d`, `_3d` (1, 3, 1 input channels).
 
-    Built on the meta device: no memory is touched and no weight is drawn.
+    Dimensions in which it does not exist are left out. Built on the meta device: no memory is touched and no weight is
+    drawn.
     """
     with torch.device("meta"):
         counts = {"classifier": count_parameters(build_classifier(name))}
         for dims, channels in ((1, 1), (2, 3), (3, 1)):
+            if f"{dims}-D" in VARIANTS[name].cannot:
+                continue
             counts[f"features_{dims}d"] = count_parameters(
                 build_backbone(name, spatial_dims=dims, in_channels=channels)
             )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medformer.errors import CheckpointError
 from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.backbone.variants import VARIANTS, Classifier, build_backbone
+from medformer.models.backbone.variants import VARIANTS, Classifier, build_backbone, encoder_name
 from medformer.tensor_file import name_some, read_metadata, read_tensors
 
 # Applied in order to every key of a sail-sg file; timm's names are ours.
@@ -94,7 +94,7 @@ def _made_for(path: Path, source: Mapping[str, Tensor]) -> str:
             f"medformer {about['task']} pretrain."
         )
     found = {key: tuple(value.shape) for key, value in source.items()}
-    fitting = [name for name in VARIANTS if _fits(name, found)]
+    fitting = [name for name in VARIANTS if not encoder_name(name) and _fits(name, found)]
     if fitting:
         return f"It is made for model.backbone={' or '.join(fitting)}."
     return "It fits no backbone that `medformer info` lists; expected the published weights of one."

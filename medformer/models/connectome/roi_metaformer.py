@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config.shared import MixerSpec
-from medformer.models.backbone.metaformer import Architecture, MetaFormer
+from medformer.models.backbone.blocks import Architecture
+from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.connectome.classifier import (
     ConnectomeClassifier,
     check_edges,

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
+from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.layers import KernelSize, per_axis
-from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.mixers import mixer_kernel
 from medformer.models.backbone.variants import VARIANTS, build_backbone
 
@@ -49,7 +49,7 @@ class Grid:
         return len(self.size)
 
 
-def build_encoder(config: ModelConfig, grid: Grid) -> MetaFormer:
+def build_encoder(config: ModelConfig, grid: Grid) -> Backbone:
     """Return the backbone that a config names, with the strides of a plan if there is one.
 
     Its kernels are its own: a plan makes them 1 along axes on which it looks at single positions, and changes no other.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config.shared import ModelConfig
+from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.layers import (
     LINEAR,
     InstanceNorm,
@@ -25,7 +26,6 @@ from medformer.models.backbone.layers import (
     head_count,
     same_convolution,
 )
-from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.networks.grid import Grid, build_encoder, crop_to, pad_to_multiple
 
 _NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
@@ -301,7 +301,7 @@ class MetaUNet(nn.Module):
 
     def __init__(
         self,
-        backbone: MetaFormer,
+        backbone: Backbone,
         out_channels: int = 1,
         setting: DecoderSetting = VOLUME,
         deep_supervision: bool = False,

@@ -17,7 +17,8 @@ from medformer.data.network_inputs import ItemImages
 from medformer.errors import CheckpointError
 from medformer.files import read_json
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.backbone.metaformer import Architecture, MetaFormer
+from medformer.models.backbone.blocks import Architecture
+from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.pretraining.pretrain import (
