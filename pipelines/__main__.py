@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipelines.exits import run_program
+from .exits import run_program
 
 
 def _command() -> None:
-    from pipelines.cli import run
+    from .cli import run
 
     run()
 

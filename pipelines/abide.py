@@ -37,8 +37,9 @@ from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.new_cases import require_all
 from medformer.tasks.trained import open_run
 from medformer.training.devices import choose_device
-from pipelines.console import make_reporter, say
-from pipelines.work import open_to_predict
+
+from .console import make_reporter, say
+from .work import open_to_predict
 
 _SHOWN = 10
 _CHECKED = 40  # subjects whose maps the randomization check compares

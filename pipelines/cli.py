@@ -20,9 +20,10 @@ from typer.core import TyperCommand, TyperGroup
 
 import medformer
 from medformer.errors import ConfigError
-from pipelines.exits import run_program
-from pipelines.flags import Verb
-from pipelines.verbs import GROUPS
+
+from .exits import run_program
+from .flags import Verb
+from .verbs import GROUPS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

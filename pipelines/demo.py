@@ -12,9 +12,10 @@ from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import ConfigError
 from medformer.files import require_writable, write_json
-from pipelines.abide import explain, prepare_folder
-from pipelines.console import say
-from pipelines.work import crossval
+
+from .abide import explain, prepare_folder
+from .console import say
+from .work import crossval
 
 _NOTES = {
     "abide": "The scans are synthetic: the numbers show that everything works, and say nothing about autism.",

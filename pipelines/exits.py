@@ -111,6 +111,6 @@ def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 def _stop_progress() -> None:
-    console = sys.modules.get("pipelines.console")
+    console = sys.modules.get(f"{__package__}.console")
     if console is not None:
         console.stop()

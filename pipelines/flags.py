@@ -71,8 +71,8 @@ class Verb:
         summary: One line, which the list of commands shows too.
         details: More for the command's own help page.
         parameters: In the order of the help page. With `config` among them, the function gets the loaded config.
-        calls: The function that does the work, as `module:function`, which is imported when the command runs; empty
-            for the function of the verb's name in the module of its group.
+        calls: The function that does the work, as `module:function` of this package, which is imported when the
+            command runs; empty for the function of the verb's name in the module of its group.
         shared: Whether this function serves every task and gets the name of the task.
         sets: Config keys that the verb itself sets.
     """
@@ -87,8 +87,8 @@ class Verb:
 
     def function(self, group: str) -> tuple[str, str]:
         """Return module and name of the function that does the work for a group of verbs."""
-        module, _, name = (self.calls or f"pipelines.{group}:{self.name}").partition(":")
-        return module, name
+        module, _, name = (self.calls or f"{group}:{self.name}").partition(":")
+        return f"{__package__}.{module}", name
 
 
 def argument(name: str, kind: Any, help: str, metavar: str, **settings: Any) -> Parameter:
@@ -212,7 +212,7 @@ def check_verb(data: Parameter, details: str, *more: Parameter) -> Verb:
     """Return the verb `check` of a task, with further parameters."""
     out = option("out", Path, None, "Also write the findings to this folder.", "DIR")
     summary = "Check every case and look for leakage."
-    return verb("check", summary, details, data, out, *more, ACCEPT, calls="pipelines.work:check", shared=True)
+    return verb("check", summary, details, data, out, *more, ACCEPT, calls="work:check", shared=True)
 
 
 def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[Verb, ...]:
@@ -230,7 +230,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             "Pretrain the encoder without labels.",
             f"The encoder learns to reconstruct masked {masked}. Rows whose split begins with `test` are left out.",
             *common,
-            calls="pipelines.work:pretrain",
+            calls="work:pretrain",
             shared=True,
             sets={"pretraining.enabled": True},
         ),
@@ -241,7 +241,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             "Without a split column, trains on all cases and tests nothing.",
             *common,
             ACCEPT,
-            calls="pipelines.work:crossval",
+            calls="work:crossval",
             shared=True,
             sets={"crossval.scheme": "predefined"},
         ),
@@ -252,7 +252,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             *common,
             ACCEPT,
             *_CROSSVAL,
-            calls="pipelines.work:crossval",
+            calls="work:crossval",
             shared=True,
         ),
     )

@@ -15,7 +15,8 @@ from medformer.config_problems import describe_keys
 from medformer.crossval.run.record import installed_versions
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.tasks.catalog import KEYS, SECTIONS, collect_info
-from pipelines.console import say
+
+from .console import say
 
 
 def info(*, names: Sequence[str], as_json: bool) -> None:

@@ -18,8 +18,9 @@ from medformer.inference.frames.export import TABLE, Probabilities
 from medformer.inference.scoring import score_folder, write_scores
 from medformer.tasks.new_cases import require_all
 from medformer.tasks.polyp.new_images import export_images
-from pipelines.console import make_reporter, say
-from pipelines.work import list_problems, open_to_predict, say_units, sidecars
+
+from .console import make_reporter, say
+from .work import list_problems, open_to_predict, say_units, sidecars
 
 
 def prepare(

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from medformer.errors import ConfigError
-from pipelines import flags
-from pipelines.flags import (
+
+from . import flags
+from .flags import (
     FILE,
     FOLDER,
     OUT,
@@ -282,7 +283,7 @@ _TOP = (
         OUT.but(Path("demo-run"), help="Folder to write."),
         OVERWRITE,
         RESUME,
-        calls="pipelines.demo:demo",
+        calls="demo:demo",
     ),
     verb(
         "info",
@@ -290,14 +291,14 @@ _TOP = (
         "These are the names and keys that a config may use. Without NAME, an overview of the sections.",
         argument("names", list[str], _NAMES, "NAME", show_default=False).but([]),
         switch("as_json", "As JSON, for programs.", "--json"),
-        calls="pipelines.info:info",
+        calls="info:info",
     ),
     verb(
         "report",
         "Write the report of a run again.",
         "Reads nothing but the files in the run folder.",
         RUN,
-        calls="pipelines.work:report",
+        calls="work:report",
     ),
     verb(
         "compare",
@@ -307,7 +308,7 @@ _TOP = (
         option("out", Path, None, "Also write a table, JSON and a forest plot.", "DIR"),
         option("metric", str, None, "Metric to compare.", "NAME", shown="dice of masks, auc of classes"),
         switch("shared_cases", "Compare runs of different plans on their common cases, and count those left out."),
-        calls="pipelines.work:compare",
+        calls="work:compare",
     ),
 )
 _CROSSVAL = verb(
@@ -316,7 +317,7 @@ _CROSSVAL = verb(
     "The run may be going on or may have ended.",
     RUN,
     option("watch", float, None, "Repeat after so many seconds.", "SECONDS", min=0.5),
-    calls="pipelines.work:status",
+    calls="work:status",
 )
 
 GROUPS: Mapping[str, tuple[str, tuple[Verb, ...]]] = {

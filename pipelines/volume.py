@@ -28,8 +28,9 @@ from medformer.tasks.volume.network import new_network
 from medformer.tasks.volume.new_volumes import export_volumes
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
-from pipelines.console import make_reporter, say
-from pipelines.work import list_problems, open_to_predict, say_units, sidecars
+
+from .console import make_reporter, say
+from .work import list_problems, open_to_predict, say_units, sidecars
 
 
 def prepare(

@@ -24,7 +24,8 @@ from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from medformer.tasks.trained import Trained, open_trained
-from pipelines.console import make_reporter, say
+
+from .console import make_reporter, say
 
 _GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
 """What pretraining is held against, by its key in `pretraining.json`."""

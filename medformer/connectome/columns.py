@@ -157,7 +157,7 @@ class BlockTransformer(TransformerMixin, BaseEstimator):
     """Maps (n, d + c) to (n, d' + c), where the last c columns are covariates and stay as they are.
 
     A subclass overrides `_apply`, and `_learn` if it learns. Estimators of other libraries that it keeps among what it
-    learned are listed in `learned_parts` (see `medformer.estimator_file`).
+    learned are listed in `learned_parts` (see `medformer.connectome.estimator_file`).
 
     Args:
         columns: The layout, whose covariates say what the last columns are.

@@ -20,9 +20,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from medformer.connectome.baselines import baseline_names, build_baseline
 from medformer.connectome.columns import SelectAtlas, WithoutCovariates
 from medformer.connectome.combat import ComBat
+from medformer.connectome.estimator_file import load_fitted, save_fitted
 from medformer.connectome.pipeline import HARMONIZATIONS, SCALES, feature_pipeline
 from medformer.errors import CheckpointError
-from medformer.estimator_file import load_fitted, save_fitted
 from medformer.inference.baselines.volumes import GRID, SHAPE, VOLUME_CLASSIFIERS
 from medformer.tensor_file import read_tensors, write_tensors
 

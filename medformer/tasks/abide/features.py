@@ -14,13 +14,13 @@ from sklearn.pipeline import Pipeline
 
 from medformer.config import AbideConfig
 from medformer.connectome.columns import COVARIATES, Columns, FeatureBlock
+from medformer.connectome.estimator_file import load_fitted, save_fitted
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import some
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare.reading import Layout
 from medformer.data.manifest import Case
 from medformer.errors import CheckpointError, ConfigError, DataError
-from medformer.estimator_file import load_fitted, save_fitted
 from medformer.files import write_json
 from medformer.inference.single_thread import single_thread
 from medformer.missing import known
