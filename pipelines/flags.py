@@ -177,6 +177,8 @@ UNGROUPED = option("ungrouped", Literal["error", "each"], "error", _UNGROUPED)
 UNGROUPED_KEY = setting("data.ungrouped", Literal["error", "each"], _UNGROUPED, shown="error")
 PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
 GROUP_PATTERN = option("group_pattern", str, None, PATTERN, "REGEX")
+_SITE_PATTERN = "Regular expression for the hospital or data set in a file name; every name must have it."
+SITE_PATTERN = option("site_pattern", str, None, _SITE_PATTERN, "REGEX")
 _FOREGROUND = "Mask values that are polyp, such as 1,2 or 128-255, or colors such as ff0000."
 FOREGROUND = option(
     "foreground",

@@ -33,12 +33,20 @@ def prepare(
     group_pattern: str | None,
     foreground: Foreground | None,
     site: list[str],
+    site_pattern: str | None,
     link_duplicates: bool,
     overwrite: bool,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
     output_file(out, overwrite=overwrite, beside=sidecars(out))
-    found = scan(folders, layout=cast(Layout, layout), split=split, group_pattern=group_pattern, sites=site)
+    found = scan(
+        folders,
+        layout=cast(Layout, layout),
+        split=split,
+        group_pattern=group_pattern,
+        sites=site,
+        site_pattern=site_pattern,
+    )
     for note in found.notes:
         say(f"note: {note}")
     cases = [replace(case, foreground=foreground or ()) for case in found.cases]

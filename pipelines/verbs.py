@@ -28,7 +28,7 @@ from .flags import (
 _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out; what was edited in it is lost.")
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", "SHARE", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
-_SITE = "Hospital or data set that the images come from: once for all folders, or once for each."
+_SITE = "Where the cases come from: once for all folders, or once for each."
 _POLYP = (
     verb(
         "prepare",
@@ -42,6 +42,7 @@ _POLYP = (
         flags.GROUP_PATTERN,
         flags.FOREGROUND.but(help=flags.FOREGROUND.settings["help"] + " The manifest keeps them."),
         option("site", list[str], [], _SITE, "NAME", shown="the folder's name"),
+        flags.SITE_PATTERN,
         switch("link_duplicates", "Put images that show the same thing into one group, so that no split parts them."),
         _REPLACE_MANIFEST,
     ),
@@ -202,15 +203,16 @@ _PATIENTS = (
 _VOLUME = (
     verb(
         "prepare",
-        "Turn a folder of volumes into a manifest.",
+        "Turn folders of volumes into a manifest.",
         "SOURCE is a folder of the Medical Segmentation Decathlon or of nnU-Net (dataset.json), of images/ and labels/ "
         "or of DICOM series, or an .npz file of MedMNIST3D. The names of the labels are written beside the manifest.",
-        argument("source", Path, "Folder of volumes, or .npz file.", "SOURCE", exists=True),
+        argument("sources", list[Path], "Folders of volumes, or an .npz file.", "SOURCE", exists=True),
         option("out", Path, ..., "CSV manifest to write; for an .npz file, a folder.", "FILE"),
         option("layout", _LAYOUTS, "auto", "How the folder is organized; auto: find out."),
         flags.UNGROUPED,
         flags.GROUP_PATTERN,
-        option("site", str, None, "Where the volumes come from.", "NAME", shown="the name of the folder"),
+        option("site", list[str], [], _SITE, "NAME", shown="the folder's name"),
+        flags.SITE_PATTERN,
         _REPLACE_MANIFEST,
     ),
     flags.check_verb(

@@ -15,7 +15,7 @@ from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
 from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import named_labels, write_info
-from medformer.data.volumes.read.layouts import Layout, scan_volumes
+from medformer.data.volumes.read.layouts import Layout, scan_folders
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError, DataError, counted
 from medformer.inference.scoring import write_scores
@@ -35,29 +35,32 @@ from .work import list_problems, open_to_predict, say_units, sidecars
 
 def prepare(
     *,
-    source: Path,
+    sources: list[Path],
     out: Path,
     layout: str,
     ungrouped: str,
     group_pattern: str | None,
-    site: str | None,
+    site: list[str],
+    site_pattern: str | None,
     overwrite: bool,
 ) -> None:
-    """Turn a folder in a known layout, or an .npz file of MedMNIST3D, into one manifest."""
-    if source.is_file():
-        if source.suffix != ".npz":
-            raise ConfigError(f"{source} is a file; expected a folder of volumes, or an .npz file of MedMNIST3D.")
+    """Turn folders in a known layout, or an .npz file of MedMNIST3D, into one manifest."""
+    source = next((one for one in sources if one.is_file()), None)
+    if source is not None:
+        if source.suffix != ".npz" or len(sources) > 1:
+            raise ConfigError(f"{source} is a file; expected folders of volumes, or one .npz file of MedMNIST3D.")
         with output_folder(out, overwrite=overwrite, by="volume prepare") as work:
             manifest = write_medmnist(source, work).name
         say(f"Manifest: {out / manifest}\nNext: medformer volume check {out / manifest} --task classification")
         return
     output_file(out, overwrite=overwrite, beside=sidecars(out))
-    scan = scan_volumes(
-        source,
+    scan = scan_folders(
+        sources,
         layout=cast(Layout, layout),
         ungrouped="each" if ungrouped == "each" else "error",
         group_pattern=group_pattern,
-        site=site,
+        sites=site,
+        site_pattern=site_pattern,
     )
     cases, info = complete(scan, None, make_reporter())
     list_problems(scan.problems, out)

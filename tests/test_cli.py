@@ -245,6 +245,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "group_pattern": "(a)",
                 "foreground": None,
                 "site": [],
+                "site_pattern": None,
                 "link_duplicates": False,
                 "overwrite": False,
             },

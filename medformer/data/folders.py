@@ -1,4 +1,4 @@
-"""What folders of images have in common, whatever their layout: files by name, and the group that a name contains."""
+"""What folders of images have in common, whatever their layout: files by name, and what a name contains."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
-from medformer.data.problems import Problem
+from medformer.data.problems import Problem, first_ten
 from medformer.errors import ConfigError, DataError, counted
 from medformer.files import file_fault, files_below
 from medformer.names import id_fault
@@ -108,34 +109,40 @@ _PATTERN_SECONDS = 20.0
 
 _SEARCH = """
 import json, re, sys
-pattern, names = json.load(sys.stdin)
+pattern, wanted, names = json.load(sys.stdin)
 try:
     compiled = re.compile(pattern)
 except (re.error, RecursionError, OverflowError, MemoryError) as error:
     print(json.dumps({"error": str(error)}))
 else:
-    matches = [compiled.search(name) for name in names] if compiled.groups == 1 else []
-    found = [match.group(1) or "" if match else "" for match in matches]
-    print(json.dumps({"groups": compiled.groups, "found": found}))
+    number = compiled.groupindex.get(wanted, 1 if compiled.groups == 1 else 0)
+    matches = [compiled.search(name) for name in names] if number else []
+    found = [match.group(number) or "" if match else "" for match in matches]
+    print(json.dumps({"number": number, "groups": compiled.groups, "found": found}))
 """
 
+_WANTED = {"group": "the patient or sequence", "site": "the hospital or data set"}
 
-def find_groups(pattern: str, names: Sequence[str]) -> list[str]:
-    """Search each name for a group pattern: what its one group matched, and empty where it does not occur.
 
-    The search runs in a process of its own, which can be ended: nothing bounds the time of a regular expression.
+def find_groups(pattern: str, names: Sequence[str], *, wanted: Literal["group", "site"] = "group") -> list[str]:
+    """Search each name for a pattern: what its one group matched, and empty where it does not occur.
+
+    Of several groups, the one that is called `group` or `site` counts, as in `(?P<site>...)`. The search runs in a
+    process of its own, which can be ended: nothing bounds the time of a regular expression.
 
     Args:
         pattern: Regular expression with one group.
         names: Where to search; without any, the pattern is only checked.
+        wanted: What the group is.
 
     Raises:
         ConfigError: The pattern does not compile, has not exactly one group, or takes too long.
     """
+    what = f"The {wanted} pattern '{pattern}'"
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _SEARCH],
-            input=json.dumps([pattern, list(names)]),
+            input=json.dumps([pattern, wanted, list(names)]),
             capture_output=True,
             text=True,
             timeout=_PATTERN_SECONDS,
@@ -143,17 +150,37 @@ def find_groups(pattern: str, names: Sequence[str]) -> list[str]:
         )
     except subprocess.TimeoutExpired:
         raise ConfigError(
-            f"The group pattern '{pattern}' was still searching {counted(len(names), 'name')} after "
+            f"{what} was still searching {counted(len(names), 'name')} after "
             f"{_PATTERN_SECONDS:g} s. Write it without repeats inside repeats, such as '(a+)' in place of '((?:a+)+)'."
         ) from None
     if done.returncode != 0:
-        raise ConfigError(f"The group pattern '{pattern}' cannot be searched for: {done.stderr.strip()[-200:]}")
+        raise ConfigError(f"{what} cannot be searched for: {done.stderr.strip()[-200:]}")
     answer = json.loads(done.stdout)
     if "error" in answer:
-        raise ConfigError(f"The group pattern '{pattern}' is not a regular expression: {answer['error']}.")
-    if answer["groups"] != 1:
+        raise ConfigError(f"{what} is not a regular expression: {answer['error']}.")
+    if not answer["number"]:
         raise ConfigError(
-            f"The group pattern '{pattern}' has {counted(answer['groups'], 'group')}; expected exactly one pair of "
-            "parentheses, around the patient or sequence, such as '^(\\d+)_'."
+            f"{what} has {counted(answer['groups'], 'group')}; expected exactly one pair of parentheses, around "
+            f"{_WANTED[wanted]}, such as '^(\\d+)_', or one that is named, such as '^(?P<{wanted}>\\d+)_'."
         )
     return list(answer["found"])
+
+
+def find_sites(pattern: str, names: Sequence[str]) -> list[str]:
+    """The site that each name contains; see `find_groups`.
+
+    Raises:
+        ConfigError: The pattern cannot be used, or what it finds cannot begin an id.
+        DataError: Names contain none; the first ten are listed.
+    """
+    found = find_groups(pattern, names, wanted="site")
+    without = [name for name, site in zip(names, found, strict=True) if not site.strip()]
+    if without:
+        raise DataError(
+            f"The site pattern '{pattern}' finds nothing in {len(without)} of {counted(len(names), 'name')}; expected "
+            f"a site in each:{first_ten(without)}\nCorrect --site-pattern, or take these files out of the folder."
+        )
+    for site in dict.fromkeys(found):
+        if fault := id_fault(site.strip()):
+            raise ConfigError(f"The site pattern '{pattern}' finds {site!a}, which cannot begin an id: {fault}.")
+    return [site.strip() for site in found]

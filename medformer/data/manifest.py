@@ -27,6 +27,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, Protocol
 
+from medformer.data.people import PERSON_COLUMNS, column_name
 from medformer.data.problems import first_ten
 from medformer.data.tables import TableForm, read_cells, read_records
 from medformer.errors import DataError, ResourceError
@@ -43,6 +44,9 @@ LABEL = "label"
 """Column of a case's class."""
 FOREGROUND = "mask_foreground"
 """Column of the values of a mask that are foreground."""
+
+_PATIENT = {*PERSON_COLUMNS, "patient", "patient_id", "patientid", "case_id", "sequence", "sequence_id"} - {"id", "ids"}
+"""Names of columns that probably hold the group."""
 
 _CHANNEL = re.compile(r"image_[1-9]\d*")
 _TABLE = TableForm(
@@ -382,8 +386,10 @@ def _fault(row: Mapping[str, str], ungrouped: str) -> str | None:
     except ValueError as error:
         return f"{FOREGROUND}: {error}"
     if ungrouped == "error" and not known(row.get("group", "")):
+        named = next((name for name in row if column_name(name) in _PATIENT and known(row[name])), None)
+        fill = "Fill the column" if named is None else f"Name the column '{named}' group, if it says so"
         return (
-            "the group (patient or sequence) is unknown, so leakage cannot be ruled out. Fill the column, "
+            f"the group (patient or sequence) is unknown, so leakage cannot be ruled out. {fill}, "
             "give `prepare` a group pattern, or --ungrouped each if every row really is of another patient"
         )
     return None

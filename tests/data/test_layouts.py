@@ -243,3 +243,24 @@ def test_a_problem_is_one_line_without_control_characters(tmp_path: Path) -> Non
     found = scan(dataset(tmp_path / "h", ["a\n\x1b[31m", "b"]))
     assert {str(problem).splitlines()[0] for problem in found.problems} == {str(one) for one in found.problems}
     assert all(str(problem).isprintable() for problem in found.problems)
+
+
+def test_sites_are_read_from_names(tmp_path: Path) -> None:
+    folder = dataset(tmp_path / "all", ["olympus_1", "pentax_1"])
+    found = scan(folder, site_pattern=r"^([a-z]+)_", group_pattern=r"_(\d+)$")
+    assert [(case.id, case.site, case.group) for case in found.cases] == [
+        ("olympus/olympus_1", "olympus", "olympus/1"),
+        ("pentax/pentax_1", "pentax", "pentax/1"),
+    ]
+    with pytest.raises(DataError, match=r"finds nothing in 1 of 2 names; expected a site in each:\s+pentax_1"):
+        scan(folder, site_pattern="^(olympus)")
+    with pytest.raises(ConfigError, match="Got --site and --site-pattern"):
+        scan(folder, site_pattern="^(olympus)", sites=["A"])
+
+
+def test_masks_that_are_all_named_otherwise_are_an_error(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        put(tmp_path / "h" / "images" / f"{stem}.jpg")
+        put(tmp_path / "h" / "masks" / f"{stem}_mask.png", 255)
+    with pytest.raises(DataError, match=r"first image is a.jpg, the first mask a_mask.png.*Take '_mask' out"):
+        scan(tmp_path / "h")

@@ -48,6 +48,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert "data/images/a.png" in (tmp_path / "manifest.csv").read_text()
 
 
+def test_a_column_that_seems_to_hold_the_group_is_named(tmp_path: Path) -> None:
+    refused(manifest(tmp_path, "id,image,Patient_ID\na,a.png,7\n"), match="Name the column 'Patient_ID' group")
+    refused(manifest(tmp_path, "id,image,age\na,a.png,7\n"), match="Fill the column")
+
+
 def test_a_class_round_trips_and_any_other_text_of_that_column_is_a_covariate(tmp_path: Path) -> None:
     path = manifest(tmp_path, "id,image,group,label\na,a.png,g,1\nb,b.png,g,0\nc,c.png,g,\nd,d.png,g,benign\n")
     found = read_manifest(path)

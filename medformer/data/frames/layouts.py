@@ -18,7 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medformer.data.folders import files_by_name, find_groups, first_folder, folders_below, natural_order
+from medformer.data.folders import (
+    files_by_name,
+    find_groups,
+    find_sites,
+    first_folder,
+    folders_below,
+    natural_order,
+)
 from medformer.data.frames.named_splits import PUBLIC, NamedSplit, canonical_dataset, named_split
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
@@ -76,6 +83,7 @@ def scan(
     group_pattern: str | None = None,
     split: str | None = None,
     sites: Sequence[str] = (),
+    site_pattern: str | None = None,
 ) -> Scan:
     """List the cases of one or several folders.
 
@@ -91,14 +99,20 @@ def scan(
         group_pattern: Regular expression with one group, which finds the patient or sequence in each file's stem.
         split: A named split that fills the split column.
         sites: Where the images come from: one name for all folders, or one for each; empty for the folders' own names.
+        site_pattern: Regular expression with one group, which finds the same in each file's stem instead.
 
     Raises:
-        DataError: A folder does not exist, has none of the layouts, or holds no image.
+        DataError: A folder does not exist, has none of the layouts, or holds no image; no image of a folder has the
+            name of a mask; or the site pattern finds nothing in a name.
         ConfigError: The pattern cannot be used (see `find_groups`), or the sites are not one for each folder.
     """
     paths = [Path(folders)] if isinstance(folders, (str, os.PathLike)) else [Path(folder) for folder in folders]
     if group_pattern is not None:
         find_groups(group_pattern, [])  # a bad pattern is said before anything is read
+    if site_pattern is not None:
+        if sites:
+            raise ConfigError("Got --site and --site-pattern; expected one of them.")
+        find_groups(site_pattern, [], wanted="site")
     named = None if split is None else named_split(split)
     # A folder that is given twice is read once.
     real = {path.resolve(): path for path in reversed(paths)}
@@ -107,7 +121,7 @@ def scan(
     pairs, notes = _called(paths, found, sites) if sites else _told_apart([pair for some in found for pair in some])
     problems: list[Problem] = []
     cases: dict[str, Case] = {}
-    for case in (case for pair in pairs for case in _cases_of(pair, group_pattern, named, problems)):
+    for case in (case for pair in pairs for case in _cases_of(pair, group_pattern, site_pattern, named, problems)):
         if case.id in cases:
             detail = f"{cases[case.id].image} has the same name; only that file is kept"
             problems.append(Problem(case.id, str(case.image), "duplicate-name", detail))
@@ -200,16 +214,24 @@ def _with_masks(folders: Sequence[Path], split: str = "", site: str | None = Non
     return found
 
 
-def _cases_of(pair: _FolderPair, pattern: str | None, named: NamedSplit | None, problems: list[Problem]) -> list[Case]:
+def _cases_of(
+    pair: _FolderPair,
+    pattern: str | None,
+    site_pattern: str | None,
+    named: NamedSplit | None,
+    problems: list[Problem],
+) -> list[Case]:
     images, masks = (
         files_by_name(folder, _ENDINGS, problems, place=f"{pair.site or folder.parent.name}/")
         for folder in (pair.images, pair.masks)
     )
+    _require_one_pair(pair, images, masks)
     cases = []
     stems = sorted(images, key=natural_order)
+    sites = {} if site_pattern is None else dict(zip(stems, find_sites(site_pattern, stems), strict=True))
     groups = dict(zip(stems, [None] * len(stems) if pattern is None else find_groups(pattern, stems), strict=True))
     for stem in stems:
-        site = pair.site_of(stem)
+        site = sites.get(stem) or pair.site_of(stem)
         mask = masks.pop(stem, None)
         case_id = f"{site}/{stem}"
         if mask is None:
@@ -234,6 +256,20 @@ def _cases_of(pair: _FolderPair, pattern: str | None, named: NamedSplit | None, 
         case_id = f"{pair.site_of(stem)}/{stem}"
         problems.append(Problem(case_id, str(masks[stem]), "missing-image", f"no {stem}.* in {pair.images}"))
     return cases
+
+
+def _require_one_pair(pair: _FolderPair, images: Mapping[str, Path], masks: Mapping[str, Path]) -> None:
+    """Refuse a folder whose images and masks are named by two rules, so that no pair is complete."""
+    if not images or not masks or images.keys() & masks.keys():
+        return
+    image, mask = (min(names, key=natural_order) for names in (images, masks))
+    more = next((mask.replace(stem, "", 1) for stem in images if stem in mask), "")
+    advice = f"Take '{more}' out of the names of the masks" if more else "Give masks the names of their images"
+    raise DataError(
+        f"No image in {pair.images} has the name of a mask in {pair.masks}: the first image is {images[image].name}, "
+        f"the first mask {masks[mask].name}; expected equal names before the ending. {advice}, or write a CSV manifest "
+        "with the columns id, image, mask."
+    )
 
 
 def _group(site: str, stem: str, group: str | None, named: NamedSplit | None) -> str:

@@ -17,6 +17,7 @@ from medformer.data.volumes.read.layout_readers import VolumeScan
 from medformer.data.volumes.read.layouts import (
     declared_info,
     info_from_records,
+    scan_folders,
     scan_volumes,
     with_hashes,
 )
@@ -498,3 +499,39 @@ def test_folders_whose_data_lie_elsewhere_name_the_place(tmp_path: Path) -> None
     write_info(tmp_path / "adrenal" / "manifest.csv", DatasetInfo((), ("CT",)))
     with pytest.raises(DataError, match=r"Give .*adrenal/manifest.csv itself"):
         scan_volumes(tmp_path / "adrenal")
+
+
+def test_sites_are_read_from_names_and_every_name_must_have_one(tmp_path: Path) -> None:
+    folder = msd(tmp_path, "BCN_001", "OSL_002")
+    found = scan_volumes(folder, site_pattern=r"^([A-Z]{3})_")
+    assert [case.site for case in found.cases] == ["BCN", "OSL"]
+    named = scan_volumes(folder, site_pattern=r"^(?P<site>[A-Z]+)_(\d+)")
+    assert [case.site for case in named.cases] == ["BCN", "OSL"]
+    with pytest.raises(ConfigError, match=r"has 2 groups; expected exactly one.*\(\?P<site>"):
+        scan_volumes(folder, site_pattern=r"^([A-Z]+)_(\d+)")
+    with pytest.raises(DataError, match=r"finds nothing in 1 of 2 names; expected a site in each:\s+OSL_002"):
+        scan_volumes(folder, site_pattern=r"^(BCN)")
+
+
+def test_several_folders_are_one_data_set_with_a_site_for_each(tmp_path: Path) -> None:
+    oslo, lima = msd(tmp_path / "oslo", "001", "002"), msd(tmp_path / "lima", "001")
+    found = scan_folders([oslo, lima, oslo])
+    assert [(case.id, case.group, case.site) for case in found.cases] == [
+        ("oslo/001", "oslo/001", "oslo"),
+        ("oslo/002", "oslo/002", "oslo"),
+        ("lima/001", "lima/001", "lima"),
+    ]
+    assert (info_of(found).channels, found.patients) == (("CT",), "case is patient")
+    assert {case.site for case in scan_folders([oslo, lima], sites=["A", "B"]).cases} == {"A", "B"}
+    assert [case.id for case in scan_folders([oslo], sites=["A"]).cases] == ["001", "002"]
+    with pytest.raises(DataError, match=r"1 id is that of cases in two folders.*A/001"):
+        scan_folders([oslo, lima], sites=["A"])
+    with pytest.raises(ConfigError, match="Got 3 sites for 2 folders"):
+        scan_folders([oslo, lima], sites=["A", "B", "C"])
+    with pytest.raises(ConfigError, match="Got --site and --site-pattern"):
+        scan_folders([oslo], sites=["A"], site_pattern="(0)")
+    other = described(msd(tmp_path / "else" / "lima", "009"), labels={"0": "background", "1": "spleen"})
+    with pytest.raises(ConfigError, match="Two folders are named lima; give a --site for each"):
+        scan_folders([lima, other])
+    with pytest.raises(DataError, match=r"declares the labels 1 spleen .* 1 liver, 2 tumor"):
+        scan_folders([lima, other], sites=["A", "B"])
