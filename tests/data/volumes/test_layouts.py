@@ -524,7 +524,7 @@ def test_several_folders_are_one_data_set_with_a_site_for_each(tmp_path: Path) -
     assert (info_of(found).channels, found.patients) == (("CT",), "case is patient")
     assert {case.site for case in scan_folders([oslo, lima], sites=["A", "B"]).cases} == {"A", "B"}
     assert [case.id for case in scan_folders([oslo], sites=["A"]).cases] == ["001", "002"]
-    with pytest.raises(DataError, match=r"1 id is that of cases in two folders.*A/001"):
+    with pytest.raises(DataError, match=r"(?s)1 id is that of cases in two folders.*A/001"):
         scan_folders([oslo, lima], sites=["A"])
     with pytest.raises(ConfigError, match="Got 3 sites for 2 folders"):
         scan_folders([oslo, lima], sites=["A", "B", "C"])

@@ -135,7 +135,7 @@ def scan_folders(
     names = [Path(os.path.abspath(path)).name for path in paths]
     if not sites and site_pattern is None and len(set(names)) < len(names):
         raise ConfigError(f"Two folders are named {max(names, key=names.count)}; give a --site for each folder.")
-    places = list(sites) * (len(paths) if len(sites) == 1 else 1) or [None] * len(paths)
+    places: Sequence[str | None] = [*sites] * (len(paths) // len(sites)) if sites else [None] * len(paths)
     scans = [
         scan_volumes(
             path, layout=layout, ungrouped=ungrouped, group_pattern=group_pattern, site=site, site_pattern=site_pattern
