@@ -31,15 +31,16 @@ from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
+from medformer.tasks.abide.features import read_trained_on
 from medformer.tasks.abide.learner import load_scorer
-from medformer.tasks.abide.new_subjects import ADVICE, PREDICTIONS, export_scores
+from medformer.tasks.abide.new_subjects import ADVICE, export_scores
 from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.new_cases import require_all
 from medformer.tasks.trained import open_run
 from medformer.training.devices import choose_device
 
 from .console import make_reporter, say
-from .work import open_to_predict
+from .work import open_to_predict, say_scores
 
 _SHOWN = 10
 _CHECKED = 40  # subjects whose maps the randomization check compares
@@ -224,12 +225,8 @@ def predict(
             f"note: {made.known} of these subjects belong to {run}, and networks of some folds were trained on them."
             + f" {trained.scores} has their scores by the networks that were not." * (trained.scores is not None)
         )
-    say(made.calibration)
-    positive = sum(row["prediction"] for row in made.rows)
-    say(
-        f"{counted(len(made.rows), 'subject')}, {positive} of them {made.positive} at threshold "
-        f"{made.threshold:.3g}, by {counted(len(trained.folders), 'network')}: {out / PREDICTIONS}"
-    )
+    positive = read_trained_on(trained.folders[0])[1].get(1, "positive")
+    say_scores(trained, made, "subject", positive, out)
     require_all(made.problems, len(made.rows) + made.left_out, "subjects", ADVICE)
 
 

@@ -246,12 +246,13 @@ _VOLUME = (
     ),
     verb(
         "predict",
-        "Segment new volumes with a finished run.",
+        "Segment or classify new volumes with a finished run.",
         "IMAGE are NIfTI files, folders of them, or folders of one DICOM series; channels end in _0000, _0001, ... "
-        "Uses the run's network, or the ensemble of its folds; label maps have the geometry of their volumes.",
+        "Uses the run's network, or the ensemble of its folds. Label maps have the geometry of their volumes; of a "
+        "classification there is a table of scores.",
         RUN,
         argument("images", list[Path], "Volumes, folders of volumes, or CSV manifests.", "IMAGE", exists=True),
-        OUT.but(help="Folder for label maps, overlays and volumes.csv."),
+        OUT.but(help="Folder for label maps, overlays and volumes.csv, or for predictions.csv."),
         OVERWRITE,
         RESUME,
         switch("dicom_seg", "For DICOM series, also write DICOM segmentation objects."),

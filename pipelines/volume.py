@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from medformer.config import VolumeConfig
 from medformer.crossval.run.given_parts import draw, held_out_note
@@ -25,12 +25,13 @@ from medformer.models.memory import seconds_per_step
 from medformer.tasks.new_cases import require_all
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
 from medformer.tasks.volume.network import new_network
+from medformer.tasks.volume.new_classes import export_classes
 from medformer.tasks.volume.new_volumes import export_volumes
 from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 
 from .console import make_reporter, say
-from .work import list_problems, open_to_predict, say_units, sidecars
+from .work import list_problems, open_to_predict, say_scores, say_units, sidecars
 
 
 def prepare(
@@ -124,20 +125,21 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
 def predict(
     *, run: Path, images: Sequence[Path], out: Path, overwrite: bool, resume: bool, dicom_seg: bool, device: str
 ) -> None:
-    """Write verified label maps in the geometry of each input, overlays, and volumes.csv (see `export_volumes`)."""
+    """Write verified label maps, overlays and volumes.csv (`export_volumes`), or scores (`export_classes`)."""
     with output_folder(out, overwrite=overwrite, resume=resume, by="volume predict") as work:
         trained = open_to_predict(run, "volume")
-        made = export_volumes(
-            trained,
-            images,
-            work,
-            out=out,
-            device=device,
-            dicom_seg=dicom_seg,
-            resume=resume,
-            say=say,
-            reporter=make_reporter(),
-        )
+        segments = trained.config.target == "segmentation"
+        if dicom_seg and not segments:
+            raise ConfigError(f"--dicom-seg: {run} classifies volumes and makes no masks. Leave it out.")
+        given: dict[str, Any] = {"out": out, "device": device, "say": say, "reporter": make_reporter()}
+        if segments:
+            made = export_volumes(trained, images, work, dicom_seg=dicom_seg, resume=resume, **given)
+        else:
+            scored = export_classes(trained, images, work, **given)
+    if not segments:
+        say_scores(trained, scored, "volume", "positive", out)
+        require_all(scored.problems, len(scored.rows) + scored.left_out, "volumes")
+        return
     require_all(made.problems, made.given, "volumes")
     say(f"{counted(made.listed, 'label map')} from {counted(len(trained.folders), 'network')}: {out / 'masks'}")
     if dicom_seg:

@@ -23,6 +23,7 @@ from medformer.evaluation.summary import summarize
 from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
+from medformer.tasks.new_cases import PREDICTIONS, Scored
 from medformer.tasks.trained import Trained, open_trained
 
 from .console import make_reporter, say
@@ -68,9 +69,8 @@ def crossval(
         say(f"Overlays (yellow: prediction, blue: reference): {run.path / 'overlays'}")
     say(f"Report: {build_report(run.path)}")
     say(headline(read_record(run.metrics_json, dict[str, Any], "Run the same command with --resume.")))
-    if getattr(config, "target", "segmentation") == "segmentation":
-        new = run.held_out_csv if run.held_out_csv.is_file() else "NEW"
-        say(f"Next: medformer {task} predict {run.path} {new} --out DIR")
+    new = run.held_out_csv if run.held_out_csv.is_file() else "NEW"
+    say(f"Next: medformer {task} predict {run.path} {new} --out DIR")
     if failure is not None:
         raise failure
 
@@ -168,6 +168,23 @@ def open_to_predict(path: Path, task: str) -> Trained:
     if trained.note:
         say(f"note: {trained.note}")
     return trained
+
+
+def say_scores(trained: Trained, made: Scored, noun: str, positive: str, out: Path) -> None:
+    """Say what came of cases that were classified.
+
+    Args:
+        trained: What classified them.
+        made: The result.
+        noun: What a case is called.
+        positive: What the positive class is called.
+        out: Folder of the table.
+    """
+    say(made.calibration)
+    say(
+        f"{counted(len(made.rows), noun)}, {made.positive} of them {positive} at threshold "
+        f"{made.predictor.threshold:.3g}, by {counted(len(trained.folders), 'network')}: {out / PREDICTIONS}"
+    )
 
 
 def sidecars(manifest: Path) -> tuple[Path, ...]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from medformer.crossval.run.classes import ClassPredictor
 from medformer.data.manifest import Case, read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine
 from medformer.errors import ConfigError, DataError
@@ -15,8 +20,72 @@ from medformer.progress import Reporter
 Say = Callable[[str], None]
 """Receives sentences that the user must see, before the work begins."""
 
+PREDICTIONS = "predictions.csv"
+"""Table of the scores of a classifier."""
+
 TRY_AGAIN = "Correct these, or leave them out; with --resume, what is done is not computed again."
 """What to do about inputs of a prediction that cannot be used."""
+
+_OF_A_CASE = ("id", "site", "label", "score", "threshold", "prediction")
+
+
+class Scored(NamedTuple):
+    """What came of cases that were to be classified.
+
+    Attributes:
+        rows: Of the table.
+        problems: Why others could not be used, and warnings.
+        predictor: What scored them.
+        known: Of the rows, those of people whom the model was trained on.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    problems: Sequence[Problem]
+    predictor: ClassPredictor
+    known: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """Cases that could not be used."""
+        return len(quarantine(self.problems))
+
+    @property
+    def positive(self) -> int:
+        """Rows of the positive class."""
+        return sum(row["prediction"] for row in self.rows)
+
+    @property
+    def calibration(self) -> str:
+        """Whether the scores are probabilities, in a sentence."""
+        decisions = [decision for _, decision in self.predictor.members]
+        calibrated = sum(decision.scaling is not None for decision in decisions)
+        if calibrated == len(decisions):
+            return "Scores are calibrated probabilities."
+        why = next((f": {decision.uncalibrated}" for decision in decisions if decision.uncalibrated), "")
+        return f"Scores are outputs of the networks, of which {calibrated or 'none'} is calibrated{why}."
+
+
+def class_rows(
+    predictor: ClassPredictor,
+    cases: Sequence[Case],
+    scores: NDArray[np.float64],
+    folders: Sequence[Path],
+    sources: Sequence[str],
+) -> list[dict[str, Any]]:
+    """The rows of a table of scores: where a case is from, the mean score with the decision, and each fold's score.
+
+    Args:
+        predictor: What scored them.
+        cases: Those that were scored.
+        scores: Theirs by each member, (members, n).
+        folders: Of the members' folds.
+        sources: Where each case is from.
+    """
+    rows = []
+    for row, by_fold, source in zip(predictor.rows(cases, scores), scores.T, sources, strict=True):
+        each = {f"score_fold_{fold.name}": float(score) for fold, score in zip(folders, by_fold, strict=True)}
+        rows.append({"source": source, **{name: row[name] for name in _OF_A_CASE}, **each})
+    return rows
 
 
 def manifest_cases(given: Sequence[Path]) -> list[Case]:

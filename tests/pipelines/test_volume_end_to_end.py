@@ -208,11 +208,41 @@ def test_a_folder_is_enough_but_its_patients_must_be_told(medformer: Medformer, 
     assert len(read_manifest(out / "manifest.csv").cases) == len(read_csv(out / "oof.csv")) == 10
 
 
-def test_volumes_are_classified_with_linear_models_beside(medformer: Medformer, tmp_path: Path) -> None:
-    volumes = write_synthetic_volumes(tmp_path / "data", cases=20, spacing=12.0)
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def classified(medformer: Medformer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished cross-validation that classifies twenty small brains, and their manifest."""
+    folder = tmp_path_factory.mktemp("classified")
+    volumes, out = write_synthetic_volumes(folder / "data", cases=20, spacing=12.0), folder / "run"
     result = medformer("volume", "crossval", "--task", "classification", "--data", volumes, "--out", out, *SMALL)
     assert result.code == 0, result.err
+    assert f"Next: medformer volume predict {out} NEW" in result.out
+    return out, volumes
+
+
+def test_new_volumes_are_classified_as_the_network_that_tested_them_did(
+    medformer: Medformer, classified: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, volumes = classified
+    result = medformer("volume", "predict", run, volumes.parent / "images", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "20 volumes, " in result.out and "by 2 networks" in result.out
+    rows = {row["id"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
+    for row in read_csv(run / "oof.csv"):
+        found = rows[row["id"]]
+        assert float(found[f"score_fold_{row['fold']}"]) == pytest.approx(float(row["score"]), abs=1e-6)
+        assert int(found["prediction"]) == (float(found["score"]) >= float(found["threshold"]))
+    image = read_manifest(volumes).cases[0].image
+    medformer("volume", "predict", run, image, "--out", tmp_path / "masks", "--dicom-seg").refused(2, "classifies")
+    bad = tmp_path / "images"
+    shutil.copytree(volumes.parent / "images", bad)
+    next(iter(sorted(bad.iterdir()))).write_bytes(b"no volume")
+    result = medformer("volume", "predict", run, bad, "--out", tmp_path / "others")
+    result.refused(3, "1 of 20 volumes cannot be used; the other 19 are done")
+    assert len(read_csv(tmp_path / "others" / "predictions.csv")) == 19
+
+
+def test_volumes_are_classified_with_linear_models_beside(classified: tuple[Path, Path]) -> None:
+    out, _ = classified
     rows = read_csv(out / "oof.csv")
     assert len(rows) == 20 and all(0.0 <= float(row["score"]) <= 1.0 for row in rows)
     assert sorted(path.name for path in (out / "baselines").iterdir()) == ["linear_shape", "linear_voxels"]

@@ -67,20 +67,18 @@ class ClassPredictor:
 
     def predict(self, study: Any, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterator[Row]:
         """Yield the rows of cases; see `rows`."""
-        return self.rows(study, names, self.scores(study, names))
+        return self.rows([study.by_id[name] for name in names], self.scores(study, names))
 
-    def rows(self, study: Any, names: Sequence[str], scores: NDArray[np.float64]) -> Iterator[Row]:
+    def rows(self, cases: Sequence[Case], scores: NDArray[np.float64]) -> Iterator[Row]:
         """Yield id, site, label (empty where unknown), score, threshold and prediction of each case.
 
         Args:
-            study: Holds the cases.
-            names: Their ids.
+            cases: Those that were scored.
             scores: Theirs by each member, (members, n), which are averaged.
         """
-        for name, score in zip(names, scores.mean(axis=0), strict=True):
-            case = study.by_id[name]
+        for case, score in zip(cases, scores.mean(axis=0), strict=True):
             yield {
-                "id": name,
+                "id": case.id,
                 "site": case.site,
                 **(case.described if self.covariates else {}),
                 "label": "" if case.label is None else case.label,

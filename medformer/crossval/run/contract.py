@@ -161,11 +161,6 @@ class Study(ABC, Generic[C, D]):
         """The test rows, which are in no fold; none where the plan is the manifest's own (`predefined`)."""
         return () if self.crossval.scheme == "predefined" else [case for case in self.cases if is_test(case.split)]
 
-    @property
-    def predicts(self) -> bool:
-        """Whether the verb `predict` can apply a run of this study to new cases."""
-        return True
-
     def without(self, cases: Sequence[Case]) -> Self:
         """The same study of the other cases."""
         left_out = {case.id for case in cases}

@@ -91,12 +91,11 @@ def hold_out(directory: RunDirectory, study: Study[Any, Any]) -> list[str]:
         write_manifest(source, study.held_out)
     else:
         source = study.data.path
-    lines = [*note, f"`medformer {task} train` on the same data trains one network without them and tests it on them."]
-    if study.predicts:
-        lines.append(
-            f"To predict them when this run is done: medformer {task} predict {directory.path} {source} --out DIR"
-        )
-    return lines
+    return [
+        *note,
+        f"`medformer {task} train` on the same data trains one network without them and tests it on them.",
+        f"To predict them when this run is done: medformer {task} predict {directory.path} {source} --out DIR",
+    ]
 
 
 def _parts(cases: Sequence[Case]) -> str:

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
-from medformer.data.volumes.prepare.prepare_case import PreparedCase, prepare_image
+from medformer.data.volumes.prepare.prepare_case import PreparedCase, Scan, prepare_image
 from medformer.errors import ConfigError, DataError, enough_memory
 from medformer.imaging.geometry import Axes, reorient, smallest_integer
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
@@ -76,11 +75,11 @@ class VolumeSegmenter:
         self.plan = self.members[0][1]
         self._device = device_of(self.members[0][0]) if self.device is None else torch.device(self.device)
 
-    def segment(self, images: Path | Case | Sequence[Path]) -> LabelMap:
+    def segment(self, images: Path | Scan) -> LabelMap:
         """Segment one volume.
 
         Args:
-            images: The file (or DICOM folder) of a volume, the files of its channels, or a case.
+            images: The file (or DICOM folder) of a volume, the files of its channels, a case, or a scan in memory.
 
         Returns:
             Label values on the grid of the first file, in the smallest unsigned type that holds every label.
@@ -89,12 +88,12 @@ class VolumeSegmenter:
             DataError: The volume cannot be read or does not fit the plan, or a network answered NaN or infinity.
             ResourceError: Not enough memory or temporary disk.
         """
-        scan = images if isinstance(images, Case) else (images,) if isinstance(images, Path) else tuple(images)
+        scan: Scan = (images,) if isinstance(images, Path) else images
         models = [model for model, _ in self.members]
         with torch.inference_mode(), enough_memory(self._out_of_memory), evaluating(*models, device=self._device):
             return self._segment(scan)
 
-    def _segment(self, scan: Case | Sequence[Path]) -> LabelMap:
+    def _segment(self, scan: Scan) -> LabelMap:
         groups = _groups(self.members)
         prepared: PreparedCase | None = prepare_image(scan, self.plan)
         assert prepared is not None

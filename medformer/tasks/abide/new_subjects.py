@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, read_new
@@ -16,39 +16,11 @@ from medformer.files import write_csv
 from medformer.progress import Reporter
 from medformer.tasks.abide.features import read_trained_on
 from medformer.tasks.abide.study import AbideStudy
-from medformer.tasks.new_cases import require_all
+from medformer.tasks.new_cases import PREDICTIONS, Scored, class_rows, require_all
 from medformer.tasks.trained import Trained
 from medformer.training.devices import choose_device
 
-PREDICTIONS = "predictions.csv"
 ADVICE = "Correct these, or leave them out."
-
-_OWN = ("id", "site", "label", "score", "threshold", "prediction")
-
-
-class Scored(NamedTuple):
-    """What came of subjects.
-
-    Attributes:
-        rows: Of the table.
-        problems: Why others could not be used, and warnings.
-        known: Subjects whom the model was trained on.
-        threshold: From which a subject is positive.
-        positive: What the positive class is called.
-        calibration: Whether the scores are probabilities, in a sentence.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    problems: Sequence[Problem]
-    known: int
-    threshold: float
-    positive: str
-    calibration: str
-
-    @property
-    def left_out(self) -> int:
-        """Subjects who could not be used."""
-        return len(quarantine(self.problems))
 
 
 def export_scores(
@@ -87,7 +59,7 @@ def export_scores(
     predictor = cast(ClassPredictor, trained.load(choose_device(device)))
     if threshold is not None:
         predictor.threshold = threshold
-    layouts, names = read_trained_on(trained.folders[0])
+    layouts, _ = read_trained_on(trained.folders[0])
     trained_on = {plain(name) for case in trained.known_cases or () for name in (case.id, case.group)}
     known = 0
     rows: list[dict[str, Any]] = []
@@ -112,22 +84,10 @@ def export_scores(
         study = AbideStudy(config=trained.config, data=cohort)
         known += sum(bool({plain(case.id), plain(case.group)} & trained_on) for case in cohort.cases)
         scores = predictor.scores(study, list(study.by_id))
-        for row, by_fold in zip(predictor.rows(study, list(study.by_id), scores), scores.T, strict=True):
-            each = {f"score_fold_{one.name}": float(score) for one, score in zip(trained.folders, by_fold, strict=True)}
-            rows.append({"source": str(source), **{name: row[name] for name in _OWN}, **each})
+        rows += class_rows(predictor, cohort.cases, scores, trained.folders, [str(source)] * len(cohort.cases))
     if not rows:
         require_all(problems, len(quarantine(problems)), "sources", ADVICE)
     write_csv(work / PREDICTIONS, rows, list(rows[0]))
     if problems:
         write_problems(work / EXCLUSIONS_FILE, problems)
-    return Scored(rows, problems, known, predictor.threshold, names.get(1, "positive"), describe_scores(predictor))
-
-
-def describe_scores(predictor: ClassPredictor) -> str:
-    """Whether a model's scores are probabilities, in a sentence."""
-    decisions = [decision for _, decision in predictor.members]
-    calibrated = sum(decision.scaling is not None for decision in decisions)
-    if calibrated == len(decisions):
-        return "Scores are calibrated probabilities."
-    why = next((f": {decision.uncalibrated}" for decision in decisions if decision.uncalibrated), "")
-    return f"Scores are outputs of the networks, of which {calibrated or 'none'} is calibrated{why}."
+    return Scored(rows, problems, predictor, known)

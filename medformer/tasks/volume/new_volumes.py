@@ -62,13 +62,11 @@ def export_volumes(
         reporter: Receives the progress.
 
     Raises:
-        ConfigError: The model classifies volumes, or DICOM segmentations are asked for of files.
+        ConfigError: DICOM segmentations are asked for of files.
         CheckpointError: What a fold left is missing or damaged.
         DataError: No volume can be used.
         ResourceError: The device is not there, memory does not suffice, or a file cannot be written.
     """
-    if trained.config.target != "segmentation":
-        raise ConfigError(f"{trained.path} classifies volumes; predict needs a run that segments them.")
     predictor = cast(VolumePredictor, trained.load(choose_device(device)))
     segmenter = predictor.segmenter
     segmenter.folder = work

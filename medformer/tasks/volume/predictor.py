@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from medformer.crossval.run.contract import Row
 from medformer.data.manifest import Case, path_from
 from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
-from medformer.data.volumes.prepare.patches import WholeImages
+from medformer.data.volumes.prepare.patches import Prepared, WholeImages
+from medformer.data.volumes.prepare.prepare_case import PreparedCase, Scan, prepare_image
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.imaging.geometry import Volume
@@ -72,25 +73,49 @@ class VolumeScorer:
         model: Gives logits (B, 2).
         plan: How volumes are prepared for it.
         config: Of the run.
-        cache: Folder of prepared volumes.
+        cache: Folder of prepared volumes; None to keep none.
+        device: Where to compute; where the config says without one.
     """
 
     model: nn.Module
     plan: VolumePlan
     config: VolumeConfig
-    cache: Path
+    cache: Path | None = None
+    device: torch.device | None = None
 
     def outputs(self, study: Scans, names: Sequence[str]) -> NDArray[np.float64]:
         """The network's probability of the positive class, (n,)."""
-        cases = [study.by_id[name] for name in names]
-        store = PreparedStore(self.cache, self.plan, cases, memory_gb=self.config.data.cache, labels=False)
+        cases = {name: study.by_id[name] for name in names}
+        if self.cache is None:
+            return self.scores(cases)
+        kept = PreparedStore(
+            self.cache, self.plan, list(cases.values()), memory_gb=self.config.data.cache, labels=False
+        )
+        return self._scores(kept, names)
+
+    def scores(self, scans: Mapping[str, Scan]) -> NDArray[np.float64]:
+        """The same of scans by id, each prepared when its turn comes."""
+        return self._scores(_WhenAsked(scans, self.plan), list(scans))
+
+    def _scores(self, prepared: Prepared, names: Sequence[str]) -> NDArray[np.float64]:
         return predict_scores(
             [self.model],
-            ItemImages(WholeImages(store, self.plan, names)),
+            ItemImages(WholeImages(prepared, self.plan, names)),
             ids=names,
             batch_size=self.plan.batch_size,
-            device=choose_device(self.config.training.accelerator),
+            device=self.device or choose_device(self.config.training.accelerator),
         )
+
+
+@dataclass(frozen=True)
+class _WhenAsked:
+    """Prepares a scan when it is asked for, and keeps nothing."""
+
+    scans: Mapping[str, Scan]
+    plan: VolumePlan
+
+    def __getitem__(self, name: str) -> PreparedCase:
+        return prepare_image(self.scans[name], self.plan)
 
 
 def scored_row(
@@ -146,7 +171,7 @@ def make_segmenter(
 
 
 def load_predictor(
-    config: VolumeConfig, folders: Sequence[Path], cache: Path, device: torch.device | None = None
+    config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None
 ) -> VolumePredictor | ClassPredictor:
     """Load the networks of finished folds as an ensemble.
 
@@ -159,7 +184,7 @@ def load_predictor(
     plans = [read_volume_plan(folder / PLAN) for folder in folders]
     models = [read_network(config, plan, folder) for plan, folder in zip(plans, folders, strict=True)]
     if config.target == "classification":
-        scorers = [VolumeScorer(model, plan, config, cache) for model, plan in zip(models, plans, strict=True)]
+        scorers = [VolumeScorer(*member, config, device=device) for member in zip(models, plans, strict=True)]
         return ClassPredictor(list(zip(scorers, map(read_decision, folders), strict=True)))
     device = device or choose_device(config.training.accelerator)
     segmenter = make_segmenter(list(zip(models, plans, strict=True)), config, device)

@@ -65,10 +65,6 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         return settings.model_copy(update={"stratify": tuple(dict.fromkeys(columns))})
 
     @property
-    def predicts(self) -> bool:
-        return self.config.target == "segmentation"
-
-    @property
     def notes(self) -> Sequence[str]:
         patients = self.data.info.patients
         return [PATIENT_NOTES[patients]] if patients in PATIENT_NOTES else []
@@ -194,4 +190,4 @@ class VolumeTask:
     def load(
         self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None
     ) -> VolumePredictor | ClassPredictor:
-        return load_predictor(config, folders, folders[0].parent.parent / "cache", device)
+        return load_predictor(config, folders, device)

@@ -146,7 +146,7 @@ def test_channels_and_cases(oracle: ModuleType, tmp_path: Path) -> None:
     by_case = VolumeSegmenter([(oracle.Oracle(), two)]).segment(Case("a", first, None, "a", further=(second,)))
     np.testing.assert_array_equal(by_paths.array, labels)
     np.testing.assert_array_equal(by_case.array, labels)
-    with pytest.raises(DataError, match=r"1 channels .* expected 2"):
+    with pytest.raises(DataError, match=r"1 channel .* expected 2"):
         VolumeSegmenter([(oracle.Oracle(), two)]).segment(first)
 
 

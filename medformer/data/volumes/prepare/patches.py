@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,6 +67,13 @@ class PatchData:
         return item
 
 
+class Prepared(Protocol):
+    """What has prepared cases by id: a `PreparedStore`, or anything that prepares them when asked."""
+
+    def __getitem__(self, name: str, /) -> PreparedCase:
+        """Give a case; its arrays must not be written to."""
+
+
 @dataclass
 class WholeImages:
     """Training data (see `medformer.data.network_inputs.TrainingData`) of one image per case.
@@ -75,7 +82,7 @@ class WholeImages:
     channel around it.
 
     Attributes:
-        store: Has the cases prepared.
+        store: Has the cases.
         plan: Says how large an image is.
         ids: The cases.
         labels: Class of each case; without them, items have none.
@@ -83,7 +90,7 @@ class WholeImages:
         seed: Of the training.
     """
 
-    store: PreparedStore
+    store: Prepared
     plan: VolumePlan
     ids: Sequence[str]
     labels: Mapping[str, int] | None = None

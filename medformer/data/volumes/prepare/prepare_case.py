@@ -58,8 +58,30 @@ class PreparedCase:
         return first, second, third
 
 
-def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase:
-    """Read the image of a case, or the files of its channels, and bring it to a plan's grid, without classes.
+@dataclass(frozen=True)
+class HeldScan:
+    """A scan that is in memory already, and is never written to.
+
+    Attributes:
+        id: What messages call it.
+        channels: On one grid; their arrays are read-only, finite, float32.
+    """
+
+    id: str
+    channels: tuple[Volume, ...]
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The one place that all channels come from."""
+        return (Path(self.id),)
+
+
+Scan = Case | HeldScan | Sequence[Path]
+"""A case, a scan in memory, or the files of a scan's channels."""
+
+
+def prepare_image(case: Scan, plan: VolumePlan) -> PreparedCase:
+    """Read the image of a scan, and bring it to a plan's grid, without classes.
 
     Raises:
         DataError: A file cannot be read; there is another number of channels than in the plan; or the files lie on
@@ -73,7 +95,7 @@ def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase
         channels.append(channel)
     image = channels[0][np.newaxis] if len(channels) == 1 else np.stack(channels)
     return PreparedCase(
-        id=case.id if isinstance(case, Case) else str(case[0]),
+        id=case.id if isinstance(case, (Case, HeldScan)) else str(case[0]),
         image=np.ascontiguousarray(image),
         classes=None,
         affine=affine,
@@ -82,8 +104,8 @@ def prepare_image(case: Case | Sequence[Path], plan: VolumePlan) -> PreparedCase
     )
 
 
-def check_image(case: Case, plan: VolumePlan) -> list[Problem]:
-    """Read the image of a case as `prepare_image` does, keep nothing, and say what is unlike the training cases.
+def check_image(case: Case | HeldScan, plan: VolumePlan) -> list[Problem]:
+    """Read the image of a scan as `prepare_image` does, keep nothing, and say what is unlike the training cases.
 
     Returns:
         A warning for a constant channel, and one for voxels of far another size.
@@ -120,15 +142,18 @@ def _axis(code: str) -> int:
     return "RLAPSI".index(code) // 2
 
 
-def _channels(case: Case | Sequence[Path], count: int) -> Iterator[Volume]:
-    """Read the channels of a case one after the other, all of them on the grid of the first."""
-    name, paths = (case.id, case.images) if isinstance(case, Case) else (str(case[0]), tuple(case))
-    found = count_channels(paths)
+def _channels(case: Scan, count: int) -> Iterator[Volume]:
+    """Read the channels of a scan one after the other, all of them on the grid of the first."""
+    name, paths = (case.id, case.images) if isinstance(case, (Case, HeldScan)) else (str(case[0]), tuple(case))
+    found = len(case.channels) if isinstance(case, HeldScan) else count_channels(paths)
     if found != count:
         raise DataError(
             f"Case '{name}' has {counted(found, 'channel')} ({', '.join(path.name for path in paths)}); expected "
             f"{count}. Give it the channels that the training cases have, in their order."
         )
+    if isinstance(case, HeldScan):
+        yield from case.channels
+        return
     grid: Geometry | None = None
     for path in paths:
         for volume in read_channels(path):
