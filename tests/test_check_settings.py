@@ -82,8 +82,8 @@ def test_values_of_masks_are_numbers_ranges_or_colors() -> None:
         study([*TINY, "data.foreground=[red]"])
 
 
-def test_weights_for_a_network_without_our_encoder_are_refused(tmp_path: Path) -> None:
-    settings = [*TINY, "model.name=smp:unet/resnet18", f"model.weights={tmp_path / 'w.safetensors'}"]
+def test_weights_for_a_network_without_an_encoder_are_refused(tmp_path: Path) -> None:
+    settings = [*TINY, "model.name=monai:unet", f"model.weights={tmp_path / 'w.safetensors'}"]
     with pytest.raises(ConfigError, match=r"model\.weights=null"):
         check_settings("polyp/default", settings)
 

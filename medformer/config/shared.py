@@ -22,6 +22,12 @@ Side = Annotated[int, Field(ge=1, le=8_192)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 
 
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+"""What red, green and blue in [0, 1] are normalized with for every network of images: those of ImageNet. This is no
+setting: pretrained weights that expect another range bring their own (`medformer.models.backbone.renormalize`)."""
+
+
 def _local(text: str | None) -> str | None:
     if text and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise ValueError("a file or folder of this machine; nothing is read from a network, so download it first")
@@ -81,7 +87,9 @@ class ModelConfig(Section):
     drop_path: Fraction = Field(0.1, description="stochastic depth of the last block")
     deep_supervision: bool = Field(False, description="also judge coarser logits while training")
     weights: Annotated[str | None, LOCAL] = Field(
-        None, description="local file of ImageNet weights for the encoder (timm or sail-sg keys), inflated to 3-D"
+        None,
+        description="pretrained weights of the encoder: a name of `medformer weights list`, or a local file (timm or "
+        "sail-sg keys); kernels are inflated to 3-D",
     )
     checkpointing: bool = Field(False, description="recompute activations to save memory")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError
-from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, load_encoder
+from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, load_encoder, network_encoder
 from medformer.models.networks.grid import Grid
 
 CASES = [(name, dims) for name in NETWORKS.examples() for dims in (1, 2, 3) if f"{dims}-D" not in NETWORKS[name].cannot]
@@ -115,7 +115,9 @@ def test_weights_fill_the_encoder_and_are_read_only_when_they_are_asked_for(name
     model = make(name, dims, weights=str(path))
     with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
         load_encoder(model, ModelConfig(name=name, weights=str(path)))
-    weights = {key: torch.full_like(value, 0.25) for key, value in model.backbone.state_dict().items()}
+    encoder = network_encoder(model)
+    assert encoder is not None
+    weights = {key: torch.full_like(value, 2) for key, value in encoder.state_dict().items()}
     save_file(weights, path)
     load_encoder(model, ModelConfig(name=name, weights=str(path)))
-    assert all(bool((value == 0.25).all()) for value in model.backbone.state_dict().values())
+    assert all(bool((value == 2).all()) for value in encoder.state_dict().values())

@@ -430,9 +430,9 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _read_weights(path: Path) -> None:
-    from medformer.models.backbone.weights import _read, rename
+    from medformer.models.weights.loading import read_weights, rename
 
-    rename(_read(path))
+    rename(read_weights(path))
 
 
 _OF_A_RUN = (

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from medformer.models.backbone.variants import MlpHead, build_classifier
-from medformer.models.backbone.weights import load_pretrained
+from medformer.models.weights.loading import load_pretrained
 
 
 def perturbed(name: str) -> nn.Module:

@@ -216,7 +216,7 @@ def test_a_plan_for_another_network_is_refused() -> None:
 def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_path: Any) -> None:
     from safetensors.torch import save_file
 
-    from medformer.models.backbone.weights import load_pretrained
+    from medformer.models.weights.loading import load_pretrained
 
     save_file(build_backbone("poolformerv2_s12").state_dict(), tmp_path / "w.safetensors")
     model = build(grid=grid, backbone="poolformerv2_s12", weights=str(tmp_path / "w.safetensors"))

@@ -34,6 +34,7 @@ from medformer.data.problems import Problem, describe_warnings, require_usable, 
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import digest, sha256, write_json
+from medformer.models.weights.store import find_weights
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
@@ -356,11 +357,11 @@ def _clear(directory: RunDirectory, study: Study[Any, Any]) -> None:
 
 def _first_weights(config: AnyConfig) -> dict[str, str]:
     """SHA-256 of the files that training starts from, by config key."""
-    named = {"model.weights": getattr(config.model, "weights", None), "pretraining.weights": config.pretraining.weights}
-    found = {}
-    for key, path in ((key, Path(name)) for key, name in named.items() if name):
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-        found[key] = digest([sha256(file) for file in files])
+    found, encoder, folder = {}, getattr(config.model, "weights", None), config.pretraining.weights
+    if encoder:
+        found["model.weights"] = digest([find_weights(encoder).sha256])
+    if folder:
+        found["pretraining.weights"] = digest([sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))])
     return found
 
 

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.config import AugmentConfig
+from medformer.config.shared import IMAGE_MEAN, IMAGE_STD
 
 # albumentations asks a package registry for newer releases when it is imported, unless this variable is set.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = IMAGE_MEAN, IMAGE_STD
 
 _SCALE = (1.0 / (255.0 * np.array(STD))).astype(np.float32).reshape(3, 1, 1)
 _OFFSET = (np.array(MEAN) / np.array(STD)).astype(np.float32).reshape(3, 1, 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import Architecture, Backbone, InitName, MetaFormerStage, by_stage, initialize
 from medformer.models.backbone.layers import Pointwise, channels_last
+from medformer.models.backbone.renormalize import Renormalize
 
 STRIDES = (4, 8, 16, 32)
 _ADVICE = "Choose a network with such stages, such as timm:tf_efficientnet_lite0 or timm:resnet18."
@@ -66,6 +67,8 @@ class TimmMetaFormer(Backbone):
         self.architecture = architecture
         self.mixers, self.kernel_sizes = tuple(stages["mixers"]), tuple(stages["kernel_sizes"])
         self.checkpointing = checkpointing
+        # Its weights may expect another range of colors than a network of ours is given.
+        self.renormalize = Renormalize() if in_channels == 3 else nn.Identity()
         self.encoder = _features(name, in_channels)
         info = self.encoder.feature_info
         self._levels = _levels(name, info.reduction())
@@ -100,7 +103,7 @@ class TimmMetaFormer(Backbone):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         self.check_input(x)
-        maps = self.encoder(channels_last(x))
+        maps = self.encoder(channels_last(self.renormalize(x)))
         features = []
         for level, narrow, stage in zip(self._levels, self.narrow, self.stages, strict=True):
             found = maps[level].movedim(-1, 1) if self._channels_last else maps[level]

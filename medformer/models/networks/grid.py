@@ -141,17 +141,27 @@ def crop_to(logits: Tensor, padded: Sequence[int], size: Sequence[int]) -> Tenso
 
 
 class PaddedNetwork(nn.Module):
-    """Pads for a network and crops its logits, or each of the list that it returns while training."""
+    """Pads for a network and crops its logits, or each of the list that it returns while training.
 
-    def __init__(self, network: nn.Module, divisors: Sequence[int], minimum: int = 1) -> None:
+    Args:
+        network: The network.
+        divisors: What each axis is padded to a multiple of.
+        minimum: See `pad_to_multiple`.
+        before: Applied to the images first.
+    """
+
+    def __init__(
+        self, network: nn.Module, divisors: Sequence[int], minimum: int = 1, before: nn.Module | None = None
+    ) -> None:
         super().__init__()
+        self.before = before
         self.network = network
         self.divisors = tuple(divisors)
         self.minimum = minimum
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         size = x.shape[2:]
-        x = pad_to_multiple(x, self.divisors, self.minimum)
+        x = pad_to_multiple(x if self.before is None else self.before(x), self.divisors, self.minimum)
         output = self.network(x)
         if isinstance(output, Tensor):
             return crop_to(output, x.shape[2:], size)

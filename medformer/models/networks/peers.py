@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
+from medformer.models.backbone.renormalize import Renormalize
 from medformer.models.networks.grid import Grid, PaddedNetwork
 
 # nnU-Net's limits: width of its finest and widest stage, most stages, and the smallest feature axis that is halved.
@@ -197,6 +198,8 @@ def _require_encoder(name: str, own: Iterable[str]) -> None:
 def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
     """Return `smp:<architecture>/<encoder>` (for example `smp:unet/resnet34`) with random weights.
 
+    With `model.weights`, which `load_encoder` reads, it shows its encoder the images that these were trained on.
+
     Raises:
         ConfigError: The name lacks its encoder, no installed package lists it, or the two cannot be combined.
         UnknownNameError: The library has no such architecture.
@@ -223,4 +226,10 @@ def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"Model '{config.name}' could not be built: {error}") from error
     divisor = max(32, int(getattr(network.encoder, "output_stride", 32)))
-    return PaddedNetwork(network, (divisor, divisor))
+    return PaddedNetwork(network, (divisor, divisor), before=Renormalize() if config.weights else None)
+
+
+def timm_part(network: nn.Module) -> nn.Module | None:
+    """The encoder of a network of segmentation-models-pytorch, in which parts have timm's names; None for others."""
+    encoder = getattr(network, "encoder", None)
+    return getattr(encoder, "model", encoder)

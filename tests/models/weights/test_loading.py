@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medformer.errors import CheckpointError
 from medformer.models.backbone.variants import build_backbone, build_classifier
-from medformer.models.backbone.weights import inflate, load_pretrained
+from medformer.models.weights.loading import inflate, load_pretrained
 from medformer.tensor_file import write_tensors
 
 
@@ -159,9 +159,14 @@ def test_a_file_of_another_variant_is_named(tmp_path: Path) -> None:
         load_pretrained(build_backbone("convformer_c8"), tmp_path / "other.pth")
 
 
-def test_a_network_of_ours_says_what_it_is_and_what_it_is_for(tmp_path: Path) -> None:
-    about = {"task": "polyp", "model": {"name": "meta_polyp", "backbone": "convformer_c8"}}
-    write_tensors(tmp_path / "model.safetensors", {"backbone.stem.conv.weight": torch.zeros(3)}, about)
-    with pytest.raises(CheckpointError, match=r"trained for the task polyp \(meta_polyp, convformer_c8\)") as caught:
-        load_pretrained(build_backbone("convformer_c8"), tmp_path / "model.safetensors")
-    assert "medformer polyp predict RUN" in str(caught.value) and "pretraining.weights" in str(caught.value)
+def test_the_encoder_of_a_network_of_ours_is_taken(tmp_path: Path) -> None:
+    source, target = build_classifier("convformer_c8", 3), build_backbone("convformer_c8")
+    about = {"task": "volume", "model": {"name": "meta_unet", "backbone": "convformer_c8"}}
+    write_tensors(tmp_path / "model.safetensors", source.state_dict(), about)
+    assert not load_pretrained(target, tmp_path / "model.safetensors")
+    assert all(torch.equal(value, source.backbone.state_dict()[key]) for key, value in target.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"trained for the task volume, with model\.backbone=convformer_c8"):
+        load_pretrained(build_backbone("caformer_s18"), tmp_path / "model.safetensors")
+    write_tensors(tmp_path / "peer.safetensors", {"network.conv.weight": torch.zeros(3)}, about)
+    with pytest.raises(CheckpointError, match="no encoder of the shared backbone"):
+        load_pretrained(target, tmp_path / "peer.safetensors")

@@ -1,23 +1,24 @@
-"""Loading published MetaFormer weights from a local file of any known key layout into any number of dimensions.
+"""Loading weights from a local file of any known key layout into an encoder of any number of dimensions.
 
-Layouts (names of the same tensors): timm; sail-sg/metaformer; sail-sg/poolformer (v1). Nothing is downloaded.
+Layouts (names of the same tensors): timm; sail-sg/metaformer; sail-sg/poolformer (v1); the package of
+EfficientNet-Lite0; a whole network of ours, whose encoder is taken. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medformer.errors import CheckpointError
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import VARIANTS, Classifier, build_backbone, encoder_name
-from medformer.tensor_file import name_some, read_metadata, read_tensors
+from medformer.tensor_file import name_some, read_metadata, read_tensors, shapes
 
 # Applied in order to every key of a sail-sg file; timm's names are ours.
 _SAIL_RULES: tuple[tuple[str, str], ...] = (
@@ -33,10 +34,12 @@ _SAIL_RULES: tuple[tuple[str, str], ...] = (
     (r"^norm\.", "head.norm."),
 )
 _SAIL_MARKS = ("downsample_layers.", "patch_embed.")
+_LITE0_MARK = "_conv_stem.weight"
+_BACKBONE = "backbone."
 
 
 def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[str, ...]:
-    """Fill a backbone or classifier from a local file of 2-D weights.
+    """Fill a backbone or classifier from a local file of 2-D weights, or of a network of ours.
 
     A 2-D kernel is spread evenly along the new axis of a 3-D or 1-D one, which gives the same response on input that is
     constant along it. A stem for another number of input channels gets the mean over the file's channels, scaled so
@@ -52,16 +55,50 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[s
     Raises:
         CheckpointError: The file cannot be read safely, or lacks tensors or has other shapes; names them.
     """
-    target = model.state_dict()
     prefix = "backbone." if isinstance(model, Classifier) else ""
     source = {
-        (key if key.startswith("head.") else prefix + key): value for key, value in rename(_read(Path(path))).items()
+        (key if key.startswith("head.") else prefix + key): value
+        for key, value in rename(read_weights(Path(path))).items()
     }
     optional = {
         f"{name}.{weight}"
         for name, module in model.named_modules()
         for weight in getattr(module, "optional_weights", ())
     }
+    plain = {key.removeprefix(prefix): value for key, value in source.items()}
+    return _fill(model, source, Path(path), lambda: _made_for(Path(path), plain), optional)
+
+
+def load_features(encoder: nn.Module, path: str | Path) -> None:
+    """Fill a network of timm, or the part of it that gives feature maps, from a file of the whole network of timm.
+
+    Args:
+        encoder: With timm's names of its parts; where a part of a network has a name with underscores for dots
+            (`stages_0.blocks`), it is found too.
+        path: As in `load_pretrained`.
+
+    Raises:
+        CheckpointError: As `load_pretrained`.
+    """
+    given = {key.replace(".", "_"): value for key, value in rename(read_weights(Path(path))).items()}
+    names = {key.replace(".", "_"): key for key in encoder.state_dict()}
+    source = {names.get(key, key): value for key, value in given.items()}
+    _fill(encoder, source, Path(path), lambda: "Expected the weights of the network that the encoder is part of.")
+
+
+def _fill(
+    model: nn.Module,
+    source: Mapping[str, Tensor],
+    path: Path,
+    advice: Callable[[], str],
+    optional: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Give every tensor of a network the value of its name; nothing is changed unless all are there.
+
+    Returns:
+        Names of those in `optional` that the source lacks or has in other shapes.
+    """
+    target = model.state_dict()
     filled, misfits = {}, []
     for key in sorted(target.keys() & source.keys()):
         fitted = _fit(source[key], target[key])
@@ -69,35 +106,44 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[s
             filled[key] = fitted
         elif key not in optional:
             misfits.append(f"{key}: {tuple(source[key].shape)} instead of {tuple(target[key].shape)}")
-    missing = sorted(target.keys() - source.keys() - optional)
+    missing = sorted(target.keys() - source.keys() - set(optional))
     if missing or misfits:
-        plain = {key.removeprefix(prefix): value for key, value in source.items()}
         surplus = sorted(name for name in source.keys() - target.keys() if not name.startswith("head."))
         raise CheckpointError(
-            f"{path} does not fit this backbone: missing {name_some(missing)}; other shape {name_some(misfits)}; "
-            f"unexpected {name_some(surplus)}. {_made_for(Path(path), plain)}"
+            f"{path} does not fit this encoder: missing {name_some(missing)}; other shape {name_some(misfits)}; "
+            f"unexpected {name_some(surplus)}. {advice()}"
         )
     model.load_state_dict({**target, **filled})
     return tuple(sorted(target.keys() - filled.keys()))
 
 
+def own_network(path: Path) -> dict[str, Any]:
+    """What a file of a network that medformer trained says of itself; empty for any other file.
+
+    Raises:
+        CheckpointError: A safetensors file cannot be read.
+    """
+    about = read_metadata(path) if path.suffix == ".safetensors" else {}
+    return about if about.get("task") else {}
+
+
 def _made_for(path: Path, source: Mapping[str, Tensor]) -> str:
     """What a file that does not fit was made for, and what it can be used for."""
-    about = read_metadata(path) if path.suffix == ".safetensors" else {}
-    if about.get("task"):
+    about = own_network(path)
+    if about:
         model = about.get("model")
-        named = [str(model[key]) for key in ("name", "backbone") if key in model] if isinstance(model, dict) else []
-        return (
-            f"It is a whole network that medformer trained for the task {about['task']} ({', '.join(named)}); "
-            "model.weights takes the published weights of a backbone alone. To apply a network: "
-            f"medformer {about['task']} predict RUN. To start from an encoder of yours: pretraining.weights=FOLDER, of "
-            f"medformer {about['task']} pretrain."
-        )
+        named = [f"{key}={model[key]}" for key in ("backbone", "mixers") if model.get(key)] if _is_table(model) else []
+        what = f"It is the encoder of a network that medformer trained for the task {about['task']}"
+        return f"{what}, with {' and '.join(f'model.{name}' for name in named)}." if named else f"{what}."
     found = {key: tuple(value.shape) for key, value in source.items()}
     fitting = [name for name in VARIANTS if not encoder_name(name) and _fits(name, found)]
     if fitting:
         return f"It is made for model.backbone={' or '.join(fitting)}."
     return "It fits no backbone that `medformer info` lists; expected the published weights of one."
+
+
+def _is_table(content: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(content, dict)
 
 
 def _fits(name: str, found: Mapping[str, tuple[int, ...]]) -> bool:
@@ -117,8 +163,10 @@ def _size(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under our names (timm's), from any of the three layouts."""
+    """Return the tensors under our names (timm's), from any of the layouts."""
     plain = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if _LITE0_MARK in plain:
+        return _in_order(plain, "tf_efficientnet_lite0")
     if not any(key.startswith(_SAIL_MARKS) for key in plain):
         return plain
     renamed = {}
@@ -170,9 +218,32 @@ def _fit(value: Tensor, target: Tensor) -> Tensor | None:
     return None if inflated is None else inflated.to(target.dtype).contiguous()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _in_order(tensors: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Return tensors under the names of a network of timm that has the same ones in the same order.
+
+    Raises:
+        CheckpointError: It has others.
+    """
+    import timm
+
+    with torch.device("meta"):
+        expected = shapes(timm.create_model(network, pretrained=False).state_dict())
+    if list(expected.values()) != list(shapes(tensors).values()):
+        raise CheckpointError(
+            f"Of the EfficientNets under these names, only {network} is known, and these weights are of another."
+        )
+    return dict(zip(expected, tensors.values(), strict=True))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file under its own names; of a network of ours, those of its encoder.
+
+    Raises:
+        CheckpointError: The file cannot be read safely, or it is a network of ours without a backbone.
+    """
     if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
+        tensors = read_tensors(path)[0]
+        return _encoder(tensors, path) if own_network(path) else tensors
     if not path.is_file():
         raise CheckpointError(f"There is no weight file {path}; expected .safetensors, .pth, .pt or .bin.")
     try:
@@ -196,3 +267,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not named:
         raise CheckpointError(f"{path} holds no state dict; expected names with tensors.")
     return content
+
+
+def _encoder(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The encoder, and the head of a classifier, of a network of ours."""
+    kept = (_BACKBONE, "head.")
+    inside = {key.removeprefix(_BACKBONE): value for key, value in tensors.items() if key.startswith(kept)}
+    if not any(key.startswith(_BACKBONE) for key in tensors):
+        raise CheckpointError(
+            f"{path} holds a network that medformer trained, and none of its tensors begins with '{_BACKBONE}': it has "
+            "no encoder of the shared backbone. Give weights of another network."
+        )
+    return inside

