@@ -179,6 +179,8 @@ PATTERN = "Regular expression for the patient or sequence in a file name; its fi
 GROUP_PATTERN = option("group_pattern", str, None, PATTERN, "REGEX")
 _SITE_PATTERN = "Regular expression for the hospital or data set in a file name; every name must have it."
 SITE_PATTERN = option("site_pattern", str, None, _SITE_PATTERN, "REGEX")
+_GROUPS = "CSV with id and group (patient) of each case, such as a manifest."
+GROUPS = option("groups", Path, None, _GROUPS, "TABLE", **FILE)
 _FOREGROUND = "Mask values that are polyp, such as 1,2 or 128-255, or colors such as ff0000."
 FOREGROUND = option(
     "foreground",
@@ -265,8 +267,5 @@ def evaluate_verb(maps: str, details: str, *further: Parameter) -> Verb:
     predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
     masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
     out = OUT.but(help="Folder for the tables.")
-    groups = option(
-        "groups", Path, None, "CSV with id and group (patient) of each mask, such as a manifest.", "TABLE", **FILE
-    )
-    given = (predictions, masks, out, OVERWRITE, groups, *further)
+    given = (predictions, masks, out, OVERWRITE, GROUPS, *further)
     return verb("evaluate", f"Score any folder of {maps}.", details, *given)

@@ -270,14 +270,18 @@ _VOLUME = (
 )
 
 
-def _two_or_more(runs: list[Path]) -> list[Path]:
-    if len(runs) < 2:
-        raise ConfigError("compare got one run, expected two or more: medformer compare RUN RUN")
-    return runs
+def _two_or_more(tables: list[Path]) -> list[Path]:
+    if len(tables) < 2:
+        raise ConfigError("compare got one run or table, expected two or more: medformer compare A B")
+    return tables
 
 
 _NAMES = "A section (mixers, losses, ...), `keys TASK`, or a name or config key to explain."
-_RUNS = "Two or more run folders or baselines (RUN/baselines/NAME); the first is the reference."
+_TABLES = (
+    "Two or more of: run folders, baselines (RUN/baselines/NAME), folders that `evaluate` wrote, result folders of "
+    "nnU-Net, CSV tables of scores; the first is the reference."
+)
+_FOLDS = "The split that tables come from whose folds are not known: nnU-Net's splits_final.json, a CSV, lists."
 _TOP = (
     verb(
         "demo",
@@ -305,12 +309,18 @@ _TOP = (
     ),
     verb(
         "compare",
-        "Compare runs of the same plan.",
-        "Difference, interval, tests over groups and folds, and a forest plot.",
-        argument("runs", list[Path], _RUNS, "RUN", callback=_two_or_more, **FOLDER),
+        "Compare runs, or tables of scores of any origin, on the same cases.",
+        "Difference, interval, tests over groups and folds, and a forest plot. A CSV table has `id`, columns of "
+        "numbers, and as they apply `fold`, `repeat` and `group`.",
+        argument("tables", list[Path], _TABLES, "A B", callback=_two_or_more, exists=True),
         option("out", Path, None, "Also write a table, JSON and a forest plot.", "DIR"),
-        option("metric", str, None, "Metric to compare.", "NAME", shown="dice of masks, auc of classes"),
-        switch("shared_cases", "Compare runs of different plans on their common cases, and count those left out."),
+        option("metric", str, None, "Metric or column to compare.", "NAME", shown="dice of masks, auc of classes"),
+        switch("higher_is_better", "Of a column that no metric is named after."),
+        switch("lower_is_better", "Of a column that no metric is named after."),
+        switch("shared_cases", "Compare what has other cases or folds on the common cases, and count those left out."),
+        flags.GROUPS.but(help=flags.GROUPS.settings["help"] + " For tables that do not say it."),
+        option("folds", list[Path], [], _FOLDS, "FILE", exists=True),
+        flags.UNGROUPED,
         calls="work:compare",
     ),
 )

@@ -16,7 +16,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.outputs import output_folder
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.problems import LISTED, Problem, quarantine, require_usable, write_problems
-from medformer.errors import DataError, counted
+from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.metrics import table_of
 from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.summary import summarize
@@ -242,16 +242,36 @@ def status(*, run: Path, watch: float | None) -> None:
         say("")
 
 
-def compare(*, runs: Sequence[Path], out: Path | None, metric: str | None, shared_cases: bool) -> None:
-    """Compare each later run, or baseline inside a run, with the first, case by case."""
-    from medformer.crossval.compare.compare import compare_all
-    from medformer.crossval.compare.pairs import open_compared
+def compare(
+    *,
+    tables: Sequence[Path],
+    out: Path | None,
+    metric: str | None,
+    higher_is_better: bool,
+    lower_is_better: bool,
+    shared_cases: bool,
+    groups: Path | None,
+    folds: Sequence[Path],
+    ungrouped: Literal["error", "each"],
+) -> None:
+    """Compare each later run or table of scores with the first, case by case."""
+    from medformer.crossval.compare.compare import compare_scores
+    from medformer.crossval.compare.open import open_scores
     from medformer.crossval.compare.text import format_comparisons
+    from medformer.crossval.splits.read import read_split
     from medformer.reporting.comparison_files import write_comparison
 
+    if higher_is_better and lower_is_better:
+        raise ConfigError("Got --higher-is-better and --lower-is-better; expected at most one.")
     with nullcontext() if out is None else output_folder(out, resume=True, beside=True):
-        opened = [open_compared(run) for run in runs]
-        found = compare_all(opened, metric=metric, allow_different_plans=shared_cases)
+        split = read_split(folds) if folds else None
+        found = compare_scores(
+            [open_scores(table, groups=groups, folds=split) for table in tables],
+            metric=metric,
+            direction="higher" if higher_is_better else "lower" if lower_is_better else None,
+            shared_only=shared_cases,
+            ungrouped=ungrouped,
+        )
         say(format_comparisons(found))
         for path in write_comparison(out, found) if out is not None else ():
             say(f"Wrote {path}")

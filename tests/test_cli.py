@@ -289,7 +289,20 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
         ("info", {"names": [], "as_json": True}),
         ("report", {"run": tmp_path}),
-        ("compare", {"runs": [tmp_path, tmp_path], "out": None, "metric": "iou", "shared_cases": False}),
+        (
+            "compare",
+            {
+                "tables": [tmp_path, tmp_path],
+                "out": None,
+                "metric": "iou",
+                "higher_is_better": False,
+                "lower_is_better": False,
+                "shared_cases": False,
+                "groups": None,
+                "folds": [],
+                "ungrouped": "error",
+            },
+        ),
         ("status", {"run": tmp_path, "watch": None}),
     ]
 

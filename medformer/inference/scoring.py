@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.tables import TableForm, read_records
+from medformer.data.group_table import groups_of, listed_names
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
@@ -24,7 +24,6 @@ from medformer.foreground import Foreground
 from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
 from medformer.inference.score_table import write_score_table
-from medformer.missing import known
 from medformer.names import file_stem, id_fault
 from medformer.progress import Reporter, SilentReporter
 
@@ -33,7 +32,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", 
 TABLE = "scores.csv"
 SUMMARY = "metrics.json"
 
-_LISTED = 20
+MASK_IDS = "paths of the masks below their folder, without the ending"
+"""What the ids of a table of groups should be."""
+
 _COMPARED = 100  # names that a cause is looked for in
 
 _LARGEST_LABEL = 16
@@ -71,7 +72,7 @@ def score_folder(
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks)
-    group_of = groups_of([name for name, _, _ in pairs], groups)
+    group_of = groups_of([name for name, _, _ in pairs], groups, MASK_IDS)
     for note in one_folder_note(predictions, masks):
         reporter.line(note)
     nested = any("/" in case for case, _, _ in pairs)
@@ -107,43 +108,6 @@ def score_folder(
     return rows, summarize(rows)
 
 
-_GROUPS = TableForm(
-    what="a CSV table of groups",
-    origin="A manifest that `prepare` wrote is one.",
-    columns=("id", "group"),
-    required=("id", "group"),
-    per_row="case",
-)
-
-
-def groups_of(names: Sequence[str], table: Path | None) -> dict[str, str]:
-    """The patient or sequence of every case, so that intervals are over these and not over single cases.
-
-    Args:
-        names: Ids of the cases.
-        table: CSV with the columns `id` and `group`, such as a manifest; without one, no group is known.
-
-    Raises:
-        DataError: The table cannot be read, names a case twice, or has no group for a case.
-    """
-    if table is None:
-        return {}
-    found: dict[str, str] = {}
-
-    def fault(row: Mapping[str, str]) -> str | None:
-        return None if known(row["group"]) else "the group (patient or sequence) is unknown"
-
-    for row in read_records(table, _GROUPS, fault, dict):
-        found[unicodedata.normalize("NFC", row["id"])] = row["group"]
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise DataError(
-            f"{table} has no group for {len(missing)} of {len(names)} scored cases: {_listed(missing)}. Its ids are "
-            f"{_listed(list(found))}; expected paths of the masks below their folder, without the ending."
-        )
-    return found
-
-
 def with_groups(rows: list[dict[str, Any]], groups: Mapping[str, str]) -> list[dict[str, Any]]:
     """Add the group of each case after its id (see `groups_of`); without groups, the rows stay as they are."""
     return [{"id": row["id"], "group": groups[row["id"]], **row} for row in rows] if groups else rows
@@ -169,7 +133,7 @@ def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFF
     found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
     _undo_codes(found["predictions"], found["masks"])
     unpaired = [
-        f"{len(names)} without a {partner}: {_listed(names)}"
+        f"{len(names)} without a {partner}: {listed_names(names)}"
         for partner, names in (
             ("prediction", sorted(found["masks"].keys() - found["predictions"].keys())),
             ("mask", sorted(found["predictions"].keys() - found["masks"].keys())),
@@ -235,7 +199,7 @@ def _by_name(folder: Path, role: str, endings: Collection[str]) -> dict[str, Pat
     repeated = [" and ".join(path.name for path in paths) for paths in found.values() if len(paths) > 1]
     if repeated:
         raise DataError(
-            f"The {role} folder {folder} has {len(repeated)} name(s) twice: {_listed(repeated)}. "
+            f"The {role} folder {folder} has {len(repeated)} name(s) twice: {listed_names(repeated)}. "
             "Keep one file of each name."
         )
     return {name: paths[0] for name, paths in found.items()}
@@ -260,8 +224,3 @@ def _cause(found: Mapping[str, Mapping[str, Path]], predictions: Path) -> str:
         return f"Name the folder of the maps themselves: --predictions {predictions / before}. "
     where = " and ".join(f"{what} '{part}'" for what, part in (("begin with", before), ("end in", after)) if part)
     return f"The names of the predictions {where}, those of the masks do not: rename one of them. "
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

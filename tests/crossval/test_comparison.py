@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medformer.crossval.compare.compare import adjust, compare_all, compare_runs, short_names
-from medformer.crossval.compare.pairs import open_compared
+from medformer.crossval.compare.compare import adjust, compare_runs, compare_scores, short_names
+from medformer.crossval.compare.open import open_scores
 from medformer.crossval.compare.result import Comparison
+from medformer.crossval.compare.sources.run import run_scores
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError, MedformerError
@@ -252,7 +253,7 @@ def test_every_metric_of_a_run_can_be_compared_or_says_why_not(make: MakeRun) ->
 def test_three_runs_are_adjusted_together(make: MakeRun) -> None:
     plan = draw_plan(groups=40, frames=1)
     runs = [make(name, plan, classified(plan, 0.3 + 0.6 * k, k)) for k, name in enumerate("abcd")]
-    found = compare_all(runs)
+    found = compare_scores([run_scores(run) for run in runs])
     assert [comparison.name_b for comparison in found] == ["b", "c", "d"]
     assert {comparison.run_a for comparison in found} == {str(runs[0].path)}
     assert {comparison.together for comparison in found} == {3}
@@ -262,7 +263,7 @@ def test_three_runs_are_adjusted_together(make: MakeRun) -> None:
         assert [o.p_holm for o in outcomes] == pytest.approx(holm([o.p for o in outcomes]))
     assert any(comparison.p_holm > comparison.p for comparison in found)
     with pytest.raises(ConfigError, match="expected two or more"):
-        compare_all(runs[:1])
+        compare_scores([run_scores(runs[0])])
 
 
 def test_a_single_comparison_needs_no_adjustment(make: MakeRun) -> None:
@@ -278,9 +279,9 @@ def test_baselines_use_the_plan_of_the_run_that_holds_them(make: MakeRun, tmp_pa
     baseline = make("run/baselines/prior", None, segmented(plan, noise=2))
     found = compare_runs(baseline, run)
     assert (found.name_a, found.name_b, found.folds) == ("prior", "run", 5)
-    assert open_compared(baseline.path).path == baseline.path
-    with pytest.raises(ConfigError, match="not a run folder"):
-        open_compared(tmp_path)
+    assert open_scores(baseline.path) == run_scores(baseline)
+    with pytest.raises(ConfigError, match="There are no scores in"):
+        open_scores(tmp_path)
 
 
 def test_different_plans_are_refused_with_what_differs(make: MakeRun) -> None:

@@ -1,4 +1,4 @@
-"""Comparing runs of the same plan, case by case."""
+"""Comparing tables of scores, of runs or of any other origin, case by case."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medformer.crossval.compare.pairs import Pairs, pair
+from medformer.crossval.compare.choose import Better, choose_metric
+from medformer.crossval.compare.pairs import FOLDS_DIFFER, Pairs, Ungrouped, pair, rules_of
 from medformer.crossval.compare.result import Comparison, Outcome, Statistics
+from medformer.crossval.compare.scores import Scores
+from medformer.crossval.compare.sources.run import run_scores
 from medformer.crossval.compare.statistics import compute
 from medformer.crossval.plan import some
 from medformer.crossval.run.directory import RunDirectory
-from medformer.errors import ConfigError, UnknownNameError, counted
-from medformer.evaluation.metrics import CLASSES, MASKS, PRIMARY, Metric
+from medformer.errors import ConfigError, counted
+from medformer.evaluation.metrics import Metric
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.statistics.ttest import holm
 
 FEW_GROUPS = 10
 FEW_FOLDS = 5
+
+EMPTY_WORDS = {"one": "score 1", "zero": "score 0", "nan": "are left out"}
+"""What two empty masks do under each rule."""
 
 # Differences of a fold below this are rounding.
 _TIE = 1e-12
@@ -35,27 +41,86 @@ def compare_runs(
     name_b: str | None = None,
     bootstrap: Bootstrap = DEFAULT,
 ) -> Comparison:
-    """Pair the out-of-fold tables of two runs by case and repeat, and test B against A.
-
-    Args:
-        a: A run, or a baseline inside a run, which has that run's plan.
-        b: Another.
-        metric: What to compare by; mean Dice of segmentations and AUC of classifications unless given.
-        allow_different_plans: Compare the cases that both have when plans or cases differ. Without common folds there
-            is no test over folds, and the difference then mixes model and training data.
-        name_a: What to call A; its folder unless given.
-        name_b: What to call B.
-        bootstrap: Level and draws of every interval.
+    """Test a run, or a baseline inside a run, against another (see `compare_two`).
 
     Raises:
         ConfigError: The runs cannot be compared: different tasks, plans, cases or truths, or an unknown metric.
         DataError: A table or plan is missing, damaged or was edited.
     """
     short = short_names([a.path, b.path])
-    names = name_a or short[0], name_b or short[1]
-    pairs = pair(a, b, shared_only=allow_different_plans)
-    chosen = _choose(pairs, metric)
-    found = compute(pairs, chosen, (str(a.oof_csv), str(b.oof_csv)), bootstrap)
+    return compare_two(
+        run_scores(a),
+        run_scores(b),
+        metric=metric,
+        shared_only=allow_different_plans,
+        names=(name_a or short[0], name_b or short[1]),
+        bootstrap=bootstrap,
+    )
+
+
+def compare_scores(
+    tables: Sequence[Scores],
+    *,
+    metric: str | None = None,
+    direction: Better | None = None,
+    shared_only: bool = False,
+    ungrouped: Ungrouped = "error",
+    names: Sequence[str] = (),
+    bootstrap: Bootstrap = DEFAULT,
+) -> list[Comparison]:
+    """Compare each later table of scores with the first, p-values adjusted for their number.
+
+    Args:
+        tables: Two or more, of `medformer.crossval.compare.open.open_scores` or `scores_of`.
+        metric: What to compare by: a metric's name, one of a label (`dice:liver`), or any column of numbers; mean Dice
+            of segmentations, AUC of classifications, or the only column of numbers unless given.
+        direction: Which number of a column is better that no metric is named after.
+        shared_only: Compare the cases that both have when plans, folds or cases differ. Without common folds there is
+            no test over folds, and the difference then mixes model and training data.
+        ungrouped: What to do where neither table says whose a case is: refuse, or make each its own group.
+        names: What to call the tables; the last parts of their paths unless given.
+        bootstrap: Level and draws of every interval.
+
+    Raises:
+        ConfigError: Fewer than two tables, or they cannot be compared: different tasks, plans, folds, cases or truths,
+            unknown groups, or an unknown metric.
+        DataError: A cell of a table cannot be read.
+    """
+    if len(tables) < 2:
+        raise ConfigError(f"compare got {len(tables)} table(s) of scores, expected two or more: medformer compare A B")
+    called = list(names) or short_names([table.path for table in tables])
+    return adjust(
+        [
+            compare_two(
+                tables[0],
+                table,
+                metric=metric,
+                direction=direction,
+                shared_only=shared_only,
+                ungrouped=ungrouped,
+                names=(called[0], name),
+                bootstrap=bootstrap,
+            )
+            for table, name in zip(tables[1:], called[1:], strict=True)
+        ]
+    )
+
+
+def compare_two(
+    a: Scores,
+    b: Scores,
+    *,
+    metric: str | None = None,
+    direction: Better | None = None,
+    shared_only: bool = False,
+    ungrouped: Ungrouped = "error",
+    names: tuple[str, str],
+    bootstrap: Bootstrap = DEFAULT,
+) -> Comparison:
+    """Pair two tables by case and repeat, and test B against A; see `compare_scores`."""
+    pairs = pair(a, b, shared_only=shared_only, ungrouped=ungrouped)
+    chosen = choose_metric(pairs, metric, direction)
+    found = compute(pairs, chosen, bootstrap)
     repeats = len(set(pairs.repeats))
     decisive = _decisive(found, repeats)
     won, lost, tied = _count_signs(found.fold_differences, chosen)
@@ -90,33 +155,6 @@ def compare_runs(
     )
 
 
-def compare_all(
-    runs: Sequence[RunDirectory], *, metric: str | None = None, allow_different_plans: bool = False
-) -> list[Comparison]:
-    """Compare each later run with the first, p-values adjusted for their number.
-
-    Raises:
-        ConfigError: Fewer than two runs, or as `compare_runs`.
-        DataError: As `compare_runs`.
-    """
-    if len(runs) < 2:
-        raise ConfigError(f"compare got {len(runs)} run(s), expected two or more: medformer compare RUN RUN")
-    names = short_names([run.path for run in runs])
-    return adjust(
-        [
-            compare_runs(
-                runs[0],
-                run,
-                metric=metric,
-                allow_different_plans=allow_different_plans,
-                name_a=names[0],
-                name_b=name,
-            )
-            for run, name in zip(runs[1:], names[1:], strict=True)
-        ]
-    )
-
-
 def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Adjust the p-values of comparisons that are made together, each kind of test by itself (Holm)."""
     changes: list[dict[str, Any]] = [
@@ -142,31 +180,6 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _choose(pairs: Pairs, name: str | None) -> Metric:
-    """Return the metric of this name, or the one that stands for runs of this kind.
-
-    Raises:
-        ConfigError: No such metric, one without a better direction, or one that the tables do not have.
-    """
-    table = CLASSES if pairs.kind == "classification" else MASKS
-    known = [metric.name for metric in table.values() if metric.comparable]
-    name = name or PRIMARY[pairs.kind]
-    if name in table and table[name].direction == "target":
-        raise ConfigError(
-            f"Runs are not compared by {name}: it is best at {table[name].target:g}, so neither more nor less of it is "
-            f"better. Compare by brier or ece, which include calibration. Known: {', '.join(known)}."
-        )
-    if name not in known:
-        raise UnknownNameError(f"{pairs.kind} metric", name, known)
-    there = [column for column in known if column in pairs.a[0] and column in pairs.b[0]]
-    if table[name].per_case and name not in there:
-        raise ConfigError(
-            f"The tables of the two runs do not both have a column '{name}'. "
-            f"Both have {', '.join(there) or 'no metric'}; choose one of these, or score both runs again."
-        )
-    return table[name]
-
-
 def _count_signs(differences: Sequence[float], metric: Metric) -> tuple[int, int, int]:
     """How many folds B wins, loses and ties."""
     known = [-value if metric.lower_is_better else value for value in differences if not math.isnan(value)]
@@ -189,14 +202,25 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
         if only:
             cautions.append(f"{counted(len(only), 'prediction')} only in {name} left out: {some(only)}.")
     if lost.folds:
+        were, due = ("were", "is not") if lost.folds == FOLDS_DIFFER else ("may have been", "may not be")
         cautions.append(
-            f"No test over folds: {lost.folds}. The models were trained on different cases, so the difference is not "
+            f"No test over folds: {lost.folds}. The models {were} trained on different cases, so the difference {due} "
             "due to the models alone."
         )
     elif found.fold_test is None:
         cautions.append("No test over folds: it needs two folds that have a value in both runs.")
     elif (folds := found.fold_test.units) < FEW_FOLDS:
         cautions.append(f"Only {counted(folds, 'fold')}: the test over folds is rough below {FEW_FOLDS}.")
+    if not lost.folds and pairs.left.assumed and pairs.right.assumed:
+        cautions.append(
+            "What each fold trained on is not known; the test over folds takes it to be every case that the fold did "
+            "not test."
+        )
+    if parted := _parted_groups(pairs):
+        cautions.append(
+            f"{counted(parted, 'group')} with cases in several folds: models were tested on patients that they may "
+            "have been trained on, so both values are too good."
+        )
     if found.groups < FEW_GROUPS:
         cautions.append(
             f"Only {counted(found.groups, 'group')}: intervals and p-values over groups are rough below {FEW_GROUPS}."
@@ -205,6 +229,13 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
         cautions.append(
             f"{counted(found.one_sided, 'prediction')} of {len(pairs.a)} left out, because only one of the runs has "
             f"{metric.label} there; this can favor the run that has none."
+        )
+    policies = [rules_of(rows, "empty_policy") for rows in (pairs.a, pairs.b)]
+    if pairs.kind == "segmentation" and any(policies) and not all(policies):
+        silent, says = (names[0], policies[1][0]) if policies[1] else (names[1], policies[0][0])
+        other = names[1] if policies[1] else names[0]
+        cautions.append(
+            f"How {silent} scored two empty masks is not known; in {other} they {EMPTY_WORDS.get(says, says)}."
         )
     undefined = sum(math.isnan(value) for value in found.fold_differences)
     if undefined and not lost.folds:
@@ -217,3 +248,11 @@ def _cautions(pairs: Pairs, metric: Metric, found: Statistics, repeats: int, nam
     if found.delong is not None and repeats > 1:
         cautions.append(f"DeLong's test is of each case's mean score over {repeats} repeats.")
     return cautions
+
+
+def _parted_groups(pairs: Pairs) -> int:
+    """How many groups have cases that different folds of one repeat tested."""
+    folds: dict[tuple[int, str], set[int]] = {}
+    for repeat, group, fold in zip(pairs.repeats, pairs.groups, pairs.fold_of, strict=True):
+        folds.setdefault((repeat, group), set()).add(fold)
+    return len({group for (_, group), tested in folds.items() if len(tested) > 1})

@@ -1,24 +1,18 @@
-"""The cases that two runs both predicted, and the checks that refuse runs that cannot be compared."""
+"""The cases that two tables of scores both have, and the checks that refuse tables that cannot be compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medformer.crossval.plan import Fold, Plan, read_plan, some
-from medformer.crossval.run.collect import read_oof, verify_oof
-from medformer.crossval.run.directory import RunDirectory
-from medformer.errors import ConfigError, DataError
+from medformer.crossval.compare.scores import Key, Scores, same_parts
+from medformer.crossval.plan import Fold, Plan, some
+from medformer.errors import ConfigError
 from medformer.evaluation.metrics import Kind
-from medformer.evaluation.table import Row, group_names, numbers
-
-# Baselines lie two folders below their run.
-_DEEPEST = 2
+from medformer.evaluation.table import Row, group_names, has_groups
+from medformer.missing import known
 
 _RULES = ("empty_policy", "nsd_tolerance_px", "nsd_tolerance_mm")
 """Columns that say how a row was scored."""
@@ -26,29 +20,15 @@ _RULES = ("empty_policy", "nsd_tolerance_px", "nsd_tolerance_mm")
 _FACTS = ("in another group", "with another label", "with changed content")
 """Differences of cases between two plans that no comparison allows."""
 
+FOLDS_DIFFER = "the folds differ"
 
-@dataclass(frozen=True)
-class Side:
-    """One run, read.
-
-    Attributes:
-        run: The folder.
-        task: From run.json.
-        kind: Whether its cases are segmented or classified.
-        plan: The plan its folds come from.
-        rows: oof.csv by repeat and id.
-    """
-
-    run: RunDirectory
-    task: str
-    kind: Kind
-    plan: Plan
-    rows: Mapping[tuple[int, str], Row]
+Ungrouped = Literal["error", "each"]
+"""What to do with cases whose patient or sequence is not known: refuse them, or make each its own group."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What a comparison of runs with different plans leaves out.
+    """What a comparison leaves out.
 
     Attributes:
         only_a: Ids (with several repeats: predictions) that only A has.
@@ -66,24 +46,28 @@ class Lost:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The predictions that both runs have, in the order of A's table.
+    """The predictions that both tables have, in the order of A's.
 
     Attributes:
+        left: A.
+        right: B.
         a: Rows of A.
         b: Rows of B, of the same cases.
-        kind: Whether cases are segmented or classified.
         groups: Patient or sequence of each row.
         repeats: Repeat of each row.
-        folds: The folds that both runs used; empty when these differ.
+        folds: The folds that both used; empty when these differ or are not known.
+        fold_of: The index of the fold that tested each row; -1 for none of these folds.
         lost: What is left out.
     """
 
+    left: Scores
+    right: Scores
     a: Sequence[Row]
     b: Sequence[Row]
-    kind: Kind
     groups: Sequence[str]
     repeats: Sequence[int]
     folds: Sequence[Fold]
+    fold_of: Sequence[int]
     lost: Lost
 
     @property
@@ -91,39 +75,34 @@ class Pairs:
         """Id of each row."""
         return [str(row["id"]) for row in self.a]
 
-
-def open_compared(path: Path) -> RunDirectory:
-    """Open a run, or a baseline inside a run, for comparison.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    run = RunDirectory(Path(path), resumed=True)
-    return run if run.oof_csv.is_file() and _owner(run) is not None else RunDirectory.open(path)
+    @property
+    def kind(self) -> Kind:
+        """Whether cases are segmented or classified."""
+        return self.left.kind
 
 
-def pair(a: RunDirectory, b: RunDirectory, *, shared_only: bool = False) -> Pairs:
-    """Pair the tables of two runs by repeat and id.
+def pair(left: Scores, right: Scores, *, shared_only: bool = False, ungrouped: Ungrouped = "error") -> Pairs:
+    """Pair two tables by repeat and id.
 
     Args:
-        a: The first run, or a baseline inside a run.
-        b: The second.
-        shared_only: Compare what they share when plans or cases differ, instead of refusing.
+        left: The first.
+        right: The second.
+        shared_only: Compare what they share when plans, folds or cases differ, instead of refusing.
+        ungrouped: What to do where neither says whose a case is.
 
     Raises:
-        ConfigError: The runs have different tasks, truths, groups or scoring rules; or, unless `shared_only`, different
-            plans or cases; or nothing in common.
-        DataError: A table or plan is missing, damaged or was edited.
+        ConfigError: The tables are of different tasks, truths, groups or scoring rules; or, unless `shared_only`, of
+            different plans, folds or cases; or have nothing in common; or nobody says which cases are of one patient.
+        DataError: A cell that has to be compared cannot be read.
     """
-    left, right = _read(a), _read(b)
-    names = f"{a.path} and {b.path}"
-    if (left.task, left.kind) != (right.task, right.kind):
+    names = f"{left.path} and {right.path}"
+    tasks = [(side.task or "unknown", side.kind) for side in (left, right)]
+    if left.kind != right.kind or (left.task and right.task and left.task != right.task):
         raise ConfigError(
-            f"{names} are runs of different tasks ({left.task}, {left.kind}; {right.task}, {right.kind}); expected two "
-            "runs of one task. Compare runs that answer the same question."
+            f"{names} are of different tasks ({'; '.join(map(', '.join, tasks))}); expected two runs or tables of one "
+            "task. Compare what answers the same question."
         )
-    same_plan = left.plan.digest() == right.plan.digest()
-    if not (same_plan or shared_only):
+    if left.plan and right.plan and left.plan.digest() != right.plan.digest() and not shared_only:
         raise ConfigError(
             f"{names} have different fold plans ({left.plan.digest()[:12]}, {right.plan.digest()[:12]}): "
             f"{_how_plans_differ(left.plan, right.plan)}. Expected the same splits: run both with the same data, seed "
@@ -133,89 +112,76 @@ def pair(a: RunDirectory, b: RunDirectory, *, shared_only: bool = False) -> Pair
     lost = Lost(
         only_a=_spell(key for key in left.rows if key not in right.rows),
         only_b=_spell(key for key in right.rows if key not in left.rows),
-        folds="" if _same_folds(left.plan, right.plan) else "the folds differ",
     )
-    if (lost.only_a or lost.only_b) and not shared_only:
-        raise ConfigError(
-            f"{names} predicted different cases ({_only(lost)}). Finish both runs with --resume, or compare the "
-            "cases that both have with --shared-cases."
-        )
     if not shared:
-        raise ConfigError(f"{names} have no case in common; expected runs over the same cases.")
+        examples = " and ".join(f"'{next(iter(side.rows))[1]}'" for side in (left, right))
+        raise ConfigError(
+            f"{names} have no case in common (the first are {examples}); expected scores of the same cases, under the "
+            "same ids. Rename the ids of one of them."
+        )
+    if (lost.only_a or lost.only_b) and not shared_only:
+        finish = "Finish both runs with --resume" if left.plan and right.plan else "Score the same cases in both"
+        raise ConfigError(
+            f"{names} predicted different cases ({_only(lost)}). {finish}, or compare the cases that both have with "
+            "--shared-cases."
+        )
+    why = _how_folds_differ(left, right, shared)
+    if why == FOLDS_DIFFER and not shared_only:
+        raise ConfigError(
+            f"{names} tested the same cases in different folds. Expected the same folds: a difference would mix models "
+            "and training data. To compare them nevertheless, without a test over folds, add --shared-cases."
+        )
+    source = right if left.assumed and right.folds and not right.assumed else left
+    fold_of = source.fold_of()
+    grouped = left if has_groups(list(left.rows.values())) or not has_groups(list(right.rows.values())) else right
     pairs = Pairs(
+        left=left,
+        right=right,
         a=[left.rows[key] for key in shared],
         b=[right.rows[key] for key in shared],
-        kind=left.kind,
-        groups=group_names([left.rows[key] for key in shared]),
+        groups=group_names([grouped.rows[key] for key in shared]),
         repeats=[repeat for repeat, _ in shared],
-        folds=() if lost.folds else left.plan.folds,
-        lost=lost,
+        folds=() if why else source.folds,
+        fold_of=[-1 if why else fold_of.get(key, -1) for key in shared],
+        lost=replace(lost, folds=why),
     )
-    _check_same_data(pairs, left, right)
+    _check_same_data(pairs)
+    if ungrouped == "error":
+        _require_groups(names, [grouped.rows[key] for key in shared])
     return pairs
 
 
-def column(rows: Sequence[Row], name: str, source: str) -> NDArray[np.float64]:
-    """Read a column, shape (rows,); an empty cell is NaN.
-
-    Raises:
-        DataError: A cell is no number; names the table and the case.
-    """
-    try:
-        return numbers(rows, name)
-    except DataError as error:
-        raise DataError(
-            f"{source}: {error} Run the cross-validation again with --resume, which writes the table anew."
-        ) from None
+def _how_folds_differ(left: Scores, right: Scores, shared: Sequence[Key]) -> str:
+    """Why there is no test over folds; empty where both tables tested the shared cases in the same folds."""
+    unknown = [str(side.path) for side in (left, right) if not side.folds]
+    if unknown:
+        return f"the folds of {' and '.join(unknown)} are not known"
+    if left.assumed or right.assumed:
+        one, other = left.fold_of(), right.fold_of()
+        return "" if same_parts([one.get(key) for key in shared], [other.get(key) for key in shared]) else FOLDS_DIFFER
+    return "" if _same_folds(left.folds, right.folds) else FOLDS_DIFFER
 
 
-def _read(run: RunDirectory) -> Side:
-    owner = _owner(run)
-    if owner is None:
-        raise ConfigError(f"{run.path} is neither a run folder nor a baseline inside one. Check the path.")
-    verify_oof(run)
-    if not run.oof_csv.is_file():
-        raise DataError(f"{run.path} has no out-of-fold table (oof.csv) yet. Finish the run with --resume.")
-    table = read_oof(run.oof_csv)
-    plan = read_plan(run.splits_json if run.splits_json.is_file() else owner.splits_json)
-    tested = {(fold.repeat, name): fold.index for fold in plan.folds for name in fold.test}
-    rows: dict[tuple[int, str], Row] = {}
-    for row in table:
-        if "id" not in row:
-            raise DataError(f"{run.oof_csv} has no column 'id'; expected an out-of-fold table. Check the path.")
-        key = int(row.get("repeat", 0)), str(row["id"])
-        if key in rows:
-            raise DataError(f"{run.oof_csv} has case '{key[1]}' twice in repeat {key[0]}; expected one row.")
-        if key not in tested or row.get("fold", tested[key]) != tested[key]:
-            planned = f"fold {tested[key]}" if key in tested else "no fold of that repeat"
-            raise DataError(
-                f"{run.oof_csv} has case '{key[1]}' in fold {row.get('fold')} of repeat {key[0]}; the plan tests it in "
-                f"{planned}. Run the cross-validation again with --resume, which writes the table anew."
-            )
-        rows[key] = {**row, "fold": tested[key]}
-    kind: Kind = "classification" if "score" in table[0] else "segmentation"
-    return Side(run, owner.record()["task"], kind, plan, rows)
+def _require_groups(names: str, rows: Sequence[Row]) -> None:
+    """Refuse to take cases for independent that nobody has said to be so."""
+    unknown = [str(row["id"]) for row in rows if not known(row.get("group"))]
+    if unknown:
+        raise ConfigError(
+            f"{names} do not say whose {len(unknown)} of {len(rows)} cases are ({some(unknown)}), so that intervals "
+            "over patients cannot be drawn. Give --groups TABLE (id, group), such as a manifest, or a column `group`; "
+            "or --ungrouped each when every case really is of another patient."
+        )
 
 
-def _owner(run: RunDirectory) -> RunDirectory | None:
-    """The run itself, or the one that holds it as a baseline."""
-    path = run.path.absolute()
-    for folder in (path, *path.parents[:_DEEPEST]):
-        found = RunDirectory(folder, resumed=True)
-        if found.is_run():
-            return found
-    return None
-
-
-def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
-    """Refuse pairs whose truth, groups or scoring rules differ between the two runs."""
+def _check_same_data(pairs: Pairs) -> None:
+    """Refuse pairs whose truth, groups or scoring rules differ between the two tables."""
+    left, right = pairs.left, pairs.right
     shared = set(pairs.ids)
-    names = f"{left.run.path} and {right.run.path}"
-    between = left.plan.differences(right.plan.cases)
+    names = f"{left.path} and {right.path}"
+    between = left.plan.differences(right.plan.cases) if left.plan and right.plan else _other_groups(pairs)
     different = {what: [name for name in between.get(what, ()) if name in shared] for what in _FACTS}
     for name in sorted(name for name in {*pairs.a[0]} & {*pairs.b[0]} if _is_truth(name)):
-        sides = ((pairs.a, left), (pairs.b, right))
-        values = (column(rows, name, str(side.run.oof_csv)) for rows, side in sides)
+        values = (side.column(rows, name) for rows, side in ((pairs.a, left), (pairs.b, right)))
         different[f"with another truth ({name})"] = [
             case for case, one, other in zip(pairs.ids, *values, strict=True) if not _equal(one, other)
         ]
@@ -226,12 +192,32 @@ def _check_same_data(pairs: Pairs, left: Side, right: Side) -> None:
             "and data; expected the same cases, labels and masks. Run both on the same data."
         )
     for name in _RULES:
-        rules = [sorted({str(row.get(name, "")) for row in rows}) for rows in (pairs.a, pairs.b)]
-        if rules[0] != rules[1]:
+        rules = [rules_of(rows, name) for rows in (pairs.a, pairs.b)]
+        # A table from elsewhere may not say how it was scored.
+        if rules[0] != rules[1] and all(rules):
             raise ConfigError(
                 f"{names} were scored by different rules ({name}: {', '.join(rules[0])}; {', '.join(rules[1])}); "
                 "expected one rule. Score both in the same way."
             )
+
+
+def rules_of(rows: Sequence[Row], name: str) -> list[str]:
+    """What rows say of the rule that they were scored by, such as `empty_policy`; empty where they say nothing."""
+    # `nan` is a rule too.
+    return sorted({"" if row.get(name) is None else str(row[name]).strip() for row in rows} - {""})
+
+
+def _other_groups(pairs: Pairs) -> dict[str, list[str]]:
+    """The cases that the two tables put together with different others, whatever each calls the groups."""
+    if not (has_groups(pairs.a) and has_groups(pairs.b)):
+        return {}
+    sides = [group_names(rows) for rows in (pairs.a, pairs.b)]
+    members: list[dict[str, set[str]]] = [{}, {}]
+    for names, of in zip(sides, members, strict=True):
+        for name, case in zip(names, pairs.ids, strict=True):
+            of.setdefault(name, set()).add(case)
+    moved = [case for case, one, other in zip(pairs.ids, *sides, strict=True) if members[0][one] != members[1][other]]
+    return {"in another group": list(dict.fromkeys(moved))}
 
 
 def _is_truth(name: str) -> bool:
@@ -246,11 +232,11 @@ def _spell(keys: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(f"{name} (repeat {repeat})" if repeat else name for repeat, name in keys)
 
 
-def _same_folds(left: Plan, right: Plan) -> bool:
+def _same_folds(left: Sequence[Fold], right: Sequence[Fold]) -> bool:
     """Whether every fold trains and tests the same cases, whatever else the plans say."""
 
-    def content(plan: Plan) -> list[tuple[int, frozenset[str], frozenset[str]]]:
-        return [(fold.repeat, frozenset(fold.train), frozenset(fold.test)) for fold in plan.folds]
+    def content(folds: Sequence[Fold]) -> list[tuple[int, frozenset[str], frozenset[str]]]:
+        return [(fold.repeat, frozenset(fold.train), frozenset(fold.test)) for fold in folds]
 
     return content(left) == content(right)
 
@@ -262,7 +248,8 @@ def _how_plans_differ(left: Plan, right: Plan) -> str:
         return f"they have different cases ({_only(lost)})"
     if left.data_digest() != right.data_digest():
         return "the data differ (groups, labels or contents of cases)"
-    return "the folds are the same, seed or settings are not" if _same_folds(left, right) else "the folds differ"
+    same = _same_folds(left.folds, right.folds)
+    return "the folds are the same, seed or settings are not" if same else FOLDS_DIFFER
 
 
 def _only(lost: Lost) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.crossval.compare.pairs import Pairs, column
+from medformer.crossval.compare.pairs import Pairs
 from medformer.crossval.compare.result import Outcome, Statistics
+from medformer.crossval.compare.scores import Scores
 from medformer.crossval.plan import Fold
 from medformer.errors import DataError
 from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
@@ -23,38 +24,43 @@ from medformer.evaluation.table import Row
 Values = NDArray[np.float64]
 
 
-def compute(pairs: Pairs, metric: Metric, sources: tuple[str, str], bootstrap: Bootstrap = DEFAULT) -> Statistics:
+NEEDS_NO_DECISION = frozenset({"auc", "average_precision", "brier", "ece"})
+"""Metrics of classes that rest on the scores alone."""
+
+
+def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Statistics:
     """Compute every statistic of a metric.
 
     Args:
         pairs: The rows.
         metric: What to compare by.
-        sources: What to call the two tables in errors.
         bootstrap: Level and draws of every interval.
 
     Raises:
         DataError: A cell is not what its column promises, or AUC is asked of decisions; names the case.
     """
-    fold_of = np.array([row["fold"] for row in pairs.a])
+    fold_of, sides = np.array(pairs.fold_of), (pairs.left, pairs.right)
     members = [fold_of == fold.index for fold in pairs.folds]
     delong = None
     if metric.per_case:
-        a, b = (column(rows, metric.name, source) for rows, source in zip((pairs.a, pairs.b), sources, strict=True))
+        a, b = (side.column(rows, metric.name) for rows, side in zip((pairs.a, pairs.b), sides, strict=True))
         known, one_sided = ~np.isnan(a) & ~np.isnan(b), int((np.isnan(a) != np.isnan(b)).sum())
         if not known.any():
-            raise DataError(f"No case has {metric.label} in both {sources[0]} and {sources[1]}. Choose another metric.")
+            raise DataError(
+                f"No case has {metric.label} in both {pairs.left.table} and {pairs.right.table}. Choose another metric."
+            )
         test = paired_grouped_test(np.where(known, b - a, np.nan), pairs.groups, bootstrap)
         value_a, value_b = float(a[known].mean()), float(b[known].mean())
         fold_a, differences = (np.array([_mean(x[member & known]) for member in members]) for x in (a, b - a))
         identical = np.array_equal(a, b, equal_nan=True)
     else:
-        one, other = (_scored(rows, source) for rows, source in zip((pairs.a, pairs.b), sources, strict=True))
+        one, other = (_scored(rows, side, metric) for rows, side in zip((pairs.a, pairs.b), sides, strict=True))
         name, known, one_sided = metric.name, np.ones(len(pairs.a), np.bool_), 0
         value_a, value_b = (classification_metrics(*side)[name] for side in (one, other))
         if np.isnan(value_a) or np.isnan(value_b):
             raise DataError(
-                f"{metric.title} is not defined for the {len(pairs.a)} predictions that {sources[0]} and {sources[1]} "
-                f"share ({int(one.label.sum())} of them positive). Choose another metric."
+                f"{metric.title} is not defined for the {len(pairs.a)} predictions that {pairs.left.table} and "
+                f"{pairs.right.table} share ({int(one.label.sum())} of them positive). Choose another metric."
             )
         test = paired_classification_tests(one.label, one[1:], other[1:], pairs.groups, (name,), bootstrap)[name]
         weights = np.array(members, np.float64).reshape(-1, len(pairs.a))
@@ -86,12 +92,16 @@ def compute(pairs: Pairs, metric: Metric, sources: tuple[str, str], bootstrap: B
     )
 
 
-def _scored(rows: Sequence[Row], source: str) -> Scored:
-    columns = (column(rows, name, source) for name in ("label", "score", "prediction"))
+def _scored(rows: Sequence[Row], side: Scores, metric: Metric) -> Scored:
+    label, score = (side.column(rows, name) for name in ("label", "score"))
+    if metric.name in NEEDS_NO_DECISION and "prediction" not in rows[0]:
+        decided = (score >= 0.5).astype(np.float64)
+    else:
+        decided = side.column(rows, "prediction")
     try:
-        return check_scored(*columns, ids=[str(row["id"]) for row in rows])
+        return check_scored(label, score, decided, ids=[str(row["id"]) for row in rows])
     except DataError as error:
-        raise DataError(f"{source}: {error}") from None
+        raise DataError(f"{side.table}: {error}") from None
 
 
 def _mean(values: Values) -> float:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medformer.data.group_table import groups_of
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, label_counts, same_grid, seems_an_image
 from medformer.imaging.seg_frames import enclosing, open_seg, segment_conflicts
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.scoring import groups_of, one_folder_note, pair_folders, with_groups
+from medformer.inference.scoring import MASK_IDS, one_folder_note, pair_folders, with_groups
 from medformer.progress import Reporter, SilentReporter
 
 SEG = ".dcm"
@@ -53,7 +54,7 @@ def score_label_maps(
     """
     reporter = reporter or SilentReporter()
     pairs = pair_folders(predictions, masks, (*NIFTI, SEG))
-    group_of = groups_of([name for name, _, _ in pairs], groups)
+    group_of = groups_of([name for name, _, _ in pairs], groups, MASK_IDS)
     names = dict(labels) if labels else _found_labels([path for _, *both in pairs for path in both])
     rows: list[dict[str, Any]] = []
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):

@@ -1,0 +1,1 @@
+"""Where tables of scores come from: one file for each format."""

@@ -1,0 +1,1 @@
+"""Splits that somebody else made: reading them, and finding their cases."""
