@@ -28,6 +28,7 @@ from .flags import (
 _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out; what was edited in it is lost.")
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", "SHARE", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
+_LABEL_MAPS = "Also write a probability map for each label: 8-bit NIfTI, or NPZ with float16."
 _SITE = "Where the cases come from: once for all folders, or once for each."
 _POLYP = (
     verb(
@@ -256,6 +257,7 @@ _VOLUME = (
         OVERWRITE,
         RESUME,
         switch("dicom_seg", "For DICOM series, also write DICOM segmentation objects."),
+        option("probabilities", Literal["none", "nii", "npz"], "none", _LABEL_MAPS),
         flags.DEVICE,
     ),
     flags.evaluate_verb(

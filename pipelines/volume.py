@@ -20,6 +20,7 @@ from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError, DataError, counted
 from medformer.inference.scoring import write_scores
 from medformer.inference.volumes.export import TABLE
+from medformer.inference.volumes.probabilities import Probabilities
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.models.memory import seconds_per_step
 from medformer.tasks.new_cases import require_all
@@ -123,17 +124,29 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
 
 
 def predict(
-    *, run: Path, images: Sequence[Path], out: Path, overwrite: bool, resume: bool, dicom_seg: bool, device: str
+    *,
+    run: Path,
+    images: Sequence[Path],
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    dicom_seg: bool,
+    probabilities: str,
+    device: str,
 ) -> None:
     """Write verified label maps, overlays and volumes.csv (`export_volumes`), or scores (`export_classes`)."""
     with output_folder(out, overwrite=overwrite, resume=resume, by="volume predict") as work:
         trained = open_to_predict(run, "volume")
         segments = trained.config.target == "segmentation"
-        if dicom_seg and not segments:
-            raise ConfigError(f"--dicom-seg: {run} classifies volumes and makes no masks. Leave it out.")
+        if (dicom_seg or probabilities != "none") and not segments:
+            option = "--dicom-seg" if dicom_seg else "--probabilities"
+            raise ConfigError(f"{option}: {run} classifies volumes and makes no masks. Leave it out.")
         given: dict[str, Any] = {"out": out, "device": device, "say": say, "reporter": make_reporter()}
         if segments:
-            made = export_volumes(trained, images, work, dicom_seg=dicom_seg, resume=resume, **given)
+            form = cast(Probabilities, probabilities)
+            made = export_volumes(
+                trained, images, work, dicom_seg=dicom_seg, probabilities=form, resume=resume, **given
+            )
         else:
             scored = export_classes(trained, images, work, **given)
     if not segments:
@@ -144,6 +157,8 @@ def predict(
     say(f"{counted(made.listed, 'label map')} from {counted(len(trained.folders), 'network')}: {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")
+    if probabilities != "none":
+        say(f"Probability of each label, before component rules: {out / 'probabilities'}")
     say(f"Overlays (three planes; slices of a scan with thick ones): {out / 'overlays'}")
     say(f"Milliliters of each label: {out / TABLE}")
 

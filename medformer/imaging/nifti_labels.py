@@ -1,4 +1,4 @@
-"""Writing label maps as NIfTI on the grid of the image they belong to; what is written is read back.
+"""Writing label and probability maps as NIfTI on the grid of the image they belong to; what is written is read back.
 
 A result lies exactly where its image lies: the affine's own header fields (sform and qform with their codes, voxel
 sizes, units) are copied bit for bit from the input's header, not recomputed. The file is read back by nibabel, not by
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -43,6 +45,7 @@ _LONGEST = 32767  # voxels per axis that NIfTI-1 can state
 _SCANNER = 1
 _LEVEL = 4  # of gzip: label maps shrink a hundredfold at any level, and the fastest still leaves twice the size
 _PLANES = 32
+_255TH = float(np.nextafter(np.float32(1 / 255), np.float32(0)))  # the nearest float32 makes more than 1 of 255
 
 
 def write_labels(path: Path, labels: NDArray[Any], like: Path | Volume) -> None:
@@ -88,6 +91,53 @@ def write_labels(path: Path, labels: NDArray[Any], like: Path | Volume) -> None:
             for start in range(0, labels.shape[2], _PLANES):
                 file.write(labels[:, :, start : start + _PLANES].astype(dtype, copy=False).tobytes(order="F"))
         _compare(path, temporary, labels, dtype, header, geometry)
+
+
+def write_maps(path: Path, maps: NDArray[np.uint8], like: Path | Volume) -> None:
+    """Write probability maps on the grid of an image, one volume after another, scaled so that 255 reads as 1.
+
+    The maps are written and read back piece by piece, so that they may lie on disk.
+
+    Args:
+        path: A name that ends in .nii.gz.
+        maps: (X, Y, Z, maps) in 255ths.
+        like: See `write_labels`.
+
+    Raises:
+        DataError: The maps have another shape than the image, or it cannot be read.
+        ResourceError: As `write_labels`.
+    """
+    header, geometry = _header(like)
+    if maps.shape[:3] != geometry.shape:
+        raise DataError(f"The maps for {path} have the shape {maps.shape}; their image has {geometry.shape}.")
+    header.set_data_shape(maps.shape if maps.shape[3] > 1 else maps.shape[:3])
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(_255TH, 0.0)
+    header["vox_offset"] = header.single_vox_offset
+    block = header.binaryblock.ljust(header.single_vox_offset, b"\0")
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
+            for piece in chain((block,), map_planes(maps)):
+                packed.write(piece)
+        reason = ""
+        try:
+            with open(temporary, "rb") as raw, gzip.GzipFile(fileobj=raw) as packed:
+                found = type(header)(packed.read(len(block))[: len(header.binaryblock)])
+                if not np.array_equal(found.get_best_affine(), geometry.affine):
+                    reason = "its affine differs from the image's"
+                elif any(packed.read(len(piece)) != piece for piece in map_planes(maps)) or packed.read(1):
+                    reason = "its voxels differ from what was written"
+        except (OSError, EOFError, zlib.error, ValueError, HeaderDataError) as error:
+            reason = f"it cannot be read back ({error})"
+        if reason:
+            raise ResourceError(f"{path} was written, but {reason}. Check the disk; the file was not kept.")
+
+
+def map_planes(maps: NDArray[Any]) -> Iterator[bytes]:
+    """The bytes of maps (X, Y, Z, maps) in Fortran order, some planes at a time."""
+    for number in range(maps.shape[3]):
+        for start in range(0, maps.shape[2], _PLANES):
+            yield maps[:, :, start : start + _PLANES, number].tobytes(order="F")
 
 
 def _header(like: Path | Volume) -> tuple[Any, Geometry]:

@@ -171,6 +171,10 @@ class ExportTable:
         if not self.table.exists():
             return {}
         rows = read_csv(self.table)
+        # A column that later versions added is empty in an earlier table.
+        rows = [
+            {**dict.fromkeys(self.columns, ""), **row} for row in rows if {"id", "run_sha256"} <= row.keys()
+        ] or rows
         if any(set(row) != set(self.columns) for row in rows):
             raise DataError(
                 f"{self.table} does not have the columns of an export ({', '.join(self.columns)}), so it cannot be "

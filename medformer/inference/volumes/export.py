@@ -18,11 +18,17 @@ from medformer.imaging.planes import draw_planes
 from medformer.imaging.volumes import read_volume
 from medformer.inference.export_table import Exports, ExportTable
 from medformer.inference.volumes.label_map import LabelMap
+from medformer.inference.volumes.probabilities import ENDINGS, Probabilities, write_probabilities
 from medformer.names import file_stems
 
 TABLE = "volumes.csv"
 
-_FILES = {"mask": "masks/{}.nii.gz", "overlay": "overlays/{}.png", "dicom_seg": "dicom_seg/{}.dcm"}
+_FILES = {
+    "mask": "masks/{}.nii.gz",
+    "overlay": "overlays/{}.png",
+    "dicom_seg": "dicom_seg/{}.dcm",
+    "probabilities": "probabilities/{}",
+}
 """Where each file of a case is, by column."""
 
 
@@ -43,8 +49,9 @@ def export_volume(
     truth: NDArray[Any] | None = None,
     overlay: bool = True,
     dicom_seg: bool = False,
+    probabilities: Probabilities = "none",
 ) -> dict[str, Any]:
-    """Write one case: `masks/ID.nii.gz`, and where asked for `overlays/ID.png` and `dicom_seg/ID.dcm`.
+    """Write one case: `masks/ID.nii.gz`, and where asked for overlay, DICOM segmentation and probability maps.
 
     The label map has the image's exact affine, sform, qform and their codes, in the smallest sufficient integer type;
     it and the DICOM segmentation are read back and compared before they are kept.
@@ -58,6 +65,7 @@ def export_volume(
         truth: True label values (X, Y, Z), drawn as a tint.
         overlay: Draw three planes, or slices (`draw_planes`).
         dicom_seg: Write a DICOM segmentation too; the image must be a DICOM series.
+        probabilities: The form of the maps, which the result must hold.
 
     Returns:
         A value for each of `columns` but the hashes: milliliters of each label (`pred_ml:NAME`), the mean probability
@@ -76,10 +84,13 @@ def export_volume(
             f"{case}: a DICOM segmentation refers to the slices of a DICOM series, and {path} is none. "
             "Give a folder with a series, or write NIfTI alone."
         )
-    files = {name: where.format(stem) for name, where in _wanted(overlay, dicom_seg).items()}
+    files = {name: where.format(stem) for name, where in _wanted(overlay, dicom_seg, probabilities).items()}
     write_labels(folder / files["mask"], result.array, path)
     if dicom_seg:
         write_dicom_seg(folder / files["dicom_seg"], result.array, result.labels, path)
+    if probabilities != "none" and result.probabilities is not None:
+        to = folder / files["probabilities"]
+        write_probabilities(to, result.probabilities, result.labels, path, result.geometry)
     if overlay:
         image = read_volume(path).array
         drawn = draw_planes(image, result.array, result.geometry, result.labels, truth=truth)
@@ -103,6 +114,7 @@ def volume_exports(
     *,
     overlays: bool = True,
     dicom_seg: bool = False,
+    probabilities: Probabilities = "none",
     run: str = "",
     resume: bool = False,
 ) -> ExportTable:
@@ -114,15 +126,18 @@ def volume_exports(
         names: The ids of all cases that will be given.
         overlays: See `export_volume`.
         dicom_seg: See `export_volume`.
+        probabilities: See `export_volume`.
         run: See `ExportTable`.
         resume: See `ExportTable`.
     """
-    files, to = _wanted(overlays, dicom_seg), Exports(out, file_stems(names))
-    export = partial(export_volume, to, overlay=overlays, dicom_seg=dicom_seg)
+    files, to = _wanted(overlays, dicom_seg, probabilities), Exports(out, file_stems(names))
+    export = partial(export_volume, to, overlay=overlays, dicom_seg=dicom_seg, probabilities=probabilities)
     return ExportTable(to, TABLE, columns(labels), export, files=files, run=run, resume=resume)
 
 
-def _wanted(overlay: bool, dicom_seg: bool) -> dict[str, str]:
+def _wanted(overlay: bool, dicom_seg: bool, probabilities: Probabilities) -> dict[str, str]:
     """Where a case's files are, empty where none is asked for."""
-    asked = {"mask": True, "overlay": overlay, "dicom_seg": dicom_seg}
-    return {name: where if asked[name] else "" for name, where in _FILES.items()}
+    maps = ENDINGS.get(probabilities, "")
+    asked = {"mask": True, "overlay": overlay, "dicom_seg": dicom_seg, "probabilities": bool(maps)}
+    ends = {"probabilities": maps}
+    return {name: where + ends.get(name, "") if asked[name] else "" for name, where in _FILES.items()}

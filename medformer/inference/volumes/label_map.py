@@ -21,6 +21,7 @@ from torch import Tensor
 from medformer.errors import ResourceError
 from medformer.imaging.geometry import Geometry, label_counts
 from medformer.imaging.resample import resample, slab
+from medformer.inference.volumes.probabilities import stored
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,15 @@ class LabelMap:
         labels: Name of each label value, ascending.
         confidence: For each label found, the mean probability of its voxels (before component rules). It ranks cases
             for review; networks are seldom calibrated.
+        probabilities: (X, Y, Z, labels) of each label, as `empty_maps` keeps them (before component rules); None where
+            they were not asked for.
     """
 
     array: NDArray[Any]
     geometry: Geometry
     labels: Mapping[int, str]
     confidence: Mapping[int, float] = field(default_factory=dict)
+    probabilities: NDArray[Any] | None = None
 
     @property
     def volumes_ml(self) -> dict[int, float]:
@@ -139,7 +143,12 @@ class Stream:
 
 
 def write_classes(
-    streams: Sequence[Stream], target: NDArray[Any], *, axis: int, values: Sequence[int]
+    streams: Sequence[Stream],
+    target: NDArray[Any],
+    *,
+    axis: int,
+    values: Sequence[int],
+    maps: NDArray[Any] | None = None,
 ) -> dict[int, float]:
     """Write for each voxel the value of the class with the highest probability; on a tie, of the first such class.
 
@@ -151,6 +160,7 @@ def write_classes(
         target: Integers (X, Y, Z), written in place; may be a turned view.
         axis: Spatial axis of the streams.
         values: What to write for each of the K classes.
+        maps: Receives the probabilities of all classes but the first, (K - 1, X, Y, Z); may be a turned view.
 
     Returns:
         For each value written, the mean probability of its voxels.
@@ -171,6 +181,8 @@ def write_classes(
             total = readers[0].planes(index, across)
             for reader in readers[1:]:
                 total = total + reader.planes(index, across)
+            if maps is not None and index:
+                np.moveaxis(maps[index - 1], axis, 0)[start:stop] = stored(total.numpy(), maps.dtype)
             better = total > best
             winner[better] = index
             torch.maximum(best, total, out=best)

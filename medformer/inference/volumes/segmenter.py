@@ -26,6 +26,7 @@ from medformer.imaging.geometry import Axes, reorient, smallest_integer
 from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes
+from medformer.inference.volumes.probabilities import Probabilities, empty_maps
 from medformer.inference.volumes.windows import stream, window_starts
 
 Member = tuple[nn.Module, VolumePlan]
@@ -53,6 +54,7 @@ class VolumeSegmenter:
         precision: Autocast type of the passes; averages are always float32.
         components: Which connected components to keep; all without it.
         folder: Where large sums of an ensemble may be kept; the system's temporary folder without one.
+        probabilities: Whether label maps come with probabilities, and in which form (see `empty_maps`).
 
     Raises:
         ConfigError: There is no network, or the plans do not belong together.
@@ -67,6 +69,7 @@ class VolumeSegmenter:
     precision: Precision = "32-true"
     components: Components = field(default_factory=Components)
     folder: Path | None = None
+    probabilities: Probabilities = "none"
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -104,9 +107,13 @@ class VolumeSegmenter:
         turned = reorient(array, source.affine, self.plan.orientation)[0]
         axis = int(np.argmax(turned.shape))
         values = [0, *labels]
+        maps = to = None
+        if self.probabilities != "none":
+            maps = empty_maps(self.probabilities, source.shape, len(labels), self.folder)
+            to = reorient(np.moveaxis(maps, 3, 0), source.affine, self.plan.orientation)[0]
         if len(groups) == 1:
             streams = [Stream(prepared.shape, self._pieces(prepared, groups[0], axis))]
-            confidence = write_classes(streams, turned, axis=axis, values=values)
+            confidence = write_classes(streams, turned, axis=axis, values=values, maps=to)
         else:
             with ExitStack() as stack:
                 buffers: dict[tuple[int, int, int], ProbabilityBuffer] = {}
@@ -120,10 +127,10 @@ class VolumeSegmenter:
                     # The memory of this volume is free before the next one is prepared.
                     prepared = None
                 streams = [Stream(shape, buffer.pieces()) for shape, buffer in buffers.items()]
-                confidence = write_classes(streams, turned, axis=axis, values=values)
+                confidence = write_classes(streams, turned, axis=axis, values=values, maps=to)
         self.components.apply(array)
         confidence.pop(0, None)
-        return LabelMap(array, source, labels, confidence)
+        return LabelMap(array, source, labels, confidence, maps)
 
     def _pieces(self, prepared: PreparedCase, group: Sequence[Member], axis: int) -> Iterator[Tensor]:
         """The mean probabilities of networks whose plans agree, from one end of `axis` to the other."""

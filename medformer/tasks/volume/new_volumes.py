@@ -12,6 +12,7 @@ from medformer.data.volumes.prepare.prepare_case import check_image
 from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError
 from medformer.inference.volumes.export import volume_exports
+from medformer.inference.volumes.probabilities import Probabilities
 from medformer.progress import Reporter
 from medformer.tasks.new_cases import Say, left_to_do, manifest_cases, readable, require_all, unusable
 from medformer.tasks.trained import Trained
@@ -41,6 +42,7 @@ def export_volumes(
     out: Path,
     device: str = "auto",
     dicom_seg: bool = False,
+    probabilities: Probabilities = "none",
     resume: bool = False,
     say: Say,
     reporter: Reporter,
@@ -57,6 +59,7 @@ def export_volumes(
         out: Where the results will be; volumes below it are no input.
         device: Where to compute.
         dicom_seg: Write a DICOM segmentation of each series too.
+        probabilities: Whether and how to write a map of probabilities for each label too.
         resume: Keep what an earlier call left, as far as this one would make the same.
         say: Receives what the user must see before the work begins.
         reporter: Receives the progress.
@@ -70,6 +73,7 @@ def export_volumes(
     predictor = cast(VolumePredictor, trained.load(choose_device(device)))
     segmenter = predictor.segmenter
     segmenter.folder = work
+    segmenter.probabilities = probabilities
     listed: list[Problem] = []
     cases = manifest_cases(images) or list_volumes(images, listed, channels=predictor.channels, without=out)
     for problem in listed:
@@ -82,7 +86,15 @@ def export_volumes(
         )
     labels = [name for _, name in predictor.labels]
     names = [case.id for case in cases]
-    with volume_exports(work, labels, names, dicom_seg=dicom_seg, run=trained.made_by, resume=resume) as export:
+    with volume_exports(
+        work,
+        labels,
+        names,
+        dicom_seg=dicom_seg,
+        probabilities=probabilities,
+        run=trained.made_by,
+        resume=resume,
+    ) as export:
         left = left_to_do(export, cases, say)
         good, problems = readable(left, partial(check_image, plan=segmenter.plan), say, reporter)
         problems += listed
