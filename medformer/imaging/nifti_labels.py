@@ -121,7 +121,7 @@ def write_maps(path: Path, maps: NDArray[np.uint8], like: Path | Volume) -> None
                 packed.write(piece)
         reason = ""
         try:
-            with open(temporary, "rb") as raw, gzip.GzipFile(fileobj=raw) as packed:
+            with open(temporary, "rb") as stored, gzip.GzipFile(fileobj=stored) as packed:
                 found = type(header)(packed.read(len(block))[: len(header.binaryblock)])
                 if not np.array_equal(found.get_best_affine(), geometry.affine):
                     reason = "its affine differs from the image's"

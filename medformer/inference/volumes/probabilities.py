@@ -8,10 +8,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from medformer.errors import ResourceError
@@ -26,6 +26,7 @@ ENDINGS: Mapping[Probabilities, str] = {"nii": ".nii.gz", "npz": ".npz"}
 
 FORMS: tuple[Probabilities, ...] = get_args(Probabilities)
 
+_NPY: Any = npy_format  # has no types
 IN_MEMORY = 256 * 2**20
 """Bytes of maps that are kept in memory; larger ones are pages of a file that has no name."""
 
@@ -95,13 +96,13 @@ def write_probabilities(
     with atomic_path(path) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             with archive.open("probabilities.npy", "w", force_zip64=True) as file:
-                content = {"descr": npy.dtype_to_descr(maps.dtype), "fortran_order": True, "shape": maps.shape}
-                npy.write_array_header_1_0(cast(BinaryIO, file), content)
+                content = {"descr": _NPY.dtype_to_descr(maps.dtype), "fortran_order": True, "shape": maps.shape}
+                _NPY.write_array_header_1_0(file, content)
                 for piece in map_planes(maps):
                     file.write(piece)
             for name, array in few.items():
                 with archive.open(f"{name}.npy", "w") as file:
-                    npy.write_array(cast(BinaryIO, file), array, allow_pickle=False)
+                    _NPY.write_array(file, array, allow_pickle=False)
         if reason := _differs(temporary, map_planes(maps), maps):
             raise ResourceError(f"{path} was written, but {reason}. Check the disk; the file was not kept.")
 
@@ -109,9 +110,8 @@ def write_probabilities(
 def _differs(path: Path, pieces: Iterator[bytes], maps: NDArray[Any]) -> str:
     try:
         with zipfile.ZipFile(path) as archive, archive.open("probabilities.npy") as file:
-            stream = cast(BinaryIO, file)
-            npy.read_magic(stream)
-            shape, by_column, dtype = npy.read_array_header_1_0(stream)
+            _NPY.read_magic(file)
+            shape, by_column, dtype = _NPY.read_array_header_1_0(file)
             if (shape, by_column, dtype) != (maps.shape, True, maps.dtype):
                 return f"it reads as {dtype} {shape}"
             if any(file.read(len(piece)) != piece for piece in pieces) or file.read(1):
