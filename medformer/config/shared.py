@@ -109,6 +109,9 @@ class TrainingConfig(Section):
     )
     batch_size: Batch = Field(16, description="images per step and device")
     lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
+    encoder_lr: Fraction = Field(
+        1.0, description="learning rate of the encoder that model.weights fills, as a share of lr"
+    )
     weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW; norms and biases are not decayed")
     warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
     ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")

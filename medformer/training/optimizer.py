@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from medformer.config.shared import TrainingConfig
+from medformer.models.networks.build import network_encoder
+
+_SHARE = "lr_share"
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
@@ -25,21 +28,27 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
 
     Biases, and factors of single channels such as those of norms, whose shape is `(C,)` or `(C, 1, ...)`, do not mix.
 
+    The encoder that pretrained weights fill learns at `config.encoder_lr` times the rate of the rest, in groups of its
+    own where that is not 1.
+
     The fused kernel takes a third of the looped one's time on a CPU. It is left out with float16, because it unscales
     gradients by itself, and then they could not be clipped.
 
     Args:
         model: The network.
-        config: Gives the peak learning rate, the weight decay and the precision.
+        config: Gives the peak learning rate, the encoder's share of it, the weight decay and the precision.
     """
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    encoder = network_encoder(model) if config.encoder_lr != 1.0 else None
+    inside = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups[prod(parameter.shape[1:]) > 1].append(parameter)
+            share = config.encoder_lr if id(parameter) in inside else 1.0
+            groups.setdefault((share, prod(parameter.shape[1:]) > 1), []).append(parameter)
     return AdamW(
         [
-            {"params": groups[True], "weight_decay": config.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": config.weight_decay if decays else 0.0, _SHARE: share}
+            for (share, decays), parameters in groups.items()
         ],
         lr=config.lr,
         fused=config.precision != "16-mixed",
@@ -47,9 +56,9 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group the same learning rate."""
+    """Give every group the learning rate, or its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(_SHARE, 1.0)
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

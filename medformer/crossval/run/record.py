@@ -13,7 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 import medformer
+from medformer.config import SCHEMAS
 from medformer.crossval.run.directory import FORMAT, RunDirectory
 from medformer.errors import ConfigError, InterruptedRun, MedformerError
 from medformer.files import digest, sha256, strict_json, write_json, write_text
@@ -254,7 +257,7 @@ def read_config(run: RunDirectory) -> dict[Any, Any]:
 
 
 def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Collection[str]) -> None:
-    before = _flat(read_config(run))
+    before = _flat(_completed(read_config(run)))
     after = _flat(strict_json(config))
     missing = "(not set)"
     changed = [
@@ -269,6 +272,15 @@ def _check_config(run: RunDirectory, config: Mapping[str, Any], may_differ: Coll
             f"({'; '.join(changed[:_SHOWN])}{more}). "
             "Resume with the same config, or start a new run in another folder."
         )
+
+
+def _completed(config: dict[Any, Any]) -> Any:
+    """Add the keys that the config of an older run lacks: their defaults mean what its code did."""
+    schema = SCHEMAS.get(str(config.get("task")))
+    try:
+        return config if schema is None else strict_json(schema.model_validate(config).model_dump(mode="json"))
+    except ValidationError:
+        return config
 
 
 def _flat(config: Any, prefix: str = "") -> dict[str, Any]:

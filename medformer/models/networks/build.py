@@ -14,7 +14,7 @@ from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.renormalize import Renormalize
 from medformer.models.backbone.variants import VARIANTS, Classifier, encoder_name, with_head
 from medformer.models.networks.grid import Grid, PaddedNetwork, build_encoder
-from medformer.models.networks.meta_unet import meta_polyp, meta_unet
+from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
 from medformer.models.networks.peers import dynunet, smp_network, swinunetr, timm_part, unet
 from medformer.models.weights.loading import load_features, load_pretrained
 from medformer.models.weights.store import find_weights
@@ -46,6 +46,12 @@ NETWORKS: Registry[Builder] = Registry(
             meta_polyp,
             "MetaFormer encoder, multi-scale upsampling decoder",
             "Trinh et al., CBMS 2023",
+            cannot=_BATCH_NORM,
+        ),
+        Entry(
+            "meta_light",
+            meta_light,
+            "the shared backbone, a light multi-scale decoder whose two fine levels mix tokens too",
             cannot=_BATCH_NORM,
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),

@@ -6,7 +6,7 @@ the code released with it differ; `PAPER` and `AS_PUBLISHED` name every point wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config.shared import ModelConfig
-from medformer.models.backbone.blocks import Backbone
+from medformer.models.backbone.blocks import Backbone, MetaFormerBlock
 from medformer.models.backbone.layers import (
     LINEAR,
     InstanceNorm,
@@ -57,6 +57,8 @@ class DecoderSetting:
             coarser, so that borders are drawn at full resolution and not between its positions.
         auxiliary: Feature maps, counted from the finest, whose logits deep supervision adds.
         auxiliary_raised: These logits are raised to stride 1; otherwise they stay on the grid of their map.
+        mixing: Levels, counted from the finest, whose joined maps meet a block with the backbone's token mixer of that
+            level.
     """
 
     learned_attention: bool = True
@@ -69,6 +71,7 @@ class DecoderSetting:
     detail: bool = False
     auxiliary: tuple[int, ...] = (1, 2)
     auxiliary_raised: bool = True
+    mixing: tuple[int, ...] = ()
 
 
 PAPER = DecoderSetting()
@@ -83,6 +86,7 @@ AS_PUBLISHED = DecoderSetting(
 VOLUME = DecoderSetting(
     convformers=(False,) * 4, norm="instance", detail=True, auxiliary=(0, 1), auxiliary_raised=False
 )
+LIGHT = DecoderSetting(convformers=(False,) * 4, mixing=(0, 1))
 SETTINGS = {"paper": PAPER, "as_published": AS_PUBLISHED}
 
 
@@ -205,6 +209,7 @@ class MetaPolypDecoder(nn.Module):
         deep_supervision: While training, also return logits of the setting's auxiliary levels.
         in_channels: Channels of the image; only a setting with detail needs it.
         kernel_sizes: Convolution kernel of each level, per axis if given so.
+        blocks: Blocks of the joined maps, by level.
 
     Raises:
         ValueError: There are not four maps.
@@ -220,6 +225,7 @@ class MetaPolypDecoder(nn.Module):
         deep_supervision: bool = False,
         in_channels: int = 3,
         kernel_sizes: Sequence[KernelSize] = (3, 3, 3, 3),
+        blocks: Mapping[int, MetaFormerBlock] | None = None,
     ) -> None:
         super().__init__()
         if len(channels) != 4:
@@ -246,6 +252,7 @@ class MetaPolypDecoder(nn.Module):
         self.fuse3, self.fuse2, self.fuse1, self.fuse0 = fuse(c3, c3), fuse(c2, c2), fuse(c1, c1), fuse(width, width)
         self.level_up4, self.narrow4, self.join2 = mix(c4, c4, 3), Pointwise(c4, c2), Pointwise(c2, c2)
         self.level_up2, self.narrow2 = mix(c2, c2, 1), fuse(c2, width)
+        self.blocks = nn.ModuleDict({str(level): block for level, block in (blocks or {}).items()})
         detailed = setting.detail and max(self.strides[0]) > 1
         self.detail = Detail(spatial_dims, in_channels, width, setting, kernel_sizes[0]) if detailed else None
         self.head = Pointwise(width, out_channels)
@@ -261,11 +268,11 @@ class MetaPolypDecoder(nn.Module):
         f1, f2, f3, f4 = features
         x = self.convformer4(f4)
         deep = torch.relu(self.narrow4(self.level_up4(x)))
-        level3 = x = self.fuse3(self._raise(self.up4(x), 3, 2) + self.convformer3(f3))
+        level3 = x = self._mixed(self.fuse3(self._raise(self.up4(x), 3, 2) + self.convformer3(f3)), 2)
         x = torch.relu(self.join2(self._raise(self.up3(x), 2, 1) + self._raise(deep, 3, 1)))
-        level2 = x = self.fuse2(x + self.convformer2(f2))
+        level2 = x = self._mixed(self.fuse2(x + self.convformer2(f2)), 1)
         middle = self.narrow2(self.level_up2(x))
-        level1 = x = self.fuse1(self._raise(self.up2(x), 1, 0) + self.convformer1(f1))
+        level1 = x = self._mixed(self.fuse1(self._raise(self.up2(x), 1, 0) + self.convformer1(f1)), 0)
         x = self.fuse0(self.up1(x) + self._raise(middle, 1, 0))
         if self.detail is None:
             logits = [self._raise(self.head(x), 0)]
@@ -276,6 +283,10 @@ class MetaPolypDecoder(nn.Module):
                 coarse = head((level1, level2, level3)[level])
                 logits.append(self._raise(coarse, level) if self.auxiliary_raised else coarse)
         return logits
+
+    def _mixed(self, x: Tensor, level: int) -> Tensor:
+        """Let the tokens of a joined map mix, where its level has a block for that."""
+        return self.blocks[str(level)](x)[0] if str(level) in self.blocks else x
 
     def _raise(self, x: Tensor, level: int, target: int | None = None) -> Tensor:
         """Upsample from the stride of `level` to that of `target`, or to stride 1."""
@@ -319,6 +330,7 @@ class MetaUNet(nn.Module):
             deep_supervision,
             backbone.in_channels,
             kernel_sizes,
+            {level: backbone.block(level) for level in setting.mixing},
         )
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -335,6 +347,17 @@ def meta_unet(config: ModelConfig, grid: Grid) -> MetaUNet:
         grid.out_channels,
         deep_supervision=config.deep_supervision,
         kernel_sizes=grid.kernel_sizes or (3, 3, 3, 3),
+    )
+
+
+def meta_light(config: ModelConfig, grid: Grid) -> MetaUNet:
+    """Return our network for images: the decoder is light, so that a CPU trains it, and mixes tokens on fine maps."""
+    return MetaUNet(
+        build_encoder(config, grid),
+        grid.out_channels,
+        LIGHT,
+        config.deep_supervision,
+        grid.kernel_sizes or (3, 3, 3, 3),
     )
 
 

@@ -1,4 +1,4 @@
-"""Our network against a peer on equal terms: the same data, settings and time, trained in turns in one process.
+"""Our network against peers on equal terms: the same data, settings and time, trained in turns in one process.
 
 The turns make sure that whatever else the machine does slows both alike. Each turn ends by the package's own
 checkpoints, and the next one resumes from them.
@@ -21,22 +21,20 @@ from medformer.errors import InterruptedRun
 from medformer.models.backbone.variants import count_parameters
 from medformer.training.job import FitResult
 
-SIDES = ("ours", "peer")
-
 
 def make_parser(
-    description: str | None, *, data: str, config: str, peer: str, peer_lr: str, minutes: float, turn: float
+    description: str | None, *, data: str, config: str | None, peer: str, peer_lr: str, minutes: float, turn: float
 ) -> argparse.ArgumentParser:
     """Return the command line that these benchmarks share.
 
     Args:
         description: Text of the help page.
         data: The folder below MEDFORMER_DATA that is read.
-        config: Shipped config of our side.
+        config: Shipped config of our side; None leaves it to the caller.
         peer: Name of the other side's network.
         peer_lr: Its peak learning rate.
         minutes: Training time of each side.
-        turn: Minutes before the other side's turn.
+        turn: Minutes before the next side's turn.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     root = os.environ.get("MEDFORMER_DATA")
@@ -49,35 +47,47 @@ def make_parser(
     parser.add_argument("--peer-lr", default=peer_lr, help="the peer's peak learning rate: the best for it of --inner")
     parser.add_argument("--inner", action="store_true", help="score held-out training cases, to choose settings by")
     parser.add_argument("--minutes", type=float, default=minutes, help="training time of each side")
-    parser.add_argument("--turn", type=float, default=turn, help="minutes before the other side's turn")
+    parser.add_argument("--turn", type=float, default=turn, help="minutes before the next side's turn")
+    parser.add_argument("--seed", type=int, default=0, help="of first weights, order and augmentation")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for both sides")
+    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for all sides")
     return parser
 
 
-def load_configs(arguments: argparse.Namespace, model: type[Any], common: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the config of each side; `common` are values for both, which the user's override."""
+def load_configs(
+    arguments: argparse.Namespace, model: type[Any], sides: Mapping[str, Sequence[str]], common: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the config of each side.
+
+    Args:
+        arguments: Of the command line.
+        model: The schema.
+        sides: What sets each side apart, as `key=value`.
+        common: Values for all sides, which the user's override.
+    """
     given = [
         *common,
+        f"seed={arguments.seed}",
         f"training.minutes={arguments.minutes}",
         f"training.accelerator={arguments.device}",
         *arguments.override,
     ]
-    peer = [f"model.name={arguments.peer}", f"training.lr={arguments.peer_lr}"]
-    return {
-        side: load_config(arguments.config, [*given, *own], model=model)
-        for side, own in zip(SIDES, ([], peer), strict=True)
-    }
+    return {side: load_config(arguments.config, [*given, *own], model=model) for side, own in sides.items()}
+
+
+def peer_settings(arguments: argparse.Namespace) -> list[str]:
+    """What sets the peer apart that the command line names."""
+    return [f"model.name={arguments.peer}", f"training.lr={arguments.peer_lr}"]
 
 
 def train_in_turns(
     networks: Mapping[str, nn.Module], train: Callable[[str], FitResult], minutes: float
 ) -> dict[str, dict[str, Any]]:
-    """Train both sides in turns until each has spent its time.
+    """Train the sides in turns until each has spent its time.
 
     Args:
-        networks: Of both sides; they end with their last weights.
+        networks: Of all sides; they end with their last weights.
         train: Starts or resumes the training of a side.
         minutes: Length of a turn.
 
@@ -85,7 +95,7 @@ def train_in_turns(
         Parameters, updates, epochs and seconds of each side.
     """
     found: dict[str, dict[str, Any]] = {}
-    while left := [side for side in SIDES if side not in found]:
+    while left := [side for side in networks if side not in found]:
         for side in left:
             turn = Turn(minutes)
             try:
