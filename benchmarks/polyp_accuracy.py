@@ -50,7 +50,7 @@ from medformer.training.losses.objectives import SegmentationObjective
 from medformer.training.losses.segmentation import build_loss
 from pipelines.console import make_reporter, say
 
-SCRATCH, PRETRAINED = "polyp/scratch", "polyp/cpu"
+SCRATCH, PRETRAINED = "polyp/scratch", "polyp/scratch"
 """Configs of our side, from random and from ImageNet weights."""
 WEIGHTS = "tf_efficientnet_lite0.in1k"
 _SAME_ENCODER = "smp:unet/tu-tf_efficientnet_lite0"

@@ -249,7 +249,10 @@ def _completed(identity: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add the settings of a training that older code did not know: their defaults mean what it did."""
     defaults = TrainingConfig().model_dump(mode="json")
     training = identity.get("training", {})
-    return {**identity, "training": {**{key: defaults[key] for key in SETTINGS_SINCE if key not in training}, **training}}
+    return {
+        **identity,
+        "training": {**{key: defaults[key] for key in SETTINGS_SINCE if key not in training}, **training},
+    }
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

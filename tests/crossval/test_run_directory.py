@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase, write_plan
 from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run import record
@@ -247,6 +248,22 @@ def test_resuming_with_another_config_lists_the_keys(finished: RunDirectory, inf
         pass
     assert len(read_json(finished.run_json)["sessions"]) == 1
     assert not again.lock.exists()
+
+
+def test_a_config_of_older_code_lacks_newer_keys(run: RunDirectory, info: RunInfo) -> None:
+    now = PolypConfig().model_dump(mode="json")
+    before = {**now, "training": {key: value for key, value in now["training"].items() if key != "encoder_lr"}}
+    with session(run, replace(info, config=before)):
+        pass
+    with session(RunDirectory.create(run.path, resume=True), replace(info, config=now)):
+        pass
+    other = {**now, "training": {**now["training"], "encoder_lr": 0.5}}
+    again = RunDirectory.create(run.path, resume=True)
+    with (
+        pytest.raises(ConfigError, match=r"\(training\.encoder_lr: 1\.0 before, 0\.5 now\)"),
+        session(again, replace(info, config=other)),
+    ):
+        pass
 
 
 def test_resuming_from_other_weights_names_the_key(run: RunDirectory, info: RunInfo) -> None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.config.shared import TrainingConfig
+from medformer.config.shared import ModelConfig, TrainingConfig
+from medformer.models.networks.build import build_network, network_encoder
+from medformer.models.networks.grid import Grid
 from medformer.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
@@ -67,3 +69,27 @@ def test_nothing_to_save_before_the_first_step() -> None:
     assert optimizer_tensors(optimizer) == {}
     load_optimizer_tensors(optimizer, {})
     assert optimizer_tensors(optimizer) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("meta_light", "timm:test_efficientnet"), ("smp:unet/resnet18", "caformer_s18"), ("meta_unet", "convformer_v8")],
+)
+def test_the_encoder_learns_at_its_share_of_the_rate(name: str, backbone: str) -> None:
+    network = build_network(ModelConfig(name=name, backbone=backbone), Grid(3, 1, (32, 32)))
+    encoder = network_encoder(network)
+    assert encoder is not None
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    optimizer = build_optimizer(network, TrainingConfig(encoder_lr=0.25, weight_decay=0.3))
+    set_learning_rate(optimizer, 0.5)
+    for group in optimizer.param_groups:
+        assert {id(p) in inside for p in group["params"]} == {group["lr"] == 0.125}
+        assert (group["weight_decay"] == 0.3) == all(p.shape[1:].numel() > 1 for p in group["params"])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+def test_without_a_share_the_groups_are_those_of_before() -> None:
+    network = build_network(ModelConfig(name="meta_light", backbone="timm:test_efficientnet"), Grid(3, 1, (32, 32)))
+    decayed, kept = build_optimizer(network, TrainingConfig()).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(p) for p in network.parameters() if p.shape[1:].numel() > 1]
+    assert len(kept["params"]) + len(decayed["params"]) == len(list(network.parameters()))

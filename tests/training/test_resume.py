@@ -15,7 +15,8 @@ from torch import nn
 
 from medformer.errors import CheckpointError, InterruptedRun
 from medformer.progress import SilentReporter
-from medformer.training.saving import read_metadata
+from medformer.tensor_file import read_tensors, write_tensors
+from medformer.training.saving import SETTINGS_SINCE, read_metadata
 
 
 class StopAfter(SilentReporter):
@@ -57,6 +58,20 @@ def test_a_stopped_training_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path
         tiny.train(tmp_path, reporter=StopAfter(steps), **SETTINGS)
     result = tiny.train(tmp_path, resume=True, **SETTINGS)
     assert result.updates == 6
+    _equal(tmp_path, whole, tiny)
+
+
+def test_a_state_of_older_code_lacks_newer_settings_and_goes_on_bit_for_bit(
+    tiny: ModuleType, tmp_path: Path, whole: Path
+) -> None:
+    with pytest.raises(InterruptedRun):
+        tiny.train(tmp_path, reporter=StopAfter(3), **SETTINGS)
+    path = tmp_path / "state.safetensors"
+    tensors, content = read_tensors(path)
+    for key in SETTINGS_SINCE:
+        del content["identity"]["training"][key]
+    write_tensors(path, tensors, content)
+    tiny.train(tmp_path, resume=True, **SETTINGS)
     _equal(tmp_path, whole, tiny)
 
 
