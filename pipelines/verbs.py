@@ -29,6 +29,7 @@ _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out; what was 
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", "SHARE", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
 _LABEL_MAPS = "Also write a probability map for each label: 8-bit NIfTI, or NPZ with float16."
+_SUBGROUPS = "Manifest column whose subgroups the report compares; repeatable."
 _SITE = "Where the cases come from: once for all folders, or once for each."
 _POLYP = (
     verb(
@@ -307,6 +308,7 @@ _TOP = (
         "Write the report of a run again.",
         "Reads nothing but the files in the run folder.",
         RUN,
+        option("subgroups", list[str], [], _SUBGROUPS, "COLUMN", shown="those of the config"),
         calls="work:report",
     ),
     verb(
