@@ -304,6 +304,18 @@ _TOP = (
         calls="info:info",
     ),
     verb(
+        "weights",
+        "List, fetch and find pretrained weights.",
+        "list: the names that model.weights takes, and which are here.\n\nget: fetch weights from the Hugging Face hub "
+        "(or from HF_ENDPOINT) and record their SHA-256. Nothing else downloads them.\n\nwhere: where the file of a "
+        "name is or belongs; without NAME, the folder of all.",
+        argument("action", Literal["list", "get", "where"], "What to do.", "list|get|where"),
+        argument("names", list[str], "Names of weights.", "NAME", show_default=False).but([]),
+        option("revision", str, "main", "Commit, branch or tag to get.", "REVISION"),
+        switch("as_json", "As JSON, for programs.", "--json"),
+        calls="info:weights",
+    ),
+    verb(
         "report",
         "Write the report of a run again.",
         "Reads nothing but the files in the run folder.",
