@@ -64,7 +64,12 @@ def describe_keys(model: type[BaseModel]) -> list[dict[str, Any]]:
 def takes_text(model: type[BaseModel], key: str) -> bool:
     """Whether the dotted `key` is known and holds free text (or nothing)."""
     field = dict(_fields(model, "")).get(key)
-    return field is not None and (field.annotation is str or set(get_args(field.annotation)) == {str, type(None)})
+    return field is not None and is_text(field)
+
+
+def is_text(field: FieldInfo) -> bool:
+    """Whether a key holds free text (or nothing)."""
+    return field.annotation is str or set(get_args(field.annotation)) == {str, type(None)}
 
 
 def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:

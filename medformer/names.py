@@ -85,6 +85,16 @@ def file_stem(identifier: str, *, plain: bool = False) -> str:
     return "/".join([*map(_not_a_file, folders), last])
 
 
+def stand_ins(kind: str, count: int) -> list[str]:
+    """Names that say nothing: `site A`, `site B`, ..., `site Z`, `site AA`."""
+    return [f"{kind} {_letters(number)}" for number in range(count)]
+
+
+def _letters(number: int) -> str:
+    before, last = divmod(number, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
+
+
 def _escaped(part: str, plain: bool) -> str:
     text = "".join(
         _code(character)

@@ -32,6 +32,16 @@ class Content(BaseModel):
         """What the file holds, as plain data."""
         return self.model_dump(exclude_unset=True)
 
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What the type names of it, as plain data, and nothing else that the file holds."""
+        known = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value.declared if isinstance(value, Content) else value
+            for name, value in known.items()
+            if value is not None
+        }
+
 
 def read_record(path: Path, kind: type[T], advice: str, *, error: type[DataError] = DataError) -> T:
     """Read a JSON file whose content has a type.

@@ -67,6 +67,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return _metadata(file.metadata())
 
 
+def copy_tensors(path: Path, target: Path, keep: Iterable[str] = ()) -> None:
+    """Copy a file without its metadata, except for some of its keys.
+
+    Raises:
+        CheckpointError: As `read_tensors`.
+        ResourceError: As `write_tensors`.
+    """
+    tensors, metadata = read_tensors(path)
+    write_tensors(target, tensors, {key: metadata[key] for key in keep if key in metadata})
+
+
 def check_format(path: Path) -> None:
     """Make sure that a file can be a safetensors file, judged by its first bytes.
 

@@ -192,6 +192,7 @@ FOREGROUND = option(
     parser=_mask_values,
 )
 RUN = argument("run", Path, "Run folder of train or crossval.", "RUN", **FOLDER)
+TRAINED = RUN.but(help="Run folder of train or crossval, or a bundle of one (`export`).", metavar="RUN|BUNDLE")
 DEVICE = option("device", Literal["auto", "cpu", "cuda", "mps"], "auto", "Where to compute.")
 ATLASES = option("atlases", list[str], ..., "An atlas to use; repeatable.", "NAME", spelled="--atlas")
 _PIPELINES = Literal["cpac", "dparsf", "ccs", "niak", "fmriprep"]

@@ -29,7 +29,6 @@ _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out; what was 
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", "SHARE", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
 _LABEL_MAPS = "Also write a probability map for each label: 8-bit NIfTI, or NPZ with float16."
-_SUBGROUPS = "Manifest column whose subgroups the report compares; repeatable."
 _SITE = "Where the cases come from: once for all folders, or once for each."
 _POLYP = (
     verb(
@@ -64,9 +63,9 @@ _POLYP = (
     ),
     verb(
         "predict",
-        "Segment new images with a finished run.",
+        "Segment new images with a finished run or a bundle.",
         "Uses the run's network, or the ensemble of its folds.",
-        RUN,
+        flags.TRAINED,
         argument("images", list[Path], "Images, folders of images, or CSV manifests.", "IMAGE", exists=True),
         OUT.but(help="Folder for masks, overlays and a CSV table."),
         OVERWRITE,
@@ -163,11 +162,11 @@ _ABIDE = (
     ),
     verb(
         "predict",
-        "Classify new subjects with a finished run.",
+        "Classify new subjects with a finished run or a bundle.",
         "NEW are time series, matrices, .npz files of correlations, folders of them, or a prepared cohort. The table "
         "holds each subject's score (a calibrated probability where the folds learned a calibration) and decision, "
         "from the run's network or the ensemble of its folds.",
-        RUN,
+        flags.TRAINED,
         argument("sources", list[Path], "Data of new subjects.", "NEW", exists=True),
         OUT.but(help="Folder for the table of predictions."),
         OVERWRITE,
@@ -248,11 +247,11 @@ _VOLUME = (
     ),
     verb(
         "predict",
-        "Segment or classify new volumes with a finished run.",
+        "Segment or classify new volumes with a finished run or a bundle.",
         "IMAGE are NIfTI files, folders of them, or folders of one DICOM series; channels end in _0000, _0001, ... "
         "Uses the run's network, or the ensemble of its folds. Label maps have the geometry of their volumes; of a "
         "classification there is a table of scores.",
-        RUN,
+        flags.TRAINED,
         argument("images", list[Path], "Volumes, folders of volumes, or CSV manifests.", "IMAGE", exists=True),
         OUT.but(help="Folder for label maps, overlays and volumes.csv, or for predictions.csv."),
         OVERWRITE,
@@ -304,24 +303,23 @@ _TOP = (
         calls="info:info",
     ),
     verb(
-        "weights",
-        "List, fetch and find pretrained weights.",
-        "list: the names that model.weights takes, and which are here.\n\nget: fetch weights from the Hugging Face hub "
-        "(or from HF_ENDPOINT) and record their SHA-256. Nothing else downloads them.\n\nwhere: where the file of a "
-        "name is or belongs; without NAME, the folder of all.",
-        argument("action", Literal["list", "get", "where"], "What to do.", "list|get|where"),
-        argument("names", list[str], "Names of weights.", "NAME", show_default=False).but([]),
-        option("revision", str, "main", "Commit, branch or tag to get.", "REVISION"),
-        switch("as_json", "As JSON, for programs.", "--json"),
-        calls="info:weights",
-    ),
-    verb(
         "report",
         "Write the report of a run again.",
         "Reads nothing but the files in the run folder.",
         RUN,
-        option("subgroups", list[str], [], _SUBGROUPS, "COLUMN", shown="those of the config"),
+        switch("share", "Also write report_share.html and model_card_share.md, without names and pictures of cases."),
         calls="work:report",
+    ),
+    verb(
+        "export",
+        "Write a bundle of a run that may be passed on.",
+        "It holds networks, preprocessing, thresholds, calibration and a model card, but no names, paths or pictures. "
+        "`predict` takes it in the place of the run.",
+        RUN,
+        OUT.but(help="Folder for the bundle."),
+        option("fold", str, "all", "Only the networks of this fold.", "K|all"),
+        OVERWRITE,
+        calls="work:export",
     ),
     verb(
         "compare",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from medformer.config import SCHEMAS, AnyConfig
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
-from medformer.crossval.run.collect import named_subgroups, verify_oof, write_metrics
+from medformer.crossval.run.collect import verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.outputs import output_folder
 from medformer.data.audit import split_parts, write_findings
@@ -220,14 +220,28 @@ def say_units(summary: Mapping[str, Any]) -> None:
         say(f"Intervals are over {counted(summary['pooled']['groups'], 'group')}.")
 
 
-def report(*, run: Path, subgroups: Sequence[str]) -> None:
+def export(*, run: Path, out: Path, fold: str, overwrite: bool) -> None:
+    """Write a bundle of a run: what predicts, without anything that tells whom it was trained on."""
+    from medformer.reporting.model_card import bundle_card
+    from medformer.tasks.export_bundle import export_bundle
+
+    with output_folder(out, overwrite=overwrite, by="export") as work:
+        record, notes = export_bundle(run, work, bundle_card, fold=fold)
+    for note in notes:
+        say(f"note: {note}")
+    say(f"Bundle of {counted(record['networks'], 'network')}, with the hash of every file in bundle.json: {out}")
+    say(f"Next: medformer {record['task']} predict {out} NEW --out DIR")
+
+
+def report(*, run: Path, share: bool) -> None:
     """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
     opened = RunDirectory.open(run)
-    columns = subgroups or named_subgroups(opened)
     for part in (opened, *opened.baselines.values(), *([opened.canary] if opened.canary.oof_csv.exists() else [])):
         verify_oof(part)
-        write_metrics(part, summarize, subgroups=columns if part is opened else ())
+        write_metrics(part, summarize)
     say(f"Report: {build_report(opened.path)}")
+    if share:
+        say(f"Report without names and pictures of cases: {build_report(opened.path, share=True)}")
 
 
 def status(*, run: Path, watch: float | None) -> None:

@@ -230,7 +230,8 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
     assert run("polyp", "evaluate", "--predictions", here, "--masks", here, "--out", "o") == 0
     assert run("demo", "--overwrite") == 0
     assert run("info", "--json") == 0
-    assert run("report", here) == 0
+    assert run("report", here, "--share") == 0
+    assert run("export", here, "--out", "o", "--fold", "1") == 0
     assert run("compare", here, here, "--metric", "iou") == 0
     assert run("crossval", "status", here) == 0
     assert calls == [
@@ -288,7 +289,8 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ),
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
         ("info", {"names": [], "as_json": True}),
-        ("report", {"run": tmp_path, "subgroups": []}),
+        ("report", {"run": tmp_path, "share": True}),
+        ("export", {"run": tmp_path, "out": Path("o"), "fold": "1", "overwrite": False}),
         (
             "compare",
             {

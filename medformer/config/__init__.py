@@ -26,7 +26,6 @@ from medformer.config.shared import (
     NonNegativeFloat,
     NonNegativeInt,
     PretrainingConfig,
-    ReportConfig,
     Section,
     Side,
     Threshold,
@@ -88,7 +87,6 @@ class PolypConfig(Section):
     training: TrainingConfig = TrainingConfig()
     crossval: CrossvalConfig = CrossvalConfig()
     execution: ExecutionConfig = ExecutionConfig()
-    report: ReportConfig = ReportConfig()
     inference: InferenceConfig = InferenceConfig()
 
 
@@ -186,7 +184,6 @@ class AbideConfig(Section):
     members: Count = Field(1, description="networks per fold, of different seeds, whose probabilities are averaged")
     crossval: CrossvalConfig = CrossvalConfig(folds=10, stratify=("label", "site"))
     execution: ExecutionConfig = ExecutionConfig()
-    report: ReportConfig = ReportConfig()
     inference: ConnectomeInferenceConfig = ConnectomeInferenceConfig()
 
 
@@ -276,7 +273,6 @@ class VolumeConfig(Section):
     training: TrainingConfig = TrainingConfig(epochs=200, lr=3e-3, save_minutes=1.0)
     crossval: CrossvalConfig = CrossvalConfig(stratify=("site", "size"))
     execution: ExecutionConfig = ExecutionConfig()
-    report: ReportConfig = ReportConfig()
     inference: VolumeInferenceConfig = VolumeInferenceConfig()
 
     @field_validator("training")

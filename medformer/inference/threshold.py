@@ -162,6 +162,15 @@ def read_threshold(path: Path) -> ThresholdFile:
     return read_record(path, ThresholdFile, "Train again with --resume.", error=CheckpointError)
 
 
+def copy_threshold(path: Path, target: Path) -> None:
+    """Copy what `read_threshold` reads of a file, and nothing else.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    write_json(target, read_threshold(path).declared)
+
+
 class DiceThreshold:
     """Picks the threshold with the highest mean Dice over cases, from 0.05 to 0.95; two empty masks count 1.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from medformer.crossval.checks.canary import CanaryVerdict, canary_verdict
 from medformer.crossval.compare.compare import adjust, compare_runs
@@ -103,6 +103,14 @@ class FinishedRun:
     volume_plans: Mapping[int, VolumePlan] = field(default_factory=dict)
     decisions: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     components: Mapping[int, Components] = field(default_factory=dict)
+
+    shared: ClassVar[bool] = False
+    """Whether names are stand-ins and pictures are left out (see `medformer.reporting.sharing`)."""
+
+    @property
+    def name(self) -> str:
+        """The name of its folder; empty where it is shared."""
+        return self.folder.path.resolve().name
 
     @cached_property
     def comparisons(self) -> tuple[Mapping[str, Comparison], Mapping[str, str]]:

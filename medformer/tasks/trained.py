@@ -1,4 +1,4 @@
-"""A finished run as something that predicts: what it learned, for which task, and whom it was trained on."""
+"""A finished run or a bundle as something that predicts: what it learned, for which task, and who it was trained on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from medformer.crossval.run.record import read_config
 from medformer.errors import ConfigError
 from medformer.files import digest, sha256
 from medformer.tasks import get_task
+from medformer.tasks.bundle import is_bundle, open_bundle
 
 _LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
 """What the predictions of a fold follow from, besides the config."""
@@ -59,16 +60,19 @@ class Trained:
 
 
 def open_trained(path: Path, task: str | None = None) -> Trained:
-    """Open what a finished run learned.
+    """Open what a finished run learned, or a bundle of it.
 
     Args:
-        path: The run's folder.
+        path: The folder of the run or of the bundle.
         task: The only task that will do; any without it.
 
     Raises:
-        ConfigError: Not a run, one of another task, one whose config was changed, or no network of it is finished.
-        DataError: A file of the run is damaged.
+        ConfigError: Neither, one of another task, a run whose config was changed, or no network of it is finished.
+        DataError: A file of the run is damaged; any file of the bundle was edited, or a newer version wrote it.
     """
+    if is_bundle(path):
+        bundle = open_bundle(path, task)
+        return Trained(bundle.path, bundle.record.task, bundle.config, bundle.folders, made_by=bundle.record.made_by)
     run, config = open_run(path, task)
     folds = planned_folds(run)
     last = get_task(config.task).last_file(config)

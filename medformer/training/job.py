@@ -15,6 +15,9 @@ from medformer.data.network_inputs import TrainingData
 from medformer.evaluation.metrics import Metric, validation_metric
 from medformer.training.losses.objectives import Objective
 
+WEIGHTS = "model.safetensors"
+"""What a training leaves in its folder: its best weights."""
+
 
 class Validate(Protocol):
     """Scores a model on the inner validation part.
@@ -94,7 +97,7 @@ class Job:
     @property
     def weights(self) -> Path:
         """The best averaged weights (the last ones without validation)."""
-        return self.out / "model.safetensors"
+        return self.out / WEIGHTS
 
     @property
     def state(self) -> Path:

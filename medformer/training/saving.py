@@ -21,13 +21,14 @@ from medformer.errors import CheckpointError
 from medformer.evaluation.metrics import Metric
 from medformer.files import write_csv, write_text
 from medformer.tensor_file import (
+    copy_tensors,
     describe_difference,
     read_metadata,
     read_tensors,
     shapes,
     write_tensors,
 )
-from medformer.training.job import Job
+from medformer.training.job import WEIGHTS, Job
 from medformer.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
 
 __all__ = ["load_model", "read_metadata"]
@@ -66,6 +67,17 @@ def load_model(path: Path, model: nn.Module, expected: Mapping[str, Any] | None 
         for name, tensor in model.state_dict(keep_vars=True).items():
             tensor.copy_(tensors[name])
     return metadata
+
+
+def copy_weights(folder: Path, out: Path) -> None:
+    """Copy the weights of a training. Of what the file says of itself, only what the network is for comes along.
+
+    The rest names the cases, if only by a hash, and settings that the config holds too.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    copy_tensors(folder / WEIGHTS, out / WEIGHTS, keep=("task", "target", "purpose"))
 
 
 FORMAT = 1

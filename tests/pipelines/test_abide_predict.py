@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundles import files_of, moved_bundle, private_names, told
 
 from medformer.connectome.measures import to_matrices
+from medformer.crossval.plan import read_plan, write_plan
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv, write_json
@@ -104,6 +107,35 @@ def test_subjects_of_the_run_are_pointed_out_and_a_threshold_may_be_given(
     assert "none is calibrated: too few inner validation cases" in result.out
     assert "calibrated probabilities" not in result.out
     assert {row["threshold"] for row in read_csv(tmp_path / "out" / "predictions.csv")} == {"0.9"}
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_a_bundle_far_from_its_run_scores_as_the_run_does(
+    corrected: bool, request: pytest.FixtureRequest, source: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    run: Path = request.getfixturevalue("run" if corrected else "plain_run")
+    bundle = moved_bundle(medformer, run, tmp_path)
+    for model, out in ((run, "by_run"), (bundle, "by_bundle")):
+        assert medformer("abide", "predict", model, source, "--out", tmp_path / out).code == 0
+    tables = [(tmp_path / out / "predictions.csv").read_bytes() for out in ("by_run", "by_bundle")]
+    assert tables[0] == tables[1]
+    # Only a correction that goes by the name of a site needs it.
+    sites = {"SITE1", "SITE2"}
+    names = private_names(run)
+    assert sites < names
+    assert {name.split(": ")[1] for name in told(files_of(bundle), names)} == (sites if corrected else set())
+    assert read_json(bundle / "bundle.json")["labels"] == {"1": "autism", "0": "control"}
+
+
+def test_a_correction_of_few_subjects_is_not_exported(run: Path, tmp_path: Path, medformer: Medformer) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    plan = read_plan(copy / "splits.json")
+    trained = plan.folds[0].train[:4]
+    cases = [replace(case, site="small") if case.id in trained else case for case in plan.cases]
+    write_plan(copy / "splits.json", replace(plan, cases=tuple(cases)))
+    result = medformer("export", copy, "--out", tmp_path / "bundle")
+    result.refused(3, "small (4)", "fewer than 5 subjects", "features.harmonize=combat")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_fold_that_is_not_trained_is_left_out_and_said(

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from bundles import files_of, moved_bundle, private_names, told
 
 from medformer.crossval.plan import read_plan as read_folds
 from medformer.data.manifest import read_manifest
@@ -71,6 +72,18 @@ def test_the_numbers_and_the_report_are_there_for_each_label(run: Path) -> None:
     for words in ("Volume agreement", "How volumes are prepared", "gray matter", "prior_mask"):
         assert words in page
     assert not (run / "cache").exists(), "prepared volumes are removed from a finished run"
+
+
+def test_a_bundle_far_from_its_run_segments_as_the_run_does(
+    run: Path, volumes: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    bundle = moved_bundle(medformer, run, tmp_path)
+    image = read_manifest(volumes).cases[0].required_image()
+    for model, out in ((run, "by_run"), (bundle, "by_bundle")):
+        assert medformer("volume", "predict", model, image, "--out", tmp_path / out).code == 0
+    for file in files_of(tmp_path / "by_run"):
+        assert (tmp_path / "by_bundle" / file.relative_to(tmp_path / "by_run")).read_bytes() == file.read_bytes()
+    assert not told(files_of(bundle), private_names(run))
 
 
 def test_a_network_that_began_with_published_weights_predicts_without_their_file(

@@ -306,3 +306,24 @@ class Task(Protocol):
         Raises:
             CheckpointError: A file is missing, damaged or does not fit.
         """
+
+    def share(self, config: Any, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
+        """Copy what a fold learned and `load` reads, without anything that tells which cases it learned from.
+
+        Args:
+            config: Of the run.
+            folder: Of the fold.
+            out: Folder to write into.
+            train: The fold's training cases.
+
+        Raises:
+            DataError: What was learned shows single cases.
+            CheckpointError: A file is missing, damaged or does not fit.
+        """
+
+    def describe(self, config: Any, folders: Sequence[Path]) -> Mapping[str, Any]:
+        """Say what the networks of folds are given and what comes out: `labels`, `input` and `output`, as plain data.
+
+        Raises:
+            CheckpointError: A file is missing or damaged.
+        """

@@ -56,6 +56,8 @@ class RunDirectory:
         report_html: The offline report.
         gallery: The pictures of the report, for writing it again without the data.
         model_card_md: The model card.
+        report_share_html: The report without names and pictures of cases.
+        model_card_share_md: The model card that belongs to it.
         folds: The folder of fold folders.
         site_probe_json: How well the site can be predicted from what the model is given.
         cohort_json: Who is in the cohort, who was left out of it and why (connectome task).
@@ -81,6 +83,8 @@ class RunDirectory:
         self.report_html = self.path / "report.html"
         self.gallery = self.path / "gallery"
         self.model_card_md = self.path / "model_card.md"
+        self.report_share_html = self.path / "report_share.html"
+        self.model_card_share_md = self.path / "model_card_share.md"
         self.folds = self.path / "folds"
         self.site_probe_json = self.path / "site_probe.json"
         self.cohort_json = self.path / "cohort.json"
@@ -150,6 +154,11 @@ class RunDirectory:
         run = cls(Path(path), resumed=True)
         if not run.path.is_dir():
             raise ConfigError(f"There is no run folder {path}. Give the folder that a run wrote with --out.")
+        if (run.path / "bundle.json").is_file() and not run.is_run():
+            raise ConfigError(
+                f"{path} is a bundle, which predicts and holds no table and no cases. Give the folder of the run that "
+                "it was exported from."
+            )
         if not run.is_run():
             raise ConfigError(f"{path} is not a run folder: it has no run.json written by medformer. Check the path.")
         return run

@@ -15,6 +15,8 @@ ENTRIES = frozenset(
     (
         *FILES,
         "model_card.md",
+        "report_share.html",
+        "model_card_share.md",
         "folds",
         "baselines",
         "canary",

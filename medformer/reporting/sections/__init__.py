@@ -87,9 +87,15 @@ SECTIONS = (
 )
 
 
-def facts_of(run: FinishedRun) -> dict[str, Facts]:
-    """Collect the facts of every section that applies to a run, by the key of the section."""
-    return {section.key: section.facts(run) for section in SECTIONS if section.applies(run)}
+def facts_of(run: FinishedRun, *, for_card: bool = False) -> dict[str, Facts]:
+    """Collect the facts of every section that applies to a run, by the key of the section.
+
+    Args:
+        run: The run.
+        for_card: Leave out the sections that the model card says nothing of, whose pictures take time.
+    """
+    wanted = [section for section in SECTIONS if section.key == "summary" or section.is_check or not for_card]
+    return {section.key: section.facts(run) for section in wanted if section.applies(run)}
 
 
 def checks_of(run: FinishedRun, facts: Mapping[str, Facts], templates: Environment) -> list[dict[str, str]]:

@@ -26,12 +26,28 @@ MOST_BYTES = 9_000_000
 
 def gallery(run: FinishedRun) -> dict[str, Any]:
     """Pick cases by their scores alone; draw those of a segmentation, and list those of a classification."""
-    return _wrong(run) if run.classification else _pictures(run)
+    if run.classification:
+        return _wrong(run)
+    return _without_pictures(run) if run.shared else _pictures(run)
+
+
+def _without_pictures(run: FinishedRun) -> dict[str, Any]:
+    lowest = [
+        {**row, "site": known(row.get("site")), "dice": number(row["dice"]), "iou": number(row.get("iou"))}
+        for row in _ranked(run)[:WORST_SHOWN]
+    ]
+    kinds = {kind: len(rows) for kind, rows in failures(run.first_rows).items()}
+    return {"lowest": lowest, "kinds": kinds, "failed_below": FAILED_BELOW}
+
+
+def _ranked(run: FinishedRun) -> list[Row]:
+    """The rows with a Dice, the lowest first."""
+    rows = [row for row in run.first_rows if math.isfinite(row["dice"])]
+    return sorted(rows, key=lambda row: (row["dice"], str(row["id"])))
 
 
 def _pictures(run: FinishedRun) -> dict[str, Any]:
-    known = [row for row in run.first_rows if math.isfinite(row["dice"])]
-    ranked = sorted(known, key=lambda row: (row["dice"], str(row["id"])))
+    ranked = _ranked(run)
     middle = max(0, (len(ranked) - SHOWN) // 2)
     failed = failures(run.first_rows)
     pictures = CasePictures(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,7 +66,7 @@ class CohortFeatures(Mapping[str, NDArray[np.float32]]):
                 f"{', '.join(cohort.store.atlases)}. Prepare the cohort with them, or choose among these."
             )
         self._blocks = {name: cohort.store.block(name, measure) for name in atlases}
-        known = _known_covariates(cohort, _needed(config))
+        known = _known_covariates(cohort, needed_covariates(config))
         blocks = tuple(FeatureBlock(name, measure, cohort.store.atlases[name].regions) for name in atlases)
         if sites is None:
             sites = sorted({case.site for case in cohort.cases if case.site})
@@ -130,6 +130,14 @@ class FoldFeatures:
                 atlas: np.asarray(pipeline.transform(rows), np.float32) for atlas, pipeline in self.pipelines.items()
             }
 
+    def with_sites(self, names: Sequence[str]) -> Self:
+        """The same features with other names of the sites, in their order."""
+        columns = replace(self.columns, sites=tuple(names))
+        for pipeline in self.pipelines.values():
+            for _, step in pipeline.steps:
+                step.set_params(columns=columns)
+        return type(self)(columns, self.pipelines)
+
     def save(self, folder: Path) -> None:
         """Write the layout and what the pipelines learned, as plain data."""
         write_json(folder / COLUMNS_FILE, asdict(self.columns))
@@ -189,6 +197,14 @@ def read_trained_on(folder: Path) -> tuple[dict[str, Layout], dict[int, str]]:
     return {atlas: Layout(count, noted.numbers.get(atlas)) for atlas, count in regions.items()}, noted.label_names
 
 
+def copy_trained_on(folder: Path, out: Path) -> None:
+    """Copy what `read_trained_on` reads; nothing where a run of an earlier version did not note it."""
+    path = folder / TRAINED_ON_FILE
+    if path.is_file():
+        noted = read_record(path, _TrainedOn, "Remove it, and regions are not compared.", error=CheckpointError)
+        write_json(out / TRAINED_ON_FILE, noted.declared)
+
+
 def atlas_pipeline(config: AbideConfig, columns: Columns, atlas: str) -> Pipeline:
     """The unfitted steps of one atlas that a config asks for."""
     wanted = config.features
@@ -204,7 +220,7 @@ def atlas_pipeline(config: AbideConfig, columns: Columns, atlas: str) -> Pipelin
     )
 
 
-def _needed(config: AbideConfig) -> set[str]:
+def needed_covariates(config: AbideConfig) -> set[str]:
     """Covariates that the features cannot do without."""
     wanted = config.features
     combat = {"site", *wanted.preserve} if wanted.harmonize == "combat" else set()

@@ -34,6 +34,7 @@ from medformer.progress import Reporter
 from medformer.records import Content, Counts, read_record
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
 from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network
+from medformer.tasks.abide.sharing import describe_folds, share_fold
 from medformer.training.pretraining.seen import SeenCase
 
 
@@ -197,3 +198,9 @@ class AbideTask:
         return ClassPredictor(
             [(load_scorer(config, folder, device), read_decision(folder)) for folder in folders], covariates=True
         )
+
+    def share(self, config: AbideConfig, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
+        share_fold(config, folder, out, train)
+
+    def describe(self, config: AbideConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
+        return describe_folds(config, folders[0])

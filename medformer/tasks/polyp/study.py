@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES
-from medformer.data.frames.transforms import resize_mask
+from medformer.data.frames.transforms import MEAN, STD, resize_mask
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.near_duplicates import CaseComparison
@@ -29,6 +29,7 @@ from medformer.imaging.images import image_size
 from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES
+from medformer.inference.threshold import copy_threshold
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.names import file_stems
 from medformer.progress import Reporter
@@ -43,6 +44,7 @@ from medformer.tasks.polyp.learner import (
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
+from medformer.training.saving import copy_weights
 
 _CPU_PIXELS, _CPU_PASSES = 200 * 200, 2000
 """Pixels of an image, and images times epochs, above which a training on a CPU takes hours."""
@@ -161,6 +163,26 @@ class PolypTask:
 
     def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
         return load_predictor(config, folders, device)
+
+    def share(self, config: PolypConfig, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
+        copy_weights(folder, out)
+        copy_threshold(folder / THRESHOLD_FILE, out / THRESHOLD_FILE)
+
+    def describe(self, config: PolypConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
+        return {
+            "labels": {"1": "polyp"},
+            "input": {
+                "images": "RGB, 8 bits, of any size",
+                "resized_to": list(config.data.image_size),
+                "scaled": "(value / 255 - mean) / std of each channel",
+                "mean": list(MEAN),
+                "std": list(STD),
+            },
+            "output": {
+                "probability": "of each pixel, at the size of the image",
+                "views": 4 if config.inference.flips else 1,
+            },
+        }
 
 
 def _check_forward_pass(config: PolypConfig, network: nn.Module, cases: int, advice: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
 from medformer.tasks.volume.network import Planner, check_network
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
+from medformer.tasks.volume.sharing import describe_folds, share_fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,3 +192,9 @@ class VolumeTask:
         self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None
     ) -> VolumePredictor | ClassPredictor:
         return load_predictor(config, folders, device)
+
+    def share(self, config: VolumeConfig, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
+        share_fold(config, folder, out)
+
+    def describe(self, config: VolumeConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
+        return describe_folds(config, folders)
