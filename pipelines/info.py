@@ -1,4 +1,7 @@
-"""`medformer info`: the names and keys that a config may use: an overview, one section, one name, or all as JSON."""
+"""`medformer info`: the names and keys that a config may use: an overview, one section, one name, or all as JSON.
+
+`medformer weights` beside it: the pretrained weights that there are, and fetching them.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 import medformer
 from medformer.config import SCHEMAS
 from medformer.config_problems import describe_keys
 from medformer.crossval.run.record import installed_versions
 from medformer.errors import ConfigError, UnknownNameError
+from medformer.models.weights.hub import fetch
+from medformer.models.weights.listing import format_weights, list_weights
+from medformer.models.weights.store import store_folder, where
 from medformer.tasks.catalog import KEYS, SECTIONS, collect_info
 
-from .console import say
+from .console import make_reporter, say
 
 
 def info(*, names: Sequence[str], as_json: bool) -> None:
@@ -39,6 +45,28 @@ def info(*, names: Sequence[str], as_json: bool) -> None:
                 _list_section(name)
             else:
                 _explain(name)
+
+
+def weights(*, action: Literal["list", "get", "where"], names: Sequence[str], revision: str, as_json: bool) -> None:
+    """List, fetch or find pretrained weights.
+
+    Raises:
+        MedformerError: See `fetch` and `find_weights`.
+    """
+    if action == "list" and names:
+        raise ConfigError(f"weights list got {' '.join(names)}, expected no name: it lists all.")
+    if action == "list":
+        for line in [json.dumps(list_weights(), indent=2)] if as_json else format_weights():
+            say(line)
+    elif action == "where":
+        found = {name: str(where(name)) for name in names} or {"store": str(store_folder())}
+        say(json.dumps(found, indent=2) if as_json else "\n".join(found.values()))
+    elif not names:
+        raise ConfigError("weights get needs a NAME; `medformer weights list` lists them.")
+    for name in names if action == "get" else ():
+        got = fetch(name, make_reporter().line, revision=revision)
+        text = f"{got.path}\nSHA-256 {got.sha256}; {got.source.license}. Use it with model.weights={name}"
+        say(json.dumps({**got.record(), "path": str(got.path)}, indent=2) if as_json else text)
 
 
 def _overview() -> None:

@@ -29,6 +29,7 @@ _REPLACE_MANIFEST = OVERWRITE.but(help="Replace the manifest at --out; what was 
 _THRESHOLD = option("threshold", float, 0.5, "Probability from which a pixel is polyp.", "SHARE", **SHARE)
 _MAPS = Literal["none", "png", "npz"]
 _LABEL_MAPS = "Also write a probability map for each label: 8-bit NIfTI, or NPZ with float16."
+_SUBGROUPS = "Manifest column whose subgroups the report compares; repeatable."
 _SITE = "Where the cases come from: once for all folders, or once for each."
 _POLYP = (
     verb(
@@ -303,11 +304,24 @@ _TOP = (
         calls="info:info",
     ),
     verb(
+        "weights",
+        "List, fetch and find pretrained weights.",
+        "list: the names that model.weights takes, and which are here.\n\nget: fetch weights from the Hugging Face hub "
+        "(or from HF_ENDPOINT) and record their SHA-256. Nothing else downloads them.\n\nwhere: where the file of a "
+        "name is or belongs; without NAME, the folder of all.",
+        argument("action", Literal["list", "get", "where"], "What to do.", "list|get|where"),
+        argument("names", list[str], "Names of weights.", "NAME", show_default=False).but([]),
+        option("revision", str, "main", "Commit, branch or tag to get.", "REVISION"),
+        switch("as_json", "As JSON, for programs.", "--json"),
+        calls="info:weights",
+    ),
+    verb(
         "report",
         "Write the report of a run again.",
         "Reads nothing but the files in the run folder.",
         RUN,
         switch("share", "Also write report_share.html and model_card_share.md, without names and pictures of cases."),
+        option("subgroups", list[str], [], _SUBGROUPS, "COLUMN", shown="those of the config"),
         calls="work:report",
     ),
     verb(

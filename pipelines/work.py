@@ -11,7 +11,7 @@ from typing import Any, Literal
 from medformer.config import SCHEMAS, AnyConfig
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
-from medformer.crossval.run.collect import verify_oof, write_metrics
+from medformer.crossval.run.collect import named_subgroups, verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.outputs import output_folder
 from medformer.data.audit import split_parts, write_findings
@@ -233,12 +233,13 @@ def export(*, run: Path, out: Path, fold: str, overwrite: bool) -> None:
     say(f"Next: medformer {record['task']} predict {out} NEW --out DIR")
 
 
-def report(*, run: Path, share: bool) -> None:
+def report(*, run: Path, share: bool, subgroups: Sequence[str]) -> None:
     """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
     opened = RunDirectory.open(run)
+    columns = subgroups or named_subgroups(opened)
     for part in (opened, *opened.baselines.values(), *([opened.canary] if opened.canary.oof_csv.exists() else [])):
         verify_oof(part)
-        write_metrics(part, summarize)
+        write_metrics(part, summarize, subgroups=columns if part is opened else ())
     say(f"Report: {build_report(opened.path)}")
     if share:
         say(f"Report without names and pictures of cases: {build_report(opened.path, share=True)}")

@@ -26,6 +26,7 @@ from medformer.config.shared import (
     NonNegativeFloat,
     NonNegativeInt,
     PretrainingConfig,
+    ReportConfig,
     Section,
     Side,
     Threshold,
@@ -87,6 +88,7 @@ class PolypConfig(Section):
     training: TrainingConfig = TrainingConfig()
     crossval: CrossvalConfig = CrossvalConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    report: ReportConfig = ReportConfig()
     inference: InferenceConfig = InferenceConfig()
 
 
@@ -184,6 +186,7 @@ class AbideConfig(Section):
     members: Count = Field(1, description="networks per fold, of different seeds, whose probabilities are averaged")
     crossval: CrossvalConfig = CrossvalConfig(folds=10, stratify=("label", "site"))
     execution: ExecutionConfig = ExecutionConfig()
+    report: ReportConfig = ReportConfig()
     inference: ConnectomeInferenceConfig = ConnectomeInferenceConfig()
 
 
@@ -273,6 +276,7 @@ class VolumeConfig(Section):
     training: TrainingConfig = TrainingConfig(epochs=200, lr=3e-3, save_minutes=1.0)
     crossval: CrossvalConfig = CrossvalConfig(stratify=("site", "size"))
     execution: ExecutionConfig = ExecutionConfig()
+    report: ReportConfig = ReportConfig()
     inference: VolumeInferenceConfig = VolumeInferenceConfig()
 
     @field_validator("training")

@@ -192,6 +192,16 @@ class CrossvalConfig(Section):
     )
 
 
+class ReportConfig(Section):
+    """What the report compares."""
+
+    subgroups: tuple[str, ...] = Field(
+        (),
+        description="manifest columns whose subgroups are compared, such as [scanner, center]; sites, sexes, ages and "
+        "lesion sizes are compared without being named",
+    )
+
+
 class ExecutionConfig(Section):
     """Where the folds run."""
 

@@ -1,4 +1,4 @@
-"""Which rows of a table belong together: folds, repeats, sites, lesion sizes, sexes and ages."""
+"""Which rows of a table belong together: folds, repeats, sites, lesion sizes, sexes, ages and columns of the user's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ from medformer.evaluation.table import Row
 from medformer.missing import known
 
 UNKNOWN = "unknown"
+
+FEW_NUMBERS = 8
+"""So many different numbers in a column are categories; more are cut into bins."""
+
+COVARIATE = (
+    f"columns of the manifest that the run names; more than {FEW_NUMBERS} different numbers are cut at their quartiles "
+    f"over the rows of this table; {UNKNOWN}: the cell is empty"
+)
 
 # First year of each bin; the last one is open.
 _AGE_STARTS = (0, 12, 18, 30, 40, 50, 60, 70, 80)
@@ -59,6 +67,45 @@ def splits(rows: Sequence[Row]) -> dict[str, dict[str, NDArray[np.intp]]]:
         labels = np.array(names)
         found[column] = {name: np.flatnonzero(labels == name) for name in sorted(set(names), key=_order)}
     return found
+
+
+def covariate_parts(cells: Sequence[Any]) -> dict[str, NDArray[np.intp]]:
+    """Split rows by a column that the user names; each row is in one part.
+
+    Categories are parts. A column of numbers with more than `FEW_NUMBERS` different ones is cut at its quartiles, which
+    are rounded to four digits so that the names of the parts are exact; equal numbers are in one part. Rows without a
+    value form the part `unknown`, which comes last.
+
+    Args:
+        cells: One for each row.
+    """
+    texts = _texts(cells)
+    numbers = [math.nan if text == UNKNOWN else _number(text) for text in texts]
+    values = np.array([math.nan if number is None else number for number in numbers])
+    if None in numbers:
+        names, order = texts, sorted(set(texts), key=_order)
+    elif len(np.unique(values[np.isfinite(values)])) <= FEW_NUMBERS:
+        # A column of codes may be spelled 1 in one row and 1.0 in another.
+        names = [f"{value:g}" if math.isfinite(value) else UNKNOWN for value in values]
+        order = [f"{value:g}" for value in np.unique(values[np.isfinite(values)])] + [UNKNOWN] * (UNKNOWN in names)
+    else:
+        names, order = _quartiles(values)
+    labels = np.array(names)
+    return {name: np.flatnonzero(labels == name) for name in order if name in names}
+
+
+def _quartiles(values: NDArray[np.float64]) -> tuple[list[str], list[str]]:
+    """The name of each number's part, and the parts in order."""
+    known_values = values[np.isfinite(values)]
+    edges = sorted({float(f"{edge:.4g}") for edge in np.quantile(known_values, (0.25, 0.5, 0.75))})
+    parts = [
+        f"up to {edges[0]:.4g}",
+        *(f"above {low:.4g}, up to {high:.4g}" for low, high in pairwise(edges)),
+        f"above {edges[-1]:.4g}",
+    ]
+    places = np.searchsorted(edges, values, side="left")
+    names = [parts[place] if math.isfinite(value) else UNKNOWN for place, value in zip(places, values, strict=True)]
+    return names, [*parts, UNKNOWN]
 
 
 def age_bin(years: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from medformer.evaluation.table import Contents, Row, distinct, group_names, has
 FORMAT = "medformer-metrics/1"
 
 
-def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
+def summarize(
+    rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT, *, covariates: Mapping[str, Sequence[Any]] | None = None
+) -> dict[str, Any]:
     """Summarize a scored table, in memory or as read back from CSV: both give the same numbers.
 
     A table with a column `score` is a classification, any other a segmentation. Every interval, that of the AUC too, is
@@ -31,6 +33,7 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
             (`medformer.evaluation.subgroups`); `group` names the patient or sequence for the intervals,
             without it every case stands for itself.
         bootstrap: Level and draws of the intervals.
+        covariates: Further columns that split the summary, one cell for each row.
 
     Returns:
         The content of metrics.json, which `medformer.evaluation.schema` describes field by field. What cannot be
@@ -46,6 +49,7 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
     found = _summarize_classes(rows, bootstrap) if classified else summarize_masks(rows, bootstrap)
     labels = summarize_labels(rows, groups, bootstrap)
     parts = subgroups.splits(rows)
+    further = {name: subgroups.covariate_parts(cells) for name, cells in (covariates or {}).items()}
     unit = "" if has_groups(rows) else "cases" if classified else "volumes" if labels else "frames"
 
     def block(selected: NDArray[np.intp]) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
         "definitions": {
             **found.definitions,
             **{name: text for name, text in subgroups.DEFINITIONS.items() if name in parts},
+            **({"covariate": subgroups.COVARIATE} if further else {}),
             "interval": _over(bootstrap, unit),
         },
         "pooled": block(np.arange(len(rows))),
@@ -70,6 +75,16 @@ def summarize(rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT) -> dict[str, 
             f"by_{column}": {name: block(selected) for name, selected in split.items()}
             for column, split in parts.items()
         },
+        **(
+            {
+                "by_covariate": {
+                    column: {name: block(selected) for name, selected in split.items()}
+                    for column, split in further.items()
+                }
+            }
+            if further
+            else {}
+        ),
     }
 
 

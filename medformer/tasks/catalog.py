@@ -22,6 +22,7 @@ from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
+from medformer.models.weights.table import WEIGHTS
 from medformer.registry import Entry
 from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
 from medformer.training.trackers.build import TRACKERS
@@ -72,6 +73,11 @@ def _backbones() -> list[Row]:
     ]
 
 
+def _weights() -> list[Row]:
+    facts = ("network", "data", "license", "size", "mean", "std", "origin")
+    return [{**_row(entry), **{key: getattr(entry.part, key) for key in facts}} for entry in WEIGHTS.values()]
+
+
 def _mixers() -> list[Row]:
     return [{**_row(entry), "parameters": describe_keys(mixer_parameters(entry.name))} for entry in MIXERS.values()]
 
@@ -92,6 +98,7 @@ _ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.refe
 SECTIONS: Mapping[str, Section] = {
     "backbones": Section("backbones (model.backbone)", list(VARIANTS), _backbones),
     "models": _table("segmentation networks (model.name)", NETWORKS.values()),
+    "weights": Section("pretrained weights (model.weights)", list(WEIGHTS), _weights),
     "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers),
     "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values()),
     "connectome_defects": _table("defects of the published METAFormer (model.defects)", DEFECTS.values()),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.plan.strata import quantile_bins, read_column, with_strata
+from medformer.crossval.plan.strata import quantile_bins, read_column, require_groups, with_strata
 from medformer.errors import ConfigError, DataError
 
 
@@ -111,3 +111,14 @@ def test_quantile_bins_have_no_gaps() -> None:
         used = sorted(set(bins) - {-1})
         assert used == list(range(len(used)))
         assert [b == -1 for b in bins] == list(np.isnan(values))
+
+
+def test_columns_that_make_no_subgroups_are_refused() -> None:
+    require_groups(column(*map(str, range(30)), name="height"), ["height"])
+    require_groups(column("GE", "", name="scanner"), ["scanner"])
+    with pytest.raises(ConfigError, match=r"scaner.*scanner"):
+        require_groups(column("GE", name="scanner"), ["scaner"])
+    with pytest.raises(ConfigError, match="none of the 2 cases has a value in 'scanner'"):
+        require_groups(column("", "", name="scanner"), ["scanner"])
+    with pytest.raises(ConfigError, match="has 21 different values, such as 'p0'; expected at most 20"):
+        require_groups(column(*(f"p{k}" for k in range(21)), name="patient"), ["patient"])

@@ -37,7 +37,9 @@ def images(empty: Any = "one") -> dict[str, Any]:
     rng = np.random.default_rng(0)
     pairs = [(rng.random((9, 9)), rng.random((9, 9)) > 0.5 + 0.1 * index) for index in range(12)]
     rows = [segmentation.case_row(f"c{k}", *pair, empty=empty) for k, pair in enumerate(pairs)]
-    return summarize([{**row, **covariates(index)} for index, row in enumerate(rows)], Bootstrap(resamples=50))
+    named = {"scanner": [*"aabb", *[""] * 8], "height": [150 + index for index in range(12)]}
+    rows = [{**row, **covariates(index)} for index, row in enumerate(rows)]
+    return summarize(rows, Bootstrap(resamples=50), covariates=named)
 
 
 def volumes() -> dict[str, Any]:
@@ -70,7 +72,7 @@ def patients() -> dict[str, Any]:
         }
         for k, score in enumerate(scores)
     ]
-    return summarize(rows, Bootstrap(resamples=50))
+    return summarize(rows, Bootstrap(resamples=50), covariates={"scanner": [*"ab"] * 6})
 
 
 SUMMARIES = {"images": images, "volumes": volumes, "labels": labels, "patients": patients}
@@ -96,7 +98,7 @@ def test_every_policy_follows_the_schema(policy: str) -> None:
 def objects(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths of all objects whose keys the program chooses, not the data; of parts that look alike, the first."""
     if isinstance(content, dict):
-        parts = bool(path) and path[-1].startswith("by_")
+        parts = bool(path) and (path[-1].startswith("by_") or path[-2:-1] == ("by_covariate",))
         if not parts:
             yield path
         for key, value in list(content.items())[: 1 if parts else None]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medformer.crossval.run.collect import read_oof
-from medformer.evaluation.subgroups import AGES, age_bin, splits
+from medformer.evaluation.subgroups import AGES, age_bin, covariate_parts, splits
 from medformer.files import read_csv, write_csv
 
 
@@ -80,3 +80,20 @@ def test_a_file_gives_the_same_parts_as_memory(tmp_path: Path) -> None:
     ]
     write_csv(tmp_path / "oof.csv", rows, list(rows[0]))
     assert sizes(rows) == sizes(list(read_csv(tmp_path / "oof.csv"))) == sizes(read_oof(tmp_path / "oof.csv"))
+
+
+def test_a_column_of_the_user_s_makes_categories_bins_and_a_part_of_what_is_not_known() -> None:
+    scanners = covariate_parts(["GE", "", "Siemens", "GE", None])
+    assert {name: list(rows) for name, rows in scanners.items()} == {"GE": [0, 3], "Siemens": [2], "unknown": [1, 4]}
+    codes = covariate_parts(["10", "2.0", "2", "nan"])
+    assert {name: list(rows) for name, rows in codes.items()} == {"2": [1, 2], "10": [0], "unknown": [3]}
+    years = covariate_parts([*map(str, range(1, 13)), ""])
+    assert {name: list(rows) for name, rows in years.items()} == {
+        "up to 3.75": [0, 1, 2],
+        "above 3.75, up to 6.5": [3, 4, 5],
+        "above 6.5, up to 9.25": [6, 7, 8],
+        "above 9.25": [9, 10, 11],
+        "unknown": [12],
+    }
+    many_ties = covariate_parts(["0"] * 30 + [str(k) for k in range(1, 11)])
+    assert sum(map(len, many_ties.values())) == 40 and len(many_ties["up to 0"]) == 30

@@ -189,6 +189,13 @@ def test_the_report_is_rebuilt_from_the_table_alone(medformer: Medformer, own_ru
     result = medformer("report", own_run)
     assert result.code == 0, result.err
     assert {name: (own_run / name).read_bytes() for name in before} == before
+    medformer("report", own_run, "--subgroups", "siz").refused(2, "siz", "size")
+    result = medformer("report", own_run, "--subgroups", "size")
+    assert result.code == 0, result.err
+    by_size = read_json(own_run / "metrics.json")["by_covariate"]["size"]
+    assert sum(part["n"] for part in by_size.values()) == read_json(own_run / "metrics.json")["n"]
+    page = (own_run / "report.html").read_text("utf-8")
+    assert "Results by size" in page and "Fewer than 10 groups" in page
 
 
 def test_a_run_compared_with_itself_does_not_differ(medformer: Medformer, finished: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from medformer.crossval.plan import PlanCase, some
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.missing import known
 
+_MOST_GROUPS = 20
 _FIELDS = ("site", "label")
 
 
@@ -71,6 +72,32 @@ def with_strata(cases: Sequence[PlanCase], columns: Sequence[str], bins: int) ->
     return tuple(replace(case, stratum=", ".join(texts)) for case, *texts in zip(cases, *parts, strict=True))
 
 
+def require_groups(cases: Sequence[PlanCase], columns: Sequence[str]) -> None:
+    """See that columns can make subgroups of the cases.
+
+    Raises:
+        ConfigError: A column that no case has (with the nearest one), in which every cell is empty, or with more
+            categories than a table of subgroups holds.
+    """
+    names = column_names(cases)
+    for name in columns:
+        if name not in names:
+            raise UnknownNameError("column to make subgroups of", name, names)
+        cells = column_cells(cases, name)
+        found = {cell for cell in cells if cell}
+        if not found:
+            raise ConfigError(
+                f"report.subgroups: none of the {len(cases)} cases has a value in '{name}'. Fill the column in the "
+                "manifest, or take it out."
+            )
+        if len(found) > _MOST_GROUPS and _numbers(cells) is None:
+            raise ConfigError(
+                f"report.subgroups: the column '{name}' has {len(found)} different values, such as '{min(found)}'; "
+                f"expected at most {_MOST_GROUPS} categories, or numbers, which are cut into bins. Take it out, or "
+                "join categories."
+            )
+
+
 def column_names(cases: Sequence[PlanCase]) -> tuple[str, ...]:
     """Names of all columns: `site`, `label`, then the covariates in their order."""
     return tuple(dict.fromkeys([*_FIELDS, *(name for case in cases for name in case.covariates)]))
@@ -86,7 +113,7 @@ def read_column(cases: Sequence[PlanCase], name: str, bins: int) -> Column:
     Raises:
         DataError: An infinite number in a column of numbers.
     """
-    cells = _cells(cases, name)
+    cells = column_cells(cases, name)
     numbers = None if name in _FIELDS else _numbers(cells)
     if numbers is None:
         return Column(name, tuple(cells))
@@ -120,7 +147,8 @@ def _strata(column: Column, bins: int) -> list[str]:
     return [f"{column.name} {i + 1} of {total}" if i >= 0 else f"{column.name} unknown" for i in numbers]
 
 
-def _cells(cases: Sequence[PlanCase], name: str) -> list[str]:
+def column_cells(cases: Sequence[PlanCase], name: str) -> list[str]:
+    """A column as text; empty where a value is not known."""
     return [known(getattr(case, name) if name in _FIELDS else case.covariates.get(name, "")) for case in cases]
 
 
@@ -133,7 +161,7 @@ def _numbers(cells: Sequence[str]) -> list[float] | None:
 
 
 def _check_finite(cases: Sequence[PlanCase], name: str) -> None:
-    numbers = (None if name in _FIELDS else _numbers(_cells(cases, name))) or []
+    numbers = (None if name in _FIELDS else _numbers(column_cells(cases, name))) or []
     infinite = [case.id for case, number in zip(cases, numbers, strict=False) if math.isinf(number)]
     if infinite:
         raise DataError(

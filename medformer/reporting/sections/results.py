@@ -144,20 +144,26 @@ def _values(run: FinishedRun) -> list[dict[str, str]]:
 
 def has_subgroups(run: FinishedRun) -> bool:
     """Whether metrics.json has numbers of any subgroup."""
-    return any(len(run.metrics.get(f"by_{column}") or {}) > 1 for column in SUBGROUPS)
+    return any(len(parts) > 1 for _, _, parts in _subgroups(run))
+
+
+def _subgroups(run: FinishedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Key, title and parts of every way to split the cases: those of every run, then the columns that the run names."""
+    usual = [(column, title, run.metrics.get(f"by_{column}") or {}) for column, title in SUBGROUPS.items()]
+    named: Mapping[str, Any] = run.metrics.get("by_covariate") or {}
+    return [*usual, *((f"covariate-{number}", name, parts) for number, (name, parts) in enumerate(named.items()))]
 
 
 def subgroups(run: FinishedRun) -> dict[str, Any]:
     """Collect and draw the metrics of each subgroup, sites first."""
     found = {}
-    for column, title in SUBGROUPS.items():
-        parts = run.metrics.get(f"by_{column}") or {}
+    for column, title, parts in _subgroups(run):
         if len(parts) < 2:
             # A single part is the whole, which has its own table.
             continue
         estimates = {name: estimate(part, run.primary.name) for name, part in parts.items()}
         drawn = {name: numbers for name, numbers in estimates.items() if math.isfinite(numbers[0])}
-        meanings = run.definitions.get(column)
+        meanings = run.definitions.get("covariate" if column.startswith("covariate") else column)
         found[column] = {
             "title": title,
             "rows": [{title: name, **result_columns(run, part)} for name, part in parts.items()],
@@ -166,9 +172,12 @@ def subgroups(run: FinishedRun) -> dict[str, Any]:
             "meanings": {name: meanings[name] for name in parts if name in meanings}
             if isinstance(meanings, Mapping)
             else {},
-            "meaning": meanings if isinstance(meanings, str) and "unknown" in parts else "",
+            "meaning": meanings
+            if isinstance(meanings, str) and ("unknown" in parts or column.startswith("covariate"))
+            else "",
+            "few": [name for name, part in parts.items() if part["groups"] < FEW_GROUPS],
         }
-    return {"subgroups": found, "whole": written(run, run.pooled, run.primary.name)["value"]}
+    return {"subgroups": found, "whole": written(run, run.pooled, run.primary.name)["value"], "few_groups": FEW_GROUPS}
 
 
 def _forest(run: FinishedRun, column: str, estimates: Mapping[str, tuple[float, float, float]]) -> str:
