@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, cast, overload
 from pydantic import BaseModel
 
 from medformer import files as resources
-from medformer.config import PolypConfig
+from medformer.config import SCHEMAS, PolypConfig
 from medformer.config_problems import section_of, takes_text, unknown_keys, validate, value_problems
 from medformer.errors import ConfigError
 from medformer.yaml_files import parse_yaml, read_yaml
@@ -53,6 +54,30 @@ def load_config(
     if problems:
         raise ConfigError("\n  ".join([f"The config has {len(problems)} problems:", *problems]))
     return validate(merged, model)
+
+
+def load_task_config(task: str, name: str | None, overrides: Sequence[str], keys: Mapping[str, Any]) -> Any:
+    """Load the config of a task. An override takes precedence over the file, and what `keys` says over both.
+
+    Args:
+        task: Decides the schema, and the config where none is named.
+        name: A shipped config or a file.
+        overrides: `key=value` each.
+        keys: Values by dotted key; None leaves a key as it is.
+
+    Raises:
+        ConfigError: See `load_config`.
+    """
+    if name is None:
+        name = f"{task}/classification" if keys.get("target") == "classification" else f"{task}/default"
+    options = [override(key, value) for key, value in keys.items() if value is not None]
+    return load_config(name, [*overrides, *options], model=SCHEMAS[task])
+
+
+def override(key: str, value: Any) -> str:
+    """Spell the value of a key as `load_config` reads it: a path as it stands, others as YAML."""
+    text = str(value) if isinstance(value, Path) else json.dumps(value, ensure_ascii=False, default=str)
+    return f"{key}={text}"
 
 
 def find_config(source: Path | str) -> Path:

@@ -9,10 +9,8 @@ Results go to standard output, progress and errors to standard error.
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +24,7 @@ from .flags import Verb
 from .verbs import GROUPS
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    pass
 
 
 def command(verb: Verb, task: str) -> Callable[..., None]:
@@ -42,7 +40,10 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
             raise ConfigError("Got --resume and --overwrite, expected at most one: keep what is there, or delete it.")
         keys = {parameter.key: given.pop(parameter.name) for parameter in verb.parameters if parameter.key}
         if "config" in given:
-            given["config"] = _load(task, given["config"], given.pop("overrides"), {**verb.sets, **keys})
+            from medformer.config_loading import load_task_config
+
+            overrides = given.pop("overrides")
+            given["config"] = load_task_config(task, given["config"], overrides, {**verb.sets, **keys})
         if verb.shared:
             given["task"] = task
         module, function = verb.function(task)
@@ -51,26 +52,6 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
     # This is where `inspect.signature` looks first.
     call.__dict__["__signature__"] = inspect.Signature([parameter.signature() for parameter in verb.parameters])
     return call
-
-
-def _load(task: str, name: str | None, overrides: list[str], keys: Mapping[str, Any]) -> BaseModel:
-    """Load a config. An override takes precedence over the file, and an option over both.
-
-    Args:
-        task: Decides the schema, and the config where none is named.
-        name: A shipped config or a file.
-        overrides: `key=value` each.
-        keys: What options and the verb set, by config key; None where an option was not given.
-    """
-    from medformer.config import SCHEMAS
-    from medformer.config_loading import load_config
-
-    if name is None:
-        name = f"{task}/classification" if keys.get("target") == "classification" else f"{task}/default"
-    # A path is taken as it stands, other values as YAML.
-    texts = {key: str(value) if isinstance(value, Path) else json.dumps(value) for key, value in keys.items()}
-    options = [f"{key}={texts[key]}" for key, value in keys.items() if value is not None]
-    return load_config(name, [*overrides, *options], model=SCHEMAS[task])
 
 
 class _Command(TyperCommand):

@@ -17,9 +17,7 @@ from medformer.crossval.run.outputs import output_folder
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.problems import LISTED, Problem, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, counted
-from medformer.evaluation.metrics import table_of
-from medformer.evaluation.number_format import PLAIN
-from medformer.evaluation.summary import summarize
+from medformer.evaluation.summary import headline, summarize
 from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
@@ -73,19 +71,6 @@ def crossval(
     say(f"Next: medformer {task} predict {run.path} {new} --out DIR")
     if failure is not None:
         raise failure
-
-
-def headline(metrics: Mapping[str, Any]) -> str:
-    """The number that stands for a run, with its interval, from what metrics.json holds."""
-    pooled = metrics["pooled"]
-    name = "auc" if metrics["kind"] == "classification" else "dice"
-    metric, found = table_of(metrics)[name], pooled["metrics"][name]
-    value = PLAIN.number(found.get("mean", found.get("value")), metric.digits)
-    interval = PLAIN.interval(found.get("low"), found.get("high"), metric.digits, reason=found.get("no_interval", ""))
-    spread = f" (95% interval {interval})" if interval != PLAIN.missing else ""
-    return (
-        f"{metric.label} {value}{spread} over {pooled['n']} test cases, each predicted by a network that never saw it"
-    )
 
 
 def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite: bool) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from medformer.errors import DataError
 from medformer.evaluation import subgroups
 from medformer.evaluation.masks.summary import summarize_labels, summarize_masks
-from medformer.evaluation.metrics import CLASSES
+from medformer.evaluation.metrics import CLASSES, table_of
+from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.table import Contents, Row, distinct, group_names, has, has_groups, numbers
 
@@ -127,3 +128,16 @@ def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
     thresholds = distinct(rows, "threshold") if has(rows, "threshold") else []
     definitions = {"metrics": {name: metric.definition for name, metric in CLASSES.items()}}
     return Contents({"thresholds": thresholds}, definitions, [part])
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The number that stands for a run, with its interval, from what metrics.json holds."""
+    pooled = metrics["pooled"]
+    name = "auc" if metrics["kind"] == "classification" else "dice"
+    metric, found = table_of(metrics)[name], pooled["metrics"][name]
+    value = PLAIN.number(found.get("mean", found.get("value")), metric.digits)
+    interval = PLAIN.interval(found.get("low"), found.get("high"), metric.digits, reason=found.get("no_interval", ""))
+    spread = f" (95% interval {interval})" if interval != PLAIN.missing else ""
+    return (
+        f"{metric.label} {value}{spread} over {pooled['n']} test cases, each predicted by a network that never saw it"
+    )

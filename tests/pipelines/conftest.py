@@ -91,6 +91,13 @@ def run_command(*arguments: object, report: bool = True) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
+@pytest.fixture
+def quickly() -> Iterator[None]:
+    """For a test that calls the library itself: what commands are run with (see `quick`)."""
+    with quick():
+        yield
+
+
 @pytest.fixture(scope="session")
 def medformer() -> Medformer:
     """Runs one command."""

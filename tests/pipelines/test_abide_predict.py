@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from bundles import files_of, moved_bundle, private_names, told
 
+import medformer as mf
 from medformer.connectome.measures import to_matrices
 from medformer.crossval.plan import read_plan, write_plan
 from medformer.data.connectomes.cohort import read_cohort
@@ -174,6 +175,51 @@ def test_matrices_without_a_table_give_the_scores_of_the_series_they_are_from(
         # The connections are rounded to float32 once more on their way.
         assert float(rows[row["id"]]["score"]) == pytest.approx(float(row["score"]), abs=1e-4)
         assert rows[row["id"]]["label"] == ""
+
+
+def test_a_program_gets_the_scores_of_the_command(
+    run: Path, plain_run: Path, cohort: Path, matrices: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    rows = predicted(medformer, plain_run, matrices, tmp_path / "plain")
+    model = mf.load(plain_run, task="abide")
+    assert model.regions == REGIONS and not model.needs
+    name = sorted(rows)[0]
+    arrays = {atlas: np.load(matrices / atlas / f"{name}.npy") for atlas in REGIONS}
+    found = model.predict(arrays)
+    # One subject at a time is computed in another batch, which moves the last digits.
+    assert found.score == pytest.approx(float(rows[name]["score"]), abs=1e-6)
+    assert found.threshold == float(rows[name]["threshold"])
+    assert found.positive == (rows[name]["prediction"] == "1")
+    assert found.label == model.label_names[int(found.positive)] and found.id == ""
+    triangles = {atlas: matrix[np.triu_indices(len(matrix), 1)] for atlas, matrix in arrays.items()}
+    fisher = {atlas: np.arctanh(np.clip(edges, -0.999999, 0.999999)) for atlas, edges in triangles.items()}
+    assert model.predict(triangles).score == found.score
+    assert model.predict(fisher, values="fisher-z").score == pytest.approx(found.score, abs=1e-4)
+    assert {one.id: one.score for one in model.predict(matrices)} == {k: float(v["score"]) for k, v in rows.items()}
+
+    # A model whose features are corrected for covariates needs them.
+    rows = predicted(medformer, run, cohort, tmp_path / "corrected")
+    model, prepared = mf.load(run, task="abide"), read_cohort(cohort)
+    case = prepared.cases[0]
+    series = {atlas: np.array(prepared.store.series(atlas, case.id)) for atlas in REGIONS}
+    known: dict[str, Any] = {"site": case.site, "sex": case.covariates["sex"]}
+    known |= {key: float(case.covariates[key]) for key in ("age", "mean_fd")}
+    assert {"site", "mean_fd"} <= set(model.needs)
+    found = model.predict(series, content="series", covariates=known)
+    assert found.score == pytest.approx(float(rows[case.id]["score"]), abs=1e-6)
+    assert not found.calibrated
+    for wrong, settings, words in (
+        (series, {"content": "series"}, "mean_fd"),
+        (series, {"content": "series", "covariates": {**known, "mean_fd": -1}}, "not negative"),
+        (series, {"content": "series", "covariates": {**known, "sex": "x"}}, "expected 'M' or 'F'"),
+        ({"coarse": series["coarse"]}, {"content": "series", "covariates": known}, "fine"),
+        (series, {"covariates": known}, "square"),
+        ({**series, "fine": series["fine"][:, :5]}, {"content": "series", "covariates": known}, "5 regions"),
+    ):
+        with pytest.raises(mf.DataError, match=words):
+            model.predict(wrong, **settings)
+    with pytest.raises(mf.ConfigError, match="got 'weight'; expected some of site"):
+        model.predict(series, content="series", covariates={**known, "weight": 70.0})
 
 
 def test_bad_subjects_are_listed_and_the_others_are_scored(

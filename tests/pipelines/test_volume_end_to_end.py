@@ -13,6 +13,7 @@ import pytest
 import torch
 from bundles import files_of, moved_bundle, private_names, told
 
+import medformer as mf
 from medformer.crossval.plan import read_plan as read_folds
 from medformer.data.manifest import read_manifest
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
@@ -221,6 +222,52 @@ def test_a_folder_is_enough_but_its_patients_must_be_told(medformer: Medformer, 
     assert len(read_manifest(out / "manifest.csv").cases) == len(read_csv(out / "oof.csv")) == 10
 
 
+def test_a_program_gets_the_label_maps_of_the_command(
+    medformer: Medformer, run: Path, volumes: Path, tmp_path: Path
+) -> None:
+    images = [case.required_image() for case in read_manifest(volumes).cases[:2]]
+    result = medformer("volume", "predict", run, *images, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    rows = read_csv(tmp_path / "out" / "volumes.csv")
+    model = mf.load(run, task="volume")
+    assert isinstance(model, mf.VolumeModel)
+    assert dict(model.label_names) == {1: "gray matter", 2: "white matter", 3: "lesion"}
+    for found, row, path in zip(model.predict(list(images)), rows, images, strict=True):
+        written, image = nib.load(tmp_path / "out" / row["mask"]), nib.load(path)
+        assert found.id == row["id"] and np.array_equal(found.labels, np.asanyarray(written.dataobj))
+        assert np.array_equal(found.affine, written.affine) and found.labels.dtype == np.uint8
+        assert found.volumes_ml == {name: float(row[f"pred_ml:{name}"]) for name in model.label_names.values()}
+        # The same numbers from memory, which are not written to.
+        array = np.asanyarray(image.dataobj)
+        before = array.copy()
+        held = model.predict(array, affine=image.affine, probabilities=True)
+        assert np.array_equal(held.labels, found.labels) and held.confidence == found.confidence
+        assert np.array_equal(array, before) and held.id == "" and held.warnings == found.warnings
+        assert held.probabilities is not None and held.probabilities.shape == (*array.shape, 3)
+        # Axes that run the other way show the same brain.
+        flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+        flip[0, 3] = array.shape[0] - 1
+        turned = model.predict(array[::-1].astype(np.float64), affine=image.affine @ flip)
+        assert np.array_equal(turned.labels[::-1], held.labels)
+    spaced = model.predict(array, spacing=np.abs(np.diag(image.affine))[:3])
+    assert spaced.labels.shape == array.shape and tuple(np.diag(spaced.affine)) == (12.0, 12.0, 12.0, 1.0)
+    for wrong, settings, error, words in (
+        (array, {}, mf.ConfigError, "one of the two"),
+        (array, {"spacing": (1, 1, 1), "affine": np.eye(4)}, mf.ConfigError, "one of the two"),
+        (array, {"spacing": (1, 1)}, mf.DataError, "three numbers"),
+        (array, {"spacing": (1, 0, 1)}, mf.DataError, "spacing"),
+        (array[0], {"spacing": (1, 1, 1)}, mf.DataError, r"expected real numbers of shape \(X, Y, Z\)"),
+        (np.stack([array, array]), {"spacing": (1, 1, 1)}, mf.DataError, r"shape \(X, Y, Z\)"),
+        (np.where(array > 0, np.nan, 0.0), {"spacing": (1, 1, 1)}, mf.DataError, "NaN or infinite"),
+        (images[0], {"spacing": (1, 1, 1)}, mf.ConfigError, "are for arrays"),
+        (volumes.parent / "images", {}, mf.DataError, "holds 10 volumes; expected one"),
+    ):
+        with pytest.raises(error, match=words):
+            model.predict(wrong, **settings)
+    far = model.predict(array, spacing=(0.5, 0.5, 0.5))
+    assert any("odd-spacing" in said for said in far.warnings)
+
+
 @pytest.fixture(scope="module")
 def classified(medformer: Medformer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A finished cross-validation that classifies twenty small brains, and their manifest."""
@@ -252,6 +299,26 @@ def test_new_volumes_are_classified_as_the_network_that_tested_them_did(
     result = medformer("volume", "predict", run, bad, "--out", tmp_path / "others")
     result.refused(3, "1 of 20 volumes cannot be used; the other 19 are done")
     assert len(read_csv(tmp_path / "others" / "predictions.csv")) == 19
+
+
+def test_a_program_gets_the_scores_of_the_command(
+    medformer: Medformer, classified: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, volumes = classified
+    images = [case.required_image() for case in read_manifest(volumes).cases[:3]]
+    result = medformer("volume", "predict", run, *images, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    rows = {row["id"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
+    model = mf.load(run, task="volume")
+    assert isinstance(model, mf.VolumeClassifier)
+    for found in model.predict(list(images)):
+        row = rows[found.id]
+        assert found.score == float(row["score"]) and found.threshold == float(row["threshold"])
+        assert found.by_fold == {str(fold): float(row[f"score_fold_{fold}"]) for fold in range(2)}
+        assert (found.label == "positive") == found.positive == (row["prediction"] == "1")
+    image = nib.load(images[0])
+    alone = model.predict(np.asanyarray(image.dataobj), affine=image.affine, threshold=0.0)
+    assert alone.positive and alone.score == pytest.approx(float(rows[images[0].name.split(".")[0]]["score"]), abs=1e-6)
 
 
 def test_volumes_are_classified_with_linear_models_beside(classified: tuple[Path, Path]) -> None:

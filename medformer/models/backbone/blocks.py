@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,20 @@ class MetaFormerStage(nn.Module):
         return x, branch
 
 
+class FeatureInfo(NamedTuple):
+    """One feature map of a backbone.
+
+    Attributes:
+        level: 0 for the finest.
+        channels: Of the map.
+        strides: Positions of the input for one of the map, per axis.
+    """
+
+    level: int
+    channels: int
+    strides: tuple[int, ...]
+
+
 class Backbone(nn.Module):
     """What networks take as their encoder: it returns a feature map of each level, fine to coarse.
 
@@ -137,6 +151,11 @@ class Backbone(nn.Module):
     architecture: Architecture
     mixers: tuple[MixerSpec, ...]
     kernel_sizes: tuple[KernelSize | None, ...]
+
+    @property
+    def feature_info(self) -> list[FeatureInfo]:
+        """What each feature map is, fine to coarse."""
+        return [FeatureInfo(at, *each) for at, each in enumerate(zip(self.channels, self.strides, strict=True))]
 
     @property
     def pretrained_part(self) -> nn.Module:

@@ -152,8 +152,20 @@ def read_new(
     manifest = source / MANIFEST_FILE if source.is_dir() else source
     if manifest.name.endswith(".csv") and manifest.is_file():
         return _prepared_before(manifest, atlases)
-    limits = Limits(usable_only=False)
     found = _find_source(source, tuple(atlases), pipeline, strategy, TableChoice(unlabelled=True), values)
+    return read_found(found, source, atlases=atlases, out=out, reporter=reporter)
+
+
+def read_found(
+    found: ConnectomeSource,
+    source: Path,
+    *,
+    atlases: Mapping[str, Layout],
+    out: Path,
+    reporter: Reporter | None = None,
+) -> tuple[Cohort, tuple[Problem, ...]]:
+    """Read the connectomes of new subjects from what `source` was found to be; see `read_new`."""
+    limits = Limits(usable_only=False)
     advice = f"The model was trained on {', '.join(atlases)}; give data of all of these."
     chosen = _chosen(source, found, tuple(atlases), advice)
     read = read_subjects(
