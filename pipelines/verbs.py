@@ -284,6 +284,13 @@ _TABLES = (
     "Two or more of: run folders, baselines (RUN/baselines/NAME), folders that `evaluate` wrote, result folders of "
     "nnU-Net, CSV tables of scores; the first is the reference."
 )
+_AUDITED = (
+    "CSV manifest, prepared cohort, or folder: of frames or volumes in a layout of `prepare`, or of pictures alone."
+)
+_SPLITS = (
+    "The split: nnU-Net's splits_final.json, a CSV with id and fold or split, lists such as train.txt and test.txt "
+    "(repeat the option, or give their folder), a run's splits.json, or a published one (`medformer info splits`)."
+)
 _FOLDS = "The split that tables come from whose folds are not known: nnU-Net's splits_final.json, a CSV, lists."
 _TOP = (
     verb(
@@ -334,6 +341,18 @@ _TOP = (
         option("fold", str, "all", "Only the networks of this fold.", "K|all"),
         OVERWRITE,
         calls="work:export",
+    ),
+    verb(
+        "audit",
+        "Look for leaks in somebody else's split, without training.",
+        "Compares all parts of each division by case, patient, file and content, and shows how balanced they are.",
+        argument("data", Path, _AUDITED, "DATA", exists=True),
+        option("splits", list[Path], [], _SPLITS, "FILE|NAME", shown="the data's own column or folders"),
+        option("task", Literal["polyp", "abide", "volume"], None, "Of the data.", shown="found out"),
+        flags.GROUP_PATTERN,
+        option("out", Path, None, "Also write JSON, tables and a page to this folder.", "DIR"),
+        flags.ACCEPT,
+        calls="work:audit",
     ),
     verb(
         "compare",

@@ -243,6 +243,35 @@ def status(*, run: Path, watch: float | None) -> None:
         say("")
 
 
+def audit(
+    *,
+    data: Path,
+    splits: Sequence[Path],
+    task: str | None,
+    group_pattern: str | None,
+    out: Path | None,
+    accept: Sequence[str],
+) -> None:
+    """Look for leaks in somebody else's split, and describe its balance; nothing is trained.
+
+    Raises:
+        LeakageError: The split leaks.
+        DataError: It does not as far as can be told, but some cases cannot be read.
+    """
+    from medformer.reporting.split_audit import write_split_audit
+    from medformer.tasks.split_audit import audit_data
+
+    with nullcontext() if out is None else output_folder(out, resume=True, beside=True):
+        found = audit_data(
+            data, splits, task=task, group_pattern=group_pattern, accept=accept, reporter=make_reporter()
+        )
+        for line in found.lines():
+            say(line)
+        for path in write_split_audit(out, found) if out is not None else ():
+            say(f"Wrote {path}")
+        found.raise_if_leaking()
+
+
 def compare(
     *,
     tables: Sequence[Path],

@@ -34,6 +34,11 @@ KINDS = {
 }
 """What is looked for, in the order in which findings are reported."""
 
+_ADVICE = (
+    "Give both cases the same group in the manifest, which `prepare` writes (for frames, `medformer polyp prepare "
+    "--link-duplicates` does so), or remove one of them."
+)
+
 Division = tuple[str, Mapping[str, Sequence[str]]]
 """A label, such as `"fold 3 "`, and the ids of each part."""
 
@@ -131,8 +136,11 @@ class Audit:
         accepted = set(self.accepted)
         return tuple(finding for finding in self.findings if not accepted.intersection(finding.acceptable_as))
 
-    def raise_if_leaking(self) -> None:
+    def raise_if_leaking(self, advice: str = _ADVICE) -> None:
         """Fail unless every finding is accepted.
+
+        Args:
+            advice: What to do about a leak, besides accepting it.
 
         Raises:
             LeakageError: Leaks remain; the first ten are named with both files.
@@ -143,10 +151,8 @@ class Audit:
         counts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS if kind in found)
         raise LeakageError(
             f"The split leaks: {counted(len(self.leaks), 'finding')} on both sides ({counts}); expected none."
-            f"{first_ten(self.leaks)}\n"
-            "Give both cases the same group in the manifest, which `prepare` writes (for frames, `medformer polyp "
-            "prepare --link-duplicates` does so), or remove one of them. If you looked at a finding and accept it, "
-            "name it with --accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
+            f"{first_ten(self.leaks)}\n{advice} If you looked at a finding and accept it, name it with "
+            "--accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -17,6 +17,12 @@ _ENDING = re.compile(r"\.(nii\.gz|[A-Za-z][A-Za-z0-9]{1,4})$")
 _CHANNEL = re.compile(r"_\d{4}$")
 """nnU-Net ends the names of images in the number of the channel."""
 
+_COMMON = frozenset(
+    {"images", "image", "original", "masks", "mask", "ground truth", "labels", "label", "train", "val", "test"}
+    | {"imagestr", "imagests", "labelstr", "labelsts", "traindataset", "testdataset", "."}
+)
+"""Folders whose names say nothing of the data set."""
+
 
 def without_ending(name: str) -> str:
     """A file's name without the ending of a picture, volume or table."""
@@ -58,7 +64,7 @@ class CaseNames:
                 return spelled
             path = PurePosixPath(spelled)
             found = self._last.get(path.name, [])
-            if len(path.parts) > 1 and found:
+            if any(part.casefold() not in _COMMON for part in path.parts[:-1]):
                 found = [case for case in found if _fits(case, path)]
             if found:
                 return _only(name, found)

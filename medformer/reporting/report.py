@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment
@@ -13,10 +11,11 @@ from markupsafe import Markup
 from medformer.files import write_text
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.model_card import build_model_card
+from medformer.reporting.page import render_page
 from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.sections import SECTIONS, Facts, checks_of, facts_of
 from medformer.reporting.sharing import shared_run
-from medformer.reporting.wording import html_templates, render, source
+from medformer.reporting.wording import html_templates, render
 
 
 def build_report(run_dir: Path, *, share: bool = False) -> Path:
@@ -48,21 +47,16 @@ def build_report(run_dir: Path, *, share: bool = False) -> Path:
 def render_report(run: FinishedRun, facts: Mapping[str, Facts]) -> str:
     """Return the report as HTML."""
     templates = html_templates()
-    script = source(templates, "report.js")
     finished = str(run.session.get("finished") or run.session.get("started") or "")
     sections = {
         section: render_section(section.key, run, facts, templates) for section in SECTIONS if section.key in facts
     }
-    return templates.get_template("report.html.j2").render(
-        title=": ".join(filter(None, [f"{str(run.record.get('task', '')).capitalize()} report", run.name])),
+    return render_page(
+        ": ".join(filter(None, [f"{str(run.record.get('task', '')).capitalize()} report", run.name])),
+        sections,
         shared=run.shared,
         version=run.session.get("versions", {}).get("medformer", ""),
         when=f"{finished[:10]} {finished[11:16]} UTC" if finished else "time unknown",
-        style=source(templates, "report.css"),
-        script=script,
-        # Not text: its slashes are none of a path.
-        script_sha256=Markup(b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")),
-        sections=sections,
     )
 
 

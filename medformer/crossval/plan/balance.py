@@ -6,14 +6,18 @@ import math
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from medformer.crossval.plan import Fold, Plan, some
+from medformer.crossval.plan import Fold, Plan, PlanCase, some
 from medformer.crossval.plan.strata import Column, column_names, read_column
 from medformer.errors import counted
 from medformer.evaluation.number_format import shorten
+
+ONLY = "-"
+"""The name of a division that is the only one."""
 
 _MOST_VALUES = 8
 _MOST_ROWS = 30
@@ -47,6 +51,7 @@ class PartBalance:
         groups: How many patients or sequences they come from.
         counts: Cases per value of each column of categories; every value of the column is there, also with 0.
         spreads: Each continuous column.
+        name: What the fold is called, if not by its number.
     """
 
     fold: int
@@ -56,6 +61,12 @@ class PartBalance:
     groups: int
     counts: Mapping[str, Mapping[str, int]]
     spreads: Mapping[str, Spread]
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """The fold in a table."""
+        return "all" if self.fold < 0 else self.name or str(self.fold)
 
 
 @dataclass(frozen=True)
@@ -75,27 +86,57 @@ class Balance:
     hint: str
 
 
+class Division(Protocol):
+    """What a balance table needs to know of one way in which cases are divided, such as a fold."""
+
+    @property
+    def repeat(self) -> int:
+        """Which drawing it belongs to."""
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[str]]:
+        """Ids by part."""
+
+
 def balance_table(plan: Plan) -> Balance:
-    """Count what each part of each fold consists of: cases, groups, classes, sites and covariates.
+    """Count what each part of each fold of a plan consists of (see `balance_of`)."""
+    return balance_of(plan.cases, plan.folds, plan.settings)
+
+
+def balance_of(
+    cases: Sequence[PlanCase],
+    divisions: Sequence[Division],
+    settings: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
+) -> Balance:
+    """Count what each part of each division consists of: cases, groups, classes, sites and covariates.
 
     Covariates with more than 8 categories, such as file names, are left out unless the plan is balanced by them.
+
+    Args:
+        cases: Those that the parts name, and perhaps others.
+        divisions: Such as the folds of a plan.
+        settings: How a plan was drawn (`Plan.settings`).
+        names: What the divisions are called; their numbers unless given.
     """
-    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    places = {case.id: place for place, case in enumerate(plan.cases)}
-    columns = _columns(plan)
-    parts = [_part(plan, columns, -1, 0, "", [places[case.id] for case in plan.cases if case.id in used])]
-    for fold in plan.folds:
-        for part, ids in fold.parts.items():
+    settings = settings or {}
+    used = {name for division in divisions for ids in division.parts.values() for name in ids}
+    places = {case.id: place for place, case in enumerate(cases)}
+    columns = _columns(cases, settings)
+    parts = [_part(cases, columns, -1, 0, "", [places[case.id] for case in cases if case.id in used])]
+    for index, division in enumerate(divisions):
+        for part, ids in division.parts.items():
             if ids:
-                parts.append(_part(plan, columns, fold.index, fold.repeat, part, [places[name] for name in ids]))
+                made = _part(cases, columns, index, division.repeat, part, [places[name] for name in ids])
+                parts.append(replace(made, name=names[index]) if names else made)
     whole = parts[0]
-    repeated = any(fold.repeat for fold in plan.folds)
+    repeated = any(division.repeat for division in divisions)
     header = ["Fold", *(["Repeat"] if repeated else []), "Part", "Cases", "Groups"]
     for name, counts in whole.counts.items():
         header += [f"{name}={value}" for value in counts] if len(counts) <= _MOST_VALUES else [name]
     header += whole.spreads
     rows = [_row(part, repeated=repeated) for part in parts]
-    return Balance(tuple(header), tuple(rows), tuple(parts), _largest_deviation(plan, columns, parts))
+    return Balance(tuple(header), tuple(rows), tuple(parts), _largest_deviation(settings, parts))
 
 
 def format_balance(balance: Balance, width: int = 100) -> str:
@@ -106,15 +147,16 @@ def format_balance(balance: Balance, width: int = 100) -> str:
     """
     parts, notes = list(balance.parts), []
     if len(parts) > _MOST_ROWS:
-        shown = [part for part in parts if part.part in ("", "test")]
+        tested = {"test"} & {part.part for part in parts} or {part.part for part in parts} - {"train"}
+        shown = [part for part in parts if part.part in {"", *tested}]
         parts = shown[:_MOST_ROWS]
         more = f" of the first {len(parts) - 1} folds" if len(shown) > len(parts) else ""
         notes.append(f"Only the test parts{more} are shown; the report has all.")
     names = [*parts[0].counts, *parts[0].spreads]
     cells = {name: [_in_one(part, name) for part in parts] for name in names}
     fixed = [
-        ("fold", ["all" if part.fold < 0 else str(part.fold) for part in parts]),
-        ("part", [_SHORT.get(part.part, "") for part in parts]),
+        ("fold", [part.called for part in parts]),
+        ("part", [_SHORT.get(part.part, part.part) for part in parts]),
         ("cases", [str(part.cases) for part in parts]),
         ("groups", [str(part.groups) for part in parts]),
     ]
@@ -148,7 +190,7 @@ def plan_warnings(plan: Plan) -> list[str]:
     if unused:
         found.append(f"{len(unused)} case(s) are in no part of the plan ({some(unused)}).")
     for name in plan.settings.get("stratify", ()):
-        known = read_column(plan.cases, name, _bins(plan)).known
+        known = read_column(plan.cases, name, _bins(plan.settings)).known
         missing = [case.id for case, has in zip(plan.cases, known, strict=True) if not has]
         if missing:
             found.append(
@@ -222,11 +264,11 @@ def _repeats(plan: Plan, tested: Sequence[Fold]) -> list[str]:
     return found
 
 
-def _columns(plan: Plan) -> list[Column]:
+def _columns(cases: Sequence[PlanCase], settings: Mapping[str, Any]) -> list[Column]:
     """Columns that any case has a value in, categories first."""
-    bins = _bins(plan)
-    chosen = {"site", "label", *plan.settings.get("stratify", ())}
-    columns = [read_column(plan.cases, name, bins) for name in column_names(plan.cases)]
+    bins = _bins(settings)
+    chosen = {"site", "label", *settings.get("stratify", ())}
+    columns = [read_column(cases, name, bins) for name in column_names(cases)]
     worth = [
         column
         for column in columns
@@ -237,12 +279,12 @@ def _columns(plan: Plan) -> list[Column]:
     return sorted(worth, key=lambda column: (column.numbers is not None, order.get(column.name, 2)))
 
 
-def _bins(plan: Plan) -> int:
-    return int(plan.settings.get("bins", 3))
+def _bins(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("bins", 3))
 
 
 def _part(
-    plan: Plan, columns: Sequence[Column], fold: int, repeat: int, part: str, places: Sequence[int]
+    cases: Sequence[PlanCase], columns: Sequence[Column], fold: int, repeat: int, part: str, places: Sequence[int]
 ) -> PartBalance:
     counts, spreads = {}, {}
     for column in columns:
@@ -256,19 +298,20 @@ def _part(
             known = numbers[np.isfinite(numbers)]
             mean, sd = (known.mean(), known.std()) if len(known) else (np.nan, np.nan)
             spreads[column.name] = Spread(float(mean), float(sd), len(numbers) - len(known))
-    groups = {plan.cases[place].group for place in places}
+    groups = {cases[place].group for place in places}
     return PartBalance(fold, repeat, part, len(places), len(groups), counts, spreads)
 
 
 def _row(part: PartBalance, *, repeated: bool) -> tuple[str, ...]:
-    fold, repeat = ("all", "") if part.fold < 0 else (str(part.fold), str(part.repeat))
-    row = [fold, *([repeat] if repeated else []), _PARTS.get(part.part, "all"), f"{part.cases:,}", f"{part.groups:,}"]
+    repeat = "" if part.fold < 0 else str(part.repeat)
+    named = _PARTS.get(part.part, part.part or "all")
+    row = [part.called, *([repeat] if repeated else []), named, f"{part.cases:,}", f"{part.groups:,}"]
     for counts in part.counts.values():
         row += [f"{n:,}" for n in counts.values()] if len(counts) <= _MOST_VALUES else [_present(counts)]
     return (*row, *map(str, part.spreads.values()))
 
 
-def _largest_deviation(plan: Plan, columns: Sequence[Column], parts: Sequence[PartBalance]) -> str:
+def _largest_deviation(settings: Mapping[str, Any], parts: Sequence[PartBalance]) -> str:
     """Find the share or mean that differs most from that of all cases, in standard deviations over all cases.
 
     The column whose values are left out one at a time differs by design and is skipped.
@@ -277,7 +320,7 @@ def _largest_deviation(plan: Plan, columns: Sequence[Column], parts: Sequence[Pa
     found: list[tuple[float, str, PartBalance]] = []
     for part in parts[1:]:
         for name, counts in part.counts.items():
-            for value, count in counts.items() if name != plan.settings.get("left_out") else ():
+            for value, count in counts.items() if name != settings.get("left_out") else ():
                 share, usual = count / part.cases, whole.counts[name][value] / whole.cases
                 if 0 < usual < 1:
                     text = f"{name}={value} is {share:.0%} of the cases, against {usual:.0%} of all"
@@ -290,9 +333,11 @@ def _largest_deviation(plan: Plan, columns: Sequence[Column], parts: Sequence[Pa
     if not found:
         return "Nothing is known about the cases that the parts could differ in."
     deviation, text, part = max(found, key=lambda entry: entry[0])
+    where = "" if part.name == ONLY else f"fold {part.called}, "
     return (
-        f"Largest deviation: in fold {part.fold}, {_PARTS[part.part]}, {text} ({deviation:.2f} standard deviations; by "
-        f"chance alone, {counted(part.groups, 'group')} would deviate by about {1 / math.sqrt(part.groups):.2f})."
+        f"Largest deviation: in {where}{_PARTS.get(part.part, part.part)}, {text} ({deviation:.2f} "
+        f"standard deviations; by chance alone, {counted(part.groups, 'group')} would deviate by about "
+        f"{1 / math.sqrt(part.groups):.2f})."
     )
 
 

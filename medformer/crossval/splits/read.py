@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medformer.crossval.splits.given import GivenDivision, GivenSplit
 from medformer.crossval.splits.json_split import json_split
-from medformer.crossval.splits.table_split import table_split
+from medformer.crossval.splits.table_split import divisions_of, table_split
 from medformer.data.case_names import posix_name, without_ending
 from medformer.data.frames.layouts import scan
 from medformer.data.frames.named_splits import NAMED_SPLITS, named_split
@@ -79,11 +79,11 @@ def _frozen(parts: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _named(name: str) -> GivenSplit:
-    rows = named_split(name).rows.values()
-    parts: dict[str, list[str]] = {}
-    for row in rows:
-        parts.setdefault(row.split, []).append(f"{row.dataset}/{row.stem}")
-    return GivenSplit(name, f"the published split `{name}`", (GivenDivision("", _frozen(parts)),))
+    rows = [
+        {"id": f"{row.dataset}/{row.stem}", "split": row.split, "fold": row.fold}
+        for row in named_split(name).rows.values()
+    ]
+    return GivenSplit(name, f"the published split `{name}`", divisions_of(rows, "split"))
 
 
 def _folder(folder: Path) -> GivenSplit:

@@ -47,7 +47,7 @@ def table_split(path: Path) -> GivenSplit:
             "and `part`."
         )
     named = [{**row, "id": f"{row['dataset']}/{row['stem']}" if name is None else row[name]} for row in rows]
-    divisions = _divisions(named, part, "fold" in lower, "repeat" in lower)
+    divisions = divisions_of(named, part)
     if not divisions:
         raise DataError(f"{path} puts all cases into one part; expected two or more in the column `{part or 'fold'}`.")
     return GivenSplit(str(path), f"a table with {' and '.join(_used(part, lower))}", divisions, assumed=part is None)
@@ -57,7 +57,14 @@ def _used(part: str | None, header: Sequence[str]) -> list[str]:
     return [name for name in ("repeat", "fold", part) if name and name in header]
 
 
-def _divisions(rows: Sequence[Row], part: str | None, folded: bool, repeated: bool) -> tuple[GivenDivision, ...]:
+def divisions_of(rows: Sequence[Row], part: str | None) -> tuple[GivenDivision, ...]:
+    """The ways in which rows divide cases.
+
+    Args:
+        rows: With `id`, and as they apply `fold`, `repeat` and a column of parts.
+        part: The name of this column.
+    """
+    folded, repeated = ("fold" in rows[0], "repeat" in rows[0]) if rows else (False, False)
     several = len({row["id"] for row in rows}) < len(rows)
     if part and folded and several:
         return _parts_in_folds(rows, part, repeated)

@@ -20,15 +20,26 @@ SHOWN = 40
 
 
 def audit(run: FinishedRun) -> dict[str, Any]:
-    """Separate the findings that the user accepted from the others."""
-    found = run.audit or {}
+    """Separate the findings of a run's audit that the user accepted from the others."""
+    accepted_names = [str(name) for name in run.record.get("accepted_leaks", ())]
+    return audited(run.audit, accepted_names, len(run.rows))
+
+
+def audited(content: Mapping[str, Any] | None, accepted_names: Sequence[str], cases: int) -> dict[str, Any]:
+    """Separate the findings that the user accepted from the others.
+
+    Args:
+        content: Of audit.json; None where nothing was audited.
+        accepted_names: The names by which the user accepted findings.
+        cases: Number of cases, where the audit does not say it.
+    """
+    found = content or {}
     findings = found.get("findings", [])
     accepted = [finding for finding in findings if finding.get("accepted")]
-    accepted_names = [str(name) for name in run.record.get("accepted_leaks", ())]
     others = [finding for finding in findings if not finding.get("accepted")]
     return {
-        "level": "warning" if accepted_names or run.audit is None or findings else "ok",
-        "audited": run.audit is not None,
+        "level": "warning" if accepted_names or content is None or findings else "ok",
+        "audited": content is not None,
         "accepted_names": accepted_names,
         "number_accepted": len(accepted),
         "number_of_others": len(others),
@@ -37,7 +48,7 @@ def audit(run: FinishedRun) -> dict[str, Any]:
         "others": [_sides(finding) for finding in others[:SHOWN]],
         "not_found": found.get("accepted_but_not_found", []),
         "looked_for": found.get("looked_for", {}),
-        "cases": found.get("cases", len(run.rows)),
+        "cases": found.get("cases", cases),
         "problems": found.get("problems", [])[:SHOWN],
         "number_of_problems": len(found.get("problems", [])),
         "shown": SHOWN,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from medformer.crossval.plan.balance import balance_table, plan_warnings
+from medformer.crossval.plan.balance import Balance, balance_table, plan_warnings
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.read.dataset_file import shown_labels
 from medformer.errors import counted
@@ -22,7 +22,15 @@ _GIGABYTE = 1e9
 def plan(run: FinishedRun) -> dict[str, Any]:
     """Describe what each part of each fold consists of."""
     assert run.plan is not None
-    balance = balance_table(run.plan)
+    return {
+        "plan": run.plan,
+        "warnings": plan_warnings(run.plan),
+        **balanced(balance_table(run.plan)),
+    }
+
+
+def balanced(balance: Balance) -> dict[str, Any]:
+    """A balance table; of very many parts, those that are tested."""
     titles = [shorten(name, LONGEST_NAME) for name in balance.header]
     # Two long names may differ only in the middle.
     titles = titles if len(set(titles)) == len(titles) else list(balance.header)
@@ -31,8 +39,6 @@ def plan(run: FinishedRun) -> dict[str, Any]:
     if len(parts) > MOST_ROWS:
         tests = [row for row, part in zip(parts, balance.parts[1:], strict=True) if part.part == "test"]
     return {
-        "plan": run.plan,
-        "warnings": plan_warnings(run.plan),
         "parts": tests[:MOST_ROWS] or parts,
         "tests": len(tests),
         "whole": whole,
