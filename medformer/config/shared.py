@@ -91,6 +91,9 @@ class ModelConfig(Section):
         description="pretrained weights of the encoder: a name of `medformer weights list`, or a local file (timm or "
         "sail-sg keys); kernels are inflated to 3-D",
     )
+    frozen: Annotated[int, Field(ge=0, le=4)] = Field(
+        0, description="of a backbone on a network of timm: levels, from the finest, whose pretrained weights stay"
+    )
     checkpointing: bool = Field(False, description="recompute activations to save memory")
 
 

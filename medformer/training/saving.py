@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from medformer.config.shared import TrainingConfig
+from medformer.config.shared import ModelConfig, TrainingConfig
 from medformer.errors import CheckpointError
 from medformer.evaluation.metrics import Metric
 from medformer.files import write_csv, write_text
@@ -81,8 +81,8 @@ def copy_weights(folder: Path, out: Path) -> None:
 
 
 FORMAT = 1
-SETTINGS_SINCE = ("encoder_lr",)
-"""Settings of a training that states of this format need not have."""
+SETTINGS_SINCE = {"training": ("encoder_lr",), "model": ("frozen",)}
+"""Settings, by section of the config, that states of this format need not have."""
 _ADVICE = "Restore it from a copy, or delete it (or use --overwrite) to train this part from its beginning."
 
 
@@ -204,7 +204,7 @@ class Saving:
             raise CheckpointError(
                 f"Cannot resume from {path}: its format is {metadata.get('format')!r}, expected {FORMAT}. {_ADVICE}"
             )
-        changes = _changes(_completed(metadata.get("identity", {})), self._identity)
+        changes = _changes(_completed(metadata.get("identity", {}), self._identity), self._identity)
         try:
             progress = TypeAdapter(Progress).validate_python(metadata.get("progress", {}))
         except ValidationError as error:
@@ -257,14 +257,18 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _completed(identity: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add the settings of a training that older code did not know: their defaults mean what it did."""
-    defaults = TrainingConfig().model_dump(mode="json")
-    training = identity.get("training", {})
-    return {
-        **identity,
-        "training": {**{key: defaults[key] for key in SETTINGS_SINCE if key not in training}, **training},
-    }
+def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add to an identity the settings that older code did not know: their defaults mean what it did."""
+    defaults = {"training": TrainingConfig(), "model": ModelConfig()}
+    completed = dict(old)
+    for section, keys in SETTINGS_SINCE.items():
+        given, now = old.get(section), new.get(section)
+        if isinstance(given, Mapping) and isinstance(now, Mapping):
+            known = defaults[section].model_dump(mode="json", include=set(keys) & now.keys())
+            completed[section] = {**known, **given}
+    if isinstance(old.get("metadata"), Mapping):
+        completed["metadata"] = _completed(old["metadata"], new["metadata"])
+    return completed
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

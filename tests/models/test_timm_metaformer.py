@@ -51,8 +51,7 @@ def test_maps_of_a_network_with_channels_at_the_end_are_turned() -> None:
 
 
 def test_frozen_levels_keep_weights_and_statistics() -> None:
-    torch.manual_seed(0)
-    backbone = TimmMetaFormer("test_efficientnet", 3, tiny().architecture, init="fan_in", frozen=2).train()
+    backbone = tiny(frozen=2).train()
     before = {key: value.clone() for key, value in backbone.encoder.state_dict().items()}
     sum(m.square().mean() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
     moving = {key for key, value in backbone.encoder.named_parameters() if value.grad is not None}
@@ -71,3 +70,10 @@ def test_frozen_levels_keep_weights_and_statistics() -> None:
 def test_what_cannot_be_an_encoder_is_named(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_backbone(name)
+
+
+def test_only_levels_of_a_network_of_timm_can_be_frozen() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model\.frozen=1 .*, and caformer_s18 has none"
+    ):
+        build_backbone("caformer_s18", frozen=1)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, InterruptedRun
 from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors, write_tensors
@@ -64,15 +65,23 @@ def test_a_stopped_training_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path
 def test_a_state_of_older_code_lacks_newer_settings_and_goes_on_bit_for_bit(
     tiny: ModuleType, tmp_path: Path, whole: Path
 ) -> None:
+    settings = {**SETTINGS, "metadata": {**SETTINGS["metadata"], "model": ModelConfig().model_dump(mode="json")}}
     with pytest.raises(InterruptedRun):
-        tiny.train(tmp_path, reporter=StopAfter(3), **SETTINGS)
+        tiny.train(tmp_path, reporter=StopAfter(3), **settings)
     path = tmp_path / "state.safetensors"
     tensors, content = read_tensors(path)
-    for key in SETTINGS_SINCE:
-        del content["identity"]["training"][key]
+    sections = {"training": content["identity"]["training"], "model": content["identity"]["metadata"]["model"]}
+    for section, keys in SETTINGS_SINCE.items():
+        for key in keys:
+            del sections[section][key]
     write_tensors(path, tensors, content)
-    tiny.train(tmp_path, resume=True, **SETTINGS)
-    _equal(tmp_path, whole, tiny)
+    other = {**settings["metadata"], "model": {**settings["metadata"]["model"], "frozen": 1}}
+    with pytest.raises(CheckpointError, match=r"metadata\.model\.frozen was 0, now 1"):
+        tiny.train(tmp_path, resume=True, **{**settings, "metadata": other})
+    tiny.train(tmp_path, resume=True, **settings)
+    before, after = (read_tensors(folder / "model.safetensors")[0] for folder in (whole, tmp_path))
+    assert before.keys() == after.keys() and all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert tiny.curve(tmp_path) == tiny.curve(whole)
 
 
 def test_stopping_at_every_step_changes_nothing(tiny: ModuleType, tmp_path: Path, whole: Path) -> None:

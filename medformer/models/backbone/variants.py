@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config.shared import MixerSpec
+from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import Architecture, Backbone, InitName, init_published
 from medformer.models.backbone.layers import KernelSize, squared_relu
 from medformer.models.backbone.metaformer import MetaFormer
@@ -169,18 +170,24 @@ def build_backbone(
     strides: Sequence[int | Sequence[int]] | None = None,
     init: InitName = "published",
     checkpointing: bool = False,
+    frozen: int = 0,
 ) -> Backbone:
     """Return a named backbone; `mixers`, `drop_path` and `kernel_sizes` None take the variant's own.
 
     Raises:
         UnknownNameError: No variant or mixer has that name; the nearest is suggested.
-        ConfigError: The backbone does not exist in this number of dimensions.
+        ConfigError: The backbone does not exist in this number of dimensions, or has no levels that could be frozen.
     """
     given: dict[str, Any] = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
     variant = VARIANTS.require(name, f"{spatial_dims}-D").part
     architecture = replace(variant, **{key: value for key, value in given.items() if value is not None})
     if encoder := encoder_name(name):
-        return TimmMetaFormer(encoder, in_channels, architecture, init=init, checkpointing=checkpointing)
+        return TimmMetaFormer(encoder, in_channels, architecture, init=init, checkpointing=checkpointing, frozen=frozen)
+    if frozen:
+        raise ConfigError(
+            f"model.frozen={frozen} keeps levels of a network of timm, and {name} has none. Set model.frozen=0, or a "
+            "backbone on such a network, such as lite0_metaformer."
+        )
     return MetaFormer(
         spatial_dims,
         in_channels,

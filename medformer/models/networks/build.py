@@ -27,6 +27,7 @@ Builder = Callable[[ModelConfig, Grid], nn.Module]
 
 NO_BACKBONE = {
     "model.mixers": "it has no stages with token mixers. Set model.mixers=null.",
+    "model.frozen": "it keeps levels of a backbone on a network of timm. Set model.frozen=0.",
     "model.weights": "they fill a MetaFormer encoder, and it has none. Set model.weights=null.",
     "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",
 }
@@ -102,7 +103,10 @@ def build_network(
         UnknownNameError: The model, backbone or mixer is not known; the nearest name is given.
         ConfigError: The model does not support what is asked of it, or the numbers of the grid do not suit it.
     """
-    wanted = {f"{grid.spatial_dims}-D": True, "model.mixers": config.mixers, "model.weights": config.weights}
+    wanted = {
+        f"{grid.spatial_dims}-D": True,
+        **{f"model.{key}": getattr(config, key) for key in ("mixers", "weights", "frozen")},
+    }
     entry = NETWORKS.require(config.name, target, *(ability for ability, asked in wanted.items() if asked))
     try:
         return _classifier(config, grid) if target == "classification" else entry.part(config, grid)

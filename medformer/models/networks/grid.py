@@ -70,6 +70,7 @@ def build_encoder(config: ModelConfig, grid: Grid) -> Backbone:
         strides=grid.strides,
         init=config.init,
         checkpointing=config.checkpointing,
+        frozen=config.frozen,
     )
 
 
