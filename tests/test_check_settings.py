@@ -10,6 +10,7 @@ from medformer.config import PolypConfig
 from medformer.config_loading import load_config
 from medformer.data.manifest import Case, Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
+from medformer.models.networks.build import with_weights_named
 from medformer.tasks.polyp.study import PolypStudy
 
 TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training.accelerator=cpu"]
@@ -41,11 +42,11 @@ def test_a_wrong_setting_is_named_before_any_image_is_read(override: str, kind: 
 
 
 def test_a_training_that_a_cpu_takes_days_for_is_said_with_what_suits_it() -> None:
-    cpu = "training.accelerator=cpu"
+    cpu, random = "training.accelerator=cpu", "model.weights=null"
     cases = tuple(Case(f"frame{number}", None) for number in range(100))
-    (said,) = replace(study([cpu]), data=Manifest(Path("nowhere.csv"), Path(), cases)).cautions
-    assert "starts from random weights" in said and "352 x 352" in said and "--config polyp/quick" in said
-    for name in ("polyp/quick", "polyp/scratch"):
+    (said,) = replace(study([cpu, random]), data=Manifest(Path("nowhere.csv"), Path(), cases)).cautions
+    assert "starts from random weights" in said and "352 x 352" in said and "--config polyp/cpu" in said
+    for name in ("polyp/quick", "polyp/scratch", "polyp/cpu"):
         assert not replace(study([cpu], name), data=Manifest(Path("nowhere.csv"), Path(), cases)).cautions
 
 
@@ -93,6 +94,24 @@ def test_what_can_be_trained_passes(name: str) -> None:
     check_settings("polyp/default", [*TINY, f"model.name={name}"])
 
 
-@pytest.mark.parametrize("name", ["polyp/default", "polyp/quick", "polyp/pranet_protocol"])
+def test_levels_of_random_weights_are_not_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"model\.frozen=1 keeps .* would be random.*medformer weights list"):
+        check_settings("polyp/cpu", ["model.weights=null"])
+    # What `auto` stands for where no weights are: none, and nothing is frozen.
+    monkeypatch.setattr("medformer.models.networks.build.choose_weights", lambda network: None)
+    chosen = with_weights_named(load_config("polyp/cpu", model=PolypConfig).model)
+    assert (chosen.weights, chosen.frozen) == (None, 0)
+    check_settings("polyp/cpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "weights"),
+    [("model.backbone=lite0_metaformer", "tf_efficientnet_lite0.in1k"), ("model.name=monai:unet", None)],
+)
+def test_auto_takes_the_weights_that_are_here_and_suit(override: str, weights: str | None) -> None:
+    assert with_weights_named(load_config("polyp/cpu", [override], model=PolypConfig).model).weights == weights
+
+
+@pytest.mark.parametrize("name", ["polyp/default", "polyp/quick", "polyp/pranet_protocol", "polyp/cpu"])
 def test_the_shipped_configs_can_be_trained(name: str) -> None:
     check_settings(name)

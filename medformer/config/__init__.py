@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, field_validator
 
 from medformer.config.shared import (
+    AUTO,
     Batch,
     Count,
     CrossvalConfig,
@@ -82,10 +83,17 @@ class PolypConfig(Section):
     seed: NonNegativeInt = Field(0, description="every random choice derives from it")
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = ModelConfig(
+        name="meta_light",
+        backbone="lite0_metaformer",
+        init="fan_in",
+        drop_path=0.0,
+        deep_supervision=True,
+        weights=AUTO,
+    )
     loss: LossConfig = LossConfig()
     pretraining: ImagePretrainingConfig = ImagePretrainingConfig(block=32)
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = TrainingConfig(lr=1e-3)
     crossval: CrossvalConfig = CrossvalConfig()
     execution: ExecutionConfig = ExecutionConfig()
     report: ReportConfig = ReportConfig()

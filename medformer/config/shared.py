@@ -61,6 +61,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+AUTO = "auto"
+"""The weights of the list that suit a network and are on this machine, if there are any."""
 MixerSpec = str | dict[str, JsonValue]
 """A token mixer by its name, or its name and parameters: `{name: attention, heads: 4}`."""
 Mixers = Annotated[tuple[MixerSpec, ...], Field(min_length=1)] | None
@@ -88,8 +90,8 @@ class ModelConfig(Section):
     deep_supervision: bool = Field(False, description="also judge coarser logits while training")
     weights: Annotated[str | None, LOCAL] = Field(
         None,
-        description="pretrained weights of the encoder: a name of `medformer weights list`, or a local file (timm or "
-        "sail-sg keys); kernels are inflated to 3-D",
+        description="pretrained weights of the encoder: a name of `medformer weights list`, a local file (timm or "
+        "sail-sg keys), or auto (those of the list that are on this machine, else none); kernels are inflated to 3-D",
     )
     frozen: Annotated[int, Field(ge=0, le=4)] = Field(
         0, description="of a backbone on a network of timm: levels, from the finest, whose pretrained weights stay"

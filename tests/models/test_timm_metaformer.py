@@ -73,7 +73,5 @@ def test_what_cannot_be_an_encoder_is_named(name: str, message: str) -> None:
 
 
 def test_only_levels_of_a_network_of_timm_can_be_frozen() -> None:
-    with pytest.raises(
-        ConfigError, match=r"model\.frozen=1 .*, and caformer_s18 has none"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.frozen=1 .*, and caformer_s18 has none"):
         build_backbone("caformer_s18", frozen=1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from medformer.config.shared import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from medformer.config.shared import AUTO, IMAGE_MEAN, IMAGE_STD, ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.metaformer import MetaFormer
@@ -17,7 +17,7 @@ from medformer.models.networks.grid import Grid, PaddedNetwork, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
 from medformer.models.networks.peers import dynunet, smp_network, swinunetr, timm_part, unet
 from medformer.models.weights.loading import load_features, load_pretrained
-from medformer.models.weights.store import find_weights
+from medformer.models.weights.store import choose_weights, find_weights
 from medformer.models.weights.table import names_for
 from medformer.registry import Entry, Registry
 
@@ -103,6 +103,7 @@ def build_network(
         UnknownNameError: The model, backbone or mixer is not known; the nearest name is given.
         ConfigError: The model does not support what is asked of it, or the numbers of the grid do not suit it.
     """
+    config = with_weights_named(config)
     wanted = {
         f"{grid.spatial_dims}-D": True,
         **{f"model.{key}": getattr(config, key) for key in ("mixers", "weights", "frozen")},
@@ -130,6 +131,19 @@ def _classifier(config: ModelConfig, grid: Grid) -> Classifier:
     return with_head(build_encoder(config, grid), config.backbone, grid.out_channels)
 
 
+def with_weights_named(config: ModelConfig) -> ModelConfig:
+    """Return the config with the name of the weights that `auto` stands for here; where there are none, none is frozen.
+
+    Raises:
+        UnknownNameError: The model is not known.
+    """
+    if config.weights != AUTO:
+        return config
+    fillable = "model.weights" not in NETWORKS[config.name].cannot
+    found = choose_weights(pretrained_part(config)) if fillable else None
+    return config.model_copy(update={"weights": found, **({} if found else {"frozen": 0})})
+
+
 def load_encoder(network: nn.Module, config: ModelConfig) -> None:
     """Fill the encoder of a network that `build_network` returned with the weights that the config names, if any.
 
@@ -137,6 +151,7 @@ def load_encoder(network: nn.Module, config: ModelConfig) -> None:
         ConfigError: The network has no encoder that weights could fill, or the weights are not on this machine.
         CheckpointError: They cannot be read, do not fit, or are not what they were.
     """
+    config = with_weights_named(config)
     if not config.weights:
         return
     encoder = network_encoder(network)

@@ -31,6 +31,7 @@ from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES
 from medformer.inference.threshold import copy_threshold
 from medformer.models.autoencoder import masked_autoencoder
+from medformer.models.networks.build import with_weights_named
 from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
@@ -78,14 +79,15 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         first = f"{config.model.name} starts from random weights (model.weights names others) and" if random else "It"
         return (
             f"{first} trains on a CPU on images of {rows} x {columns} px for {config.training.epochs} epochs in each "
-            "fold, which can take days. For a CPU there are --config polyp/quick (a first look) and --config "
-            "polyp/scratch (30 minutes a fold).",
+            "fold, which can take days. For a CPU there is --config polyp/cpu (minutes a fold, from ImageNet "
+            "weights), and --config polyp/quick for a first look.",
         )
 
     def check(self) -> None:
         super().check()
         build_loss(self.config.loss.name)
         network = new_network(self.config, 0)
+        _check_frozen(self.config)
         wanted, size = self.config.pretraining, self.config.data.image_size
         if wanted.enabled or wanted.weights:
             masked_autoencoder(network)
@@ -154,6 +156,7 @@ class PolypTask:
         if not config.data.manifest:
             raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
         data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
+        config = config.model_copy(update={"model": with_weights_named(config.model)})
         if config.data.foreground:
             data = replace(data, cases=tuple(replace(case, foreground=config.data.foreground) for case in data.cases))
         return PolypStudy(config=config, data=data, masks=labelled)
@@ -183,6 +186,20 @@ class PolypTask:
                 "views": 4 if config.inference.flips else 1,
             },
         }
+
+
+def _check_frozen(config: PolypConfig) -> None:
+    """Refuse to keep levels of an encoder that starts from random weights.
+
+    Raises:
+        ConfigError: Nothing gives it other weights.
+    """
+    model, wanted = config.model, config.pretraining
+    if model.frozen and not (model.weights or wanted.weights or wanted.enabled):
+        raise ConfigError(
+            f"model.frozen={model.frozen} keeps the finest levels of the encoder, and they would be random. Name "
+            "their weights (model.weights; `medformer weights list`), or set model.frozen=0."
+        )
 
 
 def _check_forward_pass(config: PolypConfig, network: nn.Module, cases: int, advice: str) -> None:
