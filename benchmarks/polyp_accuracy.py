@@ -50,7 +50,7 @@ from medformer.training.losses.objectives import SegmentationObjective
 from medformer.training.losses.segmentation import build_loss
 from pipelines.console import make_reporter, say
 
-SCRATCH, PRETRAINED = "polyp/scratch", "polyp/scratch"
+SCRATCH, PRETRAINED = "polyp/scratch", "polyp/cpu"
 """Configs of our side, from random and from ImageNet weights."""
 WEIGHTS = "tf_efficientnet_lite0.in1k"
 _SAME_ENCODER = "smp:unet/tu-tf_efficientnet_lite0"
@@ -74,11 +74,11 @@ def main() -> None:
     arguments.config = arguments.config or (PRETRAINED if arguments.pretrained else SCRATCH)
     sides = {"ours": [], "peer": peer_settings(arguments)}
     if arguments.pretrained:
-        start = f"model.weights={WEIGHTS}"
+        start, whole = f"model.weights={WEIGHTS}", "model.frozen=0"
         sides = {
             "ours": [start],
-            "scratch": [*sides["peer"], "model.weights=null"],
-            "same": [f"model.name={_SAME_ENCODER}", start, f"training.lr={arguments.same_lr}"],
+            "scratch": [*sides["peer"], "model.weights=null", whole],
+            "same": [f"model.name={_SAME_ENCODER}", start, f"training.lr={arguments.same_lr}", whole],
         }
     configs = load_configs(arguments, PolypConfig, sides)
     torch.set_num_threads(arguments.threads)
