@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medformer.interface.frames import FrameModel, FrameResult
     from medformer.interface.load import load
     from medformer.interface.model import ClassResult, Model
-    from medformer.interface.runs import Run, compare, crossval
+    from medformer.interface.runs import Run, audit, compare, crossval
     from medformer.interface.volumes import VolumeClassifier, VolumeModel, VolumeResult
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "VolumeClassifier",
     "VolumeModel",
     "VolumeResult",
+    "audit",
     "compare",
     "create_backbone",
     "crossval",
@@ -56,7 +57,7 @@ _PLACES = {
     "medformer.interface.frames": ("FrameModel", "FrameResult"),
     "medformer.interface.load": ("load",),
     "medformer.interface.model": ("ClassResult", "Model"),
-    "medformer.interface.runs": ("Run", "compare", "crossval"),
+    "medformer.interface.runs": ("Run", "audit", "compare", "crossval"),
     "medformer.interface.volumes": ("VolumeClassifier", "VolumeModel", "VolumeResult"),
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}

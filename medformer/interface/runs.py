@@ -1,4 +1,4 @@
-"""Cross-validations: run one, read a finished one, compare several."""
+"""Cross-validations: run one, read a finished one, compare several; and audit anybody's split."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.splits.audit import SplitAudit
 from medformer.crossval.splits.read import read_split
 from medformer.errors import DataError
 from medformer.evaluation.summary import headline
@@ -24,6 +25,7 @@ from medformer.progress import LineReporter
 from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
+from medformer.tasks.split_audit import audit_data
 
 Say = Callable[[str], object]
 """Receives lines about the progress, such as `print`."""
@@ -203,6 +205,48 @@ def compare(
         direction=direction,
         shared_only=shared_cases,
         ungrouped=ungrouped,
+    )
+
+
+def audit(
+    data: str | Path,
+    splits: str | Path | Sequence[str | Path] = (),
+    *,
+    task: Literal["polyp", "abide", "volume"] | None = None,
+    group_pattern: str | None = None,
+    accept: Sequence[str] = (),
+    progress: Say | None = None,
+) -> SplitAudit:
+    """Look for leaks in a split that somebody made, and describe its balance; nothing is trained.
+
+    It is `medformer audit`, but for a leak it raises nothing: `clean` says whether there is one, `audit.findings` lists
+    them, and `raise_if_leaking()` raises `LeakageError`.
+
+    >>> import medformer as mf
+    >>> mf.audit(data, run / "splits.json").clean
+    True
+
+    Args:
+        data: A manifest, a cohort, or a folder.
+        splits: The split: a JSON file (splits_final.json of nnU-Net, splits.json of a run), a CSV table, a folder of
+            lists, a published split by name, or lists of names, one for each part; that of the data without any.
+        task: Of the data; found out unless given.
+        group_pattern: Regular expression with one group, which finds the patient in the names of a folder's files.
+        accept: Names of findings that are accepted.
+        progress: Receives lines about the progress.
+
+    Raises:
+        ConfigError: Data or split are of no known kind, or a name to be accepted is none.
+        DataError: They cannot be read, or do not belong together.
+    """
+    given = [splits] if isinstance(splits, (str, Path)) else splits
+    return audit_data(
+        Path(data),
+        [Path(path) for path in given],
+        task=task,
+        group_pattern=group_pattern,
+        accept=accept,
+        reporter=_Lines(progress),
     )
 
 

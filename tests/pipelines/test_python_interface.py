@@ -80,10 +80,29 @@ def test_a_run_that_is_not_finished_says_so(own_run: Path) -> None:
         assert mf.load(own_run).networks == 1
 
 
-def test_examples_run(finished: Path, image: NDArray[np.uint8]) -> None:
+def test_examples_run(finished: Path, image: NDArray[np.uint8], data: Path) -> None:
     for module in (load, frames, runs):
-        found = doctest.testmod(module, extraglobs={"run": finished, "image": image})
+        found = doctest.testmod(module, extraglobs={"run": finished, "image": image, "data": data})
         assert found.attempted > 2 and not found.failed
+
+
+def test_a_split_that_leaks_is_found(data: Path, tmp_path: Path) -> None:
+    names = [case.id for case in read_manifest(data).cases]
+    for part, held in (("train", names[::2]), ("test", names[1::2])):
+        (tmp_path / f"{part}.txt").write_text("\n".join(held) + "\n")
+    found = mf.audit(data, [tmp_path / "train.txt", tmp_path / "test.txt"])
+    assert not found.clean and found.task == "polyp"
+    with pytest.raises(mf.LeakageError, match="group"):
+        found.raise_if_leaking()
+
+
+def test_a_bundle_predicts_as_its_run(
+    medformer: Medformer, finished: Path, image: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    assert medformer("export", finished, "--out", tmp_path / "bundle").code == 0
+    bundle, run = mf.load(tmp_path / "bundle", task="polyp"), mf.load(finished, task="polyp")
+    assert np.array_equal(bundle.predict(image).probability, run.predict(image).probability)
+    assert bundle.threshold == run.threshold and bundle.networks == 2
 
 
 def test_a_cross_validation_is_that_of_the_command(
