@@ -18,6 +18,7 @@ from medformer.config_loading import load_config
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, PlanCase
 from medformer.missing import known
+from medformer.models.weights.table import find_source
 from medformer.names import stand_ins
 from medformer.reporting.finished_run import FinishedRun, InnerRun
 from medformer.yaml_files import dump_yaml
@@ -133,8 +134,9 @@ class _StandIns:
             name: _letters({known(case.covariates.get(name)) for case in cases})
             for name in {name for case in cases for name in case.covariates} - _OPEN
         }
-        private = sorted({*self._cases, *self._groups, *self._sites}, key=len, reverse=True)
-        self._private = re.compile("|".join(map(re.escape, private)) or "(?!)")
+        values = {value for column in self._values.values() for value in column}
+        private = sorted({*self._cases, *self._groups, *self._sites, *values}, key=len, reverse=True)
+        self._private = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, private)) or '(?!)'})(?!\w)")
 
     def case(self, name: object) -> str:
         """What stands for a case; files and folders among the problems of the data have one name."""
@@ -172,12 +174,13 @@ class _StandIns:
     def parts(self, metrics: Record) -> dict[str, Any]:
         """The content of metrics.json."""
         found = dict(metrics)
-        for key, parts in metrics.items():
-            column = key.removeprefix("by_")
-            if column == "site":
-                found[key] = {self.site(name): part for name, part in parts.items()}
-            elif key.startswith("by_") and column in self._values:
-                found[key] = {self._values[column].get(name, name): part for name, part in parts.items()}
+        if "by_site" in found:
+            found["by_site"] = {self.site(name): part for name, part in metrics["by_site"].items()}
+        if "by_covariate" in found:
+            found["by_covariate"] = {
+                column: {self._values.get(column, {}).get(name, name): part for name, part in parts.items()}
+                for column, parts in metrics["by_covariate"].items()
+            }
         return found
 
     def inner(self, inner: InnerRun) -> InnerRun:
@@ -224,4 +227,4 @@ def _config_text(run: FinishedRun) -> str:
     if schema is None or not run.config_text:
         return ""
     config = load_config(run.folder.config_yaml, [], model=schema)
-    return dump_yaml(without_places(config).model_dump(mode="json"))
+    return dump_yaml(without_places(config, find_source).model_dump(mode="json"))

@@ -15,6 +15,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.metrics import table_of
 from medformer.files import sha256, strict_json, write_text
+from medformer.models.weights.table import find_source
 from medformer.records import read_record
 from medformer.tasks import get_task
 from medformer.tasks.bundle import CARD_FILE, CONFIG_FILE, fold_folder, is_bundle, write_record
@@ -62,7 +63,8 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
         raise ConfigError(f"{path} is a bundle already; it can be copied as it is. Give the folder of a run to export.")
     trained, (run, _) = open_trained(path), open_run(path)
     plan, folders = read_plan(run.splits_json), _chosen(trained, fold)
-    task, config, cases = get_task(trained.task), without_places(trained.config), {case.id: case for case in plan.cases}
+    task, config = get_task(trained.task), without_places(trained.config, find_source)
+    cases = {case.id: case for case in plan.cases}
     for folder in folders:
         train = [cases[name] for name in plan.folds[int(folder.name)].train]
         task.share(trained.config, folder, fold_folder(out, folder.name), train)
@@ -74,6 +76,7 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
         "task": trained.task,
         "target": getattr(config, "target", "classification" if trained.task == "abide" else "segmentation"),
         "network": {**config.model.model_dump(mode="json"), "parameters": _parameters(shared[0] / WEIGHTS)},
+        "started_from": _start(trained.config),
         "folds": [int(folder.name) for folder in folders],
         "folds_of_run": len(plan.folds),
         "networks": len(folders) * getattr(config, "members", 1),
@@ -119,6 +122,19 @@ def _chosen(trained: Trained, fold: str) -> Sequence[Path]:
         there = some([folder.name for folder in trained.folders], 20)
         raise ConfigError(f"--fold {fold}: {trained.path} has no trained fold of this number; give all, or {there}.")
     return chosen
+
+
+def _start(config: Any) -> str:
+    """What the first weights of the encoder were."""
+    weights = getattr(config.model, "weights", None)
+    source = find_source(weights) if weights else None
+    if source is not None:
+        return f"the weights {weights}, trained on {source.data} ({source.license})"
+    if weights:
+        return "weights of a local file, whose license is not known here"
+    if config.pretraining.enabled or config.pretraining.weights:
+        return "an encoder that was pretrained without labels"
+    return "random weights"
 
 
 def _parameters(weights: Path) -> int:

@@ -80,6 +80,10 @@ def test_every_feature_pipeline(
     cohort = cohort_for(measure)
     unfitted = feature_pipeline(cohort.columns, "one", scale=scale, harmonize=harmonize, confounds=confounds)
     assert_round_trip(unfitted, cohort.X, cohort.y, tmp_path / "fitted")
+    # Features leave the house in bundles: they hold sums over subjects, and no array with a row for each of them.
+    tensors, _ = read_tensors(tmp_path / "fitted")
+    subjects = len(cohort.y[TRAIN])
+    assert not [name for name, tensor in tensors.items() if subjects in tensor.shape]
 
 
 @pytest.mark.parametrize("name", ["ridge_all", "stack"])

@@ -1,0 +1,78 @@
+"""A report that is passed on: nothing in it names a case, a patient, a site, a file, a folder or a machine."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import private_names, told
+
+from medformer.crossval.plan import read_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.files import read_json, write_json
+from medformer.reporting.read_run import read_finished_run
+from medformer.reporting.report import build_report
+from medformer.reporting.sharing import shared_run
+
+CopyRun = Callable[[], RunDirectory]
+
+
+@pytest.mark.parametrize("made", ["finished", "classified", "segmented_volumes", "connectomes"])
+def test_no_name_is_told(made: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    source: Path = request.getfixturevalue(made)
+    source = source / "run" if (source / "run").is_dir() else source
+    run = Path(shutil.copytree(source, tmp_path / "run"))
+    record = read_json(run / "run.json")
+    record["sessions"][-1]["reason"] = "case00 could not be read"
+    record["notes"] = [*record["notes"], "The file /home/ana/scan.nii was moved.", "case00 is odd."]
+    write_json(run / "run.json", record)
+    shared = [build_report(run, share=True), run / "model_card_share.md"]
+    names = {*private_names(run), *private_names(source)}
+    names |= {html.escape(name) for name in names} | {socket.gethostname(), "/home/ana", "image/jpeg", "my config.yaml"}
+    assert told([run / "oof.csv", run / "run.json"], names)
+    # Too short to be a name of a case in a page of text.
+    assert not told(shared, {name for name in names if len(name) > 3})
+    assert "case 1" in shared[0].read_text("utf-8")
+
+
+def test_numbers_are_those_of_the_report(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    shared = shared_run(run)
+    assert (shared.cases, shared.groups, len(shared.sites)) == (run.cases, run.groups, len(run.sites))
+    assert shared.pooled == run.pooled
+    assert {name: one.difference for name, one in shared.comparisons[0].items()} == {
+        name: one.difference for name, one in run.comparisons[0].items()
+    }
+    assert shared.plan is not None and run.plan is not None
+    assert [len(fold.test) for fold in shared.plan.folds] == [len(fold.test) for fold in run.plan.folds]
+    assert [row["dice"] for row in shared.rows] == [row["dice"] for row in run.rows]
+
+
+def test_one_case_has_one_stand_in_everywhere(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    shared = shared_run(run)
+    names = {old["id"]: new["id"] for old, new in zip(run.rows, shared.rows, strict=True)}
+    assert len(set(names.values())) == len(names) == 24
+    baseline = run.baselines["prior_mask"].rows
+    assert [row["id"] for row in shared.baselines["prior_mask"].rows] == [names[row["id"]] for row in baseline]
+    assert shared.plan is not None
+    order = [case.id for case in read_plan(finished / "run" / "splits.json").cases]
+    assert (
+        [case.id for case in shared.plan.cases]
+        == [names[name] for name in order]
+        == [f"case {n}" for n in range(1, 25)]
+    )
+    finding = (shared.audit or {})["findings"][0]
+    assert (finding["a"], finding["b"]) == (names["case00"], names["case09"])
+    assert shared.record["accepted_leaks"] == [f"near-duplicate:{names['case00']}|{names['case09']}"]
+
+
+def test_sentences_that_name_a_case_are_left_out(run_copy: CopyRun) -> None:
+    run = run_copy()
+    record = read_json(run.run_json)
+    write_json(run.run_json, record | {"notes": ["The images are synthetic.", "case03 is odd.", "See C:\\ana\\m.csv."]})
+    assert shared_run(read_finished_run(run.path)).record["notes"] == ["The images are synthetic."]
