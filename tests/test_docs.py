@@ -24,7 +24,7 @@ _SPAN = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 _FILE = re.compile(r"[\w./-]*\w\.(?:py|sh)\b")
 _MODULE = re.compile(r"\bmedformer(?:\.\w+)+")
 _IMPORT = re.compile(r"from (medformer[\w.]*) import ([\w, ]+)")
-_COMMAND = re.compile(r"\bmedformer ([a-z]+)(?: ([a-z]+))?([^#|;&\n]*)")
+_COMMAND = re.compile(r"(?<!import )\bmedformer ([a-z]+)(?: ([a-z]+))?([^#|;&\n]*)")
 _OPTION = re.compile(r"(?<!\S)--[a-z-]+")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ from medformer.imaging.mask_rule import read_mask
 from medformer.interface import frames, load, runs
 
 Medformer = Callable[..., Any]
+
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,20 @@ def test_examples_run(finished: Path, image: NDArray[np.uint8], data: Path) -> N
     for module in (load, frames, runs):
         found = doctest.testmod(module, extraglobs={"run": finished, "image": image, "data": data})
         assert found.attempted > 2 and not found.failed
+
+
+def test_the_example_of_readme_runs(
+    finished: Path,
+    image: NDArray[np.uint8],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (_ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "polyp-run").symlink_to(finished)
+    monkeypatch.chdir(tmp_path)
+    exec(blocks[0], {"image": image})
+    assert len(blocks) == 1 and "pixels of (48, 64)" in capsys.readouterr().out
 
 
 def test_a_split_that_leaks_is_found(data: Path, tmp_path: Path) -> None:

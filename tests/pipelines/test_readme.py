@@ -25,7 +25,7 @@ Medformer = Callable[..., Any]
 TEXT = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 ROWS = [
     re.findall(r"`(medformer [^`]+)`", line)
-    for line in TEXT.splitlines()
+    for line in TEXT.split("## My data is")[1].split("\n## ")[0].splitlines()
     if line.startswith("|") and "`medformer" in line
 ]
 EXAMPLES = [
