@@ -267,6 +267,10 @@ def evaluate_verb(maps: str, details: str, *further: Parameter) -> Verb:
     """Return the verb `evaluate` of a task that segments."""
     predictions = option("predictions", Path, ..., f"Folder of {maps}, named like the masks.", "DIR", **FOLDER)
     masks = option("masks", Path, ..., "Folder of true masks.", "DIR", **FOLDER)
-    out = OUT.but(help="Folder for the tables.")
-    given = (predictions, masks, out, OVERWRITE, GROUPS, *further)
+    out = OUT.but(help="Folder for the tables and the report.")
+    manifest = option(
+        "manifest", Path, None, "Manifest of the masks: patients, sites, labels, foreground.", "TABLE", **FILE
+    )
+    only_common = switch("only_common", "Score what both folders have, and list the others.")
+    given = (predictions, masks, out, OVERWRITE, manifest, GROUPS, GROUP_PATTERN, UNGROUPED, only_common, *further)
     return verb("evaluate", f"Score any folder of {maps}.", details, *given)

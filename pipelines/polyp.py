@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from medformer.crossval.run.outputs import output_file, output_folder
 from medformer.data.frames.describe import inspect_frames
@@ -15,12 +17,12 @@ from medformer.data.near_duplicates import link_near_duplicates
 from medformer.errors import ConfigError, DataError, counted
 from medformer.foreground import Foreground
 from medformer.inference.frames.export import TABLE, Probabilities
-from medformer.inference.scoring import score_folder, write_scores
+from medformer.inference.scoring import score_folder
 from medformer.tasks.new_cases import require_all
 from medformer.tasks.polyp.new_images import export_images
 
 from .console import make_reporter, say
-from .work import list_problems, open_to_predict, say_units, sidecars
+from .work import evaluated, list_problems, open_to_predict, sidecars
 
 
 def prepare(
@@ -108,42 +110,23 @@ def predict(
     say(f"Table: {out / TABLE}")
 
 
-def evaluate(
-    *,
-    predictions: Path,
-    masks: Path,
-    out: Path,
-    overwrite: bool,
-    groups: Path | None,
-    threshold: float,
-    foreground: Foreground | None,
-) -> None:
+def evaluate(*, threshold: float, foreground: Foreground | None, **common: Any) -> None:
     """Score a folder of prediction maps."""
-    with output_folder(out, overwrite=overwrite, by="polyp evaluate") as work:
-        rows, summary = score_folder(
-            predictions,
-            masks,
-            threshold=threshold,
-            foreground=foreground or (),
-            groups=groups,
-            reporter=make_reporter(),
-        )
-        written = write_scores(work, rows, summary)
-    table, numbers = (out / file.name for file in written)
-    pooled = summary["pooled"]
-    means = {name: values["mean"] for name, values in pooled["metrics"].items()}
-    say(f"{counted(summary['n'], 'frame')}; two empty masks: {summary['definitions']['empty_policy']}")
-    say_units(summary)
-    for label, value in (
-        (f"Dice at {threshold:g}", means["dice"]),
-        (f"IoU at {threshold:g}", means["iou"]),
-        ("mean Dice, 256 thresholds", means["mean_dice_256"]),
-        ("mean IoU, 256 thresholds", means["mean_iou_256"]),
-        ("weighted F", means["weighted_f"]),
-        ("S-measure", means["s_measure"]),
-        ("max E-measure", pooled["max_e"]),
-        ("mean E-measure", pooled["mean_e"]),
-        ("MAE", means["mae"]),
-    ):
-        say(f"  {label:<26}{value:.4f}")
-    say(f"Per case: {table}\nAll numbers: {numbers}")
+
+    def lines(summary: Mapping[str, Any]) -> Iterator[str]:
+        pooled = summary["pooled"]
+        means = {name: values["mean"] for name, values in pooled["metrics"].items()}
+        for label, value in (
+            (f"Dice at {threshold:g}", means["dice"]),
+            (f"IoU at {threshold:g}", means["iou"]),
+            ("mean Dice, 256 thresholds", means["mean_dice_256"]),
+            ("mean IoU, 256 thresholds", means["mean_iou_256"]),
+            ("weighted F", means["weighted_f"]),
+            ("S-measure", means["s_measure"]),
+            ("max E-measure", pooled["max_e"]),
+            ("mean E-measure", pooled["mean_e"]),
+            ("MAE", means["mae"]),
+        ):
+            yield f"{label:<26}{value:.4f}"
+
+    evaluated("polyp", partial(score_folder, threshold=threshold, foreground=foreground or ()), lines, **common)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,6 @@ from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.data.volumes.read.layouts import Layout, scan_folders
 from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.errors import ConfigError, DataError, counted
-from medformer.inference.scoring import write_scores
 from medformer.inference.volumes.export import TABLE
 from medformer.inference.volumes.probabilities import Probabilities
 from medformer.inference.volumes.scoring import score_label_maps
@@ -32,7 +32,7 @@ from medformer.tasks.volume.study import VolumeTask
 from medformer.training.devices import choose_device
 
 from .console import make_reporter, say
-from .work import list_problems, open_to_predict, say_scores, say_units, sidecars
+from .work import evaluated, list_problems, open_to_predict, say_scores, sidecars
 
 
 def prepare(
@@ -163,35 +163,13 @@ def predict(
     say(f"Milliliters of each label: {out / TABLE}")
 
 
-def evaluate(
-    *,
-    predictions: Path,
-    masks: Path,
-    out: Path,
-    overwrite: bool,
-    groups: Path | None,
-    tolerance: float,
-    labels: str | None,
-    images: Path | None,
-) -> None:
+def evaluate(*, tolerance: float, labels: str | None, images: Path | None, **common: Any) -> None:
     """Score a folder of label maps."""
+
+    def lines(summary: Mapping[str, Any]) -> Iterator[str]:
+        for label, part in summary["by_label"].items():
+            means = {name: part["metrics"][name]["mean"] for name in ("dice", "hd95_mm", "nsd_mm")}
+            yield f"{label}: Dice {means['dice']:.4f}, HD95 {means['hd95_mm']:.2f} mm, NSD {means['nsd_mm']:.4f}"
+
     names = None if labels is None else named_labels(labels)
-    with output_folder(out, overwrite=overwrite, by="volume evaluate") as work:
-        rows, summary = score_label_maps(
-            predictions,
-            masks,
-            images=images,
-            labels=names,
-            tolerance=tolerance,
-            groups=groups,
-            reporter=make_reporter(),
-        )
-        written = write_scores(work, rows, summary)
-    table, numbers = (out / file.name for file in written)
-    say(f"{counted(summary['n'], 'volume')}; two empty labels: {summary['definitions']['empty_policy']}")
-    say_units(summary)
-    for label, part in summary["by_label"].items():
-        means = {name: part["metrics"][name]["mean"] for name in ("dice", "hd95_mm", "nsd_mm")}
-        say(f"  {label}: Dice {means['dice']:.4f}, HD95 {means['hd95_mm']:.2f} mm, NSD {means['nsd_mm']:.4f}")
-    say(f"Table: {table}")
-    say(f"Numbers: {numbers}")
+    evaluated("volume", partial(score_label_maps, images=images, labels=names, tolerance=tolerance), lines, **common)

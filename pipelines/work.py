@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,10 @@ from medformer.data.audit import split_parts, write_findings
 from medformer.data.problems import LISTED, Problem, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.summary import headline, summarize
+from medformer.inference.scored_cases import CaseSource
+from medformer.inference.scoring import UNSCORED, Unpaired, write_scores
 from medformer.records import read_record
+from medformer.reporting.evaluation import write_evaluation
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from medformer.tasks.new_cases import PREDICTIONS, Scored
@@ -196,13 +199,42 @@ def list_problems(problems: Sequence[Problem], out: Path) -> None:
         say(f"  {problem}")
 
 
-def say_units(summary: Mapping[str, Any]) -> None:
-    """Say what the intervals of a scored folder are over."""
-    unit = summary.get("resampled")
-    if unit:
-        say(f"Intervals are over {unit}, not patients: give --groups TABLE if several {unit} are of one patient.")
-    else:
-        say(f"Intervals are over {counted(summary['pooled']['groups'], 'group')}.")
+def evaluated(
+    task: str,
+    score: Callable[..., tuple[list[dict[str, Any]], dict[str, Any]]],
+    lines: Callable[[Mapping[str, Any]], Iterable[str]],
+    *,
+    predictions: Path,
+    masks: Path,
+    out: Path,
+    overwrite: bool,
+    manifest: Path | None,
+    groups: Path | None,
+    group_pattern: str | None,
+    ungrouped: Literal["error", "each"],
+    only_common: bool,
+) -> None:
+    """Score a folder of predictions of a task with `score`, write tables and a page, and say `lines` of the summary."""
+    unpaired: Unpaired = {}
+    with output_folder(out, overwrite=overwrite, by=f"{task} evaluate") as work:
+        rows, summary = score(
+            predictions,
+            masks,
+            cases=CaseSource(groups, manifest, group_pattern, ungrouped),
+            unpaired=unpaired if only_common else None,
+            reporter=make_reporter(),
+        )
+        table, numbers = write_scores(work, rows, summary, unpaired)
+        page = write_evaluation(
+            work, rows, summary, task=task, predictions=predictions.resolve().name, unpaired=unpaired
+        )
+    say(f"{counted(summary['n'], 'case')}; two empty masks: {summary['definitions']['empty_policy']}")
+    for partner, names in unpaired.items():
+        say(f"note: {counted(len(names), 'name')} without a {partner} left out: {out / UNSCORED}")
+    say(f"Intervals are over {counted(summary['pooled']['groups'], 'group')}.")
+    for line in lines(summary):
+        say(f"  {line}")
+    say(f"Per case: {out / table.name}\nAll numbers: {out / numbers.name}\nReport: {out / page.name}")
 
 
 def export(*, run: Path, out: Path, fold: str, overwrite: bool) -> None:

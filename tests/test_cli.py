@@ -21,7 +21,7 @@ from medformer.config import SCHEMAS, VolumeConfig
 from medformer.config_loading import load_config
 from medformer.config_problems import known_keys
 from medformer.errors import ConfigError, DataError, LeakageError, MedformerError, ResourceError
-from pipelines import cli
+from pipelines import cli, work
 from pipelines.cli import app
 from pipelines.exits import guarded
 from pipelines.verbs import GROUPS
@@ -109,6 +109,9 @@ def test_every_verb_gives_its_function_the_keywords_that_it_takes(command: str) 
     given = {one.name for one in verb.parameters if not one.key and one.name != "overrides"}
     given |= {"task"} if verb.shared else set()
     taken = set(inspect.signature(getattr(import_module(module), name)).parameters)
+    if "common" in taken:
+        parameters = inspect.signature(work.evaluated).parameters.values()
+        taken = taken - {"common"} | {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
     # Only the demo has notes of its own on its data; a cohort has one target, and its groups are always known;
     # only volumes are read from folders, whose names tell groups; only frames have masks of colors and numbers.
     assert taken - {"notes", "ungrouped", "target", "group_pattern", "foreground"} <= given <= taken
@@ -282,7 +285,11 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "masks": tmp_path,
                 "out": Path("o"),
                 "overwrite": False,
+                "manifest": None,
                 "groups": None,
+                "group_pattern": None,
+                "ungrouped": "error",
+                "only_common": False,
                 "threshold": 0.5,
                 "foreground": None,
             },

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.group_table import groups_of, listed_names
+from medformer.data.group_table import listed_names
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
-from medformer.files import files_below, sha256, write_json
+from medformer.files import files_below, sha256, write_csv, write_json
 from medformer.foreground import Foreground
 from medformer.imaging.mask_rule import decode_mask
 from medformer.imaging.masks import read_probability
 from medformer.inference.score_table import write_score_table
+from medformer.inference.scored_cases import CaseSource
 from medformer.names import file_stem, id_fault
 from medformer.progress import Reporter, SilentReporter
 
@@ -32,8 +33,10 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", 
 TABLE = "scores.csv"
 SUMMARY = "metrics.json"
 
-MASK_IDS = "paths of the masks below their folder, without the ending"
-"""What the ids of a table of groups should be."""
+Unpaired = dict[str, list[str]]
+"""The names that have no `prediction`, and those that have no `mask`."""
+
+UNSCORED = "unscored.csv"
 
 _COMPARED = 100  # names that a cause is looked for in
 
@@ -47,7 +50,8 @@ def score_folder(
     *,
     threshold: float = 0.5,
     foreground: Foreground = (),
-    groups: Path | None = None,
+    cases: CaseSource | None = None,
+    unpaired: Unpaired | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every prediction map against the mask of the same name.
@@ -60,7 +64,8 @@ def score_folder(
         masks: Folder of masks of the same sizes, read by the rule of `medformer.imaging.mask_rule`.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         foreground: The values of the masks that are foreground; empty where the masks themselves tell.
-        groups: Table with the patient or sequence of each mask (`groups_of`).
+        cases: Where patients, sites and foreground are told; unless given, no patient is known.
+        unpaired: Receives the names that only one folder has; without it, they are refused.
         reporter: Receives each case.
 
     Returns:
@@ -71,8 +76,8 @@ def score_folder(
             differ, the values of the masks do not say what is foreground, or the maps look like label maps.
     """
     reporter = reporter or SilentReporter()
-    pairs = pair_folders(predictions, masks)
-    group_of = groups_of([name for name, _, _ in pairs], groups, MASK_IDS)
+    pairs = pair_folders(predictions, masks, unpaired=unpaired)
+    known = (cases or CaseSource()).of(pairs)
     for note in one_folder_note(predictions, masks):
         reporter.line(note)
     nested = any("/" in case for case, _, _ in pairs)
@@ -82,14 +87,14 @@ def score_folder(
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
         probability = read_probability(prediction_file)
         highest = max(highest, _largest_value(prediction_file, probability))
-        mask = decode_mask(mask_file, foreground)
+        mask = decode_mask(mask_file, foreground or known.foreground.get(case, ()))
         site = case.rpartition("/")[0] or "."
         if mask.value:
             values.setdefault(site, {})[mask.value] = mask_file
         row = case_row(case, probability, mask.foreground, threshold=threshold)
         if nested:
             row["site"] = site
-        rows.append(row)
+        rows.append(known.add_to(row))
         reporter.advance(0, dice=row["dice"])
     for found in values.values():
         if len(found) > 1:
@@ -104,13 +109,7 @@ def score_folder(
             "probabilities. Save foreground as 255, so that it is not taken for a probability of "
             f"{highest / 255:.3f}."
         )
-    rows = with_groups(rows, group_of)
     return rows, summarize(rows)
-
-
-def with_groups(rows: list[dict[str, Any]], groups: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Add the group of each case after its id (see `groups_of`); without groups, the rows stay as they are."""
-    return [{"id": row["id"], "group": groups[row["id"]], **row} for row in rows] if groups else rows
 
 
 def one_folder_note(predictions: Path, masks: Path) -> list[str]:
@@ -120,33 +119,45 @@ def one_folder_note(predictions: Path, masks: Path) -> list[str]:
     return [f"Note: {predictions} and {masks} are one folder, so every file is scored against itself."]
 
 
-def pair_folders(predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES) -> list[tuple[str, Path, Path]]:
+def pair_folders(
+    predictions: Path, masks: Path, endings: Collection[str] = SUFFIXES, *, unpaired: Unpaired | None = None
+) -> list[tuple[str, Path, Path]]:
     """Match two folders by relative path without ending: (name, prediction, mask), sorted by name.
 
     Files with other endings, and hidden files, are passed over. It does not matter whether an accent is a character of
     its own, as in names that come from macOS; and predictions of ours are known by the codes in their names.
 
+    Args:
+        predictions: Folder of the predictions.
+        masks: Folder of the masks.
+        endings: Of the files that count.
+        unpaired: Receives the names that only one folder has; without it, they are refused.
+
     Raises:
-        DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two.
+        DataError: A folder is missing or empty, a name occurs twice in one folder, or in only one of the two, or in
+            both there is none.
     """
     folders = {"predictions": Path(predictions), "masks": Path(masks)}
     found = {role: _by_name(folder, role, endings) for role, folder in folders.items()}
     _undo_codes(found["predictions"], found["masks"])
-    unpaired = [
-        f"{len(names)} without a {partner}: {listed_names(names)}"
-        for partner, names in (
-            ("prediction", sorted(found["masks"].keys() - found["predictions"].keys())),
-            ("mask", sorted(found["predictions"].keys() - found["masks"].keys())),
-        )
-        if names
-    ]
-    if unpaired:
+    alone = {
+        "prediction": sorted(found["masks"].keys() - found["predictions"].keys()),
+        "mask": sorted(found["predictions"].keys() - found["masks"].keys()),
+    }
+    common = sorted(found["masks"].keys() & found["predictions"].keys())
+    if unpaired is not None and common:
+        unpaired.update({partner: names for partner, names in alone.items() if names})
+    elif any(alone.values()):
+        listed = [
+            f"{len(names)} without a {partner}: {listed_names(names)}" for partner, names in alone.items() if names
+        ]
         cause = _cause(found, predictions)
         raise DataError(
-            f"{predictions} and {masks} do not pair up by file name. {'; '.join(unpaired)}. {cause}"
-            "Add what is missing or remove what is too much: a score over part of a test set means something else."
+            f"{predictions} and {masks} do not pair up by file name. {'; '.join(listed)}. {cause}"
+            "Add what is missing or remove what is too much: a score over part of a test set means something else. "
+            "--only-common scores what both have, and lists the others."
         )
-    return [(name, found["predictions"][name], mask) for name, mask in sorted(found["masks"].items())]
+    return [(name, found["predictions"][name], found["masks"][name]) for name in common]
 
 
 def _largest_value(file: Path, probability: NDArray[np.float32]) -> int:
@@ -158,8 +169,12 @@ def _largest_value(file: Path, probability: NDArray[np.float32]) -> int:
     return round(numbers) if numbers <= _LARGEST_LABEL + 0.5 else math.ceil(round(largest * 255, 3))
 
 
-def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[Path, Path]:
+def write_scores(
+    out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], unpaired: Unpaired | None = None
+) -> tuple[Path, Path]:
     """Write `scores.csv`, for images `curves.csv`, and `metrics.json` with the hash of the table it was computed from.
+
+    Where names were left out, `unscored.csv` lists them.
 
     Returns:
         The two paths.
@@ -170,6 +185,9 @@ def write_scores(out: Path, rows: Sequence[Mapping[str, Any]], summary: Mapping[
     table, numbers = Path(out) / TABLE, Path(out) / SUMMARY
     write_score_table(table, rows, list(rows[0]))
     write_json(numbers, {"source": {"file": TABLE, "sha256": sha256(table)}, **summary})
+    if unpaired:
+        lacking = [{"name": name, "without": partner} for partner, names in unpaired.items() for name in names]
+        write_csv(Path(out) / UNSCORED, lacking, ["name", "without"])
     return table, numbers
 
 

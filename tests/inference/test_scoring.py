@@ -13,6 +13,7 @@ from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.schema import metrics_schema
 from medformer.files import read_csv, sha256
 from medformer.imaging.masks import write_mask, write_probability
+from medformer.inference.scored_cases import CaseSource
 from medformer.inference.scoring import pair_folders, score_folder, write_scores
 from medformer.names import file_stems
 
@@ -187,16 +188,16 @@ def test_intervals_are_over_patients_where_a_table_names_them(tmp_path: Path) ->
     assert "resampled" in metrics_schema()["$defs"]["segmentation"]["properties"]
     table = tmp_path / "groups.csv"
     table.write_text("id,group,image\n" + "".join(f"{name},patient {name[0]},x.png\n" for name in names))
-    rows, summary = score_folder(*given, groups=table)
+    rows, summary = score_folder(*given, cases=CaseSource(groups=table))
     assert [row["group"] for row in rows] == [f"patient {name[0]}" for name in names]
     assert "resampled" not in summary and summary["pooled"]["groups"] == 3
     assert summary["definitions"]["interval"].startswith("95% bootstrap over groups (")
     table.write_text("id,group\na/1,p\nnobody,q\n")
     with pytest.raises(DataError, match=r"no group for 5 of 6 scored cases: a/2, .* ids are a/1, nobody"):
-        score_folder(*given, groups=table)
+        score_folder(*given, cases=CaseSource(groups=table))
     table.write_text("id,group\na/1,\n")
     with pytest.raises(DataError, match=r"group .* is unknown"):
-        score_folder(*given, groups=table)
+        score_folder(*given, cases=CaseSource(groups=table))
 
 
 def test_predictions_exported_under_a_coded_name_find_their_mask(tmp_path: Path) -> None:

@@ -289,8 +289,13 @@ def test_evaluation_refuses_folders_that_do_not_pair_up(medformer: Medformer, ow
     folder, predictions = own_data.manifest.parent, tmp_path / "predictions"
     shutil.copytree(folder / "masks", predictions)
     command = ("polyp", "evaluate", "--predictions", predictions, "--masks", folder / "masks", "--out", tmp_path / "s")
+    medformer(*command).refused(2, "Nobody says whose the 16 cases are", "--group-pattern", "--ungrouped each")
+    command = (*command, "--ungrouped", "each")
     (predictions / f"{CASE}.png").unlink()
-    medformer(*command).refused(3, CASE, "without a prediction")
+    medformer(*command).refused(3, CASE, "without a prediction", "--only-common")
+    assert medformer(*command, "--only-common").code == 0
+    assert (tmp_path / "s" / "unscored.csv").read_text("utf-8") == f"name,without\n{CASE},prediction\n"
+    shutil.rmtree(tmp_path / "s")
     Image.new("L", (10, 10)).save(predictions / f"{CASE}.png")
     medformer(*command).refused(3, CASE, "10 x 10", "48 x 64")
     (predictions / f"{CASE}.png").write_bytes(b"\x89PNG\r\n\x1a\n")

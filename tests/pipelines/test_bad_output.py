@@ -145,7 +145,7 @@ def test_ctrl_c_is_one_sentence(
     commands = {
         "crossval": ("--data", data, *settings),
         "predict": (finished, data.parent / "images"),
-        "evaluate": ("--predictions", masks, "--masks", masks),
+        "evaluate": ("--predictions", masks, "--masks", masks, "--ungrouped", "each"),
     }
     result = medformer("polyp", verb, *commands[verb], "--out", tmp_path / "out")
     result.refused(130, "Interrupted", "--resume")

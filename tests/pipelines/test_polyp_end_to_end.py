@@ -125,8 +125,10 @@ def test_predicted_masks_of_other_sizes_can_be_evaluated(
         assert ((mask == 255) == (probability >= np.mean(learned))).all()
         assert int(rows[name]["area_px"]) == (mask == 255).sum()
 
-    scored = medformer("polyp", "evaluate", "--predictions", out / "masks", "--masks", truths, "--out", tmp_path / "s")
+    command = ("polyp", "evaluate", "--predictions", out / "masks", "--masks", truths, "--out", tmp_path / "s")
+    scored = medformer(*command, "--group-pattern", r"(.+)_f\d+")
     assert scored.code == 0, scored.err
+    assert f"Report: {tmp_path / 's' / 'report.html'}" in scored.out
     scores = {row["id"]: row for row in read_csv(tmp_path / "s" / "scores.csv")}
     for name in sizes:
         mask, truth = (np.asarray(Image.open(file / f"{name}.png")) >= 128 for file in (out / "masks", truths))

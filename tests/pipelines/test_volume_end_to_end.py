@@ -204,8 +204,15 @@ def test_a_volume_that_cannot_be_used_costs_no_other_its_label_map(
 
 def test_label_maps_from_elsewhere_are_scored(medformer: Medformer, volumes: Path, tmp_path: Path) -> None:
     labels = volumes.parent / "labels"
-    result = medformer("volume", "evaluate", "--predictions", labels, "--masks", labels, "--out", tmp_path / "scores")
+    folders = ("--predictions", labels, "--masks", labels, "--manifest", volumes)
+    result = medformer("volume", "evaluate", *folders, "--out", tmp_path / "scores")
     assert result.code == 0, result.err
+    rows, cases = read_csv(tmp_path / "scores" / "scores.csv"), read_manifest(volumes).by_id
+    assert [(row["group"], row["site"]) for row in rows] == [
+        (cases[row["id"]].group, cases[row["id"]].site) for row in rows
+    ]
+    page = (tmp_path / "scores" / "report.html").read_text("utf-8")
+    assert "Volume agreement" in page and f"from {len({case.group for case in cases.values()})} groups" in page
     assert read_json(tmp_path / "scores" / "metrics.json")["pooled"]["metrics"]["dice"]["mean"] == 1.0
 
 

@@ -83,7 +83,7 @@ def _named(name: str) -> GivenSplit:
         {"id": f"{row.dataset}/{row.stem}", "split": row.split, "fold": row.fold}
         for row in named_split(name).rows.values()
     ]
-    return GivenSplit(name, f"the published split `{name}`", divisions_of(rows, "split"))
+    return GivenSplit(name, f"the published split {name}", divisions_of(rows, "split"))
 
 
 def _folder(folder: Path) -> GivenSplit:

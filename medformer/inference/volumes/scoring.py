@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medformer.data.group_table import groups_of
+from medformer.data.volumes.read.layouts import declared_info
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize
 from medformer.imaging.geometry import GRID_TOLERANCE, Geometry, Volume, label_counts, same_grid, seems_an_image
 from medformer.imaging.seg_frames import enclosing, open_seg, segment_conflicts
 from medformer.imaging.volumes import read_geometry, read_labels
-from medformer.inference.scoring import MASK_IDS, one_folder_note, pair_folders, with_groups
+from medformer.inference.scored_cases import CaseSource
+from medformer.inference.scoring import Unpaired, one_folder_note, pair_folders
 from medformer.progress import Reporter, SilentReporter
 
 SEG = ".dcm"
@@ -27,7 +28,8 @@ def score_label_maps(
     images: Path | None = None,
     labels: Mapping[int, str] | None = None,
     tolerance: float = 2.0,
-    groups: Path | None = None,
+    cases: CaseSource | None = None,
+    unpaired: Unpaired | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score every label map against the reference of the same name.
@@ -40,9 +42,11 @@ def score_label_maps(
         predictions: Folder of NIfTI label maps or DICOM segmentations.
         masks: Folder of the references, on the same grids.
         images: Folder of what was labeled, named like the masks: NIfTI files, or folders of a DICOM series.
-        labels: Value and name of every label; without it, every value above 0 that a map holds, named after its value.
+        labels: Value and name of every label; without it, those that the data set of the manifest declares, else every
+            value above 0 that a map holds, named after its value.
         tolerance: Of the normalized surface Dice, mm.
-        groups: Table with the patient of each reference (`groups_of`).
+        cases: Where patients, sites and labels are told; unless given, no patient is known.
+        unpaired: Receives the names that only one folder has; without it, they are refused.
         reporter: Receives one step per case.
 
     Returns:
@@ -53,8 +57,11 @@ def score_label_maps(
             differ, no label is known, or a map holds a value below 0 or one that is not among the labels.
     """
     reporter = reporter or SilentReporter()
-    pairs = pair_folders(predictions, masks, (*NIFTI, SEG))
-    group_of = groups_of([name for name, _, _ in pairs], groups, MASK_IDS)
+    source = cases or CaseSource()
+    pairs = pair_folders(predictions, masks, (*NIFTI, SEG), unpaired=unpaired)
+    known = source.of(pairs)
+    declared = None if source.table is None else declared_info(source.table)
+    labels = labels or (dict(declared.labels) if declared else None)
     names = dict(labels) if labels else _found_labels([path for _, *both in pairs for path in both])
     rows: list[dict[str, Any]] = []
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
@@ -64,19 +71,20 @@ def score_label_maps(
         for volume in (found, truth):
             _require_declared(volume, names)
         rows.append(
-            volume_row(
-                case,
-                found.array,
-                truth.array,
-                labels=names,
-                spacing=truth.geometry.steps,
-                tolerance=tolerance,
+            known.add_to(
+                volume_row(
+                    case,
+                    found.array,
+                    truth.array,
+                    labels=names,
+                    spacing=truth.geometry.steps,
+                    tolerance=tolerance,
+                )
             )
         )
         reporter.advance(0, dice=rows[-1]["dice"])
     for note in (*one_folder_note(predictions, masks), *_one_sided(rows, names)):
         reporter.line(note)
-    rows = with_groups(rows, group_of)
     return rows, summarize(rows)
 
 

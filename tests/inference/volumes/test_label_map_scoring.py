@@ -12,6 +12,7 @@ import pytest
 from medformer.data.volumes.read.dataset_file import named_labels
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.masks.volumes import volume_row
+from medformer.inference.scored_cases import CaseSource
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.progress import SilentReporter
 
@@ -178,7 +179,7 @@ def test_what_cannot_be_scored_is_refused_before_any_scoring(tmp_path: Path) -> 
     # The prediction is not read: it is no file of voxels.
     (tmp_path / "p" / "a.nii.gz").write_bytes(b"")
     with pytest.raises(DataError, match=r"has no group for 1 of 1 scored cases: a\. Its ids are b;"):
-        score_label_maps(tmp_path / "p", tmp_path / "m", groups=tmp_path / "groups.csv")
+        score_label_maps(tmp_path / "p", tmp_path / "m", cases=CaseSource(groups=tmp_path / "groups.csv"))
 
 
 def test_an_image_is_not_scored_as_a_label_map(tmp_path: Path) -> None:
