@@ -10,7 +10,7 @@ from medformer.config import PolypConfig
 from medformer.config_loading import load_config
 from medformer.data.manifest import Case, Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
-from medformer.models.networks.build import with_weights_named
+from medformer.models.networks.pretrained import settle_weights
 from medformer.tasks.polyp.study import PolypStudy
 
 TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training.accelerator=cpu"]
@@ -98,8 +98,8 @@ def test_levels_of_random_weights_are_not_frozen(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r"model\.frozen=1 keeps .* would be random.*medformer weights list"):
         check_settings("polyp/cpu", ["model.weights=null"])
     # What `auto` stands for where no weights are: none, and nothing is frozen.
-    monkeypatch.setattr("medformer.models.networks.build.choose_weights", lambda network: None)
-    chosen = with_weights_named(load_config("polyp/cpu", model=PolypConfig).model)
+    monkeypatch.setattr("medformer.models.networks.pretrained.choose_weights", lambda network: None)
+    chosen = settle_weights(load_config("polyp/cpu", model=PolypConfig).model)[0]
     assert (chosen.weights, chosen.frozen) == (None, 0)
     check_settings("polyp/cpu")
 
@@ -109,7 +109,7 @@ def test_levels_of_random_weights_are_not_frozen(monkeypatch: pytest.MonkeyPatch
     [("model.backbone=lite0_metaformer", "tf_efficientnet_lite0.in1k"), ("model.name=monai:unet", None)],
 )
 def test_auto_takes_the_weights_that_are_here_and_suit(override: str, weights: str | None) -> None:
-    assert with_weights_named(load_config("polyp/cpu", [override], model=PolypConfig).model).weights == weights
+    assert settle_weights(load_config("polyp/cpu", [override], model=PolypConfig).model)[0].weights == weights
 
 
 @pytest.mark.parametrize("name", ["polyp/default", "polyp/quick", "polyp/pranet_protocol", "polyp/cpu"])

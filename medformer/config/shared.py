@@ -28,6 +28,11 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 setting: pretrained weights that expect another range bring their own (`medformer.models.backbone.renormalize`)."""
 
 
+AUTO = "auto"
+"""As `model.weights`: the best pretrained weights by name that are on the machine, or random ones."""
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
 def _local(text: str | None) -> str | None:
     if text and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise ValueError("a file or folder of this machine; nothing is read from a network, so download it first")
@@ -61,8 +66,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-AUTO = "auto"
-"""The weights of the list that suit a network and are on this machine, if there are any."""
 MixerSpec = str | dict[str, JsonValue]
 """A token mixer by its name, or its name and parameters: `{name: attention, heads: 4}`."""
 Mixers = Annotated[tuple[MixerSpec, ...], Field(min_length=1)] | None
@@ -91,7 +94,7 @@ class ModelConfig(Section):
     weights: Annotated[str | None, LOCAL] = Field(
         None,
         description="pretrained weights of the encoder: a name of `medformer weights list`, a local file (timm or "
-        "sail-sg keys), or auto (those of the list that are on this machine, else none); kernels are inflated to 3-D",
+        "sail-sg keys), or auto (the best of the list that are on this machine, or none); kernels are inflated to 3-D",
     )
     frozen: Annotated[int, Field(ge=0, le=4)] = Field(
         0, description="of a backbone on a network of timm: levels, from the finest, whose pretrained weights stay"

@@ -58,6 +58,7 @@ def build_model_card(run: FinishedRun, facts: Mapping[str, Facts], bundle: Mappi
             if metric in run.pooled["metrics"]
         ],
         settings={key: training[key] for key in _SETTINGS if training.get(key)},
+        pretrained=run.record.get("pretrained"),
     )
 
 

@@ -63,7 +63,7 @@ def shared_run(run: FinishedRun) -> SharedRun:
     whole = {field.name: getattr(run, field.name) for field in fields(FinishedRun)}
     changed: dict[str, Any] = {
         "record": {
-            **{key: record.get(key) for key in ("task", "seed", "state", "data_sha256") if key in record},
+            **{key: record.get(key) for key in ("task", "seed", "state", "data_sha256", "pretrained") if key in record},
             "reason": names.only_harmless(str(record.get("reason") or "")),
             "notes": [note for note in record.get("notes") or () if names.only_harmless(str(note))],
             "accepted_leaks": [names.finding(str(name)) for name in record.get("accepted_leaks") or ()],

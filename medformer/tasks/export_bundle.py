@@ -83,6 +83,7 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
         **task.describe(config, shared),
         # Label maps take the most probable label.
         "threshold": getattr(predictor, "threshold", None),
+        "pretrained": run.record()["pretrained"],
         "training": config.training.model_dump(mode="json"),
         "trained_with": dict((run.record()["sessions"] or [{}])[-1].get("versions") or {}),
         "evaluation": _evaluation(run, plan),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from medformer.config.shared import TrainingConfig
-from medformer.models.networks.build import network_encoder
+from medformer.models.networks.pretrained import network_encoder
 
 _SHARE = "lr_share"
 

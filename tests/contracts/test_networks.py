@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError
-from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, load_encoder, network_encoder
+from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.networks.pretrained import load_encoder, network_encoder
 
 CASES = [(name, dims) for name in NETWORKS.examples() for dims in (1, 2, 3) if f"{dims}-D" not in NETWORKS[name].cannot]
 CLASSIFIERS = [(name, dims) for name, dims in CASES if "classification" not in NETWORKS[name].cannot]

@@ -13,7 +13,7 @@ from medformer.crossval.run.entries import ENTRIES, foreign_exports, visible
 from medformer.crossval.run.lock import acquire, release
 from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError, write_advice
 from medformer.files import is_temporary, require_writable
-from medformer.records import Content, Names, Rows, read_record
+from medformer.records import Content, Names, Rows, Table, read_record
 
 FORMAT = "medformer-run/1"
 
@@ -31,6 +31,7 @@ class RunRecord(Content):
     data_root: str = ""
     accepted_leaks: Names
     notes: Names
+    pretrained: Table
     state: str = ""
     reason: str = ""
     sessions: Rows

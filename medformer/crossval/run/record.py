@@ -61,6 +61,7 @@ class RunInfo:
         accepted_leaks: Leaks that the user accepted by name.
         notes: What a reader of the report must know about the data, e.g. that they are synthetic.
         weights: SHA-256 of the weights that training starts from, by the config key that names their file or folder.
+        pretrained: What is known of the encoder's pretrained weights: name, data, license, normalization.
     """
 
     task: str
@@ -75,6 +76,7 @@ class RunInfo:
     accepted_leaks: Sequence[str] = ()
     notes: Sequence[str] = ()
     weights: Mapping[str, str] = field(default_factory=dict)
+    pretrained: Mapping[str, Any] = field(default_factory=dict)
 
 
 def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ()) -> str:
@@ -120,6 +122,7 @@ def start(run: RunDirectory, info: RunInfo, *, may_differ: Collection[str] = ())
             "config_sha256": digest(strict_json(info.config)),
             "data_sha256": info.data_sha256,
             "weights": dict(info.weights),
+            "pretrained": dict(info.pretrained),
             "manifest": info.manifest,
             "data_root": info.data_root,
             "accepted_leaks": sorted(info.accepted_leaks),

@@ -28,14 +28,14 @@ from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.record import RunInfo, session
+from medformer.crossval.run.start.weights import describe_weights, settled, weights_hashes
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import is_test
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
-from medformer.files import digest, sha256, write_json
-from medformer.models.weights.store import find_weights
+from medformer.files import write_json
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
@@ -93,10 +93,11 @@ def run(
         BesideError: The results are complete, and something that runs beside the model failed.
         MedformerError: See the parts; what was finished before stays on disk.
     """
+    config, decided = settled(config, out, resume=resume)
     study = task.open(config, reporter, out=out)
     study.check()
     unknown = unknown_part_notes(study)
-    notes = [*notes, *study.notes, *held_out_note(study), *unknown]
+    notes = [*notes, *decided, *study.notes, *held_out_note(study), *unknown]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
         recorded = _recorded(directory, study, reporter, accept=accept, notes=notes)
@@ -118,7 +119,7 @@ def run(
         if not directory.resumed:
             stack.enter_context(recorded)
         study.keep(directory)
-        for line in (*hold_out(directory, study), *unknown):
+        for line in (*decided, *hold_out(directory, study), *unknown):
             reporter.line(line)
         if not directory.splits_json.exists():
             write_plan(directory.splits_json, plan)
@@ -146,9 +147,10 @@ def pretrain(
     Raises:
         MedformerError: See the parts.
     """
+    config, decided = settled(config, out, resume=resume)
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()
-    held_out = held_out_note(study)
+    held_out = [*decided, *held_out_note(study)]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
         recorded, whole = _recorded(directory, study, reporter, notes=[*study.notes, *held_out]), study
@@ -331,7 +333,8 @@ def _recorded(
         data_sha256=data.digest(),
         accepted_leaks=list(accept),
         notes=list(notes),
-        weights=_first_weights(config),
+        weights=weights_hashes(config),
+        pretrained=describe_weights(config),
     )
     with session(directory, info, may_differ=_MAY_DIFFER) as changes:
         if changes:
@@ -357,16 +360,6 @@ def _clear(directory: RunDirectory, study: Study[Any, Any]) -> None:
             f"--overwrite would delete {needed}, which this run reads. Move it, or choose another folder for --out."
         )
     directory.clear()
-
-
-def _first_weights(config: AnyConfig) -> dict[str, str]:
-    """SHA-256 of the files that training starts from, by config key."""
-    found, encoder, folder = {}, getattr(config.model, "weights", None), config.pretraining.weights
-    if encoder:
-        found["model.weights"] = digest([find_weights(encoder).sha256])
-    if folder:
-        found["pretraining.weights"] = digest([sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))])
-    return found
 
 
 def _device(config: AnyConfig) -> str:

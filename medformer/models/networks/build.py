@@ -7,18 +7,13 @@ from typing import Literal
 
 from torch import nn
 
-from medformer.config.shared import AUTO, IMAGE_MEAN, IMAGE_STD, ModelConfig
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
-from medformer.models.backbone.blocks import Backbone
-from medformer.models.backbone.metaformer import MetaFormer
-from medformer.models.backbone.renormalize import Renormalize
-from medformer.models.backbone.variants import VARIANTS, Classifier, encoder_name, with_head
-from medformer.models.networks.grid import Grid, PaddedNetwork, build_encoder
+from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
+from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
-from medformer.models.networks.peers import dynunet, smp_network, swinunetr, timm_part, unet
-from medformer.models.weights.loading import load_features, load_pretrained
-from medformer.models.weights.store import choose_weights, find_weights
-from medformer.models.weights.table import names_for
+from medformer.models.networks.peers import dynunet, smp_network, swinunetr, unet
+from medformer.models.networks.pretrained import settle_weights
 from medformer.registry import Entry, Registry
 
 CLASSIFIER = "convformer_c8"
@@ -103,7 +98,7 @@ def build_network(
         UnknownNameError: The model, backbone or mixer is not known; the nearest name is given.
         ConfigError: The model does not support what is asked of it, or the numbers of the grid do not suit it.
     """
-    config = with_weights_named(config)
+    config, _ = settle_weights(config)
     wanted = {
         f"{grid.spatial_dims}-D": True,
         **{f"model.{key}": getattr(config, key) for key in ("mixers", "weights", "frozen")},
@@ -129,64 +124,3 @@ def _classifier(config: ModelConfig, grid: Grid) -> Classifier:
             f"an image. Set model.backbone={CLASSIFIER}, or start from --config volume/classification."
         )
     return with_head(build_encoder(config, grid), config.backbone, grid.out_channels)
-
-
-def with_weights_named(config: ModelConfig) -> ModelConfig:
-    """Return the config with the name of the weights that `auto` stands for here; where there are none, none is frozen.
-
-    Raises:
-        UnknownNameError: The model is not known.
-    """
-    if config.weights != AUTO:
-        return config
-    fillable = "model.weights" not in NETWORKS[config.name].cannot
-    found = choose_weights(pretrained_part(config)) if fillable else None
-    return config.model_copy(update={"weights": found, **({} if found else {"frozen": 0})})
-
-
-def load_encoder(network: nn.Module, config: ModelConfig) -> None:
-    """Fill the encoder of a network that `build_network` returned with the weights that the config names, if any.
-
-    Raises:
-        ConfigError: The network has no encoder that weights could fill, or the weights are not on this machine.
-        CheckpointError: They cannot be read, do not fit, or are not what they were.
-    """
-    config = with_weights_named(config)
-    if not config.weights:
-        return
-    encoder = network_encoder(network)
-    if encoder is None:
-        raise ConfigError(f"model.weights fills an encoder, and {config.name} has none that it could fill.")
-    weights, wanted = find_weights(config.weights), pretrained_part(config)
-    if weights.source.network not in ("", wanted):
-        raise ConfigError(
-            f"The weights {weights.name} are those of {weights.source.network}, and the encoder of {config.name} is "
-            f"{wanted}. Choose others: {', '.join(names_for(wanted)) or 'null'}."
-        )
-    if isinstance(encoder, MetaFormer):
-        load_pretrained(encoder, weights.path)
-    else:
-        load_features(encoder, weights.path)
-    given = [module for module in network.modules() if isinstance(module, Renormalize)]
-    if not given and (weights.source.mean, weights.source.std) != (IMAGE_MEAN, IMAGE_STD):
-        raise ConfigError(
-            f"The weights {weights.name} were trained on images of another normalization than {config.name} is given. "
-            f"Choose others: {', '.join(names_for(wanted)) or 'null'}."
-        )
-    for module in given:
-        module.follow(weights.source.mean, weights.source.std)
-
-
-def pretrained_part(config: ModelConfig) -> str:
-    """Name of the network whose weights fill the encoder of a config, as timm and the table of weights call it."""
-    if config.name.startswith("smp:"):
-        return config.name.partition("/")[2].removeprefix("tu-").removeprefix("timm-")
-    return encoder_name(config.backbone) or config.backbone
-
-
-def network_encoder(network: nn.Module) -> nn.Module | None:
-    """The part of a network that pretrained weights fill; None where it has no such part."""
-    if isinstance(network, PaddedNetwork):
-        network = network.network
-    backbone = getattr(network, "backbone", None)
-    return backbone.pretrained_part if isinstance(backbone, Backbone) else timm_part(network)

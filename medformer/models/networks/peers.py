@@ -227,9 +227,3 @@ def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
         raise ConfigError(f"Model '{config.name}' could not be built: {error}") from error
     divisor = max(32, int(getattr(network.encoder, "output_stride", 32)))
     return PaddedNetwork(network, (divisor, divisor), before=Renormalize() if config.weights else None)
-
-
-def timm_part(network: nn.Module) -> nn.Module | None:
-    """The encoder of a network of segmentation-models-pytorch, in which parts have timm's names; None for others."""
-    encoder = getattr(network, "encoder", None)
-    return getattr(encoder, "model", encoder)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from medformer.config.shared import WEIGHTS_SUFFIXES
 from medformer.errors import CheckpointError, ConfigError
 from medformer.files import file_fault, sha256
 from medformer.models.weights.loading import own_network
@@ -25,7 +26,6 @@ from medformer.records import Content, read_record
 STORE_VARIABLE = "MEDFORMER_WEIGHTS"
 RECORD = "weights.json"
 """What the fetch recorded, beside the file."""
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Weights:
     revision: str = ""
 
     def record(self) -> dict[str, Any]:
-        """What a run keeps of it; of a local file the name alone, and not its folder."""
+        """What a run keeps of it; of a local file not even the name, which may say whose it is."""
         source = self.source
         return {
-            "name": self.name if source.network else self.path.name,
+            "name": self.name if source.network else source.origin,
             "sha256": self.sha256,
             "revision": self.revision,
             **{key: getattr(source, key) for key in ("origin", "network", "data", "license", "size", "mean", "std")},
@@ -104,7 +104,7 @@ def find_weights(name: str) -> Weights:
         CheckpointError: The file cannot be read, or has another hash than is known of it.
     """
     path = Path(name)
-    if name not in WEIGHTS and (path.suffix in SUFFIXES or path.exists()):
+    if name not in WEIGHTS and (path.suffix in WEIGHTS_SUFFIXES or path.exists()):
         return _local(path, name)
     source = find_source(name)
     if source is None:
@@ -180,14 +180,16 @@ def _unknown(name: str) -> ConfigError:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return ConfigError(
         f"Unknown weights '{name}': there is no such file, and no such name.{hint} `medformer weights list` lists the "
-        f"names; a file ends in {', '.join(SUFFIXES)}."
+        f"names; a file ends in {', '.join(WEIGHTS_SUFFIXES)}."
     )
 
 
 def _local(path: Path, name: str) -> Weights:
     fault = file_fault(path)
     if fault:
-        raise CheckpointError(f"The weights {path}: it {fault}; expected a file that ends in {', '.join(SUFFIXES)}.")
+        raise CheckpointError(
+            f"The weights {path}: it {fault}; expected a file that ends in {', '.join(WEIGHTS_SUFFIXES)}."
+        )
     about = own_network(path)
     if about:
         raise CheckpointError(

@@ -29,8 +29,9 @@ from medformer.inference.frames.export import confidence, count_components, expo
 from medformer.inference.frames.segment import Segmenter, ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold, read_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
-from medformer.models.networks.build import build_network, load_encoder
+from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.networks.pretrained import load_encoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images

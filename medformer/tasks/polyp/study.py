@@ -31,7 +31,6 @@ from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES
 from medformer.inference.threshold import copy_threshold
 from medformer.models.autoencoder import masked_autoencoder
-from medformer.models.networks.build import with_weights_named
 from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
@@ -156,7 +155,6 @@ class PolypTask:
         if not config.data.manifest:
             raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
         data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
-        config = config.model_copy(update={"model": with_weights_named(config.model)})
         if config.data.foreground:
             data = replace(data, cases=tuple(replace(case, foreground=config.data.foreground) for case in data.cases))
         return PolypStudy(config=config, data=data, masks=labelled)

@@ -23,8 +23,9 @@ from medformer.files import digest
 from medformer.imaging.geometry import Axes
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.memory import training_cost
-from medformer.models.networks.build import NETWORKS, build_network, load_encoder
+from medformer.models.networks.build import NETWORKS, build_network
 from medformer.models.networks.grid import Grid, kernel_note
+from medformer.models.networks.pretrained import load_encoder
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.saving import load_model

@@ -35,7 +35,6 @@ from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.inference.classification import THRESHOLD
-from medformer.models.networks.build import with_weights_named
 from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
@@ -183,7 +182,6 @@ class VolumeTask:
     def open(
         self, config: VolumeConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
     ) -> VolumeStudy:
-        config = config.model_copy(update={"model": with_weights_named(config.model)})
         data = open_volumes(config, out, reporter)
         return VolumeStudy(config=config, data=data, labelled=labelled)
 

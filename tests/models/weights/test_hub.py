@@ -15,8 +15,9 @@ from safetensors.torch import load, save
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError, ResourceError
-from medformer.models.networks.build import build_network, load_encoder, network_encoder
+from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.networks.pretrained import load_encoder, network_encoder
 from medformer.models.weights.hub import fetch
 from medformer.models.weights.listing import format_weights, list_weights
 from medformer.models.weights.store import RECORD, find_weights

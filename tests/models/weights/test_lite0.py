@@ -14,8 +14,9 @@ from medformer.config.shared import IMAGE_MEAN, IMAGE_STD, ModelConfig
 from medformer.data.frames.transforms import normalize, resize_image
 from medformer.errors import ConfigError
 from medformer.models.backbone.renormalize import Renormalize
-from medformer.models.networks.build import build_network, load_encoder, network_encoder
+from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.networks.pretrained import load_encoder, network_encoder
 from medformer.models.weights.loading import load_features, read_weights, rename
 from medformer.models.weights.store import find_weights
 

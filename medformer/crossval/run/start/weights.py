@@ -1,0 +1,55 @@
+"""The pretrained weights that a run starts from: decided once, recorded, and the same when it is resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medformer.config import AbideConfig, AnyConfig
+from medformer.config.shared import AUTO
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import read_config
+from medformer.files import digest, sha256
+from medformer.models.networks.pretrained import settle_weights, with_weights
+from medformer.models.weights.store import find_weights
+
+
+def settled(config: AnyConfig, out: Path, *, resume: bool) -> tuple[AnyConfig, list[str]]:
+    """Decide what `model.weights: auto` is for a run, which keeps it from then on.
+
+    Args:
+        config: Of the run.
+        out: Its folder.
+        resume: Whether the run found there goes on: it keeps what it began with, whatever is on this machine.
+
+    Returns:
+        The config without `auto`, and what must be said before training and in the report.
+
+    Raises:
+        ConfigError: The config of the run that goes on was changed.
+    """
+    if isinstance(config, AbideConfig) or config.model.weights != AUTO:
+        return config, []
+    directory = RunDirectory(out, resumed=True)
+    if resume and directory.is_run() and directory.config_yaml.is_file():
+        begun = (read_config(directory).get("model") or {}).get("weights")
+        model, note = with_weights(config.model, begun), ""
+    else:
+        model, note = settle_weights(config.model)
+    return config.model_copy(update={"model": model}), [note] if note else []
+
+
+def weights_hashes(config: AnyConfig) -> dict[str, str]:
+    """SHA-256 of the files that training starts from, by config key."""
+    found, encoder, folder = {}, getattr(config.model, "weights", None), config.pretraining.weights
+    if encoder:
+        found["model.weights"] = digest([find_weights(encoder).sha256])
+    if folder:
+        found["pretraining.weights"] = digest([sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))])
+    return found
+
+
+def describe_weights(config: AnyConfig) -> dict[str, Any]:
+    """What the report says of the pretrained weights of the encoder; empty without any."""
+    name = getattr(config.model, "weights", None)
+    return find_weights(name).record() if name else {}
