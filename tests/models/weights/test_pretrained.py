@@ -47,4 +47,4 @@ def test_a_shared_config_names_weights_of_the_table_and_no_file() -> None:
     for given, shared in ((f"{LITE0}.in1k", f"{LITE0}.in1k"), ("/home/a/b.safetensors", "file"), ("b.pth", "file")):
         config = PolypConfig(model=ModelConfig(weights=given))
         assert without_places(config).model.weights == shared
-    assert without_places(PolypConfig()).model.weights is None
+    assert without_places(PolypConfig(model=ModelConfig(weights=None))).model.weights is None
