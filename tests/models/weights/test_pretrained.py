@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medformer.config import PolypConfig
 from medformer.config.shared import ModelConfig
-from medformer.config.sharing import without_places
 from medformer.models.networks.pretrained import pretrained_part, settle_weights
 
 LITE0 = "tf_efficientnet_lite0"
@@ -41,10 +39,3 @@ def test_auto_is_what_is_here_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_p
     # Nothing to choose from on any machine, or nothing to decide.
     assert settle_weights(ModelConfig(name="monai:unet", weights="auto")) == (ModelConfig(name="monai:unet"), "")
     assert settle_weights(ModelConfig(weights="w.pth")) == (ModelConfig(weights="w.pth"), "")
-
-
-def test_a_shared_config_names_weights_of_the_table_and_no_file() -> None:
-    for given, shared in ((f"{LITE0}.in1k", f"{LITE0}.in1k"), ("/home/a/b.safetensors", "file"), ("b.pth", "file")):
-        config = PolypConfig(model=ModelConfig(weights=given))
-        assert without_places(config).model.weights == shared
-    assert without_places(PolypConfig(model=ModelConfig(weights=None))).model.weights is None
