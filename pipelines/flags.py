@@ -213,6 +213,15 @@ _CROSSVAL = (
 )
 
 
+INIT_FROM = setting(
+    "training.init_from",
+    Path,
+    "Fine-tune: start from the network of a run, of one of its folds (RUN/folds/K), or of a bundle.",
+    "RUN|BUNDLE",
+    spelled="--init-from",
+)
+
+
 def check_verb(data: Parameter, details: str, *more: Parameter) -> Verb:
     """Return the verb `check` of a task, with further parameters."""
     out = option("out", Path, None, "Also write the findings to this folder.", "DIR")
@@ -245,6 +254,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             "Trains on the cases whose split is `train`, and reports on those whose split begins with `test`.\n\n"
             "Without a split column, trains on all cases and tests nothing.",
             *common,
+            INIT_FROM,
             ACCEPT,
             calls="work:crossval",
             shared=True,
@@ -255,6 +265,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             "Cross-validate and write a report.",
             f"{crossval}\n\nRows whose split begins with `test` are in no fold.",
             *common,
+            INIT_FROM,
             ACCEPT,
             *_CROSSVAL,
             calls="work:crossval",

@@ -145,6 +145,11 @@ class TrainingConfig(Section):
     save_minutes: NonNegativeFloat = Field(
         0.0, description="write the state for resuming at most this often; 0 writes it after every epoch"
     )
+    init_from: LocalPath = Field(
+        "",
+        description="fine-tuning: the run (RUN, or a fold of it, RUN/folds/K) or bundle whose network training starts "
+        "from; what that was trained on may not be tested",
+    )
     tracker: Literal["none", "tensorboard", "mlflow"] = Field(
         "none", description="also log learning curves to tensorboard or mlflow; history.csv is always written"
     )

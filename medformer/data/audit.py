@@ -31,6 +31,9 @@ KINDS = {
     "voxels": "the same voxels",
     "connections": "the same connections",
     "near-duplicate": "pictures, volumes or connectomes that show the same thing",
+    "seen-data": "the same data as a case that the networks saw before this run",
+    "seen-group": "the same patient or sequence as a case that the networks saw before this run",
+    "seen-id": "the same id as a case that the networks saw before this run",
 }
 """What is looked for, in the order in which findings are reported."""
 
@@ -38,6 +41,9 @@ _ADVICE = (
     "Give both cases the same group in the manifest, which `prepare` writes (for frames, `medformer polyp prepare "
     "--link-duplicates` does so), or remove one of them."
 )
+_SEEN_ADVICE = "Start from a network that did not see them (pretraining included), or take them out of the test part."
+SEEN = "seen-"
+"""How the kinds begin that are about what networks saw before."""
 
 Division = tuple[str, Mapping[str, Sequence[str]]]
 """A label, such as `"fold 3 "`, and the ids of each part."""
@@ -105,6 +111,7 @@ class Audit:
         accepted: Names the user accepts: a finding's own name, `kind:<site>` or `kind:*`.
         kinds: What was looked for, of `KINDS`.
         threshold: Similarity from which two cases count as near-duplicates.
+        unknown: What is not known of the cases that the networks saw before, in sentences.
     """
 
     cases: int
@@ -113,6 +120,13 @@ class Audit:
     accepted: tuple[str, ...] = ()
     kinds: tuple[str, ...] = tuple(KINDS)
     threshold: float = 1.0
+    unknown: tuple[str, ...] = ()
+
+    def with_seen(self, findings: Iterable[Finding], unknown: Iterable[str] = ()) -> Audit:
+        """Return the audit with what was found among the cases that networks saw before (`medformer.data.seen`)."""
+        kinds = (*self.kinds, *(kind for kind in KINDS if kind.startswith(SEEN)))
+        looked_for = tuple(dict.fromkeys(kinds))
+        return replace(self, findings=(*self.findings, *findings), kinds=looked_for, unknown=tuple(unknown))
 
     def accepting(self, names: Iterable[str]) -> Audit:
         """Return the audit with more accepted names.
@@ -149,9 +163,13 @@ class Audit:
             return
         found = Counter(leak.kind for leak in self.leaks)
         counts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS if kind in found)
+        seen = sum(found[kind] for kind in found if kind.startswith(SEEN))
+        what = "The networks saw tested cases before this run" if seen == len(self.leaks) else "The split leaks"
+        steps = [advice] if seen < len(self.leaks) else []
+        steps += [_SEEN_ADVICE] if seen else []
         raise LeakageError(
-            f"The split leaks: {counted(len(self.leaks), 'finding')} on both sides ({counts}); expected none."
-            f"{first_ten(self.leaks)}\n{advice} If you looked at a finding and accept it, name it with "
+            f"{what}: {counted(len(self.leaks), 'finding')} ({counts}); expected none."
+            f"{first_ten(self.leaks)}\n{' '.join(steps)} If you looked at a finding and accept it, name it with "
             "--accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
         )
 
@@ -165,6 +183,7 @@ class Audit:
             "looked_for": {kind: KINDS[kind] for kind in self.kinds},
             "near_duplicate_threshold": self.threshold,
             "accepted": list(self.accepted),
+            "unknown": list(self.unknown),
             "accepted_but_not_found": [name for name in self.accepted if name not in used],
             "leaks": len(leaks),
             "findings": [
@@ -287,7 +306,7 @@ class _Search:
         groups: dict[str, list[int]] = {}
         for index, case in enumerate(self.cases):
             if case.group:
-                groups.setdefault(_spelled_plainly(case.group), []).append(index)
+                groups.setdefault(spelled_plainly(case.group), []).append(index)
         found = []
         for members in groups.values():
             spellings = list(dict.fromkeys(self.cases[index].group for index in members))
@@ -341,7 +360,7 @@ class _Search:
                 return
 
 
-def _spelled_plainly(group: str) -> str:
+def spelled_plainly(group: str) -> str:
     """A group as all tables spell it: spreadsheets drop zeros (see `medformer.data.people`), people write capitals."""
     return "/".join(plain(part) for part in unicodedata.normalize("NFC", group).casefold().split("/"))
 

@@ -57,6 +57,7 @@ def read_finished_run(path: Path) -> FinishedRun:
         site_probe=_if_there(folder.site_probe_json, partial(_object, kind=_SiteProbe)),
         cohort=_if_there(folder.cohort_json, partial(_object, kind=_Cohort)),
         pretraining=per_fold("pretraining.json", partial(_object, kind=_Pretraining)),
+        starts=per_fold("start.json", partial(_object, kind=_Start)),
         explanation=read_explanation(folder.explain),
         volume_plans=per_fold("plan.json", read_volume_plan),
         decisions=per_fold("threshold.json", _decided),
@@ -81,7 +82,18 @@ class _Audit(Content):
     problems: Rows
     looked_for: Table
     accepted_but_not_found: Names
+    unknown: Names
     cases: int = 0
+
+
+class _Start(Content):
+    what: str
+    taken: int
+    adapted: Table
+    left: Table
+    unused: Names
+    differing: Names
+    share: float
 
 
 class _SiteProbe(Content):

@@ -155,13 +155,13 @@ def test_pretraining_may_not_see_whom_a_fold_tests(
 ) -> None:
     common = ("abide", "crossval", "--data", cohort / "manifest.csv", *QUICK, "--no-baselines")
     leaking = medformer(*common, "--out", tmp_path / "a", f"pretraining.extra={cohort / 'manifest.csv'}")
-    leaking.refused(4, "is seen by pretraining", "has the same id as", "Pretrain without it")
+    leaking.refused(4, "seen by pretraining on manifest.csv", "(48 seen-data)")
 
     everyone = tmp_path / "encoder"
     result = medformer("abide", "pretrain", "--data", cohort / "manifest.csv", "--out", everyone, *QUICK)
     assert result.code == 0, result.err
     assert "guessing each connection's mean gives" in result.out
-    medformer(*common, "--out", tmp_path / "b", f"pretraining.weights={everyone}").refused(4, "is seen by pretraining")
+    medformer(*common, "--out", tmp_path / "b", f"pretraining.weights={everyone}").refused(4, "seen by pretraining in")
 
     others = tmp_path / "others"
     write_synthetic_abide(
@@ -171,6 +171,23 @@ def test_pretraining_may_not_see_whom_a_fold_tests(
     rename(others / "manifest.csv")
     result = medformer(*common, "--out", tmp_path / "c", f"pretraining.extra={others / 'manifest.csv'}", report=False)
     assert result.code == 0, result.err
+
+
+def test_a_network_of_a_run_may_be_trained_further_and_not_be_tested_on_what_it_has_seen(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    command = ("abide", "crossval", *QUICK, "--no-baselines", "--init-from", run, "pretraining.enabled=false")
+    data = ("--data", cohort / "manifest.csv", "--out", tmp_path / "run")
+    leaking = medformer(*command, *data)
+    fold = read_plan(run / "splits.json").folds[0]
+    leaking.refused(4, f"({len({*fold.train, *fold.validation})} seen-data)", "seen by fold 0 of run")
+    other = ("crossval.folds=2", "data.atlases=[fine]", "members=2", "training.epochs=1")
+    result = medformer(*command, *data, *other, "--accept-leak", "seen-data:*", report=False)
+    assert result.code == 0, result.err
+    record = read_json(tmp_path / "run/folds/0/start.json")
+    assert record["adapted"] == {"fusion.fuse.weight": "of fine: fine"} and not record["left"]
+    assert "members 1 there, 2 here" in record["differing"]
+    assert any(name.startswith("encoder.tokens.atlas_coarse") for name in record["unused"])
 
 
 def test_a_copy_under_another_name_is_linked_or_refused(

@@ -108,7 +108,7 @@ def test_each_fold_pretrains_on_its_own_training_frames(
 def test_declared_unlabeled_frames_are_seen_too(medformer: Medformer, frames: Path, tmp_path: Path) -> None:
     common = (*RUN, "--data", frames / "tested.csv", "pretraining.enabled=true")
     leaking = medformer(*common, "--out", tmp_path / "a", f"pretraining.extra={frames / 'all.csv'}")
-    leaking.refused(4, "all.csv", "is seen by pretraining", "has the same id as", "Pretrain without it")
+    leaking.refused(4, "seen by pretraining on all.csv", "seen-data:p004_f00|p004_f00", "Start from a network")
     result = medformer(*common, "--out", tmp_path / "b", f"pretraining.extra={frames / 'unlabeled.csv'}", report=False)
     assert result.code == 0, result.err
 
@@ -135,7 +135,7 @@ def test_a_tested_frame_that_pretraining_saw_is_refused_by_id_group_or_content(
     known = read_manifest(frames / "all.csv").by_id["p000_f00"]
     for number, (change, word) in enumerate(
         [
-            (lambda case: known, "id"),
+            (lambda case: replace(case, id=known.id), "id"),
             (lambda case: replace(case, group="p000"), "group"),
             (lambda case: replace(known, id="other", group="other"), "data"),
         ]
@@ -144,7 +144,7 @@ def test_a_tested_frame_that_pretraining_saw_is_refused_by_id_group_or_content(
         write_manifest(manifest, [change(tested[0]), *tested[1:]])
         run = tmp_path / str(number)
         refused = medformer(*command, "--data", manifest, "--out", run)
-        refused.refused(4, "is seen by pretraining", f"has the same {word} as", "Pretrain without it")
+        refused.refused(4, "seen by pretraining in encoder", f"seen-{word}:", "pretraining included")
         assert not (run / "folds").exists()
 
 

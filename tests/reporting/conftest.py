@@ -88,6 +88,16 @@ class SegmentByShift:
             for epoch in range(1, 9)
         ]
         write_csv(folder / "history.csv", history, list(history[0]))
+        start = {
+            "what": "fold 0 of run",
+            "taken": 5,
+            "unused": [],
+            "share": 0.9,
+            "differing": ["<b>size</b> 1, 2 here"],
+        }
+        write_json(
+            folder / "start.json", {**start, "adapted": {"head": "of a, b: a"}, "left": {"<i>stem": "not there"}}
+        )
 
 
 def make_run(path: Path, data: Path) -> RunDirectory:

@@ -11,11 +11,11 @@ from medformer.crossval.plan import Fold, Plan, read_plan
 from medformer.crossval.plan.strata import column_cells, require_groups
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import is_complete, read_predictions, read_state
+from medformer.data.seen import SEEN_FILE
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.subgroups import DEFINITIONS
 from medformer.files import read_csv, sha256, write_json, write_text
 from medformer.inference.score_table import add_curves, write_score_table
-from medformer.training.pretraining.seen import SEEN_FILE
 from medformer.yaml_files import read_yaml
 
 COLUMNS_FIRST = ("id", "fold", "repeat", "group", "site", "age", "sex")

@@ -19,17 +19,19 @@ from medformer.config import AnyConfig
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.audit import Audit, Division, audit
 from medformer.data.inventory import Inventory, Record, duplicates, formulas
 from medformer.data.manifest import Case, Dataset, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
+from medformer.data.seen import SeenCase
+from medformer.errors import ConfigError
 from medformer.inference.export_table import Exports
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices
-from medformer.training.pretraining.seen import SeenCase
 from medformer.training.trackers.build import build_tracker
 
 Row = dict[str, Any]
@@ -48,6 +50,7 @@ class Context:
         resume: Whether an earlier attempt may have left state in `folder` to continue from.
         reporter: Receives the progress.
         left: Folds that are still to be done, with this one.
+        start: The network of another run that training starts from; None to start from first weights.
     """
 
     fold: Fold
@@ -57,6 +60,7 @@ class Context:
     resume: bool
     reporter: Reporter
     left: int = 1
+    start: Start | None = None
 
     def seed(self, *purpose: str | int) -> int:
         """A seed for one purpose in this fold of this repeat."""
@@ -73,12 +77,13 @@ class Context:
             seed: Of the training; the fold's own without one.
             workers: Loader processes.
         """
+        started = {} if self.start is None else {"start_sha256": self.start.record.sha256}
         return {
             "out": out or self.folder,
             "seed": self.seed() if seed is None else seed,
             "workers": workers,
             "resume": self.resume,
-            "metadata": metadata,
+            "metadata": {**metadata, **started},
             "run": self.run.path,
             "reporter": self.reporter,
             "trainings": self.left,
@@ -191,6 +196,22 @@ class Study(ABC, Generic[C, D]):
             # A cluster's head may lack what its workers have; there the first fold tells.
             check_devices(self.config.training)
         build_tracker(self.config.training.tracker, Path(), Path())
+        wanted = self.config.pretraining
+        if self.config.training.init_from and (wanted.enabled or wanted.weights):
+            key, off = ("weights", "''") if wanted.weights else ("enabled", "false")
+            raise ConfigError(
+                f"training.init_from and pretraining.{key} both say what training starts from, and a trained network "
+                f"has its encoder already. Add pretraining.{key}={off}, or leave init_from out."
+            )
+
+    @abstractmethod
+    def check_start(self, start: Start) -> None:
+        """Refuse a network to start from (`training.init_from`) of which hardly anything fits, before any case is read.
+
+        Raises:
+            ConfigError: Hardly anything fits; says how the two networks differ.
+            CheckpointError: Its files are damaged.
+        """
 
     def check_training(self, cases: int) -> None:
         """Refuse settings that cannot train on so few cases, before any fold does.
@@ -220,9 +241,13 @@ class Study(ABC, Generic[C, D]):
     def plan_case(self, case: Case, record: Record) -> PlanCase:
         """What planning needs to know of a case."""
 
-    def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
-        """What tells each case apart from others: its group, and a hash of its data."""
-        return {case.id: SeenCase(case.group, inventory[case.id].hashes["file"]) for case in self.cases}
+    def seen_cases(self, inventory: Inventory) -> list[SeenCase]:
+        """What tells each case apart from those of other runs: its id, its group, and hashes of its data."""
+        kinds, found = self.comparison.hashes, []
+        for case in self.cases:
+            hashes = inventory[case.id].hashes
+            found.append(SeenCase(case.id, case.group, {kind: hashes[kind] for kind in kinds if kind in hashes}))
+        return found
 
     @property
     @abstractmethod

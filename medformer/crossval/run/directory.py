@@ -63,6 +63,8 @@ class RunDirectory:
         site_probe_json: How well the site can be predicted from what the model is given.
         cohort_json: Who is in the cohort, who was left out of it and why (connectome task).
         explain: What the networks' scores rest on (connectome task).
+        start: The network of another run that training starts from, and where it is from (fine-tuning).
+        seen_json: What tells the cases of the plan apart from those of other runs, and what its networks saw before.
         inventory: What one pass over every file found, so that a resumed run reads nothing unchanged.
         extra_inventory: The same of the unlabeled cases that pretraining may see.
         cache: Prepared data, which can be made again; removed once the run is done.
@@ -90,6 +92,8 @@ class RunDirectory:
         self.site_probe_json = self.path / "site_probe.json"
         self.cohort_json = self.path / "cohort.json"
         self.explain = self.path / "explain"
+        self.start = self.path / "start"
+        self.seen_json = self.path / "seen.json"
         self.inventory = self.path / "inventory"
         self.extra_inventory = self.path / "inventory-extra"
         self.cache = self.path / "cache"

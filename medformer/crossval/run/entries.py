@@ -39,6 +39,8 @@ ENTRIES = frozenset(
         "history.jsonl",
         "pretraining.json",
         "subjects.json",
+        "seen.json",
+        "start",
         "manifest.csv",
         "manifest.csv.root.json",
         "manifest.csv.dataset.json",

@@ -21,6 +21,7 @@ from medformer.crossval.run.journal import (
     write_state,
 )
 from medformer.crossval.run.record import why
+from medformer.crossval.run.start.source import Start
 from medformer.errors import (
     ConfigError,
     DataError,
@@ -63,21 +64,30 @@ class LearnerJob:
         seed: The run's seed.
         reporter: Receives the progress.
         folds: Of the plan; those from a fold on are still to be done.
+        start: The network of another run that training starts from.
     """
 
     def __init__(
-        self, learner: Learner, run: RunDirectory, seed: int, reporter: Reporter | None = None, *, folds: int = 1
+        self,
+        learner: Learner,
+        run: RunDirectory,
+        seed: int,
+        reporter: Reporter | None = None,
+        *,
+        folds: int = 1,
+        start: Start | None = None,
     ) -> None:
         self.learner = learner
         self.run = run
         self.seed = seed
         self.reporter = reporter or SilentReporter()
         self.folds = folds
+        self.start = start
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave what the learner learned, and `predictions.csv` where the fold has test cases."""
         left = max(1, self.folds - fold.index)
-        context = Context(fold, folder, self.run, self.seed, resume, self.reporter, left)
+        context = Context(fold, folder, self.run, self.seed, resume, self.reporter, left, self.start)
         predictor = self.learner.fit(context)
         if fold.test:
             study = self.learner.study

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,20 @@ from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.record import RunInfo, session
+from medformer.crossval.run.start.seen import Seen, write_seen_by_run
+from medformer.crossval.run.start.source import KEY, Start, find_start, keep_start
 from medformer.crossval.run.start.weights import describe_weights, settled, weights_hashes
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import is_test
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
+from medformer.data.seen import find_seen, read_seen, require_same_seen, write_seen
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import write_json
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import choose_device
-from medformer.training.pretraining.seen import read_seen, require_same_seen, require_untested, write_seen
 
 PROBLEMS = "problems.csv"
 """What is wrong with the cases of a run."""
@@ -93,14 +96,17 @@ def run(
         BesideError: The results are complete, and something that runs beside the model failed.
         MedformerError: See the parts; what was finished before stays on disk.
     """
-    config, decided = settled(config, out, resume=resume)
+    start = find_start(config, RunDirectory(out), resume=resume)
+    config, decided = settled(config, out, resume=resume, start=start)
     study = task.open(config, reporter, out=out)
     study.check()
+    if start is not None:
+        study.check_start(start)
     unknown = unknown_part_notes(study)
     notes = [*notes, *decided, *study.notes, *held_out_note(study), *unknown]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
-        recorded = _recorded(directory, study, reporter, accept=accept, notes=notes)
+        recorded = _recorded(directory, study, reporter, accept=accept, notes=notes, start=start)
         if directory.resumed:
             stack.enter_context(recorded)
         # What is refused leaves no run, and an earlier run that was to be overwritten stays.
@@ -111,23 +117,25 @@ def run(
             plan = frozen_plan(directory, study, inventory)
             for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
                 reporter.line(line)
-            audit = audit_plan(study, plan, inventory, accept)
+            before = seen_before(directory, study, start, reporter)
+            audit = audit_plan(study, plan, inventory, accept, before)
             audit.raise_if_leaking()
-            refuse_seen(directory, study, plan, inventory, reporter)
             if not directory.resumed:
                 _clear(directory, study)
         if not directory.resumed:
             stack.enter_context(recorded)
         study.keep(directory)
-        for line in (*decided, *hold_out(directory, study), *unknown):
+        for line in (*decided, *hold_out(directory, study), *unknown, *before.unknown):
             reporter.line(line)
+        start = keep_start(start, directory)
+        write_seen_by_run(directory, study.seen_cases(inventory), before)
         if not directory.splits_json.exists():
             write_plan(directory.splits_json, plan)
         write_findings(directory.audit_json, audit, problems)
         list_problems(directory, problems, reporter)
         for line in study.cautions:
             reporter.line(f"Note: {line}")
-        _run_folds(directory, study.without(study.held_out), plan, inventory, reporter)
+        _run_folds(directory, study.without(study.held_out), plan, inventory, reporter, start)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
     return directory
@@ -147,6 +155,8 @@ def pretrain(
     Raises:
         MedformerError: See the parts.
     """
+    if config.training.init_from:
+        raise ConfigError(f"{KEY} is for `train` and `crossval`; pretraining starts from first weights. Leave it out.")
     config, decided = settled(config, out, resume=resume)
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()
@@ -225,8 +235,10 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
     return plan
 
 
-def audit_plan(study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str]) -> Audit:
-    """Look for leaks between the parts of a plan."""
+def audit_plan(
+    study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str], before: Seen | None = None
+) -> Audit:
+    """Look for leaks between the parts of a plan, and for tested cases that were seen before."""
     used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
     given = any(case.split.casefold() in VALIDATION for case in study.cases if case.id in used)
     # A validation part that the manifest gives may share groups with training, which a drawn one never does.
@@ -235,43 +247,56 @@ def audit_plan(study: Study[Any, Any], plan: Plan, inventory: Inventory, accept:
         # The networks of all folds will be tested on them together.
         held = tuple(case.id for case in study.held_out)
         divisions.append(("", {"the folds": tuple(sorted(used)), "held-out test": held}))
-    return study.audit(divisions, inventory).accepting(accept)
+    found = study.audit(divisions, inventory).accepting(accept)
+    if before is None or not (before.cases or before.unknown):
+        return found
+    parts = {case.id: "held-out test" for case in study.held_out}
+    parts |= {name: f"fold {fold.index} test" for fold in reversed(plan.folds) for name in fold.test}
+    planned = {case.id: case.fingerprint for case in plan.cases}
+    tested = [
+        (study.by_id[case.id], case.known_as("plan", planned.get(case.id, "")), parts[case.id])
+        for case in study.seen_cases(inventory)
+        if case.id in parts
+    ]
+    return found.with_seen(find_seen(tested, before.cases, kinds=study.comparison.hashes), before.unknown)
 
 
-def refuse_seen(
-    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, reporter: Reporter
-) -> None:
-    """Refuse a plan that tests, or holds out for testing, a case which pretraining sees.
+def seen_before(directory: RunDirectory, study: Study[Any, Any], start: Start | None, reporter: Reporter) -> Seen:
+    """What the networks of a run see, or saw, besides its folds: in pretraining, or in the run that they start from.
 
     Raises:
-        LeakageError: Names the first such case.
+        DataError: Cases that pretraining may see cannot be used.
         CheckpointError: The pretrained encoder does not say what it has seen.
     """
-    wanted = study.config.pretraining
-    tested = {name for fold in plan.folds for name in fold.test} | {case.id for case in study.held_out}
-    cases = {name: case for name, case in study.seen_cases(inventory).items() if name in tested}
+    wanted, found = study.config.pretraining, Seen() if start is None else start.record.seen
     if study.extra is not None:
         inventory = study.extra.inspect(directory.extra_inventory, reporter)
         require_usable(study.extra.problems(inventory))
         if unseen := [case.id for case in study.extra.cases if is_test(case.split)]:
             reporter.line(f"Pretraining sees {len(unseen)} test row(s) of {wanted.extra} ({some(unseen)}), unlabeled.")
-        require_untested(cases, study.extra.seen_cases(inventory), wanted.extra)
+        where = f"pretraining on {Path(wanted.extra).name}"
+        found = found.plus(Seen([replace(case, where=where) for case in study.extra.seen_cases(inventory)]))
     if wanted.weights:
-        require_untested(cases, read_seen(wanted.weights, study.config.task), "the pretraining")
+        found = found.plus(Seen(read_seen(wanted.weights, study.config.task)))
+    return found
 
 
 def _run_folds(
-    directory: RunDirectory, study: Study[Any, Any], plan: Plan, inventory: Inventory, reporter: Reporter
+    directory: RunDirectory,
+    study: Study[Any, Any],
+    plan: Plan,
+    inventory: Inventory,
+    reporter: Reporter,
+    start: Start | None,
 ) -> None:
-    config = study.config
+    config, left = study.config, len(plan.folds)
     tested = any(fold.test for fold in plan.folds)
     with build_executor(config.execution) as executor:
 
         def complete(part: RunDirectory, learner: Learner) -> None:
             part.path.mkdir(parents=True, exist_ok=True)
-            execute(
-                plan, LearnerJob(learner, part, config.seed, reporter, folds=len(plan.folds)), part, reporter, executor
-            )
+            job = LearnerJob(learner, part, config.seed, reporter, folds=left, start=start)
+            execute(plan, job, part, reporter, executor)
             if tested:
                 collect(part, plan)
                 named = config.report.subgroups if part.path == directory.path else ()
@@ -318,6 +343,7 @@ def _recorded(
     *,
     accept: Sequence[str] = (),
     notes: Sequence[str] = (),
+    start: Start | None = None,
 ) -> Iterator[None]:
     """Keep run.json and config.yaml of the work inside, and record in them how it ended."""
     config, data = study.config, study.data
@@ -333,8 +359,8 @@ def _recorded(
         data_sha256=data.digest(),
         accepted_leaks=list(accept),
         notes=list(notes),
-        weights=weights_hashes(config),
-        pretrained=describe_weights(config),
+        weights=weights_hashes(config, start),
+        pretrained=describe_weights(config, start),
     )
     with session(directory, info, may_differ=_MAY_DIFFER) as changes:
         if changes:
@@ -349,7 +375,7 @@ def _clear(directory: RunDirectory, study: Study[Any, Any]) -> None:
         ConfigError: It does.
     """
     config = study.config
-    named = [config.data.manifest, config.pretraining.weights, config.pretraining.extra]
+    named = [config.data.manifest, config.pretraining.weights, config.pretraining.extra, config.training.init_from]
     named.append(getattr(config.model, "weights", None))
     files = [file for case in study.cases for file in (*case.images, case.mask) if file is not None]
     read = [*(Path(name) for name in named if name), *files] if directory.is_run() else []

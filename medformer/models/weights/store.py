@@ -194,8 +194,9 @@ def _local(path: Path, name: str) -> Weights:
     if about:
         raise CheckpointError(
             f"{path} is a whole network that medformer trained for the task {about['task']}; model.weights takes the "
-            f"published weights of an encoder. To apply a network: medformer {about['task']} predict RUN. To start "
-            f"from an encoder of yours: pretraining.weights=FOLDER, of medformer {about['task']} pretrain."
+            "published weights of an encoder. To train a network of yours further: --init-from RUN, which checks that "
+            f"nothing it was trained on is tested. To apply one: medformer {about['task']} predict RUN. To start from "
+            f"an encoder of medformer {about['task']} pretrain: pretraining.weights=FOLDER."
         )
     found = _hash(path)
     # A copy of a file that the table knows is as good as its name.

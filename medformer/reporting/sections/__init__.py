@@ -79,6 +79,7 @@ SECTIONS = (
     ReportSection("cohort", "The cohort", cohort.cohort, lambda run: run.cohort),
     ReportSection("plan", "Fold plan", plans.plan, lambda run: run.plan),
     ReportSection("volume-plan", "How volumes are prepared", plans.volume_plan, lambda run: run.volume_plans),
+    ReportSection("start", "Where training started", training.start, lambda run: run.starts),
     ReportSection("pretraining", "Masked pretraining", training.pretraining, training.has_pretraining),
     ReportSection("learning", "Learning curves", training.learning, training.has_curves),
     ReportSection("setup", "How it was run", results.setup),

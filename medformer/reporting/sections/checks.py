@@ -38,7 +38,7 @@ def audited(content: Mapping[str, Any] | None, accepted_names: Sequence[str], ca
     accepted = [finding for finding in findings if finding.get("accepted")]
     others = [finding for finding in findings if not finding.get("accepted")]
     return {
-        "level": "warning" if accepted_names or content is None or findings else "ok",
+        "level": "warning" if accepted_names or content is None or findings or found.get("unknown") else "ok",
         "audited": content is not None,
         "accepted_names": accepted_names,
         "number_accepted": len(accepted),
@@ -46,6 +46,7 @@ def audited(content: Mapping[str, Any] | None, accepted_names: Sequence[str], ca
         "number_of_findings": len(findings),
         "accepted": [_sides(finding) for finding in accepted[:SHOWN]],
         "others": [_sides(finding) for finding in others[:SHOWN]],
+        "unknown": found.get("unknown", []),
         "not_found": found.get("accepted_but_not_found", []),
         "looked_for": found.get("looked_for", {}),
         "cases": found.get("cases", cases),

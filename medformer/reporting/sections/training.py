@@ -1,4 +1,4 @@
-"""How training went: what masked pretraining learned, and the learning curves."""
+"""How training went: where it started, what masked pretraining learned, and the learning curves."""
 
 from __future__ import annotations
 
@@ -20,6 +20,31 @@ REFERENCES = ("mean_edge_mse", "mean_visible_mse")
 
 UNITS = ("subjects", "patches", "frames")
 """What was reconstructed: the key of their number in pretraining.json."""
+
+
+def start(run: FinishedRun) -> dict[str, Any]:
+    """Say which network of another run each fold started from, and what of it was taken."""
+    first = next(iter(run.starts.values()))
+    rows = [
+        {
+            "fold": str(index),
+            "taken": found["taken"],
+            "adapted": len(found["adapted"]),
+            "left": len(found["left"]),
+            "share": percent(float(found["share"]), 1),
+        }
+        for index, found in run.starts.items()
+    ]
+    names = {
+        title: [{"tensor": name, "why": str(why)} for name, why in first[key].items()]
+        for key, title in (("adapted", "Adapted"), ("left", "Left at their first values"))
+    }
+    return {
+        "what": ", ".join(dict.fromkeys(str(found["what"]) for found in run.starts.values())),
+        "rows": rows,
+        "names": {title: found for title, found in names.items() if found},
+        "differing": list(dict.fromkeys(str(text) for found in run.starts.values() for text in found["differing"])),
+    }
 
 
 def has_pretraining(run: FinishedRun) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,26 @@ from medformer.connectome.columns import Columns
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Study
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.start.source import Start
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.files import digest, write_json
 from medformer.inference.classification import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import active_defects, build_connectome_model
-from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.classifier import ConnectomeClassifier, module_key
+from medformer.models.transfer import Parts, Transfer, varying_axes
 from medformer.seeds import derive_seed
-from medformer.tasks.abide.features import CohortFeatures, FoldFeatures, Inputs, write_trained_on
+from medformer.tasks.abide.features import (
+    CohortFeatures,
+    FoldFeatures,
+    Inputs,
+    read_columns,
+    read_trained_on,
+    write_trained_on,
+)
 from medformer.tasks.pretraining import first_encoder
+from medformer.tasks.start import record_start, take
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
@@ -160,6 +170,13 @@ class ConnectomeLearner:
         model = new_network(config, self.features.columns, derive_seed(seed, "weights"))
         if encoder is not None:
             model.encoder.load_state_dict(encoder)
+        if context.start is not None:
+            numbers = region_numbers(self.study)
+            found = take_connectomes(context.start, model, config, self.features.columns, numbers, number)
+            if number == 0:
+                record_start(
+                    context, found, config, column_differences(context.start, self.features.columns, config.members)
+                )
         judge = ValidationLoss(
             seen(config, validation, seed),
             labels_of(self.study.by_id, fold.validation),
@@ -205,6 +222,64 @@ class ConnectomeLearner:
             "fold": context.fold.index,
             "cases_sha256": digest([context.fold.train, context.fold.validation]),
         }
+
+
+def take_connectomes(
+    start: Start,
+    model: ConnectomeClassifier,
+    config: AbideConfig,
+    columns: Columns,
+    numbers: Mapping[str, Sequence[str] | None],
+    member: int = 0,
+) -> Transfer:
+    """Fill a network with what fits of another run's, which may have other atlases.
+
+    An atlas is the same if its name, and as far as they are known the numbers of its regions, are the same. What joins
+    all atlases is taken atlas by atlas.
+
+    Args:
+        start: The other network.
+        model: With its first values.
+        config: Of the run.
+        columns: What the network is built for.
+        numbers: What the files of this run call the regions of each atlas, if that is known.
+        member: Which network of the fold.
+
+    Raises:
+        ConfigError: Hardly anything fits.
+        CheckpointError: What the other network was built for cannot be read.
+    """
+    regions = columns.regions
+    there, _ = read_trained_on(start.folder)
+    other = [name for name in regions if name in there and _other_regions(there[name].numbers, numbers[name])]
+    unlike = {
+        key: "for other regions"
+        for key in model.state_dict()
+        if any(module_key(name) in key.split(".") for name in other)
+    }
+    parts: dict[str, Parts] = {}
+    if tuple(there) != tuple(regions):
+        one_more = replace(columns, blocks=(*columns.blocks, replace(columns.blocks[0], atlas="another")))
+        joined = varying_axes(model, new_network(config, one_more, 0))
+        parts = {name: Parts(axis, tuple(regions), tuple(there)) for name, axis in joined.items()}
+    return take(start, model, config, member=member, parts=parts, unlike=unlike)
+
+
+def region_numbers(study: Subjects) -> dict[str, Sequence[str] | None]:
+    """What the files of a cohort call the regions of each atlas; None where they do not say."""
+    return {name: block.numbers for name, block in study.data.store.atlases.items()}
+
+
+def column_differences(start: Start, columns: Columns, members: int) -> list[str]:
+    """How the connections and the number of networks differ from those of another run."""
+    there = read_columns(start.folder)
+    pairs = [("atlases", there.regions, columns.regions), ("diagonal", there.diagonal, columns.diagonal)]
+    pairs += [("members", start.members, members)]
+    return [f"{key} {other} there, {own} here" for key, other, own in pairs if other != own]
+
+
+def _other_regions(there: Sequence[str] | None, here: Sequence[str] | None) -> bool:
+    return there is not None and here is not None and list(there) != list(here)
 
 
 def member_folder(folder: Path, number: int) -> Path:

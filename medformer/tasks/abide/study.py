@@ -18,6 +18,7 @@ from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.connectomes.check import CONNECTOMES, inspect_cohort, link_same_subject
 from medformer.data.connectomes.cohort import PREPARATION_FILE, Cohort, read_cohort
@@ -33,9 +34,8 @@ from medformer.models.connectome.build import DEFECTS, active_defects
 from medformer.progress import Reporter
 from medformer.records import Content, Counts, read_record
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
-from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network
+from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network, region_numbers, take_connectomes
 from medformer.tasks.abide.sharing import describe_folds, share_fold
-from medformer.training.pretraining.seen import SeenCase
 
 
 class _Preparation(Content):
@@ -87,6 +87,11 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         with torch.device("meta"):
             new_network(self.config, self.features.columns, 0)
 
+    def check_start(self, start: Start) -> None:
+        columns = self.features.columns
+        model = new_network(self.config, columns, 0)
+        take_connectomes(start, model, self.config, columns, region_numbers(self))
+
     def inspect(self, cache: Path | None, reporter: Reporter) -> Inventory:
         return inspect_cohort(self.data, cache=cache, reporter=reporter)
 
@@ -110,9 +115,6 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         found = [*inventory.problems, *formulas(self.cases)]
         # Connections are compared where every subject can be used.
         return found if quarantine(found) else [*found, *link_same_subject(self.data)[1]]
-
-    def seen_cases(self, inventory: Inventory) -> dict[str, SeenCase]:
-        return {case.id: SeenCase(case.group, inventory[case.id].hashes["connections"]) for case in self.cases}
 
     def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
         return ConnectomeLearner(study=self, features=self.features)

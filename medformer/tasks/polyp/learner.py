@@ -35,6 +35,7 @@ from medformer.models.networks.pretrained import load_encoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
+from medformer.tasks.start import record_start, take
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import SegmentationObjective
@@ -163,6 +164,8 @@ class FrameLearner:
         encoder = first_encoder(config.pretraining, context.folder, self._read_encoder, pretraining)
         if encoder is not None:
             model.get_submodule("backbone").load_state_dict(encoder)
+        if context.start is not None:
+            record_start(context, take(context.start, model, config), config)
         fit(
             model,
             SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
@@ -278,7 +281,7 @@ def new_network(config: PolypConfig, seed: int, *, pretrained: bool = True) -> n
     Args:
         config: Of the run.
         seed: Of the first weights.
-        pretrained: Load the encoder weights that the config names.
+        pretrained: Load the encoder weights that the config names, unless another network is to take their place.
 
     Raises:
         ConfigError: The config names no network that can be built, or weights for a network without our encoder.
@@ -287,7 +290,7 @@ def new_network(config: PolypConfig, seed: int, *, pretrained: bool = True) -> n
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_network(config.model, Grid(in_channels=3, out_channels=1, size=config.data.image_size))
-    if pretrained:
+    if pretrained and not config.training.init_from:
         load_encoder(model, config.model)
     return model
 

@@ -14,6 +14,7 @@ from torch import nn
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.contract import Learner, Study
+from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES
@@ -41,6 +42,7 @@ from medformer.tasks.polyp.learner import (
     load_predictor,
     new_network,
 )
+from medformer.tasks.start import take
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
@@ -74,7 +76,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
             return ()
         if rows * columns <= _CPU_PIXELS or len(self.cases) * config.training.epochs < _CPU_PASSES:
             return ()
-        random = not (config.model.weights or config.pretraining.weights)
+        random = not (config.model.weights or config.pretraining.weights or config.training.init_from)
         first = f"{config.model.name} starts from random weights (model.weights names others) and" if random else "It"
         return (
             f"{first} trains on a CPU on images of {rows} x {columns} px for {config.training.epochs} epochs in each "
@@ -93,6 +95,9 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         if wanted.enabled:
             BlockMask(wanted.block, wanted.ratio).draw(torch.empty(1, 3, *size), torch.Generator())
         _check_forward_pass(self.config, network, 2, "Raise data.image_size, training.batch_size or augment.scales")
+
+    def check_start(self, start: Start) -> None:
+        take(start, new_network(self.config, 0), self.config)
 
     def check_training(self, cases: int) -> None:
         if cases < 2 <= self.config.training.batch_size:

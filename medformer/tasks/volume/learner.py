@@ -32,8 +32,17 @@ from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
+from medformer.tasks.start import record_start
 from medformer.tasks.volume.dataset import Scans
-from medformer.tasks.volume.network import PLAN, Planner, metadata, new_network, planned_training
+from medformer.tasks.volume.network import (
+    PLAN,
+    Planner,
+    metadata,
+    new_network,
+    plan_differences,
+    planned_training,
+    take_volumes,
+)
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter, scored_row
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
@@ -94,7 +103,7 @@ class VolumeLearner:
         return model
 
     def _first_network(self, plan: VolumePlan, context: Context) -> nn.Module:
-        """The network that training starts from: as drawn, or with an encoder that reconstructed hidden blocks."""
+        """The network that training starts from: as drawn, after pretraining, or with what fits of another run's."""
         config = self.study.config
         network = new_network(config, plan, derive_seed(context.seed(), "weights"))
         seed = derive_seed(context.seed(), "pretraining")
@@ -106,6 +115,13 @@ class VolumeLearner:
         )
         if encoder is not None:
             network.get_submodule("backbone").load_state_dict(encoder)
+        if context.start is not None:
+            record_start(
+                context,
+                take_volumes(context.start, network, config, plan),
+                config,
+                plan_differences(context.start, plan),
+            )
         return network
 
     def _read_encoder(self, plan: VolumePlan, folder: Path) -> Mapping[str, Any]:

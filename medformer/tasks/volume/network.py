@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.config.shared import TrainingConfig
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.start.source import Start
 from medformer.data.inventory import Inventory
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.patch_size import fitted
@@ -26,6 +27,8 @@ from medformer.models.memory import training_cost
 from medformer.models.networks.build import NETWORKS, build_network
 from medformer.models.networks.grid import Grid, kernel_note
 from medformer.models.networks.pretrained import load_encoder
+from medformer.models.transfer import Parts, Transfer, varying_axes
+from medformer.tasks.start import take
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.saving import load_model
@@ -103,6 +106,8 @@ class Planner:
 def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained: bool = True) -> nn.Module:
     """Build the network of a config with first weights that a seed decides, and with `model.weights` if pretrained.
 
+    With `training.init_from` that file is not read: the other network takes its place (`take_volumes`).
+
     Raises:
         ConfigError: The config names no network that can be built, or weights for one without our encoder.
         CheckpointError: `model.weights` cannot be read or does not fit.
@@ -111,7 +116,7 @@ def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(config.model, grid, target=config.target)
-    if pretrained:
+    if pretrained and not config.training.init_from:
         load_encoder(network, config.model)
     return network
 
@@ -153,6 +158,46 @@ def metadata(config: VolumeConfig, plan: VolumePlan, fold: Fold, purpose: str) -
     }
 
 
+def small_plan(config: VolumeConfig) -> VolumePlan:
+    """A plan for a small network of a config, before any volume is read."""
+    spacing = config.plan.spacing or (1.0, 1.0, 1.0)
+    patch, layout = fitted(config.plan.patch or (32, 32, 32), spacing)
+    return VolumePlan(spacing, (Intensity(),), ((1, "any"),), patch, *layout, batch_size=1)
+
+
+def take_volumes(start: Start, network: nn.Module, config: VolumeConfig, plan: VolumePlan) -> Transfer:
+    """Fill a network with what fits of another run's, whose labels, channels and plan may be others.
+
+    A row of the head is taken for the label of the same name; see `transfer` for channels and kernels.
+
+    Raises:
+        ConfigError: Hardly anything fits.
+        DataError: The plan of the other network is damaged.
+    """
+    there = read_volume_plan(start.folder / PLAN)
+    parts: dict[str, Parts] = {}
+    stems: Collection[str] = ()
+    if config.target == "segmentation" and there.labels and there.labels != plan.labels:
+        more = replace(plan, labels=(*plan.labels, (1 + max(value for value, _ in plan.labels), "")))
+        own, other = (("background", *(name for _, name in one.labels)) for one in (plan, there))
+        heads = varying_axes(network, new_network(config, more, 0, pretrained=False))
+        parts = {name: Parts(axis, own, other) for name, axis in heads.items()}
+    if len(there.intensity) != len(plan.intensity):
+        more = replace(plan, intensity=(*plan.intensity, plan.intensity[0]))
+        stems = varying_axes(network, new_network(config, more, 0, pretrained=False))
+    return take(start, network, config, stems=stems, parts=parts)
+
+
+def plan_differences(start: Start, plan: VolumePlan) -> list[str]:
+    """How another network's plan differs in what decides how its tensors are understood."""
+    there = read_volume_plan(start.folder / PLAN)
+    named = ("spacing", "patch", "strides", "kernel_sizes", "orientation", "labels")
+    pairs = [(f"plan.{name}", getattr(there, name), getattr(plan, name)) for name in named]
+    pairs.append(("channels", len(there.intensity), len(plan.intensity)))
+    pairs.append(("intensity", [one.scheme for one in there.intensity], [one.scheme for one in plan.intensity]))
+    return [f"{key} {other} there, {own} here" for key, other, own in pairs if other != own]
+
+
 def check_network(config: VolumeConfig) -> None:
     """Build a small network of a config, so that a wrong name or file ends the run before volumes are read.
 
@@ -161,9 +206,6 @@ def check_network(config: VolumeConfig) -> None:
         CheckpointError: `model.weights` cannot be read or does not fit.
     """
     build_volume_loss(config.loss.name)
-    spacing = config.plan.spacing or (1.0, 1.0, 1.0)
-    patch, layout = fitted(config.plan.patch or (32, 32, 32), spacing)
-    plan = VolumePlan(spacing, (Intensity(),), ((1, "any"),), patch, *layout, batch_size=1)
-    network = new_network(config, plan, 0)
+    network = new_network(config, small_plan(config), 0)
     if config.pretraining.enabled or config.pretraining.weights:
         masked_autoencoder(network)

@@ -18,6 +18,7 @@ from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.inventory import Inventory, Record, formulas
 from medformer.data.manifest import Case, read_manifest, write_manifest
@@ -39,7 +40,7 @@ from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
-from medformer.tasks.volume.network import Planner, check_network
+from medformer.tasks.volume.network import Planner, check_network, new_network, small_plan, take_volumes
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
 from medformer.tasks.volume.sharing import describe_folds, share_fold
 
@@ -82,6 +83,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     def check(self) -> None:
         super().check()
         check_network(self.config)
+
+    def check_start(self, start: Start) -> None:
+        plan = small_plan(self.config)
+        take_volumes(start, new_network(self.config, plan, 0), self.config, plan)
 
     def keep(self, run: RunDirectory) -> None:
         """Write the manifest of a folder, so that the report and `predict` find the cases again."""

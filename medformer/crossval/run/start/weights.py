@@ -9,18 +9,21 @@ from medformer.config import AbideConfig, AnyConfig
 from medformer.config.shared import AUTO
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
+from medformer.crossval.run.start.source import KEY, Start
 from medformer.files import digest, sha256
 from medformer.models.networks.pretrained import settle_weights, with_weights
 from medformer.models.weights.store import find_weights
 
 
-def settled(config: AnyConfig, out: Path, *, resume: bool) -> tuple[AnyConfig, list[str]]:
+def settled(config: AnyConfig, out: Path, *, resume: bool, start: Start | None = None) -> tuple[AnyConfig, list[str]]:
     """Decide what `model.weights: auto` is for a run, which keeps it from then on.
 
     Args:
         config: Of the run.
         out: Its folder.
         resume: Whether the run found there goes on: it keeps what it began with, whatever is on this machine.
+        start: The network of another run that training starts from: it was built for the weights that it began with,
+            which are not read again.
 
     Returns:
         The config without `auto`, and what must be said before training and in the report.
@@ -34,13 +37,17 @@ def settled(config: AnyConfig, out: Path, *, resume: bool) -> tuple[AnyConfig, l
     if resume and directory.is_run() and directory.config_yaml.is_file():
         begun = (read_config(directory).get("model") or {}).get("weights")
         model, note = with_weights(config.model, begun), ""
+    elif start is not None:
+        model, note = with_weights(config.model, start.record.weights), ""
     else:
         model, note = settle_weights(config.model)
     return config.model_copy(update={"model": model}), [note] if note else []
 
 
-def weights_hashes(config: AnyConfig) -> dict[str, str]:
+def weights_hashes(config: AnyConfig, start: Start | None = None) -> dict[str, str]:
     """SHA-256 of the files that training starts from, by config key."""
+    if start is not None:
+        return {KEY: start.record.sha256}
     found, encoder, folder = {}, getattr(config.model, "weights", None), config.pretraining.weights
     if encoder:
         found["model.weights"] = digest([find_weights(encoder).sha256])
@@ -49,7 +56,9 @@ def weights_hashes(config: AnyConfig) -> dict[str, str]:
     return found
 
 
-def describe_weights(config: AnyConfig) -> dict[str, Any]:
-    """What the report says of the pretrained weights of the encoder; empty without any."""
+def describe_weights(config: AnyConfig, start: Start | None = None) -> dict[str, Any]:
+    """What the report says of the pretrained weights of the encoder, or of that of `start`; empty without any."""
+    if start is not None:
+        return dict(start.record.pretrained)
     name = getattr(config.model, "weights", None)
     return find_weights(name).record() if name else {}
