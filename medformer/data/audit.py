@@ -164,11 +164,13 @@ class Audit:
         found = Counter(leak.kind for leak in self.leaks)
         counts = ", ".join(f"{found[kind]} {kind}" for kind in KINDS if kind in found)
         seen = sum(found[kind] for kind in found if kind.startswith(SEEN))
-        what = "The networks saw tested cases before this run" if seen == len(self.leaks) else "The split leaks"
+        what, where = "The split leaks", " on both sides"
+        if seen == len(self.leaks):
+            what, where = "The networks saw tested cases before this run", ""
         steps = [advice] if seen < len(self.leaks) else []
         steps += [_SEEN_ADVICE] if seen else []
         raise LeakageError(
-            f"{what}: {counted(len(self.leaks), 'finding')} ({counts}); expected none."
+            f"{what}: {counted(len(self.leaks), 'finding')}{where} ({counts}); expected none."
             f"{first_ten(self.leaks)}\n{' '.join(steps)} If you looked at a finding and accept it, name it with "
             "--accept-leak '<finding>', '<kind>:<site>' or '<kind>:*'; the report then lists it."
         )
