@@ -76,7 +76,7 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
         "task": trained.task,
         "target": getattr(config, "target", "classification" if trained.task == "abide" else "segmentation"),
         "network": {**config.model.model_dump(mode="json"), "parameters": _parameters(shared[0] / WEIGHTS)},
-        "started_from": _start(trained.config),
+        "started_from": _start(trained.config, run.record()["pretrained"]),
         "folds": [int(folder.name) for folder in folders],
         "folds_of_run": len(plan.folds),
         "networks": len(folders) * getattr(config, "members", 1),
@@ -93,9 +93,8 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
     }
     # The card says what the record does, and is among the files that the record lists.
     write_text(out / CARD_FILE, card(path, content))
-    return Exported(
-        write_record(out, content), [*filter(None, [trained.note] if fold == "all" else []), *_notes(content)]
-    )
+    notes = [trained.note] if trained.note and fold == "all" else []
+    return Exported(write_record(out, content), [*notes, *_notes(content)])
 
 
 def _notes(content: Mapping[str, Any]) -> list[str]:
@@ -125,17 +124,16 @@ def _chosen(trained: Trained, fold: str) -> Sequence[Path]:
     return chosen
 
 
-def _start(config: Any) -> str:
-    """What the first weights of the encoder were."""
-    weights = getattr(config.model, "weights", None)
-    source = find_source(weights) if weights else None
-    if source is not None:
-        return f"the weights {weights}, trained on {source.data} ({source.license})"
-    if weights:
-        return "weights of a local file, whose license is not known here"
+def _start(config: Any, pretrained: Mapping[str, Any]) -> str:
+    """What the first weights were, in words."""
+    if getattr(config.training, "init_from", ""):
+        return "the network of another run"
     if config.pretraining.enabled or config.pretraining.weights:
         return "an encoder that was pretrained without labels"
-    return "random weights"
+    if pretrained:
+        return f"{pretrained['name']} (trained on: {pretrained['data']}; license: {pretrained['license']})"
+    # Runs of earlier versions do not say more.
+    return "pretrained weights" if getattr(config.model, "weights", None) else "random weights"
 
 
 def _parameters(weights: Path) -> int:
