@@ -323,6 +323,10 @@ def test_a_program_gets_the_scores_of_the_command(
         assert found.score == float(row["score"]) and found.threshold == float(row["threshold"])
         assert found.by_fold == {str(fold): float(row[f"score_fold_{fold}"]) for fold in range(2)}
         assert (found.label == "positive") == found.positive == (row["prediction"] == "1")
+    bundle = moved_bundle(medformer, run, tmp_path)
+    assert medformer("volume", "predict", bundle, *images, "--out", tmp_path / "by_bundle").code == 0
+    tables = [(tmp_path / out / "predictions.csv").read_bytes() for out in ("out", "by_bundle")]
+    assert tables[0] == tables[1] and not told(files_of(bundle), private_names(run))
     image = nib.load(images[0])
     alone = model.predict(np.asanyarray(image.dataobj), affine=image.affine, threshold=0.0)
     assert alone.positive and alone.score == pytest.approx(float(rows[images[0].name.split(".")[0]]["score"]), abs=1e-6)
