@@ -36,7 +36,9 @@ def _reset(section: C, is_name: Callable[[str], object], *, free_text: bool) -> 
     changed: dict[str, object] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if isinstance(value, BaseModel):
+        if name == "report" and isinstance(value, BaseModel):
+            changed[name] = type(value)()  # columns of the manifest
+        elif isinstance(value, BaseModel):
             changed[name] = _reset(value, is_name, free_text=free_text or name in _PLACES)
         elif value and (LOCAL in field.metadata or (free_text and is_text(field))) and not is_name(value):
             # Keys that are null without a file, such as `model.weights`, decide how a network is built.

@@ -79,6 +79,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "no-affine": ("warning", "the header does not state the position of the voxels"),
     "one-slice": ("warning", "the volume has a single slice along an axis"),
     "odd-spacing": ("warning", "the voxel size is far from that of the other cases"),
+    "outside-range": ("warning", "the case lies outside of what the network was trained on"),
     "intensity-scale": ("warning", "the intensities of the cases are on very different scales"),
     "segment-numbers": ("error", "a segment has another number than in other cases"),
     "segment-names": ("warning", "segments of one number have different names"),

@@ -112,7 +112,14 @@ class ExportTable:
             del self._rows[case]
         return current
 
-    def add(self, case: str, *content: Any, source: str = "", images: Sequence[Path] = ()) -> Mapping[str, Any]:
+    def add(
+        self,
+        case: str,
+        *content: Any,
+        source: str = "",
+        images: Sequence[Path] = (),
+        more: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
         """Export one case and list it.
 
         Args:
@@ -120,6 +127,7 @@ class ExportTable:
             content: What is exported.
             source: Where the input came from, for the table.
             images: The input's files.
+            more: Cells of columns that the export does not fill.
 
         Raises:
             DataError: The id was exported in this run already; the second would overwrite the first.
@@ -136,7 +144,7 @@ class ExportTable:
                 "be exported to the same files. Give every case an id of its own."
             )
         hashes = {"image_sha256": _hash(images), "run_sha256": self.run}
-        row = self._rows[case] = {**self.export(case, *content, source=source), **hashes}
+        row = self._rows[case] = {**self.export(case, *content, source=source), **hashes, **(more or {})}
         self._new[stem] = case
         if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
             self.flush()

@@ -12,6 +12,7 @@ from medformer.config.sharing import without_places
 from medformer.crossval.plan import Plan, read_plan, some
 from medformer.crossval.run.collect import verify_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.data.training_range import share_range
 from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.metrics import table_of
 from medformer.files import sha256, strict_json, write_text
@@ -68,6 +69,7 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
     for folder in folders:
         train = [cases[name] for name in plan.folds[int(folder.name)].train]
         task.share(trained.config, folder, fold_folder(out, folder.name), train)
+        share_range(folder, fold_folder(out, folder.name))
     write_text(out / CONFIG_FILE, dump_yaml(config.model_dump(mode="json")))
     shared = [fold_folder(out, folder.name) for folder in folders]
     # Whoever gets the bundle loads it so.

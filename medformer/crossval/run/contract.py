@@ -27,6 +27,7 @@ from medformer.data.manifest import Case, Dataset, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.data.seen import SeenCase
+from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
 from medformer.inference.export_table import Exports
 from medformer.progress import Reporter
@@ -248,6 +249,10 @@ class Study(ABC, Generic[C, D]):
             hashes = inventory[case.id].hashes
             found.append(SeenCase(case.id, case.group, {kind: hashes[kind] for kind in kinds if kind in hashes}))
         return found
+
+    def traits(self, inventory: Inventory) -> Mapping[str, Traits]:
+        """Measured quantities of each case by id, whose ranges over training cases tell which new cases are unlike."""
+        return {}
 
     @property
     @abstractmethod

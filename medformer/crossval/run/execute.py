@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from medformer.crossval.run.journal import (
 )
 from medformer.crossval.run.record import why
 from medformer.crossval.run.start.source import Start
+from medformer.data.training_range import Traits, write_range
 from medformer.errors import (
     ConfigError,
     DataError,
@@ -65,6 +66,7 @@ class LearnerJob:
         reporter: Receives the progress.
         folds: Of the plan; those from a fold on are still to be done.
         start: The network of another run that training starts from.
+        traits: Of cases by id, whose range over the training cases a fold leaves too.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LearnerJob:
         *,
         folds: int = 1,
         start: Start | None = None,
+        traits: Mapping[str, Traits] | None = None,
     ) -> None:
         self.learner = learner
         self.run = run
@@ -83,12 +86,14 @@ class LearnerJob:
         self.reporter = reporter or SilentReporter()
         self.folds = folds
         self.start = start
+        self.traits = traits or {}
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave what the learner learned, and `predictions.csv` where the fold has test cases."""
         left = max(1, self.folds - fold.index)
         context = Context(fold, folder, self.run, self.seed, resume, self.reporter, left, self.start)
         predictor = self.learner.fit(context)
+        write_range(folder, [self.traits[name] for name in fold.train if name in self.traits])
         if fold.test:
             study = self.learner.study
             # Each repeat tests every case again.

@@ -295,7 +295,8 @@ def _run_folds(
 
         def complete(part: RunDirectory, learner: Learner) -> None:
             part.path.mkdir(parents=True, exist_ok=True)
-            job = LearnerJob(learner, part, config.seed, reporter, folds=left, start=start)
+            traits = study.traits(inventory) if part.path == directory.path else None
+            job = LearnerJob(learner, part, config.seed, reporter, folds=left, start=start, traits=traits)
             execute(plan, job, part, reporter, executor)
             if tested:
                 collect(part, plan)

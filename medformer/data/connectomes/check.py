@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
 from medformer.data.connectomes.cohort import Cohort
-from medformer.data.connectomes.prepare.quality import oddities
+from medformer.data.connectomes.prepare.quality import constant_by_atlas, oddities
 from medformer.data.connectomes.read.phenotype import contradictions
 from medformer.data.inventory import Inventory, Record, take_inventory
 from medformer.data.manifest import Case
@@ -27,6 +27,7 @@ from medformer.data.near_duplicates import CaseComparison, Match, matches_above
 from medformer.data.problems import Problem, quarantine
 from medformer.errors import DataError
 from medformer.files import digest
+from medformer.missing import known
 from medformer.progress import Reporter, SilentReporter
 
 THRESHOLD = 0.75
@@ -168,6 +169,25 @@ def inspect_cohort(cohort: Cohort, *, cache: Path | None = None, reporter: Repor
         replace(record, arrays={"descriptor": block[row]})
         for record, row in zip(found.values(), cohort.rows, strict=True)
     )
+
+
+def cohort_traits(cohort: Cohort) -> dict[str, dict[str, float]]:
+    """What new subjects are compared with training subjects by, by id; see `medformer.data.training_range`."""
+    found: dict[str, dict[str, float]] = {}
+    for subject in cohort.cases:
+        traits = {}
+        if motion := known(subject.covariates.get("mean_fd")):
+            traits["mean framewise displacement in mm"] = float(motion)
+        for atlas, block in cohort.store.atlases.items():
+            values = np.asarray(cohort.store.stored(atlas, subject.id))
+            (still,) = constant_by_atlas({atlas: values}, {atlas: block.regions}, block.content).values()
+            traits[f"regions of {atlas} without a signal"] = float(still.sum())
+            if block.content == "series":
+                traits["time points"] = float(len(values))
+            else:
+                traits[f"mean correlation of {atlas}"] = float(values.mean(dtype=np.float64))
+        found[subject.id] = traits
+    return found
 
 
 def _describe(cohort: Cohort, reporter: Reporter | None) -> dict[str, Record]:

@@ -96,6 +96,26 @@ def thumbnail(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[
     return np.concatenate(parts).astype(np.float32)
 
 
+def frame_traits(thumbnail: NDArray[np.float32], height: int, width: int) -> dict[str, float]:
+    """What new frames are compared with training frames by; see `medformer.data.training_range`.
+
+    Args:
+        thumbnail: Of `thumbnail`.
+        height: Of the picture, px.
+        width: Of the picture, px.
+    """
+    means, spreads, rest = np.split(thumbnail[-8:].astype(np.float64), (3, 6))
+    colors = ("red", "green", "blue")
+    return {
+        "height in px": float(height),
+        "width in px": float(width),
+        **{f"mean {color} (0 to 1)": float(value) for color, value in zip(colors, means, strict=True)},
+        **{f"standard deviation of {color}": float(value) for color, value in zip(colors, spreads, strict=True)},
+        "share of nearly black pixels": float(rest[0]),
+        "sharpness (difference of neighboring pixels)": float(rest[1]),
+    }
+
+
 def _blur(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     return ndimage.gaussian_filter(plane, sigma, mode="nearest")
 

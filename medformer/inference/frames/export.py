@@ -35,6 +35,7 @@ COLUMNS: tuple[str, ...] = (
     "mask_file",
     "probability_file",
     "overlay_file",
+    "outside",
     "image_sha256",
     "run_sha256",
 )
@@ -108,6 +109,7 @@ def export_case(
         "mask_file": mask_file,
         "probability_file": probability_file,
         "overlay_file": overlay_file,
+        "outside": "",
     }
 
 

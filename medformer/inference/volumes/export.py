@@ -36,7 +36,7 @@ def columns(labels: Iterable[str]) -> tuple[str, ...]:
     """The columns of a table of exported volumes with these label names."""
     names = tuple(labels)
     measured = (f"{what}:{name}" for what in ("pred_ml", "confidence") for name in names)
-    return ("id", "image", "shape", "spacing_mm", *measured, *_FILES, "image_sha256", "run_sha256")
+    return ("id", "image", "shape", "spacing_mm", *measured, *_FILES, "outside", "image_sha256", "run_sha256")
 
 
 def export_volume(
@@ -68,9 +68,9 @@ def export_volume(
         probabilities: The form of the maps, which the result must hold.
 
     Returns:
-        A value for each of `columns` but the hashes: milliliters of each label (`pred_ml:NAME`), the mean probability
-        of its voxels (`confidence:NAME`, empty where there are none), and files relative to the folder, empty where
-        none was asked for.
+        A value for each of `columns` but the hashes, `outside` empty: milliliters of each label (`pred_ml:NAME`), the
+        mean probability of its voxels (`confidence:NAME`, empty where there are none), and files relative to the
+        folder, empty where none was asked for.
 
     Raises:
         ConfigError: A DICOM segmentation was asked for and the image is no DICOM series, or `dicom` is not installed.
@@ -104,6 +104,7 @@ def export_volume(
         **{f"pred_ml:{name}": volumes[value] for value, name in result.labels.items()},
         **{f"confidence:{name}": result.confidence.get(value, "") for value, name in result.labels.items()},
         **files,
+        "outside": "",
     }
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from medformer.crossval.run.classes import ClassPredictor
+from medformer.data.connectomes.check import cohort_traits
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, read_new
 from medformer.data.connectomes.read.matrices import Values
 from medformer.data.people import plain
 from medformer.data.problems import Problem, quarantine, write_problems
+from medformer.data.training_range import OUTSIDE, read_range
 from medformer.errors import DataError
 from medformer.files import write_csv
 from medformer.progress import Reporter
@@ -61,6 +63,7 @@ def export_scores(
         predictor.threshold = threshold
     layouts, _ = read_trained_on(trained.folders[0])
     trained_on = {plain(name) for case in trained.known_cases or () for name in (case.id, case.group)}
+    seen = read_range(trained.folders)
     known = 0
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
@@ -81,12 +84,17 @@ def export_scores(
             problems.append(Problem(str(source), str(source), "corrupt", str(error)))
             continue
         problems += refused
+        if seen is not None:
+            for name, traits in cohort_traits(cohort).items():
+                problems += seen.problems(name, str(source), traits)
         study = AbideStudy(config=trained.config, data=cohort)
         known += sum(bool({plain(case.id), plain(case.group)} & trained_on) for case in cohort.cases)
         scores = predictor.scores(study, list(study.by_id))
         rows += class_rows(predictor, cohort.cases, scores, trained.folders, [str(source)] * len(cohort.cases))
     if not rows:
         require_all(problems, len(quarantine(problems)), "sources", ADVICE)
+    outside = {(problem.path, problem.case_id): problem.detail for problem in problems if problem.reason == OUTSIDE}
+    rows = [{**row, "outside": outside.get((row["source"], row["id"]), "")} for row in rows]
     write_csv(work / PREDICTIONS, rows, list(rows[0]))
     if problems:
         write_problems(work / EXCLUSIONS_FILE, problems)

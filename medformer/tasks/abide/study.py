@@ -20,13 +20,14 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
-from medformer.data.connectomes.check import CONNECTOMES, inspect_cohort, link_same_subject
+from medformer.data.connectomes.check import CONNECTOMES, cohort_traits, inspect_cohort, link_same_subject
 from medformer.data.connectomes.cohort import PREPARATION_FILE, Cohort, read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
 from medformer.data.inventory import Inventory, Record, formulas
 from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, quarantine
+from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, write_json
 from medformer.inference.classification import THRESHOLD, read_decision
@@ -115,6 +116,9 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         found = [*inventory.problems, *formulas(self.cases)]
         # Connections are compared where every subject can be used.
         return found if quarantine(found) else [*found, *link_same_subject(self.data)[1]]
+
+    def traits(self, inventory: Inventory) -> Mapping[str, Traits]:
+        return cohort_traits(self.data)
 
     def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
         return ConnectomeLearner(study=self, features=self.features)

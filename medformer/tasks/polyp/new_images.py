@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from medformer.data.frames.descriptors import frame_traits, thumbnail
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
+from medformer.data.training_range import TrainingRange, outside_column, read_range
 from medformer.errors import DataError
 from medformer.files import files_below
 from medformer.imaging.images import read_image
@@ -91,13 +94,24 @@ def export_images(
         resume=resume,
     ) as export:
         left = left_to_do(export, cases, say)
-        good, problems = readable(left, lambda case: read_image(case.required_image()), say, reporter)
-        problems = [*misnamed, *problems]
+        check = partial(_check, size=trained.config.data.image_size, trained_on=read_range(trained.folders))
+        good, problems = readable(left, check, say, reporter)
+        problems, outside = [*misnamed, *problems], outside_column(problems)
         if not (good or export.rows):
             require_all(problems, len(given), "images")
         for case, image, probability in predictor.maps(good, "images", reporter):
-            export.add(case.id, image, probability, source=str(case.image), images=case.images)
+            more = {"outside": outside.get(case.id, "")}
+            export.add(case.id, image, probability, source=str(case.image), images=case.images, more=more)
     return Segmented(len(given), len(cases), cut, problems)
+
+
+def _check(case: Case, *, size: tuple[int, int], trained_on: TrainingRange | None) -> list[Problem]:
+    """Read an image, keep nothing, and say whether it is unlike the training images."""
+    path = case.required_image()
+    image = read_image(path)
+    if trained_on is None:
+        return []
+    return trained_on.problems(case.id, path, frame_traits(thumbnail(image, size), *image.shape[:2]))
 
 
 def list_images(given: Sequence[Path], out: Path | None = None) -> list[Case]:

@@ -17,13 +17,14 @@ from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import foreground_problems, inspect_frames
-from medformer.data.frames.descriptors import FRAMES
+from medformer.data.frames.descriptors import FRAMES, frame_traits
 from medformer.data.frames.transforms import MEAN, STD, resize_mask
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Case, Manifest, read_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.network_inputs import resize_batch
 from medformer.data.problems import Problem
+from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.images import image_size
@@ -126,6 +127,12 @@ class PolypStudy(Study[PolypConfig, Manifest]):
 
     def problems(self, inventory: Inventory) -> list[Problem]:
         return [*super().problems(inventory), *foreground_problems(self.cases, inventory)]
+
+    def traits(self, inventory: Inventory) -> Mapping[str, Traits]:
+        return {
+            name: frame_traits(record.array("thumbnail"), record.facts["height"], record.facts["width"])
+            for name, record in inventory.items()
+        }
 
     def learner(self, inventory: Inventory, cache: Path) -> FrameLearner:
         return FrameLearner(self)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.data.problems import Problem, quarantine
+from medformer.data.training_range import outside_column, read_range
 from medformer.data.volumes.prepare.prepare_case import Scan, check_image
 from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.files import write_csv
@@ -57,12 +58,15 @@ def export_classes(
     cases = manifest_cases(images) or list_volumes(images, listed, channels=len(plan.intensity), without=out)
     for problem in listed:
         say(str(problem))
-    good, problems = readable(cases, partial(check_image, plan=plan), say, reporter)
+    check = partial(check_image, plan=plan, trained_on=read_range(trained.folders))
+    good, problems = readable(cases, check, say, reporter)
+    outside = outside_column(problems)
     problems += listed
     if not good:
         require_all(problems, len(quarantine(problems)), "volumes")
     scores = member_scores(predictor, {case.id: case for case in good})
     rows = class_rows(predictor, good, scores, trained.folders, [str(case.image) for case in good])
+    rows = [{**row, "outside": outside.get(row["id"], "")} for row in rows]
     write_csv(work / PREDICTIONS, rows, list(rows[0]))
     return Scored(rows, problems, predictor)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from medformer.data.problems import Problem, quarantine
+from medformer.data.training_range import outside_column, read_range
 from medformer.data.volumes.prepare.prepare_case import check_image
 from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError
@@ -96,13 +97,18 @@ def export_volumes(
         resume=resume,
     ) as export:
         left = left_to_do(export, cases, say)
-        good, problems = readable(left, partial(check_image, plan=segmenter.plan), say, reporter)
+        check = partial(check_image, plan=segmenter.plan, trained_on=read_range(trained.folders))
+        good, problems = readable(left, check, say, reporter)
+        outside = outside_column(problems)
         problems += listed
         if not (good or export.rows):
             require_all(problems, given, "volumes")
         for case in reporter.track(good, "volumes"):
             try:
-                export.add(case.id, segmenter.segment(case), case, source=str(case.image), images=case.images)
+                more = {"outside": outside.get(case.id, "")}
+                export.add(
+                    case.id, segmenter.segment(case), case, source=str(case.image), images=case.images, more=more
+                )
             except DataError as error:
                 problems.append(unusable(case, error))
     return Segmented(given, len(cases), problems)

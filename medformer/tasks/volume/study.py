@@ -24,13 +24,14 @@ from medformer.data.inventory import Inventory, Record, formulas
 from medformer.data.manifest import Case, read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
+from medformer.data.training_range import Traits
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
-from medformer.data.volumes.inspect.facts import case_facts
+from medformer.data.volumes.inspect.facts import case_facts, volume_traits
 from medformer.data.volumes.inspect.similar import VOLUMES
 from medformer.data.volumes.read.dataset_file import write_info
 from medformer.files import digest
-from medformer.imaging.geometry import reorient
+from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
@@ -124,6 +125,14 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         known = {(problem.case_id, problem.reason) for problem in self.data.problems}
         new = [problem for problem in found if (problem.case_id, problem.reason) not in known]
         return [*self.data.problems, *new, *formulas(self.cases)]
+
+    def traits(self, inventory: Inventory) -> Mapping[str, Traits]:
+        found = {}
+        for name, record in inventory.items():
+            facts, shape = record.facts, record.facts["shape"]
+            grid = Geometry((shape[0], shape[1], shape[2]), np.array(facts["affine"]))
+            found[name] = volume_traits(grid, facts["channels"])
+        return found
 
     def planner(self, inventory: Inventory) -> Planner:
         """What makes plans from the training cases of a fold."""

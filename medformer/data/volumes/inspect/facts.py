@@ -6,7 +6,7 @@ plans from its own training cases although every file is read once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medformer.data.inventory import Record
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
-from medformer.imaging.geometry import Axes, reorient
+from medformer.imaging.geometry import Axes, Geometry, reorient
 
 QUANTILES = 400
 """How many values stand for a case's foreground: finer than the 0.5th percentile that clipping needs."""
@@ -24,6 +24,10 @@ QUANTILES = 400
 SAMPLE = 200_000
 """Foreground voxels of a case that its quantiles are taken from, evenly spread; more would not change them."""
 
+MEAN, SPREAD = "mean", "standard deviation"
+"""What is compared where intensities have a unit, as in CT; elsewhere each scan has a scale of its own."""
+
+_AXES = ("from left to right", "from back to front", "from foot to head")
 _PART = 1 << 20
 
 
@@ -95,6 +99,33 @@ def case_facts(record: Record, info: DatasetInfo, orientation: str = "RAS") -> C
         labels={} if counts is None else {value: counts.get(str(value), 0) for value, _ in info.labels},
         voxel_mm3=float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))),
     )
+
+
+def volume_traits(geometry: Geometry, channels: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What new volumes are compared with training volumes by; see `medformer.data.training_range`.
+
+    Args:
+        geometry: Of the volume.
+        channels: `minimum`, `maximum`, `mean` and `std` of each channel, of the whole image.
+    """
+    found: dict[str, float] = {}
+    axes = [_AXES["RLAPSI".index(code) // 2] for code in geometry.axcodes]
+    for name, size, count in sorted(zip(axes, geometry.spacing, geometry.shape, strict=True)):
+        found[f"voxel size {name} in mm"] = size
+        found[f"extent {name} in mm"] = size * count
+    for number, facts in enumerate(channels, start=1):
+        this = f"of channel {number}" if len(channels) > 1 else "of the image"
+        found |= {f"{MEAN} {this}": facts["mean"], f"{SPREAD} {this}": facts["std"]}
+        if facts["std"] > 1e-6 * abs(facts["mean"]):
+            found[f"highest value {this} in standard deviations"] = (facts["maximum"] - facts["mean"]) / facts["std"]
+            found[f"lowest value {this} in standard deviations"] = (facts["minimum"] - facts["mean"]) / facts["std"]
+    return found
+
+
+def whole_image(array: NDArray[Any]) -> dict[str, float]:
+    """The facts of a channel (X, Y, Z) that `volume_traits` takes."""
+    mean, std = _moments(array.ravel(order="K"))
+    return {"minimum": float(array.min()), "maximum": float(array.max()), "mean": mean, "std": std}
 
 
 def channel_facts(image: NDArray[Any], labeled: NDArray[np.bool_] | None) -> ChannelFacts:

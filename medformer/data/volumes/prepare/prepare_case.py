@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
+from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.inspect.check import SPACING_RATIO
 from medformer.data.volumes.inspect.descriptors import voxel_hash
+from medformer.data.volumes.inspect.facts import MEAN, SPREAD, volume_traits, whole_image
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError, counted
 from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid, turn_onto
@@ -104,16 +106,22 @@ def prepare_image(case: Scan, plan: VolumePlan) -> PreparedCase:
     )
 
 
-def check_image(case: Case | HeldScan, plan: VolumePlan) -> list[Problem]:
+def check_image(case: Case | HeldScan, plan: VolumePlan, trained_on: TrainingRange | None = None) -> list[Problem]:
     """Read the image of a scan as `prepare_image` does, keep nothing, and say what is unlike the training cases.
 
+    Args:
+        case: The scan.
+        plan: That the network was trained under.
+        trained_on: The range of its training cases, where it is known.
+
     Returns:
-        A warning for a constant channel, and one for voxels of far another size.
+        A warning for a constant channel, one for voxels of far another size, and one for what lies outside the range.
 
     Raises:
         DataError: As `prepare_image`, or two channels hold the same voxels.
     """
     problems: list[Problem] = []
+    channels: list[dict[str, float]] = []
     known: dict[str, str] = {}
     trained = {_axis(code): size for code, size in zip(plan.orientation, plan.spacing, strict=True)}
     for number, volume in enumerate(_channels(case, len(plan.intensity)), start=1):
@@ -122,11 +130,13 @@ def check_image(case: Case | HeldScan, plan: VolumePlan) -> list[Problem]:
         same = known.setdefault(voxel_hash(volume.array), this)
         if same != this:
             raise DataError(f"Case '{case.id}': {same} and {this} hold the same voxels; expected different channels.")
-        if volume.array.min() == volume.array.max():
+        channels.append(whole_image(volume.array))
+        if channels[-1]["minimum"] == channels[-1]["maximum"]:
             detail = f"every voxel is {volume.array.flat[0]:g}"
             problems.append(Problem(case.id, str(path), "constant-channel", detail))
         if number > 1:
             continue
+        grid = volume.geometry
         sizes = volume.geometry.spacing
         ratios = [size / trained[_axis(code)] for code, size in zip(volume.geometry.axcodes, sizes, strict=True)]
         if max(ratios) > SPACING_RATIO or min(ratios) < 1 / SPACING_RATIO:
@@ -134,6 +144,14 @@ def check_image(case: Case | HeldScan, plan: VolumePlan) -> list[Problem]:
             detail = f"its voxels are {shown} mm ({volume.geometry.axcodes}); the network was trained on {usual} mm "
             detail += f"({plan.orientation}). It may find nothing here, and take long"
             problems.append(Problem(case.id, str(path), "odd-spacing", detail))
+    if trained_on is not None:
+        traits = volume_traits(grid, channels)
+        for number, intensity in enumerate(plan.intensity, start=1):
+            if intensity.scheme != "ct":
+                this = f"of channel {number}" if len(channels) > 1 else "of the image"
+                for name in (MEAN, SPREAD):
+                    traits.pop(f"{name} {this}", None)
+        problems += trained_on.problems(case.id, case.images[0], traits)
     return problems
 
 
