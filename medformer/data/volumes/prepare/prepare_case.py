@@ -163,22 +163,33 @@ def _axis(code: str) -> int:
 def _channels(case: Scan, count: int) -> Iterator[Volume]:
     """Read the channels of a scan one after the other, all of them on the grid of the first."""
     name, paths = (case.id, case.images) if isinstance(case, (Case, HeldScan)) else (str(case[0]), tuple(case))
-    found = len(case.channels) if isinstance(case, HeldScan) else count_channels(paths)
-    if found != count:
-        raise DataError(
+
+    def other_number(found: int) -> DataError:
+        return DataError(
             f"Case '{name}' has {counted(found, 'channel')} ({', '.join(path.name for path in paths)}); expected "
             f"{count}. Give it the channels that the training cases have, in their order."
         )
+
     if isinstance(case, HeldScan):
+        if len(case.channels) != count:
+            raise other_number(len(case.channels))
         yield from case.channels
         return
+    if len(paths) > count:
+        raise other_number(len(paths))
     grid: Geometry | None = None
+    number = 0
     for path in paths:
         for volume in read_channels(path):
+            number += 1
+            if number > count:
+                raise other_number(count_channels(paths))
             grid = grid or volume.geometry
             turned = turn_onto(volume, grid)
             _require_same_grid(name, paths[0], grid, path, turned.geometry)
             yield replace(turned, geometry=grid)
+    if number < count:
+        raise other_number(number)
 
 
 def prepare_classes(case: Case, plan: VolumePlan, source: Geometry) -> NDArray[np.unsignedinteger[Any]]:
