@@ -48,6 +48,7 @@ def volume_row(
     empty: EmptyPolicy = "one",
     tolerance: float = TOLERANCES["mm"],
     voxel_ml: float | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Score the label map of one volume.
 
@@ -64,6 +65,7 @@ def volume_row(
         empty: What overlap and outlines score where neither map has a label.
         tolerance: Of the NSD, in mm.
         voxel_ml: Volume of a voxel in ml; that of the cell that the spacing spans unless given.
+        regions: Values of each region, which may overlap; where they are given, each is scored in the place of labels.
 
     Returns:
         `id`, `empty_policy`, `nsd_tolerance_mm`, `voxels` (of the volume), `truth_px` and `pred_px` (voxels with any
@@ -84,19 +86,23 @@ def volume_row(
     found, known, table = _classes(case, prediction, truth, values)
     boxes = [ndimage.find_objects(classes, max_label=len(values)) for classes in (found, known)]
     by_label: dict[str, dict[str, float]] = {}
-    for index, value in enumerate(values):
-        counts = _label_counts(table, index + 1)
-        box = _joint_box(boxes[0][index], boxes[1][index], truth.ndim)
+    scored = regions or {labels[value]: (value,) for value in values}
+    for name, members in scored.items():
+        places = [values.index(value) for value in members]
+        counts = _label_counts(table, [place + 1 for place in places])
+        box = _joint_box([boxes[side][place] for side in (0, 1) for place in places], truth.ndim)
+        part = np.zeros(len(values) + 1, np.bool_)
+        part[[place + 1 for place in places]] = True
         outline = surface_scores(
-            found[box] == index + 1,
-            known[box] == index + 1,
+            part[found[box]],
+            part[known[box]],
             spacing=steps,
             tolerance=tolerance,
             empty=empty,
             case=case,
             shape=truth.shape,
         )
-        by_label[labels[value]] = {
+        by_label[name] = {
             "dice": counts.dice(empty),
             "iou": counts.iou(empty),
             "sensitivity": counts.sensitivity(),
@@ -163,18 +169,18 @@ def _classes(
     return numbered[0], numbered[1], table.reshape(len(known), len(known))
 
 
-def _label_counts(table: NDArray[np.int64], label: int) -> Counts:
+def _label_counts(table: NDArray[np.int64], members: Sequence[int]) -> Counts:
     return Counts(
-        both=int(table[label, label]),
-        prediction=int(table[:, label].sum()),
-        truth=int(table[label].sum()),
+        both=int(table[np.ix_(members, members)].sum()),
+        prediction=int(table[:, members].sum()),
+        truth=int(table[members].sum()),
         size=int(table.sum()),
     )
 
 
-def _joint_box(first: tuple[slice, ...] | None, second: tuple[slice, ...] | None, axes: int) -> tuple[slice, ...]:
-    """The smallest box around two boxes; one voxel when there is neither."""
-    boxes = [box for box in (first, second) if box is not None]
+def _joint_box(given: Sequence[tuple[slice, ...] | None], axes: int) -> tuple[slice, ...]:
+    """The smallest box around boxes; one voxel when there is none."""
+    boxes = [box for box in given if box is not None]
     if not boxes:
         return (slice(0, 1),) * axes
     return tuple(

@@ -31,11 +31,12 @@ class LabelMap:
     Attributes:
         array: Label values (X, Y, Z) as the training labels have them, 0 for background.
         geometry: Grid of the input, which is the array's.
-        labels: Name of each label value, ascending.
+        labels: Name of each label value, ascending; of regions, by the value that each is written with.
         confidence: For each label found, the mean probability of its voxels (before component rules). It ranks cases
             for review; networks are seldom calibrated.
         probabilities: (X, Y, Z, labels) of each label, as `empty_maps` keeps them (before component rules); None where
             they were not asked for.
+        made_of: The values that each region is made of, by the value it is written with; empty without regions.
     """
 
     array: NDArray[Any]
@@ -43,12 +44,17 @@ class LabelMap:
     labels: Mapping[int, str]
     confidence: Mapping[int, float] = field(default_factory=dict)
     probabilities: NDArray[Any] | None = None
+    made_of: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def volumes_ml(self) -> dict[int, float]:
-        """Milliliters of each label."""
+        """Milliliters of each label or region."""
         counts = label_counts(self.array)
-        return {value: float(counts.get(value, 0)) * self.geometry.voxel_ml for value in self.labels}
+        parts = {value: self.made_of.get(value, (value,)) for value in self.labels}
+        return {
+            value: float(sum(counts.get(one, 0) for one in some)) * self.geometry.voxel_ml
+            for value, some in parts.items()
+        }
 
 
 IN_MEMORY = 256 * 2**20
@@ -149,21 +155,25 @@ def write_classes(
     axis: int,
     values: Sequence[int],
     maps: NDArray[Any] | None = None,
+    regions: bool = False,
 ) -> dict[int, float]:
     """Write for each voxel the value of the class with the highest probability; on a tie, of the first such class.
+
+    Regions are written one after the other where their probability is above one half, a later one over an earlier one.
 
     The streams are resampled linearly (where grids coincide, they stay exactly what they are) and added. Classes are
     compared one after the other with a running maximum, so that no array ever holds all classes of the output.
 
     Args:
-        streams: Add up to the probability of each class, along the same axis.
+        streams: Add up to the probability of each class, or of each region, along the same axis.
         target: Integers (X, Y, Z), written in place; may be a turned view.
         axis: Spatial axis of the streams.
-        values: What to write for each of the K classes.
-        maps: Receives the probabilities of all classes but the first, (K - 1, X, Y, Z); may be a turned view.
+        values: What to write for each of the K classes, the background first; with regions, 0 and then their values.
+        maps: Receives the probabilities of all but the background, (K - 1, X, Y, Z); may be a turned view.
+        regions: Whether the streams hold regions, K - 1 of them.
 
     Returns:
-        For each value written, the mean probability of its voxels.
+        For each value written, the mean probability of its voxels; of a region, of all voxels that it has by itself.
     """
     length = target.shape[axis]
     lookup = np.asarray(values, dtype=target.dtype)
@@ -177,16 +187,23 @@ def write_classes(
             reader.move(start, stop)
         best = torch.full((stop - start, *across), -1.0)
         winner = torch.zeros(best.shape, dtype=torch.int64)
-        for index in range(len(values)):
-            total = readers[0].planes(index, across)
+        for index in range(1 if regions else 0, len(values)):
+            channel = index - 1 if regions else index
+            total = readers[0].planes(channel, across)
             for reader in readers[1:]:
-                total = total + reader.planes(index, across)
+                total = total + reader.planes(channel, across)
             if maps is not None and index:
                 np.moveaxis(maps[index - 1], axis, 0)[start:stop] = stored(total.numpy(), maps.dtype)
-            better = total > best
+            better = total > (0.5 if regions else best)
             winner[better] = index
-            torch.maximum(best, total, out=best)
+            if regions:
+                counts[index] += int(better.sum())
+                sums[index] += float(total[better].sum(dtype=torch.float64))
+            else:
+                torch.maximum(best, total, out=best)
         output[start:stop] = lookup[winner.numpy()]
+        if regions:
+            continue
         flat = winner.numpy().ravel()
         counts += np.bincount(flat, minlength=len(values))
         sums += np.bincount(flat, weights=best.numpy().ravel(), minlength=len(values))

@@ -101,8 +101,9 @@ class VolumeSegmenter:
         prepared: PreparedCase | None = prepare_image(scan, self.plan)
         assert prepared is not None
         source = prepared.source
-        labels = dict(self.plan.labels)
+        labels, outputs = dict(self.plan.found), self.plan.outputs
         array = np.zeros(source.shape, smallest_integer(0, max(labels)), order="F")
+        write = partial(write_classes, regions=bool(self.plan.regions))
         # A view in the orientation of the networks: writing to it turns back.
         turned = reorient(array, source.affine, self.plan.orientation)[0]
         axis = int(np.argmax(turned.shape))
@@ -113,7 +114,7 @@ class VolumeSegmenter:
             to = reorient(np.moveaxis(maps, 3, 0), source.affine, self.plan.orientation)[0]
         if len(groups) == 1:
             streams = [Stream(prepared.shape, self._pieces(prepared, groups[0], axis))]
-            confidence = write_classes(streams, turned, axis=axis, values=values, maps=to)
+            confidence = write(streams, turned, axis=axis, values=values, maps=to)
         else:
             with ExitStack() as stack:
                 buffers: dict[tuple[int, int, int], ProbabilityBuffer] = {}
@@ -121,16 +122,16 @@ class VolumeSegmenter:
                     prepared = prepared or prepare_image(scan, group[0][1])
                     shape = prepared.shape
                     if shape not in buffers:
-                        buffer = ProbabilityBuffer(len(values), shape, axis=axis, folder=self.folder)
+                        buffer = ProbabilityBuffer(outputs, shape, axis=axis, folder=self.folder)
                         buffers[shape] = stack.enter_context(buffer)
                     buffers[shape].add(self._pieces(prepared, group, axis), len(group) / len(self.members))
                     # The memory of this volume is free before the next one is prepared.
                     prepared = None
                 streams = [Stream(shape, buffer.pieces()) for shape, buffer in buffers.items()]
-                confidence = write_classes(streams, turned, axis=axis, values=values, maps=to)
+                confidence = write(streams, turned, axis=axis, values=values, maps=to)
         self.components.apply(array)
         confidence.pop(0, None)
-        return LabelMap(array, source, labels, confidence, maps)
+        return LabelMap(array, source, labels, confidence, maps, self.plan.made_of)
 
     def _pieces(self, prepared: PreparedCase, group: Sequence[Member], axis: int) -> Iterator[Tensor]:
         """The mean probabilities of networks whose plans agree, from one end of `axis` to the other."""
@@ -148,8 +149,8 @@ class VolumeSegmenter:
         mean = mean_probability(
             models,
             windows.to(self._device),
-            partial(torch.softmax, dim=1),
-            classes=self.plan.classes,
+            torch.sigmoid if self.plan.regions else partial(torch.softmax, dim=1),
+            classes=self.plan.outputs,
             flips=(-3, -2, -1) if self.flips else (),
             precision=self.precision,
         )
@@ -184,6 +185,7 @@ def _require_compatible(plans: Sequence[VolumePlan]) -> None:
         for what, own, other in (
             ("orientation", plan.orientation, first.orientation),
             ("labels", plan.labels, first.labels),
+            ("regions", plan.regions, first.regions),
             ("number of channels", len(plan.intensity), len(first.intensity)),
         ):
             if own != other:
@@ -226,17 +228,27 @@ class ValidationVolumeDice:
         """Dice of each label, (labels,)."""
         device = next(model.parameters()).device
         size = case.shape
+        membership = self.plan.membership
+        sums = np.zeros((2, self.plan.outputs), np.int64)
         pairs = np.zeros(self.plan.classes**2, np.int64)
         chosen = self._chosen(case)
         for first in range(0, len(chosen), self.batch_size):
             starts = chosen[first : first + self.batch_size]
             images = np.stack([cut(case.image, start, self.plan.patch, case.lowest) for start in starts])
-            predicted = model(torch.from_numpy(images).to(device)).argmax(1).cpu().numpy()
+            logits = model(torch.from_numpy(images).to(device))
+            predicted = (logits.argmax(1) if membership is None else logits > 0).cpu().numpy()
             for start, found in zip(starts, predicted, strict=True):
                 places = [_overlap(*axis) for axis in zip(start, self.plan.patch, size, strict=True)]
                 truth = _classes(case)[tuple(there for there, _ in places)].astype(np.int64)
-                inside = found[tuple(here for _, here in places)]
+                inside = found[(..., *(here for _, here in places))]
+                if membership is not None:
+                    true = membership[:, truth]
+                    sums += [[np.count_nonzero(one) for one in some] for some in (inside & true, inside)]
+                    sums[1] += [np.count_nonzero(one) for one in true]
+                    continue
                 pairs += np.bincount((truth * self.plan.classes + inside).ravel(), minlength=len(pairs))
+        if membership is not None:
+            return np.where(sums[1] > 0, 2 * sums[0] / np.maximum(sums[1], 1), 1.0)
         table = pairs.reshape(self.plan.classes, self.plan.classes)
         both, total = np.diagonal(table)[1:], (table.sum(0) + table.sum(1))[1:]
         return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)

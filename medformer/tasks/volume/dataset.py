@@ -55,7 +55,8 @@ class Volumes(Manifest):
 
     def digest(self) -> str:
         """SHA-256 over all that is said of the cases."""
-        return digest([super().digest(), self.info.labels, self.info.channels])
+        regions = [[region.name, region.values, region.written] for region in self.info.regions]
+        return digest([super().digest(), self.info.labels, self.info.channels, *([regions] if regions else [])])
 
 
 Scans = Study[VolumeConfig, Volumes]

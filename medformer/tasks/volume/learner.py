@@ -177,7 +177,7 @@ class SegmentationLearner(VolumeLearner):
         plan, store, augmentation = self._prepared(context)
         model = self._train(
             plan,
-            VolumeObjective(build_volume_loss(config.loss.name)),
+            VolumeObjective(build_volume_loss(config.loss.name, plan.membership)),
             PatchData(store, plan, fold.train, config=config.data, augmentation=augmentation, seed=seed),
             ValidationVolumeDice([store[name] for name in fold.validation], plan, config.inference.batch_size),
             context,
@@ -185,12 +185,14 @@ class SegmentationLearner(VolumeLearner):
         segmenter = make_segmenter([(model, plan)], config, choose_device(config.training.accelerator))
         segmenter.components = self._components(segmenter, plan, context)
         write_components(context.folder / COMPONENTS, segmenter.components)
-        return VolumePredictor(segmenter, plan.labels, config)
+        return VolumePredictor(segmenter, plan.found, config)
 
     def _components(self, segmenter: VolumeSegmenter, plan: VolumePlan, context: Context) -> Components:
         """Which connected components are kept: as the config says, or as learned on the inner validation part."""
         values = [value for value, _ in plan.labels]
         wanted = self.study.config.inference.components
+        if plan.regions:
+            return same_rule("all", [value for value, _ in plan.found])
         if wanted != "fit":
             return same_rule(wanted, values)
         cases = [self.study.by_id[name] for name in context.fold.validation]
@@ -268,4 +270,4 @@ class PriorPredictor:
             # A view in the prior's orientation: writing to it writes in the orientation of the case.
             turned = reorient(found, truth.geometry.affine, study.config.plan.orientation)[0]
             turned[...] = self.values[self.prior.predict(turned.shape)]
-            yield scored_row(case, found, truth, study.data.info.labels, study, mask="")
+            yield scored_row(case, found, truth, study, mask="")

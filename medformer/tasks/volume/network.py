@@ -95,6 +95,7 @@ class Planner:
             spacing=spacing,
             intensity=(Intensity(),) * len(self.info.channels),
             labels=self.info.labels if self.config.target == "segmentation" else (),
+            regions=self.info.regions if self.config.target == "segmentation" else (),
             patch=patch,
             strides=strides,
             kernel_sizes=kernel_sizes,
@@ -123,7 +124,7 @@ def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained
 
 def plan_grid(plan: VolumePlan, config: VolumeConfig) -> Grid:
     """What a plan says to the network that is built for it."""
-    outputs = 2 if config.target == "classification" else plan.classes
+    outputs = 2 if config.target == "classification" else plan.outputs
     return Grid(len(plan.intensity), outputs, plan.patch, plan.spacing, plan.strides, plan.kernel_sizes)
 
 

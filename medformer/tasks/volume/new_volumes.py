@@ -80,6 +80,11 @@ def export_volumes(
     for problem in listed:
         say(str(problem))
     given = len(cases) + len(quarantine(listed))
+    if dicom_seg and segmenter.plan.regions:
+        raise ConfigError(
+            "--dicom-seg: segments of one file do not overlap, and this model finds regions that do. Leave it out; the "
+            "NIfTI label maps hold the regions as the table says."
+        )
     if dicom_seg and (others := [case for case in cases if not case.required_image().is_dir()]):
         raise ConfigError(
             f"--dicom-seg: a DICOM segmentation refers to a DICOM series, and {len(others)} of {len(cases)} inputs "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class VolumePredictor:
             found = self.segmenter.segment(case)
             truth = read_labels(case.required_mask(), found.geometry)
             exported = export_volume(out, case.id, found, case, truth=truth.array)
-            yield scored_row(case, found.array, truth, self.labels, study, mask=exported["mask"])
+            yield scored_row(case, found.array, truth, study, mask=exported["mask"])
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,6 @@ def scored_row(
     case: Case,
     found: NDArray[Any],
     truth: Volume,
-    labels: Iterable[tuple[int, str]],
     study: Scans,
     *,
     mask: str,
@@ -133,15 +132,15 @@ def scored_row(
         case: The case.
         found: Predicted label values, (X, Y, Z).
         truth: The reference.
-        labels: Value and name of each label.
-        study: The case's own.
+        study: The case's own, which knows the labels.
         mask: Where the label map was exported; empty where it was not.
     """
     row = volume_row(
         case.id,
         found,
         truth.array,
-        labels=dict(labels),
+        labels=dict(study.data.info.labels),
+        regions={region.name: region.values for region in study.data.info.regions},
         spacing=truth.geometry.steps,
         tolerance=study.config.inference.tolerance,
         voxel_ml=truth.geometry.voxel_ml,
@@ -189,4 +188,4 @@ def load_predictor(
     device = device or choose_device(config.training.accelerator)
     segmenter = make_segmenter(list(zip(models, plans, strict=True)), config, device)
     segmenter.components = join_components([read_components(folder / COMPONENTS) for folder in folders])
-    return VolumePredictor(segmenter, plans[0].labels, config, len(plans[0].intensity))
+    return VolumePredictor(segmenter, plans[0].found, config, len(plans[0].intensity))

@@ -42,7 +42,8 @@ def describe_folds(config: VolumeConfig, folders: Sequence[Path]) -> dict[str, A
     first = next(iter(plans.values()))
     segments = config.target == "segmentation"
     return {
-        "labels": {str(value): name for value, name in first.labels} or {"1": "positive", "0": "negative"},
+        "labels": {str(value): name for value, name in first.found} or {"1": "positive", "0": "negative"},
+        **({"regions": {region.name: list(region.values) for region in first.regions}} if first.regions else {}),
         "input": {
             "volumes": "NIfTI or DICOM, of any size, spacing and orientation",
             "channels": len(first.intensity),

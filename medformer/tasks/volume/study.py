@@ -30,6 +30,8 @@ from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
 from medformer.data.volumes.inspect.facts import case_facts, volume_traits
 from medformer.data.volumes.inspect.similar import VOLUMES
 from medformer.data.volumes.read.dataset_file import write_info
+from medformer.data.volumes.read.regions import membership
+from medformer.errors import ConfigError
 from medformer.files import digest
 from medformer.imaging.geometry import Geometry, reorient
 from medformer.imaging.nifti_labels import write_labels
@@ -44,6 +46,7 @@ from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, 
 from medformer.tasks.volume.network import Planner, check_network, new_network, small_plan, take_volumes
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
 from medformer.tasks.volume.sharing import describe_folds, share_fold
+from medformer.training.losses.segmentation import build_volume_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,14 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     def check(self) -> None:
         super().check()
         check_network(self.config)
+        regions = self.data.info.regions
+        if regions and self.config.target == "segmentation":
+            build_volume_loss(self.config.loss.name, membership(regions, [value for value, _ in self.data.info.labels]))
+            if self.config.inference.components != "all":
+                raise ConfigError(
+                    f"inference.components={self.config.inference.components}: component rules are for labels, and "
+                    "this data set has regions that overlap. Set inference.components=all."
+                )
 
     def check_start(self, start: Start) -> None:
         plan = small_plan(self.config)

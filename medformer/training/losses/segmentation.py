@@ -23,10 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from medformer.errors import ConfigError
 from medformer.registry import Entry, Registry
 
 _SMOOTH = 1e-5
@@ -265,10 +268,77 @@ VOLUME_LOSSES: Registry[VolumeFormula] = Registry(
 )
 
 
-def build_volume_loss(name: str) -> VolumeLoss:
+@dataclass(frozen=True)
+class RegionLoss:
+    """A loss of regions that overlap: a sigmoid for each, and a truth that follows from the classes.
+
+    The Dice term is `batch_dice`'s of each region, averaged over regions, with the rule for absent ones; the
+    cross-entropies are binary, averaged over regions and voxels.
+
+    Attributes:
+        name: In the table `VOLUME_LOSSES`.
+        membership: bool (R, K): which class is part of which region.
+    """
+
+    name: str
+    membership: Tensor
+
+    def __call__(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the scalar loss.
+
+        Args:
+            logits: (B, R, *S), before the sigmoid.
+            classes: (B, 1, *S), integers in [0, K).
+
+        Raises:
+            ValueError: The shapes do not belong together.
+        """
+        shape = (logits.shape[0], 1, *logits.shape[2:])
+        if tuple(classes.shape) != shape or logits.shape[1] != len(self.membership):
+            raise ValueError(
+                f"The loss got logits of shape {tuple(logits.shape)} and classes of shape {tuple(classes.shape)}; "
+                f"expected {len(self.membership)} logits per voxel and classes of shape {shape}."
+            )
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            table = self.membership.to(logits.device, logits.dtype)
+            truth = table.T[classes[:, 0].long()].movedim(-1, 1)
+            return _REGION_TERMS[self.name](logits, truth)
+
+
+def region_dice(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over the regions of the soft Dice of the batch."""
+    probability, target = (maps.movedim(1, 0).flatten(1) for maps in (logits.sigmoid(), truth))
+    return _dice_loss(probability, target, _SMOOTH).mean()
+
+
+def region_focal(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean of `-(1 - p)^2 log p`, p the probability of what is true."""
+    right = F.logsigmoid(torch.where(truth > 0, logits, -logits))
+    return -((1 - right.exp()).square() * right).mean()
+
+
+_REGION_TERMS: dict[str, Formula] = {
+    "dice_ce": lambda logits, truth: region_dice(logits, truth) + bce(logits, truth),
+    "dice": region_dice,
+    "ce": bce,
+    "dice_focal": lambda logits, truth: region_dice(logits, truth) + region_focal(logits, truth),
+}
+
+
+def build_volume_loss(name: str, membership: NDArray[np.bool_] | None = None) -> VolumeLoss | RegionLoss:
     """Return the loss called `name`.
+
+    Args:
+        name: In the table.
+        membership: Of regions that overlap (`RegionLoss`); None where each voxel has one class.
 
     Raises:
         UnknownNameError: No such loss.
     """
-    return VolumeLoss(name, VOLUME_LOSSES[name].part)
+    loss = VolumeLoss(name, VOLUME_LOSSES[name].part)
+    if membership is None:
+        return loss
+    if name not in _REGION_TERMS:
+        raise ConfigError(f"loss.name={name} is not made for regions that overlap; use {', '.join(_REGION_TERMS)}.")
+    return RegionLoss(name, torch.from_numpy(membership))

@@ -86,6 +86,7 @@ def plan_volumes(
             intensity(facts, channel, name, settings.intensity) for channel, name in enumerate(_channels(facts, info))
         ),
         labels=info.labels if target == "segmentation" else (),
+        regions=info.regions if target == "segmentation" else (),
         patch=patch,
         strides=layout.strides,
         kernel_sizes=layout.kernel_sizes,

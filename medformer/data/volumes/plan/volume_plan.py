@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medformer.data.volumes.inspect.facts import CaseFacts
 from medformer.data.volumes.read.dataset_file import shown_labels
+from medformer.data.volumes.read.regions import Regions, membership
 from medformer.errors import DataError
 from medformer.files import write_json
 from medformer.imaging.geometry import Axes, times
@@ -61,6 +63,8 @@ class VolumePlan:
         orientation: Axis codes that every case is turned to.
         memory_bytes: Expected peak memory of training; 0 when it was not estimated.
         notes: What a reader should know about how this came about.
+        regions: Overlapping regions of labels that the network answers for, each by itself; empty where it answers
+            with one of the labels.
     """
 
     spacing: tuple[float, float, float]
@@ -73,6 +77,7 @@ class VolumePlan:
     orientation: str = "RAS"
     memory_bytes: int = 0
     notes: tuple[str, ...] = ()
+    regions: Regions = ()
 
     def __post_init__(self) -> None:
         sizes = (*self.spacing, *self.patch, *sum((*self.strides, *self.kernel_sizes), ()), self.batch_size)
@@ -83,6 +88,26 @@ class VolumePlan:
     def classes(self) -> int:
         """Number of labels and the background."""
         return len(self.labels) + 1
+
+    @property
+    def outputs(self) -> int:
+        """Maps that the network gives: one for each region, else for each class."""
+        return len(self.regions) or self.classes
+
+    @property
+    def found(self) -> tuple[tuple[int, str], ...]:
+        """Value and name of what a label map shows: the labels, or the regions with the value each is written with."""
+        return tuple((region.written, region.name) for region in self.regions) or self.labels
+
+    @property
+    def made_of(self) -> dict[int, tuple[int, ...]]:
+        """The labels that each region is made of, by the value it is written with; empty without regions."""
+        return {region.written: region.values for region in self.regions}
+
+    @property
+    def membership(self) -> NDArray[np.bool_] | None:
+        """Which class is part of which region, (regions, classes); None without regions."""
+        return membership(self.regions, [value for value, _ in self.labels]) if self.regions else None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data."""
@@ -144,6 +169,9 @@ def describe_plan(
     ]
     if plan.labels:
         rows.append(("labels", shown_labels(plan.labels), _smallest(plan, facts)))
+    if plan.regions:
+        parts = [f"{region.name} = {', '.join(map(str, region.values))}" for region in plan.regions]
+        rows.append(("regions", "; ".join(parts), "each learned by itself; written in this order"))
     if plan.memory_bytes:
         rows.append(("memory", f"{plan.memory_bytes / 1e9:.1f} GB", "expected peak of training"))
     if seconds_per_epoch is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from medformer.data.volumes.read.regions import Regions, labels_of, regions_of
 from medformer.errors import ConfigError, DamagedFileError, DataError
 from medformer.files import read_json, write_json
 
@@ -38,6 +39,7 @@ class DatasetInfo:
             Empty where cases are only classified.
         channels: Name of each image channel, in order.
         patients: Where the groups come from.
+        regions: Overlapping regions that are learned in the place of the labels they are made of; empty without any.
 
     Raises:
         DataError: A label is not a whole number above 0, or names are empty, repeated or unprintable.
@@ -46,6 +48,7 @@ class DatasetInfo:
     labels: tuple[tuple[int, str], ...]
     channels: tuple[str, ...]
     patients: Patients = "known"
+    regions: Regions = ()
 
     def __post_init__(self) -> None:
         values = [value for value, _ in self.labels]
@@ -53,7 +56,11 @@ class DatasetInfo:
             raise DataError(
                 f"The labels have the values {values}; expected whole numbers above 0, ascending, each once."
             )
-        for what, names in (("labels", [name for _, name in self.labels]), ("channels", list(self.channels))):
+        for what, names in (
+            ("labels", [name for _, name in self.labels]),
+            ("channels", list(self.channels)),
+            ("regions", [region.name for region in self.regions]),
+        ):
             bad = [name for name in names if not name.strip() or not name.isprintable() or names.count(name) > 1]
             if bad:
                 raise DataError(
@@ -66,8 +73,9 @@ class DatasetInfo:
 
     @property
     def shown_labels(self) -> str:
-        """Values and names of the first labels, and how many more there are."""
-        return shown_labels(self.labels)
+        """Values and names of the first labels, and how many more there are; the regions that they make up."""
+        parts = [f"{region.name} ({', '.join(map(str, region.values))})" for region in self.regions]
+        return shown_labels(self.labels) + (f"; regions: {', '.join(parts)}" if parts else "")
 
 
 def shown_labels(labels: Sequence[tuple[int, str]], limit: int = 6) -> str:
@@ -92,6 +100,8 @@ def write_info(manifest: Path, info: DatasetInfo) -> None:
         "labels": {str(value): name for value, name in info.labels},
         "channels": list(info.channels),
         "patients": info.patients,
+        **({"regions": {one.name: list(one.values) for one in info.regions}} if info.regions else {}),
+        **({"regions_class_order": [one.written for one in info.regions]} if info.regions else {}),
     }
     write_json(info_path(manifest), content)
 
@@ -109,7 +119,9 @@ def read_info(manifest: Path) -> DatasetInfo:
             raise ValueError(f"its format is {content['format']!r}")
         labels = sorted((_whole(value), str(name)) for value, name in content["labels"].items())
         channels = tuple(str(name) for name in content["channels"])
-        return DatasetInfo(tuple(labels), channels, cast(Patients, content["patients"]))
+        given = content.get("regions")
+        regions = () if given is None else regions_of(given, content.get("regions_class_order"))
+        return DatasetInfo(tuple(labels), channels, cast(Patients, content["patients"]), regions)
     except DataError as error:
         raise DataError(f"{path}: {error} Correct it.") from None
     except FileNotFoundError:
@@ -154,19 +166,21 @@ def info_from_json(path: Path) -> DatasetInfo:
 
     Raises:
         DataError: The file is missing or damaged.
-        ConfigError: It describes regions or an ignore label, which are not supported.
+        ConfigError: It describes an ignore label, which is not supported.
     """
     try:
         content = read_json(path)
         if not isinstance(content, Mapping):
             raise ValueError("it holds no object")
-        labels = _labels(path, content.get("labels"))
+        entries = content.get("labels")
+        regions = _regions(entries, content.get("regions_class_order"))
+        labels = labels_of(regions) or _labels(path, entries)
         names = _channel_names(content)
         numbered = [
             f"{name} {names[: place + 1].count(name)}" if names.count(name) > 1 else name
             for place, name in enumerate(names)
         ]
-        return DatasetInfo(tuple(sorted(labels.items())), tuple(numbered), "case is patient")
+        return DatasetInfo(tuple(sorted(labels.items())), tuple(numbered), "case is patient", regions)
     except DamagedFileError as error:
         raise DataError(f"{error} Correct it.") from None
     except DataError as error:
@@ -200,6 +214,22 @@ def _channel_names(content: Mapping[str, Any]) -> list[str]:
     return [str(given[str(place)]) for place in range(len(given))]
 
 
+def _regions(entries: Any, order: Any) -> Regions:
+    """The regions of a `dataset.json`; none where every label is one number.
+
+    Raises:
+        DataError: See `regions_of`.
+    """
+    if not isinstance(entries, Mapping) or not any(isinstance(entry, list) for entry in entries.values()):
+        return ()
+    named = {name: entry for name, entry in entries.items() if entry not in (0, [0])}
+    if ignored := [name for name in named if str(name).strip().lower() == "ignore"]:
+        raise DataError(
+            f"The label '{ignored[0]}' beside regions marks voxels without a label, which is not supported."
+        )
+    return regions_of(named, order)
+
+
 def _labels(path: Path, entries: Any) -> dict[int, str]:
     if isinstance(entries, list):
         if not entries or str(entries[0]).strip().lower() not in _BACKGROUND:
@@ -213,11 +243,6 @@ def _labels(path: Path, entries: Any) -> dict[int, str]:
     pairs = [(key, entry) if by_value else (entry, key) for key, entry in entries.items()]
     labels: dict[int, str] = {}
     for value, name in pairs:
-        if isinstance(value, list):
-            raise ConfigError(
-                f"{path}: '{name}' is a region made of the labels {value}; expected one whole number. Regions that "
-                "overlap are not supported: declare each label by itself and join them after prediction."
-            )
         if not isinstance(name, str):
             raise ValueError(f"the label {value} is named {name!r}; expected text")
         if name.strip().lower() == "ignore":

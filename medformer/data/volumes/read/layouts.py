@@ -163,7 +163,7 @@ def _joined(folders: Sequence[Path], scans: Sequence[VolumeScan], *, pattern: st
     declared = [(folder, scan.info) for folder, scan in zip(folders, scans, strict=True) if scan.info]
     for folder, info in declared[1:]:
         first = declared[0][1]
-        if (info.labels, info.channels) != (first.labels, first.channels):
+        if (info.labels, info.channels, info.regions) != (first.labels, first.channels, first.regions):
             raise DataError(
                 f"{folder} declares the labels {info.shown_labels} and the channels {', '.join(info.channels)}, "
                 f"{declared[0][0]} {first.shown_labels} and {', '.join(first.channels)}; expected the same in all "
