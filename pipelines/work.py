@@ -146,8 +146,12 @@ def check(
             write_findings(out / "audit.json", audit, problems)
         audit.raise_if_leaking()
         sides = " / ".join(parts) if len(parts) <= 3 else f"{len(parts)} groups"
-        found = f"{counted(len(audit.findings), 'finding')}, accepted by name."
-        say(found if audit.findings else f"No leak between {sides}.")
+        if audit.findings:
+            say(f"{counted(len(audit.findings), 'finding')}, accepted by name.")
+        elif len(parts) < 2:
+            say("All cases are in one group or part, so there is nothing that a leak could be between.")
+        else:
+            say(f"No leak between {sides}.")
 
 
 def open_to_predict(path: Path, task: str) -> Trained:

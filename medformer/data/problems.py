@@ -33,6 +33,8 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "mask-is-image": ("error", "the mask is the picture itself"),
     "non-binary-mask": ("error", "the values of the mask do not say what is foreground"),
     "nothing-marked": ("error", "no mask has any foreground"),
+    "shared-mask": ("error", "another picture has the same mask"),
+    "mostly-marked": ("warning", "most masks mark most of their picture"),
     "empty-mask": ("warning", "the mask has no foreground"),
     "full-mask": ("warning", "the mask has no background"),
     "wrong-mode": ("warning", "the picture is not 8-bit RGB and is converted"),

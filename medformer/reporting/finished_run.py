@@ -296,6 +296,12 @@ class FinishedRun:
         return ""
 
     @cached_property
+    def lacks_baselines(self) -> bool:
+        """Whether the config asks for baselines and there are none, not even failed ones."""
+        asked = self.config.get("crossval", {}).get("baselines", False)
+        return bool(asked) and not self.baselines and not self.failed_baselines
+
+    @cached_property
     def unmarked(self) -> int:
         """Number of cases with foreground on which nothing was marked."""
         return sum(row.get("pred_px") == 0 and row.get("truth_px") != 0 for row in self.first_rows)

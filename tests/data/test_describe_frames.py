@@ -176,6 +176,26 @@ def test_named_values_and_a_data_set_without_foreground(tmp_path: Path) -> None:
     assert [problem.reason for problem in foreground_problems([wrong], records)] == ["nothing-marked"]
 
 
+def test_masks_that_mark_most_of_nearly_every_picture_are_said(tmp_path: Path) -> None:
+    cases = [case(tmp_path, str(n), picture(n), 255 - mask()) for n in range(5)]
+    (problem,) = foreground_problems(cases, inspect_frames(cases))
+    assert (problem.reason, problem.severity) == ("mostly-marked", "warning")
+    assert "5 of 5 masks" in problem.detail
+    two = [*cases[:3], *(case(tmp_path, str(n), picture(n)) for n in (3, 4))]
+    assert foreground_problems(two, inspect_frames(two)) == []
+
+
+def test_a_mask_that_marks_something_belongs_to_one_picture(tmp_path: Path) -> None:
+    first, second = (case(tmp_path, str(n), picture(n)) for n in range(2))
+    shared = [first, replace(second, mask=first.mask)]
+    (problem,) = foreground_problems(shared, inspect_frames(shared))
+    assert (problem.reason, problem.case_id, problem.severity) == ("shared-mask", "1", "error")
+    assert "'0'" in problem.detail
+    empty = [replace(one, mask=case(tmp_path, "empty", area=0 * mask()).mask) for one in (first, second)]
+    marked = case(tmp_path, "2", picture(2))
+    assert foreground_problems([*empty, marked], inspect_frames([*empty, marked])) == []
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "P", "L", "CMYK", "I;16"])
 def test_other_modes_are_read_and_mentioned(tmp_path: Path, mode: str) -> None:
     good = case(tmp_path)

@@ -62,6 +62,14 @@ def test_results_of_another_command_are_not_replaced(tmp_path: Path, flags: dict
     assert contents(tmp_path) == {"manifest.csv": "again"}
 
 
+def test_results_are_not_put_beside_those_of_another_command(tmp_path: Path) -> None:
+    """Else the list would name them as its own, and they would go with it."""
+    fill(tmp_path, {"manifest.csv": "a cohort"}, by="abide prepare")
+    with pytest.raises(ConfigError, match="are not put beside it"):
+        fill(tmp_path, {"comparison.csv": "new"}, resume=True, beside=True)
+    assert contents(tmp_path) == {"manifest.csv": "a cohort"}
+
+
 @pytest.mark.parametrize("flags", [{"overwrite": True}, {"resume": True}])
 def test_a_file_that_came_later_is_never_touched(tmp_path: Path, flags: dict[str, bool]) -> None:
     fill(tmp_path, {"masks/1.png": "old"})

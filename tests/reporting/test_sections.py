@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json, write_text
 from medformer.reporting.read_run import read_finished_run
-from medformer.reporting.report import build_report
+from medformer.reporting.report import build_report, render_section
 from medformer.reporting.sections import SECTIONS, facts_of, plans
 
 TEMPLATES = Path(medformer.__file__).parent / "reporting" / "templates"
@@ -35,6 +36,18 @@ def test_each_section_is_made_of_some_run(
     runs = [finished / "run", classified, connectomes, segmented_volumes / "run"]
     found = {key for run in runs for key in facts_of(read_finished_run(run))}
     assert found == {section.key for section in SECTIONS}
+
+
+def test_baselines_that_the_config_asks_for_and_nobody_finds_are_a_caution(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    config = "crossval:\n  baselines: true\n"
+    for changed, said in (
+        (replace(run, config_text=config), False),
+        (replace(run, config_text=config, baselines={}), True),
+        (replace(run, config_text=config.replace("true", "false"), baselines={}), False),
+    ):
+        text = render_section("summary", changed, facts_of(changed))
+        assert ("The config of this run asks for baselines" in text) == said
 
 
 def hostile(value: object, file: str) -> object:

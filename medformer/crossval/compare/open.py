@@ -49,7 +49,9 @@ def _open(path: Path) -> Scores:
         return evaluated_scores(path)
     if nnunet_summaries(path):
         return nnunet_scores(path)
-    what = "is a file of another kind" if path.is_file() else "is not a run folder and holds no table of scores"
+    what = "is a file of another kind"
+    if path.is_dir():
+        what = "is not a run folder (it has no run.json written by medformer) and holds no table of scores"
     if not path.exists():
         what = "does not exist"
     raise ConfigError(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medformer.errors import DataError
-from medformer.files import digest, read_json, write_json
+from medformer.files import digest, write_json
+from medformer.records import Content, checked, read_record
 
 FORMAT = "medformer-plan/2"
 
@@ -145,41 +146,44 @@ def write_plan(path: Path, plan: Plan) -> None:
     write_json(path, {**_content(plan), "data_sha256": plan.data_digest(), "sha256": plan.digest()})
 
 
+_RESTORE = "Restore the file, or start a new run, which writes another plan."
+
+
+class _Format(Content):
+    format: str
+
+
+class _Content(Content):
+    scheme: str
+    seed: int
+    cases: list[PlanCase]
+    folds: list[Fold]
+    settings: dict[str, Any]
+    sha256: str
+
+
 def read_plan(path: Path) -> Plan:
     """Read a plan and verify its hash.
 
     Raises:
         DataError: The file is missing, is not a plan, or was changed after it was written.
     """
-    try:
-        content = read_json(path)
-    except FileNotFoundError as error:
-        raise DataError(f"There is no fold plan {path}. A run writes it; check the folder.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}). Restore the file or start a new run.") from error
-    try:
-        if content["format"] != FORMAT:
-            raise DataError(
-                f"{path} has format {content['format']!r}; expected {FORMAT!r}. Read it with the version of medformer "
-                "that wrote it, or start a new run."
-            )
-        plan = Plan(
-            scheme=str(content["scheme"]),
-            seed=int(content["seed"]),
-            cases=tuple(PlanCase(**row) for row in content["cases"]),
-            folds=tuple(
-                Fold(row["index"], tuple(row["train"]), tuple(row["validation"]), tuple(row["test"]), row["repeat"])
-                for row in content["folds"]
-            ),
-            settings=dict(content["settings"]),
+    found = read_record(path, _Format, _RESTORE)
+    if found.format != FORMAT:
+        raise DataError(
+            f"{path} has format {found.format!r}; expected {FORMAT!r}. Read it with the version of medformer that "
+            "wrote it, or start a new run."
         )
-        recorded = content["sha256"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a fold plan: {error!r}. Restore the file or start a new run.") from error
+    content = checked(found.plain, _Content, path, _RESTORE)
+    try:
+        plan = Plan(content.scheme, content.seed, tuple(content.cases), tuple(content.folds), content.settings)
+    except DataError as error:
+        raise DataError(f"{path} is no fold plan: {error} {_RESTORE}") from None
+    recorded = content.sha256
     if plan.digest() != recorded:
         raise DataError(
             f"{path} was changed after it was written: its content has SHA-256 {plan.digest()[:12]}, it records "
-            f"{str(recorded)[:12]}. Plans are frozen; restore the file, or start a new run to draw another plan."
+            f"{recorded[:12]}. Plans are frozen; restore the file, or start a new run to draw another plan."
         )
     return plan
 

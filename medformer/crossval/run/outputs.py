@@ -180,6 +180,11 @@ class _Folder:
                 "Choose another folder."
             )
         if self.beside:
+            if self.writer not in ("", self.by):
+                raise ConfigError(
+                    f"--out {out} holds what `medformer {self.writer}` wrote, and results of another command are not "
+                    "put beside it. Choose another folder."
+                )
             return
         own = {LIST, NEXT, _LOCK}
         entries = sorted(out.iterdir()) if out.is_dir() else []

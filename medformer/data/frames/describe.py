@@ -76,7 +76,7 @@ def describe_frame(case: Case, *, image_size: tuple[int, int] | None = None, req
 
 
 def foreground_problems(cases: Sequence[Case], records: Mapping[str, Record]) -> list[Problem]:
-    """What the masks say together: each site stores foreground in one way, and some mask has foreground.
+    """What the masks say together: each site stores foreground in one way, some have it, and each is of one picture.
 
     A mask by itself cannot tell whether its 255 is the lesion or, beside other masks of 0 and 1, something else.
     """
@@ -104,6 +104,31 @@ def foreground_problems(cases: Sequence[Case], records: Mapping[str, Record]) ->
     if len(shares) == len(cases) and not any(shares):
         detail = f"no mask of {counted(len(cases), 'case')} has foreground, so there is nothing to learn"
         problems.append(Problem(cases[0].id, str(cases[0].mask), "nothing-marked", detail))
+    large = [share > _HALF for share in shares if share]
+    if len(large) >= _ENOUGH and sum(large) >= _NEARLY_ALL * len(large):
+        detail = (
+            f"{sum(large)} of {counted(len(large), 'mask')} mark more than half of their picture: are lesion and "
+            "background exchanged? Look at one; --foreground names the values that are foreground"
+        )
+        problems.append(Problem(cases[0].id, str(cases[0].mask), "mostly-marked", detail))
+    return [*problems, *_shared_masks(cases, records)]
+
+
+_HALF, _NEARLY_ALL, _ENOUGH = 0.5, 0.8, 5
+"""Share of a picture, and of at least so many masks, from which masks look inverted."""
+
+
+def _shared_masks(cases: Sequence[Case], records: Mapping[str, Record]) -> list[Problem]:
+    """Masks that mark something and are given to several pictures; pictures without a lesion may share an empty one."""
+    first: dict[str, Case] = {}
+    problems = []
+    for case in cases:
+        if case.mask is None or not records[case.id].facts.get("foreground"):
+            continue
+        earlier = first.setdefault(os.path.realpath(case.mask), case)
+        if earlier is not case and earlier.images != case.images:
+            detail = f"it is the mask of '{earlier.id}' too, which is another picture; give each picture its own"
+            problems.append(Problem(case.id, str(case.mask), "shared-mask", detail))
     return problems
 
 
