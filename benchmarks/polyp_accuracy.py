@@ -69,7 +69,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--pretrained", action="store_true", help="three sides, two of them from ImageNet weights")
-    parser.add_argument("--same-lr", default="1e-3", help="peak learning rate of the U-Net on the same encoder")
+    parser.add_argument("--same-lr", default="2e-3", help="peak learning rate of the U-Net on the same encoder")
     arguments = parser.parse_args()
     arguments.config = arguments.config or (PRETRAINED if arguments.pretrained else SCRATCH)
     sides = {"ours": [], "peer": peer_settings(arguments)}

@@ -14,6 +14,7 @@ from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import Architecture, Backbone, InitName, MetaFormerStage, by_stage, initialize
 from medformer.models.backbone.layers import Pointwise, channels_last
 from medformer.models.backbone.renormalize import Renormalize
+from medformer.models.backbone.same_convolution import with_known_padding
 
 STRIDES = (4, 8, 16, 32)
 _ADVICE = "Choose a network with such stages, such as timm:tf_efficientnet_lite0 or timm:resnet18."
@@ -142,7 +143,7 @@ def _features(name: str, in_channels: int) -> Any:
             f"The installed timm {timm.__version__} lists no model '{name}'.{hint} Nothing is looked up in a network."
         )
     try:
-        return timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels)
+        return with_known_padding(timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels))
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"timm's {name} gives no feature maps ({error}). {_ADVICE}") from error
 
