@@ -31,7 +31,7 @@ from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, 
 from medformer.crossval.run.record import RunInfo, session
 from medformer.crossval.run.start.seen import Seen, write_seen_by_run
 from medformer.crossval.run.start.source import KEY, Start, find_start, keep_start
-from medformer.crossval.run.start.weights import describe_weights, settled, weights_hashes
+from medformer.crossval.run.start.weights import describe_weights, seen_by_encoder, settled, weights_hashes
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import is_test
@@ -278,7 +278,7 @@ def seen_before(directory: RunDirectory, study: Study[Any, Any], start: Start | 
         found = found.plus(Seen([replace(case, where=where) for case in study.extra.seen_cases(inventory)]))
     if wanted.weights:
         found = found.plus(Seen(read_seen(wanted.weights, study.config.task)))
-    return found
+    return found if start is not None else found.plus(seen_by_encoder(study.config))
 
 
 def _run_folds(

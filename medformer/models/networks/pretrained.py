@@ -12,7 +12,7 @@ from medformer.models.backbone.renormalize import Renormalize
 from medformer.models.backbone.variants import encoder_name
 from medformer.models.networks.grid import PaddedNetwork
 from medformer.models.weights.loading import load_features, load_pretrained
-from medformer.models.weights.store import choose_weights, find_weights
+from medformer.models.weights.store import OWN, choose_weights, find_weights
 from medformer.models.weights.table import WEIGHTS, names_for
 
 
@@ -53,10 +53,19 @@ def load_encoder(network: nn.Module, config: ModelConfig) -> None:
     config, _ = settle_weights(config)
     if not config.weights:
         return
-    encoder = network_encoder(network)
+    encoder, backbone = network_encoder(network), getattr(network, "backbone", None)
     if encoder is None:
         raise ConfigError(f"model.weights fills an encoder, and {config.name} has none that it could fill.")
     weights, wanted = find_weights(config.weights), pretrained_part(config)
+    if weights.source is OWN:
+        if not isinstance(backbone, Backbone):
+            raise ConfigError(
+                f"{weights.path} holds a network that medformer trained; model.weights takes the shared backbone of "
+                f"one, and {config.name} has none. Start from the whole network with --init-from RUN."
+            )
+        # With what it adapted to its first weights, such as the normalization.
+        load_pretrained(backbone, weights.path)
+        return
     if weights.source.network not in ("", wanted):
         raise ConfigError(
             f"The weights {weights.name} are those of {weights.source.network}, and the encoder of {config.name} is "

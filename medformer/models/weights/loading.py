@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import CheckpointError
-from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.variants import VARIANTS, Classifier, build_backbone, encoder_name
 from medformer.tensor_file import name_some, read_metadata, read_tensors, shapes
 
@@ -38,7 +38,7 @@ _LITE0_MARK = "_conv_stem.weight"
 _BACKBONE = "backbone."
 
 
-def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[str, ...]:
+def load_pretrained(model: Backbone | Classifier, path: str | Path) -> tuple[str, ...]:
     """Fill a backbone or classifier from a local file of 2-D weights, or of a network of ours.
 
     A 2-D kernel is spread evenly along the new axis of a 3-D or 1-D one, which gives the same response on input that is
@@ -46,7 +46,7 @@ def load_pretrained(model: MetaFormer | Classifier, path: str | Path) -> tuple[s
     that its response to gray input is kept.
 
     Args:
-        model: A `MetaFormer` takes the encoder only; a `Classifier` also takes the head.
+        model: A backbone takes the encoder only; a `Classifier` also takes the head.
         path: `.safetensors`, or a `.pth`/`.bin` file, which is opened with `weights_only=True`.
 
     Returns:

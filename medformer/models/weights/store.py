@@ -24,8 +24,11 @@ from medformer.models.weights.table import WEIGHTS, Source, find_source, names_f
 from medformer.records import Content, read_record
 
 STORE_VARIABLE = "MEDFORMER_WEIGHTS"
+OWN = Source("", "the cases of another run of medformer", "that of the run", 0, origin="a network of medformer")
+"""What is said of weights that are the encoder of a network which medformer trained."""
 RECORD = "weights.json"
 """What the fetch recorded, beside the file."""
+_UNKNOWN = Source("", "not known", "not known", 0, origin="a local file")
 
 
 @dataclass(frozen=True)
@@ -190,20 +193,19 @@ def _local(path: Path, name: str) -> Weights:
         raise CheckpointError(
             f"The weights {path}: it {fault}; expected a file that ends in {', '.join(WEIGHTS_SUFFIXES)}."
         )
-    about = own_network(path)
-    if about:
-        raise CheckpointError(
-            f"{path} is a whole network that medformer trained for the task {about['task']}; model.weights takes the "
-            "published weights of an encoder. To train a network of yours further: --init-from RUN, which checks that "
-            f"nothing it was trained on is tested. To apply one: medformer {about['task']} predict RUN. To start from "
-            f"an encoder of medformer {about['task']} pretrain: pretraining.weights=FOLDER."
+    about, found = own_network(path), _hash(path)
+    if about.get("purpose") == "pretraining":
+        raise ConfigError(
+            f"{path} is an encoder of medformer {about['task']} pretrain. Give its folder as "
+            f"pretraining.weights={path.parent}, so that no case which it has seen is tested."
         )
-    found = _hash(path)
+    if about:
+        return Weights(name, path, found, OWN)
     # A copy of a file that the table knows is as good as its name.
     for known, entry in WEIGHTS.items():
         if entry.part.sha256 == found:
             return Weights(known, path, found, entry.part)
-    return Weights(name, path, found, Source("", "not known", "not known", 0, file=path.name))
+    return Weights(name, path, found, _UNKNOWN)
 
 
 def _hash(path: Path) -> str:

@@ -34,6 +34,7 @@ class Source:
         sha256: Of the file, where it is known beforehand; else the first fetch records it.
         classes: Of the head that the file also holds.
         megabytes: Of the file; 0 where it follows from the network.
+        origin: Where the file comes from, in words.
     """
 
     network: str
@@ -48,13 +49,12 @@ class Source:
     sha256: str = ""
     classes: int = 1000
     megabytes: float = 0.0
+    origin: str = ""
 
-    @property
-    def origin(self) -> str:
-        """Where the file comes from, in words."""
-        if self.repository:
-            return f"huggingface.co/{self.repository}"
-        return f"the package {self.package}" if self.package else "a local file"
+    def __post_init__(self) -> None:
+        if not self.origin:
+            place = f"huggingface.co/{self.repository}" if self.repository else f"the package {self.package}"
+            object.__setattr__(self, "origin", place)
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"

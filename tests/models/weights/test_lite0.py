@@ -19,6 +19,7 @@ from medformer.models.networks.grid import Grid
 from medformer.models.networks.pretrained import load_encoder, network_encoder
 from medformer.models.weights.loading import load_features, read_weights, rename
 from medformer.models.weights.store import find_weights
+from medformer.tensor_file import write_tensors
 
 NAME, NETWORK = "tf_efficientnet_lite0.in1k", "tf_efficientnet_lite0"
 # Numbers of ImageNet-1k: all cats but the big ones, and what is around a coffee cup.
@@ -102,6 +103,24 @@ def test_an_encoder_of_ours_has_the_maps_of_timm_also_when_the_pretrained_file_i
         torch.testing.assert_close(again(given), network(given))
     pixels = given * torch.tensor(IMAGE_STD)[:, None, None] + torch.tensor(IMAGE_MEAN)[:, None, None]
     torch.testing.assert_close(shown, (pixels * 255 - 127) / 128, atol=1e-5, rtol=0)
+
+
+def test_the_encoder_of_a_network_of_ours_comes_with_the_images_that_it_sees(tmp_path: Path) -> None:
+    config = ModelConfig(name="meta_unet", backbone="lite0_metaformer", weights=NAME)
+    source = build_network(config, Grid(3, 1, (64, 64)))
+    load_encoder(source, config)
+    own = tmp_path / "model.safetensors"
+    write_tensors(own, source.state_dict(), {"task": "polyp", "purpose": "segmentation"})
+    again = ModelConfig(name="meta_light", backbone="lite0_metaformer", weights=str(own))
+    target = build_network(again, Grid(3, 2, (64, 64)))
+    load_encoder(target, again)
+    expected = source.get_submodule("backbone").state_dict()
+    assert all(
+        torch.equal(value, expected[key]) for key, value in target.get_submodule("backbone").state_dict().items()
+    )
+    peer = ModelConfig(name=f"smp:unet/tu-{NETWORK}", weights=str(own))
+    with pytest.raises(ConfigError, match="--init-from RUN"):
+        load_encoder(build_network(peer, Grid(3, 1, (64, 64))), peer)
 
 
 def test_a_peer_without_weights_is_built_as_before() -> None:

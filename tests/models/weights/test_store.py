@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from medformer.errors import CheckpointError, ConfigError
 from medformer.files import sha256, write_json
 from medformer.models.backbone.variants import VARIANTS
-from medformer.models.weights.store import RECORD, choose_weights, find_weights, place_of, store_folder
+from medformer.models.weights.store import OWN, RECORD, choose_weights, find_weights, place_of, store_folder
 from medformer.models.weights.table import WEIGHTS, find_source, names_for
 from medformer.tensor_file import write_tensors
 
@@ -131,7 +131,11 @@ def test_the_store_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert store_folder() == tmp_path / "medformer" / "weights"
 
 
-def test_a_network_of_ours_says_what_it_is_and_what_it_is_for(tmp_path: Path) -> None:
-    write_tensors(tmp_path / "model.safetensors", {"backbone.stem.conv.weight": torch.zeros(3)}, {"task": "polyp"})
-    with pytest.raises(CheckpointError, match=r"trained for the task polyp.*medformer polyp predict RUN"):
-        find_weights(str(tmp_path / "model.safetensors"))
+def test_the_encoder_of_a_pretraining_belongs_elsewhere_and_that_of_a_network_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, {"backbone.a": torch.zeros(3)}, {"task": "polyp", "purpose": "pretraining"})
+    with pytest.raises(ConfigError, match=rf"Give its folder as pretraining\.weights={tmp_path}"):
+        find_weights(str(path))
+    write_tensors(path, {"backbone.a": torch.zeros(3)}, {"task": "polyp", "purpose": "segmentation"})
+    found = find_weights(str(path))
+    assert found.source is OWN and found.record()["name"] == "a network of medformer"

@@ -9,14 +9,18 @@ from medformer.config import AbideConfig, AnyConfig
 from medformer.config.shared import AUTO
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
-from medformer.crossval.run.start.source import KEY, Start
+from medformer.crossval.run.start.seen import Seen
+from medformer.crossval.run.start.source import KEY, Start, open_start
+from medformer.errors import ConfigError
 from medformer.files import digest, sha256
 from medformer.models.networks.pretrained import settle_weights, with_weights
-from medformer.models.weights.store import find_weights
+from medformer.models.weights.store import OWN, find_weights
+from medformer.training.job import WEIGHTS
+
 
 
 def settled(config: AnyConfig, out: Path, *, resume: bool, start: Start | None = None) -> tuple[AnyConfig, list[str]]:
-    """Decide what `model.weights: auto` is for a run, which keeps it from then on.
+    """Decide what `model.weights` is for a run, which keeps it from then on: `auto`, or the folder of another run.
 
     Args:
         config: Of the run.
@@ -26,12 +30,17 @@ def settled(config: AnyConfig, out: Path, *, resume: bool, start: Start | None =
             which are not read again.
 
     Returns:
-        The config without `auto`, and what must be said before training and in the report.
+        The config with the name or the file, and what must be said before training and in the report.
 
     Raises:
-        ConfigError: The config of the run that goes on was changed.
+        ConfigError: The config of the run that goes on was changed, or the folder is no run of this task.
     """
-    if isinstance(config, AbideConfig) or config.model.weights != AUTO:
+    if isinstance(config, AbideConfig):
+        return config, []
+    if config.model.weights and Path(config.model.weights).is_dir():
+        network = _opened(Path(config.model.weights), config.task).folder / WEIGHTS
+        return config.model_copy(update={"model": with_weights(config.model, str(network))}), []
+    if config.model.weights != AUTO:
         return config, []
     directory = RunDirectory(out, resumed=True)
     if resume and directory.is_run() and directory.config_yaml.is_file():
@@ -42,6 +51,34 @@ def settled(config: AnyConfig, out: Path, *, resume: bool, start: Start | None =
     else:
         model, note = settle_weights(config.model)
     return config.model_copy(update={"model": model}), [note] if note else []
+
+
+def seen_by_encoder(config: AnyConfig) -> Seen:
+    """What the network has seen whose encoder `model.weights` names; nothing for published weights.
+
+    Raises:
+        ConfigError: It is of another task.
+        CheckpointError: Its run does not say what it has seen.
+    """
+    name = getattr(config.model, "weights", None)
+    if not name or find_weights(name).source is not OWN:
+        return Seen()
+    folder = find_weights(name).path.parent
+    if folder.parent.name == "folds":
+        return _opened(folder, config.task).record.seen
+    return Seen(
+        unknown=[
+            "The encoder starts from a network of medformer that lies outside of its run, so that nobody can tell "
+            "whether a case that is tested here was among those it was trained on."
+        ]
+    )
+
+
+def _opened(path: Path, task: str) -> Start:
+    try:
+        return open_start(path, task)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(KEY, "model.weights")) from None
 
 
 def weights_hashes(config: AnyConfig, start: Start | None = None) -> dict[str, str]:
