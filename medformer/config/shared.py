@@ -94,7 +94,8 @@ class ModelConfig(Section):
     weights: Annotated[str | None, LOCAL] = Field(
         None,
         description="pretrained weights of the encoder: a name of `medformer weights list`, a local file (timm or "
-        "sail-sg keys), or auto (the best of the list that are on this machine, or none); kernels are inflated to 3-D",
+        "sail-sg keys), a run of yours, or auto (the best of the list that are on this machine, or none); kernels are "
+        "inflated to 3-D",
     )
     frozen: Annotated[int, Field(ge=0, le=4)] = Field(
         0, description="of a backbone on a network of timm: levels, from the finest, whose pretrained weights stay"

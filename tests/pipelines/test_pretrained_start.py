@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from bundles import files_of, moved_bundle
 from safetensors.torch import load_file
+from torch import nn
 
+from medformer.data.manifest import read_manifest, write_manifest
+from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.files import read_json
 
 Medformer = Callable[..., Any]
@@ -77,3 +83,37 @@ def test_run_and_bundle_predict_alike_without_the_pretrained_file(
     assert any(name.suffix == ".npz" for name in names)
     for name in names:
         assert (tmp_path / "by_run" / name).read_bytes() == (tmp_path / "by_bundle" / name).read_bytes(), name
+
+
+def test_the_encoder_of_another_run_is_taken_unless_it_has_seen_what_is_tested(
+    medformer: Medformer, data: Path, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = (*settings, "model.name=meta_unet", "model.backbone=timm:test_efficientnet", "training.epochs=1")
+    source = tmp_path / "source"
+    assert medformer("polyp", "train", "--out", source, "--data", data, *small).code == 0
+    own = source / "folds" / "0" / "model.safetensors"
+    again = ("polyp", "crossval", *small, "model.name=meta_light", "--no-baselines")
+    for weights in (source, own):
+        leaking = medformer(*again, "--data", data, "--out", tmp_path / "leak", f"model.weights={weights}")
+        leaking.refused(4, "seen-data", "seen by fold 0 of source")
+    other = write_synthetic_colonoscopy(tmp_path / "frames", groups=4, frames_per_group=2, size=(48, 64), seed=7)
+    cases = [replace(case, id=f"n{case.id}", group=f"n{case.group}") for case in read_manifest(other).cases]
+    write_manifest(other, cases)
+    found: dict[str, torch.Tensor] = {}
+
+    def stop(model: nn.Module, *_: object, **__: object) -> None:
+        found.update(model.state_dict())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medformer.tasks.polyp.learner.fit", stop)
+    assert medformer(*again, "--data", other, "--out", tmp_path / "run", f"model.weights={source}").code == 130
+    expected = load_file(own)
+    taken = [name for name in found if name.startswith("backbone.")]
+    assert len(taken) > 50 and all(torch.equal(found[name], expected[name]) for name in taken)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))["model"]["weights"] == str(own)
+    assert read_json(tmp_path / "run" / "run.json")["pretrained"]["name"] == "a network of medformer"
+    lone = shutil.copy(own, tmp_path / "lone.safetensors")
+    said = medformer(*again, "--data", other, "--out", tmp_path / "unknown", f"model.weights={lone}")
+    assert said.code == 130 and "lies outside of its run, so that nobody can tell" in said.err
+    wrong = medformer(*again, "--data", other, "--out", tmp_path / "wrong", f"model.weights={tmp_path}")
+    wrong.refused(2, f"model.weights: {tmp_path} is ")
