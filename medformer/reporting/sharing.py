@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -27,6 +27,9 @@ Record = Mapping[str, Any]
 
 _OPEN = frozenset({"size", "age", "sex", "mean_fd", "label", "fold", "repeat"})
 """Columns whose values name nobody."""
+HARMLESS = ("folder", "histories", "pretraining", "explanation", "volume_plans", "decisions", "components")
+"""Parts of a finished run that are shared as they are; every other part is made anew."""
+_UNKNOWN = "Of a part of what the networks had seen before this run, nobody knows what it was."
 _OF_SESSIONS = ("started", "finished", "state", "device", "threads", "cpus", "versions")
 _CHANGED = "The table of scores was changed after the run wrote it."
 _UNTOLD = "the reason names cases or files; the run's own report has it."
@@ -60,7 +63,6 @@ def shared_run(run: FinishedRun) -> SharedRun:
     """Return a run without names of cases, patients, sites, files, machines and people."""
     names = _StandIns(run)
     record, cohort, probe, audit = run.record, run.cohort, run.site_probe, run.audit
-    whole = {field.name: getattr(run, field.name) for field in fields(FinishedRun)}
     changed: dict[str, Any] = {
         "record": {
             **{key: record.get(key) for key in ("task", "seed", "state", "data_sha256", "pretrained") if key in record},
@@ -78,13 +80,20 @@ def shared_run(run: FinishedRun) -> SharedRun:
             name: names.only_harmless(reason) or _UNTOLD for name, reason in run.failed_baselines.items()
         },
         "canary": names.inner(run.canary) if run.canary else None,
+        "starts": {fold: {**found, "what": "a network of another run"} for fold, found in run.starts.items()},
+        "audit": None,
+        "site_probe": None,
+        "cohort": None,
     }
     if audit is not None:
         changed["audit"] = {
-            **audit,
+            **{key: audit[key] for key in ("cases", "parts", "looked_for", "leaks") if key in audit},
+            # What is not known of networks of before is said by the names of their runs.
+            "unknown": [_UNKNOWN] if audit.get("unknown") else [],
             "findings": [
                 {
-                    **{key: finding.get(key) for key in ("kind", "part_a", "part_b", "score", "accepted")},
+                    **{key: finding.get(key) for key in ("kind", "score", "accepted")},
+                    **{key: names.part(str(finding.get(key, ""))) for key in ("part_a", "part_b")},
                     "a": names.case(finding.get("a")),
                     "b": names.case(finding.get("b")),
                     "detail": names.only_harmless(str(finding.get("detail", ""))),
@@ -110,7 +119,7 @@ def shared_run(run: FinishedRun) -> SharedRun:
             "exclusions": [],
             "unseen_sites": {names.site(site): count for site, count in unseen.items()},
         }
-    return SharedRun(**{**whole, **changed})
+    return SharedRun(**{name: getattr(run, name) for name in HARMLESS}, **changed)
 
 
 class _StandIns:
@@ -149,6 +158,10 @@ class _StandIns:
     def only_harmless(self, text: str) -> str:
         """A text of the run, or nothing where it names a case, a patient, a site or a file."""
         return "" if self._private.search(text) or re.search(r"[/\\]", text) else text
+
+    def part(self, text: str) -> str:
+        """A side of a split; networks of before are named by the folders of their runs."""
+        return "a network of before" if " of " in text else self.only_harmless(text)
 
     def finding(self, name: str) -> str:
         """The name of a finding of the audit: `kind:a|b`, `kind:<site>`, `kind:*` or `group:<group>`."""

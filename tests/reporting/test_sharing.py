@@ -6,6 +6,7 @@ import html
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from bundles import private_names, told
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json
+from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_report
-from medformer.reporting.sharing import shared_run
+from medformer.reporting.sharing import HARMLESS, shared_run
 
 CopyRun = Callable[[], RunDirectory]
 
@@ -37,6 +39,32 @@ def test_no_name_is_told(made: str, request: pytest.FixtureRequest, tmp_path: Pa
     # Too short to be a name of a case in a page of text.
     assert not told(shared, {name for name in names if len(name) > 3})
     assert "case 1" in shared[0].read_text("utf-8")
+
+
+def test_every_part_of_a_run_is_either_harmless_or_made_anew(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    shared = shared_run(run)
+    for part in fields(FinishedRun):
+        # A part that is new here needs a decision: what of it names somebody?
+        same = getattr(shared, part.name) is getattr(run, part.name)
+        assert same == (part.name in HARMLESS) or getattr(run, part.name) is None, part.name
+
+
+def test_networks_of_before_have_no_name(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    finding = {
+        "name": "seen-data:a|case00",
+        "kind": "seen-data",
+        "a": "a",
+        "b": "case00",
+        "part_a": "fold 0 of st-mary",
+    }
+    audit = {"findings": [finding | {"part_b": "fold 1 test", "detail": ""}], "unknown": ["st-mary does not say."]}
+    start = {0: {"what": "fold 0 of st-mary", "taken": 3, "adapted": {}, "left": {}, "share": 1.0, "differing": []}}
+    shared = shared_run(replace(run, audit=audit, starts=start))
+    assert "st-mary" not in str((shared.audit, shared.starts))
+    found = (shared.audit or {})["findings"][0]
+    assert (found["a"], found["part_a"], found["part_b"]) == ("another", "a network of before", "fold 1 test")
 
 
 def test_numbers_are_those_of_the_report(finished: Path) -> None:
