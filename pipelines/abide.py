@@ -7,13 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from medformer.connectome.atlases import atlas_name
-from medformer.crossval.run.collect import tested_folds
 from medformer.crossval.run.outputs import output_folder
-from medformer.data.connectomes.check import link_same_subject
-from medformer.data.connectomes.cohort import MANIFEST_FILE, PREPARATION_FILE, read_cohort, write_cohort
+from medformer.data.connectomes.cohort import MANIFEST_FILE
 from medformer.data.connectomes.prepare.cohort_preparation import (
     EXCLUSIONS_FILE,
     Prepared,
@@ -23,27 +19,18 @@ from medformer.data.connectomes.prepare.extract import Settings, atlas_files, ex
 from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.connectomes.read.matrices import Values
-from medformer.data.problems import write_problems
-from medformer.errors import DataError, counted
-from medformer.files import read_json, write_json
-from medformer.inference.attribution.checks import randomization_check
-from medformer.inference.attribution.integrated_gradients import explain_fold
-from medformer.inference.attribution.tables import AtlasLabels, write_attributions
+from medformer.data.connectomes.same_brains import join_same_brains
+from medformer.errors import counted
 from medformer.reporting.report import build_report
-from medformer.seeds import derive_seed
+from medformer.tasks.abide.explanation import explain_run
 from medformer.tasks.abide.features import read_trained_on
-from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.new_subjects import ADVICE, export_scores
-from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.new_cases import require_all
-from medformer.tasks.trained import open_run
-from medformer.training.devices import choose_device
 
 from .console import make_reporter, say
 from .work import open_to_predict, say_scores
 
 _SHOWN = 10
-_CHECKED = 40  # subjects whose maps the randomization check compares
 
 
 def fetch(
@@ -162,14 +149,8 @@ def _finish(made: Prepared, work: Path, out: Path) -> None:
         work: Where it is now.
         out: Where it will be.
     """
-    cohort = read_cohort(made.manifest, unlabelled="allow")
-    cases, same = link_same_subject(cohort)
-    if same:
-        write_cohort(work, cases)
-        write_problems(work / EXCLUSIONS_FILE, [*made.problems, *same])
-        noted = read_json(work / PREPARATION_FILE)
-        noted["warnings"]["same-brain"] = len(same)
-        write_json(work / PREPARATION_FILE, noted)
+    cohort, same = join_same_brains(made, work)
+    cases = cohort.cases
     for title, counts in (("Left out", made.excluded), ("Kept although", {**made.warnings, "same-brain": len(same)})):
         listed = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
         if listed:
@@ -231,44 +212,10 @@ def predict(
 
 
 def explain(*, run: Path, steps: int) -> None:
-    """Attribute every fold's test scores, pool the folds, check the result, and add it to the report.
-
-    Raises:
-        ConfigError: Not a run of this task.
-        DataError: The cohort is not the one of the run, or not there.
-        CheckpointError: Weights are missing.
-    """
-    opened, config = open_run(run, "abide")
-    record = opened.record()
-    reporter = make_reporter()
-    cohort = read_cohort(record["manifest"])
-    if cohort.digest() != record["data_sha256"]:
-        raise DataError(f"{cohort.path} is not the cohort that {run} was made from. Restore it.")
-    study = AbideStudy(config=config, data=cohort)
-    device = choose_device(config.training.accelerator)
-    found, check = [], None
-    for fold in reporter.track(tested_folds(opened), "explaining folds"):
-        scorer = load_scorer(config, opened.fold(fold.index))
-        models = [model.to(device) for model in scorer.models]
-        train, test = (scorer.features.transform(study.features, part) for part in (fold.train, fold.test))
-        reference = {atlas: block.mean(axis=0) for atlas, block in train.items()}
-        labels = np.array([study.by_id[name].required_label() for name in fold.test], np.int64)
-        found.append(
-            explain_fold(models, test, labels, reference=reference, fold=fold.index, steps=steps, device=device)
-        )
-        if check is None:
-            some = {atlas: block[:_CHECKED] for atlas, block in test.items()}
-            seed = derive_seed(config.seed, "explain")
-            check = randomization_check(models[0], some, reference=reference, seed=seed, device=device)
-    known = {
-        atlas: AtlasLabels(block.names, block.networks, block.coordinates, study.features.columns.diagonal)
-        for atlas, block in cohort.store.atlases.items()
-        if atlas in study.features.columns.atlases
-    }
-    settings = {"model": config.model.name, "measure": config.data.measure, "steps": steps, "seed": config.seed}
-    path = write_attributions(opened.path, found, known, randomization=check, settings=settings)
-    say(f"Attributions of {sum(fold.subjects for fold in found)} test subjects: {path.parent}")
-    say(f"Report: {build_report(opened.path)}")
+    """Explain what the scores of a run rest on (see `explain_run`), and add it to the report."""
+    folder, subjects = explain_run(run, steps=steps, reporter=make_reporter())
+    say(f"Attributions of {subjects} test subjects: {folder}")
+    say(f"Report: {build_report(run)}")
 
 
 def _list_left_out(reasons: Mapping[str, str], what: str) -> None:

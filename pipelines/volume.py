@@ -8,28 +8,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from medformer.config import VolumeConfig
-from medformer.crossval.run.given_parts import draw, held_out_note
 from medformer.crossval.run.outputs import has_format, output_file, output_folder
 from medformer.data.manifest import write_manifest
-from medformer.data.problems import require_usable
-from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
-from medformer.data.volumes.plan.volume_plan import describe_plan, write_volume_plan
+from medformer.data.volumes.plan.volume_plan import write_volume_plan
 from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.data.volumes.read.layouts import Layout, scan_folders
 from medformer.data.volumes.read.medmnist import write_medmnist
-from medformer.errors import ConfigError, DataError, counted
+from medformer.errors import ConfigError, counted
 from medformer.inference.volumes.export import TABLE
 from medformer.inference.volumes.probabilities import Probabilities
 from medformer.inference.volumes.scoring import score_label_maps
-from medformer.models.memory import seconds_per_step
 from medformer.tasks.new_cases import require_all
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
-from medformer.tasks.volume.network import new_network
+from medformer.tasks.volume.forecast import forecast
 from medformer.tasks.volume.new_classes import export_classes
 from medformer.tasks.volume.new_volumes import export_volumes
-from medformer.tasks.volume.study import VolumeTask
-from medformer.training.devices import choose_device
 
 from .console import make_reporter, say
 from .work import evaluated, list_problems, open_to_predict, say_scores, sidecars
@@ -78,46 +72,10 @@ def prepare(
 
 
 def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
-    """Plan from all cases of a manifest or folder, and say what training will take."""
+    """Plan from all cases of a manifest or folder, and say what training will take (see `forecast`)."""
     if out is not None:
         output_file(out, overwrite=overwrite, ours=lambda file: has_format(file, PLAN_FORMAT))
-    reporter = make_reporter()
-    study = VolumeTask().open(config, reporter)
-    for note in held_out_note(study):
-        say(f"note: {note}")
-    study = study.without(study.held_out)
-    inventory = study.inspect(None, reporter)
-    require_usable(study.problems(inventory))
-    planner = study.planner(inventory)
-    made = planner.plan(list(study.by_id))
-    step = seconds_per_step(
-        new_network(config, made, 0),
-        made.patch,
-        made.batch_size,
-        in_channels=len(made.intensity),
-        device=choose_device(config.training.accelerator).type,
-    )
-
-    def epoch(cases: int) -> float:
-        patches = cases * (config.data.patches if config.target == "segmentation" else 1)
-        return step * max(1, patches // made.batch_size)
-
-    facts = [case_facts(record, study.data.info, config.plan.orientation) for record in inventory.values()]
-    whole_run, why = None, ""
-    try:
-        folds = draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]).folds
-        epochs, minutes = config.training.epochs, config.training.minutes
-        each = [60 * minutes if minutes else epochs * epoch(len(fold.train)) for fold in folds]
-        length = f"{minutes:g} minutes" if minutes else f"{epochs} epochs"
-        whole_run = sum(each), f"{len(folds)} fold(s) of {length}, one after another, without validation and tests"
-    except (DataError, ConfigError) as error:
-        why = f"note: no folds can be drawn as the config asks: {error}"
-    say(describe_plan(made, facts, seconds_per_epoch=epoch(len(study.cases)), whole_run=whole_run))
-    if why:
-        say(why)
-    for note in study.notes:
-        say(f"note: {note}")
-    say("Cross-validation plans anew in each fold, from the fold's training cases alone.")
+    made = forecast(config, say=say, reporter=make_reporter())
     if out is not None:
         write_volume_plan(out, made)
         say(f"Plan: {out}")
