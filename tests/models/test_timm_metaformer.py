@@ -6,9 +6,12 @@ import pytest
 import timm
 import torch
 
+from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.timm_metaformer import TimmMetaFormer
 from medformer.models.backbone.variants import build_backbone
+from medformer.models.networks.build import build_network
+from medformer.models.networks.grid import Grid
 
 TINY = "timm:test_efficientnet"
 
@@ -75,3 +78,24 @@ def test_what_cannot_be_an_encoder_is_named(name: str, message: str) -> None:
 def test_only_levels_of_a_network_of_timm_can_be_frozen() -> None:
     with pytest.raises(ConfigError, match=r"model\.frozen=1 .*, and caformer_s18 has none"):
         build_backbone("caformer_s18", frozen=1)
+
+
+@pytest.mark.parametrize("name", ["meta_light", "meta_polyp", "meta_unet"])
+def test_networks_take_it_at_any_size(name: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(name=name, backbone=TINY, init="fan_in", drop_path=0.0, deep_supervision=True)
+    network, x = build_network(config, Grid(3, 2, (64, 64))), torch.randn(2, 3, 45, 33)
+    assert len(network.train()(x)) == 3
+    network.eval()
+    with torch.no_grad():
+        assert network(x[:, :, :1, :1]).shape == (2, 2, 1, 1)
+        torch.testing.assert_close(network(x[1:]), network(x)[1:], atol=1e-4, rtol=1e-4)
+        exported = torch.export.export(network.to("meta"), (x.to("meta"),))
+    assert exported.module()(x.to("meta")).shape == (2, 2, 45, 33)
+
+
+def test_the_light_decoder_mixes_with_the_mixers_of_its_fine_levels() -> None:
+    mixers = ("pooling", {"name": "attention", "heads": 2}, "identity", "identity")
+    network = build_network(ModelConfig(name="meta_light", backbone=TINY, mixers=mixers), Grid(3, 1, (64, 64)))
+    found = {level: type(block.token_mixer).__name__ for level, block in network.decoder.blocks.items()}  # type: ignore[union-attr]
+    assert found == {"0": "Pooling", "1": "Attention"}
