@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from medformer.config.sharing import without_places
+from medformer.crossval.bundle import CARD_FILE, CONFIG_FILE, fold_folder, is_bundle, write_record
 from medformer.crossval.plan import Plan, read_plan, some
 from medformer.crossval.run.collect import verify_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.start.seen import SEEN_BY_BUNDLE, write_seen_hashes
 from medformer.data.training_range import share_range
 from medformer.errors import ConfigError, DataError, counted
 from medformer.evaluation.metrics import table_of
@@ -19,7 +21,6 @@ from medformer.files import sha256, strict_json, write_text
 from medformer.models.weights.table import find_source
 from medformer.records import read_record
 from medformer.tasks import get_task
-from medformer.tasks.bundle import CARD_FILE, CONFIG_FILE, fold_folder, is_bundle, write_record
 from medformer.tasks.trained import Trained, open_run, open_trained, predictor_hash
 from medformer.tensor_file import read_tensors
 from medformer.training.job import WEIGHTS
@@ -46,7 +47,7 @@ class Exported(NamedTuple):
     notes: Sequence[str]
 
 
-def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Exported:
+def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all", hashes: bool = True) -> Exported:
     """Write a bundle of a run into an empty folder.
 
     Args:
@@ -54,6 +55,8 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
         out: The folder.
         card: Makes the model card.
         fold: The number of a fold, or `all` for every fold that has learned.
+        hashes: Keep hashes of what the networks were trained on, by which a run that starts from the bundle refuses to
+            test it.
 
     Raises:
         ConfigError: It is no run, or has no such fold.
@@ -93,6 +96,8 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all") -> Ex
         "license": LICENSE,
         "made_by": predictor_hash(run.config_yaml, folders),
     }
+    if hashes:
+        write_seen_hashes(run, content["folds"], out / SEEN_BY_BUNDLE)
     # The card says what the record does, and is among the files that the record lists.
     write_text(out / CARD_FILE, card(path, content))
     notes = [trained.note] if trained.note and fold == "all" else []

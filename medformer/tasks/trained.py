@@ -11,6 +11,7 @@ import torch
 
 from medformer.config import SCHEMAS
 from medformer.config_loading import load_config
+from medformer.crossval.bundle import is_bundle, open_bundle
 from medformer.crossval.plan import PlanCase, read_plan
 from medformer.crossval.run.collect import planned_folds
 from medformer.crossval.run.contract import Predictor
@@ -19,7 +20,6 @@ from medformer.crossval.run.record import read_config
 from medformer.errors import ConfigError
 from medformer.files import digest, sha256
 from medformer.tasks import get_task
-from medformer.tasks.bundle import is_bundle, open_bundle
 
 _LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
 """What the predictions of a fold follow from, besides the config."""

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from bundles import files_of, moved_bundle, private_names, told
 
+from medformer.crossval.bundle import own_hash
 from medformer.files import read_json, write_json
-from medformer.tasks.bundle import own_hash
 from medformer.tasks.trained import open_trained
 from medformer.tensor_file import read_metadata
 

@@ -139,6 +139,31 @@ def test_what_is_accepted_or_unknown_is_in_the_report(
     assert "seen-data:*" in page and unknown in page
 
 
+def test_a_bundle_is_started_from_and_recognizes_what_it_was_trained_on(
+    medformer: Medformer, tune: Callable[..., Any], finished: Path, data: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    bundle, silent, out = tmp_path / "bundle", tmp_path / "silent", tmp_path / "run"
+    assert medformer("export", finished, "--out", bundle, "--fold", "1").code == 0
+    assert medformer("export", finished, "--out", silent, "--no-hashes").code == 0
+    seen = read_json(bundle / "seen.json")["hashes"]
+    fold = read_plan(finished / "splits.json").folds[1]
+    assert {kind: len(values) for kind, values in seen.items()} == dict.fromkeys(
+        ("file", "pixels"), len({*fold.train, *fold.validation})
+    )
+    cases = read_manifest(data).by_id
+    manifest = data.parent / "one_is_known.csv"
+    write_manifest(manifest, [replace(cases[fold.train[0]], id="renamed", group="x"), *read_manifest(elsewhere).cases])
+    leaking = tune(out, bundle, data=manifest)
+    leaking.refused(4, "1 finding (1 seen-data)", "seen-data:renamed|image ", "seen by the bundle bundle")
+    assert not (silent / "seen.json").exists()
+    for start, words in ((bundle, "names no patients"), (silent / "folds" / "0", "does not say which cases")):
+        run = tmp_path / f"from_{start.name}"
+        result = tune(run, start, "crossval.scheme=predefined")
+        assert result.code == 0 and words in result.err, result.err
+        assert words in read_json(run / "audit.json")["unknown"][0]
+    manifest.unlink()
+
+
 def test_a_run_that_was_begun_needs_the_other_no_longer(
     tune: Callable[..., Any], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +186,7 @@ def test_what_cannot_be_started_from_is_named_before_anything_is_computed(
 ) -> None:
     out = tmp_path / "run"
     tune(out, tmp_path / "nowhere").refused(2, "there is no", "nowhere")
-    tune(out, finished / "folds/0/model.safetensors").refused(2, "is no run", "RUN/folds/0")
+    tune(out, finished / "folds/0/model.safetensors").refused(2, "neither a run nor a bundle", "RUN/folds/0")
     tune(out, finished / "folds/7").refused(2, "no trained fold 7", "Trained are 0, 1")
     tune(out, finished, "model.name=smp:unet/resnet18").refused(
         2,

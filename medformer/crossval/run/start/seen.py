@@ -20,6 +20,8 @@ from medformer.files import write_json
 from medformer.records import Content, Names, Rows, Tables, read_record
 
 FORMAT = "medformer-seen/1"
+SEEN_BY_BUNDLE = "seen.json"
+"""Of a bundle, which may lack it."""
 _ADVICE = "Restore the file from a copy: without it nobody knows what the networks were trained on."
 
 

@@ -7,18 +7,19 @@ longer.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medformer.config import AnyConfig
-from medformer.crossval.plan import Fold, read_plan
+from medformer.crossval.bundle import fold_folder, is_bundle, open_bundle
+from medformer.crossval.plan import read_plan
 from medformer.crossval.run.collect import planned_folds
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import read_config
-from medformer.crossval.run.start.seen import Seen, read_before, seen_by_fold
+from medformer.crossval.run.start.seen import SEEN_BY_BUNDLE, Seen, read_before, seen_by_bundle, seen_by_fold
 from medformer.errors import CheckpointError, ConfigError, MedformerError
 from medformer.files import atomic_path, digest, sha256, write_json
 from medformer.records import Content, Names, Rows, Table, read_record
@@ -156,69 +157,80 @@ def open_start(path: Path, task: str, fold: int | None = None) -> Start:
     """Open the network that `--init-from` names.
 
     Args:
-        path: A run, whose first trained fold is taken; or the folder of a fold, `RUN/folds/K`.
+        path: A run or a bundle, whose first trained fold is taken; or the folder of a fold of one, `RUN/folds/K`.
         task: It must be of this task.
-        fold: Of a run, which one.
+        fold: Which fold, where the path names none.
 
     Raises:
         ConfigError: There is none, or it is of another task.
-        DataError: Files of the run are damaged.
+        DataError: Files of the run or bundle are damaged.
     """
     inside = path.parent.name == "folds" and path.name.isdecimal()
-    if not (path.exists() or (inside and path.parent.exists())):
+    folder, wanted = (path.parent.parent, int(path.name)) if inside else (path, fold)
+    if not folder.exists():
         raise ConfigError(
-            f"{KEY}: there is no {path}. Give the folder of a run that `medformer {task} train` or `crossval` wrote."
+            f"{KEY}: there is no {path}. Give the folder of a run that `medformer {task} train` or `crossval` wrote, "
+            "or of a bundle."
         )
-    run = RunDirectory(path.parent.parent if inside else path)
-    if not (run.path.is_dir() and run.is_run()):
-        raise ConfigError(
-            f"{KEY}: {path} is no run. Give the folder of a run (RUN), or of one of its folds (RUN/folds/0); published "
-            "weights of a backbone are for model.weights, and an encoder of `pretrain` is for pretraining.weights."
-        )
-    told = run.record()
-    found = told["task"]
-    if found != task:
-        raise ConfigError(
-            f"{KEY}: {run.path} is a run of the task {found}; a run of {task} starts from one of the same task."
-        )
-    config = read_config(run)
-    wanted = int(path.name) if inside else fold
-    chosen = _trained_fold(run, wanted)
-    where = f"fold {chosen.index} of {run.path.resolve().name}"
-    folder = run.fold(chosen.index)
-    record = StartRecord(
-        where,
-        task,
-        settings_of(config),
-        chosen.index,
-        _digest(folder),
-        seen_by_fold(run, chosen, where),
-        (config.get("model") or {}).get("weights"),
-        told["pretrained"],
+    if is_bundle(folder):
+        return _of_bundle(folder, task, wanted)
+    if folder.is_dir() and RunDirectory(folder).is_run():
+        return _of_run(RunDirectory(folder), task, wanted)
+    raise ConfigError(
+        f"{KEY}: {path} is neither a run nor a bundle. Give the folder of one, or of one of its folds (RUN/folds/0); "
+        "published weights of a backbone are for model.weights, and an encoder of `pretrain` is for "
+        "pretraining.weights."
     )
-    return Start(folder, record)
 
 
-def _trained_fold(run: RunDirectory, wanted: int | None) -> Fold:
+def _of_bundle(path: Path, task: str, wanted: int | None) -> Start:
+    bundle = open_bundle(path, task)
+    fold = _chosen(path, bundle.record.folds, wanted)
+    where = f"fold {fold} of the bundle {path.resolve().name}"
+    config, told = bundle.config.model_dump(mode="json"), bundle.record.plain
+    folder = fold_folder(path, fold)
+    seen = seen_by_bundle(path / SEEN_BY_BUNDLE, f"the bundle {path.resolve().name}")
+    weights, pretrained = config["model"].get("weights"), told.get("pretrained") or {}
+    return Start(
+        folder, StartRecord(where, task, settings_of(config), fold, _digest(folder), seen, weights, pretrained)
+    )
+
+
+def _of_run(run: RunDirectory, task: str, wanted: int | None) -> Start:
+    told = run.record()
+    if told["task"] != task:
+        raise ConfigError(
+            f"{KEY}: {run.path} is a run of the task {told['task']}; a run of {task} starts from one of the same task."
+        )
+    config, folds = read_config(run), planned_folds(run)
+    plan = read_plan(run.splits_json).digest() if folds else ""
+    trained = [
+        fold.index
+        for fold in folds
+        if read_state(run.fold(fold.index), fold.index, plan).state == "done"
+        and (run.fold(fold.index) / _WEIGHTS).is_file()
+    ]
+    fold = folds[_chosen(run.path, trained, wanted)]
+    where, folder = f"fold {fold.index} of {run.path.resolve().name}", run.fold(fold.index)
+    seen = seen_by_fold(run, fold, where)
+    weights, pretrained = (config.get("model") or {}).get("weights"), told["pretrained"]
+    return Start(
+        folder, StartRecord(where, task, settings_of(config), fold.index, _digest(folder), seen, weights, pretrained)
+    )
+
+
+def _chosen(path: Path, trained: Sequence[int], wanted: int | None) -> int:
     """The fold that is named, or the first that is trained.
 
     Raises:
         ConfigError: It is not trained, or none is.
     """
-    folds = planned_folds(run)
-    plan = read_plan(run.splits_json).digest() if folds else ""
-    trained = [
-        fold
-        for fold in folds
-        if read_state(run.fold(fold.index), fold.index, plan).state == "done"
-        and (run.fold(fold.index) / _WEIGHTS).is_file()
-    ]
-    chosen = [fold for fold in trained if wanted is None or fold.index == wanted]
-    if not chosen:
+    found = [fold for fold in trained if wanted is None or fold == wanted]
+    if not found:
         which = f"no trained fold {wanted}" if wanted is not None else "no trained network"
-        there = f" Trained are {', '.join(str(fold.index) for fold in trained)}." if trained else ""
-        raise ConfigError(f"{KEY}: {run.path} holds {which}.{there} Finish that run with --resume first.")
-    return chosen[0]
+        advice = f"Trained are {', '.join(map(str, trained))}." if trained else "Finish that run with --resume first."
+        raise ConfigError(f"{KEY}: {path} holds {which}. {advice}")
+    return found[0]
 
 
 class _Copy(Content):
