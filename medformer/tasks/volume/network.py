@@ -178,9 +178,13 @@ def take_volumes(start: Start, network: nn.Module, config: VolumeConfig, plan: V
     there = read_volume_plan(start.folder / PLAN)
     parts: dict[str, Parts] = {}
     stems: Collection[str] = ()
-    if config.target == "segmentation" and there.labels and there.labels != plan.labels:
-        more = replace(plan, labels=(*plan.labels, (1 + max(value for value, _ in plan.labels), "")))
-        own, other = (("background", *(name for _, name in one.labels)) for one in (plan, there))
+    own, other = (_outputs(one) for one in (plan, there))
+    if config.target == "segmentation" and there.labels and other != own:
+        more = (
+            replace(plan, regions=(*plan.regions, plan.regions[0]))
+            if plan.regions
+            else replace(plan, labels=(*plan.labels, (1 + max(value for value, _ in plan.labels), "")))
+        )
         heads = varying_axes(network, new_network(config, more, 0, pretrained=False))
         parts = {name: Parts(axis, own, other) for name, axis in heads.items()}
     if len(there.intensity) != len(plan.intensity):
@@ -189,10 +193,16 @@ def take_volumes(start: Start, network: nn.Module, config: VolumeConfig, plan: V
     return take(start, network, config, stems=stems, parts=parts)
 
 
+def _outputs(plan: VolumePlan) -> tuple[str, ...]:
+    """What each map that a network gives is about."""
+    names = tuple(name for _, name in plan.found)
+    return names if plan.regions else ("background", *names)
+
+
 def plan_differences(start: Start, plan: VolumePlan) -> list[str]:
     """How another network's plan differs in what decides how its tensors are understood."""
     there = read_volume_plan(start.folder / PLAN)
-    named = ("spacing", "patch", "strides", "kernel_sizes", "orientation", "labels")
+    named = ("spacing", "patch", "strides", "kernel_sizes", "orientation", "labels", "regions")
     pairs = [(f"plan.{name}", getattr(there, name), getattr(plan, name)) for name in named]
     pairs.append(("channels", len(there.intensity), len(plan.intensity)))
     pairs.append(("intensity", [one.scheme for one in there.intensity], [one.scheme for one in plan.intensity]))
