@@ -38,7 +38,8 @@ class CaseNames:
     """The cases of a data set by everything that a list may call them.
 
     A name is looked for as an id; without its ending; as the end of a path or id, whose folders may also be the data
-    set's name; and, for people, without the zeros and `sub-` that tables add (`medformer.data.people`).
+    set's name; and, for people, without the zeros and `sub-` that tables add (`medformer.data.people`). The name of a
+    group stands for its case where it has only one.
     """
 
     def __init__(self, cases: Iterable[Case]) -> None:
@@ -46,8 +47,11 @@ class CaseNames:
         self._ids = {case.id: case for case in self.cases}
         self._last: dict[str, list[Case]] = defaultdict(list)
         self._plain: dict[str, list[Case]] = defaultdict(list)
+        self._people: dict[str, list[Case]] = defaultdict(list)
         for case in self.cases:
             self._plain[plain(case.id)].append(case)
+            if case.group:
+                self._people[plain(case.group)].append(case)
             for name in {path.name for path in _paths(case)}:
                 self._last[name].append(case)
 
@@ -69,6 +73,8 @@ class CaseNames:
             if found:
                 return _only(name, found)
         people = self._plain.get(plain(name)) or self._plain.get(plain(short)) or []
+        if not people and len(own := self._people.get(plain(name), [])) == 1:
+            people = own
         return _only(name, people) if people else None
 
 

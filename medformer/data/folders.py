@@ -101,7 +101,8 @@ def natural_order(stem: str) -> tuple[tuple[bool, int, str], ...]:
     """Order 2 before 10."""
     # Of ASCII digits alone: what else counts as a digit, such as a superscript, may be no number.
     parts = re.split(r"([0-9]+)", stem)
-    return tuple((bool(place % 2), int(part) if place % 2 else 0, part) for place, part in enumerate(parts))
+    # Python refuses to read numbers of thousands of digits.
+    return tuple((bool(place % 2), int(part[:1000]) if place % 2 else 0, part) for place, part in enumerate(parts))
 
 
 _PATTERN_SECONDS = 20.0

@@ -78,7 +78,7 @@ def open_data(path: Path, reporter: Reporter, *, task: str | None = None, group_
         study = get_task(task).open(SCHEMAS[task].model_validate(keys), reporter, labelled=False)
         opened = _with_labels(study)
     groups = {case.group for case in opened.study.cases}
-    if groups == {case.id for case in opened.study.cases}:
+    if groups == {case.id for case in opened.study.cases} and not opened.study.notes:
         told = "" if path.is_file() else ", or give --group-pattern where the names of files tell it"
         note = (
             "No patient or sequence is known, so every case counts as one of its own: the same patient in two parts is "

@@ -517,6 +517,52 @@ def _read_run(task: str) -> Callable[[Path], None]:
     return read
 
 
+# Splits and scores of others.
+
+_SPLIT = _table(
+    "split", "id,repeat,fold,part", [f"c{k},0,{f},{'val' if k % 2 == f else 'train'}" for f in (0, 1) for k in range(4)]
+)
+_SCORES = _table("scores", "id,dice,seconds,fold,group", [f"c{k},0.{k},{k},{k % 2},p{k}" for k in range(6)])
+
+
+def _splits_final(folder: Path) -> list[Path]:
+    ids = [f"c{k}" for k in range(4)]
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ids[:2], "val": ids[2:]}] * 2))
+    (folder / "pairs.json").write_text(json.dumps({"ids": ids, "splits": [[[0, 1], [2]], [[2], [3]]]}))
+    return [folder / "splits_final.json", folder / "pairs.json"]
+
+
+def _lists(folder: Path) -> list[Path]:
+    for part in ("train", "test"):
+        (folder / f"{part}.txt").write_text("images/c1.png masks/c1.png\nc2\n")
+    return [folder / "train.txt", folder / "test.txt"]
+
+
+def _read_split(path: Path) -> None:
+    from medformer.crossval.splits.given import bind
+    from medformer.crossval.splits.read import read_split
+    from medformer.data.manifest import Case
+
+    split = read_split([path.parent if path.suffix == ".txt" else path])
+    bind(split, [Case(f"c{k}") for k in range(4)]).folds()
+
+
+def _nnunet_summary(folder: Path) -> list[Path]:
+    metrics = {"1": {"Dice": 0.5, "IoU": 0.3, "n_ref": 9, "n_pred": 8, "TP": 4, "FP": 4, "FN": 5, "TN": 9}}
+    cases = [{"metrics": metrics, "prediction_file": f"/p/c{k}.nii.gz", "reference_file": ""} for k in range(3)]
+    (folder / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1}}')
+    (folder / "summary.json").write_text(json.dumps({"metric_per_case": cases, "mean": {}}))
+    return [folder / "summary.json", folder / "dataset.json"]
+
+
+def _read_scores(path: Path) -> None:
+    from medformer.crossval.compare.compare import compare_scores
+    from medformer.crossval.compare.open import open_scores
+
+    found = open_scores(path if path.suffix == ".csv" else path.parent)
+    compare_scores([found, found], ungrouped="each")
+
+
 FORMATS: Mapping[str, Format] = {
     "png": Format(_pictures(".png"), _read_picture, pack=_repaired_png),
     "jpeg": Format(_pictures(".jpg"), _read_picture),
@@ -541,6 +587,11 @@ FORMATS: Mapping[str, Format] = {
     "regions": Format(_regions, _read_regions, text=True),
     "manifest": Format(_CASES, _read_cases, text=True),
     "dataset.json": Format(_dataset_json, _read_dataset_json, text=True),
+    "split-csv": Format(_SPLIT, _read_split, text=True),
+    "split-json": Format(_splits_final, _read_split, text=True),
+    "split-lists": Format(_lists, _read_split, text=True),
+    "scores": Format(_SCORES, _read_scores, text=True),
+    "nnunet-summary": Format(_nnunet_summary, _read_scores, text=True),
     "config": Format(_config, _read_config, text=True),
     "safetensors": Format(_tensors, _read_tensors),
     "weights": Format(_weights, _read_weights),

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
 from medformer.data.manifest import Case, write_manifest
+from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv, write_json
 from medformer.tasks.split_audit import audit_data
 
@@ -93,6 +95,38 @@ def test_a_case_in_two_parts_is_a_leak(medformer: Medformer, manifest: Path, tmp
     result = medformer("audit", manifest, "--splits", tmp_path / "a.json")
     result.refused(4, "id:c2|c2")
     assert "1 case in two parts of one division, such as c2 (train and test)" in result.out
+
+
+def test_volumes_of_nnunet_and_their_splits(medformer: Medformer, tmp_path: Path) -> None:
+    for number in range(4):
+        noise = ndimage.gaussian_filter(np.random.default_rng(number % 3).standard_normal((24, 24, 16)), 2)
+        for place, name, values in (
+            ("imagesTr", f"case_{number}_0000", (100 * noise / noise.std() + 300 + (number == 3)).astype(np.float32)),
+            ("labelsTr", f"case_{number}", (noise > 0.02).astype(np.uint8)),
+        ):
+            (tmp_path / "data" / place).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "data" / place / f"{name}.nii.gz")
+    content = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "x": 1}, "numTraining": 4}
+    write_json(tmp_path / "data" / "dataset.json", {**content, "file_ending": ".nii.gz"})
+    split = tmp_path / "splits_final.json"
+    write_json(split, [{"train": ["case_0", "case_1"], "val": ["case_2", "case_3"]}])
+    medformer("audit", tmp_path / "data", "--splits", split).refused(4, "near-duplicate:case_0|case_3", "fold 0 val")
+    write_json(split, [{"train": ["case_0", "case_3"], "val": ["case_1", "case_2"]}])
+    clean = medformer("audit", tmp_path / "data", "--splits", split)
+    assert clean.code == 0, clean.err
+    assert "4 cases of 4 groups (task volume)" in clean.out and "which volumes are of one patient" in clean.out
+
+
+def test_a_cohort_and_folds_by_ids_without_zeros(medformer: Medformer, tmp_path: Path) -> None:
+    write_synthetic_abide(tmp_path / "pcp", subjects=8, regions={"coarse": 12}, sites=2, effect=3.0, volumes=40)
+    assert medformer("abide", "prepare", tmp_path / "pcp", "--out", tmp_path / "cohort").code == 0
+    people = [row["group"].lstrip("0") for row in read_csv(tmp_path / "cohort" / "manifest.csv")]
+    folds = tmp_path / "folds.csv"
+    write_csv(folds, [{"id": name, "fold": number % 2} for number, name in enumerate(people)], ["id", "fold"])
+    result = medformer("audit", tmp_path / "cohort", "--splits", folds)
+    assert result.code == 0, result.err
+    assert "8 cases of 8 groups (task abide)" in result.out and "the same connections on both sides: none" in result.out
+    medformer("audit", tmp_path / "pcp", "--splits", folds).refused(2, "medformer abide prepare")
 
 
 @pytest.mark.slow

@@ -68,8 +68,9 @@ def scores_of(table: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]], 
             row[column] = cell
     if named and "repeat" in named[0]:
         order = {text: number for number, text in enumerate(dict.fromkeys(row["repeat"] for row in named))}
+        numbered = all(text.isdecimal() and len(text) < 10 for text in order)
         for row in named:
-            row["repeat"] = int(row["repeat"]) if all(text.isdecimal() for text in order) else order[row["repeat"]]
+            row["repeat"] = int(row["repeat"]) if numbered else order[row["repeat"]]
     keyed = by_key(named, str(name))
     found = Scores(Path(name), str(name), kind_of(named[0]), keyed, "Correct the table.")
     folds = {key: known(row.get("fold")) for key, row in keyed.items()}
