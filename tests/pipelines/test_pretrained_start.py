@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -93,9 +92,8 @@ def test_the_encoder_of_another_run_is_taken_unless_it_has_seen_what_is_tested(
     assert medformer("polyp", "train", "--out", source, "--data", data, *small).code == 0
     own = source / "folds" / "0" / "model.safetensors"
     again = ("polyp", "crossval", *small, "model.name=meta_light", "--no-baselines")
-    for weights in (source, own):
-        leaking = medformer(*again, "--data", data, "--out", tmp_path / "leak", f"model.weights={weights}")
-        leaking.refused(4, "seen-data", "seen by fold 0 of source")
+    leaking = medformer(*again, "--data", data, "--out", tmp_path / "leak", f"model.weights={own}")
+    leaking.refused(4, "seen-data", "seen by fold 0 of source")
     other = write_synthetic_colonoscopy(tmp_path / "frames", groups=4, frames_per_group=2, size=(48, 64), seed=7)
     cases = [replace(case, id=f"n{case.id}", group=f"n{case.group}") for case in read_manifest(other).cases]
     write_manifest(other, cases)
@@ -112,8 +110,5 @@ def test_the_encoder_of_another_run_is_taken_unless_it_has_seen_what_is_tested(
     assert len(taken) > 50 and all(torch.equal(found[name], expected[name]) for name in taken)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))["model"]["weights"] == str(own)
     assert read_json(tmp_path / "run" / "run.json")["pretrained"]["name"] == "a network of medformer"
-    lone = shutil.copy(own, tmp_path / "lone.safetensors")
-    said = medformer(*again, "--data", other, "--out", tmp_path / "unknown", f"model.weights={lone}")
-    assert said.code == 130 and "lies outside of its run, so that nobody can tell" in said.err
     wrong = medformer(*again, "--data", other, "--out", tmp_path / "wrong", f"model.weights={tmp_path}")
     wrong.refused(2, f"model.weights: {tmp_path} is ")

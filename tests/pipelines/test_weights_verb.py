@@ -34,6 +34,8 @@ def test_weights_are_listed_fetched_and_found(
     rows = {row["name"]: row for row in json.loads(medformer("weights", "list", "--json").out)}
     assert rows[NAME]["here"] and rows.keys() == {*WEIGHTS, NAME}
     assert rows["tf_efficientnet_lite0.in1k"]["backbones"] == ["lite0_metaformer", "timm:tf_efficientnet_lite0"]
+    line = next(line for line in medformer("weights", "list").out.splitlines() if line.startswith(NAME))
+    assert " timm:test_efficientnet " in line and " yes " in line and "apache-2.0" in line
     # The hub is gone.
     medformer("weights", "get", "test_resnet.r160_in1k").refused(5, "could not be fetched", hub.url, "another machine")
     medformer("weights", "get", "caformer_s18.sail").refused(2, "Did you mean 'caformer_s18.sail_in")

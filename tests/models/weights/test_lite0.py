@@ -41,7 +41,7 @@ def test_it_says_what_pictures_show(classifier: nn.Module, picture: str, classes
     image = np.asarray(Image.open(Path(skimage.data.__file__).with_name(picture)).convert("RGB"))
     source, renormalize = find_weights(NAME).source, Renormalize()
     renormalize.follow(source.mean, source.std)
-    # As a network of ours is given a picture; without `Renormalize`, both are something else.
+    # As a network of ours is given a picture.
     given = torch.from_numpy(normalize(resize_image(image, (source.size, source.size))))[None]
     with torch.no_grad():
         best = int(classifier(renormalize(given)).argmax())
