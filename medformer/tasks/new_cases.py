@@ -98,7 +98,8 @@ def manifest_cases(given: Sequence[Path]) -> list[Case]:
     tables = [path for path in given if path.suffix.lower() == ".csv" and path.is_file()]
     if tables and len(tables) < len(given):
         raise ConfigError(f"Got {tables[0]} beside other paths; expected manifests alone, or images and folders alone.")
-    cases = [case for table in tables for case in read_manifest(table, ungrouped="each").cases]
+    once = {table.resolve(): table for table in tables}.values()
+    cases = [case for table in once for case in read_manifest(table, ungrouped="each").cases]
     twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
     if twice:
         raise DataError(

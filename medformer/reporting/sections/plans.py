@@ -60,6 +60,7 @@ def volume_plan(run: FinishedRun) -> dict[str, Any]:
     rows = [
         {"What": what, **{title: cells[position] for title, cells in columns.items()}}
         for position, what in enumerate(_CELLS)
+        if any(cells[position] for cells in columns.values())
     ]
     return {
         "rows": rows,
@@ -98,6 +99,9 @@ _CELLS: Mapping[str, Callable[[VolumePlan], str]] = {
     "Kernels": lambda plan: ", ".join(_by(kernel) for kernel in plan.kernel_sizes),
     "Intensity": lambda plan: "; ".join(dict.fromkeys(map(_scheme, plan.intensity))),
     "Labels": lambda plan: shown_labels(plan.labels, MOST_LABELS),
+    "Regions": lambda plan: "; ".join(
+        f"{region.name}: {', '.join(map(str, region.values))}, written as {region.written}" for region in plan.regions
+    ),
     "Expected memory of training": lambda plan: (
         f"{plan.memory_bytes / _GIGABYTE:.1f} GB" if plan.memory_bytes else "not estimated"
     ),

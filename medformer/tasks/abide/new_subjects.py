@@ -67,6 +67,7 @@ def export_scores(
     known = 0
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
+    sources = list({source.resolve(): source for source in sources}.values())  # one that is given twice is read once
     for number, source in enumerate(sources):
         try:
             cohort, refused = read_new(

@@ -237,3 +237,12 @@ def test_a_plan_is_told_in_words() -> None:
     assert max(map(len, describe_plan(many, cases).splitlines())) < 160
     assert "6 region 6 and 35 more" in describe_plan(many, cases)
     assert "z-score" in lines["intensity"]
+
+
+def test_a_spacing_that_leaves_next_to_nothing_is_refused() -> None:
+    cases = [facts(shape=(100, 100, 60))] * 3
+    settings = VolumePlanConfig(spacing=(100.0, 100.0, 100.0))
+    with pytest.raises(ConfigError, match=r"voxels of 100 x 100 x 100 mm leave 1 x 1 x 1 of the median case's 100 x"):
+        plan_volumes(cases, settings=settings, info=INFO, cost=None)
+    thin = [facts(shape=(100, 100, 3))] * 3
+    assert plan_volumes(thin, settings=VolumePlanConfig(spacing=(2.0, 2.0, 1.0)), info=INFO, cost=None).spacing[0] == 2

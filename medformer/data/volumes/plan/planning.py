@@ -36,6 +36,9 @@ from medformer.imaging.geometry import Axes, times
 
 Spacing = tuple[float, float, float]
 
+FEWEST_VOXELS = 4
+"""What a given spacing must leave of an axis of the median case."""
+
 ANISOTROPIC = 3.0
 """An axis that is this many times coarser than the others, with as many times fewer voxels, gets the 10th percentile of
 its spacings instead of the median."""
@@ -71,6 +74,8 @@ def plan_volumes(
     notes: list[str] = []
     spacing = settings.spacing or target_spacing(facts, notes)
     shapes = shapes_at(facts, spacing)
+    if settings.spacing is not None:
+        _require_voxels(facts, spacing, shapes)
     if target == "classification":
         spacing, shapes, patch, layout = _whole_image(facts, spacing, shapes, settings, cost, notes)
     elif settings.patch is not None:
@@ -95,6 +100,22 @@ def plan_volumes(
         memory_bytes=0 if cost is None else cost(patch, *layout, batch_size),
         notes=tuple(notes),
     )
+
+
+def _require_voxels(facts: Sequence[CaseFacts], spacing: Spacing, shapes: np.ndarray) -> None:
+    """Refuse a given spacing that leaves next to nothing of the cases.
+
+    Raises:
+        ConfigError: Fewer than `FEWEST_VOXELS` along an axis of the median case, which has more.
+    """
+    now, then = np.median([case.shape for case in facts], axis=0), np.median(shapes, axis=0)
+    if ((then < FEWEST_VOXELS) & (now >= FEWEST_VOXELS)).any():
+        given, usual = (times(f"{mm:g}" for mm in some) for some in (spacing, target_spacing(facts)))
+        left, had = (times(f"{count:g}" for count in some) for some in (then, now))
+        raise ConfigError(
+            f"plan.spacing: voxels of {given} mm leave {left} of the median case's {had}; expected at least "
+            f"{FEWEST_VOXELS} along each axis. The cases' own are about {usual} mm: give such a spacing, or none."
+        )
 
 
 def target_spacing(facts: Sequence[CaseFacts], notes: list[str] | None = None) -> Spacing:
