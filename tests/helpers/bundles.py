@@ -44,6 +44,13 @@ def told(files: Iterable[Path], names: Iterable[str]) -> list[str]:
     return found
 
 
+def folders_told(run: Path) -> list[str]:
+    """The folders, and the name of the machine, that the report and the model card of a run hold."""
+    machine = {name for name in [socket.gethostname()] if len(name) > 5}
+    names = {name for name in private_names(run) if Path(name).is_absolute()} | machine
+    return told([run / "report.html", run / "model_card.md"], names)
+
+
 def files_of(folder: Path) -> list[Path]:
     """Every file below a folder, hidden ones too."""
     return [file for file in folder.rglob("*") if file.is_file()]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles import folders_told
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
@@ -56,6 +57,10 @@ def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medfo
     result = medformer("abide", "crossval", "--data", cohort / "manifest.csv", "--out", out, *QUICK, "--permute-labels")
     assert result.code == 0, result.err
     return out
+
+
+def test_report_and_card_hold_no_folder(run: Path) -> None:
+    assert not folders_told(run)
 
 
 def test_a_cross_validation_leaves_one_score_per_subject_and_all_that_is_promised(run: Path, cohort: Path) -> None:

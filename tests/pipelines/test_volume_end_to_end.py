@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundles import files_of, moved_bundle, private_names, told
+from bundles import files_of, folders_told, moved_bundle, private_names, told
 
 import medformer as mf
 from medformer.crossval.plan import read_plan as read_folds
@@ -73,6 +73,10 @@ def test_the_numbers_and_the_report_are_there_for_each_label(run: Path) -> None:
     for words in ("Volume agreement", "How volumes are prepared", "gray matter", "prior_mask"):
         assert words in page
     assert not (run / "cache").exists(), "prepared volumes are removed from a finished run"
+
+
+def test_report_and_card_hold_no_folder(run: Path) -> None:
+    assert not folders_told(run)
 
 
 def test_a_bundle_far_from_its_run_segments_as_the_run_does(
