@@ -109,7 +109,14 @@ def open_bundle(path: Path, task: str | None = None) -> Bundle:
         raise CheckpointError(f"{file} names no task of ours, no fold or no config. {_ADVICE}")
     for name, recorded in record.files.items():
         _require_same(path, name, recorded)
-    return Bundle(path, record, load_config(path / CONFIG_FILE, [], model=SCHEMAS[record.task]))
+    try:
+        config = load_config(path / CONFIG_FILE, [], model=SCHEMAS[record.task])
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{path} was exported by medformer {content.get('medformer')}, whose config medformer "
+            f"{medformer.__version__} cannot read ({error}) Install the version that exported it."
+        ) from error
+    return Bundle(path, record, config)
 
 
 def write_record(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,14 +98,20 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all", hashe
     }
     if hashes:
         write_seen_hashes(run, content["folds"], out / SEEN_BY_BUNDLE)
+        content["seen"] = SEEN_BY_BUNDLE
     # The card says what the record does, and is among the files that the record lists.
     write_text(out / CARD_FILE, card(path, content))
     notes = [trained.note] if trained.note and fold == "all" else []
-    return Exported(write_record(out, content), [*notes, *_notes(content)])
+    return Exported(write_record(out, content), [*notes, *_notes(content, hashes)])
 
 
-def _notes(content: Mapping[str, Any]) -> list[str]:
+def _notes(content: Mapping[str, Any], hashes: bool) -> list[str]:
     notes = []
+    if hashes:
+        notes.append(
+            f"{SEEN_BY_BUNDLE} holds hashes of the training images: whoever has one of these files can see that it was "
+            "trained on. --no-hashes leaves them out."
+        )
     if content["evaluation"] is None:
         notes.append("the run has no results (yet); the model card says that nothing is known of how well it does.")
     if sites := content["input"].get("sites"):
