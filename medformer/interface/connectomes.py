@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from medformer.data.connectomes.check import cohort_traits
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare.cohort_preparation import read_found, read_new
 from medformer.data.connectomes.read.held import SUBJECT, hold_subject
@@ -117,6 +119,9 @@ class ConnectomeModel(ClassModel):
     def _results(self, cohort: Cohort, problems: Sequence[Problem], threshold: float | None) -> list[ClassResult]:
         study = AbideStudy(config=self.config, data=cohort)
         names = list(study.by_id)
+        if self._range is not None:
+            outside = (self._range.problems(name, "", traits) for name, traits in cohort_traits(cohort).items())
+            problems = [*problems, *chain.from_iterable(outside)]
         said = {name: tuple(str(one) for one in problems if one.case_id == name) for name in names}
         scores = self.predictor.scores(study, names).T
         return [

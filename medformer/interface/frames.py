@@ -9,6 +9,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
 from medformer.inference.frames.export import confidence
@@ -16,7 +17,9 @@ from medformer.interface.model import Model, Paths, paths_of
 from medformer.progress import SilentReporter
 from medformer.tasks.new_cases import manifest_cases
 from medformer.tasks.polyp.learner import FramePredictor
-from medformer.tasks.polyp.new_images import list_images
+from medformer.tasks.polyp.new_images import list_images, unlike_training
+
+_ARRAY = "the array"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class FrameResult:
         threshold: The mean of those that the folds learned, or the one that was given.
         confidence: Mean probability inside the mask, or 1 minus the highest probability where the mask is empty. It
             ranks images for review, and is no probability that the mask is right.
+        warnings: What is unlike the images of the training.
     """
 
     id: str
@@ -37,6 +41,7 @@ class FrameResult:
     mask: NDArray[np.bool_]
     threshold: float
     confidence: float
+    warnings: tuple[str, ...] = ()
 
 
 class FrameModel(Model):
@@ -81,19 +86,29 @@ class FrameModel(Model):
         """
         cut = self.threshold if threshold is None else threshold
         if isinstance(what, np.ndarray):
-            (found,) = self.predictor.mapper.predict([what], ["the array"])
-            return _result("", found, cut)
+            (found,) = self.predictor.mapper.predict([what], [_ARRAY])
+            return self._result(None, what, found, cut)
         one = isinstance(what, (str, Path))
         paths = paths_of(what)
         cases = manifest_cases(paths) or list_images(paths)
         if one and len(cases) != 1:
             raise DataError(f"{what} holds {len(cases)} images; expected one. Give a list, [path], for all of them.")
-        results = [
-            _result(case.id, found, cut) for case, _, found in self.predictor.maps(cases, "images", SilentReporter())
-        ]
+        maps = self.predictor.maps(cases, "images", SilentReporter())
+        results = [self._result(case, image, found, cut) for case, image, found in maps]
         return results[0] if one else results
 
-
-def _result(name: str, probability: NDArray[np.float32], threshold: float) -> FrameResult:
-    mask = binarize(probability, threshold, case=name or "the array")
-    return FrameResult(name, probability, mask, threshold, confidence(probability, mask))
+    def _result(
+        self, case: Case | None, image: NDArray[np.uint8], probability: NDArray[np.float32], threshold: float
+    ) -> FrameResult:
+        name, path = (_ARRAY, "") if case is None else (case.id, str(case.image))
+        mask = binarize(probability, threshold, case=name)
+        size = self.config.data.image_size
+        unlike = unlike_training(name, path, image, size=size, trained_on=self._range)
+        return FrameResult(
+            "" if case is None else case.id,
+            probability,
+            mask,
+            threshold,
+            confidence(probability, mask),
+            tuple(map(str, unlike)),
+        )

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Predictor
+from medformer.data.training_range import read_range
 from medformer.errors import DataError
 from medformer.tasks.trained import Trained
 from medformer.training.devices import choose_device
@@ -53,6 +54,7 @@ class Model:
 
     def __init__(self, trained: Trained, device: str = "auto") -> None:
         self._trained = trained
+        self._range = read_range(trained.folders)
         self._predictor: Predictor = trained.load(choose_device(device))
 
     @property

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medformer.data.manifest import Case
 from medformer.data.problems import quarantine
+from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import HeldScan, check_image
 from medformer.data.volumes.read.new_volumes import list_volumes
@@ -36,7 +37,8 @@ class VolumeResult:
     Attributes:
         id: Name of the volume; empty for one that was given as an array.
         labels: Label values (X, Y, Z) on the volume's own grid, 0 for background.
-        names: Name of each label value.
+        names: Name of each label value; of regions that overlap, by the value that each is written with.
+        made_of: The values that each region is made of, by the value it is written with; empty without regions.
         affine: From voxels of this grid to mm, 4 x 4.
         volumes_ml: Milliliters of each label, by name.
         confidence: For each label found, by name, the mean probability of its voxels. It ranks cases for review;
@@ -49,6 +51,7 @@ class VolumeResult:
     id: str
     labels: NDArray[Any]
     names: Mapping[int, str]
+    made_of: Mapping[int, tuple[int, ...]]
     affine: NDArray[np.float64]
     volumes_ml: Mapping[str, float]
     confidence: Mapping[str, float]
@@ -109,7 +112,7 @@ class VolumeModel(Model):
         scans, one = _scans(what, spacing, affine, segmenter.plan)
         results = []
         for scan in scans:
-            warnings = _warnings(scan, segmenter.plan)
+            warnings = _warnings(scan, segmenter.plan, self._range)
             results.append(_result(scan, segmenter.segment(scan), warnings))
         return results[0] if one else results
 
@@ -148,7 +151,7 @@ class VolumeClassifier(ClassModel):
         """
         plan = cast(VolumeScorer, self.predictor.members[0][0]).plan
         scans, one = _scans(what, spacing, affine, plan)
-        warnings = [_warnings(scan, plan) for scan in scans]
+        warnings = [_warnings(scan, plan, self._range) for scan in scans]
         scores = member_scores(self.predictor, {scan.id: scan for scan in scans}).T
         results = [
             self._result("" if isinstance(scan, HeldScan) else scan.id, by_fold, threshold, said)
@@ -229,8 +232,8 @@ def _scans(
     return cases, one
 
 
-def _warnings(scan: Case | HeldScan, plan: VolumePlan) -> tuple[str, ...]:
-    return tuple(str(problem) for problem in check_image(scan, plan))
+def _warnings(scan: Case | HeldScan, plan: VolumePlan, trained_on: TrainingRange | None) -> tuple[str, ...]:
+    return tuple(str(problem) for problem in check_image(scan, plan, trained_on))
 
 
 def _result(scan: Case | HeldScan, found: LabelMap, warnings: tuple[str, ...]) -> VolumeResult:
@@ -238,6 +241,7 @@ def _result(scan: Case | HeldScan, found: LabelMap, warnings: tuple[str, ...]) -
         "" if isinstance(scan, HeldScan) else scan.id,
         found.array,
         dict(found.labels),
+        dict(found.made_of),
         found.geometry.affine,
         {found.labels[value]: amount for value, amount in found.volumes_ml.items()},
         {found.labels[value]: share for value, share in found.confidence.items()},

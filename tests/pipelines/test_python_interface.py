@@ -56,6 +56,8 @@ def test_masks_and_probabilities_are_those_of_the_command(
     np.testing.assert_allclose(alone.probability, by_path.probability, rtol=0, atol=0)
     np.testing.assert_allclose(alone.probability, next(f for f in found if f.id == by_path.id).probability, atol=1e-5)
     assert not model.predict(array, threshold=1.0).mask.any()
+    dark = model.predict(np.zeros((9, 400, 3), np.uint8))
+    assert alone.warnings == () and any("outside-range" in said for said in dark.warnings)
     # A manifest names its cases itself.
     assert [one.id for one in model.predict([data])] == [case.id for case in read_manifest(data).cases]
 

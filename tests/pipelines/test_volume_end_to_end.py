@@ -277,6 +277,7 @@ def test_a_program_gets_the_label_maps_of_the_command(
             model.predict(wrong, **settings)
     far = model.predict(array, spacing=(0.5, 0.5, 0.5))
     assert any("odd-spacing" in said for said in far.warnings)
+    assert any("outside-range" in said for said in far.warnings) and not held.made_of
 
 
 @pytest.fixture(scope="module")

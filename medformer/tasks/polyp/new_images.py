@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medformer.data.frames.descriptors import frame_traits, thumbnail
 from medformer.data.manifest import Case
 from medformer.data.problems import Problem
@@ -108,10 +111,24 @@ def export_images(
 def _check(case: Case, *, size: tuple[int, int], trained_on: TrainingRange | None) -> list[Problem]:
     """Read an image, keep nothing, and say whether it is unlike the training images."""
     path = case.required_image()
-    image = read_image(path)
+    return unlike_training(case.id, str(path), read_image(path), size=size, trained_on=trained_on)
+
+
+def unlike_training(
+    name: str, path: str, image: NDArray[np.uint8], *, size: tuple[int, int], trained_on: TrainingRange | None
+) -> list[Problem]:
+    """A warning for an image that lies outside of the range of the training images, where that is known.
+
+    Args:
+        name: Id of the image.
+        path: Where it is from.
+        image: RGB, uint8 (H, W, 3).
+        size: Of the network's input, rows x columns.
+        trained_on: The range.
+    """
     if trained_on is None:
         return []
-    return trained_on.problems(case.id, path, frame_traits(thumbnail(image, size), *image.shape[:2]))
+    return trained_on.problems(name, path, frame_traits(thumbnail(image, size), *image.shape[:2]))
 
 
 def list_images(given: Sequence[Path], out: Path | None = None) -> list[Case]:
