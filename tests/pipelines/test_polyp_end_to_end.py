@@ -116,6 +116,9 @@ def test_predicted_masks_of_other_sizes_can_be_evaluated(
     assert "3 masks from 2 networks" in predicted.out
     rows = {row["id"]: row for row in read_csv(out / "predictions.csv")}
     assert rows.keys() == sizes.keys()
+    # The network was trained on frames of 64 x 48 pixels.
+    assert "height in px 33 (training cases: 48)" in rows["p001_f00"]["outside"]
+    assert rows["p002_f00"]["outside"] == "" and "p001_f00: outside-range" in predicted.out
     learned = [read_json(finished / "folds" / str(fold) / "threshold.json")["threshold"] for fold in range(2)]
     for name, (width, height) in sizes.items():
         mask = np.asarray(Image.open(out / rows[name]["mask_file"]))

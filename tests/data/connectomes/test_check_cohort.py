@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medformer.data.connectomes import check as module
-from medformer.data.connectomes.check import check_cohort, inspect_cohort
+from medformer.data.connectomes.check import check_cohort, cohort_traits, inspect_cohort
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.store import StoredAtlas, StoreWriter, open_store
 from medformer.data.manifest import Case
@@ -50,6 +50,20 @@ def test_data(tmp_path: Path) -> None:
         ("s3", "warning", "constant-regions"),
         ("s4", "warning", "few-time-points"),
     ]
+
+
+def test_what_new_subjects_are_compared_by(tmp_path: Path) -> None:
+    still = np.random.default_rng(0).normal(size=(7, 4))
+    still[:, 2] = 5
+    subjects = [replace(people(1)[0], covariates={"mean_fd": "0.25"}), *people(2)[1:]]
+    assert cohort_traits(cohort(tmp_path, subjects, {"s1": still})) == {
+        "s0": {
+            "mean framewise displacement in mm": 0.25,
+            "regions of mine without a signal": 0.0,
+            "time points": 9.0,
+        },
+        "s1": {"regions of mine without a signal": 1.0, "time points": 7.0},
+    }
 
 
 def test_persons(tmp_path: Path) -> None:
