@@ -339,7 +339,7 @@ _TOP = (
         RUN,
         OUT.but(help="Folder for the bundle."),
         option("fold", str, "all", "Only the networks of this fold.", "K|all"),
-        switch("no_hashes", "Leave out the hashes of the training images, by which fine-tuning finds leaks."),
+        switch("no_hashes", "Leave out hashes of the training images, by which later trainings find leaks."),
         OVERWRITE,
         calls="work:export",
     ),
