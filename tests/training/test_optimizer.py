@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from medformer.config.shared import ModelConfig, TrainingConfig
-from medformer.models.networks.build import build_network, network_encoder
+from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.networks.pretrained import network_encoder
 from medformer.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
@@ -86,6 +87,28 @@ def test_the_encoder_learns_at_its_share_of_the_rate(name: str, backbone: str) -
         assert {id(p) in inside for p in group["params"]} == {group["lr"] == 0.125}
         assert (group["weight_decay"] == 0.3) == all(p.shape[1:].numel() > 1 for p in group["params"])
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+def test_moments_of_a_slower_encoder_survive_being_saved() -> None:
+    def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        network = build_network(ModelConfig(name="meta_light", backbone="timm:test_efficientnet"), Grid(3, 1, (32, 32)))
+        return network, build_optimizer(network, TrainingConfig(encoder_lr=0.25))
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer, factor: float) -> None:
+        for number, parameter in enumerate(network.parameters()):
+            parameter.grad = torch.full_like(parameter, factor * (number + 1))
+        set_learning_rate(optimizer, 0.01)
+        optimizer.step()
+
+    (network, optimizer), (other, continued) = fresh(), fresh()
+    step(network, optimizer, 0.1)
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(optimizer).items()}
+    other.load_state_dict(network.state_dict())
+    load_optimizer_tensors(continued, saved)
+    step(network, optimizer, -0.2)
+    step(other, continued, -0.2)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
 
 
 def test_without_a_share_the_groups_are_those_of_before() -> None:
