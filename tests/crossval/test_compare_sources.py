@@ -14,6 +14,8 @@ from medformer.crossval.compare.compare import compare_scores
 from medformer.crossval.compare.open import open_scores
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.compare.sources.table import scores_of
+from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
+from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.splits.read import read_split
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.classes.delong import delong_test
@@ -203,3 +205,25 @@ def test_tables_that_cannot_be_read_name_the_file_and_the_row(tmp_path: Path) ->
     broken.write_text('{"metric_per_case": [{"metrics": {"1": {"Dice": "good"}}}]}')
     with pytest.raises(DataError, match="is damaged"):
         open_scores(broken)
+
+
+def test_a_run_and_a_table_with_the_folds_of_its_plan_are_tested_over_folds(tmp_path: Path) -> None:
+    cases = tuple(PlanCase(name, group) for name, group in zip(IDS, GROUPS, strict=True))
+    others = [[name for name in IDS if name not in test] for test in folds_by_name()]
+    folds = tuple(
+        Fold(index, tuple(train[4:]), tuple(train[:4]), tuple(test))
+        for index, (train, test) in enumerate(zip(others, folds_by_name(), strict=True))
+    )
+    run = RunDirectory(tmp_path / "run")
+    write_json(run.run_json, {"format": "medformer-run/1", "task": "volume"})
+    write_plan(run.splits_json, Plan("k-fold", 0, cases, folds))
+    csv(run.oof_csv, fold=FOLDS, group=GROUPS, dice=A)
+    table = csv(tmp_path / "b.csv", dice=B)
+    (unknown,) = compare_scores([open_scores(run.path), open_scores(table)])
+    assert unknown.fold_test is None and unknown.groups == 15
+    split = read_split([run.splits_json])
+    (found,) = compare_scores([open_scores(run.path), open_scores(table, folds=split)])
+    by_fold = [float(np.mean((B - A)[np.array(FOLDS) == fold])) for fold in range(5)]
+    expected = corrected_resampled_ttest(by_fold, [20] * 5, [6] * 5)
+    assert found.fold_test is not None
+    assert (found.fold_test.difference, found.fold_test.p) == pytest.approx((expected.mean, expected.p))

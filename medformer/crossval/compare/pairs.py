@@ -159,7 +159,9 @@ def _how_folds_differ(left: Scores, right: Scores, shared: Sequence[Key]) -> str
     if left.assumed or right.assumed:
         one, other = left.fold_of(), right.fold_of()
         return "" if same_parts([one.get(key) for key in shared], [other.get(key) for key in shared]) else FOLDS_DIFFER
-    return "" if _same_folds(left.folds, right.folds) else FOLDS_DIFFER
+    # Splits of others do not say what selected, and count it to the training part.
+    inner = left.plan is not None and right.plan is not None
+    return "" if _same_folds(left.folds, right.folds, inner=inner) else FOLDS_DIFFER
 
 
 def _require_groups(names: str, rows: Sequence[Row]) -> None:
@@ -232,13 +234,23 @@ def _spell(keys: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(f"{name} (repeat {repeat})" if repeat else name for repeat, name in keys)
 
 
-def _same_folds(left: Sequence[Fold], right: Sequence[Fold]) -> bool:
-    """Whether every fold trains and tests the same cases, whatever else the plans say."""
+def _same_folds(left: Sequence[Fold], right: Sequence[Fold], *, inner: bool = True) -> bool:
+    """Whether every fold trains and tests the same cases, whatever else the plans say.
+
+    Args:
+        left: Of one table.
+        right: Of the other.
+        inner: Whether cases that select count apart from those that train.
+    """
 
     def content(folds: Sequence[Fold]) -> list[tuple[int, frozenset[str], frozenset[str]]]:
-        return [(fold.repeat, frozenset(fold.train), frozenset(fold.test)) for fold in folds]
+        return [
+            (fold.repeat, frozenset(fold.train if inner else (*fold.train, *fold.validation)), frozenset(fold.test))
+            for fold in folds
+        ]
 
-    return content(left) == content(right)
+    # The order of a plan's folds is its own; files of others list theirs in any order.
+    return content(left) == content(right) if inner else set(content(left)) == set(content(right))
 
 
 def _how_plans_differ(left: Plan, right: Plan) -> str:
