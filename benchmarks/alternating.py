@@ -1,27 +1,38 @@
-"""Timing two sides in one run, in turns, so that whatever else the machine does touches both alike."""
+"""Timing sides in one run, in turns, so that whatever else the machine does touches all alike."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 
-def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> dict[str, float]:
-    """Call both sides in turns, the first to go changing each round, after one unmeasured round.
+def turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Call all sides in turns, the first to go changing each round, after one unmeasured round.
 
     Returns:
-        Median seconds of each side, and the median over rounds of the ratio ours / theirs.
+        Seconds of each round of each side.
     """
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    sides = [("ours", ours), ("theirs", theirs)]
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides.items())
     for index in range(rounds + 1):
-        for name, call in sides if index % 2 else sides[::-1]:
+        for name, call in order:
             start = time.perf_counter()
             call()
             elapsed = time.perf_counter() - start
             if index:
                 seconds[name].append(elapsed)
+        order = order[1:] + order[:1]
+    return seconds
+
+
+def alternate(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> dict[str, float]:
+    """Time two sides as `turns` does.
+
+    Returns:
+        Median seconds of each side, and the median over rounds of the ratio ours / theirs.
+    """
+    seconds = turns({"theirs": theirs, "ours": ours}, rounds)
     ratios = [a / b for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
     return {
         "ours_s": statistics.median(seconds["ours"]),

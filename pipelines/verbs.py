@@ -339,6 +339,7 @@ _TOP = (
         RUN,
         OUT.but(help="Folder for the bundle."),
         option("fold", str, "all", "Only the networks of this fold.", "K|all"),
+        switch("onnx", "Also write ONNX files, checked against our own predictions, below onnx/."),
         switch("no_hashes", "Leave out hashes of the training images, by which later trainings find leaks."),
         OVERWRITE,
         calls="work:export",

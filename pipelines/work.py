@@ -241,13 +241,13 @@ def evaluated(
     say(f"Per case: {out / table.name}\nAll numbers: {out / numbers.name}\nReport: {out / page.name}")
 
 
-def export(*, run: Path, out: Path, fold: str, no_hashes: bool, overwrite: bool) -> None:
+def export(*, run: Path, out: Path, fold: str, onnx: bool, no_hashes: bool, overwrite: bool) -> None:
     """Write a bundle of a run: what predicts, without anything that tells whom it was trained on."""
     from medformer.reporting.model_card import bundle_card
     from medformer.tasks.export_bundle import export_bundle
 
     with output_folder(out, overwrite=overwrite, by="export") as work:
-        record, notes = export_bundle(run, work, bundle_card, fold=fold, hashes=not no_hashes)
+        record, notes = export_bundle(run, work, bundle_card, fold=fold, hashes=not no_hashes, onnx=onnx)
     for note in notes:
         say(f"note: {note}")
     say(f"Bundle of {counted(record['networks'], 'network')}, with the hash of every file in bundle.json: {out}")

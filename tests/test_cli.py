@@ -297,7 +297,10 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
         ("info", {"names": [], "as_json": True}),
         ("report", {"run": tmp_path, "share": True, "subgroups": []}),
-        ("export", {"run": tmp_path, "out": Path("o"), "fold": "1", "no_hashes": False, "overwrite": False}),
+        (
+            "export",
+            {"run": tmp_path, "out": Path("o"), "fold": "1", "onnx": False, "no_hashes": False, "overwrite": False},
+        ),
         (
             "compare",
             {

@@ -21,7 +21,7 @@ from medformer.errors import DataError, UnknownNameError
 from medformer.registry import Entry, Registry
 
 # A coefficient of 1 has no finite z; two regions that share their signal count as this.
-_LIMIT = 0.999
+LIMIT = 0.999
 
 
 class FisherZ(BlockTransformer):
@@ -43,7 +43,7 @@ class FisherZ(BlockTransformer):
                 f"Fisher's z got values between {lowest:g} and {highest:g}; expected correlations in [-1, 1]. Switch "
                 "it off for measures that are no correlations, and for features that are Fisher-transformed already."
             )
-        clipped: Matrix = block.clip(-_LIMIT, _LIMIT)
+        clipped: Matrix = block.clip(-LIMIT, LIMIT)
         return np.arctanh(clipped, out=clipped)
 
 

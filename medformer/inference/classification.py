@@ -140,7 +140,7 @@ THRESHOLD = "threshold.json"
 _FLATTEST = 0.01
 
 # Scores are kept this far from 0 and 1, where log odds are infinite.
-_LEAST = 1e-6
+LEAST = 1e-6
 
 
 class PlattScaling:
@@ -281,4 +281,4 @@ def read_decision(folder: Path, *, log_odds: bool = True) -> Decision:
 
 
 def _scaled(outputs: NDArray[np.float64], log_odds: bool) -> NDArray[np.float64]:
-    return np.asarray(logit(np.clip(outputs, _LEAST, 1 - _LEAST))) if log_odds else outputs
+    return np.asarray(logit(np.clip(outputs, LEAST, 1 - LEAST))) if log_odds else outputs

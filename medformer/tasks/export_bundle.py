@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from medformer.config.sharing import without_places
 from medformer.crossval.bundle import CARD_FILE, CONFIG_FILE, fold_folder, is_bundle, write_record
 from medformer.crossval.plan import Plan, read_plan, some
 from medformer.crossval.run.collect import verify_oof
+from medformer.crossval.run.contract import Predictor
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.start.seen import SEEN_BY_BUNDLE, write_seen_hashes
 from medformer.data.training_range import share_range
@@ -21,6 +23,7 @@ from medformer.files import sha256, strict_json, write_text
 from medformer.models.weights.table import find_source
 from medformer.records import read_record
 from medformer.tasks import get_task
+from medformer.tasks.onnx_export import describe_parity, export_onnx, own_validation
 from medformer.tasks.trained import Trained, open_run, open_trained, predictor_hash
 from medformer.tensor_file import read_tensors
 from medformer.training.job import WEIGHTS
@@ -30,6 +33,9 @@ USE = "Research use only; not a medical device. Not for diagnosis, treatment or 
 LICENSE = (
     "The code is Apache-2.0. The owner of the weights decides on their license, within what the training data allow."
 )
+
+ONNX = "onnx"
+"""Folder of ONNX files in a bundle."""
 
 Card = Callable[[Path, Mapping[str, Any]], str]
 """Makes the model card from the folder of the run and what `bundle.json` will say."""
@@ -47,7 +53,9 @@ class Exported(NamedTuple):
     notes: Sequence[str]
 
 
-def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all", hashes: bool = True) -> Exported:
+def export_bundle(
+    path: Path, out: Path, card: Card, *, fold: str = "all", hashes: bool = True, onnx: bool = False
+) -> Exported:
     """Write a bundle of a run into an empty folder.
 
     Args:
@@ -57,9 +65,10 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all", hashe
         fold: The number of a fold, or `all` for every fold that has learned.
         hashes: Keep hashes of what the networks were trained on, by which a run that starts from the bundle refuses to
             test it.
+        onnx: Add ONNX files (see `medformer.tasks.onnx_export`), below `onnx/`.
 
     Raises:
-        ConfigError: It is no run, or has no such fold.
+        ConfigError: It is no run, or has no such fold, or cannot be expressed in ONNX.
         DataError: A file of it is damaged or was edited, or what it learned shows single cases.
         ResourceError: The folder cannot be written to.
     """
@@ -92,6 +101,7 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all", hashe
         "training": config.training.model_dump(mode="json"),
         "trained_with": dict((run.record()["sessions"] or [{}])[-1].get("versions") or {}),
         "evaluation": _evaluation(run, plan),
+        **({"onnx": _onnx(trained, folders, predictor, out / ONNX)} if onnx else {}),
         "use": USE,
         "license": LICENSE,
         "made_by": predictor_hash(run.config_yaml, folders),
@@ -105,6 +115,13 @@ def export_bundle(path: Path, out: Path, card: Card, *, fold: str = "all", hashe
     return Exported(write_record(out, content), [*notes, *_notes(content, hashes)])
 
 
+def _onnx(trained: Trained, folders: Sequence[Path], predictor: Predictor, out: Path) -> list[dict[str, Any]]:
+    """Write the ONNX files, and say of each how far it is from what PyTorch computes."""
+    validation = own_validation(replace(trained, folders=tuple(folders)))
+    written = export_onnx(trained.task, predictor, out, validation)
+    return [{name: record.get(name) for name in ("file", "sha256", "parity", "int8")} for record in written]
+
+
 def _notes(content: Mapping[str, Any], hashes: bool) -> list[str]:
     notes = []
     if hashes:
@@ -114,6 +131,8 @@ def _notes(content: Mapping[str, Any], hashes: bool) -> list[str]:
         )
     if content["evaluation"] is None:
         notes.append("the run has no results (yet); the model card says that nothing is known of how well it does.")
+    for record in content.get("onnx", ()):
+        notes.append(describe_parity(record))
     if sites := content["input"].get("sites"):
         notes.append(
             f"features are corrected by site, so the bundle names the {counted(len(sites), 'site')} of the training: "

@@ -357,3 +357,16 @@ class Task(Protocol):
         Raises:
             CheckpointError: A file is missing or damaged.
         """
+
+    def write_onnx(self, predictor: Any, folder: Path, study: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Write what a predictor computes as ONNX files (see `medformer.tasks.onnx_export`).
+
+        Args:
+            predictor: Of `load`, on the CPU.
+            folder: Where to.
+            study: The `Study` that holds real cases to compare; None to compare made-up ones.
+            names: Theirs.
+
+        Returns:
+            What the JSON files beside them say.
+        """

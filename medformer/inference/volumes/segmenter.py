@@ -97,7 +97,7 @@ class VolumeSegmenter:
             return self._segment(scan)
 
     def _segment(self, scan: Scan) -> LabelMap:
-        groups = _groups(self.members)
+        groups = group_members(self.members)
         prepared: PreparedCase | None = prepare_image(scan, self.plan)
         assert prepared is not None
         source = prepared.source
@@ -168,7 +168,7 @@ class VolumeSegmenter:
         )
 
 
-def _groups(members: Sequence[Member]) -> list[list[Member]]:
+def group_members(members: Sequence[Member]) -> list[list[Member]]:
     """Members that see the same windows with the same values, together."""
     groups: dict[object, list[Member]] = {}
     for member in members:

@@ -39,6 +39,7 @@ class Conv3d(nn.Conv3d):
         )
 
 
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """Mode of linear interpolation in each number of dimensions."""
@@ -112,16 +113,20 @@ def head_count(channels: int, heads: int | None) -> int:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return `x` with the same shape and values and channels-last memory."""
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+    """Return `x` with the same shape and values and channels-last memory, which an exported graph leaves alone."""
+    return x if torch.compiler.is_exporting() else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a `(C_out, C_in)` matrix at each position, `(B, C_in, *S) -> (B, C_out, *S)`.
 
     On CPU oneDNN's convolution runs this about twice as fast as the matrix product, and positions can be
-    flattened to one axis for it in any number of dimensions.
+    flattened to one axis for it in any number of dimensions. An exported graph gets a plain convolution, which a
+    runtime joins with its neighbors.
     """
+    if torch.compiler.is_exporting():
+        dims = x.dim() - 2
+        return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
     if x.device.type != "cpu":
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
     out = F.conv2d(x.flatten(2).unsqueeze(2), weight[:, :, None, None], bias)
@@ -162,8 +167,9 @@ class InstanceNorm(ChannelNorm):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type not in ("cpu", "meta"):
-            return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        if x.device.type not in ("cpu", "meta") or torch.compiler.is_exporting():
+            # Unlike that of `functional`, it does not refuse a map of one position.
+            return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         # With channels-last memory a CPU normalizes a batch of one in a tenth of the time that its group norm takes to
         # train, and unlike its instance norm without changing the memory's order.
         normed = [

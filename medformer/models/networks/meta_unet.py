@@ -167,12 +167,28 @@ class PooledAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         positions = int(x[0, 0].numel())
         shrink = (positions / MAX_KEYS) ** (1 / (x.dim() - 2))
-        # Averages over areas are adaptive average pooling, in any number of dimensions.
         size = [max(1, round(int(n) / shrink)) for n in x.shape[2:]]
-        small = x if shrink <= 1 else F.interpolate(x, size, mode="area")
+        small = x if shrink <= 1 else _average(x, size)
         key, value = self.key_value(small).chunk(2, 1)
         out: Tensor = self.proj(attend(self.query(x), key, value, self.heads))
         return out
+
+
+def _average(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Average `(B, C, *S)` over areas to `(B, C, *size)`: adaptive average pooling, in any number of dimensions.
+
+    An exported graph gets a matrix for each axis, because no runtime has this pooling.
+    """
+    if not torch.compiler.is_exporting():
+        return F.interpolate(x, size, mode="area")
+    for axis, new in enumerate(size, start=2):
+        old = int(x.shape[axis])
+        matrix = torch.zeros(new, old)
+        for row in range(new):
+            first, end = row * old // new, -(-(row + 1) * old // new)
+            matrix[row, first:end] = 1.0 / (end - first)
+        x = (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return x
 
 
 class ConvFormerBlock(nn.Module):

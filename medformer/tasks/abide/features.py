@@ -125,7 +125,11 @@ class FoldFeatures:
     def transform(self, features: CohortFeatures, names: Sequence[str]) -> Inputs:
         """What the networks are given of some subjects, by atlas; their raw features must have the same layout."""
         with single_thread():
-            rows = features.rows(names)
+            return self.apply(features.rows(names))
+
+    def apply(self, rows: NDArray[np.float32]) -> Inputs:
+        """The same of raw features (n, `columns.width`)."""
+        with single_thread():
             return {
                 atlas: np.asarray(pipeline.transform(rows), np.float32) for atlas, pipeline in self.pipelines.items()
             }

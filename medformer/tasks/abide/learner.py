@@ -75,10 +75,13 @@ class ConnectomeScorer:
 
     def outputs(self, study: Subjects, names: Sequence[str]) -> NDArray[np.float64]:
         """The networks' mean probability of autism, (n,)."""
-        inputs = self.features.transform(CohortFeatures(study.data, study.config, self.features.columns), names)
+        return self.scores(CohortFeatures(study.data, study.config, self.features.columns).rows(names), names)
+
+    def scores(self, rows: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64]:
+        """The same of raw features (n, width); names are for messages."""
         return predict_scores(
             self.models,
-            seen(self.config, inputs, self.seed),
+            seen(self.config, self.features.apply(rows), self.seed),
             ids=names,
             batch_size=self.config.inference.batch_size,
             device=self.device or choose_device(self.config.training.accelerator),

@@ -36,6 +36,7 @@ from medformer.progress import Reporter
 from medformer.records import Content, Counts, read_record
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
 from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network, region_numbers, take_connectomes
+from medformer.tasks.abide.onnx import write_onnx
 from medformer.tasks.abide.sharing import describe_folds, share_fold
 
 
@@ -210,3 +211,6 @@ class AbideTask:
 
     def describe(self, config: AbideConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
         return describe_folds(config, folders[0])
+
+    def write_onnx(self, predictor: Any, folder: Path, study: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+        return write_onnx(predictor, folder, study, names)

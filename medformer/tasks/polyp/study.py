@@ -43,6 +43,7 @@ from medformer.tasks.polyp.learner import (
     load_predictor,
     new_network,
 )
+from medformer.tasks.polyp.onnx import write_onnx
 from medformer.tasks.start import take
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_loss
@@ -196,6 +197,9 @@ class PolypTask:
                 "views": 4 if config.inference.flips else 1,
             },
         }
+
+    def write_onnx(self, predictor: Any, folder: Path, study: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+        return write_onnx(predictor, folder, [study.by_id[name] for name in names] if study else [])
 
 
 def _check_frozen(config: PolypConfig) -> None:

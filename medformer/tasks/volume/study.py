@@ -44,6 +44,7 @@ from medformer.progress import Reporter
 from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
 from medformer.tasks.volume.network import Planner, check_network, new_network, small_plan, take_volumes
+from medformer.tasks.volume.onnx import write_onnx
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
 from medformer.tasks.volume.sharing import describe_folds, share_fold
 from medformer.training.losses.segmentation import build_volume_loss
@@ -223,3 +224,12 @@ class VolumeTask:
 
     def describe(self, config: VolumeConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
         return describe_folds(config, folders)
+
+    def write_onnx(
+        self,
+        predictor: Any,
+        folder: Path,
+        study: Any,
+        names: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        return write_onnx(predictor, folder, [study.by_id[name] for name in names] if study else [])
