@@ -57,6 +57,8 @@ def fetch(name: str, say: Callable[[str], None], *, revision: str = "main") -> W
 
 
 def _download(name: str, source: Source, path: Path, say: Callable[[str], None], revision: str) -> None:
+    # The library tells the hub which packages are here, unless this is set before its import.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from filelock import FileLock, Timeout
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.file_download import http_get

@@ -125,7 +125,8 @@ def find_source(name: str) -> Source | None:
         config = timm.models.get_pretrained_cfg(name)
     except RuntimeError:
         return None
-    if config is None or not config.hf_hub_id or config.file:
+    # Files under other names are in formats of their own.
+    if config is None or not config.hf_hub_id or config.hf_hub_filename or config.file:
         return None
     return Source(
         config.architecture,
