@@ -249,7 +249,9 @@ def test_a_source_that_cannot_be_read_costs_no_other(
     result = medformer("abide", "predict", plain_run, empty, matrices, "--out", out)
     result.refused(3, "1 of 41 subjects cannot be used; the other 40 are done", str(empty))
     assert len(read_csv(out / "predictions.csv")) == 40
-    nothing = medformer("abide", "predict", plain_run, empty, empty, "--out", tmp_path / "other")
+    (tmp_path / "also empty").mkdir()
+    given = (empty, tmp_path / "also empty", empty)
+    nothing = medformer("abide", "predict", plain_run, *given, "--out", tmp_path / "other")
     nothing.refused(3, "nothing was written", str(empty))
 
 
