@@ -116,10 +116,6 @@ def test_what_the_other_network_was_trained_on_may_not_be_tested(
         manifest = data.parent / f"leaking_{number}.csv"
         write_manifest(manifest, [row, *rows])
         tune(out, finished, data=manifest).refused(4, word, "1 finding")
-        # What an earlier version of medformer wrote does not say as much, and enough.
-        earlier = Path(shutil.copytree(finished, tmp_path / f"earlier_{number}" / "run"))
-        (earlier / "seen.json").unlink()
-        tune(out, earlier, data=manifest).refused(4, word, "1 finding")
         manifest.unlink()
 
 
@@ -220,7 +216,7 @@ VOLUME = (
 
 def brains(folder: Path, labels: dict[int, tuple[int, str]], seed: int) -> Path:
     """The manifest of six small brains, with only some of the labels, under other values and names."""
-    manifest = write_synthetic_volumes(folder, cases=6, spacing=14.0, seed=seed)
+    manifest = write_synthetic_volumes(folder, cases=6, spacing=18.0, seed=seed)
     for case in read_manifest(manifest).cases:
         image = nib.load(case.mask)
         before = np.asanyarray(image.dataobj)
@@ -241,9 +237,10 @@ def test_volumes_with_another_number_of_labels(medformer: Medformer, tmp_path: P
     two = brains(tmp_path / "two", {1: (1, "gray matter"), 2: (2, "white matter")}, 2)
     first = medformer("volume", "train", "--data", one, "--out", tmp_path / "first", *VOLUME)
     assert first.code == 0, first.err
-    again = ("volume", "crossval", "--init-from", tmp_path / "first", *VOLUME, "training.epochs=1", "training.lr=1e-12")
-    medformer(*again, "--data", one, "--out", tmp_path / "leak").refused(4, "seen by fold 0 of first", "seen-data")
-    result = medformer(*again, "--data", two, "--out", tmp_path / "second", report=False)
+    again = ("--init-from", tmp_path / "first", *VOLUME, "training.lr=1e-12")
+    leaking = medformer("volume", "crossval", "--data", one, "--out", tmp_path / "leak", *again)
+    leaking.refused(4, "seen by fold 0 of first", "seen-data")
+    result = medformer("volume", "train", "--data", two, "--out", tmp_path / "second", *again)
     assert result.code == 0, result.err
     assert "4 of" not in result.err and "Starts from fold 0 of first" in result.err
     record = read_json(tmp_path / "second/folds/0/start.json")
