@@ -14,6 +14,7 @@ from bundles import private_names, told
 
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.directory import RunDirectory
+from medformer.evaluation.statistics.resampling import DEFAULT
 from medformer.files import read_json, write_json
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.read_run import read_finished_run
@@ -24,7 +25,9 @@ CopyRun = Callable[[], RunDirectory]
 
 
 @pytest.mark.parametrize("made", ["finished", "classified", "segmented_volumes", "connectomes"])
-def test_no_name_is_told(made: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_no_name_is_told(
+    made: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source: Path = request.getfixturevalue(made)
     source = source / "run" if (source / "run").is_dir() else source
     run = Path(shutil.copytree(source, tmp_path / "run"))
@@ -32,6 +35,9 @@ def test_no_name_is_told(made: str, request: pytest.FixtureRequest, tmp_path: Pa
     record["sessions"][-1]["reason"] = "case00 could not be read"
     record["notes"] = [*record["notes"], "The file /home/ana/scan.nii was moved.", "case00 is odd."]
     write_json(run / "run.json", record)
+    # Names of regions are those of an atlas, and brains take seconds to draw.
+    shutil.rmtree(run / "explain", ignore_errors=True)
+    monkeypatch.setitem(vars(DEFAULT), "resamples", 50)
     shared = [build_report(run, share=True), run / "model_card_share.md"]
     names = {*private_names(run), *private_names(source)}
     names |= {html.escape(name) for name in names} | {socket.gethostname(), "/home/ana", "image/jpeg", "my config.yaml"}
