@@ -15,7 +15,7 @@ from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.errors import ConfigError
 from medformer.inference.classification import Decision, PlattScaling
-from medformer.inference.onnx.connectomes import FoldOfConnectomes, write_connectomes
+from medformer.inference.onnx.connectomes import ConnectomeGraph, FoldOfConnectomes, write_connectomes
 from medformer.inference.onnx.export import runner
 
 pytest.importorskip("onnxruntime")
@@ -56,12 +56,28 @@ def expected(one: FoldOfConnectomes, raw: np.ndarray) -> np.ndarray:
     return one.decision.probabilities(np.mean(scores, axis=0))
 
 
-def test_connections_as_measured_become_the_mean_calibrated_probability_of_the_folds(tmp_path: Path) -> None:
-    # With and without Fisher's z; the scale `subject` is the first part of `deviation`.
-    folds = [fold(0, scale="deviation"), fold(1, scale="feature", fisher=False)]
+def raw_features() -> np.ndarray:
     raw = rows(29)
     raw[3, COLUMNS.slice("coarse")] = 0.25  # a subject whose connections are all equal
     raw[4, :2] = 1.0, -1.0
+    return raw
+
+
+def test_the_graph_computes_the_mean_calibrated_probability_of_the_folds() -> None:
+    # Every scale, with and without Fisher's z.
+    scales = ({"scale": "deviation"}, {"scale": "feature", "fisher": False}, {"scale": "subject"}, {"scale": "none"})
+    folds = [fold(seed, **settings) for seed, settings in enumerate(scales)]
+    raw = raw_features()
+    with torch.no_grad():
+        found = ConnectomeGraph(folds)(*(torch.from_numpy(raw[:, COLUMNS.slice(atlas)]) for atlas in COLUMNS.atlases))
+    np.testing.assert_allclose(found.numpy(), np.mean([expected(one, raw) for one in folds], axis=0), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_connections_as_measured_become_the_mean_calibrated_probability_of_the_folds(tmp_path: Path) -> None:
+    # With and without Fisher's z; the scale `subject` is the first part of `deviation`.
+    folds = [fold(0, scale="deviation"), fold(1, scale="feature", fisher=False)]
+    raw = raw_features()
     connections = {atlas: raw[:, COLUMNS.slice(atlas)] for atlas in COLUMNS.atlases}
     want = np.mean([expected(one, raw) for one in folds], axis=0)
     path = tmp_path / "net.onnx"
