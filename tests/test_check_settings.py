@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
-from medformer.data.manifest import Case, Manifest
+from medformer.data.manifest import Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
 from medformer.models.networks.pretrained import settle_weights
 from medformer.tasks.polyp.study import PolypStudy
@@ -39,15 +38,6 @@ def study(overrides: Sequence[str], name: str = "polyp/default") -> PolypStudy:
 def test_a_wrong_setting_is_named_before_any_image_is_read(override: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         check_settings("polyp/default", [*TINY, override])
-
-
-def test_a_training_that_a_cpu_takes_days_for_is_said_with_what_suits_it() -> None:
-    cpu, random = "training.accelerator=cpu", "model.weights=null"
-    cases = tuple(Case(f"frame{number}", None) for number in range(100))
-    (said,) = replace(study([cpu, random]), data=Manifest(Path("nowhere.csv"), Path(), cases)).cautions
-    assert "starts from random weights" in said and "352 x 352" in said and "--config polyp/cpu" in said
-    for name in ("polyp/quick", "polyp/scratch", "polyp/cpu"):
-        assert not replace(study([cpu], name), data=Manifest(Path("nowhere.csv"), Path(), cases)).cautions
 
 
 def test_a_missing_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

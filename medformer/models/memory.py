@@ -1,4 +1,4 @@
-"""How much memory training a network takes, computed before anything is allocated, and how long a step takes.
+"""How much memory training a network takes, computed before anything is allocated.
 
 One training step runs on the meta device: every operation happens, with shapes and without numbers, so that it takes a
 fraction of a second for any input. All tensors that are alive are counted, with the activations kept for the backward
@@ -10,12 +10,10 @@ the optimizer, and the memory of a process that has only loaded its libraries.
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache, lru_cache
-from math import prod
 from typing import Any
 
 import torch
@@ -128,45 +126,3 @@ def stand_in_loss(output: Any) -> Tensor:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-SAMPLE = 48**3
-"""Voxels that are enough to time: larger inputs take proportionally longer, and in smaller ones overheads dominate."""
-
-
-def seconds_per_step(
-    model: nn.Module, patch: Sequence[int], batch_size: int, *, in_channels: int, device: str = "cpu"
-) -> float:
-    """Expected seconds of a forward and a backward pass; weights are left as they are, statistics of norms are not.
-
-    A step runs twice on a patch whose longest axes are halved until it holds at most about `SAMPLE` voxels, and the
-    second is scaled by the voxels of the whole batch. Loading and augmentation are not in it.
-
-    Args:
-        model: Network; moved to the device.
-        patch: Voxels per axis.
-        batch_size: Patches per step.
-        in_channels: Of the input.
-        device: Where it is trained.
-    """
-    size, count = [int(n) for n in patch], batch_size
-    while count > 1 and count * prod(size) > SAMPLE:
-        count = -(-count // 2)
-    while prod(size) > SAMPLE:
-        longest = size.index(max(size))
-        size[longest] = -(-size[longest] // 2)
-    mode = model.training
-    model.to(device).train()
-    elapsed = 0.0
-    with torch.random.fork_rng(devices=[]):
-        image = torch.zeros(count, in_channels, *size, device=device)
-        for _ in range(2):
-            start = time.perf_counter()
-            loss = stand_in_loss(model(image))
-            loss.backward()
-            # Reading a number waits for a GPU to finish.
-            loss.item()
-            elapsed = time.perf_counter() - start
-            model.zero_grad(set_to_none=True)
-    model.train(mode)
-    return elapsed * batch_size * prod(int(n) for n in patch) / (count * prod(size))

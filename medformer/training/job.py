@@ -44,7 +44,8 @@ class RunOptions(TypedDict, total=False):
         resume: Go on from the state in `out`; start from the beginning if there is none yet.
         metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
             config and the data's digest here.
-        trainings: How many trainings like this one the run still has, this one included; for the time that it says.
+        trainings: How many trainings like this one the run still has, this one included; for the time that it says. 0:
+            that was said already.
         run: Folder of the whole run, when `out` is a part of it, such as a fold: trackers name the training by its
             place in it and keep there what all parts share.
     """

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
-from medformer.models.memory import LiveTensors, seconds_per_step, training_cost, training_memory
+from medformer.models.memory import LiveTensors, training_cost, training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.timing import time_images, time_network
 
 STRIDES = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1))
 KERNELS = ((3, 3, 3),) * 4
@@ -69,9 +70,9 @@ def test_a_network_is_left_as_it_was(name: str) -> None:
     torch.manual_seed(5)
 
     training_memory(model, (32, 32, 32), 2, in_channels=1)
-    seconds = seconds_per_step(model, (32, 32, 32), 2, in_channels=1)
+    timing = time_images(model, (32, 32, 32), 2, in_channels=1)
 
-    assert seconds > 0
+    assert timing.step > timing.case > 0
     assert not model.training
     assert all(parameter.grad is None and parameter.device.type == "cpu" for parameter in model.parameters())
     if name == "meta_unet":
@@ -105,3 +106,24 @@ def test_a_classifier_is_priced_too() -> None:
     model = nn.Sequential(nn.Conv3d(1, 4, 3), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2))
 
     assert training_memory(model, (16, 16, 16), 2, in_channels=1) > 0
+
+
+def test_images_are_timed_by_a_few_of_a_batch_and_never_one() -> None:
+    seen: list[tuple[int, ...]] = []
+    model = nn.Sequential(nn.Conv2d(3, 1, 1))
+    model[0].register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape)))
+
+    few = time_images(model, (352, 352), 16, in_channels=3)
+    assert set(seen) == {(2, 3, 352, 352)} and few.step > few.case
+
+
+def test_named_inputs_are_timed() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, edges: dict[str, Tensor]) -> Tensor:
+            return torch.stack([self.layer(block) for block in edges.values()]).sum(0)
+
+    assert time_network(Sum(), {"a": torch.zeros(8, 4), "b": torch.zeros(8, 4)}, 8).step > 0

@@ -33,6 +33,7 @@ from medformer.inference.export_table import Exports
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices
+from medformer.training.pace import Pace
 from medformer.training.trackers.build import build_tracker
 
 Row = dict[str, Any]
@@ -50,7 +51,7 @@ class Context:
         run_seed: The seed of the run.
         resume: Whether an earlier attempt may have left state in `folder` to continue from.
         reporter: Receives the progress.
-        left: Folds that are still to be done, with this one.
+        left: Folds that are still to be done, with this one; 0 where what they take was said already.
         start: The network of another run that training starts from; None to start from first weights.
     """
 
@@ -130,6 +131,9 @@ class NetworkLearner(Learner, Protocol):
             What `pretraining.json` says: the error on held-out cases, beside that of a guess.
         """
 
+    def pace(self, fold: Fold) -> Pace:
+        """What training in a fold takes on this machine, from a few timed steps of a network that is then dropped."""
+
 
 C = TypeVar("C", bound=AnyConfig)
 D = TypeVar("D", bound=Dataset)
@@ -179,9 +183,9 @@ class Study(ABC, Generic[C, D]):
         return ()
 
     @property
-    def cautions(self) -> Sequence[str]:
-        """What to say before a training begins, such as that it is not made for this machine."""
-        return ()
+    def quicker(self) -> str:
+        """The configs that train in less time, as words before a further option; empty where there are none."""
+        return ""
 
     def check(self) -> None:
         """Build what every fold will build, so that a wrong name or size ends the run before any case is read.

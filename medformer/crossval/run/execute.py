@@ -64,7 +64,7 @@ class LearnerJob:
         run: The run that it works in: the run itself, or a baseline or the canary inside it.
         seed: The run's seed.
         reporter: Receives the progress.
-        folds: Of the plan; those from a fold on are still to be done.
+        folds: Of the plan; those from a fold on are still to be done. 0 where what they take was said already.
         start: The network of another run that training starts from.
         traits: Of cases by id, whose range over the training cases a fold leaves too.
     """
@@ -90,7 +90,7 @@ class LearnerJob:
 
     def __call__(self, fold: Fold, folder: Path, resume: bool) -> None:
         """Leave what the learner learned, and `predictions.csv` where the fold has test cases."""
-        left = max(1, self.folds - fold.index)
+        left = max(1, self.folds - fold.index) if self.folds else 0
         context = Context(fold, folder, self.run, self.seed, resume, self.reporter, left, self.start)
         predictor = self.learner.fit(context)
         write_range(folder, [self.traits[name] for name in fold.train if name in self.traits])

@@ -27,6 +27,7 @@ from medformer.crossval.run.contract import Context, Learner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.forecast.say import foresee
 from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.record import RunInfo, session
 from medformer.crossval.run.start.seen import Seen, write_seen_by_run
@@ -133,8 +134,6 @@ def run(
             write_plan(directory.splits_json, plan)
         write_findings(directory.audit_json, audit, problems)
         list_problems(directory, problems, reporter)
-        for line in study.cautions:
-            reporter.line(f"Note: {line}")
         _run_folds(directory, study.without(study.held_out), plan, inventory, reporter, start)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
@@ -290,6 +289,13 @@ def _run_folds(
     start: Start | None,
 ) -> None:
     config, left = study.config, len(plan.folds)
+    learner = study.learner(inventory, directory.cache)
+    if not directory.resumed:
+        lines, timed = foresee(study, plan.folds, learner, start)
+        for line in lines:
+            reporter.line(line)
+        # The training itself then does not say it again.
+        left = 0 if timed else left
     tested = any(fold.test for fold in plan.folds)
     with build_executor(config.execution) as executor:
 
@@ -303,7 +309,7 @@ def _run_folds(
                 named = config.report.subgroups if part.path == directory.path else ()
                 write_metrics(part, summarize, subgroups=named)
 
-        complete(directory, study.learner(inventory, directory.cache))
+        complete(directory, learner)
         if not tested:
             return
         study.facts(directory)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import require_regions
 from medformer.connectome.columns import Columns
+from medformer.crossval.plan import Fold
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Study
 from medformer.crossval.run.directory import RunDirectory
@@ -26,6 +27,7 @@ from medformer.inference.classification import ValidationLoss, predict_scores
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.connectome.build import active_defects, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier, module_key
+from medformer.models.timing import time_network
 from medformer.models.transfer import Parts, Transfer, varying_axes
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import (
@@ -41,6 +43,7 @@ from medformer.tasks.start import record_start, take
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective
+from medformer.training.pace import Pace, pretraining_steps, steps_of
 from medformer.training.pretraining.masks import ConnectionMask
 from medformer.training.pretraining.pretrain import (
     ReconstructionLoss,
@@ -131,6 +134,26 @@ class ConnectomeLearner:
         train, validation = (features.transform(self.features, part) for part in parts)
         out = context.folder
         return self._pretrain(features, train, validation, context, out, out / "pretraining.json")[1]
+
+    def pace(self, fold: Fold) -> Pace:
+        """See `NetworkLearner`."""
+        config, columns, extra = self.study.config, self.features.columns, self.study.extra
+        training, wanted = config.training, config.pretraining
+        model = new_network(config, columns, 0)
+        count = min(training.batch_size, max(2, len(fold.train)))
+        inputs = {block.atlas: torch.zeros(count, block.size) for block in columns.blocks}
+        timing = time_network(model, inputs, count, device=choose_device(training.accelerator).type)
+        judged = len(fold.validation) * timing.case
+        pretrained = len(fold.train) + (0 if extra is None else len(extra.cases))
+        return Pace(
+            steps=steps_of(len(fold.train), training.batch_size, training.devices),
+            step=timing.step,
+            validation=judged,
+            after=config.members * (judged + len(fold.test) * timing.case),
+            networks=config.members,
+            pretraining=pretraining_steps(wanted, pretrained, wanted.batch_size, training.devices),
+            batch_size=training.batch_size,
+        )
 
     def _pretrain(
         self, features: FoldFeatures, train: Inputs, validation: Inputs, context: Context, out: Path, record: Path

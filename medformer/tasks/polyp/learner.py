@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.config import PolypConfig
+from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Context, Row, Study
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
@@ -32,6 +33,7 @@ from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.pretrained import load_encoder
+from medformer.models.timing import time_images
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
@@ -40,6 +42,7 @@ from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import SegmentationObjective
 from medformer.training.losses.segmentation import build_loss
+from medformer.training.pace import Pace, pretraining_steps, steps_of
 from medformer.training.pretraining.pretrain import read_encoder
 from medformer.training.saving import load_model
 
@@ -181,6 +184,25 @@ class FrameLearner:
         """Train an encoder to reconstruct hidden blocks of the images of `context.fold`; masks are not read."""
         out = context.folder
         return self._pretrain(context, context.seed(), out, out / "pretraining.json")[1]
+
+    def pace(self, fold: Fold) -> Pace:
+        """See `NetworkLearner`."""
+        config = self.study.config
+        training, size, batch = config.training, config.data.image_size, config.training.batch_size
+        device = choose_device(training.accelerator).type
+        timing = time_images(new_network(config, 0), size, batch, in_channels=3, device=device)
+        extra = self.study.extra
+        pretrained = len(fold.train) + (0 if extra is None else len(extra.cases))
+        judged = len(fold.validation) * timing.case
+        return Pace(
+            steps=steps_of(len(fold.train), batch, training.devices),
+            step=timing.step,
+            validation=judged,
+            after=(4 if config.inference.flips else 1) * (judged + len(fold.test) * timing.case),
+            pretraining=pretraining_steps(config.pretraining, pretrained, batch, training.devices),
+            batch_size=batch,
+            size=size,
+        )
 
     def _pretrain(
         self, context: Context, seed: int, out: Path, record: Path

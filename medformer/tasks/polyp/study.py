@@ -45,13 +45,9 @@ from medformer.tasks.polyp.learner import (
 )
 from medformer.tasks.polyp.onnx import write_onnx
 from medformer.tasks.start import take
-from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_loss
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.saving import copy_weights
-
-_CPU_PIXELS, _CPU_PASSES = 200 * 200, 2000
-"""Pixels of an image, and images times epochs, above which a training on a CPU takes hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +67,8 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         return replace(self, data=read_manifest(path, ungrouped="each"), masks=False) if path else None
 
     @property
-    def cautions(self) -> Sequence[str]:
-        config = self.config
-        rows, columns = config.data.image_size
-        if choose_device(config.training.accelerator).type != "cpu" or config.training.minutes is not None:
-            return ()
-        if rows * columns <= _CPU_PIXELS or len(self.cases) * config.training.epochs < _CPU_PASSES:
-            return ()
-        random = not (config.model.weights or config.pretraining.weights or config.training.init_from)
-        first = f"{config.model.name} starts from random weights (model.weights names others) and" if random else "It"
-        return (
-            f"{first} trains on a CPU on images of {rows} x {columns} px for {config.training.epochs} epochs in each "
-            "fold, which can take days. For a CPU there is --config polyp/cpu (minutes a fold, from ImageNet "
-            "weights), and --config polyp/quick for a first look.",
-        )
+    def quicker(self) -> str:
+        return "--config polyp/cpu (minutes a fold, from ImageNet weights), --config polyp/quick (a first look), or "
 
     def check(self) -> None:
         super().check()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from medformer.config import VolumeConfig
+from medformer.crossval.plan import Fold
 from medformer.crossval.run.given_parts import draw, held_out_note
 from medformer.data.problems import require_usable
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import VolumePlan, describe_plan
 from medformer.errors import ConfigError, DataError
-from medformer.models.memory import seconds_per_step
 from medformer.progress import Reporter
 from medformer.tasks.new_cases import Say
-from medformer.tasks.volume.network import new_network
+from medformer.tasks.volume.pace import volume_pace
 from medformer.tasks.volume.study import VolumeTask
-from medformer.training.devices import choose_device
 
 
 def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePlan:
@@ -34,30 +33,20 @@ def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePla
     study = study.without(study.held_out)
     inventory = study.inspect(None, reporter)
     require_usable(study.problems(inventory))
-    plan = study.planner(inventory).plan(list(study.by_id))
-    step = seconds_per_step(
-        new_network(config, plan, 0),
-        plan.patch,
-        plan.batch_size,
-        in_channels=len(plan.intensity),
-        device=choose_device(config.training.accelerator).type,
-    )
-
-    def epoch(cases: int) -> float:
-        patches = cases * (config.data.patches if config.target == "segmentation" else 1)
-        return step * max(1, patches // plan.batch_size)
-
+    planner, names = study.planner(inventory), tuple(study.by_id)
+    plan = planner.plan(names)
+    pace = volume_pace(planner, plan, Fold(0, names, (), ()))
     facts = [case_facts(record, study.data.info, config.plan.orientation) for record in inventory.values()]
     whole_run, why = None, ""
     try:
         folds = draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]).folds
         epochs, minutes = config.training.epochs, config.training.minutes
-        each = [60 * minutes if minutes else epochs * epoch(len(fold.train)) for fold in folds]
+        each = [60 * minutes if minutes else epochs * pace.epoch * len(fold.train) / len(names) for fold in folds]
         length = f"{minutes:g} minutes" if minutes else f"{epochs} epochs"
         whole_run = sum(each), f"{len(folds)} fold(s) of {length}, one after another, without validation and tests"
     except (DataError, ConfigError) as error:
         why = f"note: no folds can be drawn as the config asks: {error}"
-    say(describe_plan(plan, facts, seconds_per_epoch=epoch(len(study.cases)), whole_run=whole_run))
+    say(describe_plan(plan, facts, seconds_per_epoch=pace.epoch, whole_run=whole_run))
     if why:
         say(why)
     for note in study.notes:

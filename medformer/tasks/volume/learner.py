@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from medformer.crossval.plan import Fold
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Row
 from medformer.data.manifest import Case
@@ -43,12 +44,14 @@ from medformer.tasks.volume.network import (
     planned_training,
     take_volumes,
 )
+from medformer.tasks.volume.pace import volume_pace
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter, scored_row
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
 from medformer.training.losses.objectives import ClassificationObjective, Objective, VolumeObjective
 from medformer.training.losses.segmentation import build_volume_loss
+from medformer.training.pace import Pace
 from medformer.training.pretraining.pretrain import read_encoder
 
 
@@ -73,6 +76,12 @@ class VolumeLearner:
         out = context.folder
         plan = self.planner.plan_once(out / PLAN, list(self.study.by_id))
         return self._pretrain(plan, context, context.seed(), out, out / "pretraining.json")[1]
+
+    def pace(self, fold: Fold) -> Pace:
+        """See `NetworkLearner`."""
+        extra = self.study.extra
+        unlabeled = 0 if extra is None else len(extra.cases)
+        return volume_pace(self.planner, self.planner.plan(fold.train), fold, unlabeled=unlabeled)
 
     def _prepared(self, context: Context) -> tuple[VolumePlan, PreparedStore, VolumeAugmentation]:
         """The fold's plan, its prepared cases (label maps too where the run segments), and how they are varied."""

@@ -50,13 +50,20 @@ class Planner:
         self.config = config
         self.info = info
         self.records = records
+        self._plans: dict[tuple[str, ...], VolumePlan] = {}
 
     def plan(self, ids: Sequence[str]) -> VolumePlan:
-        """Plan from these cases alone.
+        """Plan from these cases alone, once for each set of them.
 
         Raises:
             ConfigError: Nothing fits in the memory that is given.
         """
+        names = tuple(ids)
+        if names not in self._plans:
+            self._plans[names] = self._plan(names)
+        return self._plans[names]
+
+    def _plan(self, ids: Sequence[str]) -> VolumePlan:
         cases = [case_facts(self.records[name], self.info, self.config.plan.orientation) for name in ids]
         spacing = self.config.plan.spacing or target_spacing(cases)
         plan = plan_volumes(
