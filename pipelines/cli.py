@@ -20,7 +20,7 @@ import medformer
 from medformer.errors import ConfigError
 
 from .exits import run_program
-from .flags import Verb
+from .flags import TRAINS, Verb
 from .verbs import GROUPS
 
 if TYPE_CHECKING:
@@ -43,7 +43,13 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
             from medformer.config_loading import load_task_config
 
             overrides = given.pop("overrides")
-            given["config"] = load_task_config(task, given["config"], overrides, {**verb.sets, **keys})
+            named = (task, given["config"], overrides, {**verb.sets, **keys})
+            if verb.calls == TRAINS:
+                from medformer.tasks.settings import run_config
+
+                given["config"] = run_config(*named, out=given["out"], resume=given["resume"])
+            else:
+                given["config"] = load_task_config(*named)
         if verb.shared:
             given["task"] = task
         module, function = verb.function(task)

@@ -152,6 +152,8 @@ def _mask_values(text: str) -> Foreground:
         raise ConfigError(f"--foreground: {error}.") from None
 
 
+TRAINS = "work:crossval"
+"""What the verbs that train networks for folds call."""
 FILE: Mapping[str, Any] = {"exists": True, "dir_okay": False}
 FOLDER: Mapping[str, Any] = {"exists": True, "file_okay": False}
 SHARE: Mapping[str, Any] = {"min": 0.0, "max": 1.0}
@@ -256,7 +258,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             *common,
             INIT_FROM,
             ACCEPT,
-            calls="work:crossval",
+            calls=TRAINS,
             shared=True,
             sets={"crossval.scheme": "predefined"},
         ),
@@ -268,7 +270,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             INIT_FROM,
             ACCEPT,
             *_CROSSVAL,
-            calls="work:crossval",
+            calls=TRAINS,
             shared=True,
         ),
     )

@@ -57,7 +57,7 @@ _POLYP = (
     *flags.training_verbs(
         "blocks of the frames",
         "Grouped and stratified folds, one prediction for each case, baselines, masks and a report.",
-        flags.CONFIG.but(show_default="polyp/default"),
+        flags.CONFIG.but(show_default="polyp/default; on a CPU polyp/cpu"),
         flags.DATA,
         flags.UNGROUPED_KEY,
         flags.FOREGROUND.but(key="data.foreground"),

@@ -80,6 +80,9 @@ class PolypConfig(Section):
     """A polyp segmentation run."""
 
     task: Literal["polyp"] = Field("polyp", description="which task the config is for")
+    base: str = Field(
+        "", description="the shipped config that a run took on a CPU because none was named; not to be set"
+    )
     seed: NonNegativeInt = Field(0, description="every random choice derives from it")
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medformer.config_loading import load_task_config, override
+from medformer.config_loading import override
 from medformer.crossval.compare.compare import compare_scores
 from medformer.crossval.compare.open import open_scores
 from medformer.crossval.compare.result import Comparison
@@ -25,6 +25,7 @@ from medformer.progress import LineReporter
 from medformer.records import read_record
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
+from medformer.tasks.settings import run_config
 from medformer.tasks.split_audit import audit_data
 
 Say = Callable[[str], object]
@@ -141,7 +142,8 @@ def crossval(
     given = _flat(config)
     keys = {"target": given.pop("target", None), "data.manifest": Path(data)}
     overrides = [override(key, value) for key, value in given.items()]
-    settings = load_task_config(task, None if base is None else str(base), overrides, keys)
+    name = None if base is None else str(base)
+    settings = run_config(task, name, overrides, keys, out=Path(out), resume=resume)
     failure = None
     try:
         run = runner.run(

@@ -51,6 +51,7 @@ PROBLEMS = "problems.csv"
 # A resumed run may be computed elsewhere, loaded differently and compared with more; its results stay the same kind.
 _MAY_DIFFER = frozenset(
     {
+        "base",
         "data.manifest",
         "data.cache",
         "data.workers",
@@ -99,6 +100,9 @@ def run(
     """
     start = find_start(config, RunDirectory(out), resume=resume)
     config, decided = settled(config, out, resume=resume, start=start)
+    if base := getattr(config, "base", ""):
+        taken = f"No config was named and no GPU is here: --config {base}; --config {config.task}/default overrides it."
+        decided = [taken, *decided]
     study = task.open(config, reporter, out=out)
     study.check()
     if start is not None:

@@ -1,0 +1,61 @@
+"""Which config a run takes where none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medformer.config_loading import load_config
+from medformer.tasks.settings import run_config
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Say whether there is one; there is none at first."""
+
+    def there(is_there: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+    there(False)
+    return there
+
+
+def chosen(*overrides: str, name: str | None = None, out: Path = Path("nowhere"), resume: bool = False) -> Any:
+    return run_config("polyp", name, overrides, {"data.manifest": "a.csv"}, out=out, resume=resume)
+
+
+def test_a_cpu_gets_the_config_that_is_made_for_it_and_keeps_it(gpu: Any, tmp_path: Path) -> None:
+    config = chosen("seed=3")
+    assert config == load_config("polyp/cpu", ["seed=3", "data.manifest=a.csv", "base=polyp/cpu"])
+    (tmp_path / "config.yaml").write_text(f"base: {config.base}\n")
+    gpu(True)
+    assert chosen("seed=3", out=tmp_path, resume=True) == config
+    assert chosen("seed=3") == load_config("polyp/default", ["seed=3", "data.manifest=a.csv"])
+
+
+def test_a_run_that_began_with_the_default_goes_on_with_it(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task: polyp\n")
+    assert chosen(out=tmp_path, resume=True) == load_config("polyp/default", ["data.manifest=a.csv"])
+
+
+@pytest.mark.parametrize(
+    "override", ["training.accelerator=cuda", "execution.address=auto", "execution.gpus_per_fold=0.5"]
+)
+def test_a_run_that_trains_elsewhere_gets_the_default(override: str) -> None:
+    assert chosen(override).data.image_size == (352, 352) and not chosen(override).base
+
+
+def test_a_named_config_is_taken_as_it_is() -> None:
+    assert chosen(name="polyp/default") == load_config("polyp/default", ["data.manifest=a.csv"])
+
+
+def test_epochs_and_another_network_are_not_lost_to_the_config_of_a_cpu() -> None:
+    training = chosen("training.epochs=7").training
+    assert (training.epochs, training.minutes) == (7, None)
+    assert chosen("training.epochs=7", "training.minutes=2").training.minutes == 2
+    assert chosen("model.weights=null").model.frozen == 0
+    assert chosen("model.weights=null", "model.frozen=2").model.frozen == 2
