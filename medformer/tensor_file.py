@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     with _opened(path) as file:
         return _metadata(file.metadata())
+
+
+def count_floating(path: Path) -> int:
+    """Count the floating-point values of all tensors, without reading them.
+
+    Raises:
+        CheckpointError: As `read_tensors`.
+    """
+    with _opened(path) as file:
+        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+        return sum(math.prod(part.get_shape()) for part in slices if part.get_dtype().startswith(("F", "BF")))
 
 
 def copy_tensors(path: Path, target: Path, keep: Iterable[str] = ()) -> None:

@@ -22,6 +22,7 @@ from medformer.inference.scored_cases import CaseSource
 from medformer.inference.scoring import UNSCORED, Unpaired, write_scores
 from medformer.records import read_record
 from medformer.reporting.evaluation import write_evaluation
+from medformer.reporting.paper.methods import write_methods
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
 from medformer.tasks.new_cases import PREDICTIONS, Scored
@@ -254,7 +255,7 @@ def export(*, run: Path, out: Path, fold: str, onnx: bool, no_hashes: bool, over
     say(f"Next: medformer {record['task']} predict {out} NEW --out DIR")
 
 
-def report(*, run: Path, share: bool, subgroups: Sequence[str]) -> None:
+def report(*, run: Path, share: bool, methods: bool, subgroups: Sequence[str]) -> None:
     """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
     opened = RunDirectory.open(run)
     columns = subgroups or named_subgroups(opened)
@@ -264,6 +265,8 @@ def report(*, run: Path, share: bool, subgroups: Sequence[str]) -> None:
     say(f"Report: {build_report(opened.path)}")
     if share:
         say(f"Report without names and pictures of cases: {build_report(opened.path, share=True)}")
+    if methods:
+        say(f"Methods and results for a paper: {write_methods(opened.path)}")
 
 
 def status(*, run: Path, watch: float | None) -> None:

@@ -233,7 +233,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
     assert run("polyp", "evaluate", "--predictions", here, "--masks", here, "--out", "o") == 0
     assert run("demo", "--overwrite") == 0
     assert run("info", "--json") == 0
-    assert run("report", here, "--share") == 0
+    assert run("report", here, "--share", "--methods") == 0
     assert run("export", here, "--out", "o", "--fold", "1") == 0
     assert run("compare", here, here, "--metric", "iou") == 0
     assert run("crossval", "status", here) == 0
@@ -296,7 +296,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
         ),
         ("demo", {"out": Path("demo-run"), "overwrite": True, "resume": False}),
         ("info", {"names": [], "as_json": True}),
-        ("report", {"run": tmp_path, "share": True, "subgroups": []}),
+        ("report", {"run": tmp_path, "share": True, "methods": True, "subgroups": []}),
         (
             "export",
             {"run": tmp_path, "out": Path("o"), "fold": "1", "onnx": False, "no_hashes": False, "overwrite": False},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -12,6 +13,8 @@ from medformer.files import write_text
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.model_card import build_model_card
 from medformer.reporting.page import render_page
+from medformer.reporting.paper.checklist import checklist, counts
+from medformer.reporting.paper.statements import statements_of
 from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.sections import SECTIONS, Facts, checks_of, facts_of
 from medformer.reporting.sharing import shared_run
@@ -72,5 +75,10 @@ def render_section(
         templates: Those of HTML; read again unless given.
     """
     templates = templates or html_templates()
-    more = {"checks": checks_of(run, facts, templates)} if key == "summary" else {}
+    more: dict[str, Any] = {}
+    if key == "summary":
+        more = {"checks": checks_of(run, facts, templates)}
+    elif key == "checklist":
+        parts = checklist(run, statements_of(run, facts, templates))
+        more = {"parts": parts, "counts": counts(parts)}
     return render(templates, f"sections/{key}.html.j2", facts[key], run=run, **more)

@@ -30,6 +30,7 @@ _OPEN = frozenset({"size", "age", "sex", "mean_fd", "label", "fold", "repeat"})
 HARMLESS = ("folder", "histories", "pretraining", "explanation", "volume_plans", "decisions", "components")
 """Parts of a finished run that are shared as they are; every other part is made anew."""
 _UNKNOWN = "Of a part of what the networks had seen before this run, nobody knows what it was."
+_OF_RECORD = ("task", "seed", "state", "data_sha256", "weights", "pretrained")
 _OF_SESSIONS = ("started", "finished", "state", "device", "threads", "cpus", "versions")
 _CHANGED = "The table of scores was changed after the run wrote it."
 _UNTOLD = "the reason names cases or files; the run's own report has it."
@@ -65,7 +66,11 @@ def shared_run(run: FinishedRun) -> SharedRun:
     record, cohort, probe, audit = run.record, run.cohort, run.site_probe, run.audit
     changed: dict[str, Any] = {
         "record": {
-            **{key: record.get(key) for key in ("task", "seed", "state", "data_sha256", "pretrained") if key in record},
+            **{
+                key: record.get(key)
+                for key in ("task", "seed", "state", "data_sha256", "weights", "pretrained")
+                if key in record
+            },
             "reason": names.only_harmless(str(record.get("reason") or "")),
             "notes": [note for note in record.get("notes") or () if names.only_harmless(str(note))],
             "accepted_leaks": [names.finding(str(name)) for name in record.get("accepted_leaks") or ()],

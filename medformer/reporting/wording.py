@@ -125,6 +125,7 @@ def _templates() -> Environment:
         pairs=pairs,
         breakable=breakable,
         code_span=code_span,
+        capitalize_first=capitalize_first,
     )
     return environment
 
@@ -144,6 +145,11 @@ def one_line(text: str) -> str:
     """Join the lines of a template's text."""
     joined = re.sub(r"[ \t\r\n]+", " ", text).strip()
     return Markup(joined) if isinstance(text, Markup) else joined
+
+
+def capitalize_first(text: str) -> str:
+    """Write the first letter large, and leave the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def filled_columns(columns: Mapping[str, str], records: Sequence[Row], total: Row | None) -> dict[str, str]:

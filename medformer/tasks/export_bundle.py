@@ -25,7 +25,7 @@ from medformer.records import read_record
 from medformer.tasks import get_task
 from medformer.tasks.onnx_export import describe_parity, export_onnx, own_validation
 from medformer.tasks.trained import Trained, open_run, open_trained, predictor_hash
-from medformer.tensor_file import read_tensors
+from medformer.tensor_file import count_floating
 from medformer.training.job import WEIGHTS
 from medformer.yaml_files import dump_yaml
 
@@ -89,7 +89,7 @@ def export_bundle(
     content = {
         "task": trained.task,
         "target": getattr(config, "target", "classification" if trained.task == "abide" else "segmentation"),
-        "network": {**config.model.model_dump(mode="json"), "parameters": _parameters(shared[0] / WEIGHTS)},
+        "network": {**config.model.model_dump(mode="json"), "parameters": count_floating(shared[0] / WEIGHTS)},
         "started_from": _start(trained.config, run.record()["pretrained"]),
         "folds": [int(folder.name) for folder in folders],
         "folds_of_run": len(plan.folds),
@@ -166,11 +166,6 @@ def _start(config: Any, pretrained: Mapping[str, Any]) -> str:
         return f"{pretrained['name']} (trained on: {pretrained['data']}; license: {pretrained['license']})"
     # Runs of earlier versions do not say more.
     return "pretrained weights" if getattr(config.model, "weights", None) else "random weights"
-
-
-def _parameters(weights: Path) -> int:
-    tensors, _ = read_tensors(weights)
-    return sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
 
 
 def _evaluation(run: RunDirectory, plan: Plan) -> dict[str, Any] | None:

@@ -158,10 +158,10 @@ def test_a_table_that_was_edited_is_not_exported(own_run: Path, medformer: Medfo
 def test_a_shared_report_names_nobody_and_the_run_can_still_be_replaced(
     own_run: Path, medformer: Medformer, tmp_path: Path
 ) -> None:
-    result = medformer("report", own_run, "--share")
+    result = medformer("report", own_run, "--share", "--methods")
     assert result.code == 0, result.err
     shared = [own_run / "report_share.html", own_run / "model_card_share.md"]
-    assert not told(shared, private_names(own_run))
+    assert not told([*shared, own_run / "methods.md"], private_names(own_run))
     page = shared[0].read_text("utf-8")
     assert "case 1" in page and "pictures of cases are left out" in page and "data:image" not in page
     assert "data:image" in (own_run / "report.html").read_text("utf-8")

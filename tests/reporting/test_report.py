@@ -76,7 +76,7 @@ def page(finished: Path) -> Page:
 
 def test_every_section_is_there_and_in_the_contents(page: Page) -> None:
     expected = ["summary", "results", "distribution", "lesions", "subgroups", "gallery", "audit", "baselines", "canary"]
-    expected += ["site-probe", "data", "plan", "start", "learning", "setup", "reproduce", "limits"]
+    expected += ["site-probe", "data", "plan", "start", "learning", "setup", "reproduce", "limits", "checklist"]
     assert list(page.sections) == expected
     links = [attributes["href"] for attributes in page.named("a")]
     checks = ["#audit", "#baselines", "#canary", "#site-probe"]

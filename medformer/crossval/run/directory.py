@@ -59,6 +59,7 @@ class RunDirectory:
         model_card_md: The model card.
         report_share_html: The report without names and pictures of cases.
         model_card_share_md: The model card that belongs to it.
+        methods_md: A methods paragraph and tables of results, for a paper.
         folds: The folder of fold folders.
         site_probe_json: How well the site can be predicted from what the model is given.
         cohort_json: Who is in the cohort, who was left out of it and why (connectome task).
@@ -88,6 +89,7 @@ class RunDirectory:
         self.model_card_md = self.path / "model_card.md"
         self.report_share_html = self.path / "report_share.html"
         self.model_card_share_md = self.path / "model_card_share.md"
+        self.methods_md = self.path / "methods.md"
         self.folds = self.path / "folds"
         self.site_probe_json = self.path / "site_probe.json"
         self.cohort_json = self.path / "cohort.json"

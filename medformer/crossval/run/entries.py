@@ -17,6 +17,7 @@ ENTRIES = frozenset(
         "model_card.md",
         "report_share.html",
         "model_card_share.md",
+        "methods.md",
         "folds",
         "baselines",
         "canary",

@@ -85,6 +85,7 @@ SECTIONS = (
     ReportSection("setup", "How it was run", results.setup),
     ReportSection("reproduce", "Reproduce", results.reproduce),
     ReportSection("limits", "Known limits"),
+    ReportSection("checklist", "Reporting checklist"),
 )
 
 

@@ -144,10 +144,10 @@ def _values(run: FinishedRun) -> list[dict[str, str]]:
 
 def has_subgroups(run: FinishedRun) -> bool:
     """Whether metrics.json has numbers of any subgroup."""
-    return any(len(parts) > 1 for _, _, parts in _subgroups(run))
+    return any(len(parts) > 1 for _, _, parts in subgroup_parts(run))
 
 
-def _subgroups(run: FinishedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
+def subgroup_parts(run: FinishedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Key, title and parts of every way to split the cases: those of every run, then the columns that the run names."""
     usual = [(column, title, run.metrics.get(f"by_{column}") or {}) for column, title in SUBGROUPS.items()]
     named: Mapping[str, Any] = run.metrics.get("by_covariate") or {}
@@ -157,7 +157,7 @@ def _subgroups(run: FinishedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
 def subgroups(run: FinishedRun) -> dict[str, Any]:
     """Collect and draw the metrics of each subgroup, sites first."""
     found = {}
-    for column, title, parts in _subgroups(run):
+    for column, title, parts in subgroup_parts(run):
         if len(parts) < 2:
             # A single part is the whole, which has its own table.
             continue

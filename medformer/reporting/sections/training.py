@@ -124,12 +124,12 @@ def _pool(records: Sequence[Mapping[str, Any]], reference: str, atlases: Sequenc
 
 def has_curves(run: FinishedRun) -> bool:
     """Whether any fold recorded a loss or a score of its inner validation part."""
-    return bool(_panels(run, _validated(run)))
+    return bool(_panels(run, validated(run)))
 
 
 def learning(run: FinishedRun) -> dict[str, Any]:
     """Describe and draw the loss and the inner-validation score per epoch of every fold."""
-    metric = _validated(run)
+    metric = validated(run)
     panels = _panels(run, metric)
     rows = []
     for index, history in run.histories.items():
@@ -157,7 +157,8 @@ def learning(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def _validated(run: FinishedRun) -> Metric | None:
+def validated(run: FinishedRun) -> Metric | None:
+    """The metric that the learning curves have of the inner validation part; None without one."""
     return validation_metric_of(dict.fromkeys(column for history in run.histories.values() for column in history))
 
 

@@ -1,0 +1,155 @@
+"""What goes into a paper: a checklist that claims nothing that the run does not know, and methods with its numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bundles import private_names, told
+
+from medformer.crossval.plan.schemes import predefined_plan
+from medformer.crossval.run.directory import RunDirectory
+from medformer.files import read_json
+from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.paper.checklist import CLAIM, TRIPOD, Row, checklist, counts
+from medformer.reporting.paper.items import ITEMS
+from medformer.reporting.paper.methods import methods_text, write_methods
+from medformer.reporting.paper.statements import statements_of
+from medformer.reporting.read_run import read_finished_run
+from medformer.reporting.report import render_section
+from medformer.reporting.sections import facts_of
+from medformer.reporting.sharing import shared_run
+from medformer.reporting.wording import markdown_templates
+from medformer.tensor_file import write_tensors
+
+CopyRun = Callable[[], RunDirectory]
+TRIPOD_PARTS = {3: 3, 5: 2, 6: 3, 8: 3, 9: 3, 12: 7, 18: 6, 20: 3, 23: 2, 27: 3}
+"""Items of TRIPOD+AI that have parts (a, b, ...), and how many."""
+
+
+def said(run: FinishedRun) -> Mapping[str, str]:
+    return statements_of(run, facts_of(run, for_card=True), markdown_templates())
+
+
+def rows(run: FinishedRun) -> dict[str, Row]:
+    """The rows of a checklist by their number in CLAIM, or their first one in TRIPOD+AI."""
+    statements = statements_of(run, facts_of(run, for_card=True), markdown_templates())
+    found = [row for part in checklist(run, statements).values() for row in part]
+    return {row.numbers.get(CLAIM, row.numbers.get(TRIPOD, ("",)))[0]: row for row in found}
+
+
+@pytest.fixture(scope="module")
+def images(finished: Path) -> FinishedRun:
+    return read_finished_run(finished / "run")
+
+
+def test_every_number_of_both_guidelines_is_asked_once(images: FinishedRun) -> None:
+    items = [item for part in ITEMS.values() for item in part]
+    assert sorted(int(item.claim) for item in items if item.claim) == list(range(1, 45))
+    asked = [number for item in items for number in item.tripod]
+    parts = {
+        n: [f"{n}{'abcdefg'[k]}" for k in range(TRIPOD_PARTS[n])] if n in TRIPOD_PARTS else [str(n)]
+        for n in range(1, 28)
+    }
+    assert sorted(asked) == sorted(number for numbers in parts.values() for number in numbers)
+    names = {name for item in items for name in item.says}
+    assert names <= said(images).keys()
+
+
+def test_a_segmentation_answers_claim_alone_and_a_classification_both(images: FinishedRun, classified: Path) -> None:
+    for run, expected in ((images, {CLAIM: 44}), (read_finished_run(classified), {CLAIM: 44, TRIPOD: 52})):
+        found = counts(checklist(run, statements_of(run, facts_of(run, for_card=True), markdown_templates())))
+        assert {name: sum(answers.values()) for name, answers in found.items()} == expected
+        page = re.sub(r"\s+", " ", render_section("checklist", run, facts_of(run)))
+        for answers in found.values():
+            assert f": {answers['filled']} of " in page
+            assert f"{answers['in part']} in part, and {answers['open']} are for you to write" in page
+
+
+def test_answers_are_those_of_the_run(images: FinishedRun) -> None:
+    found = rows(images)
+    assert found["7"].said.startswith("The data were 24 images from 12 groups")
+    assert (found["19"].answer, found["7"].answer, found["5"].answer) == ("filled", "in part", "open")
+    assert "divided into 3 folds" in found["19"].said and "seed 0" in found["19"].said
+    assert "1 finding on both sides of a split, 1 of which the user accepted by name" in found["20"].said
+    dice = images.pooled["metrics"]["dice"]
+    assert f"{dice['mean']:.3f} (95% interval {dice['low']:.3f} to {dice['high']:.3f})" in found["37"].said
+    # Ethics, funding, acquisition and readers are nothing that a run could know.
+    for number in ("11", "13", "15", "16", "17", "18", "21", "34", "44"):
+        assert found[number].answer == "open" and not found[number].said and found[number].must
+
+
+def test_first_weights_are_said_as_they_are_recorded(images: FinishedRun) -> None:
+    plain = replace(images, starts={})
+
+    def first(**record: object) -> Row:
+        return rows(replace(plain, record={**plain.record, **record}))["24"]
+
+    assert first().said == "Training started from random weights." and first().answer == "filled"
+    pretrained = {"name": "net.in1k", "data": "ImageNet-1k", "license": "apache-2.0", "sha256": "ab", "revision": ""}
+    known = first(pretrained=pretrained)
+    assert "net.in1k (trained on: ImageNet-1k; license: apache-2.0" in known.said and known.answer == "filled"
+    assert first(pretrained={**pretrained, "data": "not known"}).answer == "in part"
+    assert "[say on which data]" in first(weights={"pretraining.weights": "ab"}).said
+    # Runs of earlier versions record no weights.
+    old = {key: value for key, value in plain.record.items() if key != "weights"}
+    assert rows(replace(plain, record=old))["24"].answer == "open"
+    assert rows(images)["24"].said.startswith("Training started from a trained network [say which")
+    assert rows(images)["24"].answer == "in part"
+
+
+def test_parts_that_were_given_are_for_the_author_to_explain(images: FinishedRun) -> None:
+    assert images.plan is not None
+    fold = images.plan.folds[0]
+    plan = predefined_plan(
+        images.plan.cases, train=fold.train, validation=list(fold.validation), test=fold.test, seed=0
+    )
+    found = rows(replace(images, plan=plan))["19"]
+    assert found.answer == "in part" and "given, not drawn [say who made them, and how]" in found.said
+    assert "seed" not in found.said
+    assert "apart by group" not in rows(replace(images, plan=plan))["20"].said
+
+
+def test_a_run_without_config_or_plan_leaves_gaps(images: FinishedRun) -> None:
+    bare = replace(images, config_text="", plan=None, starts={}, record={"task": "polyp"})
+    found = rows(bare)
+    assert {number: found[number].answer for number in ("19", "23", "24", "25", "26")} == dict.fromkeys(
+        ("19", "23", "24", "25", "26"), "open"
+    ) | {"25": "filled"}
+    text = methods_text(bare)
+    for gap in ("how training and test cases were divided", "what training started from", "software and versions"):
+        assert f"[say {gap}]" in text
+
+
+def test_methods_hold_the_numbers_of_the_run_and_no_names(finished: Path, run_copy: CopyRun) -> None:
+    run = run_copy()
+    write_tensors(run.fold(0) / "model.safetensors", {"a": torch.zeros(30, 50), "steps": torch.tensor(3)}, {})
+    file = write_methods(run.path)
+    assert file == run.path / "methods.md"
+    text = file.read_text("utf-8")
+    assert "meta_polyp with the backbone caformer_s18 (1,500 weights)" in text
+    dice = read_json(run.metrics_json)["pooled"]["metrics"]["dice"]
+    cells = [f"{dice[key]:.3f}" for key in ("mean", "sd", "median", "q1", "q3")]
+    row = next(line for line in text.splitlines() if line.startswith("| Dice (both empty"))
+    assert row == f"| Dice (both empty: 1) | 24 | {' | '.join(cells)} | {dice['low']:.3f} to {dice['high']:.3f} |"
+    assert re.search(r"^\| prior_mask \| 0\.\d{3} \|", text, re.MULTILINE)
+    assert not told([file], private_names(finished / "run") | private_names(run.path))
+
+
+def test_words_of_the_data_stay_text_in_methods(segmented_volumes: Path, classified: Path) -> None:
+    text = methods_text(read_finished_run(segmented_volumes / "run"))
+    assert "<i" not in text.replace("\\<i", "")
+    assert "| Anterior | " in text
+    assert "voxels of 1.00 × 1.00 × 1.50 mm or 1.00 × 1.00 × 1.60 mm" in text
+    assert "Sensitivity 0." in methods_text(read_finished_run(classified))
+
+
+def test_what_is_shared_answers_as_much(images: FinishedRun) -> None:
+    shared_images = shared_run(images)
+    # What is shared names every key of the config.
+    own, shared = rows(replace(images, config_text=shared_images.config_text)), rows(shared_images)
+    assert {number: row.answer for number, row in own.items()} == {number: row.answer for number, row in shared.items()}
