@@ -102,6 +102,33 @@ def test_first_weights_are_said_as_they_are_recorded(images: FinishedRun) -> Non
     assert rows(images)["24"].answer == "in part"
 
 
+def test_masked_pretraining_says_on_what_as_far_as_it_is_known(images: FinishedRun) -> None:
+    plain = replace(images, starts={}, pretraining={0: {"masked_mse": 0.1}})
+    own = "on the training cases of its fold; labels were not used"
+    assert own in said(plain)["first_weights"]
+    more = replace(plain, config_text="pretraining:\n  extra: more.csv\n")
+    assert "further ones [say which]" in said(more)["first_weights"]
+    # The config that is shared leaves out where further cases were.
+    assert "cases" not in said(shared_run(more))["first_weights"]
+    assert said(replace(plain, pretraining={}, config_text="pretraining:\n  enabled: true\n"))["first_weights"] == ""
+
+
+def test_volumes_that_are_classified_have_another_loss_than_their_config_names(classified: Path) -> None:
+    text = "loss:\n  name: dice_ce\ntraining:\n  epochs: 7\n"
+    assert (
+        "7 epochs; the loss was cross_entropy"
+        in said(replace(read_finished_run(classified), record={"task": "volume"}, config_text=text))["training"]
+    )
+
+
+def test_images_without_patients_are_for_the_author_to_explain(images: FinishedRun) -> None:
+    assert images.plan is not None
+    cases = tuple(replace(case, group=case.id) for case in images.plan.cases)
+    found = rows(replace(images, plan=replace(images.plan, cases=cases)))["20"]
+    assert found.answer == "in part" and "every image counted as a patient or sequence of its own [say" in found.said
+    assert rows(images)["20"].answer == "filled"
+
+
 def test_parts_that_were_given_are_for_the_author_to_explain(images: FinishedRun) -> None:
     assert images.plan is not None
     fold = images.plan.folds[0]

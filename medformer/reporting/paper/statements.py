@@ -52,7 +52,7 @@ def _context(run: FinishedRun, facts: Mapping[str, Facts], templates: Environmen
         "audited": facts["audit"],
         "findings": {check["key"]: check["finding"] for check in checks_of(run, facts, templates)},
         "settings": {name: run.config.get(name) or {} for name in _SECTIONS},
-        "loss": _loss(run.config.get("loss")),
+        "loss": _loss(run),
         "members": int(run.config.get("members") or 1),
         "pretrained": run.record.get("pretrained") or {},
         "validation_metric": metric.label if metric else "",
@@ -76,8 +76,12 @@ def _context(run: FinishedRun, facts: Mapping[str, Facts], templates: Environmen
 _SECTIONS = ("model", "data", "features", "training", "crossval", "inference", "pretraining")
 
 
-def _loss(given: object) -> str:
-    return str(given.get("name") or "") if isinstance(given, Mapping) else str(given or "")
+def _loss(run: FinishedRun) -> str:
+    given = run.config.get("loss")
+    if isinstance(given, Mapping):
+        # The config of volumes names the loss of label maps, which a classification does not use.
+        return "cross_entropy" if run.classification else str(given.get("name") or "")
+    return str(given or "")
 
 
 def _measure(run: FinishedRun) -> Any:
