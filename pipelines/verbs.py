@@ -328,7 +328,7 @@ _TOP = (
         "Reads nothing but the files in the run folder.",
         RUN,
         switch("share", "Also write report_share.html and model_card_share.md, without names and pictures of cases."),
-        switch("methods", "Also write methods.md: methods and results in sentences and tables, for a paper."),
+        switch("methods", "Also write methods.md: methods, tables of results and a checklist, for a paper."),
         option("subgroups", list[str], [], _SUBGROUPS, "COLUMN", shown="those of the config"),
         calls="work:report",
     ),

@@ -13,7 +13,7 @@ from medformer.files import write_text
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.model_card import build_model_card
 from medformer.reporting.page import render_page
-from medformer.reporting.paper.checklist import checklist, counts
+from medformer.reporting.paper.checklist import checklist_facts
 from medformer.reporting.paper.statements import statements_of
 from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.sections import SECTIONS, Facts, checks_of, facts_of
@@ -79,6 +79,5 @@ def render_section(
     if key == "summary":
         more = {"checks": checks_of(run, facts, templates)}
     elif key == "checklist":
-        parts = checklist(run, statements_of(run, facts, templates))
-        more = {"parts": parts, "counts": counts(parts)}
+        more = checklist_facts(run, statements_of(run, facts, templates))
     return render(templates, f"sections/{key}.html.j2", facts[key], run=run, **more)

@@ -164,6 +164,8 @@ def test_methods_hold_the_numbers_of_the_run_and_no_names(finished: Path, run_co
     row = next(line for line in text.splitlines() if line.startswith("| Dice (both empty"))
     assert row == f"| Dice (both empty: 1) | 24 | {' | '.join(cells)} | {dice['low']:.3f} to {dice['high']:.3f} |"
     assert re.search(r"^\| prior_mask \| 0\.\d{3} \|", text, re.MULTILINE)
+    assert "| Dates |" not in text  # asked by TRIPOD+AI alone
+    assert "| De-identification | CLAIM 2024: 11 | **You must say:** how, and by whom. | |" in text.splitlines()
     assert not told([file], private_names(finished / "run") | private_names(run.path))
 
 

@@ -59,7 +59,7 @@ class RunDirectory:
         model_card_md: The model card.
         report_share_html: The report without names and pictures of cases.
         model_card_share_md: The model card that belongs to it.
-        methods_md: A methods paragraph and tables of results, for a paper.
+        methods_md: Methods, tables of results and the checklist, for a paper.
         folds: The folder of fold folders.
         site_probe_json: How well the site can be predicted from what the model is given.
         cohort_json: Who is in the cohort, who was left out of it and why (connectome task).

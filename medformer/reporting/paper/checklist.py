@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from markupsafe import Markup
 
@@ -33,8 +33,24 @@ class Row:
     said: Markup
     must: str
 
+    @property
+    def asks(self) -> str:
+        """How `must` begins."""
+        return "You must add" if self.said else "You must say"
+
 
 CLAIM, TRIPOD = "CLAIM 2024", "TRIPOD+AI"
+
+SOURCES = {
+    CLAIM: "imaging AI; Tejani et al., doi:10.1148/ryai.240300",
+    TRIPOD: "prediction models; Collins et al., doi:10.1136/bmj-2023-078378",
+}
+
+
+def checklist_facts(run: FinishedRun, statements: Mapping[str, Markup]) -> dict[str, Any]:
+    """What the templates of a checklist are given."""
+    parts = checklist(run, statements)
+    return {"parts": parts, "counts": counts(parts), "sources": SOURCES}
 
 
 def checklist(run: FinishedRun, statements: Mapping[str, Markup]) -> dict[str, list[Row]]:

@@ -1,4 +1,4 @@
-"""The methods paragraph and the tables of results of a run, as Markdown that an author can paste and complete."""
+"""Methods, tables of results and the checklist of a run, as Markdown that an author can paste and complete."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medformer.files import write_text
 from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.paper.checklist import checklist_facts
 from medformer.reporting.paper.statements import statements_of
 from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.sections import facts_of
@@ -52,15 +53,16 @@ def write_methods(run_dir: Path) -> Path:
 
 
 def methods_text(run: FinishedRun) -> str:
-    """Return methods and results as Markdown; what the run does not know stands in brackets."""
+    """Return methods, results and checklist as Markdown; what the run does not know stands in brackets."""
     facts, templates = facts_of(run, for_card=True), markdown_templates()
-    whole = results(run)
+    whole, said = results(run), statements_of(run, facts, templates)
     return render(
         templates,
         "methods.md.j2",
         facts["summary"],
         run=run,
-        said=statements_of(run, facts, templates),
+        said=said,
+        **checklist_facts(run, said),
         pooled=whole["pooled"],
         meanings=whole["meanings"],
         labels=labels(run)["rows"] if run.labels else [],
