@@ -52,6 +52,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: The file is missing, truncated, or of another format than its name says.
     """
+    try:
+        return _read(path)
+    except CheckpointError:
+        # An interruption inside of safetensors comes out as an error of the file, which then reads well.
+        _read(path)
+        raise KeyboardInterrupt from None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _opened(path) as file:
         names = file.keys()
         # The clone detaches tensors from the mapped file, which may be replaced while they live.

@@ -175,6 +175,7 @@ _ACCEPT = (
 )
 ACCEPT = option("accept", list[str], [], _ACCEPT, "NAME", spelled="--accept-leak")
 _UNGROUPED = "Cases without a patient or sequence: refuse them, or make each its own group."
+_UNKNOWN = "Cases whose patient nobody knows: no intervals, or each its own group."
 UNGROUPED = option("ungrouped", Literal["error", "each"], "error", _UNGROUPED)
 UNGROUPED_KEY = setting("data.ungrouped", Literal["error", "each"], _UNGROUPED, shown="error")
 PATTERN = "Regular expression for the patient or sequence in a file name; its first group is used."
@@ -284,6 +285,7 @@ def evaluate_verb(maps: str, details: str, *further: Parameter) -> Verb:
     manifest = option(
         "manifest", Path, None, "Manifest of the masks: patients, sites, labels, foreground.", "TABLE", **FILE
     )
+    ungrouped = option("ungrouped", Literal["unknown", "each"], "unknown", _UNKNOWN)
     only_common = switch("only_common", "Score what both folders have, and list the others.")
-    given = (predictions, masks, out, OVERWRITE, manifest, GROUPS, GROUP_PATTERN, UNGROUPED, only_common, *further)
+    given = (predictions, masks, out, OVERWRITE, manifest, GROUPS, GROUP_PATTERN, ungrouped, only_common, *further)
     return verb("evaluate", f"Score any folder of {maps}.", details, *given)

@@ -17,7 +17,7 @@ from medformer.crossval.run.outputs import output_folder
 from medformer.data.audit import split_parts, write_findings
 from medformer.data.problems import LISTED, Problem, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, counted
-from medformer.evaluation.summary import headline, summarize
+from medformer.evaluation.summary import NOTHING, headline, summarize
 from medformer.inference.scored_cases import CaseSource
 from medformer.inference.scoring import UNSCORED, Unpaired, write_scores
 from medformer.records import read_record
@@ -216,7 +216,7 @@ def evaluated(
     manifest: Path | None,
     groups: Path | None,
     group_pattern: str | None,
-    ungrouped: Literal["error", "each"],
+    ungrouped: Literal["unknown", "each"],
     only_common: bool,
 ) -> None:
     """Score a folder of predictions of a task with `score`, write tables and a page, and say `lines` of the summary."""
@@ -236,7 +236,14 @@ def evaluated(
     say(f"{counted(summary['n'], 'case')}; two empty masks: {summary['definitions']['empty_policy']}")
     for partner, names in unpaired.items():
         say(f"note: {counted(len(names), 'name')} without a {partner} left out: {out / UNSCORED}")
-    say(f"Intervals are over {counted(summary['pooled']['groups'], 'group')}.")
+    if summary.get("resampled") == NOTHING:
+        say(
+            f"No intervals: nobody says whose the {summary['n']} cases are, so all could be of one patient. Give "
+            "--manifest MANIFEST, --groups TABLE (id, group), or --group-pattern where the names tell it; or "
+            "--ungrouped each where every case really is of another patient."
+        )
+    else:
+        say(f"Intervals are over {counted(summary['pooled']['groups'], 'group')}.")
     for line in lines(summary):
         say(f"  {line}")
     say(f"Per case: {out / table.name}\nAll numbers: {out / numbers.name}\nReport: {out / page.name}")

@@ -19,8 +19,16 @@ from medformer.evaluation.table import Contents, Row, distinct, group_names, has
 FORMAT = "medformer-metrics/1"
 
 
+NOTHING = "nothing"
+"""What the intervals of a summary are over whose cases may all be of one patient: there are none."""
+
+
 def summarize(
-    rows: Sequence[Row], bootstrap: Bootstrap = DEFAULT, *, covariates: Mapping[str, Sequence[Any]] | None = None
+    rows: Sequence[Row],
+    bootstrap: Bootstrap = DEFAULT,
+    *,
+    covariates: Mapping[str, Sequence[Any]] | None = None,
+    strangers: bool = True,
 ) -> dict[str, Any]:
     """Summarize a scored table, in memory or as read back from CSV: both give the same numbers.
 
@@ -32,9 +40,11 @@ def summarize(
             `medformer.evaluation.masks.volumes.volume_row`, or with `label`, `score` and `prediction`. Optional
             columns: `fold`, `repeat`, `site`, `size`, `sex` and `age` split the summary
             (`medformer.evaluation.subgroups`); `group` names the patient or sequence for the intervals,
-            without it every case stands for itself.
+            without it `strangers` decides.
         bootstrap: Level and draws of the intervals.
         covariates: Further columns that split the summary, one cell for each row.
+        strangers: Cases of a table without groups count as patients of their own; else they count as one group, because
+            they could all be of one patient, and there are no intervals.
 
     Returns:
         The content of metrics.json, which `medformer.evaluation.schema` describes field by field. What cannot be
@@ -46,12 +56,14 @@ def summarize(
     if not rows:
         raise DataError("There are no scored cases to summarize; expected at least one row.")
     classified = has(rows, "score")
-    groups = group_names(rows)
+    grouped = has_groups(rows)
+    groups = group_names(rows) if grouped or strangers else [""] * len(rows)
     found = _summarize_classes(rows, bootstrap) if classified else summarize_masks(rows, bootstrap)
     labels = summarize_labels(rows, groups, bootstrap)
     parts = subgroups.splits(rows)
     further = {name: subgroups.covariate_parts(cells) for name, cells in (covariates or {}).items()}
-    unit = "" if has_groups(rows) else "cases" if classified else "volumes" if labels else "frames"
+    cases = "cases" if classified else "volumes" if labels else "frames"
+    unit = "" if grouped else cases if strangers else NOTHING
 
     def block(selected: NDArray[np.intp]) -> dict[str, Any]:
         chosen = [groups[index] for index in selected]
@@ -92,6 +104,8 @@ def summarize(
 def _over(bootstrap: Bootstrap, unit: str) -> str:
     if not unit:
         return bootstrap.over("groups")
+    if unit == NOTHING:
+        return "none: nobody says whose the cases are, so all could be of one patient"
     drawn = bootstrap.over(f"{unit}, not patients")
     return (
         f"{drawn}. No groups are known, so every one of the {unit} counts as a patient of its own: where several are "

@@ -27,14 +27,14 @@ class CaseSource:
         groups: Table with `id` and `group`.
         manifest: Manifest of the masks, which also knows their sites, their foreground, and sex and age.
         group_pattern: Regular expression with one group, which finds the patient in the name of a mask.
-        ungrouped: What to do where no patient is known: refuse, make each case its own group, or leave it open, so that
-            the summary says what its intervals are over.
+        ungrouped: What cases are whose patient nobody knows: `each` its own group, or `unknown`, which allows no
+            intervals, because all could be of one patient.
     """
 
     groups: Path | None = None
     manifest: Path | None = None
     group_pattern: str | None = None
-    ungrouped: Literal["error", "each", "open"] = "open"
+    ungrouped: Literal["unknown", "each"] = "unknown"
 
     @cached_property
     def table(self) -> Manifest | None:
@@ -53,7 +53,7 @@ class CaseSource:
             pairs: Name, prediction and mask of each.
 
         Raises:
-            ConfigError: Patients are named in two ways, or are not known and must be.
+            ConfigError: Patients are named in two ways.
             DataError: A table cannot be read, or lacks a case.
         """
         given = [
@@ -74,12 +74,6 @@ class CaseSource:
             groups = groups_by_pattern(names, self.group_pattern)
         else:
             groups = groups_of(names, self.groups, _EXPECTED)
-        if not groups and self.ungrouped == "error":
-            raise ConfigError(
-                f"Nobody says whose the {len(names)} cases are, so that intervals over patients cannot be drawn. Give "
-                "--manifest MANIFEST, --groups TABLE (id, group), or --group-pattern where the names tell it; or "
-                "--ungrouped each when every case really is of another patient."
-            )
         groups = groups or ({name: name for name in names} if self.ungrouped == "each" else {})
         return ScoredCases({name: {"group": group} for name, group in groups.items()})
 

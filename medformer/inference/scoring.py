@@ -64,7 +64,8 @@ def score_folder(
         masks: Folder of masks of the same sizes, read by the rule of `medformer.imaging.mask_rule`.
         threshold: For Dice and IoU at one threshold; a map is not stretched for it.
         foreground: The values of the masks that are foreground; empty where the masks themselves tell.
-        cases: Where patients, sites and foreground are told; unless given, no patient is known.
+        cases: Where patients, sites and foreground are told; unless given, no patient is known, and there are no
+            intervals.
         unpaired: Receives the names that only one folder has; without it, they are refused.
         reporter: Receives each case.
 
@@ -109,7 +110,7 @@ def score_folder(
             "probabilities. Save foreground as 255, so that it is not taken for a probability of "
             f"{highest / 255:.3f}."
         )
-    return rows, summarize(rows)
+    return rows, summarize(rows, strangers=False)
 
 
 def one_folder_note(predictions: Path, masks: Path) -> list[str]:

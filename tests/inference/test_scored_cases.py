@@ -1,7 +1,8 @@
-"""Patients, sites, labels and foreground of a scored folder come from where the user says, and are asked for."""
+"""Patients, sites and foreground of a scored folder come from where the user says; without them, no intervals."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,12 @@ def test_a_pattern_tells_patients_and_every_name_must_have_one(folder: Path) -> 
         score_folder(*given, cases=CaseSource(groups=folder / "x.csv", group_pattern="(a)"))
 
 
-def test_whose_the_cases_are_must_be_said(folder: Path) -> None:
+def test_where_nobody_says_whose_the_cases_are_there_are_no_intervals(folder: Path) -> None:
     given = (folder / "maps", folder / "masks")
-    with pytest.raises(ConfigError, match="Nobody says whose the 3 cases are"):
-        score_folder(*given, cases=CaseSource(ungrouped="error"))
+    rows, summary = score_folder(*given, foreground=("2",))
+    dice = summary["pooled"]["metrics"]["dice"]
+    assert summary["resampled"] == "nothing" and "group" not in rows[0]
+    assert dice["mean"] == pytest.approx(sum(row["dice"] for row in rows) / 3) and math.isnan(dice["low"])
     rows, summary = score_folder(*given, foreground=("2",), cases=CaseSource(ungrouped="each"))
     assert [row["group"] for row in rows] == list(NAMES) and "resampled" not in summary
 

@@ -85,7 +85,7 @@ def score_label_maps(
         reporter.advance(0, dice=rows[-1]["dice"])
     for note in (*one_folder_note(predictions, masks), *_one_sided(rows, names)):
         reporter.line(note)
-    return rows, summarize(rows)
+    return rows, summarize(rows, strangers=False)
 
 
 def _found_labels(files: list[Path]) -> dict[int, str]:
