@@ -13,8 +13,9 @@ from medformer.data.manifest import write_manifest
 from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
 from medformer.data.volumes.plan.volume_plan import write_volume_plan
 from medformer.data.volumes.read.dataset_file import named_labels, write_info
-from medformer.data.volumes.read.layouts import Layout, scan_folders
+from medformer.data.volumes.read.layouts import Layout
 from medformer.data.volumes.read.medmnist import write_medmnist
+from medformer.data.volumes.read.several_folders import scan_folders
 from medformer.errors import ConfigError, counted
 from medformer.inference.volumes.export import TABLE
 from medformer.inference.volumes.probabilities import Probabilities

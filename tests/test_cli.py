@@ -288,7 +288,7 @@ def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) 
                 "manifest": None,
                 "groups": None,
                 "group_pattern": None,
-                "ungrouped": "error",
+                "ungrouped": "unknown",
                 "only_common": False,
                 "threshold": 0.5,
                 "foreground": None,

@@ -183,7 +183,7 @@ def _average(x: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(x, size, mode="area")
     for axis, new in enumerate(size, start=2):
         old = int(x.shape[axis])
-        matrix = torch.zeros(new, old)
+        matrix = torch.zeros(new, old, dtype=x.dtype, device=x.device)
         for row in range(new):
             first, end = row * old // new, -(-(row + 1) * old // new)
             matrix[row, first:end] = 1.0 / (end - first)

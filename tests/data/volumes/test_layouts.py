@@ -17,10 +17,10 @@ from medformer.data.volumes.read.layout_readers import VolumeScan
 from medformer.data.volumes.read.layouts import (
     declared_info,
     info_from_records,
-    scan_folders,
     scan_volumes,
     with_hashes,
 )
+from medformer.data.volumes.read.several_folders import scan_folders
 from medformer.errors import ConfigError, DataError
 
 LABELS = {"0": "background", "1": "liver", "2": "tumor"}
@@ -254,13 +254,15 @@ def test_four_digits_that_label_maps_share_are_no_channel(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("labels", "match"),
     [
-        ({"background": 0, "whole": [1, 2], "core": 2}, "'whole' is a region"),
+        ({"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order is None"),
         ({"background": 0, "core": 1, "ignore": 2}, "'ignore'"),
     ],
 )
-def test_regions_and_ignored_voxels_are_refused(tmp_path: Path, labels: dict[str, Any], match: str) -> None:
+def test_regions_without_order_and_ignored_voxels_are_refused(
+    tmp_path: Path, labels: dict[str, Any], match: str
+) -> None:
     described(nnunet(tmp_path, ["a"], 1), channel_names={"0": "CT"}, labels=labels)
-    with pytest.raises(ConfigError, match=match):
+    with pytest.raises((ConfigError, DataError), match=match):
         scan_volumes(tmp_path)
 
 
