@@ -55,6 +55,7 @@ def _context(run: FinishedRun, facts: Mapping[str, Facts], templates: Environmen
         "loss": _loss(run),
         "members": int(run.config.get("members") or 1),
         "pretrained": run.record.get("pretrained") or {},
+        "recorded_weights": found if isinstance(found := run.record.get("weights"), Mapping) else None,
         "validation_metric": metric.label if metric else "",
         "measure": _measure(run),
         "volume": _volume(run),
@@ -77,6 +78,7 @@ _SECTIONS = ("model", "data", "features", "training", "crossval", "inference", "
 
 
 def _loss(run: FinishedRun) -> str:
+    """The name of the loss that was trained with."""
     given = run.config.get("loss")
     if isinstance(given, Mapping):
         # The config of volumes names the loss of label maps, which a classification does not use.
