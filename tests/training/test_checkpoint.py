@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -146,3 +147,20 @@ def test_a_file_of_plain_safetensors_without_metadata_loads(tiny: ModuleType, tm
     path = tmp_path / "plain.safetensors"
     save_file(tiny.seeded_net().state_dict(), path)
     assert load_model(path, tiny.TinyNet()) == {}
+
+
+def test_an_interruption_while_a_file_is_read_is_no_damage(
+    tiny: ModuleType, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = iter([True])
+
+    def clone(tensor: torch.Tensor) -> torch.Tensor:
+        # safetensors makes an error of its own of an exception that a signal raises inside of it.
+        if next(interrupted, False):
+            raise SafetensorError("could not determine the shape of a tensor")
+        return torch.empty_like(tensor).copy_(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "clone", clone)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(saved, tiny.TinyNet())
+    load_model(saved, tiny.TinyNet())
