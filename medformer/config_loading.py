@@ -74,6 +74,24 @@ def load_task_config(task: str, name: str | None, overrides: Sequence[str], keys
     return load_config(name, [*overrides, *options], model=SCHEMAS[task])
 
 
+def given_keys(source: str | None, overrides: Sequence[str]) -> set[str]:
+    """Return the dotted keys that the user sets: in own files, which shipped ones are not, and by overrides."""
+    keys = {text.partition("=")[0] for text in overrides}
+    shipped = {str(path) for path in shipped_configs().values()}
+    for where, data in [] if source is None else _file_layers(find_config(source)):
+        if where not in shipped:
+            keys |= _dotted(data)
+    return keys
+
+
+def _dotted(data: Mapping[str, Any], before: str = "") -> set[str]:
+    return {
+        name
+        for key, value in data.items()
+        for name in (_dotted(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}"})
+    }
+
+
 def override(key: str, value: Any) -> str:
     """Spell the value of a key as `load_config` reads it: a path as it stands, others as YAML."""
     text = str(value) if isinstance(value, Path) else json.dumps(value, ensure_ascii=False, default=str)

@@ -225,6 +225,9 @@ INIT_FROM = setting(
 )
 
 
+HOURS = setting("training.hours", float, "Time for the whole run; says what is given up for it.", "H", shown="no limit")
+
+
 def check_verb(data: Parameter, details: str, *more: Parameter) -> Verb:
     """Return the verb `check` of a task, with further parameters."""
     out = option("out", Path, None, "Also write the findings to this folder.", "DIR")
@@ -258,6 +261,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             "Without a split column, trains on all cases and tests nothing.",
             *common,
             INIT_FROM,
+            HOURS,
             ACCEPT,
             calls=TRAINS,
             shared=True,
@@ -269,6 +273,7 @@ def training_verbs(masked: str, crossval: str, *parameters: Parameter) -> tuple[
             f"{crossval}\n\nRows whose split begins with `test` are in no fold.",
             *common,
             INIT_FROM,
+            HOURS,
             ACCEPT,
             *_CROSSVAL,
             calls=TRAINS,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from medformer.config_loading import load_config
+from medformer.errors import ConfigError
 from medformer.tasks.settings import run_config
 
 
@@ -59,3 +60,23 @@ def test_epochs_and_another_network_are_not_lost_to_the_config_of_a_cpu() -> Non
     assert chosen("training.epochs=7", "training.minutes=2").training.minutes == 2
     assert chosen("model.weights=null").model.frozen == 0
     assert chosen("model.weights=null", "model.frozen=2").model.frozen == 2
+
+
+def test_hours_may_cost_what_the_user_did_not_set(tmp_path: Path) -> None:
+    assert chosen("training.hours=2").training.give_up == ("size", "folds")
+    assert chosen("training.hours=2", "crossval.folds=5").training.give_up == ("size",)
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: polyp/cpu\ndata: {image_size: [256, 256]}\n")
+    assert chosen("training.hours=2", name=str(own)).training.give_up == ("folds",)
+    assert chosen("training.hours=2", "training.give_up=[size]", "data.image_size=[96, 96]").training.give_up == (
+        "size",
+    )
+
+
+def test_hours_beside_minutes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.hours=2 .*training\.minutes=5, .*Expected one"):
+        chosen("training.hours=2", "training.minutes=5")
+    # Those of a shipped config give way.
+    assert chosen("training.hours=2", name="polyp/cpu").training.minutes == 4.5
+    with pytest.raises(ConfigError, match=r"training\.hours"):
+        chosen("training.hours=0")

@@ -80,8 +80,8 @@ class PolypConfig(Section):
     """A polyp segmentation run."""
 
     task: Literal["polyp"] = Field("polyp", description="which task the config is for")
-    base: str = Field(
-        "", description="the shipped config that a run took on a CPU because none was named; not to be set"
+    base: Literal["", "polyp/cpu"] = Field(
+        "", description="set by a run: the config that it took on a CPU because none was named"
     )
     seed: NonNegativeInt = Field(0, description="every random choice derives from it")
     data: DataConfig = DataConfig()
@@ -232,6 +232,11 @@ class VolumePlanConfig(Section):
         None, description="network input, voxels; null: as large as memory allows"
     )
     batch_size: Batch | None = Field(None, description="patches per step; null: planned")
+    voxels: Annotated[int, Field(ge=16**3)] | None = Field(
+        None,
+        description="voxels of all patches of a step, at most; null: as memory allows, or what training.minutes or "
+        "hours leave time for",
+    )
 
 
 class VolumeAugmentConfig(Section):

@@ -116,6 +116,16 @@ class TrainingConfig(Section):
     minutes: PositiveFloat | None = Field(
         None, description="wall-clock budget per training; the learning-rate schedule then follows the clock"
     )
+    hours: PositiveFloat | None = Field(
+        None,
+        description="wall-clock budget of the whole run, in the place of minutes: a run that takes longer trains by "
+        "the clock, and gives up what give_up says; --hours sets it",
+    )
+    give_up: tuple[Literal["size", "folds"], ...] = Field(
+        ("size", "folds"),
+        description="what too few hours may cost, in this order: size of images or patches, folds (never fewer than "
+        "3); what the user sets is left out",
+    )
     batch_size: Batch = Field(16, description="images per step and device")
     lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
     encoder_lr: Fraction = Field(

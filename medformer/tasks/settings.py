@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medformer.config_loading import load_task_config
+from medformer.config_loading import given_keys, load_task_config, override
 from medformer.crossval.run.directory import RunDirectory
+from medformer.errors import ConfigError
 from medformer.yaml_files import read_yaml
 
 ON_A_CPU = {"polyp": "polyp/cpu"}
 """By task: what is taken on a machine without a GPU; other tasks have one config for both."""
+
+_GIVEN_UP = {"size": ("data.image_size", "plan.patch", "plan.voxels"), "folds": ("crossval.folds",)}
+"""What `training.hours` may give up, and the keys by which a user says that it may not."""
 
 _ELSEWHERE = ("execution.address", "execution.gpus_per_fold", "training.devices")
 """Keys by which a run says that it trains on other devices than this process sees, or on several."""
@@ -40,11 +44,33 @@ def run_config(
         resume: Whether the run there goes on.
 
     Raises:
-        ConfigError: See `load_config`.
+        ConfigError: See `load_config`; and hours are given beside minutes.
     """
+    given = given_keys(name, overrides) | {key for key, value in keys.items() if value is not None}
+    if "training.hours" in given and "training.give_up" not in given:
+        lost = [part for part, names in _GIVEN_UP.items() if not given.intersection(names)]
+        overrides = [*overrides, override("training.give_up", lost)]
+    config = _load(task, name, overrides, keys, given, out=out, resume=resume)
+    if config.training.hours is not None and "training.minutes" in given and config.training.minutes is not None:
+        raise ConfigError(
+            f"Got training.hours={config.training.hours:g} (--hours), the time of the whole run, and training.minutes="
+            f"{config.training.minutes:g}, the time of each training. Expected one of them."
+        )
+    return config
+
+
+def _load(
+    task: str,
+    name: str | None,
+    overrides: Sequence[str],
+    keys: Mapping[str, Any],
+    given: Collection[str],
+    *,
+    out: Path,
+    resume: bool,
+) -> Any:
     if task not in ON_A_CPU:
         return load_task_config(task, name, overrides, keys)
-    given = {text.partition("=")[0] for text in overrides} | {key for key, value in keys.items() if value is not None}
     # What is wrong in it is said before anything else is loaded.
     config = load_task_config(task, name, overrides, {**keys, "base": ""})
     if name is not None:
@@ -53,7 +79,8 @@ def run_config(
     if resume and run.config_yaml.is_file():
         chosen = str(read_yaml(run.config_yaml).get("base") or "")
     else:
-        chosen = "" if given.intersection(_ELSEWHERE) or not _on_a_cpu(config.training.accelerator) else ON_A_CPU[task]
+        here = not set(_ELSEWHERE).intersection(given)
+        chosen = ON_A_CPU[task] if here and _on_a_cpu(config.training.accelerator) else ""
     if not chosen:
         return config
     own = ["training.minutes=null"] if "training.epochs" in given else []

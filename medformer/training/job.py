@@ -113,7 +113,7 @@ class Job:
     def identity(self, model: nn.Module) -> dict[str, Any]:
         """What must not change between a stop and its resume; where the numbers are computed may."""
         # What training starts from is named by its hash, in the metadata, and not by where it lies.
-        changes_nothing = {"accelerator", "strategy", "tracker", "save_minutes", "init_from"}
+        changes_nothing = {"accelerator", "strategy", "tracker", "save_minutes", "init_from", "hours", "give_up"}
         training = self.config.model_dump(mode="json", exclude=changes_nothing)
         identity = {
             "training": training,

@@ -368,6 +368,12 @@ def test_a_plan_says_what_training_will_take(medformer: Medformer, volumes: Path
     for word in ("spacing", "patch", "strides", "batch size", "memory", "per epoch", "5 fold(s) of 200 epochs"):
         assert word in result.out
     assert 0 < read_json(out)["memory_bytes"] <= 4e9
+    quick = medformer(
+        "volume", "plan", volumes, "plan.spacing=[5, 5, 5]", "training.minutes=0.01", "model.name=monai:unet"
+    )
+    # Less than 250 steps fit even with the smallest steps.
+    assert quick.code == 0 and "plan.voxels" in quick.out and "65536 voxels" in quick.out
+    assert "Given up for it: steps of 2 x (32 x 32 x 32) instead" in quick.out and "fewer than the 250" in quick.out
     medformer("volume", "plan", volumes, "--memory", "lots").refused(2, "lots", "8GB")
     medformer("volume", "plan", volumes, "--memory", "100MB").refused(2, "memory")
 

@@ -187,6 +187,24 @@ class Study(ABC, Generic[C, D]):
         """The configs that train in less time, as words before a further option; empty where there are none."""
         return ""
 
+    @property
+    def minutes_decide_size(self) -> bool:
+        """Whether the size of what a network sees is planned, so that the minutes of a training have a say in it."""
+        return False
+
+    def configured(self, config: C) -> Self:
+        """The same study under another config."""
+        return replace(self, config=config)
+
+    def shrunk(self, factor: float, pace: Pace) -> Self | None:
+        """The same study with smaller inputs of the network; None where they cannot be smaller.
+
+        Args:
+            factor: How many times less a step should take.
+            pace: What a step takes now.
+        """
+        return None
+
     def check(self) -> None:
         """Build what every fold will build, so that a wrong name or size ends the run before any case is read.
 

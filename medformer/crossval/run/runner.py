@@ -27,6 +27,7 @@ from medformer.crossval.run.contract import Context, Learner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.forecast.hours import as_begun, fit_time
 from medformer.crossval.run.forecast.say import foresee
 from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.record import RunInfo, session
@@ -99,7 +100,7 @@ def run(
         MedformerError: See the parts; what was finished before stays on disk.
     """
     start = find_start(config, RunDirectory(out), resume=resume)
-    config, decided = settled(config, out, resume=resume, start=start)
+    config, decided = settled(as_begun(config, out, resume=resume), out, resume=resume, start=start)
     if base := getattr(config, "base", ""):
         taken = f"No config was named and no GPU is here: --config {base}; --config {config.task}/default overrides it."
         decided = [taken, *decided]
@@ -111,14 +112,19 @@ def run(
     notes = [*notes, *decided, *study.notes, *held_out_note(study), *unknown]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
-        recorded = _recorded(directory, study, reporter, accept=accept, notes=notes, start=start)
         if directory.resumed:
-            stack.enter_context(recorded)
+            stack.enter_context(_recorded(directory, study, reporter, accept=accept, notes=notes, start=start))
         # What is refused leaves no run, and an earlier run that was to be overwritten stays.
         with directory.unless_refused():
             inventory = study.inspect(directory.inventory, reporter)
             problems = study.problems(inventory)
             require_usable(problems)
+            if not directory.resumed:
+                fitting, said = fit_time(study, inventory, directory.cache)
+                if fitting is not study:
+                    # A resumed run describes the cases for the same size of images.
+                    study, inventory = fitting, fitting.inspect(directory.inventory, reporter)
+                decided, notes = [*decided, *said], [*notes, *said]
             plan = frozen_plan(directory, study, inventory)
             for line in (*format_balance(balance_table(plan)).splitlines(), *plan_warnings(plan)):
                 reporter.line(line)
@@ -128,7 +134,7 @@ def run(
             if not directory.resumed:
                 _clear(directory, study)
         if not directory.resumed:
-            stack.enter_context(recorded)
+            stack.enter_context(_recorded(directory, study, reporter, accept=accept, notes=notes, start=start))
         study.keep(directory)
         for line in (*decided, *hold_out(directory, study), *unknown, *before.unknown):
             reporter.line(line)
@@ -160,6 +166,10 @@ def pretrain(
     """
     if config.training.init_from:
         raise ConfigError(f"{KEY} is for `train` and `crossval`; pretraining starts from first weights. Leave it out.")
+    if config.training.hours is not None:
+        raise ConfigError(
+            "training.hours is for `train` and `crossval`; pretraining takes pretraining.epochs. Leave it out."
+        )
     config, decided = settled(config, out, resume=resume)
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()

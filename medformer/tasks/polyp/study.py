@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import sqrt
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from torch import nn
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.run.contract import Learner, Study
+from medformer.crossval.run.forecast.hours import with_value
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.frames.describe import foreground_problems, inspect_frames
@@ -46,8 +48,12 @@ from medformer.tasks.polyp.learner import (
 from medformer.tasks.polyp.onnx import write_onnx
 from medformer.tasks.start import take
 from medformer.training.losses.segmentation import build_loss
+from medformer.training.pace import Pace
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.saving import copy_weights
+
+_SMALLEST, _STEP = 128, 32
+"""Side of an image that is never made smaller, and what sides stay a multiple of, px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,14 @@ class PolypStudy(Study[PolypConfig, Manifest]):
 
     @property
     def quicker(self) -> str:
-        return "--config polyp/cpu (minutes a fold, from ImageNet weights), --config polyp/quick (a first look), or "
+        return "--config polyp/cpu (minutes a fold, from ImageNet weights), --config polyp/quick (a first look), "
+
+    def shrunk(self, factor: float, pace: Pace) -> Self | None:
+        now = self.config.data.image_size
+        rows, columns = (min(side, max(_SMALLEST, int(side / sqrt(factor)) // _STEP * _STEP)) for side in now)
+        if (rows, columns) == now:
+            return None
+        return self.configured(with_value(self.config, "data.image_size", (rows, columns)))
 
     def check(self) -> None:
         super().check()

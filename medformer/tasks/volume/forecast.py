@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.forecast.hours import fit_time
 from medformer.crossval.run.given_parts import draw, held_out_note
 from medformer.data.problems import require_usable
 from medformer.data.volumes.inspect.facts import case_facts
@@ -33,6 +36,8 @@ def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePla
     study = study.without(study.held_out)
     inventory = study.inspect(None, reporter)
     require_usable(study.problems(inventory))
+    study, fitted = fit_time(study, inventory, Path())
+    config = study.config
     planner, names = study.planner(inventory), tuple(study.by_id)
     plan = planner.plan(names)
     pace = volume_pace(planner, plan, Fold(0, names, (), ()))
@@ -46,6 +51,8 @@ def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePla
         whole_run = sum(each), f"{len(folds)} fold(s) of {length}, one after another, without validation and tests"
     except (DataError, ConfigError) as error:
         why = f"note: no folds can be drawn as the config asks: {error}"
+    for line in fitted:
+        say(f"note: {line}")
     say(describe_plan(plan, facts, seconds_per_epoch=pace.epoch, whole_run=whole_run))
     if why:
         say(why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
+from medformer.crossval.run.forecast.hours import with_value
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.inventory import Inventory, Record, formulas
@@ -48,6 +50,10 @@ from medformer.tasks.volume.onnx import write_onnx
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
 from medformer.tasks.volume.sharing import describe_folds, share_fold
 from medformer.training.losses.segmentation import build_volume_loss
+from medformer.training.pace import Pace
+
+FEWEST_VOXELS = 2 * 32**3
+"""Voxels of a step below which lack of time makes no patch smaller: two patches that still show what is around."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,17 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
             return None
         given = read_manifest(path, ungrouped="each")
         return replace(self, data=Volumes(given.path, given.root, given.cases, self.data.info), labelled=False)
+
+    @property
+    def minutes_decide_size(self) -> bool:
+        return self.config.target == "segmentation" and self.config.plan.patch is None
+
+    def shrunk(self, factor: float, pace: Pace) -> Self | None:
+        now = pace.batch_size * prod(pace.size)
+        voxels = max(FEWEST_VOXELS, int(now / factor))
+        if voxels >= now or not self.minutes_decide_size:
+            return None
+        return self.configured(with_value(self.config, "plan.voxels", voxels))
 
     def check(self) -> None:
         super().check()

@@ -246,3 +246,26 @@ def test_a_spacing_that_leaves_next_to_nothing_is_refused() -> None:
         plan_volumes(cases, settings=settings, info=INFO, cost=None)
     thin = [facts(shape=(100, 100, 3))] * 3
     assert plan_volumes(thin, settings=VolumePlanConfig(spacing=(2.0, 2.0, 1.0)), info=INFO, cost=None).spacing[0] == 2
+
+
+def test_time_makes_steps_smaller_and_keeps_what_is_anisotropic() -> None:
+    cases = [facts((256, 224, 10), (1.4, 1.4, 9.0))] * 20
+    full = plan_volumes(cases, settings=VolumePlanConfig(memory=64.0), info=INFO, cost=cost)
+    limit = 2 * prod(full.patch) // 4
+    quick = plan_volumes(cases, settings=VolumePlanConfig(memory=64.0, voxels=limit), info=INFO, cost=cost)
+
+    assert quick.batch_size * prod(quick.patch) <= limit < 2 * prod(full.patch)
+    # Whole in the coarse axis, as before; voxels are lost where there are many.
+    assert quick.patch[2] == full.patch[2] and quick.patch[0] < full.patch[0] and quick.patch[1] < full.patch[1]
+    assert quick.strides == full.strides and quick.spacing == full.spacing
+    assert any(f"a step may have {limit} voxels" in note for note in quick.notes)
+    assert not any("plan.voxels" in note for note in full.notes)
+
+
+def test_a_step_gets_fewer_small_patches_before_they_become_smaller() -> None:
+    full = plan_volumes([facts()] * 200, settings=VolumePlanConfig(), info=INFO, cost=cost)
+    few = 3 * prod(full.patch)
+    quick = plan_volumes([facts()] * 200, settings=VolumePlanConfig(voxels=few), info=INFO, cost=cost)
+    assert (quick.patch, quick.batch_size) == (full.patch, 3) and quick.notes == full.notes
+    least = plan_volumes([facts()] * 200, settings=VolumePlanConfig(voxels=16**3), info=INFO, cost=None)
+    assert max(least.patch) <= 24 and least.batch_size == 2

@@ -67,8 +67,8 @@ def foresee(
     lines = [f"{what}: {time}."]
     if pace is not None and total > _LONG.get(where, _LONG_ELSEWHERE):
         lines.append(
-            f"Note: that is long. Quicker: {study.quicker}training.minutes=10 (of each training; the learning rate "
-            "follows the clock)."
+            f"Note: that is long. Quicker: {study.quicker}--hours 2 (all of it in two hours; says what is given up), "
+            "or training.minutes=10 (of each training)."
         )
     return lines, True
 

@@ -130,7 +130,11 @@ def candidate_patches(shape: Sequence[float], spacing: Sequence[float]) -> Itera
 
 
 def largest_patch(
-    shape: np.ndarray, spacing: Sequence[float], settings: VolumePlanConfig, cost: Cost | None
+    shape: np.ndarray,
+    spacing: Sequence[float],
+    settings: VolumePlanConfig,
+    cost: Cost | None,
+    notes: list[str] | None = None,
 ) -> tuple[Axes, Topology]:
     """The first candidate that fits, by bisection.
 
@@ -138,9 +142,17 @@ def largest_patch(
         ConfigError: Not even the smallest fits.
     """
     candidates = list(candidate_patches([float(n) for n in shape], spacing))
+    batch, budget = settings.batch_size or 2, settings.memory * 1e9
+    if settings.voxels is not None:
+        quick = [one for one in candidates if batch * math.prod(one[0]) <= settings.voxels] or candidates[-1:]
+        if quick[0] != candidates[0] and notes is not None:
+            notes.append(
+                f"the patch starts from {times(quick[0][0])} voxels instead of {times(candidates[0][0])}: a step may "
+                f"have {settings.voxels} voxels (plan.voxels), so that enough steps fit into the time"
+            )
+        candidates = quick
     if cost is None:
         return candidates[0]
-    batch, budget = settings.batch_size or 2, settings.memory * 1e9
 
     def needed(candidate: tuple[Axes, Topology]) -> int:
         patch, (strides, kernel_sizes) = candidate
@@ -194,6 +206,8 @@ def fitting_batch(
         most = max(2, min(MAX_IMAGES, int(BATCH_SHARE * len(shapes))))
     else:
         most = max(2, int(BATCH_SHARE * float(shapes.prod(axis=1, dtype=np.float64).sum()) / np.prod(patch)))
+    if settings.voxels is not None:
+        most = max(2, min(most, settings.voxels // math.prod(patch)))
     if cost is None:
         return most
     return 2 + bisect_left(range(3, most + 1), True, key=lambda n: cost(patch, *layout, n) > settings.memory * 1e9)

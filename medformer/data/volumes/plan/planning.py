@@ -81,7 +81,7 @@ def plan_volumes(
     elif settings.patch is not None:
         patch, layout = given_patch(settings, spacing, cost, notes)
     else:
-        patch, layout = largest_patch(np.median(shapes, axis=0), spacing, settings, cost)
+        patch, layout = largest_patch(np.median(shapes, axis=0), spacing, settings, cost, notes)
     if small := int((shapes < np.array(patch)).any(axis=1).sum()):
         notes.append(f"{small} of {len(facts)} training cases are smaller than the patch on some axis and are padded")
     batch_size = settings.batch_size or fitting_batch(patch, layout, shapes, settings, cost, target)
