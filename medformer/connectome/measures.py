@@ -128,6 +128,11 @@ class Connectivity:
     coefficient: bool = False
     standardize: bool = True
 
+    @property
+    def shrunk(self) -> bool:
+        """Whether it begins with a shrunk covariance, so that a series and its correlations give other values."""
+        return self.kind not in ("correlation", ROOT)
+
 
 MEASURES: Registry[Connectivity] = Registry(
     "connectivity measure",
@@ -241,7 +246,7 @@ def block_from_correlation(edges: NDArray[np.floating[Any]], regions: int, measu
     matrix = matrix.clip(-1.0, 1.0)
     if chosen.kind == ROOT:
         matrix = _root(matrix)
-    elif measure != "correlation":
+    elif chosen.shrunk:
         matrix = (1 - STORED_SHRINKAGE) * matrix + STORED_SHRINKAGE * np.eye(regions)
         matrix = _connectivity(matrix, chosen.kind, stored=True)
     return _triangle(matrix, chosen)

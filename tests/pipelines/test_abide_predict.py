@@ -13,11 +13,14 @@ import pytest
 from bundles import files_of, moved_bundle, private_names, told
 
 import medformer as mf
+from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.measures import to_matrices
 from medformer.crossval.plan import read_plan, write_plan
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
+from medformer.errors import DataError
 from medformer.files import read_csv, read_json, write_csv, write_json
+from medformer.tasks.abide.features import require_contents
 
 Medformer = Callable[..., Any]
 
@@ -334,3 +337,14 @@ def test_subjects_of_the_run_are_known_by_any_spelling_and_fishers_z_is_turned_b
     scores = {row["id"]: float(row["score"]) for row in read_csv(out / "predictions.csv")}
     for name, person in people.items():
         assert scores[f"sub-{person.lstrip('0')}"] == pytest.approx(float(plain[name]["score"]), abs=1e-3)
+
+
+def test_series_and_correlations_are_not_mixed_where_the_measure_shrinks_them(cohort: Path) -> None:
+    found = read_cohort(cohort)
+    assert found.store.atlases["coarse"].content == "series"
+    shrunk, plain = (Columns((FeatureBlock("coarse", name, REGIONS["coarse"]),)) for name in ("tangent", "root"))
+    with pytest.raises(DataError, match="learned tangent from correlations"):
+        require_contents(found, shrunk, {"coarse": "correlation"})
+    require_contents(found, shrunk, {"coarse": "series"})
+    require_contents(found, shrunk, {})
+    require_contents(found, plain, {"coarse": "correlation"})

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from medformer.config import AbideConfig
 from medformer.connectome.columns import COVARIATES, Columns, FeatureBlock
 from medformer.connectome.estimator_file import load_fitted, save_fitted
+from medformer.connectome.measures import MEASURES
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import some
 from medformer.data.connectomes.cohort import Cohort
@@ -175,16 +176,22 @@ def read_columns(folder: Path) -> Columns:
 
 
 class _TrainedOn(Content):
-    """What new subjects are compared with: by atlas what the files call the regions, and the names of the classes."""
+    """What new subjects are compared with: the regions and what is stored, by atlas, and the names of the classes."""
 
     numbers: dict[str, tuple[str, ...] | None] = Field(default_factory=dict)
+    contents: dict[str, str] = Field(default_factory=dict)
     label_names: dict[int, str] = Field(default_factory=lambda: {1: "positive", 0: "negative"})
 
 
 def write_trained_on(cohort: Cohort, atlases: Sequence[str], folder: Path) -> None:
-    """Note the regions of the cohort and what it calls its classes."""
-    numbers = {atlas: cohort.store.atlases[atlas].numbers for atlas in atlases}
-    write_json(folder / TRAINED_ON_FILE, {"numbers": numbers, "label_names": cohort.label_names})
+    """Note the regions of the cohort, what is stored of them, and what it calls its classes."""
+    stored = {atlas: cohort.store.atlases[atlas] for atlas in atlases}
+    content = {
+        "numbers": {atlas: one.numbers for atlas, one in stored.items()},
+        "contents": {atlas: one.content for atlas, one in stored.items()},
+        "label_names": cohort.label_names,
+    }
+    write_json(folder / TRAINED_ON_FILE, content)
 
 
 def read_trained_on(folder: Path) -> tuple[dict[str, Layout], dict[int, str]]:
@@ -193,20 +200,49 @@ def read_trained_on(folder: Path) -> tuple[dict[str, Layout], dict[int, str]]:
     Raises:
         CheckpointError: The layout of the features is missing or damaged, or the file is damaged.
     """
-    path = folder / TRAINED_ON_FILE
-    noted = _TrainedOn()
-    if path.is_file():
-        noted = read_record(path, _TrainedOn, "Remove it, and regions are not compared.", error=CheckpointError)
+    noted = _read_trained_on(folder)
     regions = read_columns(folder).regions
     return {atlas: Layout(count, noted.numbers.get(atlas)) for atlas, count in regions.items()}, noted.label_names
 
 
+def _read_trained_on(folder: Path) -> _TrainedOn:
+    path = folder / TRAINED_ON_FILE
+    if not path.is_file():
+        return _TrainedOn()
+    return read_record(path, _TrainedOn, "Remove it, and regions are not compared.", error=CheckpointError)
+
+
+def read_contents(folder: Path) -> Mapping[str, str]:
+    """Whether time series or correlations were stored of each atlas in training; empty where a run did not note it.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    return _read_trained_on(folder).contents
+
+
+def require_contents(cohort: Cohort, columns: Columns, trained: Mapping[str, str]) -> None:
+    """Refuse connections that are computed in another way than those that a model was trained on.
+
+    Raises:
+        DataError: The measure shrinks the covariance, by the length of a series or by a fixed share, and the cohort
+            stores series where the model learned from correlations, or the other way round.
+    """
+    words = {"series": "time series", "correlation": "correlations"}
+    for block in columns.blocks:
+        stored, before = cohort.store.atlases[block.atlas].content, trained.get(block.atlas)
+        if before and stored != before and MEASURES[block.measure].part.shrunk:
+            raise DataError(
+                f"{cohort.path} holds {words[stored]} of {block.atlas}, and the model learned {block.measure} from "
+                f"{words[before]}: the two are shrunk in other ways, and their numbers cannot be compared. Give the "
+                f"{words[before]} of these subjects."
+            )
+
+
 def copy_trained_on(folder: Path, out: Path) -> None:
     """Copy what `read_trained_on` reads; nothing where a run of an earlier version did not note it."""
-    path = folder / TRAINED_ON_FILE
-    if path.is_file():
-        noted = read_record(path, _TrainedOn, "Remove it, and regions are not compared.", error=CheckpointError)
-        write_json(out / TRAINED_ON_FILE, noted.declared)
+    if (folder / TRAINED_ON_FILE).is_file():
+        write_json(out / TRAINED_ON_FILE, _read_trained_on(folder).declared)
 
 
 def atlas_pipeline(config: AbideConfig, columns: Columns, atlas: str) -> Pipeline:

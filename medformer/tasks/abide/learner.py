@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from medformer.tasks.abide.features import (
     FoldFeatures,
     Inputs,
     read_columns,
+    read_contents,
     read_trained_on,
+    require_contents,
     write_trained_on,
 )
 from medformer.tasks.pretraining import first_encoder
@@ -68,6 +70,7 @@ class ConnectomeScorer:
         models: The networks of the fold, whose probabilities are averaged.
         seed: Of the fold; only the defect `noise_at_test` draws from it.
         device: Where to compute; where the config says without one.
+        contents: What was stored of each atlas in training; see `require_contents`.
     """
 
     config: AbideConfig
@@ -75,9 +78,11 @@ class ConnectomeScorer:
     models: Sequence[ConnectomeClassifier]
     seed: int = 0
     device: torch.device | None = None
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     def outputs(self, study: Subjects, names: Sequence[str]) -> NDArray[np.float64]:
         """The networks' mean probability of autism, (n,)."""
+        require_contents(study.data, self.features.columns, self.contents)
         return self.scores(CohortFeatures(study.data, study.config, self.features.columns).rows(names), names)
 
     def scores(self, rows: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64]:
@@ -339,7 +344,7 @@ def load_scorer(config: AbideConfig, folder: Path, device: torch.device | None =
         model = new_network(config, features.columns, 0)
         load_model(member_folder(folder, number) / "model.safetensors", model)
         models.append(model.eval())
-    return ConnectomeScorer(config, features, models, device=device)
+    return ConnectomeScorer(config, features, models, device=device, contents=read_contents(folder))
 
 
 def seen(config: AbideConfig, inputs: Inputs, seed: int) -> Inputs:
