@@ -158,6 +158,12 @@ def test_images_are_given_up_before_folds_and_folds_to_three() -> None:
     assert "fewer than the 250" not in said and "fewer than the 250" in fitted(1.0, "training.hours=0.08")[1]
 
 
+def test_no_more_steps_are_wanted_than_the_epochs_have() -> None:
+    # Ten epochs of four steps: 72 s for each of five trainings are enough for them.
+    config, said = fitted(1.0, "training.hours=0.1", "training.epochs=10")
+    assert (config.data.image_size, config.crossval.folds) == ((224, 224), 5) and "Given up" not in said
+
+
 def test_what_may_not_be_given_up_stays() -> None:
     config, said = fitted(1.0, "training.hours=0.12", "training.give_up=[]")
     assert (config.data.image_size, config.crossval.folds) == ((224, 224), 5)

@@ -12,7 +12,7 @@ from medformer.config import AnyConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.forecast.say import whole_run
+from medformer.crossval.run.forecast.say import step_words, whole_run
 from medformer.crossval.run.given_parts import draw
 from medformer.crossval.run.record import read_config
 from medformer.data.inventory import Inventory
@@ -22,7 +22,8 @@ from medformer.progress import duration
 from medformer.training.pace import Pace
 
 UPDATES = 250
-"""Optimizer steps that a training should have at least; for them size and folds are given up."""
+"""Optimizer steps that a training should have at least, unless its epochs have fewer; for them size and folds are given
+up."""
 
 LEAST = 10
 """Optimizer steps below which nothing is learned."""
@@ -136,20 +137,21 @@ class _Fit:
         if self.hours is not None:
             self._shorter_pretraining()
         for name in config.training.give_up:
-            if self.updates < UPDATES and (self.hours is not None or name == "size"):
+            if self.updates < self.wanted and (self.hours is not None or name == "size"):
                 steps[name]()
         if self.hours is None:
             return self.study, self._lines(f"training.minutes={config.training.minutes:g}")
-        if self.updates < LEAST:
-            needed = (self._seconds_each(LEAST) + self.pace.after) * len(self.folds) * self._runs / (1 - RESERVE)
+        least = min(LEAST, self.wanted)
+        if self.updates < least:
+            needed = (self._seconds_each(least) + self.pace.after) * len(self.folds) * self._runs / (1 - RESERVE)
             raise ConfigError(
                 f"--hours {self.hours:g} (training.hours) is not enough for {len(self.folds)} fold(s) of "
-                f"{self.pace.networks} training(s): {LEAST} steps of each, and the tests, take about "
+                f"{self.pace.networks} training(s): {least} steps of each, and the tests, take about "
                 f"{duration(needed)}. Give at least {max(0.01, needed / 3600 * 1.1):.2g}, or less to do."
             )
         minutes = float(f"{self.seconds / 60:.3g}")
-        self.study = self.study.configured(with_value(self.study.config, "training.minutes", minutes))
-        return self.study, self._lines(f"--hours {self.hours:g}: {minutes:g} minutes for each training")
+        lines = self._lines(f"--hours {self.hours:g}: {minutes:g} minutes for each training")
+        return self.study.configured(with_value(self.study.config, "training.minutes", minutes)), lines
 
     @property
     def _runs(self) -> int:
@@ -169,6 +171,12 @@ class _Fit:
         """Optimizer steps that fit into a training, with a validation after each epoch."""
         return max(0, int(self.seconds * self.pace.steps / self.pace.epoch))
 
+    @property
+    def wanted(self) -> int:
+        """Optimizer steps below which something is given up: no more than the epochs of the config have."""
+        training = self.study.config.training
+        return UPDATES if training.minutes is not None else min(UPDATES, training.epochs * self.pace.steps)
+
     def _seconds_each(self, updates: int) -> float:
         """What a fold takes with so many updates of each network."""
         return self.pace.networks * updates * self.pace.epoch / self.pace.steps + self.pace.pretraining * self.pace.step
@@ -177,9 +185,9 @@ class _Fit:
         before = self.pace
         for _ in range(_TRIES):
             # Smaller inputs make tests quicker too, and small ones take longer than their share of the voxels.
-            wanted = UPDATES * self.pace.epoch / self.pace.steps
+            wanted = self.wanted * self.pace.epoch / self.pace.steps
             smaller = self.study.shrunk(wanted / max(self.seconds, 1e-9), self.pace)
-            if smaller is None or self.updates >= UPDATES:
+            if smaller is None or self.updates >= self.wanted:
                 break
             smaller.check()
             self.study = smaller
@@ -195,8 +203,8 @@ class _Fit:
         if "k-fold" not in crossval.scheme or crossval.folds <= FEWEST_FOLDS:
             return
         before = count = crossval.folds
-        while count > FEWEST_FOLDS and self.updates < UPDATES:
-            count = max(FEWEST_FOLDS, min(count - 1, count * self.updates // UPDATES))
+        while count > FEWEST_FOLDS and self.updates < self.wanted:
+            count = max(FEWEST_FOLDS, min(count - 1, count * self.updates // self.wanted))
             self.study = self.study.configured(with_value(self.study.config, "crossval.folds", count))
             self._look()
         self.lost.append(
@@ -214,11 +222,11 @@ class _Fit:
         self._look()
 
     def _lines(self, what: str) -> list[str]:
-        enough = "" if self.updates >= UPDATES else f", fewer than the {UPDATES} that a training should have"
+        enough = "" if self.updates >= self.wanted else f", fewer than the {self.wanted} that a training should have"
         given = f" Given up for it: {'; '.join(self.lost)}." if self.lost else ""
         if self.hours is None and not (self.lost or enough):
             return []
-        return [f"{what}, about {self.updates} steps of {duration(self.pace.step)} here{enough}.{given}"]
+        return [f"{what}, about {self.updates} steps of {step_words(self.pace.step)} here{enough}.{given}"]
 
 
 def _inputs(pace: Pace) -> str:

@@ -52,9 +52,9 @@ def foresee(
         total = whole_run(config, folds, pace)
         most = "at most" if config.training.patience else "about"
         time = (
-            f"{most} {duration(total)} in all ({pace.steps} steps of {duration(pace.step)} an epoch, and validation). "
-            f"Loading, tests (about {duration(len(folds) * pace.after)}) and what runs beside the model are not "
-            "in it"
+            f"{most} {duration(total)} in all ({pace.steps} steps of {step_words(pace.step)} an epoch, and "
+            f"validation). Loading, tests (about {duration(len(folds) * pace.after)}) and what runs beside the model "
+            "are not in it"
         )
     elif minutes is not None:
         total = trainings * 60 * minutes
@@ -79,6 +79,11 @@ def whole_run(config: AnyConfig, folds: Sequence[Fold], pace: Pace) -> float:
     if config.training.minutes is not None:
         return first * len(folds)
     return first * sum(len(fold.train) for fold in folds) / len(folds[0].train)
+
+
+def step_words(seconds: float) -> str:
+    """Spell the time of a step."""
+    return duration(seconds) if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
 
 
 def starts_from(config: AnyConfig, start: Start | None) -> str:
