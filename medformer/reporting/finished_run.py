@@ -15,7 +15,7 @@ from medformer.crossval.plan import Plan
 from medformer.crossval.run.collect import verify_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.volumes.plan.volume_plan import VolumePlan
-from medformer.errors import CheckpointError, DataError, MedformerError
+from medformer.errors import DataError, MedformerError
 from medformer.evaluation.metrics import Metric, table_of
 from medformer.evaluation.table import group_names
 from medformer.files import sha256
@@ -24,7 +24,6 @@ from medformer.missing import known
 from medformer.records import Content, Table, checked
 from medformer.reporting.explanation import Explanation
 from medformer.reporting.wording import label_title
-from medformer.tensor_file import count_floating
 from medformer.yaml_files import parse_yaml
 
 T = TypeVar("T")
@@ -298,11 +297,8 @@ class FinishedRun:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of weights of the network of the first fold; 0 where its file is not there or not readable."""
-        try:
-            return count_floating(self.folder.fold(0) / "model.safetensors")
-        except CheckpointError:
-            return 0
+        """Number of weights of the network of the first fold; 0 where a run of an earlier version did not note it."""
+        return int(self.record.get("parameters") or 0)
 
     @cached_property
     def lacks_baselines(self) -> bool:

@@ -183,8 +183,8 @@ def test_intervals_are_over_patients_where_a_table_names_them(tmp_path: Path) ->
     names = ("a/1", "a/2", "b/1", "b/2", "c/1", "c/2")
     given = folders(tmp_path, names)
     rows, summary = score_folder(*given)
-    assert summary["resampled"] == "frames" and summary["pooled"]["groups"] == 6
-    assert "over frames, not patients" in summary["definitions"]["interval"]
+    assert summary["resampled"] == "nothing" and summary["pooled"]["groups"] == 1
+    assert "all could be of one patient" in summary["definitions"]["interval"]
     assert "resampled" in metrics_schema()["$defs"]["segmentation"]["properties"]
     table = tmp_path / "groups.csv"
     table.write_text("id,group,image\n" + "".join(f"{name},patient {name[0]},x.png\n" for name in names))

@@ -20,6 +20,7 @@ from medformer.evaluation.statistics.resampling import Bootstrap
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, sha256, write_json
 from medformer.inference.score_table import add_curves
+from medformer.tensor_file import count_floating
 
 Medformer = Callable[..., Any]
 
@@ -187,6 +188,7 @@ def test_training_without_test_rows_gives_a_network_to_predict_with(
 
 def test_the_report_is_rebuilt_from_the_table_alone(medformer: Medformer, own_run: Path) -> None:
     before = {name: (own_run / name).read_bytes() for name in ("metrics.json", "report.html", "model_card.md")}
+    assert f"{count_floating(own_run / 'folds/0/model.safetensors'):,} weights" in before["report.html"].decode()
     for file in own_run.rglob("*.safetensors"):
         file.unlink()
     for name in before:

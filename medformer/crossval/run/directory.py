@@ -32,6 +32,7 @@ class RunRecord(Content):
     accepted_leaks: Names
     notes: Names
     pretrained: Table
+    parameters: int = 0
     state: str = ""
     reason: str = ""
     sessions: Rows

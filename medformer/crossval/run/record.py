@@ -18,9 +18,10 @@ from pydantic import ValidationError
 import medformer
 from medformer.config import SCHEMAS
 from medformer.crossval.run.directory import FORMAT, RunDirectory
-from medformer.errors import ConfigError, InterruptedRun, MedformerError
+from medformer.errors import CheckpointError, ConfigError, InterruptedRun, MedformerError
 from medformer.files import digest, sha256, strict_json, write_json, write_text
 from medformer.progress import now
+from medformer.tensor_file import count_floating
 from medformer.yaml_files import dump_yaml, read_yaml
 
 PACKAGES = (
@@ -143,6 +144,9 @@ def finish(run: RunDirectory, state: State, reason: str = "") -> None:
     try:
         record = run.record()
         end = {"state": state, "reason": reason}
+        with suppress(CheckpointError):
+            # A report says it, and must not need the weights.
+            record["parameters"] = count_floating(run.fold(0) / "model.safetensors")
         record["sessions"][-1].update(end, finished=now())
         write_json(run.run_json, {**record, **end})
     finally:
