@@ -185,12 +185,15 @@ def _timed(arguments: list[str], run: Path, log: Path) -> dict[str, float]:
 
 def _import_everything() -> None:
     import segmentation_models_pytorch  # noqa: F401
+    import sklearn.ensemble
     import sklearn.model_selection  # noqa: F401
 
     import pipelines.cli
     import pipelines.work  # noqa: F401
     from medformer.inference.baselines import frames
+    from medformer.tasks import get_task
 
+    get_task("polyp")
     frames._PIXELS_PER_CASE = FEW_PIXELS
 
 
