@@ -9,7 +9,7 @@ import torch
 from medformer.config import AbideConfig, PolypConfig
 from medformer.config.shared import ModelConfig
 from medformer.crossval.run.start.seen import Seen
-from medformer.crossval.run.start.weights import seen_by_encoder, settled
+from medformer.crossval.run.start.weights import decide_weights, seen_by_encoder
 from medformer.tensor_file import write_tensors
 
 
@@ -28,6 +28,6 @@ def test_published_weights_have_seen_no_case_and_a_lone_network_does_not_say(tmp
 
 def test_what_is_decided_stays_decided(tmp_path: Path) -> None:
     given = config("tf_efficientnet_lite0.in1k")
-    assert settled(given, tmp_path, resume=False) == (given, [])
-    assert settled(config("auto"), tmp_path, resume=False)[0] == given
-    assert settled(AbideConfig(), tmp_path, resume=False) == (AbideConfig(), [])
+    assert decide_weights(given, tmp_path, resume=False) == (given, [])
+    assert decide_weights(config("auto"), tmp_path, resume=False)[0] == given
+    assert decide_weights(AbideConfig(), tmp_path, resume=False) == (AbideConfig(), [])

@@ -33,7 +33,7 @@ from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, 
 from medformer.crossval.run.record import RunInfo, session
 from medformer.crossval.run.start.seen import Seen, write_seen_by_run
 from medformer.crossval.run.start.source import KEY, Start, find_start, keep_start
-from medformer.crossval.run.start.weights import describe_weights, seen_by_encoder, settled, weights_hashes
+from medformer.crossval.run.start.weights import decide_weights, describe_weights, seen_by_encoder, weights_hashes
 from medformer.data.audit import Audit, fold_divisions, write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.manifest import is_test
@@ -100,7 +100,7 @@ def run(
         MedformerError: See the parts; what was finished before stays on disk.
     """
     start = find_start(config, RunDirectory(out), resume=resume)
-    config, decided = settled(as_begun(config, out, resume=resume), out, resume=resume, start=start)
+    config, decided = decide_weights(as_begun(config, out, resume=resume), out, resume=resume, start=start)
     if base := getattr(config, "base", ""):
         taken = f"No config was named and no GPU is here: --config {base}; --config {config.task}/default overrides it."
         decided = [taken, *decided]
@@ -170,7 +170,7 @@ def pretrain(
         raise ConfigError(
             "training.hours is for `train` and `crossval`; pretraining takes pretraining.epochs. Leave it out."
         )
-    config, decided = settled(config, out, resume=resume)
+    config, decided = decide_weights(config, out, resume=resume)
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()
     held_out = [*decided, *held_out_note(study)]

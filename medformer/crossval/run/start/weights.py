@@ -18,7 +18,9 @@ from medformer.models.weights.store import OWN, find_weights
 from medformer.training.job import WEIGHTS
 
 
-def settled(config: AnyConfig, out: Path, *, resume: bool, start: Start | None = None) -> tuple[AnyConfig, list[str]]:
+def decide_weights(
+    config: AnyConfig, out: Path, *, resume: bool, start: Start | None = None
+) -> tuple[AnyConfig, list[str]]:
     """Decide what `model.weights` is for a run, which keeps it from then on: `auto`, or the folder of another run.
 
     Args:
