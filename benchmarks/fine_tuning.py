@@ -32,8 +32,9 @@ from medformer.config_loading import load_config
 from medformer.crossval.compare.compare import compare_runs
 from medformer.crossval.run import runner
 from medformer.crossval.run.directory import RunDirectory
+from medformer.data.cases import Case
 from medformer.data.frames.layouts import scan
-from medformer.data.manifest import Case, write_manifest
+from medformer.data.manifest import write_manifest
 from medformer.files import read_csv, read_json, write_json
 from medformer.tasks import get_task
 from pipelines.console import make_reporter, say

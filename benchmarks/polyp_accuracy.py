@@ -33,10 +33,10 @@ from torch import nn
 from medformer.config import PolypConfig
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.schemes import predefined_plan
+from medformer.data.cases import Case
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.layouts import scan
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, write_csv, write_json

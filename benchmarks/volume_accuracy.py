@@ -31,8 +31,8 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.given_parts import draw
+from medformer.data.cases import Case
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import Case
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from medformer.data.cases import Case, is_test
 from medformer.data.inventory import Record
-from medformer.data.manifest import Case, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.people import plain
 from medformer.data.problems import Problem, first_ten

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from medformer.data.cases import Case
 from medformer.data.frames.named_splits import canonical_dataset
-from medformer.data.manifest import Case
 from medformer.data.people import plain
 from medformer.errors import DataError
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medformer.data.case_names import CaseNames
+from medformer.data.cases import Case
 from medformer.data.folders import find_groups
-from medformer.data.manifest import Case
 from medformer.data.tables import TableForm, read_records
 from medformer.errors import DataError
 from medformer.missing import known

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case, image_hash
+from medformer.data.cases import Case, image_hash
 from medformer.data.problems import REASONS, Problem
 from medformer.errors import DataError
 from medformer.files import atomic_path, digest, read_json, sha256, strict_json, write_json

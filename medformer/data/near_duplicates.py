@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medformer.data.cases import Case
 from medformer.data.inventory import Record
-from medformer.data.manifest import Case
 
 _BLOCK = 1024
 

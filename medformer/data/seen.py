@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.data.audit import Finding, spelled_plainly
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import CheckpointError, DataError, MedformerError
 from medformer.files import read_json, write_json
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from medformer.data.manifest import image_hash
+from medformer.data.cases import image_hash
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, write_csv
 from medformer.names import file_stem, id_fault

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medformer.data.case_names import CaseNames
+from medformer.data.cases import Case
 from medformer.data.group_table import groups_by_pattern, groups_of, listed_names
-from medformer.data.manifest import Case, Manifest, read_manifest
+from medformer.data.manifest import Manifest, read_manifest
 from medformer.errors import ConfigError, DataError
 from medformer.foreground import Foreground
 

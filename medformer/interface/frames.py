@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
 from medformer.inference.frames.export import confidence

@@ -10,7 +10,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.problems import quarantine
 from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.plan.volume_plan import VolumePlan

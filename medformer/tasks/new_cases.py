@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.data.manifest import Case, read_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import read_manifest
 from medformer.data.problems import Problem, first_ten, quarantine
 from medformer.errors import ConfigError, DataError
 from medformer.inference.export_table import ExportTable

@@ -10,10 +10,11 @@ from typing import Any
 from medformer.config import SCHEMAS, PolypConfig
 from medformer.crossval.run.contract import Study
 from medformer.data.case_names import posix_name, without_ending
+from medformer.data.cases import Case
 from medformer.data.connectomes.cohort import FEATURES, MANIFEST_FILE
 from medformer.data.frames.layouts import scan
 from medformer.data.group_table import groups_by_pattern
-from medformer.data.manifest import Case, Manifest
+from medformer.data.manifest import Manifest
 from medformer.data.tables import TableForm, read_cells
 from medformer.data.volumes.read.channels import ENDINGS
 from medformer.errors import ConfigError, DataError

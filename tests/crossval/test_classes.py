@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.inference.classification import Decision
 from medformer.progress import SilentReporter
 

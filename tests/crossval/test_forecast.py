@@ -19,7 +19,8 @@ from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import FORMAT
 from medformer.crossval.run.forecast.hours import as_begun, fit_time
 from medformer.crossval.run.forecast.say import foresee
-from medformer.data.manifest import Case, Manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import Manifest
 from medformer.errors import ConfigError
 from medformer.files import digest, strict_json, write_json
 from medformer.tasks.polyp.learner import FrameLearner

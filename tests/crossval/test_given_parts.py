@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medformer.crossval.run.given_parts import draw
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError
 
 

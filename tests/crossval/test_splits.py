@@ -12,7 +12,7 @@ from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
 from medformer.crossval.splits.given import BoundSplit, bind
 from medformer.crossval.splits.read import read_split
 from medformer.data.case_names import CaseNames
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import ConfigError, DataError
 
 IDS = [f"case_{number}" for number in range(6)]

@@ -13,10 +13,10 @@ from PIL import Image
 from scipy import ndimage
 
 from medformer.data.audit import Audit, SplitFold, audit, fold_divisions, write_findings
+from medformer.data.cases import Case
 from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import scan
-from medformer.data.manifest import Case
 from medformer.data.near_duplicates import link_near_duplicates
 from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, LeakageError

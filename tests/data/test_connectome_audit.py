@@ -12,9 +12,9 @@ from synthetic_connectomes import synthetic_connectomes
 
 from medformer.crossval.plan import Fold
 from medformer.data.audit import Audit, audit, fold_divisions
+from medformer.data.cases import Case
 from medformer.data.connectomes.check import CONNECTOMES, similar_connectomes
 from medformer.data.inventory import Record
-from medformer.data.manifest import Case
 from medformer.errors import LeakageError
 
 IDS = [f"s{number}" for number in range(20)]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medformer.data.cases import Case
 from medformer.data.frames import describe as describe_module
 from medformer.data.frames.describe import describe_frame, foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES, THUMBNAIL_LENGTH, pixel_hash
 from medformer.data.inventory import duplicates
-from medformer.data.manifest import Case
 from medformer.data.problems import REASONS, Problem, quarantine, require_usable, write_problems
 from medformer.errors import DataError, ResourceError
 from medformer.files import read_csv, sha256

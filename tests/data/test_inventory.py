@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from medformer.data import inventory as module
+from medformer.data.cases import Case, image_hash
 from medformer.data.inventory import Inventory, Record, duplicates, formulas, take_inventory
-from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.files import sha256

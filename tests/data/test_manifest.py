@@ -10,7 +10,8 @@ import pytest
 
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.strata import with_strata
-from medformer.data.manifest import Case, image_hash, read_manifest, write_manifest
+from medformer.data.cases import Case, image_hash
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.errors import DataError, ResourceError, UnknownNameError
 from medformer.files import sha256
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medformer.data.audit import Audit
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.seen import SEEN_FILE, SeenCase, find_seen, read_seen, require_same_seen, write_seen
 from medformer.errors import CheckpointError, DataError, LeakageError
 from medformer.files import write_json, write_text

@@ -9,9 +9,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from medformer.config import AugmentConfig
+from medformer.data.cases import Case
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case
 from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.errors import DataError
 from medformer.training.loader import EpochSampler

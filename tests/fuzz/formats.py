@@ -570,7 +570,7 @@ def _lists(folder: Path) -> list[Path]:
 def _read_split(path: Path) -> None:
     from medformer.crossval.splits.given import bind
     from medformer.crossval.splits.read import read_split
-    from medformer.data.manifest import Case
+    from medformer.data.cases import Case
 
     split = read_split([path.parent if path.suffix == ".txt" else path])
     bind(split, [Case(f"c{k}") for k in range(4)]).folds()

@@ -16,7 +16,7 @@ from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import describe_volume, inspect_volumes
 from medformer.data.volumes.read.layouts import info_from_records, scan_volumes

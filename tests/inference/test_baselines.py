@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice
 from medformer.imaging.images import read_image, write_image

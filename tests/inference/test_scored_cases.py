@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.data.manifest import Case, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import write_manifest
 from medformer.errors import ConfigError, DataError
 from medformer.inference.scored_cases import CaseSource
 from medformer.inference.scoring import Unpaired, score_folder, write_scores

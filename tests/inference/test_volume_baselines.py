@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.estimator import EstimatorLearner
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.descriptors import GRID, SHAPE, otsu_threshold, shape_features, volume_features
 from medformer.errors import DataError

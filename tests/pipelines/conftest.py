@@ -16,7 +16,8 @@ import pytest
 import torch
 import typer
 
-from medformer.data.manifest import Case, Manifest, read_manifest, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import Manifest, read_manifest, write_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.evaluation.statistics.resampling import DEFAULT
 from medformer.files import sha256

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from medformer.data.manifest import Case, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import write_manifest
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv, write_json
 from medformer.tasks.split_audit import audit_data

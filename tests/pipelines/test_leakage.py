@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.files import read_csv, read_json
 
 Medformer = Callable[..., Any]

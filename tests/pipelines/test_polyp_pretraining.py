@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medformer.crossval.plan import read_plan
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.files import read_json
 
 Medformer = Callable[..., Any]

@@ -18,7 +18,8 @@ from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import execute
 from medformer.crossval.run.record import RunInfo, session
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
 from medformer.files import write_csv, write_json

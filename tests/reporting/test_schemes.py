@@ -18,7 +18,7 @@ from medformer.crossval.run.collect import write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import FoldState, write_state
 from medformer.crossval.run.record import RunInfo, session
-from medformer.data.manifest import path_from
+from medformer.data.cases import path_from
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize

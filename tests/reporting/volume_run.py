@@ -14,7 +14,8 @@ from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import execute
 from medformer.crossval.run.record import RunInfo, session
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan, write_volume_plan
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.summary import summarize

@@ -16,9 +16,10 @@ import torch
 
 from medformer.config import AugmentConfig
 from medformer.config.shared import TrainingConfig
+from medformer.data.cases import Case
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case, read_manifest
+from medformer.data.manifest import read_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.inference.frames.segment import ValidationDice
 from medformer.models.backbone.blocks import Architecture

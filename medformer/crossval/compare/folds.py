@@ -8,7 +8,7 @@ from medformer.crossval.compare.scores import Scores, same_parts
 from medformer.crossval.plan import Fold, some
 from medformer.crossval.splits.given import GivenSplit
 from medformer.data.case_names import CaseNames
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medformer.crossval.plan import some
 from medformer.crossval.run.contract import Context, Row
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError
 from medformer.inference.classification import Decision, learn_decision
 from medformer.inference.export_table import Exports

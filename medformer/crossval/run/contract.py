@@ -22,8 +22,8 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
 from medformer.data.audit import Audit, Division, audit
+from medformer.data.cases import Case, Dataset, is_test
 from medformer.data.inventory import Inventory, Record, duplicates, formulas
-from medformer.data.manifest import Case, Dataset, is_test
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.data.seen import SeenCase

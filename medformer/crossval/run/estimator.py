@@ -13,7 +13,7 @@ from medformer.crossval.plan import some
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context
 from medformer.crossval.vectors import Vectors, stack_features
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError, LeakageError
 from medformer.inference.single_thread import single_thread
 from medformer.seeds import derive_seed

@@ -10,7 +10,8 @@ from medformer.crossval.plan import Plan, PlanCase, some
 from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
-from medformer.data.manifest import Case, is_test, write_manifest
+from medformer.data.cases import Case, is_test
+from medformer.data.manifest import write_manifest
 from medformer.errors import DataError
 
 VALIDATION = frozenset({"val", "validation"})

@@ -35,8 +35,8 @@ from medformer.crossval.run.start.seen import Seen, write_seen_by_run
 from medformer.crossval.run.start.source import KEY, Start, find_start, keep_start
 from medformer.crossval.run.start.weights import decide_weights, describe_weights, seen_by_encoder, weights_hashes
 from medformer.data.audit import Audit, fold_divisions, write_findings
+from medformer.data.cases import is_test
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import is_test
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
 from medformer.data.seen import find_seen, read_seen, require_same_seen, write_seen
 from medformer.errors import ConfigError, DataError

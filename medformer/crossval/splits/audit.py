@@ -12,8 +12,8 @@ from medformer.crossval.plan.balance import ONLY, Balance, balance_of, format_ba
 from medformer.crossval.run.contract import Study
 from medformer.crossval.splits.given import BoundSplit, GivenDivision, GivenSplit, bind
 from medformer.data.audit import KINDS, Audit
+from medformer.data.cases import Case
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem, first_ten, require_usable
 from medformer.errors import DataError, counted
 from medformer.progress import Reporter

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from medformer.crossval.plan import Fold, some
 from medformer.data.case_names import CaseNames
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError, counted
 
 _VALIDATION = ("val", "dev")

@@ -9,9 +9,9 @@ from medformer.crossval.splits.given import GivenDivision, GivenSplit
 from medformer.crossval.splits.json_split import json_split
 from medformer.crossval.splits.table_split import divisions_of, table_split
 from medformer.data.case_names import posix_name, without_ending
+from medformer.data.cases import Case
 from medformer.data.frames.layouts import scan
 from medformer.data.frames.named_splits import NAMED_SPLITS, named_split
-from medformer.data.manifest import Case
 from medformer.errors import ConfigError, DataError
 from medformer.files import file_fault
 

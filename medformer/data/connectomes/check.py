@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import require_regions
+from medformer.data.cases import Case
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare.quality import constant_by_atlas, oddities
 from medformer.data.connectomes.read.phenotype import contradictions
 from medformer.data.inventory import Inventory, Record, take_inventory
-from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison, Match, matches_above
 from medformer.data.problems import Problem, quarantine
 from medformer.errors import DataError

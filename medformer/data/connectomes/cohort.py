@@ -19,8 +19,9 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+from medformer.data.cases import LABEL, Case
 from medformer.data.connectomes.store import FeatureStore, open_store
-from medformer.data.manifest import LABEL, Case, Manifest, case_values
+from medformer.data.manifest import Manifest, case_values
 from medformer.data.people import match_people, plain
 from medformer.data.tables import TableForm, is_amount, read_records
 from medformer.errors import DataError

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
+from medformer.data.cases import Case
 from medformer.data.frames.transforms import Augmentation, normalize, resize_image, resize_mask
-from medformer.data.manifest import Case
 from medformer.errors import DataError
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask

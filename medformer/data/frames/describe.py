@@ -13,9 +13,9 @@ import cv2
 import PIL
 from numpy.typing import NDArray
 
+from medformer.data.cases import Case
 from medformer.data.frames.descriptors import descriptor, pixel_hash, thumbnail
 from medformer.data.inventory import Inventory, Record, take_inventory
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError, counted
 from medformer.files import file_fault

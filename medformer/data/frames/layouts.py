@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from medformer.data.cases import Case
 from medformer.data.folders import (
     files_by_name,
     find_groups,
@@ -27,7 +28,6 @@ from medformer.data.folders import (
     natural_order,
 )
 from medformer.data.frames.named_splits import PUBLIC, NamedSplit, canonical_dataset, named_split
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import ConfigError, DataError, counted
 from medformer.files import sha256

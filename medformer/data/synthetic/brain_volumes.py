@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medformer.data.manifest import Case, image_hash, write_manifest
+from medformer.data.cases import Case, image_hash
+from medformer.data.manifest import write_manifest
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.errors import ConfigError
 from medformer.imaging.geometry import Geometry, Volume, rotation

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import write_manifest
 from medformer.data.synthetic.camera import Camera, develop
 from medformer.data.synthetic.noise import Array
 from medformer.data.synthetic.patient import SITES, Patient, Site, draw_patient, off_target, preview, view_from

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import DataError
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import ConfigError
 from medformer.imaging.dicom_seg import write_dicom_seg
 from medformer.imaging.images import write_image

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medformer.data.manifest import Case, read_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import read_manifest
 from medformer.errors import DataError, MedformerError
 from medformer.files import digest, sha256, write_bytes
 from medformer.foreground import Foreground

@@ -18,9 +18,9 @@ from medformer.connectome.estimator_file import load_fitted, save_fitted
 from medformer.connectome.measures import MEASURES
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.crossval.plan import some
+from medformer.data.cases import Case
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare.reading import Layout
-from medformer.data.manifest import Case
 from medformer.errors import CheckpointError, ConfigError, DataError
 from medformer.files import write_json
 from medformer.inference.single_thread import single_thread

@@ -20,11 +20,11 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
+from medformer.data.cases import Case
 from medformer.data.connectomes.check import CONNECTOMES, cohort_traits, inspect_cohort, link_same_subject
 from medformer.data.connectomes.cohort import PREPARATION_FILE, Cohort, read_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
 from medformer.data.inventory import Inventory, Record, formulas
-from medformer.data.manifest import Case
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem, quarantine
 from medformer.data.training_range import Traits

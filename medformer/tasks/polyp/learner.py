@@ -16,9 +16,10 @@ from torch import nn
 from medformer.config import PolypConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Context, Row, Study
+from medformer.data.cases import Case, path_from
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case, Manifest, path_from
+from medformer.data.manifest import Manifest
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize, case_row
 from medformer.files import digest

@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.data.cases import Case
 from medformer.data.frames.descriptors import frame_traits, thumbnail
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.training_range import TrainingRange, outside_column, read_range
 from medformer.errors import DataError

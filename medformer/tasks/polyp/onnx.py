@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.synthetic.colonoscopy import SyntheticColonoscopy
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask

@@ -18,11 +18,12 @@ from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.forecast.hours import with_value
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
+from medformer.data.cases import Case
 from medformer.data.frames.describe import foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES, frame_traits
 from medformer.data.frames.transforms import MEAN, STD, resize_mask
 from medformer.data.inventory import Inventory, Record
-from medformer.data.manifest import Case, Manifest, read_manifest
+from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.network_inputs import resize_batch
 from medformer.data.problems import Problem

@@ -9,8 +9,9 @@ from pathlib import Path
 from medformer.config import VolumeConfig
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
+from medformer.data.cases import Case
 from medformer.data.inventory import Inventory
-from medformer.data.manifest import Case, Manifest, read_manifest
+from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.read.channels import ENDINGS

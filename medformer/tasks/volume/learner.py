@@ -15,7 +15,7 @@ from torch import nn
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.classes import ClassPredictor, labels_of
 from medformer.crossval.run.contract import Context, Row
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.network_inputs import ItemImages, TrainingData
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from medformer.crossval.run.classes import ClassPredictor
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.inference.onnx.volumes import write_classified_volumes, write_volumes
 from medformer.tasks.volume.predictor import VolumePredictor, VolumeScorer
 

@@ -15,7 +15,7 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Row
-from medformer.data.manifest import Case, path_from
+from medformer.data.cases import Case, path_from
 from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.patches import Prepared, WholeImages

@@ -22,8 +22,9 @@ from medformer.crossval.run.estimator import EstimatorLearner
 from medformer.crossval.run.forecast.hours import with_value
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
+from medformer.data.cases import Case
 from medformer.data.inventory import Inventory, Record, formulas
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.near_duplicates import CaseComparison
 from medformer.data.problems import Problem
 from medformer.data.training_range import Traits

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medformer.data.cases import Case
 from medformer.data.connectomes import check as module
 from medformer.data.connectomes.check import check_cohort, cohort_traits, inspect_cohort
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.store import StoredAtlas, StoreWriter, open_store
-from medformer.data.manifest import Case
 from medformer.errors import DataError
 
 

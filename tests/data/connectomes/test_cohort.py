@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medformer.data.cases import Case
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.store import StoredAtlas, StoreWriter
-from medformer.data.manifest import Case
 from medformer.errors import DataError
 
 SUBJECTS = [

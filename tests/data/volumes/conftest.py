@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 
 MakeCase = Callable[..., Case]
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 from medformer.data.audit import Audit, Division, audit, fold_divisions
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.inspect.describe import inspect_volumes
 from medformer.data.volumes.inspect.descriptors import descriptor
 from medformer.data.volumes.inspect.similar import THRESHOLD, VOLUMES, similar_volumes

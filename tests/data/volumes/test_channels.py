@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medformer.data.manifest import Case, read_manifest, write_manifest
+from medformer.data.cases import Case
+from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import describe_volume, inspect_volumes
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan

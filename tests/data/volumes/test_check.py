@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medformer.data.manifest import Case, image_hash
+from medformer.data.cases import Case, image_hash
 from medformer.data.problems import Problem, quarantine
 from medformer.data.volumes.inspect.check import volume_problems
 from medformer.data.volumes.inspect.describe import describe_volume, inspect_volumes

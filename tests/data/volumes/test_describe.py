@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medformer.data.manifest import Case, image_hash
+from medformer.data.cases import Case, image_hash
 from medformer.data.volumes.inspect.describe import describe_volume, file_hashes, inspect_volumes
 from medformer.data.volumes.inspect.facts import QUANTILES, CaseFacts, case_facts
 from medformer.data.volumes.read.dataset_file import DatasetInfo

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from medformer.config import VolumeAugmentConfig, VolumeDataConfig
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, draw_start

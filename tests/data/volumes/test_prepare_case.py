@@ -11,7 +11,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from prepared_case import prepare_case
 from scipy.ndimage import center_of_mass
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.inspect.describe import describe_volume
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.prepare_case import check_image, classes_of, prepare_image, scale_intensity

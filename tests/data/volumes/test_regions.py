@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.prepare.prepare_case import prepare_classes, prepare_image
 from medformer.data.volumes.read.dataset_file import DatasetInfo, info_from_json, read_info, write_info

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prepared_case import prepare_case
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.inspect.describe import file_hashes, inspect_volumes
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare import store as store_module

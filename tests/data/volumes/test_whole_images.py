@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medformer.config import VolumeAugmentConfig
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import WholeImages

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.data.volumes.read.regions import Region
 from medformer.files import read_json, sha256

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.volumes.plan.volume_plan import Intensity
 from medformer.errors import ConfigError, DataError, ResourceError
 from medformer.inference.volumes import label_map

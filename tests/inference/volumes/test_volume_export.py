@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_csv
 from medformer.imaging.geometry import Geometry

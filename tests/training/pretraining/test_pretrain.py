@@ -10,9 +10,9 @@ from torch import nn
 
 from medformer.config import AbideConfig, AugmentConfig, PolypConfig, VolumeConfig
 from medformer.config.shared import ImagePretrainingConfig, PretrainingConfig, TrainingConfig
+from medformer.data.cases import Case
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import Augmentation
-from medformer.data.manifest import Case
 from medformer.data.network_inputs import ItemImages
 from medformer.errors import CheckpointError
 from medformer.files import read_json

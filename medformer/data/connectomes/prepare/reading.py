@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from medformer.data.cases import Case
 from medformer.data.connectomes.prepare.quality import Limits, oddities, reject_candidate, require_sound
 from medformer.data.connectomes.read.matrices import VALUES_ADVICE
 from medformer.data.connectomes.read.regions import Labels, describe_atlas
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.connectomes.store import StoredAtlas, StoreWriter
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 from medformer.progress import Reporter

@@ -21,12 +21,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from medformer.connectome.atlases import ATLASES, atlas_name
+from medformer.data.cases import Case
 from medformer.data.connectomes.read.files import read_series
 from medformer.data.connectomes.read.matrices import SUFFIXES, OtherValuesError, Values, as_edges, read_square
 from medformer.data.connectomes.read.phenotype import Phenotype, find_phenotype, is_phenotype, read_phenotype
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
-from medformer.data.manifest import Case
 from medformer.data.people import listed, match_people, plain
 from medformer.data.problems import Problem
 from medformer.errors import DataError

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from medformer.connectome.atlases import atlas_name
 from medformer.connectome.columns import COVARIATES
+from medformer.data.cases import Case
 from medformer.data.connectomes.read.matrices import Values, as_edges
 from medformer.data.connectomes.read.source import Candidate, ConnectomeSource, SubjectData, UnusableError
 from medformer.data.connectomes.store import Content
-from medformer.data.manifest import Case
 from medformer.errors import ConfigError, DataError
 
 SUBJECT = "subject"

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medformer.data.cases import Case
 from medformer.data.connectomes.read.diagnosis import Coding, read_coding
 from medformer.data.connectomes.read.source import Candidate
-from medformer.data.manifest import Case
 from medformer.data.people import PERSON_COLUMNS, column_name
 from medformer.data.problems import Problem
 from medformer.data.tables import TableForm, is_amount, read_cells, require_good_rows, separator_hint

@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from medformer.data.cases import Case
 from medformer.data.connectomes.store import Content
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.errors import DataError
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from medformer.data.cases import LABEL, Case
 from medformer.data.inventory import Record, duplicates
-from medformer.data.manifest import LABEL, Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError

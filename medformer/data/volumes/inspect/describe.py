@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medformer.data.cases import Case, image_hash
 from medformer.data.inventory import Inventory, Record, case_files, take_inventory
-from medformer.data.manifest import Case, image_hash
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.descriptors import descriptor, volume_features, voxel_hash
 from medformer.data.volumes.inspect.facts import channel_facts

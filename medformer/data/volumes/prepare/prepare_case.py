@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case
+from medformer.data.cases import Case
 from medformer.data.problems import Problem
 from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.inspect.check import SPACING_RATIO

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medformer.data.manifest import Case, image_hash
+from medformer.data.cases import Case, image_hash
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import ORDER, PreparedCase, prepare_classes, prepare_image
 from medformer.errors import DataError

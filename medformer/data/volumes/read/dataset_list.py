@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medformer.data.cases import Case
 from medformer.data.folders import split_ending
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS
 from medformer.errors import DataError, counted

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from medformer.data.cases import Case
 from medformer.data.folders import files_by_name, first_folder, natural_order
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem, first_ten
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, by_channel, has_channel_numbers
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_from_json, info_path

@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from medformer.data.cases import Case, image_hash
 from medformer.data.folders import find_groups, find_sites
 from medformer.data.inventory import Record
-from medformer.data.manifest import Case, Manifest, image_hash
+from medformer.data.manifest import Manifest
 from medformer.data.problems import first_ten
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_path, read_info
 from medformer.data.volumes.read.layout_readers import READERS, VolumeScan, recognize

@@ -14,7 +14,8 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 
 from medformer.array_file import ArrayFileError, read_npz
-from medformer.data.manifest import Case, image_hash, write_manifest
+from medformer.data.cases import Case, image_hash
+from medformer.data.manifest import write_manifest
 from medformer.data.volumes.read.dataset_file import DatasetInfo, write_info
 from medformer.errors import DataError
 from medformer.files import write_bytes

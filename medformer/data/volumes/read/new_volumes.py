@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from medformer.data.cases import Case
 from medformer.data.folders import split_ending
-from medformer.data.manifest import Case
 from medformer.data.problems import Problem
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, channel_fault
 from medformer.data.volumes.read.layout_readers import LABEL_FOLDERS
