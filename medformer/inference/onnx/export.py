@@ -27,6 +27,8 @@ from medformer.files import atomic_path, sha256, write_json
 FORMAT = "medformer-onnx/1"
 OPSET = 18
 """Of the files: that of 2022, which current runtimes have."""
+MOST_BYTES = 2**31 - 2**26
+"""Of the weights of a file, which holds less than 2 GiB with all that it says of them."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -93,15 +95,21 @@ def write_graph(
         What the JSON file says.
 
     Raises:
-        ConfigError: A package is missing, or the networks hold what ONNX cannot express.
+        ConfigError: A package is missing, or the networks hold what ONNX cannot express or are too large for a file.
         DataError: The file computes something else; nothing is kept.
         ResourceError: It cannot be written.
     """
     require_onnx()
+    size = sum(each.numel() * each.element_size() for each in (*graph.parameters(), *graph.buffers()))
+    if size > MOST_BYTES:
+        raise ConfigError(
+            f"The weights of these networks take {size / 1e9:.3g} GB together; an ONNX file holds at most "
+            f"{MOST_BYTES / 1e9:.3g} GB. Export one fold with --fold, or export them without --onnx."
+        )
     model = _traced(graph, inputs, output)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
-        parity = check(runner(temporary, output.name))
+        parity = _computed(check, temporary, output.name)
         record = {
             "format": FORMAT,
             "file": path.name,
@@ -156,24 +164,38 @@ def _traced(graph: nn.Module, inputs: Sequence[Port], output: Port) -> Any:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = next((line for line in str(error.__cause__ or error).splitlines() if line.strip()), "no reason given")
-        raise ConfigError(
-            f"These networks cannot be exported to ONNX ({reason}). Export them without --onnx, or train a network "
-            "for which `medformer info models` states no limit on ONNX."
-        ) from error
+        raise _refusal(error.__cause__ or error) from error
     assert program is not None
     return _without_places(program.model_proto)
 
 
-def _without_places(model: Any) -> Any:
-    """Take away what the exporter notes of the source of each node: paths and lines of this machine."""
-    parts = [model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info]
-    for function in model.functions:
-        parts += [function, *function.node, *function.value_info]
-    for part in (model, *parts, *model.graph.input, *model.graph.output):
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-    return model
+def _computed(check: Callable[[Run], dict[str, Any]], path: Path, output: str) -> dict[str, Any]:
+    try:
+        return check(runner(path, output))
+    except Exception as error:
+        # The errors of onnxruntime have no class of their own to catch.
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise _refusal(error) from error
+
+
+def _refusal(error: BaseException) -> ConfigError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+    return ConfigError(
+        f"These networks cannot be exported to ONNX ({reason}). Export them without --onnx, or train a network "
+        "for which `medformer info models` states no limit on ONNX."
+    )
+
+
+def _without_places(message: Any) -> Any:
+    """Take away, at any depth, what the exporter notes of the source of each node: paths and lines of this machine."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in (value,) if hasattr(value, "ListFields") else value:
+                _without_places(part)
+    return message
 
 
 def _takes_any_number(graph: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import medformer
 from medformer.data.frames.transforms import resize_image
 from medformer.errors import ConfigError, DataError
 from medformer.files import read_json, sha256
@@ -21,6 +23,7 @@ from medformer.inference.onnx.export import Difference, require_onnx, runner
 from medformer.inference.onnx.frames import SCALES, write_frames
 from medformer.inference.onnx.quantize import write_int8_frames
 from medformer.inference.onnx.resizing import from_network, to_network
+from medformer.tasks.onnx_export import describe_parity
 
 onnx = pytest.importorskip("onnx")
 torch.set_num_threads(1)
@@ -80,6 +83,46 @@ def test_the_file_beside_it_says_what_goes_in_and_out_and_how_far_it_is_off(expo
     parity = record["parity"]
     assert parity["cases"] == "synthetic" and len(parity["compared"]) == len(SCALES)
     assert parity["max_difference"] <= parity["tolerance"] and 0 <= parity["dice_difference"] < 0.01
+    assert describe_parity(record).endswith("on made-up cases.")
+
+
+def test_a_file_says_nothing_of_the_machine_it_was_made_on(exported: Path) -> None:
+    content = exported.read_bytes()
+    for place in (Path(medformer.__file__).parent, Path(torch.__file__).parent, Path(__file__).parent, exported.parent):
+        assert str(place).encode() not in content
+    # Also not inside of a branch.
+    node = onnx.helper.make_node("Identity", ["x"], ["y"], doc_string="/home/me/net.py")
+    branch = onnx.helper.make_graph([node], "branch", [], [onnx.ValueInfoProto(name="y", doc_string="/home/me")])
+    whole = onnx.helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
+    model = onnx.helper.make_model(onnx.helper.make_graph([whole], "whole", [], [], doc_string="/home/me"))
+    model.metadata_props.add(key="stack", value="/home/me")
+    nodes = len(model.graph.node)
+    assert b"/home/me" in model.SerializeToString()
+    assert b"/home/me" not in export._without_places(model).SerializeToString()
+    assert len(model.graph.node) == nodes and model.graph.node[0].attribute[0].g.node[0].op_type == "Identity"
+
+
+def test_networks_that_no_file_holds_or_no_runtime_computes_are_refused(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = onnx.helper.make_node("Nonsense", ["image"], ["probability"], domain="elsewhere")
+    unknown = onnx.helper.make_model(onnx.helper.make_graph([node], "unknown", [], []))
+    monkeypatch.setattr(export, "_traced", lambda *_: unknown)
+    with pytest.raises(ConfigError, match="cannot be exported to ONNX"):
+        write_frames(tmp_path / "net.onnx", segmenter, 0.4, [picture(40, 60)])
+    monkeypatch.setattr(export, "MOST_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"at most .* GB\. Export one fold with --fold"):
+        write_frames(tmp_path / "net.onnx", segmenter, 0.4, [picture(40, 60)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_that_predict_in_mixed_precision_are_compared_in_single(
+    segmenter: Segmenter, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_traced", lambda *_: onnx.load(exported))
+    mixed = replace(segmenter, precision="bf16-mixed")
+    record = write_frames(tmp_path / "net.onnx", mixed, 0.4, [picture(40, 60)], real=False)
+    assert record["parity"] == read_json(exported.with_suffix(".json"))["parity"]
 
 
 def test_a_file_that_computes_something_else_is_not_kept(
@@ -124,6 +167,7 @@ def test_8_bits_are_kept_only_where_they_lose_no_dice(
     assert note["kept"] is kept and note["cases"] == 5 and abs(note["dice_difference"]) < 0.2
     assert path.with_suffix(".int8.onnx").is_file() is kept and len(written) == kept
     assert kept or "at most" in note["reason"]
+    assert all("in 8 bits" in describe_parity(one) for one in written)
 
 
 def test_without_labelled_cases_there_are_no_8_bits(exported: Path, tmp_path: Path) -> None:
