@@ -32,7 +32,9 @@ from scipy import ndimage, sparse
 FORMAT = "medformer-onnx-volumes/1"
 LEAST_WEIGHT = 1e-3
 """Of a voxel in the corner of a window."""
-TIE = 1e-6
+GRID_TOLERANCE = 0.1
+"""How far apart two files may put the same voxel, in voxels of the finest axis."""
+_NOT_MM = ("meter", "micron")
 
 
 class VolumeRunner:
@@ -88,7 +90,7 @@ class VolumeRunner:
         for network, session in zip(self.recipe["networks"], self.sessions, strict=True):
             image, _, _ = prepare(paths, network, self.recipe["orientation"])
             window = centered(image, network["patch"])
-            total += network["weight"] * float(session.run(None, {"image": window[None]})[0][0])
+            total += network["weight"] * float(_answer(session, window[None])[0])
         return total
 
     def _on_source(self, paths: Sequence[Path | str]) -> Any:
@@ -137,11 +139,19 @@ class VolumeRunner:
                 for corner in corners[first : first + size]
             ]
             windows = np.stack([padded[(slice(None), *place)] for place in places])
-            for place, found in zip(places, session.run(None, {"image": windows})[0], strict=True):
+            for place, found in zip(places, _answer(session, windows), strict=True):
                 sums[(slice(None), *place)] += found * trust
                 weights[place] += trust
         averaged = sums / weights
         return np.ascontiguousarray(averaged[(slice(None), *inside)])
+
+
+def _answer(session: onnxruntime.InferenceSession, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a network answers; no label is more likely than another where that is NaN, so that it is an error."""
+    found: NDArray[np.float32] = session.run(None, {"image": image})[0]
+    if not np.isfinite(found).all():
+        raise ValueError("The network's answer is NaN or infinite. Its weights are damaged.")
+    return found
 
 
 def prepare(
@@ -157,7 +167,8 @@ def prepare(
     """
     arrays, affine = read(paths)
     if len(arrays) != len(network["intensity"]):
-        raise ValueError(f"Got {len(arrays)} channel(s), expected {len(network['intensity'])}.")
+        names = ", ".join(map(str, paths))
+        raise ValueError(f"{names}: got {len(arrays)} channel(s), expected {len(network['intensity'])}.")
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(orientation))
     spacing = np.linalg.norm((affine @ inv_ornt_aff(turn, arrays[0].shape))[:3, :3], axis=0)
     channels = []
@@ -172,19 +183,49 @@ def prepare(
 
 
 def read(paths: Sequence[Path | str]) -> tuple[list[NDArray[np.float32]], NDArray[np.float64]]:
-    """The channels (X, Y, Z) of a volume and its affine: a file for each, or one file with a fourth axis."""
+    """The channels (X, Y, Z) of a volume and its affine: a file for each, or one file with a fourth axis.
+
+    Raises:
+        ValueError: A file cannot be used, or the channels do not lie on one grid.
+    """
     arrays: list[NDArray[np.float32]] = []
-    affine = None
+    affine: NDArray[np.float64] = np.eye(4)
+    shape: tuple[int, ...] = ()
     for path in paths:
-        file: Any = nib.load(path)
-        affine = file.affine if affine is None else affine
+        file = _open(path)
         array = np.asarray(file.dataobj, dtype=np.float64).astype(np.float32)
-        array = array.reshape(*array.shape[:3], -1)
-        arrays += [np.ascontiguousarray(array[..., channel]) for channel in range(array.shape[3])]
-        if arrays[0].shape != arrays[-1].shape or not np.allclose(file.affine, affine, atol=1e-2):
+        array, own = array.reshape(*array.shape[:3], -1), file.affine
+        # One bad voxel would spoil the mean, and with it every voxel.
+        if bad := array.size - int(np.count_nonzero(np.isfinite(array))):
+            raise ValueError(f"{path} holds {bad} voxels that are NaN or infinite. Correct the image at its source.")
+        if not arrays:
+            affine, shape = own, array.shape[:3]
+        # The same box may be stored with axes that run in other directions.
+        turn = ornt_transform(io_orientation(own), io_orientation(affine))
+        own = own @ inv_ornt_aff(turn, array.shape[:3])
+        array = nib.orientations.apply_orientation(array, turn)
+        corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))])
+        apart = np.linalg.norm((corners @ (own - affine).T)[:, :3], axis=1).max()
+        if array.shape[:3] != shape or apart > GRID_TOLERANCE * np.linalg.norm(affine[:3, :3], axis=0).min():
             raise ValueError(f"{path} does not lie on the grid of {paths[0]}. Resample one onto the other.")
-    assert affine is not None
+        arrays += [np.ascontiguousarray(array[..., channel]) for channel in range(array.shape[3])]
     return arrays, affine
+
+
+def _open(path: Path | str) -> Any:
+    try:
+        file: Any = nib.load(path)
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); expected a NIfTI file.") from error
+    # Others do not say where left and right are.
+    if not isinstance(file, nib.Nifti1Pair):
+        raise ValueError(f"{path} is {type(file).__name__}; expected a NIfTI file. Convert it.")
+    if file.ndim < 3 or file.get_data_dtype().kind not in "iuf" or file.header.get_xyzt_units()[0] in _NOT_MM:
+        raise ValueError(
+            f"{path} holds {file.shape} values of {file.get_data_dtype()} in {file.header.get_xyzt_units()[0]}; "
+            "expected three axes of real numbers, in millimeters."
+        )
+    return file
 
 
 def scale_intensity(array: NDArray[np.float32], intensity: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -278,24 +319,29 @@ def _smallest(highest: int) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command of the module's description."""
+    """Run the command of the module's description: 0 where it worked, 2 for wrong arguments, 3 for files of no use."""
     if len(arguments) < 2:
         print(__doc__, file=sys.stderr)
         return 2
-    runner = VolumeRunner(arguments[0])
-    if runner.recipe["target"] == "classification":
-        print(runner.probability(arguments[1:]))
-        return 0
-    if len(arguments) < 3:
-        print(__doc__, file=sys.stderr)
-        return 2
-    *images, out = arguments[1:]
-    like: Any = nib.load(images[0])
-    header = like.header.copy()
-    labels = runner.labels(images)
-    header.set_data_dtype(labels.dtype)
-    header.set_slope_inter(1.0, 0.0)
-    nib.save(nib.Nifti1Image(labels, like.affine, header), out)
+    try:
+        runner = VolumeRunner(arguments[0])
+        if runner.recipe["target"] == "classification":
+            print(runner.probability(arguments[1:]))
+            return 0
+        *images, out = arguments[1:]
+        # Whoever forgets the last argument names an image there.
+        if not images or not out.endswith((".nii", ".nii.gz")) or Path(out).exists():
+            message = f"The label map would go to {out}; expected images, and then a new file .nii or .nii.gz."
+            print(message, file=sys.stderr)
+            return 2
+        labels, like = runner.labels(images), _open(images[0])
+        header = like.header.copy()
+        header.set_data_dtype(labels.dtype)
+        header.set_slope_inter(1.0, 0.0)
+        nib.save(nib.Nifti1Image(labels, like.affine, header), out)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 3
     return 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +17,15 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from medformer.data.cases import Case
+from medformer.data.network_inputs import ItemImages
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
+from medformer.data.volumes.prepare.patches import WholeImages
 from medformer.data.volumes.prepare.prepare_case import prepare_image
 from medformer.errors import DataError
 from medformer.evaluation.masks.overlap import dice
 from medformer.files import write_json
-from medformer.inference.classification import Decision
+from medformer.inference.classification import Decision, predict_scores
 from medformer.inference.forward_passes import evaluating, mean_probability
 from medformer.inference.onnx.export import Difference, Port, Run, write_graph
 from medformer.inference.onnx.graphs import ScanGraph, Views
@@ -60,45 +64,35 @@ def write_volumes(folder: Path, segmenter: VolumeSegmenter, cases: Sequence[Case
         ConfigError: The networks hold what ONNX cannot express.
         DataError: The files compute something else; nothing is kept.
     """
-    groups = group_members(segmenter.members)
+    groups, flips = group_members(segmenter.members), _FLIPS if segmenter.flips else ()
     activation = torch.sigmoid if segmenter.plan.regions else partial(torch.softmax, dim=1)
-    networks = []
-    for number, group in enumerate(groups, start=1):
-        models, plan = [model.cpu() for model, _ in group], group[0][1]
-        graph = Views(models, activation, _FLIPS if segmenter.flips else ())
-        expect = partial(
-            mean_probability,
-            models,
-            activation=activation,
-            classes=plan.outputs,
-            flips=_FLIPS if segmenter.flips else (),
-            precision="32-true",
-        )
-        path = folder / (f"window-{number}.onnx" if len(groups) > 1 else "window.onnx")
-        output = Port("probabilities", torch.zeros(2, plan.outputs, *plan.patch), {0: "batch"}, _classes(plan))
-        networks.append(
-            _write_network(path, graph, plan, output, models, expect, cases, len(group) / len(segmenter.members))
-        )
-    plan = segmenter.plan
-    content = _recipe("segmentation", plan, networks) | {
-        "labels": [{"value": value, "name": name} for value, name in plan.found],
-        "regions": bool(plan.regions),
-        "overlap": segmenter.overlap,
-        "batch_size": segmenter.batch_size,
-        "components": {str(value): rule for value, rule in segmenter.components.rules.items()},
-    }
-    write_json(folder / RECIPE, content)
-    from medformer.inference.onnx.volume_runner import VolumeRunner
-
-    files = [case for case in cases if not any(path.is_dir() for path in case.images)]
-    try:
-        content["parity"] = compare_volumes(VolumeRunner(folder / RECIPE), segmenter, files)
-    except DataError:
-        for name in (RECIPE, *(network["file"] for network in networks)):
-            (folder / name).unlink(missing_ok=True)
-        raise
-    write_json(folder / RECIPE, content)
-    return content
+    with _all_or_nothing(folder) as networks:
+        for number, group in enumerate(groups, start=1):
+            models, plan = [model.cpu() for model, _ in group], group[0][1]
+            expect = partial(
+                mean_probability,
+                models,
+                activation=activation,
+                classes=plan.outputs,
+                flips=flips,
+                precision="32-true",
+            )
+            path = folder / (f"window-{number}.onnx" if len(groups) > 1 else "window.onnx")
+            output = Port("probabilities", torch.zeros(2, plan.outputs, *plan.patch), {0: "batch"}, _classes(plan))
+            weight = len(group) / len(segmenter.members)
+            graph = Views(models, activation, flips)
+            networks.append(_write_network(path, graph, plan, output, models, expect, cases, weight))
+        plan = segmenter.plan
+        recipe = {
+            "labels": [{"value": value, "name": name} for value, name in plan.found],
+            "regions": bool(plan.regions),
+            "overlap": segmenter.overlap,
+            "batch_size": segmenter.batch_size,
+            "components": {str(value): rule for value, rule in segmenter.components.rules.items()},
+        }
+        # Mixed precision is further off than any fault of an export.
+        check = partial(compare_label_maps, segmenter=replace(segmenter, precision="32-true"))
+        return _write_recipe(folder, "segmentation", plan.orientation, networks, recipe, check, cases)
 
 
 def write_classified_volumes(
@@ -115,42 +109,78 @@ def write_classified_volumes(
         threshold: A volume is positive where its probability is at least this.
         cases: Real ones to compare.
     """
-    groups: dict[object, list[tuple[nn.Module, VolumePlan, Decision]]] = {}
-    for member in members:
-        plan = member[1]
-        groups.setdefault((plan.spacing, plan.intensity, plan.patch), []).append(member)
-    networks = []
-    for number, group in enumerate(groups.values(), start=1):
-        plan, models = group[0][1], [model.cpu() for model, _, _ in group]
-        graph = ScanGraph([(model, decision) for model, _, decision in group])
-        path = folder / (f"scan-{number}.onnx" if len(groups) > 1 else "scan.onnx")
-        output = Port("probability", torch.zeros(2), {0: "batch"}, "of class 1")
-        networks.append(_write_network(path, graph, plan, output, models, graph, cases, len(group) / len(members)))
-    content = _recipe("classification", members[0][1], networks) | {"threshold": threshold}
+    groups = group_members(members)
+    with _all_or_nothing(folder) as networks:
+        for number, group in enumerate(groups, start=1):
+            plan, models = group[0][1], [model.cpu() for model, _, _ in group]
+            graph = ScanGraph([(model, decision) for model, _, decision in group])
+            path = folder / (f"scan-{number}.onnx" if len(groups) > 1 else "scan.onnx")
+            output = Port("probability", torch.zeros(2), {0: "batch"}, "of class 1")
+            weight = len(group) / len(members)
+            networks.append(_write_network(path, graph, plan, output, models, graph, cases, weight))
+        check = partial(compare_scores, members=members)
+        orientation = members[0][1].orientation
+        return _write_recipe(folder, "classification", orientation, networks, {"threshold": threshold}, check, cases)
+
+
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """Collect the networks of a recipe; should anything go wrong, what was written of them is removed."""
+    networks: list[dict[str, Any]] = []
+    try:
+        yield networks
+    except BaseException:
+        names = [network["file"] for network in networks]
+        for name in (RECIPE, *names, *(str(Path(name).with_suffix(".json")) for name in names)):
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def _write_recipe(
+    folder: Path,
+    target: str,
+    orientation: str,
+    networks: Sequence[dict[str, Any]],
+    more: dict[str, Any],
+    check: Callable[[VolumeRunner, Sequence[Case]], dict[str, Any]],
+    cases: Sequence[Case],
+) -> dict[str, Any]:
+    """Write the recipe, let the runner compute whole volumes by it, and add how far these are from our own."""
+    content = {"format": FORMAT, "target": target, "orientation": orientation, "networks": list(networks)} | more
+    write_json(folder / RECIPE, content)
+    from medformer.inference.onnx.volume_runner import VolumeRunner
+
+    # The runner reads no DICOM.
+    files = [case for case in cases if not any(path.is_dir() for path in case.images)]
+    try:
+        checked = check(VolumeRunner(folder / RECIPE), files)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"The runner of the exported networks cannot read a validation case: {error} Nothing was written; correct "
+            "this file, or export without ONNX."
+        ) from error
+    content["parity"] = {
+        "cases": "real" if cases else "synthetic",
+        "max_difference": max(row.get("max_difference", 0.0) for row in (*networks, *checked["compared"])),
+        **checked,
+    }
     write_json(folder / RECIPE, content)
     return content
 
 
-def compare_volumes(runner: VolumeRunner, segmenter: VolumeSegmenter, cases: Sequence[Case]) -> dict[str, Any]:
+def compare_label_maps(runner: VolumeRunner, cases: Sequence[Case], segmenter: VolumeSegmenter) -> dict[str, Any]:
     """How far the runner's label maps are from the segmenter's: share of other voxels, and of each label the Dice.
 
     Raises:
         DataError: Too far.
     """
     compared: list[dict[str, Any]] = []
-    differences: list[float] = []
     for case in cases:
         expected = segmenter.segment(case)
         found = runner.labels(case.images)
         worst = max(1.0 - dice(found == value, expected.array == value) for value in expected.labels)
-        compared.append(
-            {
-                "size": list(found.shape),
-                "dice_difference": worst,
-                "other_voxels": float(np.mean(found != expected.array)),
-            }
-        )
-        differences.append(worst)
+        other = float(np.mean(found != expected.array))
+        compared.append({"size": list(found.shape), "dice_difference": worst, "other_voxels": other})
         if worst > DICE_TOLERANCE:
             raise DataError(
                 f"The exported networks give a label map whose Dice with PyTorch's is {1.0 - worst:.3f}; at least "
@@ -158,9 +188,30 @@ def compare_volumes(runner: VolumeRunner, segmenter: VolumeSegmenter, cases: Seq
             )
     return {
         "tolerance": DICE_TOLERANCE,
-        "dice_difference": max(differences, default=None),
+        "dice_difference": max((row["dice_difference"] for row in compared), default=None),
         "compared": compared,
     }
+
+
+def compare_scores(
+    runner: VolumeRunner, cases: Sequence[Case], members: Sequence[tuple[nn.Module, VolumePlan, Decision]]
+) -> dict[str, Any]:
+    """How far the runner's probabilities of whole volumes are from those that the folds' networks give.
+
+    Raises:
+        DataError: Too far.
+    """
+    difference = Difference(TOLERANCE)
+    compared = []
+    for case in cases:
+        each = []
+        for model, plan, decision in members:
+            prepared = prepare_image(case, plan)
+            images = ItemImages(WholeImages({case.id: prepared}, plan, [case.id]))
+            each.append(decision.probabilities(predict_scores([model], images, ids=[case.id])))
+        largest = difference.add(np.array([runner.probability(case.images)]), np.mean(each, axis=0))
+        compared.append({"size": list(prepared.source.shape), "max_difference": largest})
+    return {"tolerance": TOLERANCE, "compared": compared}
 
 
 def _write_network(
@@ -180,7 +231,7 @@ def _write_network(
     def check(run: Run) -> dict[str, Any]:
         difference = Difference(TOLERANCE)
         rows = []
-        source = windows_of(cases, plan) if cases else made_up_windows(plan)
+        source = cycle(windows_of(cases, plan)) if cases else made_up_windows(plan)
         for size, windows in zip(BATCHES, source, strict=False):
             batch = np.stack(windows[:size])
             with torch.inference_mode(), evaluating(*models):
@@ -204,6 +255,7 @@ def _write_network(
     return {
         "file": path.name,
         "sha256": record["sha256"],
+        "max_difference": record["parity"]["max_difference"],
         "weight": weight,
         "spacing": list(plan.spacing),
         "patch": list(plan.patch),
@@ -211,12 +263,8 @@ def _write_network(
     }
 
 
-def _recipe(target: str, plan: VolumePlan, networks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"format": FORMAT, "target": target, "orientation": plan.orientation, "networks": list(networks)}
-
-
 def windows_of(cases: Sequence[Case], plan: VolumePlan) -> Iterator[list[NDArray[np.float32]]]:
-    """Three windows (C, *patch) of each case: at its middle, and half a window to either side."""
+    """Three windows (C, *patch) of each case: at its middle, and a quarter of a window to either side."""
     for case in cases:
         prepared = prepare_image(case, plan)
         middle = centered_start(prepared.shape, plan.patch)

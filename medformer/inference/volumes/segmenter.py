@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from medformer.inference.volumes.windows import stream, window_starts
 
 Member = tuple[nn.Module, VolumePlan]
 """A network, and the plan that it was trained under."""
+AnyMember = TypeVar("AnyMember", bound=tuple[Any, ...])
 
 
 @dataclass(eq=False)
@@ -168,11 +169,11 @@ class VolumeSegmenter:
         )
 
 
-def group_members(members: Sequence[Member]) -> list[list[Member]]:
-    """Members that see the same windows with the same values, together."""
-    groups: dict[object, list[Member]] = {}
+def group_members(members: Sequence[AnyMember]) -> list[list[AnyMember]]:
+    """Members that see the same windows with the same values, together; each has its plan in the second place."""
+    groups: dict[object, list[AnyMember]] = {}
     for member in members:
-        plan = member[1]
+        plan: VolumePlan = member[1]
         groups.setdefault((plan.spacing, plan.intensity, plan.patch), []).append(member)
     return list(groups.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+from itertools import count
 from pathlib import Path
 
 import nibabel
@@ -14,14 +15,19 @@ from torch import Tensor, nn
 
 from medformer.data.cases import Case
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
+from medformer.data.volumes.prepare.deformation import centered_start, cut
+from medformer.data.volumes.prepare.prepare_case import prepare_image
 from medformer.data.volumes.read.regions import Region
+from medformer.errors import DataError
 from medformer.files import read_json, sha256
 from medformer.inference.classification import Decision, PlattScaling
-from medformer.inference.onnx import volume_runner
+from medformer.inference.onnx import export, volume_runner, volumes
 from medformer.inference.onnx.volumes import RECIPE, write_classified_volumes, write_volumes
 from medformer.inference.volumes.components import same_rule
 from medformer.inference.volumes.segmenter import VolumeSegmenter
+from medformer.tasks.onnx_export import describe_parity
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 torch.set_num_threads(1)
 
@@ -93,6 +99,8 @@ def test_networks_of_different_plans_give_the_label_map_of_the_segmenter(
     recipe = read_json(exported / RECIPE)
     assert [network["weight"] for network in recipe["networks"]] == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
     assert recipe["parity"]["compared"][0]["size"] == [21, 26, 6]
+    assert recipe["parity"]["cases"] == "real" and 0 < recipe["parity"]["max_difference"] < 1e-4
+    assert "on validation cases" in describe_parity(recipe)
     expected = segmenter.segment(case).array
     found = volume_runner.VolumeRunner(exported / RECIPE).labels(case.images)
     assert set(np.unique(expected)) == {0, 1, 4}
@@ -103,6 +111,23 @@ def test_networks_of_different_plans_give_the_label_map_of_the_segmenter(
         record = read_json(exported / each["file"].replace(".onnx", ".json"))
         assert record["parity"]["max_difference"] < 1e-4 and record["inputs"][0]["shape"][0] == "batch"
         assert record["parity"]["cases"] == "real"
+        # One case is enough to compare every size of a batch.
+        assert [row["windows"] for row in record["parity"]["compared"]] == [1, 2, 3]
+
+
+def test_an_oblique_odd_volume_thinner_than_every_window_gets_the_label_map_of_the_segmenter(
+    segmenter: VolumeSegmenter, exported: Path, tmp_path: Path
+) -> None:
+    turned = np.array([[0.98, -0.19, 0, 0], [0.19, 0.98, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    case = scan(tmp_path, (5, 31, 17), turned @ np.diag([1.7, 0.8, 1.1, 1.0]))
+    # The second channel is the same box with one axis the other way round.
+    second = nibabel.load(case.images[1])
+    nibabel.save(second.as_reoriented(np.array([[0, 1], [1, -1], [2, 1]])), case.images[1])
+    expected = segmenter.segment(case).array
+    found = volume_runner.VolumeRunner(exported / RECIPE).labels(case.images)
+    assert min(np.bincount(expected.ravel())[[0, 1, 4]]) > 100
+    assert found.shape == expected.shape == (5, 31, 17)
+    assert np.mean(found != expected) < 2e-3
 
 
 def test_the_command_of_the_runner_writes_a_label_map_on_the_grid_of_the_image(
@@ -115,6 +140,29 @@ def test_the_command_of_the_runner_writes_a_label_map_on_the_grid_of_the_image(
     assert np.mean(np.asarray(written.dataobj) != expected) < 2e-3
 
 
+def test_the_command_refuses_what_would_give_a_wrong_map_or_replace_a_file(
+    exported: Path, case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = map(str, case.images)
+    out = str(tmp_path / "out.nii.gz")
+
+    def refused(code: int, words: str, *arguments: str) -> bool:
+        assert volume_runner.main([str(exported / RECIPE), *arguments]) == code
+        return words in capsys.readouterr().err and not Path(out).exists()
+
+    # The last argument was forgotten, so that an image stands in its place.
+    assert refused(2, f"would go to {second}", first, second)
+    assert refused(3, "got 1 channel(s), expected 2", first, out)
+    assert refused(3, "No such file", str(tmp_path / "missing.nii.gz"), out)
+    image = nibabel.load(first)
+    wrong = ((0, np.nan, 0.0, "NaN or infinite"), (1, 1.0, 0.02, "does not lie on the grid"))
+    for number, factor, shift, words in wrong:
+        affine, path = image.affine.copy(), tmp_path / f"{number}.nii.gz"
+        affine[:3, 0] += shift
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32) * np.float32(factor), affine), path)
+        assert refused(3, words, first, str(path), out)
+
+
 def test_a_file_that_is_not_the_recipes_is_refused(exported: Path, tmp_path: Path) -> None:
     shutil.copytree(exported, tmp_path / "copy")
     (tmp_path / "copy" / "window-1.onnx").write_bytes(b"other")
@@ -122,6 +170,19 @@ def test_a_file_that_is_not_the_recipes_is_refused(exported: Path, tmp_path: Pat
         volume_runner.VolumeRunner(tmp_path / "copy" / RECIPE)
     with pytest.raises(ValueError, match="no recipe"):
         volume_runner.VolumeRunner(exported / "window-1.json")
+
+
+def test_nothing_is_kept_of_networks_whose_label_map_is_another(
+    segmenter: VolumeSegmenter, exported: Path, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = count(1)
+    # What takes long of an export is done once.
+    monkeypatch.setattr(export, "_traced", lambda *_: onnx.load(exported / f"window-{next(numbers)}.onnx"))
+    monkeypatch.setattr(volumes, "DICE_TOLERANCE", -1.0)
+    with pytest.raises(DataError, match="a label map whose Dice"):
+        write_volumes(tmp_path, segmenter, [case])
+    assert next(numbers) == 3
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -139,7 +200,7 @@ def test_regions_that_overlap_are_written_one_over_the_other(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_classified_volume_gets_the_calibrated_mean(tmp_path: Path) -> None:
+def test_a_classified_volume_gets_the_calibrated_mean_of_its_middle(tmp_path: Path) -> None:
     torch.manual_seed(0)
     scaling = PlattScaling()
     scaling.slope_, scaling.intercept_ = 1.7, -0.3
@@ -147,10 +208,13 @@ def test_a_classified_volume_gets_the_calibrated_mean(tmp_path: Path) -> None:
     members = [(Pooled().eval(), layout, Decision(0.5, scaling)), (Pooled().eval(), layout, Decision(0.5))]
     case = scan(tmp_path, (14, 5, 8), np.eye(4))
     recipe = write_classified_volumes(tmp_path, members, 0.4, [case])
-    assert recipe["threshold"] == 0.4
+    assert recipe["threshold"] == 0.4 and recipe["parity"]["max_difference"] < 1e-5
+    assert [row["size"] for row in recipe["parity"]["compared"]] == [[14, 5, 8]]
+    assert "on validation cases" in describe_parity(recipe)
     runner = volume_runner.VolumeRunner(tmp_path / RECIPE)
-    image, _, _ = volume_runner.prepare(case.images, recipe["networks"][0], "RAS")
-    window = torch.from_numpy(volume_runner.centered(image, (8, 8, 8)))[None]
+    prepared = prepare_image(case, layout)
+    middle = centered_start(prepared.shape, layout.patch)
+    window = torch.from_numpy(cut(prepared.image, middle, layout.patch, prepared.lowest))[None]
     with torch.no_grad():
         scores = [torch.softmax(model(window).double(), 1)[:, 1].numpy() for model, _, _ in members]
     each = [decision.probabilities(score)[0] for (_, _, decision), score in zip(members, scores, strict=True)]
