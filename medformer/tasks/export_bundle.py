@@ -86,6 +86,7 @@ def export_bundle(
     shared = [fold_folder(out, folder.name) for folder in folders]
     # Whoever gets the bundle loads it so.
     predictor = task.load(config, shared, torch.device("cpu"))
+    notes = [trained.note] if trained.note and fold == "all" else []
     content = {
         "task": trained.task,
         "target": getattr(config, "target", "classification" if trained.task == "abide" else "segmentation"),
@@ -101,7 +102,7 @@ def export_bundle(
         "training": config.training.model_dump(mode="json"),
         "trained_with": dict((run.record()["sessions"] or [{}])[-1].get("versions") or {}),
         "evaluation": _evaluation(run, plan),
-        **({"onnx": _onnx(trained, folders, predictor, out / ONNX)} if onnx else {}),
+        **({"onnx": _onnx(trained, folders, predictor, out / ONNX, notes)} if onnx else {}),
         "use": USE,
         "license": LICENSE,
         "made_by": predictor_hash(run.config_yaml, folders),
@@ -111,13 +112,19 @@ def export_bundle(
         content["seen"] = SEEN_BY_BUNDLE
     # The card says what the record does, and is among the files that the record lists.
     write_text(out / CARD_FILE, card(path, content))
-    notes = [trained.note] if trained.note and fold == "all" else []
     return Exported(write_record(out, content), [*notes, *_notes(content, hashes)])
 
 
-def _onnx(trained: Trained, folders: Sequence[Path], predictor: Predictor, out: Path) -> list[dict[str, Any]]:
-    """Write the ONNX files, and say of each how far it is from what PyTorch computes."""
-    validation = own_validation(replace(trained, folders=tuple(folders)))
+def _onnx(
+    trained: Trained, folders: Sequence[Path], predictor: Predictor, out: Path, notes: list[str]
+) -> list[dict[str, Any]]:
+    """Write the ONNX files, and say of each how far it is from what PyTorch computes; `notes` gets what went wrong."""
+    validation = None
+    try:
+        validation = own_validation(replace(trained, folders=tuple(folders)))
+    except (ConfigError, DataError) as error:
+        # No part of the record, which leaves the house: it holds paths.
+        notes.append(f"the data of the run cannot be opened, so that made-up cases check the ONNX files: {error}")
     written = export_onnx(trained.task, predictor, out, validation)
     return [{name: record.get(name) for name in ("file", "sha256", "parity", "int8")} for record in written]
 

@@ -10,9 +10,8 @@ from typing import Any
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.contract import Predictor, Study
 from medformer.crossval.run.directory import RunDirectory
-from medformer.errors import ConfigError, DataError
 from medformer.inference.onnx.export import require_onnx
-from medformer.progress import Reporter, SilentReporter
+from medformer.progress import SilentReporter
 from medformer.tasks import get_task
 from medformer.tasks.trained import Trained
 
@@ -71,25 +70,26 @@ def describe_parity(record: Mapping[str, Any]) -> str:
     return said + (f"; no int8 version, because {int8['reason']}." if "reason" in int8 else ".")
 
 
-def own_validation(trained: Trained, reporter: Reporter | None = None) -> Validation | None:
-    """The inner validation cases of a run's folds; None for what is no run, or whose data cannot be read anymore."""
+def own_validation(trained: Trained) -> Validation | None:
+    """The inner validation cases of a run's folds whose files are still there; None where there are none.
+
+    Raises:
+        ConfigError: The data that the run was made from cannot be opened as its config says.
+        DataError: They are gone or damaged.
+    """
     run = RunDirectory(trained.path)
-    if not run.is_run():
-        return None
     wanted = {folder.name for folder in trained.folders}
-    try:
-        plan = read_plan(run.splits_json)
-        config = trained.config
-        if (kept := run.path / "manifest.csv").is_file():
-            config = config.model_copy(update={"data": config.data.model_copy(update={"manifest": str(kept)})})
-        study = get_task(trained.task).open(config, reporter or SilentReporter(), labelled=False)
-    except (ConfigError, DataError):
-        return None
+    plan = read_plan(run.splits_json)
+    config = trained.config
+    if (kept := run.path / "manifest.csv").is_file():
+        config = config.model_copy(update={"data": config.data.model_copy(update={"manifest": str(kept)})})
+    study = get_task(trained.task).open(config, SilentReporter(), labelled=False)
     chosen = dict.fromkeys(name for fold in plan.folds if str(fold.index) in wanted for name in fold.validation)
-    there = [name for name in chosen if name in study.by_id and _readable(study, name)]
+    there = [name for name in chosen if name in study.by_id and _there(study, name)]
     return Validation(study, there) if there else None
 
 
-def _readable(study: Study[Any, Any], name: str) -> bool:
+def _there(study: Study[Any, Any], name: str) -> bool:
     case = study.by_id[name]
-    return all(path.exists() for path in getattr(case, "images", ()))
+    mask = getattr(case, "mask", None)
+    return all(path.exists() for path in (*getattr(case, "images", ()), *([mask] if mask else ())))
