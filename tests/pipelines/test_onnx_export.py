@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from medformer.data.manifest import read_manifest
+from medformer.errors import DataError
 from medformer.files import read_json, sha256
 from medformer.imaging.images import read_image
 from medformer.inference.onnx.export import runner
+from medformer.tasks import export_bundle
 from medformer.tasks.trained import open_trained
 
 pytest.importorskip("onnxruntime")
@@ -45,3 +47,16 @@ def test_the_graph_of_all_folds_in_a_bundle_predicts_as_the_run(
             *(c.id for c in cases),
         ):
             assert secret.encode() not in content
+
+
+def test_it_is_said_why_made_up_cases_are_compared(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> None:
+        raise DataError("frames.csv does not exist.")
+
+    monkeypatch.setattr(export_bundle, "own_validation", gone)
+    monkeypatch.setattr(export_bundle, "export_onnx", lambda *_: [])
+    trained, notes = open_trained(finished), list[str]()
+    assert export_bundle._onnx(trained, trained.folders, None, tmp_path, notes) == []  # type: ignore[arg-type]
+    assert "made-up cases" in notes[0] and "frames.csv does not exist." in notes[0]

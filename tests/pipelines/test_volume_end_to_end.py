@@ -414,3 +414,21 @@ def test_permuted_label_maps_are_a_canary(medformer: Medformer, volumes: Path, t
     result = medformer("volume", "crossval", "--data", volumes, "--out", out, *arguments, report=False)
     assert result.code == 0, result.err
     assert len(read_csv(out / "canary" / "oof.csv")) == 10
+
+
+@pytest.mark.slow
+def test_exported_networks_give_the_scores_of_the_command(
+    medformer: Medformer, classified: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from medformer.inference.onnx.volume_runner import VolumeRunner
+
+    run, volumes = classified
+    result = medformer("export", run, "--out", tmp_path / "bundle", "--onnx")
+    assert result.code == 0, result.err
+    assert "on validation cases" in result.out
+    images = [case.required_image() for case in read_manifest(volumes).cases[:3]]
+    assert medformer("volume", "predict", run, *images, "--out", tmp_path / "out").code == 0
+    runner = VolumeRunner(tmp_path / "bundle" / "onnx" / "recipe.json")
+    for image, row in zip(images, read_csv(tmp_path / "out" / "predictions.csv"), strict=True):
+        assert runner.probability([image]) == pytest.approx(float(row["score"]), abs=1e-4)
