@@ -14,7 +14,7 @@ from medformer.connectome.measures import block_from_series
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.errors import ConfigError
 from medformer.inference.onnx.connectomes import NAME, FoldOfConnectomes, write_connectomes
-from medformer.models.connectome.build import CONNECTOME_MODELS, active_defects
+from medformer.models.connectome.build import active_defects
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import CohortFeatures
 from medformer.tasks.abide.learner import ConnectomeScorer, Subjects
@@ -23,6 +23,10 @@ COMPARED = 24
 """Subjects that are compared."""
 _LENGTH = 120
 """Time points of made-up scans."""
+_IN_NO_FILE = {
+    "across_subjects": "makes a prediction depend on the other subjects of its batch",
+    "noise_at_test": "draws noise for each prediction",
+}
 
 
 def write_onnx(
@@ -37,13 +41,15 @@ def write_onnx(
         names: Theirs.
 
     Raises:
-        ConfigError: Its features need more than the connections of one subject.
+        ConfigError: Its features or its defects need more than the connections of one subject.
     """
     scorers = [cast(ConnectomeScorer, scorer) for scorer, _ in predictor.members]
     first = scorers[0]
-    CONNECTOME_MODELS.require(first.config.model.name, "independent subjects")
-    if "noise_at_test" in active_defects(first.config.model):
-        raise ConfigError("model.defects: noise_at_test draws noise for each prediction, which no ONNX file can.")
+    for defect in sorted(active_defects(first.config.model) & _IN_NO_FILE.keys()):
+        raise ConfigError(
+            f"This run cannot be exported to ONNX: its defect {defect} {_IN_NO_FILE[defect]}. Export it without "
+            "--onnx, or train without this defect."
+        )
     columns = first.features.columns
     folds = [
         FoldOfConnectomes(scorer.features.pipelines, scorer.models, decision)

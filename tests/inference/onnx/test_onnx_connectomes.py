@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medformer.config import ConnectomeModelConfig
 from medformer.connectome.columns import Columns, FeatureBlock
 from medformer.connectome.pipeline import feature_pipeline
 from medformer.errors import ConfigError
 from medformer.inference.classification import Decision, PlattScaling
 from medformer.inference.onnx.connectomes import ConnectomeGraph, FoldOfConnectomes, write_connectomes
 from medformer.inference.onnx.export import runner
+from medformer.tasks.abide.onnx import write_onnx
 
 pytest.importorskip("onnxruntime")
 torch.set_num_threads(1)
@@ -100,3 +103,18 @@ def test_what_needs_more_than_connections_is_refused(tmp_path: Path, settings: d
     with pytest.raises(ConfigError, match=words):
         write_connectomes(tmp_path / "net.onnx", [fold(1, **settings)], BLOCKS, {}, np.empty(0), threshold=0.5)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "defect"),
+    [
+        ("metaformer_as_published", "across_subjects"),
+        ("metaformer_paper", "across_subjects"),
+        ("roi_metaformer", "noise_at_test"),
+    ],
+)
+def test_a_defect_that_no_file_can_have_is_refused(tmp_path: Path, name: str, defect: str) -> None:
+    config = SimpleNamespace(model=ConnectomeModelConfig(name=name, defects=(defect,)))
+    predictor: Any = SimpleNamespace(members=[(SimpleNamespace(config=config), None)])
+    with pytest.raises(ConfigError, match=f"ONNX: its defect {defect}"):
+        write_onnx(predictor, tmp_path, None, [])
