@@ -33,12 +33,12 @@ from medformer.crossval.compare.compare import adjust, compare_runs
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan, read_plan, write_plan
 from medformer.crossval.run import runner
+from medformer.crossval.run.begin.given_parts import draw
 from medformer.crossval.run.collect import collect, read_oof, write_metrics
 from medformer.crossval.run.contract import Learner
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import Executor, LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
-from medformer.crossval.run.given_parts import draw
 from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort

@@ -30,7 +30,7 @@ from torch import nn
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
-from medformer.crossval.run.given_parts import draw
+from medformer.crossval.run.begin.given_parts import draw
 from medformer.data.cases import Case
 from medformer.data.inventory import Inventory
 from medformer.data.volumes.plan.volume_plan import VolumePlan

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medformer.crossval.run.given_parts import draw
+from medformer.crossval.run.begin.given_parts import draw
 from medformer.data.cases import Case
 from medformer.errors import DataError
 

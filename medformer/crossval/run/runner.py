@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from medformer.config import AnyConfig
 from medformer.config.shared import ExecutionConfig
 from medformer.crossval.checks.permute import permuted_assignment
 from medformer.crossval.checks.site_probe import site_probe
-from medformer.crossval.plan import Plan, PlanCase, read_plan, some, write_plan
+from medformer.crossval.plan import Plan, PlanCase, write_plan
 from medformer.crossval.plan.balance import balance_table, format_balance, plan_warnings
 from medformer.crossval.plan.schemes import predefined_plan
-from medformer.crossval.plan.strata import require_groups
+from medformer.crossval.run.begin.audited_plan import audit_plan, frozen_plan, seen_before
+from medformer.crossval.run.begin.given_parts import held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.beside import run_beside
 from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
@@ -29,17 +29,15 @@ from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.forecast.hours import as_begun, fit_time
 from medformer.crossval.run.forecast.say import foresee
-from medformer.crossval.run.given_parts import VALIDATION, draw, held_out_note, hold_out, unknown_part_notes
 from medformer.crossval.run.record import RunInfo, session
-from medformer.crossval.run.start.seen import Seen, write_seen_by_run
+from medformer.crossval.run.start.seen import write_seen_by_run
 from medformer.crossval.run.start.source import KEY, Start, find_start, keep_start
-from medformer.crossval.run.start.weights import decide_weights, describe_weights, seen_by_encoder, weights_hashes
-from medformer.data.audit import Audit, fold_divisions, write_findings
-from medformer.data.cases import is_test
+from medformer.crossval.run.start.weights import decide_weights, describe_weights, weights_hashes
+from medformer.data.audit import write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
-from medformer.data.seen import find_seen, read_seen, require_same_seen, write_seen
-from medformer.errors import ConfigError, DataError
+from medformer.data.seen import require_same_seen, write_seen
+from medformer.errors import ConfigError
 from medformer.evaluation.summary import summarize
 from medformer.files import write_json
 from medformer.progress import Reporter
@@ -216,82 +214,6 @@ def list_problems(directory: RunDirectory, problems: Sequence[Problem], reporter
         write_problems(table, problems)
     for line in describe_warnings(problems, table):
         reporter.line(line)
-
-
-def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inventory) -> Plan:
-    """Read the frozen plan of a resumed run and check the data against it; draw that of a new one.
-
-    Raises:
-        DataError: The data are not the ones the plan was drawn for.
-        ConfigError: The folder holds a plan of another scheme.
-    """
-    cases = [study.plan_case(case, inventory[case.id]) for case in study.without(study.held_out).cases]
-    require_groups(cases, study.config.report.subgroups)
-    if not (directory.resumed and directory.splits_json.exists()):
-        drawn = draw(study, cases)
-        study.check_training(min(len(fold.train) for fold in drawn.folds))
-        return drawn
-    plan = read_plan(directory.splits_json)
-    # Before drawing, which changed data may not allow.
-    plan.check_data(cases)
-    drawn = draw(study, cases)
-    if plan.scheme != drawn.scheme:
-        raise ConfigError(
-            f"--resume: {directory.path} holds a {plan.scheme} plan, this command draws a {drawn.scheme} one. "
-            "Continue with the verb (train or crossval) that started it."
-        )
-    if study.data.digest() != directory.record()["data_sha256"]:
-        raise DataError(
-            f"The manifest gives other sites, splits or covariates than when {directory.path} was started. "
-            "Restore it, or start a new run in another folder."
-        )
-    return plan
-
-
-def audit_plan(
-    study: Study[Any, Any], plan: Plan, inventory: Inventory, accept: Sequence[str], before: Seen | None = None
-) -> Audit:
-    """Look for leaks between the parts of a plan, and for tested cases that were seen before."""
-    used = {name for fold in plan.folds for ids in fold.parts.values() for name in ids}
-    given = any(case.split.casefold() in VALIDATION for case in study.cases if case.id in used)
-    # A validation part that the manifest gives may share groups with training, which a drawn one never does.
-    divisions = [("", plan.folds[0].parts)] if plan.scheme == "predefined" and given else fold_divisions(plan.folds)
-    if study.held_out:
-        # The networks of all folds will be tested on them together.
-        held = tuple(case.id for case in study.held_out)
-        divisions.append(("", {"the folds": tuple(sorted(used)), "held-out test": held}))
-    found = study.audit(divisions, inventory).accepting(accept)
-    if before is None or not (before.cases or before.unknown):
-        return found
-    parts = {case.id: "held-out test" for case in study.held_out}
-    parts |= {name: f"fold {fold.index} test" for fold in reversed(plan.folds) for name in fold.test}
-    planned = {case.id: case.fingerprint for case in plan.cases}
-    tested = [
-        (study.by_id[case.id], case.known_as("plan", planned.get(case.id, "")), parts[case.id])
-        for case in study.seen_cases(inventory)
-        if case.id in parts
-    ]
-    return found.with_seen(find_seen(tested, before.cases, kinds=study.comparison.hashes), before.unknown)
-
-
-def seen_before(directory: RunDirectory, study: Study[Any, Any], start: Start | None, reporter: Reporter) -> Seen:
-    """What the networks of a run see, or saw, besides its folds: in pretraining, or in the run that they start from.
-
-    Raises:
-        DataError: Cases that pretraining may see cannot be used.
-        CheckpointError: The pretrained encoder does not say what it has seen.
-    """
-    wanted, found = study.config.pretraining, Seen() if start is None else start.record.seen
-    if study.extra is not None:
-        inventory = study.extra.inspect(directory.extra_inventory, reporter)
-        require_usable(study.extra.problems(inventory))
-        if unseen := [case.id for case in study.extra.cases if is_test(case.split)]:
-            reporter.line(f"Pretraining sees {len(unseen)} test row(s) of {wanted.extra} ({some(unseen)}), unlabeled.")
-        where = f"pretraining on {Path(wanted.extra).name}"
-        found = found.plus(Seen([replace(case, where=where) for case in study.extra.seen_cases(inventory)]))
-    if wanted.weights:
-        found = found.plus(Seen(read_seen(wanted.weights, study.config.task)))
-    return found if start is not None else found.plus(seen_by_encoder(study.config))
 
 
 def _run_folds(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.begin.given_parts import draw, held_out_note
 from medformer.crossval.run.forecast.hours import fit_time
-from medformer.crossval.run.given_parts import draw, held_out_note
 from medformer.data.problems import require_usable
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import VolumePlan, describe_plan

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from medformer.config import AnyConfig
 from medformer.crossval.plan import Fold
+from medformer.crossval.run.begin.given_parts import draw
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.forecast.say import step_words, whole_run
-from medformer.crossval.run.given_parts import draw
 from medformer.crossval.run.record import read_config
 from medformer.data.inventory import Inventory
 from medformer.errors import ConfigError

@@ -1,23 +1,17 @@
-"""The contract of a task: it opens a study of cases, a learner fits on a fold, and the fold leaves a predictor.
-
-Every number of a run comes from predictors applied to cases they never saw. The runner
-(`medformer.crossval.run.runner`) knows nothing else of a task; the command line, `predict`, `explain` and the
-benchmarks use the same objects.
-"""
+"""A study: the cases of one task under one config, and what a run asks about them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
-
-import torch
+from typing import Any, Generic, Self, TypeVar, cast
 
 from medformer.config import AnyConfig
 from medformer.config.shared import CrossvalConfig
-from medformer.crossval.plan import Fold, PlanCase
+from medformer.crossval.plan import PlanCase
+from medformer.crossval.run.contract.learner import Learner, NetworkLearner
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.start.source import Start
 from medformer.crossval.vectors import Vectors
@@ -29,111 +23,10 @@ from medformer.data.problems import Problem
 from medformer.data.seen import SeenCase
 from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
-from medformer.inference.export_table import Exports
 from medformer.progress import Reporter
-from medformer.seeds import derive_seed
 from medformer.training.devices import check_devices
 from medformer.training.pace import Pace
 from medformer.training.trackers.build import build_tracker
-
-Row = dict[str, Any]
-"""One row of a table of predictions."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What surrounds the work on one fold.
-
-    Attributes:
-        fold: The ids of its parts.
-        folder: The fold's own folder: what is learned is written here, as plain data.
-        run: The run that the fold belongs to; masks and overlays go below it.
-        run_seed: The seed of the run.
-        resume: Whether an earlier attempt may have left state in `folder` to continue from.
-        reporter: Receives the progress.
-        left: Folds that are still to be done, with this one; 0 where what they take was said already.
-        start: The network of another run that training starts from; None to start from first weights.
-    """
-
-    fold: Fold
-    folder: Path
-    run: RunDirectory
-    run_seed: int
-    resume: bool
-    reporter: Reporter
-    left: int = 1
-    start: Start | None = None
-
-    def seed(self, *purpose: str | int) -> int:
-        """A seed for one purpose in this fold of this repeat."""
-        return derive_seed(self.run_seed, "repeat", self.fold.repeat, "fold", self.fold.index, *purpose)
-
-    def options(
-        self, metadata: Mapping[str, Any], *, out: Path | None = None, seed: int | None = None, workers: int = 0
-    ) -> dict[str, Any]:
-        """The keywords of a training in this fold (see `medformer.training.fit.fit`).
-
-        Args:
-            metadata: Kept beside the weights.
-            out: Folder of the training; the fold's own without one.
-            seed: Of the training; the fold's own without one.
-            workers: Loader processes.
-        """
-        started = {} if self.start is None else {"start_sha256": self.start.record.sha256}
-        return {
-            "out": out or self.folder,
-            "seed": self.seed() if seed is None else seed,
-            "workers": workers,
-            "resume": self.resume,
-            "metadata": {**metadata, **started},
-            "run": self.run.path,
-            "reporter": self.reporter,
-            "trainings": self.left,
-        }
-
-
-class Predictor(Protocol):
-    """What one fold, or an ensemble of folds, knows: weights, preprocessing, threshold, calibration, plan."""
-
-    def predict(self, study: Any, names: Sequence[str], out: Exports, reporter: Reporter) -> Iterable[Row]:
-        """Predict cases, labelled or new, and yield a row for each, in order.
-
-        Args:
-            study: The `Study` that holds the cases, of the same task.
-            names: Ids of those to predict.
-            out: Where masks and other files go; rows name them relative to its folder.
-            reporter: Receives the progress.
-        """
-
-
-class Learner(Protocol):
-    """Fits on the training part of a fold, and selects on its inner validation part."""
-
-    @property
-    def study(self) -> Any:
-        """The `Study` that it learns from and is tested on."""
-
-    def fit(self, context: Context) -> Predictor:
-        """Learn from `context.fold.train` and `.validation`, and leave everything learned in `context.folder`.
-
-        Raises:
-            MedformerError: The cases, the settings or the machine do not allow it.
-        """
-
-
-class NetworkLearner(Learner, Protocol):
-    """A learner of networks, which can also be pretrained without labels."""
-
-    def pretrain(self, context: Context) -> Mapping[str, Any]:
-        """Train an encoder to reconstruct hidden parts of its input; labels are not read.
-
-        Returns:
-            What `pretraining.json` says: the error on held-out cases, beside that of a guess.
-        """
-
-    def pace(self, fold: Fold) -> Pace:
-        """What training in a fold takes on this machine, from a few timed steps of a network that is then dropped."""
-
 
 C = TypeVar("C", bound=AnyConfig)
 D = TypeVar("D", bound=Dataset)
@@ -321,74 +214,3 @@ class Study(ABC, Generic[C, D]):
 
     def facts(self, run: RunDirectory) -> None:
         """Write into a finished run what the report says of these cases."""
-
-
-class Task(Protocol):
-    """One row of the table of tasks (`medformer.tasks`)."""
-
-    name: str
-
-    def open(
-        self, config: Any, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
-    ) -> Study[Any, Any]:
-        """Open the cases that a config names.
-
-        Args:
-            config: The run's config.
-            reporter: Receives the progress.
-            out: The run folder, in which the manifest of a scanned folder will be kept.
-            labelled: Refuse cases without a label or mask.
-
-        Raises:
-            ConfigError: The config names no data.
-            DataError: They cannot be read.
-        """
-
-    def last_file(self, config: Any) -> str:
-        """The file that a fold leaves in its folder once what it learned does not change anymore."""
-
-    def load(self, config: Any, folders: Sequence[Path], device: torch.device | None = None) -> Predictor:
-        """Load what finished folds left, as one predictor that averages them.
-
-        Args:
-            config: Of the run.
-            folders: Of the folds.
-            device: Where to compute; where the config says without one.
-
-        Raises:
-            CheckpointError: A file is missing, damaged or does not fit.
-        """
-
-    def share(self, config: Any, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
-        """Copy what a fold learned and `load` reads, without anything that tells which cases it learned from.
-
-        Args:
-            config: Of the run.
-            folder: Of the fold.
-            out: Folder to write into.
-            train: The fold's training cases.
-
-        Raises:
-            DataError: What was learned shows single cases.
-            CheckpointError: A file is missing, damaged or does not fit.
-        """
-
-    def describe(self, config: Any, folders: Sequence[Path]) -> Mapping[str, Any]:
-        """Say what the networks of folds are given and what comes out: `labels`, `input` and `output`, as plain data.
-
-        Raises:
-            CheckpointError: A file is missing or damaged.
-        """
-
-    def write_onnx(self, predictor: Any, folder: Path, study: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Write what a predictor computes as ONNX files (see `medformer.tasks.onnx_export`).
-
-        Args:
-            predictor: Of `load`, on the CPU.
-            folder: Where to.
-            study: The `Study` that holds real cases to compare; None to compare made-up ones.
-            names: Theirs.
-
-        Returns:
-            What the JSON files beside them say.
-        """
