@@ -30,10 +30,12 @@ _OPEN = frozenset({"size", "age", "sex", "mean_fd", "label", "fold", "repeat"})
 HARMLESS = ("folder", "histories", "pretraining", "explanation", "volume_plans", "decisions", "components")
 """Parts of a finished run that are shared as they are; every other part is made anew."""
 _UNKNOWN = "Of a part of what the networks had seen before this run, nobody knows what it was."
-_OF_RECORD = ("task", "seed", "state", "data_sha256", "weights", "pretrained")
+_OF_RECORD = ("task", "seed", "state", "data_sha256", "weights", "pretrained", "parameters")
 _OF_SESSIONS = ("started", "finished", "state", "device", "threads", "cpus", "versions")
 _CHANGED = "The table of scores was changed after the run wrote it."
 _UNTOLD = "the reason names cases or files; the run's own report has it."
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_LISTED = re.compile(r"(row\(s\) of the data) \(.*\) (are held out|have the split)")
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,9 @@ def shared_run(run: FinishedRun) -> SharedRun:
     record, cohort, probe, audit = run.record, run.cohort, run.site_probe, run.audit
     changed: dict[str, Any] = {
         "record": {
-            **{
-                key: record.get(key)
-                for key in ("task", "seed", "state", "data_sha256", "weights", "pretrained")
-                if key in record
-            },
+            **{key: record[key] for key in _OF_RECORD if key in record},
             "reason": names.only_harmless(str(record.get("reason") or "")),
-            "notes": [note for note in record.get("notes") or () if names.only_harmless(str(note))],
+            "notes": list(filter(None, map(names.note, record.get("notes") or ()))),
             "accepted_leaks": [names.finding(str(name)) for name in record.get("accepted_leaks") or ()],
             "sessions": [{key: one[key] for key in _OF_SESSIONS if key in one} for one in record.get("sessions") or ()],
         },
@@ -115,6 +113,7 @@ def shared_run(run: FinishedRun) -> SharedRun:
         changed["site_probe"] = {
             **probe,
             "text": names.only_harmless(str(probe.get("text") or "")),
+            "left_out": [names.site(site) for site in probe.get("left_out") or ()],
             "by_site": {names.site(site): part for site, part in (probe.get("by_site") or {}).items()},
         }
     if cohort is not None:
@@ -163,6 +162,10 @@ class _StandIns:
     def only_harmless(self, text: str) -> str:
         """A text of the run, or nothing where it names a case, a patient, a site or a file."""
         return "" if self._private.search(text) or re.search(r"[/\\]", text) else text
+
+    def note(self, note: object) -> str:
+        """A note of the run; those of earlier versions list held-out cases, which the plan does not know."""
+        return self.only_harmless(_LISTED.sub(r"\1 \2", str(note)))
 
     def part(self, text: str) -> str:
         """A side of a split; networks of before are named by the folders of their runs."""
@@ -234,8 +237,8 @@ class _StandIns:
 
 
 def _letters(values: set[str]) -> dict[str, str]:
-    """Stand-ins of a column's values; numbers stay."""
-    words = sorted(value for value in values - {""} if not re.fullmatch(r"[-+.\deE]+", value))
+    """Stand-ins of a column's values; numbers stay, and a date is none."""
+    words = sorted(value for value in values - {""} if not _NUMBER.fullmatch(value))
     return dict(zip(words, stand_ins("value", len(words)), strict=True))
 
 

@@ -125,6 +125,7 @@ def test_test_rows_are_in_no_fold_and_can_be_predicted_in_the_end(
     assert {row["id"] for row in read_csv(run / "oof.csv")} == others
     assert "have the split 'Holdout'. They are drawn into folds" in result.err, "only `test` is held out"
     assert f"{len(test)} test row(s)" in result.err and "held out" in (run / "report.html").read_text("utf-8")
+    assert not any(name in note for name in others | set(test) for note in read_json(run / "run.json")["notes"])
     (command,) = [line.split("medformer ")[1] for line in result.err.splitlines() if "when this run is done" in line]
     predicted = medformer(*command.replace(" DIR", f" {tmp_path / 'new'}").split())
     assert predicted.code == 0, predicted.err

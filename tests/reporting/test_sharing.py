@@ -108,5 +108,21 @@ def test_one_case_has_one_stand_in_everywhere(finished: Path) -> None:
 def test_sentences_that_name_a_case_are_left_out(run_copy: CopyRun) -> None:
     run = run_copy()
     record = read_json(run.run_json)
-    write_json(run.run_json, record | {"notes": ["The images are synthetic.", "case03 is odd.", "See C:\\ana\\m.csv."]})
-    assert shared_run(read_finished_run(run.path)).record["notes"] == ["The images are synthetic."]
+    # Earlier versions listed the held-out cases, which are in no plan.
+    held_out = "2 test row(s) of the data (Lee, Ann, b (1)) are held out: no fold sees them."
+    notes = ["The images are synthetic.", "case03 is odd.", "See C:\\ana\\m.csv.", held_out]
+    write_json(run.run_json, record | {"notes": notes, "parameters": 7})
+    shared = shared_run(read_finished_run(run.path))
+    assert shared.record["notes"] == [notes[0], "2 test row(s) of the data are held out: no fold sees them."]
+    assert shared.parameters == 7
+
+
+def test_words_and_dates_of_free_columns_get_letters_and_numbers_stay(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    assert run.plan is not None
+    values = dict(zip(("2019-03-12", "Dr. Lee", "1.5", "-2e3"), run.plan.cases, strict=False))
+    cases = tuple(replace(case, covariates={"reader": value}) for value, case in values.items())
+    rest = run.plan.cases[len(cases) :]
+    shared = shared_run(replace(run, plan=replace(run.plan, cases=(*cases, *rest)))).plan
+    assert shared is not None
+    assert [case.covariates["reader"] for case in shared.cases[:4]] == ["value A", "value B", "1.5", "-2e3"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from medformer.crossval.plan import Plan, PlanCase, some
+from medformer.crossval.plan import Plan, PlanCase
 from medformer.crossval.plan.schemes import draw_plan
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
@@ -53,17 +53,18 @@ def held_out_note(study: Study[Any, Any]) -> list[str]:
     Raises:
         DataError: There are no other rows.
     """
-    ids = [case.id for case in study.held_out]
-    if not ids:
+    held_out = len(study.held_out)
+    if not held_out:
         return []
-    if len(ids) == len(study.cases):
+    if held_out == len(study.cases):
         raise DataError(
-            f"All {len(ids)} rows of {study.data.path} have a split that begins with `test`; expected others to train "
+            f"All {held_out} rows of {study.data.path} have a split that begins with `test`; expected others to train "
             "on. Empty the column `split` to cross-validate on them."
         )
+    # Without their names: the report, its copy for others and the methods repeat it.
     return [
-        f"{len(ids)} test row(s) of the data ({some(ids)}) are held out: no fold and no pretraining sees them, and no "
-        "number here is about them."
+        f"{held_out} test row(s) of the data are held out: no fold and no pretraining sees them, and no number here is "
+        "about them."
     ]
 
 
@@ -77,8 +78,8 @@ def unknown_part_notes(study: Study[Any, Any]) -> list[str]:
         return []
     parts = ", ".join(f"'{part}'" for part in dict.fromkeys(case.split for case in unknown))
     return [
-        f"{len(unknown)} row(s) of the data ({some([case.id for case in unknown])}) have the split {parts}. They are "
-        "drawn into folds as all others; only rows whose split begins with `test` are held out."
+        f"{len(unknown)} row(s) of the data have the split {parts}. They are drawn into folds as all others; only rows "
+        "whose split begins with `test` are held out."
     ]
 
 
