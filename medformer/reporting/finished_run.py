@@ -211,6 +211,18 @@ class FinishedRun:
         return any("threshold" in row for row in self.rows)
 
     @cached_property
+    def chosen(self) -> str:
+        """What the inner validation part of the folds chose, such as `the epoch and the threshold`; empty where nothing."""
+        learned, training = self.decisions.values(), self.config.get("training", {})
+        found = {
+            "the epoch": training.get("keep", "best") == "best",
+            "the threshold": any(one.get("learned", one.get("from") != "config") for one in learned),
+            "the calibration": any(not one["calibration"].get("reason") for one in learned if "calibration" in one),
+            "which components are kept": any(one.cases for one in self.components.values()),
+        }
+        return " and ".join(what for what, so in found.items() if so)
+
+    @cached_property
     def first_rows(self) -> Sequence[Mapping[str, Any]]:
         """One row per case: those of the first repeat."""
         first = min((row.get("repeat", 0) for row in self.rows), default=0)

@@ -57,7 +57,7 @@ def build_model_card(run: FinishedRun, facts: Mapping[str, Facts], bundle: Mappi
             for metric in run.metric_table
             if metric in run.pooled["metrics"]
         ],
-        settings={key: training[key] for key in _SETTINGS if training.get(key)},
+        settings=_settings(str(run.record.get("task")), training),
         pretrained=run.record.get("pretrained"),
     )
 
@@ -75,7 +75,7 @@ def bundle_card(path: Path, bundle: Mapping[str, Any]) -> str:
     if bundle["evaluation"] is not None:
         run = shared_run(read_finished_run(path))
         return build_model_card(run, facts_of(run, for_card=True), bundle)
-    task, kind, config = bundle["task"], bundle["target"], bundle["training"]
+    task, kind = bundle["task"], bundle["target"]
     return render(
         markdown_templates(),
         "untested_card.md.j2",
@@ -86,8 +86,14 @@ def bundle_card(path: Path, bundle: Mapping[str, Any]) -> str:
         task=task,
         bundle=bundle,
         finished=RunDirectory(path).record()["state"] == "done",
-        settings={key: config[key] for key in _SETTINGS if config.get(key)},
+        settings=_settings(task, bundle["training"]),
     )
+
+
+def _settings(task: str, training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training went by: minutes take the place of epochs, and the batch of volumes is planned."""
+    unused = {"epochs" if training.get("minutes") else "", "batch_size" if task == "volume" else ""}
+    return {key: training[key] for key in _SETTINGS if training.get(key) and key not in unused}
 
 
 def _front_matter(content: Mapping[str, Any]) -> Markup:

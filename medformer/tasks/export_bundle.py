@@ -91,7 +91,7 @@ def export_bundle(
         "task": trained.task,
         "target": getattr(config, "target", "classification" if trained.task == "abide" else "segmentation"),
         "network": {**config.model.model_dump(mode="json"), "parameters": count_floating(shared[0] / WEIGHTS)},
-        "started_from": _start(trained.config, run.record()["pretrained"]),
+        "started_from": started_from(trained.config, run.record()["pretrained"]),
         "folds": [int(folder.name) for folder in folders],
         "folds_of_run": len(plan.folds),
         "networks": len(folders) * getattr(config, "members", 1),
@@ -163,14 +163,17 @@ def _chosen(trained: Trained, fold: str) -> Sequence[Path]:
     return chosen
 
 
-def _start(config: Any, pretrained: Mapping[str, Any]) -> str:
+def started_from(config: Any, pretrained: Mapping[str, Any]) -> str:
     """What the first weights were, in words."""
+    named = "{name} (trained on: {data}; license: {license})".format_map(pretrained) if pretrained else ""
     if getattr(config.training, "init_from", ""):
-        return "the network of another run"
-    if config.pretraining.enabled or config.pretraining.weights:
+        return "the network of another run" + (f", whose encoder had started from {named}" if named else "")
+    if config.pretraining.weights:
         return "an encoder that was pretrained without labels"
-    if pretrained:
-        return f"{pretrained['name']} (trained on: {pretrained['data']}; license: {pretrained['license']})"
+    if config.pretraining.enabled:
+        return "an encoder that was pretrained without labels" + (f", beginning with {named}" if named else "")
+    if named:
+        return named
     # Runs of earlier versions do not say more.
     return "pretrained weights" if getattr(config.model, "weights", None) else "random weights"
 

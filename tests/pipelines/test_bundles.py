@@ -11,8 +11,10 @@ import pytest
 import yaml
 from bundles import files_of, folders_told, moved_bundle, private_names, told
 
+from medformer.config import PolypConfig
 from medformer.crossval.bundle import own_hash
 from medformer.files import read_json, write_json
+from medformer.tasks.export_bundle import started_from
 from medformer.tasks.trained import open_trained
 from medformer.tensor_file import read_metadata
 
@@ -172,3 +174,14 @@ def test_a_shared_report_names_nobody_and_the_run_can_still_be_replaced(
 def test_reports_and_cards_hold_no_folder(finished: Path) -> None:
     assert len({name for name in private_names(finished) if Path(name).is_absolute()}) >= 3
     assert not folders_told(finished)
+
+
+def test_a_bundle_says_what_the_first_network_of_all_began_with() -> None:
+    pretrained = {"name": "net.in1k", "data": "ImageNet-1k", "license": "apache-2.0"}
+    tuned = PolypConfig.model_validate({"training": {"init_from": "run"}})
+    named = "net.in1k (trained on: ImageNet-1k; license: apache-2.0)"
+    assert started_from(tuned, {}) == "the network of another run"
+    assert started_from(tuned, pretrained) == f"the network of another run, whose encoder had started from {named}"
+    masked = PolypConfig.model_validate({"pretraining": {"enabled": True}})
+    assert started_from(masked, pretrained).endswith(f"without labels, beginning with {named}")
+    assert started_from(PolypConfig(), pretrained) == named

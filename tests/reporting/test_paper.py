@@ -13,6 +13,7 @@ from bundles import private_names, told
 from medformer.crossval.plan.schemes import predefined_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json
+from medformer.models.weights.store import OWN
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.paper.checklist import CLAIM, TRIPOD, Row, checklist, counts
 from medformer.reporting.paper.items import ITEMS
@@ -92,12 +93,16 @@ def test_first_weights_are_said_as_they_are_recorded(images: FinishedRun) -> Non
     known = first(pretrained=pretrained)
     assert "net.in1k (trained on: ImageNet-1k; license: apache-2.0" in known.said and known.answer == "filled"
     assert first(pretrained={**pretrained, "data": "not known"}).answer == "in part"
-    assert "[say on which data]" in first(weights={"pretraining.weights": "ab"}).said
+    assert first(pretrained={**pretrained, "data": OWN.data, "license": OWN.license}).answer == "in part"
+    before = first(weights={"pretraining.weights": "ab"}, pretrained=pretrained)
+    assert "without labels [say on which data" in before.said and "net.in1k" not in before.said
     # Runs of earlier versions record no weights.
     old = {key: value for key, value in plain.record.items() if key != "weights"}
     assert rows(replace(plain, record=old))["24"].answer == "open"
     assert rows(images)["24"].said.startswith("Training started from a trained network [say which")
     assert rows(images)["24"].answer == "in part"
+    tuned = rows(replace(images, record={**images.record, "pretrained": pretrained}))["24"]
+    assert "The encoder of that network had started from net.in1k (trained on: ImageNet-1k" in tuned.said
 
 
 def test_masked_pretraining_says_on_what_as_far_as_it_is_known(images: FinishedRun) -> None:
@@ -137,6 +142,30 @@ def test_parts_that_were_given_are_for_the_author_to_explain(images: FinishedRun
     assert found.answer == "in part" and "given, not drawn [say who made them, and how]" in found.said
     assert "seed" not in found.said
     assert "apart by group" not in rows(replace(images, plan=plan))["20"].said
+    assert rows(replace(images, plan=plan))["20"].answer == "in part"
+
+
+def test_parts_are_balanced_by_columns_in_which_cases_differ(images: FinishedRun) -> None:
+    assert images.plan is not None
+    plan = replace(images.plan, settings={**images.plan.settings, "stratify": ["site", "label"]})
+    assert " Parts were balanced by site as far as" in said(replace(images, plan=plan))["division"]
+    cases = tuple(replace(case, site="") for case in plan.cases)
+    assert "balanced" not in said(replace(images, plan=replace(plan, cases=cases)))["division"]
+    apart = replace(plan, scheme="leave-one-site-out", settings={"left_out": "site", "stratify": ["site"]})
+    assert "Inner validation parts were balanced by site" in said(replace(images, plan=apart))["division"]
+
+
+def test_methods_say_what_was_done_and_not_what_could_have_been(images: FinishedRun, segmented_volumes: Path) -> None:
+    text = "training:\n  minutes: 30\n  epochs: 100\n  patience: 9\n  keep: best\n"
+    found = said(replace(images, config_text=text))
+    assert found["training"].startswith("Networks were trained for at most 30 minutes.")
+    assert "after 9 epochs without a better one, a training ended early" in found["selection"]
+    sessions = [{"device": "cpu", "versions": {"torch": "2"}}, {"device": "cuda: H100", "versions": {"torch": "2"}}]
+    assert "It ran on cpu and on cuda: H100." in said(replace(images, record={"task": "polyp", "sessions": sessions}))["software"]
+    volumes = replace(read_finished_run(segmented_volumes / "run"), config_text="inference:\n  components: largest\n")
+    assert "only the largest connected component was kept" in said(volumes)["prediction"]
+    assert said(volumes)["threshold"].startswith("Every voxel was given its most probable label, so there is no")
+    assert " Which components are kept was learned in 1 of 3 folds" in said(volumes)["threshold"]
 
 
 def test_a_run_without_config_or_plan_leaves_gaps(images: FinishedRun) -> None:

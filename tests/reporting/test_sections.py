@@ -15,7 +15,7 @@ from medformer.crossval.plan.schemes import make_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json, write_text
 from medformer.reporting.read_run import read_finished_run
-from medformer.reporting.report import build_report, render_section
+from medformer.reporting.report import build_model_card, build_report, render_section
 from medformer.reporting.sections import SECTIONS, facts_of, plans
 
 TEMPLATES = Path(medformer.__file__).parent / "reporting" / "templates"
@@ -92,3 +92,44 @@ def test_long_names_that_differ_in_the_middle_keep_their_columns() -> None:
     plan = make_plan(cases, folds=3, validation=0.25, seed=0)
     run: Any = SimpleNamespace(plan=plan)
     assert list(plans.plan(run)["whole"].values()) == list(balance_table(plan).rows[0])
+
+
+def test_what_the_inner_validation_part_chose_is_what_was_learned_on_it(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    last, learned = "training:\n  keep: last\n", {"threshold": 0.4, "from": "inner validation", "learned": True}
+    fixed = {0: {"threshold": 0.5, "from": "config", "learned": False}}
+    for changed, chosen in (
+        (run, "the epoch"),
+        (replace(run, config_text=last), ""),
+        (replace(run, config_text=last, decisions=fixed), ""),
+        (replace(run, decisions={0: learned}), "the epoch and the threshold"),
+        (replace(run, config_text=last, decisions={0: {**learned, "calibration": {"reason": "too few"}}}), "the threshold"),
+    ):
+        assert changed.chosen == chosen
+        text = " ".join(render_section("plan", changed, facts_of(changed)).split())
+        part = f"the inner validation part chooses {chosen}, " if chosen else ""
+        assert f"fitted on the training part, {part}and the test part is only predicted" in text
+
+
+def test_a_card_lists_the_settings_that_counted(finished: Path, segmented_volumes: Path) -> None:
+    config = "training:\n  epochs: 100\n  minutes: 4.5\n  batch_size: 16\n"
+    pretrained = {"name": "net.in1k", "data": "ImageNet-1k", "license": "apache-2.0", "sha256": "ab"}
+    for folder, settings in ((finished, "minutes 4.5, batch_size 16"), (segmented_volumes, "minutes 4.5")):
+        run = read_finished_run(folder / "run")
+        run = replace(run, config_text=config, record={**run.record, "pretrained": pretrained})
+        card = build_model_card(run, facts_of(run, for_card=True))
+        assert f"\nSettings: {settings}. " in card
+        began = "The encoder of that network had started from" if run.starts else "The encoder started from"
+        assert f"{began} net.in1k" in card
+        assert not run.starts or "Training started from fold 0 of run. The encoder of" in card
+
+
+def test_what_the_audit_could_not_compare_is_not_said_to_be_compared(finished: Path) -> None:
+    run = read_finished_run(finished / "run")
+    for audit, words in (
+        (run.audit, "compared the cases that this network has seen with"),
+        ({"unknown": ["A bundle names no cases."]}, "a part of them is not known"),
+        (None, "No audit was written"),
+    ):
+        changed = replace(run, audit=audit)
+        assert words in " ".join(render_section("start", changed, facts_of(changed)).split())

@@ -137,11 +137,11 @@ ITEMS: dict[str, tuple[Item, ...]] = {
     ),
     "Results": (
         Item("Numbers included and excluded", "35", ("20a",), ("data", "exclusions"), "a flow diagram of the cases."),
-        Item("Who the cases are", "36", ("20b",), ("characteristics",), "what the manifest does not hold of them."),
+        Item("Who the cases are", "36", ("20b",), ("characteristics", "parts_table"), "what the manifest lacks."),
         Item("The parts compared", "", ("20c",), ("parts_table",), otherwise="a comparison of the parts."),
         Item("Cases and events in each analysis", "", ("21",), ("sizes",), otherwise="their numbers."),
         Item("Performance with intervals", "37", (), ("performance", "calibration")),
-        Item("Performance in subgroups", "", ("23a",), ("performance", "subgroups"), "which subgroups matter here."),
+        Item("Performance in subgroups", "", ("23a",), ("performance", "calibration", "subgroups"), "which of them matter."),
         Item("Differences between centers: results", "", ("23b",), ("centers",), otherwise="them, if examined."),
         Item(
             "Diagnostic performance",

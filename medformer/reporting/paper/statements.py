@@ -12,6 +12,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from medformer.crossval.compare.result import METHODS
+from medformer.crossval.plan.strata import column_cells
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import failures, value, written
 from medformer.reporting.sections import Facts, checks_of
@@ -53,6 +54,7 @@ def _context(run: FinishedRun, facts: Mapping[str, Facts], templates: Environmen
         "findings": {check["key"]: check["finding"] for check in checks_of(run, facts, templates)},
         "settings": {name: run.config.get(name) or {} for name in _SECTIONS},
         "loss": _loss(run),
+        "devices": _devices(run),
         "members": int(run.config.get("members") or 1),
         "pretrained": run.record.get("pretrained") or {},
         "recorded_weights": found if isinstance(found := run.record.get("weights"), Mapping) else None,
@@ -61,6 +63,7 @@ def _context(run: FinishedRun, facts: Mapping[str, Facts], templates: Environmen
         "volume": _volume(run),
         "augmented": _augmented(run.config.get("augment") or {}),
         "used": _used(run),
+        "balanced_by": _balanced_by(run),
         "sizes_of": _sizes(run),
         "written": {name: written(run, run.pooled, name) for name in run.metric_table},
         "metric_labels": [run.metric_table[name].label for name in run.pooled["metrics"]],
@@ -112,6 +115,18 @@ def _used(run: FinishedRun) -> dict[str, Any]:
         "sites": len({case.site for case in cases if case.site}),
         "without_site": sum(not case.site for case in cases),
     }
+
+
+def _balanced_by(run: FinishedRun) -> list[str]:
+    """The columns that the plan names and in which its cases differ: a single site balances nothing."""
+    named = run.plan.settings.get("stratify") or () if run.plan else ()
+    return [name for name in named if run.plan and len(set(column_cells(run.plan.cases, name))) > 1]
+
+
+def _devices(run: FinishedRun) -> list[str]:
+    """What the sessions of the run computed on."""
+    found = (one.get("device") for one in run.record.get("sessions") or ())
+    return list(dict.fromkeys(str(device) for device in found if device))
 
 
 def _sizes(run: FinishedRun) -> dict[str, dict[str, str]]:

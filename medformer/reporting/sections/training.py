@@ -152,7 +152,6 @@ def learning(run: FinishedRun) -> dict[str, Any]:
         "panels": list(panels),
         "metric": metric,
         "folds": rows,
-        "threshold_fitted": run.thresholded and run.config.get("inference", {}).get("threshold") == "fit",
         "svg": curves("learning", panels, xlabel="epoch"),
     }
 
