@@ -16,7 +16,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json, write_text
 from medformer.reporting.read_run import read_finished_run
 from medformer.reporting.report import build_model_card, build_report, render_section
-from medformer.reporting.sections import SECTIONS, facts_of, plans
+from medformer.reporting.sections import SECTIONS, facts_of, plans, training
 
 TEMPLATES = Path(medformer.__file__).parent / "reporting" / "templates"
 HOSTILE = "<b onclick=alert(1)>hostile</b>"
@@ -106,7 +106,7 @@ def test_what_the_inner_validation_part_chose_is_what_was_learned_on_it(finished
         (replace(run, config_text=last, decisions={0: {**learned, "calibration": {"reason": "too few"}}}), "the threshold"),
     ):
         assert changed.chosen == chosen
-        text = " ".join(render_section("plan", changed, facts_of(changed)).split())
+        text = " ".join(render_section("plan", changed, {"plan": plans.plan(changed)}).split())
         part = f"the inner validation part chooses {chosen}, " if chosen else ""
         assert f"fitted on the training part, {part}and the test part is only predicted" in text
 
@@ -132,4 +132,4 @@ def test_what_the_audit_could_not_compare_is_not_said_to_be_compared(finished: P
         (None, "No audit was written"),
     ):
         changed = replace(run, audit=audit)
-        assert words in " ".join(render_section("start", changed, facts_of(changed)).split())
+        assert words in " ".join(render_section("start", changed, {"start": training.start(changed)}).split())
