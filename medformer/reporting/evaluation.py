@@ -21,7 +21,6 @@ REPORT = "report.html"
 MOST_CASES = 500
 _MOST_LABELS = 8
 _COLUMNS = ("dice", "iou", "sensitivity", "precision", "hd95_px", "hd95_mm", "nsd_mm", "mean_dice_256")
-_FEW_GROUPS = 10
 
 Facts = Callable[[FinishedRun], Mapping[str, Any]]
 
@@ -81,7 +80,7 @@ def render_evaluation(
     facts: Mapping[str, Any] = {
         "failed": sum(map(len, failures(run.rows).values())),
         "failed_below": FAILED_BELOW,
-        "few_groups": _FEW_GROUPS,
+        "few_groups": results.FEW_GROUPS,
         "resampled": summary.get("resampled", ""),
         "unpaired": unpaired,
         "each": run.groups == run.cases,

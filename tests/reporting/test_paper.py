@@ -160,6 +160,10 @@ def test_methods_say_what_was_done_and_not_what_could_have_been(images: Finished
     found = said(replace(images, config_text=text))
     assert found["training"].startswith("Networks were trained for at most 30 minutes.")
     assert "after 9 epochs without a better one, a training ended early" in found["selection"]
+    assert "before" not in found["internal"] and "in this run" in found["internal"]
+    leak = {"kind": "seen-group", "a": "old", "b": "case01", "accepted": True}
+    accepted = said(replace(images, audit={"findings": [leak], "looked_for": {}}))["internal"]
+    assert "had seen some of what is tested, which the user accepted (1 finding" in accepted
     sessions = [{"device": "cpu", "versions": {"torch": "2"}}, {"device": "cuda: H100", "versions": {"torch": "2"}}]
     assert "It ran on cpu and on cuda: H100." in said(replace(images, record={"task": "polyp", "sessions": sessions}))["software"]
     volumes = replace(read_finished_run(segmented_volumes / "run"), config_text="inference:\n  components: largest\n")
