@@ -212,7 +212,7 @@ class FinishedRun:
 
     @cached_property
     def chosen(self) -> str:
-        """What the inner validation part of the folds chose, such as `the epoch and the threshold`; empty where nothing."""
+        """What the inner validation parts chose, such as `the epoch and the threshold`; empty where nothing."""
         learned, training = self.decisions.values(), self.config.get("training", {})
         found = {
             "the epoch": training.get("keep", "best") == "best",

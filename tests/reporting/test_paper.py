@@ -165,7 +165,10 @@ def test_methods_say_what_was_done_and_not_what_could_have_been(images: Finished
     accepted = said(replace(images, audit={"findings": [leak], "looked_for": {}}))["internal"]
     assert "had seen some of what is tested, which the user accepted (1 finding" in accepted
     sessions = [{"device": "cpu", "versions": {"torch": "2"}}, {"device": "cuda: H100", "versions": {"torch": "2"}}]
-    assert "It ran on cpu and on cuda: H100." in said(replace(images, record={"task": "polyp", "sessions": sessions}))["software"]
+    assert (
+        "It ran on cpu and on cuda: H100."
+        in said(replace(images, record={"task": "polyp", "sessions": sessions}))["software"]
+    )
     volumes = replace(read_finished_run(segmented_volumes / "run"), config_text="inference:\n  components: largest\n")
     assert "only the largest connected component was kept" in said(volumes)["prediction"]
     assert said(volumes)["threshold"].startswith("Every voxel was given its most probable label, so there is no")

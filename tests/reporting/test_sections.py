@@ -103,7 +103,10 @@ def test_what_the_inner_validation_part_chose_is_what_was_learned_on_it(finished
         (replace(run, config_text=last), ""),
         (replace(run, config_text=last, decisions=fixed), ""),
         (replace(run, decisions={0: learned}), "the epoch and the threshold"),
-        (replace(run, config_text=last, decisions={0: {**learned, "calibration": {"reason": "too few"}}}), "the threshold"),
+        (
+            replace(run, config_text=last, decisions={0: {**learned, "calibration": {"reason": "too few"}}}),
+            "the threshold",
+        ),
     ):
         assert changed.chosen == chosen
         text = " ".join(render_section("plan", changed, {"plan": plans.plan(changed)}).split())
@@ -113,7 +116,7 @@ def test_what_the_inner_validation_part_chose_is_what_was_learned_on_it(finished
 
 def test_a_card_lists_the_settings_that_counted(finished: Path, segmented_volumes: Path) -> None:
     config = "training:\n  epochs: 100\n  minutes: 4.5\n  batch_size: 16\n"
-    pretrained = {"name": "net.in1k", "data": "ImageNet-1k", "license": "apache-2.0", "sha256": "ab"}
+    pretrained = {"name": "net.in1k", "data": "ImageNet-1k", "license": "apache-2.0", "sha256": "ab", "revision": ""}
     for folder, settings in ((finished, "minutes 4.5, batch_size 16"), (segmented_volumes, "minutes 4.5")):
         run = read_finished_run(folder / "run")
         run = replace(run, config_text=config, record={**run.record, "pretrained": pretrained})

@@ -141,7 +141,13 @@ ITEMS: dict[str, tuple[Item, ...]] = {
         Item("The parts compared", "", ("20c",), ("parts_table",), otherwise="a comparison of the parts."),
         Item("Cases and events in each analysis", "", ("21",), ("sizes",), otherwise="their numbers."),
         Item("Performance with intervals", "37", (), ("performance", "calibration")),
-        Item("Performance in subgroups", "", ("23a",), ("performance", "calibration", "subgroups"), "which of them matter."),
+        Item(
+            "Performance in subgroups",
+            "",
+            ("23a",),
+            ("performance", "calibration", "subgroups"),
+            "which of them matter.",
+        ),
         Item("Differences between centers: results", "", ("23b",), ("centers",), otherwise="them, if examined."),
         Item(
             "Diagnostic performance",
