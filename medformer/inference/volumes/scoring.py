@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.data.volumes.read.layouts import declared_info
 from medformer.errors import DataError
 from medformer.evaluation.masks.volumes import volume_row
@@ -26,7 +27,7 @@ def score_label_maps(
     masks: Path,
     *,
     images: Path | None = None,
-    labels: Mapping[int, str] | None = None,
+    labels: DatasetInfo | None = None,
     tolerance: float = 2.0,
     cases: CaseSource | None = None,
     unpaired: Unpaired | None = None,
@@ -42,8 +43,8 @@ def score_label_maps(
         predictions: Folder of NIfTI label maps or DICOM segmentations.
         masks: Folder of the references, on the same grids.
         images: Folder of what was labeled, named like the masks: NIfTI files, or folders of a DICOM series.
-        labels: Value and name of every label; without it, those that the data set of the manifest declares, else every
-            value above 0 that a map holds, named after its value.
+        labels: The labels, and the regions that are scored in their place where there are any; without it, those that
+            the data set of the manifest declares, else every value above 0 that a map holds, named after its value.
         tolerance: Of the normalized surface Dice, mm.
         cases: Where patients, sites and labels are told; unless given, no patient is known.
         unpaired: Receives the names that only one folder has; without it, they are refused.
@@ -60,9 +61,10 @@ def score_label_maps(
     source = cases or CaseSource()
     pairs = pair_folders(predictions, masks, (*NIFTI, SEG), unpaired=unpaired)
     known = source.of(pairs)
-    declared = None if source.table is None else declared_info(source.table)
-    labels = labels or (dict(declared.labels) if declared else None)
-    names = dict(labels) if labels else _found_labels([path for _, *both in pairs for path in both])
+    declared = labels or (None if source.table is None else declared_info(source.table))
+    named = dict(declared.labels) if declared else {}
+    names = named or _found_labels([path for _, *both in pairs for path in both])
+    regions = declared.members if declared else {}
     rows: list[dict[str, Any]] = []
     for case, prediction_file, mask_file in reporter.track(pairs, "scoring"):
         image = None if images is None else _image_of(case, images)
@@ -79,11 +81,12 @@ def score_label_maps(
                     labels=names,
                     spacing=truth.geometry.steps,
                     tolerance=tolerance,
+                    regions=regions,
                 )
             )
         )
         reporter.advance(0, dice=rows[-1]["dice"])
-    for note in (*one_folder_note(predictions, masks), *_one_sided(rows, names)):
+    for note in (*one_folder_note(predictions, masks), *_one_sided(rows, list(regions or names.values()))):
         reporter.line(note)
     return rows, summarize(rows, strangers=False)
 
@@ -106,10 +109,10 @@ def _found_labels(files: list[Path]) -> dict[int, str]:
     return {value: f"label {value}" for value in values}
 
 
-def _one_sided(rows: list[dict[str, Any]], names: Mapping[int, str]) -> list[str]:
-    """Say which labels only one side has: Dice is 0 for them, which may mean that the two number labels differently."""
+def _one_sided(rows: list[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """Say what only one side has: its Dice is 0, which may mean that the two sides number labels differently."""
     sides = [
-        [name for name in names.values() if any(row[f"{side}_ml:{name}"] for row in rows)] for side in ("pred", "truth")
+        [name for name in names if any(row[f"{side}_ml:{name}"] for row in rows)] for side in ("pred", "truth")
     ]
     notes = []
     for there, here, one, other in (

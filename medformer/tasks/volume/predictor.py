@@ -140,7 +140,7 @@ def scored_row(
         found,
         truth.array,
         labels=dict(study.data.info.labels),
-        regions={region.name: region.values for region in study.data.info.regions},
+        regions=study.data.info.members,
         spacing=truth.geometry.steps,
         tolerance=study.config.inference.tolerance,
         voxel_ml=truth.geometry.voxel_ml,

@@ -9,9 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medformer.data.volumes.read.dataset_file import named_labels
+from medformer.data.cases import Case
+from medformer.data.manifest import write_manifest
+from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.errors import ConfigError, DataError
 from medformer.evaluation.masks.volumes import volume_row
+from medformer.files import write_json
 from medformer.inference.scored_cases import CaseSource
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.progress import SilentReporter
@@ -79,7 +82,35 @@ def test_labels_can_be_named(tmp_path: Path) -> None:
         score_label_maps(tmp_path / "p", tmp_path / "m", labels=named_labels("1=liver,4"))
     described = tmp_path / "dataset.json"
     described.write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "tumor": 3}}')
-    assert named_labels(str(described)) == {3: "tumor"}
+    assert named_labels(str(described)).labels == ((3, "tumor"),)
+
+
+def test_regions_are_scored_in_the_place_of_their_labels(tmp_path: Path) -> None:
+    truth, found = cube(1), cube(1)
+    truth[2:5, 3:6, 6:8], found[2:5, 3:6, 5:8] = 2, 2
+    write(tmp_path / "m" / "a.nii.gz", truth)
+    write(tmp_path / "p" / "a.nii.gz", found)
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    described = {"channel_names": {"0": "T1"}, "labels": labels, "regions_class_order": [1, 2]}
+    write_json(tmp_path / "dataset.json", described)
+    scored = volume_row(
+        "a",
+        found,
+        truth,
+        labels={1: "label 1", 2: "core"},
+        spacing=(1.0, 1.5, 2.0),
+        regions={"whole": (1, 2), "core": (2,)},
+    )
+    assert (scored["dice:whole"], scored["dice:core"]) == (1.0, pytest.approx(2 * 18 / (18 + 27)))
+    rows, summary = score_label_maps(
+        tmp_path / "p", tmp_path / "m", labels=named_labels(str(tmp_path / "dataset.json"))
+    )
+    assert rows == [scored] and set(summary["by_label"]) == {"whole", "core"}
+    # A manifest declares them as well.
+    write_manifest(tmp_path / "m.csv", [Case("a", tmp_path / "m" / "a.nii.gz", tmp_path / "m" / "a.nii.gz", group="p")])
+    write_info(tmp_path / "m.csv", named_labels(str(tmp_path / "dataset.json")))
+    (row,), _ = score_label_maps(tmp_path / "p", tmp_path / "m", cases=CaseSource(manifest=tmp_path / "m.csv"))
+    assert {name: row[name] for name in scored} == scored
 
 
 @pytest.mark.parametrize("text", ["", "liver", "0,1", "-1", "1,1", "1=a,2=a", "1.5"])
@@ -95,7 +126,7 @@ def test_values_that_are_no_labels_are_named_with_their_file(tmp_path: Path, sid
     odd = cube(dtype=np.int16)
     odd[0, 0, :2] = -1
     write(tmp_path / side / "a.nii.gz", odd)
-    for labels in (None, {1: "liver"}):
+    for labels in (None, named_labels("1=liver")):
         with pytest.raises(DataError, match=rf"{side}/a\.nii\.gz holds the value -1 in 2 voxels"):
             score_label_maps(tmp_path / "p", tmp_path / "m", labels=labels)
     write(tmp_path / side / "a.nii.gz", cube().astype(np.float32) * 0.5)

@@ -72,6 +72,11 @@ class DatasetInfo:
             raise DataError(f"The patients are '{self.patients}'; expected {' or '.join(get_args(Patients))}.")
 
     @property
+    def members(self) -> dict[str, tuple[int, ...]]:
+        """The labels that each region is made of, by its name; empty without regions."""
+        return {region.name: region.values for region in self.regions}
+
+    @property
     def shown_labels(self) -> str:
         """Values and names of the first labels, and how many more there are; the regions that they make up."""
         parts = [f"{region.name} ({', '.join(map(str, region.values))})" for region in self.regions]
@@ -132,8 +137,8 @@ def read_info(manifest: Path) -> DatasetInfo:
         raise DataError(f"{path} does not describe a data set ({error}); expected {_EXAMPLE}.") from None
 
 
-def named_labels(text: str) -> dict[int, str]:
-    """Labels as a user names them: `1,2`, `1=liver,2=tumor`, or a `dataset.json` of any known kind.
+def named_labels(text: str) -> DatasetInfo:
+    """Labels as a user names them: `1,2`, `1=liver,2=tumor`, or a `dataset.json` of any known kind, regions too.
 
     Raises:
         ConfigError: Neither numbers above 0, each once, nor such a file.
@@ -142,21 +147,20 @@ def named_labels(text: str) -> dict[int, str]:
     path = Path(text)
     if path.suffix == ".json":
         manifest = path.with_name(path.name.removesuffix(".dataset.json"))
-        return dict((info_from_json(path) if manifest.name == path.name else read_info(manifest)).labels)
+        return info_from_json(path) if manifest.name == path.name else read_info(manifest)
     try:
         pairs = [part.partition("=") for part in text.split(",")]
         if wrong := [value for value, _, _ in pairs if not value.strip().isdecimal()]:
             raise ValueError(f"{wrong[0]!r} is no label.")
         labels = {int(value): name.strip() or f"label {int(value)}" for value, _, name in pairs}
-        DatasetInfo(tuple(sorted(labels.items())), ("any",))
         if len(labels) < len(pairs):
-            raise ValueError("a value is given twice")
+            raise ValueError("a value is given twice.")
+        return DatasetInfo(tuple(sorted(labels.items())), ("any",))
     except (ValueError, DataError) as error:
         raise ConfigError(
             f"--labels {text}: {error} Expected whole numbers above 0, such as 1,2 or 1=liver,2=tumor, or a "
             "dataset.json."
         ) from None
-    return labels
 
 
 def info_from_json(path: Path) -> DatasetInfo:
