@@ -332,7 +332,7 @@ def compare(
 ) -> None:
     """Compare each later run or table of scores with the first, case by case."""
     from medformer.crossval.compare.compare import compare_scores
-    from medformer.crossval.compare.open import open_scores
+    from medformer.crossval.compare.open import open_tables
     from medformer.crossval.compare.text import format_comparisons
     from medformer.crossval.splits.read import read_split
     from medformer.reporting.comparison_files import write_comparison
@@ -342,7 +342,7 @@ def compare(
     with nullcontext() if out is None else output_folder(out, resume=True, beside=True):
         split = read_split(folds) if folds else None
         found = compare_scores(
-            [open_scores(table, groups=groups, folds=split) for table in tables],
+            open_tables(tables, groups=groups, folds=split),
             metric=metric,
             direction="higher" if higher_is_better else "lower" if lower_is_better else None,
             shared_only=shared_cases,

@@ -84,7 +84,7 @@ def read_cells(path: Path, form: TableForm) -> tuple[list[str], list[tuple[int, 
     line = 0
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
             table = []
             for cells in reader:
                 line = reader.line_num

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from medformer.config_loading import override
 from medformer.crossval.compare.compare import compare_scores
-from medformer.crossval.compare.open import open_scores
+from medformer.crossval.compare.open import open_tables
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
@@ -202,7 +202,7 @@ def compare(
     split = read_split([Path(file) for file in folds]) if folds else None
     about = None if groups is None else Path(groups)
     return compare_scores(
-        [open_scores(path, groups=about, folds=split) for path in paths],
+        open_tables(paths, groups=about, folds=split),
         metric=metric,
         direction=direction,
         shared_only=shared_cases,

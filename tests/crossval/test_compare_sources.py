@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medformer.crossval.compare.compare import compare_scores
-from medformer.crossval.compare.open import open_scores
+from medformer.crossval.compare.open import open_scores, open_tables
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.compare.sources.table import scores_of
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
@@ -227,3 +227,39 @@ def test_a_run_and_a_table_with_the_folds_of_its_plan_are_tested_over_folds(tmp_
     expected = corrected_resampled_ttest(by_fold, [20] * 5, [6] * 5)
     assert found.fold_test is not None
     assert (found.fold_test.difference, found.fold_test.p) == pytest.approx((expected.mean, expected.p))
+
+
+def test_folds_of_other_repeats_are_not_taken_for_those_of_the_scores(tmp_path: Path) -> None:
+    repeats = [[name, repeat, fold] for repeat in (1, 2) for name, fold in zip(IDS, FOLDS, strict=True)]
+    write_csv(
+        tmp_path / "split.csv",
+        [{"id": n, "repeat": r, "fold": (f + (r == 2)) % 5 if n != IDS[0] else f} for n, r, f in repeats],
+        ["id", "repeat", "fold"],
+    )
+    split = read_split([tmp_path / "split.csv"])
+    with pytest.raises(DataError, match="has the folds of 2 repeats, and .*does not say which"):
+        open_scores(csv(tmp_path / "a.csv", dice=A, group=GROUPS), folds=split)
+    found = open_scores(csv(tmp_path / "a.csv", dice=A, group=GROUPS, repeat=[1] * 30), folds=split)
+    assert {fold.repeat for fold in found.folds} == {1}
+    # The second repeat puts the first case beside others.
+    first = next(fold for fold in found.folds if IDS[0] in fold.test)
+    assert set(first.test) == {name for name, fold in zip(IDS, FOLDS, strict=True) if fold == 0}
+
+
+def test_groups_and_folds_that_no_table_needs_are_refused(tmp_path: Path) -> None:
+    groups = csv(tmp_path / "groups.csv", group=["one"] * 30)
+    own = [csv(tmp_path / f"{name}.csv", dice=values, group=GROUPS) for name, values in (("a", A), ("b", B))]
+    with pytest.raises(ConfigError, match="groups.csv would not be used, because every table says itself"):
+        open_tables(own, groups=groups)
+    assert len(open_tables([own[0], csv(tmp_path / "c.csv", dice=B)], groups=groups)) == 2
+
+
+def test_numbers_that_have_no_mean_or_another_unit_are_refused() -> None:
+    a = scores_of({"id": IDS, "dice": A, "hd95_mm": A, "group": IDS}, "a")
+    with pytest.raises(DataError, match=r"b seems to state Dice in percent .*Divide the column `dice` of the first by"):
+        compare_scores([a, scores_of({"id": IDS, "dice": 100 * B, "group": IDS}, "b")])
+    both = [scores_of({"id": IDS, "dice": 100 * x, "group": IDS}) for x in (A, B)]
+    assert compare_scores(both)[0].value_b == pytest.approx(100 * B.mean())
+    endless = scores_of({"id": IDS, "hd95_mm": [math.inf, *B[1:]], "group": IDS}, "b")
+    with pytest.raises(DataError, match="b: column 'hd95_mm' is infinite in 1 case, such as 'p00_0'"):
+        compare_scores([a, endless], metric="hd95_mm")

@@ -167,3 +167,39 @@ def test_names_of_cases() -> None:
                 names.find(spelled)
         else:
             assert names.find(spelled) == expected
+
+
+def test_several_test_parts_leave_open_which_one_was_tested(tmp_path: Path) -> None:
+    parts = {"train": IDS[:2], "val": IDS[2:3], "test-a": IDS[3:4], "test-b": IDS[4:]}
+    found = bound(tmp_path / "a.json", parts)
+    assert found.divisions[0].tested is None
+    with pytest.raises(DataError, match="the parts train, val, test-a, test-b; expected one that begins with `test`"):
+        found.folds()
+
+
+def test_folds_beside_published_parts_are_the_folds(tmp_path: Path) -> None:
+    rows = [f"{name},{'test' if i > 3 else 'train'},{i % 2 if i < 4 else ''}" for i, name in enumerate(IDS)]
+    found = bound(tmp_path / "split.csv", table("id,split,fold", *rows))
+    assert [fold.label for fold in found.split.folds] == ["fold 0 ", "fold 1 "] and found.split.assumed
+    assert of_tests(found) == [{"case_0", "case_2"}, {"case_1", "case_3"}]
+    assert found.notes == []
+
+
+def test_repeats_keep_the_numbers_that_they_are_called_by(tmp_path: Path) -> None:
+    for names, numbers in ((("1", "3"), [1, 3]), (("second", "first"), [1, 0])):
+        rows = [f"{name},{repeat},{i % 2}" for repeat in names for i, name in enumerate(IDS)]
+        split = read_split([write(tmp_path / "split.csv", table("id,repeat,fold", *rows))])
+        by_name = {division.label.split()[1]: division.repeat for division in split.divisions}
+        assert [by_name[name] for name in names] == numbers
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def test_tables_of_other_programs_are_understood_or_refused_with_advice(tmp_path: Path) -> None:
+    tabs = write(tmp_path / "split.TSV", table("id\tsplit", "case_0\ttrain", "case_1\ttest"))
+    assert of_tests(bind(read_split([tabs]), CASES)) == [{"case_1"}]
+    with pytest.raises(DataError, match="separated by semicolons or tabs: save the file with commas"):
+        bound(tmp_path / "split.csv", table("id;fold", "case_0;0"))

@@ -23,17 +23,19 @@ def with_folds(scores: Scores, split: GivenSplit) -> Scores:
         return scores
     known = CaseNames(Case(name) for name in dict.fromkeys(name for _, name in scores.rows))
     repeats = {repeat for repeat, _ in scores.rows}
+    drawn = {division.repeat for division in split.folds}
+    if len(drawn) > 1 and not any("repeat" in row for row in scores.rows.values()):
+        raise DataError(
+            f"{split.source} has the folds of {len(drawn)} repeats, and {scores.table} does not say which repeat its "
+            "scores are from. Add a column `repeat`, or give the folds of one repeat alone."
+        )
     folds: list[Fold] = []
-    for division in split.divisions:
+    for division in split.folds:
         if division.repeat not in repeats:
             continue
-        if division.tested is None:
-            raise DataError(
-                f"{split.source}: {division.label or 'the split '}has the parts {', '.join(division.parts)}; expected "
-                "one that begins with `test` or `val`, which was tested. Rename the part."
-            )
+        tested_part = division.required_tested(split.source)
         named = {part: [known.find(name) or name for name in names] for part, names in division.parts.items()}
-        test = dict.fromkeys(named.pop(division.tested))
+        test = dict.fromkeys(named.pop(tested_part))
         train = dict.fromkeys(name for names in named.values() for name in names if name not in test)
         folds.append(Fold(len(folds), tuple(train), (), tuple(test), division.repeat))
     tested: dict[tuple[int, str], list[int]] = {}

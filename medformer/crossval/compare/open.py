@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,34 @@ def open_scores(path: Path, *, groups: Path | None = None, folds: GivenSplit | N
         ConfigError: It is none of these.
         DataError: A file is missing, damaged or was edited, or a case has no group or no fold.
     """
-    found = _open(Path(path))
+    return _completed(_open(Path(path)), groups, folds)
+
+
+def open_tables(
+    paths: Sequence[Path], *, groups: Path | None = None, folds: GivenSplit | None = None
+) -> list[Scores]:
+    """Open several to compare them; see `open_scores`.
+
+    Raises:
+        ConfigError: One is none of these; or groups or folds are given, and no table needs them.
+        DataError: See `open_scores`.
+    """
+    opened = [_open(Path(path)) for path in paths]
+    if groups is not None and opened and all(has_groups(list(table.rows.values())) for table in opened):
+        raise ConfigError(
+            f"The groups of {groups} would not be used, because every table says itself whose a case is. Leave them "
+            "out (--groups), or take the column `group` out of the tables."
+        )
+    if folds is not None and opened and all(table.plan is not None for table in opened):
+        raise ConfigError(
+            f"The folds of {folds.source} would not be used, because every run has those of its plan. Leave them out "
+            "(--folds)."
+        )
+    return [_completed(table, groups, folds) for table in opened]
+
+
+def _completed(found: Scores, groups: Path | None, folds: GivenSplit | None) -> Scores:
+    """Scores with the folds and groups of other files, as far as they do not say them."""
     found = found if folds is None else with_folds(found, folds)
     rows = list(found.rows.values())
     if groups is None or has_groups(rows):

@@ -50,12 +50,19 @@ class Scores:
         """Read a column of some of its rows, shape (rows,); an empty cell is NaN.
 
         Raises:
-            DataError: A cell is no number; names the table and the case.
+            DataError: A cell is no finite number; names the table and the case.
         """
         try:
-            return numbers(rows, name)
+            found = numbers(rows, name)
         except DataError as error:
             raise DataError(f"{self.table}: {error} {self.advice}") from None
+        if endless := [str(row["id"]) for row, value in zip(rows, found, strict=True) if np.isinf(value)]:
+            raise DataError(
+                f"{self.table}: column '{name}' is infinite in {counted(len(endless), 'case')}, such as "
+                f"'{endless[0]}', so that it has no mean. Give these cases a finite number, or leave their cells empty: "
+                "then they are left out, and it is said."
+            )
+        return found
 
     def fold_of(self) -> dict[Key, int]:
         """The index of the fold that tested each row; rows in none are absent."""

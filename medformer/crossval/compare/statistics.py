@@ -15,7 +15,7 @@ from medformer.errors import DataError
 from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
 from medformer.evaluation.classes.delong import delong_test
 from medformer.evaluation.classes.intervals import paired_classification_tests, weighted_metrics
-from medformer.evaluation.metrics import Metric
+from medformer.evaluation.metrics import MASKS, Metric
 from medformer.evaluation.statistics.bootstrap import paired_grouped_test
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.statistics.ttest import corrected_resampled_ttest
@@ -23,6 +23,9 @@ from medformer.evaluation.table import Row
 
 Values = NDArray[np.float64]
 
+
+_PERCENT = 2.0
+"""No share between 0 and 1 is as large as this."""
 
 NEEDS_NO_DECISION = frozenset({"auc", "average_precision", "brier", "ece"})
 """Metrics of classes that rest on the scores alone."""
@@ -44,6 +47,7 @@ def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Sta
     delong = None
     if metric.per_case:
         a, b = (side.column(rows, metric.name) for rows, side in zip((pairs.a, pairs.b), sides, strict=True))
+        _refuse_percent(pairs, metric, a, b)
         known, one_sided = ~np.isnan(a) & ~np.isnan(b), int((np.isnan(a) != np.isnan(b)).sum())
         if not known.any():
             raise DataError(
@@ -90,6 +94,20 @@ def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Sta
         fold_test=_fold_test(fold_a, differences, pairs.folds, bootstrap.level),
         delong=delong,
     )
+
+
+def _refuse_percent(pairs: Pairs, metric: Metric, a: Values, b: Values) -> None:
+    """Refuse a share that one table states in percent and the other between 0 and 1."""
+    name = metric.name.partition(":")[0]
+    if metric.unit or name not in MASKS:
+        return
+    percent = [bool((side > _PERCENT).any()) for side in (a, b)]
+    if percent[0] != percent[1]:
+        which, other = (pairs.left, pairs.right) if percent[0] else (pairs.right, pairs.left)
+        raise DataError(
+            f"{which.table} seems to state {metric.label} in percent (up to {np.nanmax(a if percent[0] else b):g}), "
+            f"{other.table} between 0 and 1. Divide the column `{metric.name}` of the first by 100."
+        )
 
 
 def _scored(rows: Sequence[Row], side: Scores, metric: Metric) -> Scored:

@@ -196,7 +196,7 @@ def _plan_case(study: Study[Any, Any], case: Case, inventory: Inventory, labelle
 
 def _warnings(cases: Sequence[PlanCase], bound: BoundSplit) -> list[str]:
     """What tested parts cannot give, where the split says what is tested."""
-    if bound.doubled or any(division.tested is None for division in bound.divisions):
+    if bound.doubled or any(division.tested is None for division in bound.split.folds):
         return []
     folds = bound.folds()
     placed = {name for fold in folds for ids in fold.parts.values() for name in ids}

@@ -31,12 +31,27 @@ class GivenDivision:
 
     @property
     def tested(self) -> str | None:
-        """The part that numbers are about: that for testing, else that for validation; None where there is neither."""
+        """The part that numbers are about: that for testing, else that for validation; None without one such part."""
         for beginning in ((_TEST,), _VALIDATION):
-            found = [part for part in self.parts if part.casefold().startswith(beginning)]
-            if len(found) == 1:
-                return found[0]
+            if found := [part for part in self.parts if part.casefold().startswith(beginning)]:
+                return found[0] if len(found) == 1 else None
         return None
+
+    def required_tested(self, source: str) -> str:
+        """The same where there has to be one.
+
+        Args:
+            source: Of the split, for the message.
+
+        Raises:
+            DataError: The split does not say, or has several such parts.
+        """
+        if self.tested is None:
+            raise DataError(
+                f"{source}: {self.label or 'the split '}has the parts {', '.join(self.parts)}; expected one that begins "
+                "with `test`, or else with `val`, which was tested. Rename the others, or join them."
+            )
+        return self.tested
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,11 @@ class GivenSplit:
     form: str
     divisions: tuple[GivenDivision, ...]
     assumed: bool = False
+
+    @property
+    def folds(self) -> tuple[GivenDivision, ...]:
+        """The divisions that are folds; where none is, all: a table may name published parts beside its folds."""
+        return tuple(division for division in self.divisions if division.label) or self.divisions
 
 
 @dataclass(frozen=True)
@@ -98,22 +118,17 @@ class BoundSplit:
                 f"{counted(len(self.doubled), 'case')} in two parts of one division, such as {first} "
                 f"({self.doubled[first]})."
             )
-        return [*notes, *_uneven_folds(self.divisions)]
+        return [*notes, *_uneven_folds(self.split.folds)]
 
     def folds(self) -> tuple[Fold, ...]:
-        """Each division as a fold: its tested part, and all that came before it.
+        """The folds: their tested parts, and all that came before them.
 
         Raises:
-            DataError: A division does not say which part was tested.
+            DataError: One does not say which part was tested.
         """
         folds = []
-        for index, division in enumerate(self.divisions):
-            tested = division.tested
-            if tested is None:
-                raise DataError(
-                    f"{self.split.source}: {division.label or 'the split '}has the parts {', '.join(division.parts)}; "
-                    "expected one that begins with `test` or `val`, which was tested. Rename the part."
-                )
+        for index, division in enumerate(self.split.folds):
+            tested = division.required_tested(self.split.source)
             test = division.parts[tested]
             learned = [name for part, names in division.parts.items() if part != tested for name in names]
             train = tuple(name for name in dict.fromkeys(learned) if name not in set(test))

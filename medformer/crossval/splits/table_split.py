@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medformer.crossval.splits.given import GivenDivision, GivenSplit
 from medformer.data.folders import natural_order
-from medformer.data.tables import TableForm, read_table, require_good_rows
+from medformer.data.tables import TableForm, read_table, require_good_rows, separator_hint
 from medformer.errors import DataError
 from medformer.missing import known
 
@@ -44,13 +44,14 @@ def table_split(path: Path) -> GivenSplit:
     if (name is None and not published) or (part is None and "fold" not in lower):
         raise DataError(
             f"{path} has the columns {', '.join(header)}; expected `id` beside `split`, `fold`, or `repeat`, `fold` "
-            "and `part`."
+            "and `part`." + separator_hint(header)
         )
     named = [{**row, "id": f"{row['dataset']}/{row['stem']}" if name is None else row[name]} for row in rows]
     divisions = divisions_of(named, part)
     if not divisions:
         raise DataError(f"{path} puts all cases into one part; expected two or more in the column `{part or 'fold'}`.")
-    return GivenSplit(str(path), f"a table with {' and '.join(_used(part, lower))}", divisions, assumed=part is None)
+    assumed = any(division.label for division in divisions) and (part is None or not _has_several(named))
+    return GivenSplit(str(path), f"a table with {' and '.join(_used(part, lower))}", divisions, assumed=assumed)
 
 
 def _used(part: str | None, header: Sequence[str]) -> list[str]:
@@ -65,8 +66,7 @@ def divisions_of(rows: Sequence[Row], part: str | None) -> tuple[GivenDivision, 
         part: The name of this column.
     """
     folded, repeated = ("fold" in rows[0], "repeat" in rows[0]) if rows else (False, False)
-    several = len({row["id"] for row in rows}) < len(rows)
-    if part and folded and several:
+    if part and folded and _has_several(rows):
         return _parts_in_folds(rows, part, repeated)
     found: list[GivenDivision] = []
     if part:
@@ -75,6 +75,18 @@ def divisions_of(rows: Sequence[Row], part: str | None) -> tuple[GivenDivision, 
     if folded:
         found += _folds(rows, repeated)
     return tuple(found)
+
+
+def _has_several(rows: Sequence[Row]) -> bool:
+    """Whether a case has several rows, which tell its part in each fold."""
+    return len({row["id"] for row in rows}) < len(rows)
+
+
+def repeat_numbers(names: Iterable[str]) -> dict[str, int]:
+    """The number of each repeat in tables: the one that it is called by, or else its place in their order."""
+    order = sorted(dict.fromkeys(names), key=natural_order)
+    numbered = all(name.isdecimal() and len(name) < 10 for name in order)
+    return {name: int(name) if numbered else place for place, name in enumerate(order)}
 
 
 def _members(rows: Sequence[Row], column: str) -> dict[str, tuple[str, ...]]:
@@ -88,27 +100,30 @@ def _members(rows: Sequence[Row], column: str) -> dict[str, tuple[str, ...]]:
 
 def _parts_in_folds(rows: Sequence[Row], part: str, repeated: bool) -> tuple[GivenDivision, ...]:
     found = []
-    for number, (repeat, of_repeat) in enumerate(_by(rows, "repeat", repeated).items()):
+    of_repeats = _by(rows, "repeat", repeated)
+    numbers = repeat_numbers(of_repeats)
+    for repeat, of_repeat in of_repeats.items():
         for fold, of_fold in _by(of_repeat, "fold", True).items():
             members = _members(of_fold, part)
             order = {name: place for place, name in enumerate(("train", "val", "validation", "test"))}
             parts = {name: members[name] for name in sorted(members, key=lambda name: order.get(name.lower(), 9))}
-            found.append(GivenDivision(_label(repeat, fold, repeated), parts, number))
+            found.append(GivenDivision(_label(repeat, fold, repeated), parts, numbers[repeat]))
     return tuple(found)
 
 
 def _folds(rows: Sequence[Row], repeated: bool) -> list[GivenDivision]:
     """Folds by the cases that each tests; all others of the repeat are what it trains on."""
     found = []
-    for number, (repeat, of_repeat) in enumerate(_by(rows, "repeat", repeated).items()):
+    of_repeats = _by(rows, "repeat", repeated)
+    numbers = repeat_numbers(of_repeats)
+    for repeat, of_repeat in of_repeats.items():
         members = _members(of_repeat, "fold")
         if len(members) < 2:
             continue
         for fold, tested in members.items():
             others = [name for other, names in members.items() if other != fold for name in names]
-            found.append(
-                GivenDivision(_label(repeat, fold, repeated), {"train": tuple(others), "test": tested}, number)
-            )
+            parts = {"train": tuple(others), "test": tested}
+            found.append(GivenDivision(_label(repeat, fold, repeated), parts, numbers[repeat]))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from medformer.crossval.compare.columns import canonical_column
 from medformer.crossval.compare.scores import Scores, by_key, kind_of
+from medformer.crossval.splits.table_split import repeat_numbers
 from medformer.data.tables import TableForm, read_table, require_good_rows
 from medformer.errors import DataError
 from medformer.missing import is_missing, known
@@ -67,10 +68,9 @@ def scores_of(table: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]], 
         for row, cell in zip(named, cells, strict=True):
             row[column] = cell
     if named and "repeat" in named[0]:
-        order = {text: number for number, text in enumerate(dict.fromkeys(row["repeat"] for row in named))}
-        numbered = all(text.isdecimal() and len(text) < 10 for text in order)
+        repeats = repeat_numbers(row["repeat"] for row in named)
         for row in named:
-            row["repeat"] = int(row["repeat"]) if numbered else order[row["repeat"]]
+            row["repeat"] = repeats[row["repeat"]]
     keyed = by_key(named, str(name))
     found = Scores(Path(name), str(name), kind_of(named[0]), keyed, "Correct the table.")
     folds = {key: known(row.get("fold")) for key, row in keyed.items()}
