@@ -90,7 +90,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "duplicate-voxels": ("warning", "another case has the same voxels"),
     "listed-missing": ("error", "dataset.json lists a file that is not there"),
     "paired-otherwise": ("warning", "dataset.json pairs an image with a label map of another name"),
-    "not-read": ("warning", "the folder is not part of the layout and is left out"),
+    "not-read": ("warning", "it is not part of the layout and is left out"),
     "not-listed": ("warning", "dataset.json does not list these cases, and they are left out"),
     "count-differs": ("warning", "dataset.json states another number of cases"),
     "broken-link": ("error", "the link leads to nothing"),

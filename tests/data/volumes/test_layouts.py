@@ -537,3 +537,45 @@ def test_several_folders_are_one_data_set_with_a_site_for_each(tmp_path: Path) -
         scan_folders([lima, other])
     with pytest.raises(DataError, match=r"declares the labels 1 spleen .* 1 liver, 2 tumor"):
         scan_folders([lima, other], sites=["A", "B"])
+
+
+def test_a_folder_for_each_case_as_in_brats(tmp_path: Path) -> None:
+    for case in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-GLI-00002-000"):
+        for place, part in enumerate(("t2f", "t1n", "seg", "t2w", "t1c")):
+            volume(tmp_path / "training" / case / f"{case}-{part}.nii.gz", place)
+    volume(tmp_path / "training" / "BraTS-GLI-00002-000" / "other.nii.gz")
+    volume(tmp_path / "training" / "BraTS-GLI-00009-000" / "BraTS-GLI-00009-000-t1n.nii.gz")
+    found = scan_volumes(tmp_path / "training")
+    assert (found.layout, info_of(found).channels) == ("cases", ("t1n", "t1c", "t2w", "t2f"))
+    assert [(case.id, case.group) for case in found.cases] == [
+        ("BraTS-GLI-00002-000", "BraTS-GLI-00002"),
+        ("BraTS-GLI-00005-000", "BraTS-GLI-00005"),
+        ("BraTS-GLI-00005-001", "BraTS-GLI-00005"),
+    ]
+    first = found.cases[0]
+    assert [image.name.removeprefix(f"{first.id}-") for image in first.images] == [
+        f"{part}.nii.gz" for part in found.channels
+    ]
+    assert first.mask == tmp_path / "training" / first.id / f"{first.id}-seg.nii.gz"
+    assert sorted(reasons(found)) == [("BraTS-GLI-00002-000", "not-read"), ("BraTS-GLI-00009-000", "wrong-channels")]
+    assert info_of(found).labels == ((2, "label 2"),)
+
+
+def test_earlier_brats_names_no_patients_and_may_lie_deeper(tmp_path: Path) -> None:
+    for case in ("HGG/Brats18_A_1", "LGG/Brats18_B_1"):
+        for part in ("flair", "t1", "t1ce", "t2", *(["seg"] if "A" in case else [])):
+            volume(tmp_path / case / f"{Path(case).name}_{part}.nii.gz")
+    with pytest.raises(DataError, match="2 of 2 volumes have no patient, such as 'HGG/Brats18_A_1'"):
+        scan_volumes(tmp_path)
+    found = scan_volumes(tmp_path, group_pattern=r"Brats18_(\w)")
+    assert [(case.id, case.group) for case in found.cases] == [("HGG/Brats18_A_1", "A"), ("LGG/Brats18_B_1", "B")]
+    assert found.channels == ("t1", "t1ce", "t2", "flair")
+    assert reasons(found) == [("LGG/Brats18_B_1", "missing-mask")]
+
+
+def test_a_map_for_each_structure_is_refused_with_advice(tmp_path: Path) -> None:
+    volume(tmp_path / "s0001" / "ct.nii.gz")
+    for structure in ("liver", "spleen"):
+        volume(tmp_path / "s0001" / "segmentations" / f"{structure}.nii.gz")
+    with pytest.raises(DataError, match=r"a label map for each structure.*images/s0001\.nii\.gz and labels/s0001"):
+        scan_volumes(tmp_path)

@@ -6,6 +6,7 @@
   `labelsTr/<case>.nii.gz`.
 * `folders`: `images/` and `labels/` (or `masks/`) with equal names; or a folder of images alone. A `dataset.json` may
   name the labels.
+* `cases`: a folder for each case, whose files begin with its name, as in BraTS (see `case_folders`).
 * `dicom`: folders that each hold one series, at any depth; where there are labels, `labels/<series folder>.nii.gz`,
   `labels/<series folder>.dcm`, or a segmentation alone in the folder `labels/<series folder>`.
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from medformer.data.cases import Case
 from medformer.data.folders import files_by_name, first_folder, natural_order
 from medformer.data.problems import Problem, first_ten
+from medformer.data.volumes.read.case_folders import find_cases, has_case_folders
 from medformer.data.volumes.read.channels import CHANNEL, ENDINGS, by_channel, has_channel_numbers
 from medformer.data.volumes.read.dataset_file import DatasetInfo, Patients, info_from_json, info_path
 from medformer.data.volumes.read.dataset_list import cases_of_list, listed_cases, stated_count, unlisted
@@ -76,17 +78,32 @@ def recognize(folder: Path) -> str:
     images = first_folder(folder, _IMAGES) or folder
     if files_by_name(images, ENDINGS, []):
         return "folders"
+    if has_case_folders(folder):
+        return "cases"
     if any(path.suffix.lower() == ".dcm" for _, files in walk(images) for path in files) or find_series(images):
         return "dicom"
     entries = sorted(folder.iterdir())
     inside = ", ".join(entry.name for entry in entries[:10]) or "nothing"
     nested = next((f" {entry} has one: give that folder." for entry in entries if _has_parts(entry)), "")
+    _refuse_structures(folder, entries)
     raise DataError(
         f"{folder} has no known layout; found {inside}; expected dataset.json with imagesTr/ and labelsTr/, images/ "
-        f"and labels/, files that end in {', '.join(ENDINGS)}, or folders that each hold a DICOM series. "
+        f"and labels/, files that end in {', '.join(ENDINGS)}, folders CASE with the files CASE_CHANNEL and CASE_seg, or "
+        "folders that each hold a DICOM series. "
         "Rename the folders or write a CSV manifest by hand, with the columns id, image, mask and for more channels "
         f"image_1, image_2, ....{nested}"
     )
+
+
+def _refuse_structures(folder: Path, entries: Sequence[Path]) -> None:
+    """Refuse TotalSegmentator's tree, which has a map of its own for each structure of a case."""
+    for entry in entries:
+        if (entry / "segmentations").is_dir() and len(files_by_name(entry / "segmentations", ENDINGS, [])) > 1:
+            raise DataError(
+                f"{folder} has a label map for each structure of a case, as in {entry / 'segmentations'}; expected one "
+                "map for each case, with a value for each structure. Join the maps of each case into one, and lay the "
+                f"data out as images/{entry.name}.nii.gz and labels/{entry.name}.nii.gz."
+            )
 
 
 def _has_parts(folder: Path) -> bool:
@@ -148,6 +165,17 @@ def read_folders(folder: Path) -> VolumeScan:
     return VolumeScan(tuple(_pair(volumes, masks, "", problems, labels)), tuple(problems), info)
 
 
+def read_cases(folder: Path) -> VolumeScan:
+    """A folder for each case, as in BraTS.
+
+    Raises:
+        DataError: `dataset.json` is not valid.
+    """
+    problems: list[Problem] = []
+    cases, channels = find_cases(folder, problems)
+    return VolumeScan(tuple(cases), tuple(problems), _described(folder), channels)
+
+
 def read_dicom(folder: Path) -> VolumeScan:
     """Folders of one series each, and label maps named after them.
 
@@ -204,7 +232,13 @@ def _alone_in_folders(masks: Mapping[str, Path]) -> dict[str, str]:
     }
 
 
-READERS = {"msd": read_msd, "nnunet": read_nnunet, "folders": read_folders, "dicom": read_dicom}
+READERS = {
+    "msd": read_msd,
+    "nnunet": read_nnunet,
+    "folders": read_folders,
+    "cases": read_cases,
+    "dicom": read_dicom,
+}
 """What reads each layout."""
 
 

@@ -25,7 +25,7 @@ from medformer.data.volumes.read.layout_readers import READERS, VolumeScan, reco
 from medformer.errors import DataError
 from medformer.progress import Reporter, SilentReporter
 
-Layout = Literal["auto", "msd", "nnunet", "folders", "dicom"]
+Layout = Literal["auto", "msd", "nnunet", "folders", "cases", "dicom"]
 
 MAX_LABELS = 1000
 """Different values that the label maps of a data set may hold."""
