@@ -54,8 +54,6 @@ _DECODING_ERRORS = (
     IndexError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 
 
@@ -175,10 +173,7 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
         with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
-                raise DataError(
-                    f"{path} is {picture.height} x {picture.width} px (height x width); expected at most "
-                    f"{MAX_PIXELS:,} pixels. Scale it down or cut it into tiles."
-                )
+                raise DataError(_too_large(path, f"is {picture.height} x {picture.width} px (height x width)"))
             # An MPO is a still photograph followed by previews or a stereo partner; the first is the photograph.
             frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
             if frames != 1:
@@ -192,6 +187,9 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
         raise DataError(
             f"{path} {_what_is(path)}; expected a picture ({', '.join(FORMATS)}). Replace it, or save it as PNG."
         ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Pillow refuses the very largest itself, before their size can be asked for.
+        raise DataError(_too_large(path, f"declares too many pixels ({error})")) from None
     except MemoryError:
         raise ResourceError(
             f"{path} takes more memory to decode than there is, or is damaged and declares too much. Close other "
@@ -201,6 +199,10 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
         raise DataError(
             f"{path} cannot be decoded ({error}); expected an intact picture. Fetch or export the file again."
         ) from error
+
+
+def _too_large(path: Path, what: str) -> str:
+    return f"{path} {what}; expected at most {MAX_PIXELS:,} pixels. Scale it down or cut it into tiles."
 
 
 def _what_is(path: Path) -> str:

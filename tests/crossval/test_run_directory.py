@@ -96,6 +96,18 @@ def test_overwrite_refuses_a_run_with_masks_of_no_case(finished: RunDirectory) -
     assert (finished.masks / "corrected" / "p1.png").is_file()
 
 
+@pytest.mark.parametrize("name", ["folds/000/notes.txt", "explain/figure.png", "gallery/chosen.jpg", "canary/folds/a.docx"])
+def test_overwrite_refuses_a_run_with_files_of_others_below_its_folders(finished: RunDirectory, name: str) -> None:
+    for own in ("gallery/0123456789abcdef0123456789abcdef.jpg", "folds/0/error.txt", "explain/edges.csv"):
+        write_text(finished.path / own, "")
+    write_text(finished.path / name, "mine")
+    with pytest.raises(ConfigError, match=rf"\({name}\).*nothing was deleted"):
+        RunDirectory.create(finished.path, overwrite=True)
+    (finished.path / name).unlink()
+    RunDirectory.create(finished.path, overwrite=True).clear()
+    assert [path.name for path in finished.path.iterdir()] == [".lock"]
+
+
 def test_masks_of_the_cases_of_the_plan_are_ours(finished: RunDirectory) -> None:
     cases = [PlanCase(f"p{number} 10:22", f"g{number}") for number in range(8)]
     write_plan(finished.splits_json, make_plan(cases, folds=2, validation=0.25, seed=0))

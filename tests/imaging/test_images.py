@@ -98,6 +98,10 @@ def test_too_large_a_picture_is_refused_from_its_header(tmp_path: Path, monkeypa
     path = save(tmp_path / "a.png", np.zeros((11, 10), np.uint8))
     with pytest.raises(DataError, match=r"a\.png is 11 x 10 px \(height x width\); expected at most 100"):
         read_image(path)
+    # Pillow refuses twice its own limit itself; the advice is the same.
+    monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(DataError, match=r"a\.png declares too many pixels .*; expected at most 100 pixels\. Scale it down"):
+        read_image(path)
 
 
 def test_links_are_followed(tmp_path: Path, rgb: np.ndarray) -> None:

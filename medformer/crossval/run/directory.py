@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.crossval.plan import some
-from medformer.crossval.run.entries import ENTRIES, foreign_exports, visible
+from medformer.crossval.run.entries import ENTRIES, foreign_exports, foreign_kinds, visible
 from medformer.crossval.run.lock import acquire, release
 from medformer.errors import ConfigError, DataError, InterruptedRun, MedformerError, ResourceError, write_advice
 from medformer.files import is_temporary, require_writable
@@ -236,14 +236,15 @@ class RunDirectory:
             raise ResourceError(f"Could not delete the earlier run in {self.path}: {error}.") from error
 
     def _require_own(self) -> None:
-        """Refuse to delete what no run writes: names at the top, and masks of no case of the plan.
+        """Refuse to delete what no run writes: names at the top, masks of no case of the plan, and other kinds of files
+        than a run has below `folds`, `train`, `explain` and `gallery`.
 
         Raises:
             ConfigError: There is such a file.
         """
         foreign = [name for name in visible(self.path) if name not in ENTRIES]
         for part in (self, self.canary):
-            foreign += foreign_exports(part.path, self.splits_json)
+            foreign += foreign_exports(part.path, self.splits_json) + foreign_kinds(part.path)
         if foreign:
             raise ConfigError(
                 f"--overwrite: {self.path} also holds files that no run writes ({some(foreign)}). Move them elsewhere "

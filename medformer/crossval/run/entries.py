@@ -59,6 +59,9 @@ ENTRIES = frozenset(
 
 _EXPORTS = ("masks", "overlays", "probabilities")
 _ENDINGS = (".png", ".nii.gz", ".npz")
+_KINDS = {".json", ".jsonl", ".csv", ".safetensors", ".npz"}
+_TEXTS = {"error.txt", "worker.log"}
+_PICTURE = re.compile(r"[0-9a-f]+\.(jpg|png)")
 _REPEAT = re.compile(r"^repeat-\d+/")
 _PART = re.compile(r"[0-9a-f]{16}\.\d{6}\.(npz|json)")
 
@@ -93,6 +96,19 @@ def foreign_exports(path: Path, plan: Path) -> list[str]:
         ids = []
     stems = {*ids, *file_stems(ids).values()}
     return sorted(where for name, where in files.items() if _stem(name) not in stems)
+
+
+def foreign_kinds(path: Path) -> list[str]:
+    """Files in the folders of folds, pictures and explanations of a run, of a kind that no run writes there."""
+    found = []
+    for folder in (path / name for name in ("folds", "train", "explain", "gallery")):
+        for file in () if folder.is_symlink() else folder.rglob("*"):
+            own = file.suffix in _KINDS or file.name in _TEXTS or file.name.startswith("events.out.tfevents.")
+            if folder.name == "gallery":
+                own = _PICTURE.fullmatch(file.name) is not None
+            if not (own or file.name.startswith(".")) and file.is_file():
+                found.append(file.relative_to(path).as_posix())
+    return sorted(found)
 
 
 def _stem(name: str) -> str:
