@@ -50,14 +50,19 @@ class TrainingRange:
             low, high = self.spans[name]
             margin = max((0.5 if self.cases < MANY else 0.25) * (high - low), 0.05 * max(abs(low), abs(high)))
             if not low - margin <= value <= high + margin:
-                span = f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
-                found.append(f"{name} {value:.3g} (training cases: {span})")
+                span = " to ".join(dict.fromkeys(map(_spelled, (low, high))))
+                found.append(f"{name} {_spelled(value)} (training cases: {span})")
         return found
 
     def problems(self, case: str, path: Path | str, traits: Traits) -> list[Problem]:
         """A warning for a case that lies outside."""
         found = self.outside(traits)
         return [Problem(case, str(path), OUTSIDE, "; ".join(found))] if found else []
+
+
+def _spelled(value: float) -> str:
+    """Three digits, and of large numbers every digit before the point: 1080 and not 1.08e+03."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 OUTSIDE = "outside-range"

@@ -46,6 +46,8 @@ def test_a_case_is_outside_beyond_a_margin(tmp_path: Path) -> None:
     assert (problem.severity, problem.detail) == ("warning", "voxel size in mm 3 (training cases: 1)")
     assert outside_column([problem]) == {"a": problem.detail}
     assert same.problems("a", "a.nii", {"voxel size in mm": float("nan")}) == []
+    large = TrainingRange(50, {"height in px": (576.0, 1072.0)})
+    assert large.outside({"height in px": 1920.0}) == ["height in px 1920 (training cases: 576 to 1072)"]
 
 
 def test_traits_of_frames_and_volumes_are_what_they_say() -> None:

@@ -214,17 +214,32 @@ class VolumeLoss:
         Raises:
             ValueError: The shapes do not belong together, or the classes are not integers.
         """
-        shape = (logits.shape[0], 1, *logits.shape[2:])
-        if tuple(classes.shape) != shape or logits.shape[1] < 2:
-            raise ValueError(
-                f"The loss got logits of shape {tuple(logits.shape)} and classes of shape {tuple(classes.shape)}; "
-                f"expected at least two logits per voxel and classes of shape {shape}."
-            )
-        if classes.is_floating_point():
-            raise ValueError(f"The loss got classes as {classes.dtype}; expected integers, one class per voxel.")
+        _require_classes(logits, classes)
         with torch.autocast(logits.device.type, enabled=False):
             logarithms = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
             return self.compute(logarithms, logarithms.gather(1, classes.long()), classes)
+
+
+def _require_classes(logits: Tensor, classes: Tensor, outputs: int | None = None) -> None:
+    """Refuse classes that are not one integer for each voxel of the logits.
+
+    Args:
+        logits: (B, K, *S).
+        classes: (B, 1, *S).
+        outputs: K; two or more unless given.
+
+    Raises:
+        ValueError: The shapes do not belong together, or the classes are not integers.
+    """
+    shape = (logits.shape[0], 1, *logits.shape[2:])
+    fits = logits.shape[1] >= 2 if outputs is None else logits.shape[1] == outputs
+    if tuple(classes.shape) != shape or not fits:
+        raise ValueError(
+            f"The loss got logits of shape {tuple(logits.shape)} and classes of shape {tuple(classes.shape)}; "
+            f"expected {outputs or 'at least two'} logits per voxel and classes of shape {shape}."
+        )
+    if classes.is_floating_point():
+        raise ValueError(f"The loss got classes as {classes.dtype}; expected integers, one class per voxel.")
 
 
 def label_dice(logarithms: Tensor, of_truth: Tensor, classes: Tensor) -> Tensor:
@@ -291,14 +306,9 @@ class RegionLoss:
             classes: (B, 1, *S), integers in [0, K).
 
         Raises:
-            ValueError: The shapes do not belong together.
+            ValueError: The shapes do not belong together, or the classes are not integers.
         """
-        shape = (logits.shape[0], 1, *logits.shape[2:])
-        if tuple(classes.shape) != shape or logits.shape[1] != len(self.membership):
-            raise ValueError(
-                f"The loss got logits of shape {tuple(logits.shape)} and classes of shape {tuple(classes.shape)}; "
-                f"expected {len(self.membership)} logits per voxel and classes of shape {shape}."
-            )
+        _require_classes(logits, classes, len(self.membership))
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits if logits.dtype == torch.float64 else logits.float()
             table = self.membership.to(logits.device, logits.dtype)

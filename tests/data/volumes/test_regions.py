@@ -97,6 +97,8 @@ def test_a_region_s_loss_is_that_of_its_own_sigmoid(name: str) -> None:
     assert logits.grad is not None and bool((logits.grad != 0).any())
     with pytest.raises(ValueError, match="expected 3 logits"):
         build_volume_loss(name, membership(REGIONS, [1, 2, 3]))(logits[:, :2], classes)
+    with pytest.raises(ValueError, match="expected integers"):
+        build_volume_loss(name, membership(REGIONS, [1, 2, 3]))(logits, classes.double())
 
 
 class Coded(nn.Module):
