@@ -59,6 +59,15 @@ def test_parts_in_json_and_a_plan_of_ours(tmp_path: Path) -> None:
     assert own.divisions[0].parts == {"train": tuple(IDS[:4]), "test": tuple(IDS[4:])}
 
 
+def test_a_list_of_monai_states_the_fold_of_each_entry(tmp_path: Path) -> None:
+    training = [{"image": f"imagesTr/{name}.nii.gz", "label": "x", "fold": i % 2} for i, name in enumerate(IDS[:4])]
+    found = bound(tmp_path / "list.json", {"training": training, "testing": [{"image": "case_4.nii.gz"}]})
+    assert [division.label for division in found.divisions] == ["", "fold 0 ", "fold 1 "]
+    assert of_tests(found) == [{"case_0", "case_2"}, {"case_1", "case_3"}] and found.split.assumed
+    alone = bound(tmp_path / "list.json", {"training": training, "testing": []})
+    assert [division.label for division in alone.divisions] == ["fold 0 ", "fold 1 "]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

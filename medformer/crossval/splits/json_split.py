@@ -9,7 +9,9 @@ from typing import Any
 
 from medformer.crossval.plan import read_plan
 from medformer.crossval.splits.given import GivenDivision, GivenSplit
+from medformer.data.folders import natural_order
 from medformer.errors import DataError
+from medformer.missing import known
 from medformer.records import read_record
 
 _PART = re.compile(r"tr|val|test|dev|hold|unseen|fold|part|set|\d", re.IGNORECASE)
@@ -60,13 +62,39 @@ def _by_name(path: Path, content: Mapping[str, Any]) -> GivenSplit:
             for name, fold in content.items()
         )
         return GivenSplit(str(path), "folds by name", folds)
+    if folds := _folds_of_entries(path, content):
+        several = sum(bool(names) for names in _lists_of(content).values()) > 1
+        parts = (GivenDivision("", _parts(path, content)),) if several else ()
+        return GivenSplit(str(path), "a list of cases with their folds, as MONAI's", (*parts, *folds), assumed=True)
     return GivenSplit(str(path), "parts by name", (GivenDivision("", _parts(path, content)),))
 
 
+def _folds_of_entries(path: Path, content: Mapping[str, Any]) -> tuple[GivenDivision, ...]:
+    """The folds that entries of a list state, such as `{"image": ..., "label": ..., "fold": 0}`; none without two."""
+    members: dict[str, list[str]] = {}
+    for item in (item for entries in _lists_of(content).values() for item in entries):
+        if isinstance(item, Mapping) and known(item.get("fold")):
+            members.setdefault(known(item["fold"]), []).append(_name(path, item))
+    return _tested_by_fold({fold: members[fold] for fold in sorted(members, key=natural_order)})
+
+
+def _lists_of(content: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists that are parts; keys that hold something else, such as a description, are passed over."""
+    return {name: value for name, value in content.items() if isinstance(value, list) and _PART.match(name)}
+
+
+def _tested_by_fold(members: Mapping[str, Sequence[str]]) -> tuple[GivenDivision, ...]:
+    """Folds by the names that each tests; all others are what it trains on. None where there are fewer than two."""
+    divisions = []
+    for fold, tested in members.items():
+        others = tuple(name for other, names in members.items() if other != fold for name in names)
+        divisions.append(GivenDivision(f"fold {fold} ", {"train": others, "test": tuple(tested)}))
+    return tuple(divisions) if len(divisions) > 1 else ()
+
+
 def _parts(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Names by part; keys that hold something else, such as a description, are passed over."""
-    lists = {name: value for name, value in content.items() if isinstance(value, list) and _PART.match(name)}
-    parts = {name: tuple(_name(path, item) for item in value) for name, value in lists.items()}
+    """Names by part."""
+    parts = {name: tuple(_name(path, item) for item in value) for name, value in _lists_of(content).items()}
     if len([names for names in parts.values() if names]) < 2:
         raise DataError(f"{path}: found the parts {', '.join(parts) or 'none'}; expected two or more. {_EXPECTED}")
     return {name: names for name, names in parts.items() if names}
@@ -94,12 +122,8 @@ def _lists(path: Path, content: list[list[Any]]) -> GivenSplit:
         return GivenSplit(str(path), "pairs of training and test names", _pairs(path, content, None))
     if len(content) == 2:
         return GivenSplit(str(path), "training and test names", _pairs(path, [content], None))
-    tested = [tuple(_name(path, item) for item in fold) for fold in content]
-    divisions = []
-    for number, names in enumerate(tested):
-        others = tuple(name for other, some in enumerate(tested) if other != number for name in some)
-        divisions.append(GivenDivision(f"fold {number} ", {"train": others, "test": names}))
-    return GivenSplit(str(path), "the names that each fold tests", tuple(divisions), assumed=True)
+    tested = {str(number): [_name(path, item) for item in fold] for number, fold in enumerate(content)}
+    return GivenSplit(str(path), "the names that each fold tests", _tested_by_fold(tested), assumed=True)
 
 
 def _pairs(path: Path, splits: Any, ids: Any) -> tuple[GivenDivision, ...]:
