@@ -63,6 +63,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "region-names": ("error", "the regions or their order differ from those of the other subjects"),
     "unequal-lengths": ("error", "the time series of the atlases differ in length, so one of them is truncated"),
     "short-scan": ("error", "the number of time points is below the limit or unknown"),
+    "transposed": ("error", "each row seems to be a region and each column a time point"),
     "too-constant": ("error", "more regions than the limit are constant over time"),
     "same-connectome": ("error", "another subject has exactly the same data"),
     "same-brain": ("warning", "the connectome of another subject shows the same brain"),

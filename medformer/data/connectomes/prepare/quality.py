@@ -28,6 +28,8 @@ from medformer.missing import known
 # Correlations of 2 time points are 1 and -1; the standard error of Fisher's z, 1 / sqrt(T - 3), is defined from 4 on.
 FEWEST_TIME_POINTS = 4
 
+_SMOOTHER = 0.4
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -103,11 +105,29 @@ def require_sound(
     if limits.min_time_points and (length is None or length < limits.min_time_points):
         found = "an unknown number of" if length is None else length
         raise UnusableError("short-scan", f"{found} time points; the limit is {limits.min_time_points}")
+    for atlas in lengths:
+        if _seems_transposed(data.values[atlas]):
+            detail = f"values of {atlas} change far less from column to column than from row to row; expected a row for "
+            detail += "each time point and a column for each region"
+            raise UnusableError("transposed", detail, data.files.get(atlas, ""))
     for atlas, still in constant_by_atlas(data.values, data.regions, content).items():
         share = still.mean()
         if share > limits.max_constant_regions or still.all():
             detail = f"{still.sum()} of {still.size} regions of {atlas}; the limit is {limits.max_constant_regions:.0%}"
             raise UnusableError("too-constant", detail, data.files.get(atlas, ""))
+
+
+def _seems_transposed(series: NDArray[Any]) -> bool:
+    """Whether rows of a series (T, R) look like regions.
+
+    A signal is smooth in time, and levels of regions differ. Where steps along the rows are below `_SMOOTHER` of those
+    down the columns, neighboring regions of a series that is not transposed would have to correlate by above .9 at once,
+    and no region would be smooth in time.
+    """
+    if min(series.shape) < 2:
+        return False
+    down, along = (float(np.abs(np.diff(series.astype(np.float64), axis=axis)).mean()) for axis in (0, 1))
+    return along < _SMOOTHER * down
 
 
 def oddities(
