@@ -206,9 +206,9 @@ _VOLUME = (
     verb(
         "prepare",
         "Turn folders of volumes into a manifest.",
-        "SOURCE is a folder of the Medical Segmentation Decathlon or of nnU-Net (dataset.json), of images/ and labels/, "
-        "of a folder for each case (BraTS) or of DICOM series, or an .npz file of MedMNIST3D. The names of the labels are "
-        "written beside the manifest.",
+        "SOURCE is a folder of the Medical Segmentation Decathlon or of nnU-Net (dataset.json), of images/ and "
+        "labels/, of a folder for each case (BraTS) or of DICOM series, or an .npz file of MedMNIST3D. The names of "
+        "the labels are written beside the manifest.",
         argument("sources", list[Path], "Folders of volumes, or an .npz file.", "SOURCE", exists=True),
         option("out", Path, ..., "CSV manifest to write; for an .npz file, a folder.", "FILE"),
         option("layout", _LAYOUTS, "auto", "How the folder is organized; auto: find out."),

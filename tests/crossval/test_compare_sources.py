@@ -237,7 +237,7 @@ def test_folds_of_other_repeats_are_not_taken_for_those_of_the_scores(tmp_path: 
         ["id", "repeat", "fold"],
     )
     split = read_split([tmp_path / "split.csv"])
-    with pytest.raises(DataError, match="has the folds of 2 repeats, and .*does not say which"):
+    with pytest.raises(DataError, match=r"has the folds of 2 repeats, and .*does not say which"):
         open_scores(csv(tmp_path / "a.csv", dice=A, group=GROUPS), folds=split)
     found = open_scores(csv(tmp_path / "a.csv", dice=A, group=GROUPS, repeat=[1] * 30), folds=split)
     assert {fold.repeat for fold in found.folds} == {1}
@@ -249,7 +249,7 @@ def test_folds_of_other_repeats_are_not_taken_for_those_of_the_scores(tmp_path: 
 def test_groups_and_folds_that_no_table_needs_are_refused(tmp_path: Path) -> None:
     groups = csv(tmp_path / "groups.csv", group=["one"] * 30)
     own = [csv(tmp_path / f"{name}.csv", dice=values, group=GROUPS) for name, values in (("a", A), ("b", B))]
-    with pytest.raises(ConfigError, match="groups.csv would not be used, because every table says itself"):
+    with pytest.raises(ConfigError, match=r"groups\.csv would not be used, because every table says itself"):
         open_tables(own, groups=groups)
     assert len(open_tables([own[0], csv(tmp_path / "c.csv", dice=B)], groups=groups)) == 2
 

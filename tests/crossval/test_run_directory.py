@@ -96,7 +96,9 @@ def test_overwrite_refuses_a_run_with_masks_of_no_case(finished: RunDirectory) -
     assert (finished.masks / "corrected" / "p1.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["folds/000/notes.txt", "explain/figure.png", "gallery/chosen.jpg", "canary/folds/a.docx"])
+@pytest.mark.parametrize(
+    "name", ["folds/0/notes.txt", "explain/figure.png", "gallery/chosen.jpg", "canary/folds/a.docx"]
+)
 def test_overwrite_refuses_a_run_with_files_of_others_below_its_folders(finished: RunDirectory, name: str) -> None:
     for own in ("gallery/0123456789abcdef0123456789abcdef.jpg", "folds/0/error.txt", "explain/edges.csv"):
         write_text(finished.path / own, "")

@@ -100,7 +100,7 @@ def test_too_large_a_picture_is_refused_from_its_header(tmp_path: Path, monkeypa
         read_image(path)
     # Pillow refuses twice its own limit itself; the advice is the same.
     monkeypatch.setattr(images.Image, "MAX_IMAGE_PIXELS", 40)
-    with pytest.raises(DataError, match=r"a\.png declares too many pixels .*; expected at most 100 pixels\. Scale it down"):
+    with pytest.raises(DataError, match=r"a\.png declares too many .* at most 100 pixels\. Scale it down"):
         read_image(path)
 
 

@@ -34,9 +34,7 @@ def open_scores(path: Path, *, groups: Path | None = None, folds: GivenSplit | N
     return _completed(_open(Path(path)), groups, folds)
 
 
-def open_tables(
-    paths: Sequence[Path], *, groups: Path | None = None, folds: GivenSplit | None = None
-) -> list[Scores]:
+def open_tables(paths: Sequence[Path], *, groups: Path | None = None, folds: GivenSplit | None = None) -> list[Scores]:
     """Open several to compare them; see `open_scores`.
 
     Raises:

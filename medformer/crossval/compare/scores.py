@@ -59,8 +59,8 @@ class Scores:
         if endless := [str(row["id"]) for row, value in zip(rows, found, strict=True) if np.isinf(value)]:
             raise DataError(
                 f"{self.table}: column '{name}' is infinite in {counted(len(endless), 'case')}, such as "
-                f"'{endless[0]}', so that it has no mean. Give these cases a finite number, or leave their cells empty: "
-                "then they are left out, and it is said."
+                f"'{endless[0]}', so that it has no mean. Give these cases a finite number, or leave their cells "
+                "empty: they are then left out, and counted."
             )
         return found
 

@@ -236,15 +236,16 @@ class RunDirectory:
             raise ResourceError(f"Could not delete the earlier run in {self.path}: {error}.") from error
 
     def _require_own(self) -> None:
-        """Refuse to delete what no run writes: names at the top, masks of no case of the plan, and other kinds of files
-        than a run has below `folds`, `train`, `explain` and `gallery`.
+        """Refuse to delete what no run writes: other names at the top, masks of no case, other kinds of files below.
 
         Raises:
             ConfigError: There is such a file.
         """
         foreign = [name for name in visible(self.path) if name not in ENTRIES]
         for part in (self, self.canary):
-            foreign += foreign_exports(part.path, self.splits_json) + foreign_kinds(part.path)
+            inside = part.path.relative_to(self.path)
+            names = (*foreign_exports(part.path, self.splits_json), *foreign_kinds(part.path))
+            foreign += [(inside / name).as_posix() for name in names]
         if foreign:
             raise ConfigError(
                 f"--overwrite: {self.path} also holds files that no run writes ({some(foreign)}). Move them elsewhere "

@@ -48,8 +48,8 @@ class GivenDivision:
         """
         if self.tested is None:
             raise DataError(
-                f"{source}: {self.label or 'the split '}has the parts {', '.join(self.parts)}; expected one that begins "
-                "with `test`, or else with `val`, which was tested. Rename the others, or join them."
+                f"{source}: {self.label or 'the split '}has the parts {', '.join(self.parts)}; expected one that "
+                "begins with `test`, or else with `val`, which was tested. Rename the others, or join them."
             )
         return self.tested
 

@@ -111,9 +111,7 @@ def _found_labels(files: list[Path]) -> dict[int, str]:
 
 def _one_sided(rows: list[dict[str, Any]], names: Sequence[str]) -> list[str]:
     """Say what only one side has: its Dice is 0, which may mean that the two sides number labels differently."""
-    sides = [
-        [name for name in names if any(row[f"{side}_ml:{name}"] for row in rows)] for side in ("pred", "truth")
-    ]
+    sides = [[name for name in names if any(row[f"{side}_ml:{name}"] for row in rows)] for side in ("pred", "truth")]
     notes = []
     for there, here, one, other in (
         (sides[0], sides[1], "predictions", "mask"),

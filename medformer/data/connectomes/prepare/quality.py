@@ -105,11 +105,6 @@ def require_sound(
     if limits.min_time_points and (length is None or length < limits.min_time_points):
         found = "an unknown number of" if length is None else length
         raise UnusableError("short-scan", f"{found} time points; the limit is {limits.min_time_points}")
-    for atlas in lengths:
-        if _seems_transposed(data.values[atlas]):
-            detail = f"values of {atlas} change far less from column to column than from row to row; expected a row for "
-            detail += "each time point and a column for each region"
-            raise UnusableError("transposed", detail, data.files.get(atlas, ""))
     for atlas, still in constant_by_atlas(data.values, data.regions, content).items():
         share = still.mean()
         if share > limits.max_constant_regions or still.all():
@@ -120,9 +115,8 @@ def require_sound(
 def _seems_transposed(series: NDArray[Any]) -> bool:
     """Whether rows of a series (T, R) look like regions.
 
-    A signal is smooth in time, and levels of regions differ. Where steps along the rows are below `_SMOOTHER` of those
-    down the columns, neighboring regions of a series that is not transposed would have to correlate by above .9 at once,
-    and no region would be smooth in time.
+    A signal is smooth in time, and levels of regions differ. So steps along the rows are far smaller than those down
+    the columns where rows are regions; else only where one signal moves all regions, as before confounds are removed.
     """
     if min(series.shape) < 2:
         return False
@@ -133,12 +127,15 @@ def _seems_transposed(series: NDArray[Any]) -> bool:
 def oddities(
     values: Mapping[str, NDArray[Any]], regions: Mapping[str, int], content: Content, case: str
 ) -> Iterator[Problem]:
-    """Warnings about a subject that is kept: regions that do not vary, series not longer than the number of regions."""
+    """Warnings about a subject that is kept: regions that do not vary, series that are short or seem transposed."""
     for atlas, still in constant_by_atlas(values, regions, content).items():
         if still.any():
             yield Problem(case, "", "constant-regions", f"{still.sum()} of {still.size} regions of {atlas}")
     if content == "series":
         for atlas, series in values.items():
+            if _seems_transposed(series):
+                detail = f"{atlas}: values change far less along the rows than down the columns; is each row a region?"
+                yield Problem(case, "", "transposed", detail)
             if len(series) <= regions[atlas]:
                 detail = f"{len(series)} time points, {regions[atlas]} regions of {atlas}"
                 yield Problem(case, "", "few-time-points", detail)

@@ -54,9 +54,7 @@ def find_cases(folder: Path, problems: list[Problem]) -> tuple[list[Case], tuple
     channels = {name: tuple(sorted(parts.keys() - {*_LABELS}, key=_place)) for name, parts in found.items()}
     counts = Counter(channels.values())
     usual = max(counts, key=lambda some: (counts[some], len(some)), default=())
-    masks = {
-        name: next((parts[label] for label in _LABELS if label in parts), None) for name, parts in found.items()
-    }
+    masks = {name: next((parts[label] for label in _LABELS if label in parts), None) for name, parts in found.items()}
     cases = []
     for name in sorted(found, key=natural_order):
         parts, there = found[name], channels[name]

@@ -88,9 +88,9 @@ def recognize(folder: Path) -> str:
     _refuse_structures(folder, entries)
     raise DataError(
         f"{folder} has no known layout; found {inside}; expected dataset.json with imagesTr/ and labelsTr/, images/ "
-        f"and labels/, files that end in {', '.join(ENDINGS)}, folders CASE with the files CASE_CHANNEL and CASE_seg, or "
-        "folders that each hold a DICOM series. "
-        "Rename the folders or write a CSV manifest by hand, with the columns id, image, mask and for more channels "
+        f"and labels/, files that end in {', '.join(ENDINGS)}, folders CASE with the files CASE_CHANNEL and "
+        "CASE_seg, or folders that each hold a DICOM series. Rename the folders or write a CSV manifest by hand, with "
+        "the columns id, image, mask and for more channels "
         f"image_1, image_2, ....{nested}"
     )
 
