@@ -129,7 +129,7 @@ class TrainingConfig(Section):
     batch_size: Batch = Field(16, description="images per step and device")
     lr: PositiveFloat = Field(3e-4, description="peak learning rate of AdamW")
     encoder_lr: Fraction = Field(
-        1.0, description="learning rate of the encoder that model.weights fills, as a share of lr"
+        1.0, description="learning rate of the encoder as a share of lr; less than 1 is for one that is pretrained"
     )
     weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW; norms and biases are not decayed")
     warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from medformer.config.shared import TrainingConfig
+from medformer.errors import ConfigError
 from medformer.models.networks.pretrained import network_encoder
 
 _SHARE = "lr_share"
@@ -28,8 +29,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
 
     Biases, and factors of single channels such as those of norms, whose shape is `(C,)` or `(C, 1, ...)`, do not mix.
 
-    The encoder that pretrained weights fill learns at `config.encoder_lr` times the rate of the rest, in groups of its
-    own where that is not 1.
+    The encoder learns at `config.encoder_lr` times the rate of the rest, in groups of its own where that is not 1.
 
     The fused kernel takes a third of the looped one's time on a CPU. It is left out with float16, because it unscales
     gradients by itself, and then they could not be clipped.
@@ -37,8 +37,16 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
     Args:
         model: The network.
         config: Gives the peak learning rate, the encoder's share of it, the weight decay and the precision.
+
+    Raises:
+        ConfigError: The encoder is to have another rate, and the network has none of its own.
     """
     encoder = network_encoder(model) if config.encoder_lr != 1.0 else None
+    if encoder is None and config.encoder_lr != 1.0:
+        raise ConfigError(
+            f"training.encoder_lr={config.encoder_lr:g} is the rate of an encoder, and {type(model).__name__} has none "
+            "that is apart from the rest. Set training.encoder_lr=1."
+        )
     inside = {id(parameter) for parameter in encoder.parameters()} if encoder is not None else set()
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for parameter in model.parameters():

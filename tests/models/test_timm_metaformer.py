@@ -75,6 +75,22 @@ def test_what_cannot_be_an_encoder_is_named(name: str, message: str) -> None:
         build_backbone(name)
 
 
+def test_a_level_may_end_in_a_layer_without_weights() -> None:
+    with torch.device("meta"):
+        backbone = build_backbone("timm:vgg11", frozen=1)
+    moving = [key for key, value in backbone.pretrained_part.named_parameters() if value.requires_grad]
+    # The map of stride 4 is that of the activation after the convolution `features.8`.
+    assert moving[0] == "features_11.weight"
+
+
+def test_a_network_that_timm_wraps_takes_its_weights_and_has_no_ends_of_levels() -> None:
+    with torch.device("meta"):
+        encoder = build_backbone("timm:twins_svt_small").pretrained_part
+        assert encoder.state_dict().keys() <= timm.create_model("twins_svt_small").state_dict().keys()
+        with pytest.raises(ConfigError, match=r"model\.frozen=1: .*where its levels end.*Set model\.frozen=0"):
+            build_backbone("timm:twins_svt_small", frozen=1)
+
+
 def test_only_levels_of_a_network_of_timm_can_be_frozen() -> None:
     with pytest.raises(ConfigError, match=r"model\.frozen=1 .*, and caformer_s18 has none"):
         build_backbone("caformer_s18", frozen=1)

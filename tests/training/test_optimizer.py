@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from medformer.config.shared import ModelConfig, TrainingConfig
+from medformer.errors import ConfigError
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.pretrained import network_encoder
@@ -109,6 +110,11 @@ def test_moments_of_a_slower_encoder_survive_being_saved() -> None:
     step(network, optimizer, -0.2)
     step(other, continued, -0.2)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+
+
+def test_a_network_without_an_encoder_has_no_rate_for_one() -> None:
+    with pytest.raises(ConfigError, match=r"training\.encoder_lr=0\.5 .*Set training\.encoder_lr=1"):
+        build_optimizer(_network(), TrainingConfig(encoder_lr=0.5))
 
 
 def test_without_a_share_the_groups_are_those_of_before() -> None:

@@ -47,7 +47,8 @@ class TimmMetaFormer(Backbone):
         frozen: See the attribute.
 
     Raises:
-        ConfigError: The installed timm does not list the name, or the network gives no such maps.
+        ConfigError: The installed timm does not list the name, or the network gives no such maps or does not say where a
+            level ends that is to be frozen.
         ValueError: Lists of an architecture that do not belong together.
     """
 
@@ -92,8 +93,10 @@ class TimmMetaFormer(Backbone):
 
     @property
     def pretrained_part(self) -> nn.Module:
-        """The network of timm."""
-        return self.encoder
+        """The network of timm, which some of its encoders wrap."""
+        whole = getattr(self.encoder, "model", self.encoder)
+        assert isinstance(whole, nn.Module)
+        return whole
 
     def train(self, mode: bool = True) -> TimmMetaFormer:
         """Set the mode of all but the norms that are kept as they are."""
@@ -112,19 +115,26 @@ class TimmMetaFormer(Backbone):
             features.append(branch if self.branch_features else refined)
         return features
 
-    def _kept_prefix(self) -> str:
-        """Name, with timm's two separators as one, of the last module whose weights are kept."""
-        names: list[str] = self.encoder.feature_info.module_name()
-        return names[self._levels[self.frozen - 1]].replace(".", "_") + "_"
-
     def _kept_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters up to the last frozen level; timm's modules stand in the order in which they run."""
+        """Parameters up to the last frozen level; timm's modules stand in the order in which they run.
+
+        Raises:
+            ConfigError: The network does not say by a module of its own where the level ends.
+        """
         if not self.frozen:
             return
-        last = self._kept_prefix()
-        pairs = list(self.encoder.named_parameters())
-        end = max(at for at, (key, _) in enumerate(pairs) if key.replace(".", "_").startswith(last))
-        yield from (parameter for _, parameter in pairs[: end + 1])
+        names: list[str] = self.encoder.feature_info.module_name()
+        # timm writes the same name with dots and with underscores.
+        last = names[self._levels[self.frozen - 1]].replace(".", "_")
+        found = [(f"{key}_".replace(".", "_"), module) for key, module in self.encoder.named_modules()]
+        end = max((at for at, (key, _) in enumerate(found) if key.startswith(f"{last}_")), default=None)
+        if end is None:
+            raise ConfigError(
+                f"model.frozen={self.frozen}: this network of timm does not say where its levels end. Set "
+                "model.frozen=0, or choose another model.backbone, such as lite0_metaformer."
+            )
+        for _, module in found[: end + 1]:
+            yield from module.parameters(recurse=False)
 
     def _kept_norms(self) -> Iterator[nn.Module]:
         kept = {id(parameter) for parameter in self._kept_parameters()}

@@ -252,7 +252,9 @@ def pretraining_settings(training: TrainingConfig, pretraining: PretrainingConfi
         pretraining: Sections without a batch size take the network's; without a patience they never stop early.
     """
     own = {name: getattr(pretraining, name) for name in ("epochs", "lr", "batch_size") if hasattr(pretraining, name)}
-    return training.model_copy(update={**own, "minutes": None, "patience": getattr(pretraining, "patience", 0)})
+    patience = getattr(pretraining, "patience", 0)
+    # The rate of pretraining is its own, and the encoder is what it trains.
+    return training.model_copy(update={**own, "minutes": None, "patience": patience, "encoder_lr": 1.0})
 
 
 def read_encoder(

@@ -102,9 +102,10 @@ def test_the_same_seed_gives_the_same_encoder(tmp_path: Path) -> None:
 
 
 def test_pretraining_trains_as_the_network_does_except_for_its_own_section() -> None:
-    training = TrainingConfig(epochs=7, minutes=3, batch_size=5, patience=2, clip=0.5)
+    training = TrainingConfig(epochs=7, minutes=3, batch_size=5, patience=2, clip=0.5, encoder_lr=0.1)
     of_images = pretraining_settings(training, ImagePretrainingConfig(epochs=4, lr=0.5))
-    assert of_images == training.model_copy(update={"epochs": 4, "lr": 0.5, "minutes": None, "patience": 0})
+    own = {"epochs": 4, "lr": 0.5, "minutes": None, "patience": 0, "encoder_lr": 1.0}
+    assert of_images == training.model_copy(update=own)
     of_connectomes = pretraining_settings(training, AbideConfig().pretraining.model_copy(update={"patience": 9}))
     assert (of_connectomes.batch_size, of_connectomes.patience, of_connectomes.clip) == (32, 9, 0.5)
 
