@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from math import prod
@@ -18,7 +19,7 @@ from medformer.config_loading import load_config
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import FORMAT
 from medformer.crossval.run.forecast.hours import as_begun, fit_time
-from medformer.crossval.run.forecast.say import foresee
+from medformer.crossval.run.forecast.say import foresee, starts_from
 from medformer.data.cases import Case
 from medformer.data.manifest import Manifest
 from medformer.errors import ConfigError
@@ -179,8 +180,27 @@ def test_pretraining_gets_a_third_at_most() -> None:
 def test_hours_that_are_enough_for_nothing_are_refused_with_what_is_needed() -> None:
     with pytest.raises(ConfigError, match=r"not enough for 3 fold\(s\).*Give at least 0\.0\d+"):
         fitted(1.0, "training.hours=0.001")
+    with pytest.raises(ConfigError, match=r"Give at least \d+(\.\d\d?)?, or"):
+        fitted(3600.0, "training.hours=1", "training.give_up=[]")
     with pytest.raises(ConfigError, match="one after another on one device"):
         fitted(1.0, "training.hours=1", "execution.executor=ray")
+
+
+@pytest.mark.parametrize("more", [(), ("pretraining.enabled=true", "pretraining.epochs=500")])
+def test_the_hours_that_are_asked_for_are_enough(more: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fitted(1.0, "training.hours=0.01", *more)
+    (hours,) = re.findall(r"Give at least ([\d.]+),", str(caught.value))
+    assert fitted(1.0, f"training.hours={hours}", *more)[0].training.minutes
+
+
+def test_a_run_says_whose_weights_it_begins_with(tmp_path: Path) -> None:
+    def said(weights: str) -> str:
+        return starts_from(load_config("polyp/default", [f"model.weights={weights}"], model=PolypConfig), None)
+
+    assert said("tf_efficientnet_lite0.in1k") == "the weights tf_efficientnet_lite0.in1k"
+    assert said(str(tmp_path / "mine.pth")) == "the weights in mine.pth"
+    assert said(str(tmp_path / "run/folds/2/model.safetensors")) == "the encoder of fold 2 of run"
 
 
 def test_a_resumed_run_keeps_what_its_hours_decided(tmp_path: Path) -> None:

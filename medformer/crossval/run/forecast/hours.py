@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,11 +144,11 @@ class _Fit:
             return self.study, self._lines(f"training.minutes={config.training.minutes:g}")
         least = min(LEAST, self.wanted)
         if self.updates < least:
-            needed = (self._seconds_each(least) + self.pace.after) * len(self.folds) * self._runs / (1 - RESERVE)
+            needed = self._seconds_of_fold(least) * len(self.folds) * self._runs / (1 - RESERVE)
             raise ConfigError(
                 f"--hours {self.hours:g} (training.hours) is not enough for {len(self.folds)} fold(s) of "
                 f"{self.pace.networks} training(s): {least} steps of each, and the tests, take about "
-                f"{duration(needed)}. Give at least {max(0.01, needed / 3600 * 1.1):.2g}, or less to do."
+                f"{duration(needed)}. Give at least {ceil(needed / 36 * 1.1) / 100:g}, or less to do."
             )
         minutes = float(f"{self.seconds / 60:.3g}")
         lines = self._lines(f"--hours {self.hours:g}: {minutes:g} minutes for each training")
@@ -177,9 +178,12 @@ class _Fit:
         training = self.study.config.training
         return UPDATES if training.minutes is not None else min(UPDATES, training.epochs * self.pace.steps)
 
-    def _seconds_each(self, updates: int) -> float:
-        """What a fold takes with so many updates of each network."""
-        return self.pace.networks * updates * self.pace.epoch / self.pace.steps + self.pace.pretraining * self.pace.step
+    def _seconds_of_fold(self, updates: int) -> float:
+        """What a fold takes, tests included, with so many updates of each network."""
+        pace = self.pace
+        rest = pace.networks * updates * pace.epoch / pace.steps + pace.after
+        # More hours lengthen pretraining that was shortened, up to its share.
+        return max(rest + pace.pretraining * pace.step, rest / (1 - _PRETRAINING)) if pace.pretraining else rest
 
     def _smaller(self) -> None:
         before = self.pace

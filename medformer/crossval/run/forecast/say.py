@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medformer.config import AnyConfig
+from medformer.config.shared import WEIGHTS_SUFFIXES
+from medformer.crossval.bundle import FOLDS
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import NetworkLearner, Study
 from medformer.crossval.run.start.source import Start
@@ -93,5 +95,14 @@ def starts_from(config: AnyConfig, start: Start | None) -> str:
     if config.pretraining.weights:
         return f"the encoder in {config.pretraining.weights}"
     name = getattr(config.model, "weights", None)
-    begun = (Path(name).name if Path(name).suffix else f"the weights {name}") if name else "random weights"
+    begun = _weights_in_words(name) if name else "random weights"
     return f"{begun} and pretraining in each fold" if config.pretraining.enabled else begun
+
+
+def _weights_in_words(name: str) -> str:
+    path = Path(name).resolve()
+    if path.suffix not in WEIGHTS_SUFFIXES:
+        return f"the weights {name}"
+    if path.parent.parent.name == FOLDS:
+        return f"the encoder of fold {path.parent.name} of {path.parents[2].name}"
+    return f"the weights in {path.name}"
