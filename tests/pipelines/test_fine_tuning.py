@@ -197,6 +197,7 @@ def test_what_cannot_be_started_from_is_named_before_anything_is_computed(
     own = tmp_path / "own" / "run"
     shutil.copytree(finished, own)
     tune(own, own, "--overwrite").refused(2, "--overwrite would delete")
+    tune(own / ".." / "run", own, "--overwrite").refused(2, "--overwrite would delete")
     record = own / "run.json"
     write_text(record, record.read_text("utf-8").replace('"task": "polyp"', '"task": "volume"'))
     tune(out, own).refused(2, "is a run of the task volume")

@@ -17,6 +17,7 @@ from medformer.crossval.plan import read_plan
 from medformer.data.cases import Case
 from medformer.data.manifest import read_manifest, write_manifest
 from medformer.files import read_json
+from medformer.tensor_file import write_tensors
 
 Medformer = Callable[..., Any]
 
@@ -178,6 +179,15 @@ def test_what_cannot_be_pretrained_is_named_before_anything_is_computed(
     pretrain = ("polyp", "pretrain", "--out", out, *SETTINGS)
     medformer(*pretrain, "--data", frames / "all.csv", "model.name=smp:unet/resnet18").refused(2, "meta_polyp")
     medformer(*pretrain, "--data", frames / "all.csv", "pretraining.block=32").refused(2, "pretraining.block=8")
+    # What is trained on must be in the list of what the encoder has seen.
+    encoder = tmp_path / "encoder.safetensors"
+    write_tensors(encoder, {"backbone.a": torch.zeros(3)}, {"task": "polyp", "purpose": "segmentation"})
+    for override, word in (
+        (f"pretraining.extra={frames / 'all.csv'}", "pretraining.extra is for `train` and `crossval`"),
+        (f"pretraining.weights={tmp_path}", "pretraining.weights is for `train` and `crossval`"),
+        (f"model.weights={encoder}", "does not say what that network has seen"),
+    ):
+        medformer(*pretrain, "--data", frames / "unlabeled.csv", override).refused(2, word)
     assert not out.exists()
     broken = frames / "broken.csv"
     cases = read_manifest(frames / "unlabeled.csv").cases

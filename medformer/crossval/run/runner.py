@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +31,9 @@ from medformer.crossval.run.executors import build_executor
 from medformer.crossval.run.forecast.hours import as_begun, fit_time
 from medformer.crossval.run.forecast.say import foresee
 from medformer.crossval.run.record import RunInfo, session
-from medformer.crossval.run.start.seen import write_seen_by_run
+from medformer.crossval.run.start.seen import Seen, write_seen_by_run
 from medformer.crossval.run.start.source import KEY, Start, find_start, keep_start
-from medformer.crossval.run.start.weights import decide_weights, describe_weights, weights_hashes
+from medformer.crossval.run.start.weights import decide_weights, describe_weights, seen_by_encoder, weights_hashes
 from medformer.data.audit import write_findings
 from medformer.data.inventory import Inventory
 from medformer.data.problems import Problem, describe_warnings, require_usable, write_problems
@@ -162,13 +163,20 @@ def pretrain(
     Raises:
         MedformerError: See the parts.
     """
-    if config.training.init_from:
-        raise ConfigError(f"{KEY} is for `train` and `crossval`; pretraining starts from first weights. Leave it out.")
-    if config.training.hours is not None:
-        raise ConfigError(
-            "training.hours is for `train` and `crossval`; pretraining takes pretraining.epochs. Leave it out."
-        )
+    for key, given, instead in (
+        (KEY, config.training.init_from, "pretraining starts from first or published weights"),
+        ("training.hours", config.training.hours, "pretraining takes pretraining.epochs"),
+        ("pretraining.weights", config.pretraining.weights, "pretraining starts from first or published weights"),
+        ("pretraining.extra", config.pretraining.extra, "`pretrain` reads no label, so list these cases with the others"),
+    ):
+        if given:
+            raise ConfigError(f"{key} is for `train` and `crossval`; {instead}. Leave it out.")
     config, decided = decide_weights(config, out, resume=resume)
+    if seen_by_encoder(config) != Seen():
+        raise ConfigError(
+            "model.weights names a network that medformer trained, and the folder of a pretraining does not say what "
+            "that network has seen. Give published weights or null; or train from it with --init-from."
+        )
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()
     held_out = [*decided, *held_out_note(study)]
@@ -322,13 +330,18 @@ def _clear(directory: RunDirectory, study: Study[Any, Any]) -> None:
     named.append(getattr(config.model, "weights", None))
     files = [file for case in study.cases for file in (*case.images, case.mask) if file is not None]
     read = [*(Path(name) for name in named if name), *files] if directory.is_run() else []
-    inside = directory.path.absolute()
-    needed = next((path for path in read if path.absolute().is_relative_to(inside)), None)
+    needed = next((path for path in read if _is_inside(path, directory.path)), None)
     if needed is not None:
         raise ConfigError(
             f"--overwrite would delete {needed}, which this run reads. Move it, or choose another folder for --out."
         )
     directory.clear()
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file is deleted with a folder, by its name or by what links lead to."""
+    by_name = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return by_name or path.resolve().is_relative_to(folder.resolve())
 
 
 def _device(config: AnyConfig) -> str:
