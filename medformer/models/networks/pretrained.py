@@ -13,7 +13,7 @@ from medformer.models.backbone.variants import encoder_name
 from medformer.models.networks.grid import PaddedNetwork
 from medformer.models.weights.loading import load_features, load_pretrained
 from medformer.models.weights.store import OWN, choose_weights, find_weights
-from medformer.models.weights.table import WEIGHTS, names_for
+from medformer.models.weights.table import names_for
 
 
 def settle_weights(config: ModelConfig) -> tuple[ModelConfig, str]:
@@ -25,17 +25,18 @@ def settle_weights(config: ModelConfig) -> tuple[ModelConfig, str]:
     if config.weights != AUTO:
         return config, ""
     part = pretrained_part(config)
-    known, name = names_for(part), choose_weights(part)
-    note = ""
-    if name is not None:
-        source = WEIGHTS[name].part
+    known, found = names_for(part), choose_weights(part)
+    if found is not None:
+        name, source = found
         note = f"The encoder starts from the weights {name}, trained on {source.data} (license: {source.license})."
-    elif known:
+        return with_weights(config, name), note
+    note = ""
+    if known:
         note = (
             "The encoder starts from random weights, which costs accuracy: no pretrained weights of "
             f"{part} were on the machine. `medformer weights get {known[0]}` brings some, or says how to install them."
         )
-    return with_weights(config, name), note
+    return with_weights(config, None), note
 
 
 def with_weights(config: ModelConfig, name: str | None) -> ModelConfig:

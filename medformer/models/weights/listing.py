@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from medformer.models.backbone.variants import VARIANTS, build_classifier, count_parameters, encoder_name
-from medformer.models.weights.store import RECORD, place_of, store_folder
-from medformer.models.weights.table import WEIGHTS, Source, find_source
+from medformer.models.weights.store import fetched_others, place_of, store_folder
+from medformer.models.weights.table import WEIGHTS, Source
 
 _BYTES = 4
 
@@ -48,11 +48,7 @@ def backbones_for(network: str) -> list[str]:
 def _known() -> Iterator[tuple[str, Source]]:
     for name, entry in WEIGHTS.items():
         yield name, entry.part
-    for record in sorted(store_folder().glob(f"*/{RECORD}")):
-        name = record.parent.name
-        source = None if name in WEIGHTS else find_source(name)
-        if source is not None:
-            yield name, source
+    yield from fetched_others()
 
 
 def _row(name: str, source: Source) -> dict[str, Any]:

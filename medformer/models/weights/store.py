@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +139,24 @@ def where(name: str) -> Path:
     return place_of(name, source)
 
 
-def is_here(name: str) -> bool:
-    """Whether there is a file for a name of the table, without reading it."""
-    return place_of(name, WEIGHTS[name].part).is_file()
+def fetched_others() -> Iterator[tuple[str, Source]]:
+    """Names of timm that were fetched and that the table lacks, in the order of the alphabet."""
+    for record in sorted(store_folder().glob(f"*/{RECORD}")):
+        name = record.parent.name
+        source = None if name in WEIGHTS else find_source(name)
+        if source is not None:
+            yield name, source
 
 
-def choose_weights(network: str) -> str | None:
-    """Name of the weights on this machine that suit a network best; None where there are none."""
-    return next((name for name in names_for(network) if is_here(name)), None)
+def choose_weights(network: str) -> tuple[str, Source] | None:
+    """The weights on this machine that suit a network best: those of the table first, then what else was fetched.
+
+    Returns:
+        Their name and what is known of them; None where there are none.
+    """
+    listed = ((name, WEIGHTS[name].part) for name in names_for(network))
+    others = ((name, source) for name, source in fetched_others() if source.network == network)
+    return next(((name, source) for name, source in chain(listed, others) if place_of(name, source).is_file()), None)
 
 
 def how_to_get(name: str, source: Source) -> str:

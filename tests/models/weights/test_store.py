@@ -63,7 +63,8 @@ def test_weights_of_an_installed_package_are_found_and_verified(store: Path, mon
     assert found.sha256 == WEIGHTS[LITE0].part.sha256 and found.path.is_file()
     assert found.source.mean == pytest.approx((127 / 255,) * 3) and found.source.std == pytest.approx((128 / 255,) * 3)
     assert found.record()["license"] == "apache-2.0" and found.record()["data"] == "ImageNet-1k"
-    assert choose_weights("tf_efficientnet_lite0") == LITE0 and choose_weights("caformer_s18") is None
+    assert choose_weights("tf_efficientnet_lite0") == (LITE0, WEIGHTS[LITE0].part)
+    assert choose_weights("caformer_s18") is None
     # Without the package: a copy in the store; neither; a copy that is something else.
     copy = store / LITE0 / found.path.name
     copy.parent.mkdir(parents=True)
@@ -98,7 +99,7 @@ def test_fetched_weights_are_verified_by_what_the_fetch_recorded(store: Path) ->
     path = put(store)
     assert find_weights(HUB).revision == ""
     write_json(path.with_name(RECORD), {"sha256": sha256(path), "revision": "abc"})
-    assert find_weights(HUB).revision == "abc" and choose_weights("caformer_s18") == HUB
+    assert find_weights(HUB).revision == "abc" and choose_weights("caformer_s18") == (HUB, WEIGHTS[HUB].part)
     save_file({"a": torch.ones(3)}, path)
     with pytest.raises(CheckpointError, match="expected"):
         find_weights(HUB)
@@ -107,10 +108,16 @@ def test_fetched_weights_are_verified_by_what_the_fetch_recorded(store: Path) ->
 def test_the_first_training_that_is_there_is_chosen(store: Path) -> None:
     names = names_for("caformer_s18")
     assert names[0] == HUB and len(names) == 5
-    put(store, names[3])
-    assert choose_weights("caformer_s18") == names[3]
-    put(store, names[1])
-    assert choose_weights("caformer_s18") == names[1]
+    for name in (names[3], names[1]):
+        put(store, name)
+        assert choose_weights("caformer_s18") == (name, WEIGHTS[name].part)
+
+
+def test_what_was_fetched_beyond_the_table_is_chosen_too(store: Path) -> None:
+    name = "resnet34.a1_in1k"
+    path = put(store, name)
+    write_json(path.with_name(RECORD), {"sha256": sha256(path)})
+    assert choose_weights("resnet34") == (name, find_source(name)) and choose_weights("resnet18") is None
 
 
 def test_an_unknown_name_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
