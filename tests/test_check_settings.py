@@ -87,6 +87,8 @@ def test_what_can_be_trained_passes(name: str) -> None:
 def test_levels_of_random_weights_are_not_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"model\.frozen=1 keeps .* would be random.*medformer weights list"):
         check_settings("polyp/cpu", ["model.weights=null"])
+    with pytest.raises(ConfigError, match="would be random"):
+        check_settings("polyp/cpu", ["model.weights=null", "pretraining.enabled=true"])
     # What `auto` stands for where no weights are: none, and nothing is frozen.
     monkeypatch.setattr("medformer.models.networks.pretrained.choose_weights", lambda network: None)
     chosen = settle_weights(load_config("polyp/cpu", model=PolypConfig).model)[0]

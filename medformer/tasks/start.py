@@ -39,7 +39,7 @@ def take(
     """Fill a network with what fits of the network to start from; see `transfer`.
 
     Raises:
-        ConfigError: Hardly any of its parameters fits; says how the two networks differ.
+        ConfigError: Hardly any of its parameters fits (says how the two networks differ), or not all that are frozen.
         CheckpointError: Its files are damaged.
     """
     found = transfer(model, start.tensors(member), stems=stems, parts=parts, unlike=unlike)
@@ -60,6 +60,12 @@ def take(
             f"{KEY}: the network of {start.record.what} is another one than this run's; {100 * found.share:.1f} % of "
             f"the parameters could be taken ({'; '.join(reasons[:3])}). "
             + (f"Build the same: {' '.join(wanted)}" if wanted else "Start from another run, or without one.")
+        )
+    kept = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if lacking := [f"{name}: {why}" for name, why in found.left.items() if name in kept]:
+        raise ConfigError(
+            f"{KEY}: model.frozen keeps levels of the encoder as they are, and the network of {start.record.what} does "
+            f"not give all of their weights ({name_some(lacking)}). Set model.frozen=0."
         )
     return found
 

@@ -84,6 +84,17 @@ def test_a_network_that_is_shown_another_range_needs_one_that_is_too(tmp_path: P
         take(start, model, PolypConfig())
 
 
+def test_levels_that_stay_as_they_are_must_all_be_there(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    write_tensors(tmp_path / "model.safetensors", {"1.weight": torch.ones(2, 2), "1.bias": torch.ones(2)}, {})
+    start = Start(tmp_path, StartRecord("fold 0 of run", "polyp", {}, 0, ""))
+    model[1].requires_grad_(False)
+    assert take(start, model, PolypConfig()).left.keys() == {"0.weight", "0.bias"}
+    model[0].weight.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"model\.frozen keeps .*fold 0 of run .*0\.weight: not there.*frozen=0"):
+        take(start, model, PolypConfig())
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     torch.nn.init.constant_(model.bias, float("nan"))

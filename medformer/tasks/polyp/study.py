@@ -207,7 +207,8 @@ def _check_frozen(config: PolypConfig) -> None:
         ConfigError: Nothing gives it other weights.
     """
     model, wanted = config.model, config.pretraining
-    if model.frozen and not (model.weights or wanted.weights or wanted.enabled or config.training.init_from):
+    # Pretraining does not change them either.
+    if model.frozen and not (model.weights or wanted.weights or config.training.init_from):
         raise ConfigError(
             f"model.frozen={model.frozen} keeps the finest levels of the encoder, and they would be random. Name "
             "their weights (model.weights; `medformer weights list`), or set model.frozen=0."

@@ -8,6 +8,7 @@ from medformer.config import VolumeConfig
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.begin.given_parts import draw, held_out_note
 from medformer.crossval.run.forecast.hours import fit_time
+from medformer.crossval.run.start.weights import decide_weights
 from medformer.data.problems import require_usable
 from medformer.data.volumes.inspect.facts import case_facts
 from medformer.data.volumes.plan.volume_plan import VolumePlan, describe_plan
@@ -30,7 +31,7 @@ def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePla
         ConfigError: The config names no data, or nothing fits in the memory that is given.
         DataError: Cases cannot be used.
     """
-    study = VolumeTask().open(config, reporter)
+    study = VolumeTask().open(decide_weights(config, Path(), resume=False)[0], reporter)
     for note in held_out_note(study):
         say(f"note: {note}")
     study = study.without(study.held_out)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medformer.config import AnyConfig
-from medformer.crossval.bundle import fold_folder, is_bundle, open_bundle
+from medformer.crossval.bundle import FOLDS, fold_folder, is_bundle, open_bundle
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.collect import planned_folds
 from medformer.crossval.run.directory import RunDirectory
@@ -100,8 +100,9 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"target": config["target"]} if "target" in config else {}
     for section, keys in {"model": None, "features": None, "data": ("image_size", "measure")}.items():
         values = config.get(section) or {}
-        # Where weights came from, and how memory is saved, change no tensor.
-        chosen = [key for key in values if (keys is None or key in keys) and key not in ("weights", "checkpointing")]
+        # Where weights came from, which of them are trained, and how memory is saved, change no tensor.
+        other = ("weights", "frozen", "checkpointing")
+        chosen = [key for key in values if (keys is None or key in keys) and key not in other]
         found |= {f"{section}.{key}": values[key] for key in chosen}
     return found
 
@@ -165,7 +166,7 @@ def open_start(path: Path, task: str, fold: int | None = None) -> Start:
         ConfigError: There is none, or it is of another task.
         DataError: Files of the run or bundle are damaged.
     """
-    inside = path.parent.name == "folds" and path.name.isdecimal()
+    inside = path.parent.name == FOLDS and path.name.isdecimal()
     folder, wanted = (path.parent.parent, int(path.name)) if inside else (path, fold)
     if not folder.exists():
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from medformer.config import AbideConfig, AnyConfig
 from medformer.config.shared import AUTO
+from medformer.crossval.bundle import FOLDS
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
 from medformer.crossval.run.start.seen import Seen
@@ -14,7 +15,7 @@ from medformer.crossval.run.start.source import KEY, Start, open_start
 from medformer.errors import ConfigError
 from medformer.files import digest, sha256
 from medformer.models.networks.pretrained import settle_weights, with_weights
-from medformer.models.weights.store import OWN, find_weights
+from medformer.models.weights.store import OWN, Weights, find_weights
 from medformer.training.job import WEIGHTS
 
 
@@ -43,14 +44,16 @@ def decide_weights(
         return config.model_copy(update={"model": with_weights(config.model, str(network))}), []
     if config.model.weights != AUTO:
         return config, []
-    directory = RunDirectory(out, resumed=True)
+    directory, note = RunDirectory(out, resumed=True), ""
     if resume and directory.is_run() and directory.config_yaml.is_file():
-        begun = (read_config(directory).get("model") or {}).get("weights")
-        model, note = with_weights(config.model, begun), ""
+        name = (read_config(directory).get("model") or {}).get("weights")
     elif start is not None:
-        model, note = with_weights(config.model, start.record.weights), ""
+        name = start.record.weights
     else:
-        model, note = settle_weights(config.model)
+        settled, note = settle_weights(config.model)
+        name = settled.weights
+    # Levels that are kept as they are come from the other network, whatever that began with.
+    model = with_weights(config.model, name) if start is None else config.model.model_copy(update={"weights": name})
     return config.model_copy(update={"model": model}), [note] if note else []
 
 
@@ -61,18 +64,29 @@ def seen_by_encoder(config: AnyConfig) -> Seen:
         ConfigError: It is of another task.
         CheckpointError: Its run does not say what it has seen.
     """
-    name = getattr(config.model, "weights", None)
-    if not name or find_weights(name).source is not OWN:
+    weights = _named(config)
+    if weights is None or weights.source is not OWN:
         return Seen()
-    folder = find_weights(name).path.parent
-    if folder.parent.name == "folds":
-        return _opened(folder, config.task).record.seen
+    fold = _its_fold(weights, config.task)
+    if fold is not None:
+        return fold.record.seen
     return Seen(
         unknown=[
             "The encoder starts from a network of medformer that lies outside of its run, so that nobody can tell "
             "whether a case that is tested here was among those it was trained on."
         ]
     )
+
+
+def _named(config: AnyConfig) -> Weights | None:
+    name = getattr(config.model, "weights", None)
+    return find_weights(name) if name else None
+
+
+def _its_fold(weights: Weights, task: str) -> Start | None:
+    """The fold that a network of ours lies in; None where it was copied out of its run."""
+    folder = weights.path.resolve().parent
+    return _opened(folder, task) if folder.parent.name == FOLDS else None
 
 
 def _opened(path: Path, task: str) -> Start:
@@ -86,9 +100,9 @@ def weights_hashes(config: AnyConfig, start: Start | None = None) -> dict[str, s
     """SHA-256 of the files that training starts from, by config key."""
     if start is not None:
         return {KEY: start.record.sha256}
-    found, encoder, folder = {}, getattr(config.model, "weights", None), config.pretraining.weights
-    if encoder:
-        found["model.weights"] = digest([find_weights(encoder).sha256])
+    found, encoder, folder = {}, _named(config), config.pretraining.weights
+    if encoder is not None:
+        found["model.weights"] = digest([encoder.sha256])
     if folder:
         found["pretraining.weights"] = digest([sha256(file) for file in sorted(Path(folder).glob("*.safetensors"))])
     return found
@@ -98,5 +112,13 @@ def describe_weights(config: AnyConfig, start: Start | None = None) -> dict[str,
     """What the report says of the pretrained weights of the encoder, or of that of `start`; empty without any."""
     if start is not None:
         return dict(start.record.pretrained)
-    name = getattr(config.model, "weights", None)
-    return find_weights(name).record() if name else {}
+    weights = _named(config)
+    if weights is None:
+        return {}
+    found = weights.record()
+    fold = _its_fold(weights, config.task) if weights.source is OWN else None
+    if fold is not None and fold.record.pretrained:
+        # Whose license holds does not end with a training.
+        before = fold.record.pretrained
+        found |= {"data": f"{before.get('data')}, then {found['data']}", "license": before.get("license")}
+    return found
