@@ -34,6 +34,7 @@ KINDS = {
     "seen-data": "the same data as a case that the networks saw before this run",
     "seen-group": "the same patient or sequence as a case that the networks saw before this run",
     "seen-id": "the same id as a case that the networks saw before this run",
+    "seen-near-duplicate": "pictures or volumes that show the same thing as a case that the networks saw before this run",
 }
 """What is looked for, in the order in which findings are reported."""
 
@@ -44,6 +45,7 @@ _ADVICE = (
 _SEEN_ADVICE = "Start from a network that did not see them (pretraining included), or take them out of the test part."
 SEEN = "seen-"
 """How the kinds begin that are about what networks saw before."""
+SEEN_ALIKE = "seen-near-duplicate"
 
 Division = tuple[str, Mapping[str, Sequence[str]]]
 """A label, such as `"fold 3 "`, and the ids of each part."""
@@ -122,10 +124,18 @@ class Audit:
     threshold: float = 1.0
     unknown: tuple[str, ...] = ()
 
-    def with_seen(self, findings: Iterable[Finding], unknown: Iterable[str] = ()) -> Audit:
-        """Return the audit with what was found among the cases that networks saw before (`medformer.data.seen`)."""
-        kinds = (*self.kinds, *(kind for kind in KINDS if kind.startswith(SEEN)))
-        looked_for = tuple(dict.fromkeys(kinds))
+    def with_seen(
+        self, findings: Iterable[Finding], unknown: Iterable[str] = (), *, described: bool = False
+    ) -> Audit:
+        """Return the audit with what was found among the cases that networks saw before (`medformer.data.seen`).
+
+        Args:
+            findings: What was found.
+            unknown: What is not known of these cases, in sentences.
+            described: Whether all of them have descriptors, so that near-duplicates were looked for too.
+        """
+        seen = (kind for kind in KINDS if kind.startswith(SEEN) and (described or kind != SEEN_ALIKE))
+        looked_for = tuple(dict.fromkeys((*self.kinds, *seen)))
         return replace(self, findings=(*self.findings, *findings), kinds=looked_for, unknown=tuple(unknown))
 
     def accepting(self, names: Iterable[str]) -> Audit:
@@ -343,9 +353,7 @@ class _Search:
                     self._add(found, kind, first, second, 1.0, "")
         descriptors = [records[case.id].array("descriptor") for case in self.cases]
         for match in comparison.similar(descriptors, self.parts):
-            mirrored = f"mirrored {match.mirrored}" if match.mirrored else ""
-            detail = ", ".join(filter(None, (f"similarity {match.score:.2f}", mirrored, match.evidence)))
-            self._add(found, "near-duplicate", match.first, match.second, match.score, detail)
+            self._add(found, "near-duplicate", match.first, match.second, match.score, match.detail)
         return list(found.values())
 
     def _add(

@@ -38,6 +38,12 @@ class Match:
     mirrored: str = ""
     evidence: str = ""
 
+    @property
+    def detail(self) -> str:
+        """How alike the two are, in words."""
+        mirrored = f"mirrored {self.mirrored}" if self.mirrored else ""
+        return ", ".join(filter(None, (f"similarity {self.score:.2f}", mirrored, self.evidence)))
+
 
 @dataclass(frozen=True)
 class CaseComparison:
@@ -49,11 +55,14 @@ class CaseComparison:
             gets the descriptors of the cases, and either None or int (L, N): the part that each case is in under each
             of L divisions, negative for none. With parts, only pairs that some division separates are looked at.
         threshold: The score from which `similar` counts a pair.
+        between_runs: Whether descriptors are small, so that a run keeps them and later runs compare their cases with
+            them.
     """
 
     hashes: tuple[str, ...]
     similar: Callable[[Sequence[NDArray[np.float32]], NDArray[np.integer] | None], list[Match]]
     threshold: float
+    between_runs: bool = False
 
 
 def matches_above(

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -103,14 +104,19 @@ def test_what_the_other_network_was_trained_on_may_not_be_tested(
     leaking.refused(4, f"({learnt} seen-data)", f"seen-data:{fold.train[0]}|{fold.train[0]}", "seen by fold 0 of run")
     assert not out.exists()
 
-    # A copy of an image under another name, and another image of a patient.
+    # A copy of an image under another name, another image of a patient, and a copy in another size and format.
     cases = read_manifest(data).by_id
     known, other = cases[fold.train[0]], cases[fold.test[0]]
+    copies = [tmp_path / "image.jpg", tmp_path / "mask.png"]
+    for path, source in zip(copies, (known.image, known.mask), strict=True):
+        with Image.open(source) as picture:
+            picture.resize((96, 72), Image.Resampling.NEAREST if path.suffix == ".png" else None).save(path)
     rows = [replace(cases[name], group=f"other {cases[name].group}") for name in fold.test[1:]]
     for number, (row, word) in enumerate(
         [
             (replace(known, id="renamed", group="renamed"), "seen-data:renamed"),
             (replace(other, id="other", group=known.group), "seen-group:other"),
+            (replace(known, id="copy", group="copy", image=copies[0], mask=copies[1]), "seen-near-duplicate:copy"),
         ]
     ):
         manifest = data.parent / f"leaking_{number}.csv"

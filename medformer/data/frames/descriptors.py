@@ -147,7 +147,7 @@ def similar_frames(descriptors: Sequence[NDArray[np.float32]], parts: NDArray[np
     return best_matches(_matches(np.stack(descriptors), parts)) if len(descriptors) > 1 else []
 
 
-FRAMES = CaseComparison(("file", "pixels"), similar_frames, THRESHOLD)
+FRAMES = CaseComparison(("file", "pixels"), similar_frames, THRESHOLD, between_runs=True)
 """How pictures are compared."""
 
 

@@ -77,7 +77,8 @@ def audit_plan(
         for case in study.seen_cases(inventory)
         if case.id in parts
     ]
-    return found.with_seen(find_seen(tested, before.cases, kinds=study.comparison.hashes), before.unknown)
+    described = bool(before.cases) and all(case.descriptor is not None for case in before.cases)
+    return found.with_seen(find_seen(tested, before.cases, study.comparison), before.unknown, described=described)
 
 
 def seen_before(directory: RunDirectory, study: Study[Any, Any], start: Start | None, reporter: Reporter) -> Seen:

@@ -158,11 +158,13 @@ class Study(ABC, Generic[C, D]):
         """What planning needs to know of a case."""
 
     def seen_cases(self, inventory: Inventory) -> list[SeenCase]:
-        """What tells each case apart from those of other runs: its id, its group, and hashes of its data."""
-        kinds, found = self.comparison.hashes, []
+        """What tells each case apart from those of other runs: its id and group, hashes of its data, what it shows."""
+        comparison, found = self.comparison, []
         for case in self.cases:
-            hashes = inventory[case.id].hashes
-            found.append(SeenCase(case.id, case.group, {kind: hashes[kind] for kind in kinds if kind in hashes}))
+            record = inventory[case.id]
+            hashes = {kind: record.hashes[kind] for kind in comparison.hashes if kind in record.hashes}
+            shows = record.arrays.get("descriptor") if comparison.between_runs else None
+            found.append(SeenCase(case.id, case.group, hashes, descriptor=shows))
         return found
 
     def traits(self, inventory: Inventory) -> Mapping[str, Traits]:

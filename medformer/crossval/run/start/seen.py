@@ -14,7 +14,7 @@ from typing import Any
 from medformer.crossval.plan import Fold, Plan, read_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
-from medformer.data.seen import SeenCase, seen_case
+from medformer.data.seen import UNREADABLE, SeenCase, seen_case
 from medformer.errors import CheckpointError
 from medformer.files import write_json
 from medformer.records import Content, Names, Rows, Tables, read_record
@@ -84,7 +84,7 @@ def seen_by_fold(run: RunDirectory, fold: Fold, where: str) -> Seen:
     try:
         own = Seen([seen_case(name, content.cases[name], where) for name in names])
         return own.plus(read_before(content.plain))
-    except (KeyError, TypeError, AttributeError, StopIteration):
+    except UNREADABLE:
         raise CheckpointError(f"{run.seen_json} does not describe every case of the plan. {_ADVICE}") from None
 
 
@@ -92,7 +92,7 @@ def read_before(content: Mapping[str, Any]) -> Seen:
     """Read what `Seen.to_json` gives.
 
     Raises:
-        KeyError, TypeError, AttributeError, StopIteration: It is something else.
+        KeyError, TypeError, ValueError, AttributeError, StopIteration: It is something else.
     """
     rows = content.get("before", ())
     return Seen([seen_case(row["id"], row, row["where"]) for row in rows], list(content.get("unknown", ())))
@@ -106,7 +106,7 @@ def _of_earlier_version(run: RunDirectory, plan: Plan, names: Sequence[str], whe
     ]
     unknown = [
         f"{where} was written by an earlier version of medformer: what it was trained on is known by ids, groups, and "
-        "images together with their masks, so that the same image with another mask is not recognized."
+        "images together with their masks, so that the same image with another mask, or one like it, is not recognized."
     ]
     pretraining = read_config(run).get("pretraining") or {}
     if pretraining.get("weights") or pretraining.get("extra"):
@@ -155,6 +155,6 @@ def seen_by_bundle(path: Path, where: str) -> Seen:
     cases = [SeenCase("", "", {kind: value}, where) for kind, values in content.hashes.items() for value in values]
     note = (
         f"{where} names no patients: what it was trained on is recognized where an image is the same, and not where "
-        "it is another image of the same patient."
+        "it was changed or is another image of the same patient."
     )
     return Seen(cases, [note, *content.unknown])

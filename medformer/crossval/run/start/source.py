@@ -20,6 +20,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import read_config
 from medformer.crossval.run.start.seen import SEEN_BY_BUNDLE, Seen, read_before, seen_by_bundle, seen_by_fold
+from medformer.data.seen import UNREADABLE
 from medformer.errors import CheckpointError, ConfigError, MedformerError
 from medformer.files import atomic_path, digest, sha256, write_json
 from medformer.records import Content, Names, Rows, Table, read_record
@@ -251,7 +252,7 @@ def _read_copy(directory: RunDirectory) -> Start:
     content = read_record(path, _Copy, advice, error=CheckpointError)
     try:
         seen = read_before(content.plain)
-    except (KeyError, TypeError, AttributeError, StopIteration):
+    except UNREADABLE:
         raise CheckpointError(f"{path} does not say what the network has seen. {advice}") from None
     if not (directory.start / _WEIGHTS).is_file() or _digest(directory.start) != content.sha256:
         raise CheckpointError(f"{directory.start} does not hold the network that the run was started from. {advice}")

@@ -85,7 +85,7 @@ def similar_volumes(
     return best_matches(found)
 
 
-VOLUMES = CaseComparison(("file", "voxels"), similar_volumes, THRESHOLD)
+VOLUMES = CaseComparison(("file", "voxels"), similar_volumes, THRESHOLD, between_runs=True)
 """How volumes are compared."""
 
 _Pairs = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
