@@ -34,7 +34,7 @@ KINDS = {
     "seen-data": "the same data as a case that the networks saw before this run",
     "seen-group": "the same patient or sequence as a case that the networks saw before this run",
     "seen-id": "the same id as a case that the networks saw before this run",
-    "seen-near-duplicate": "pictures or volumes that show the same thing as a case that the networks saw before this run",
+    "seen-near-duplicate": "pictures or volumes that show the same thing as what the networks saw before this run",
 }
 """What is looked for, in the order in which findings are reported."""
 
@@ -124,9 +124,7 @@ class Audit:
     threshold: float = 1.0
     unknown: tuple[str, ...] = ()
 
-    def with_seen(
-        self, findings: Iterable[Finding], unknown: Iterable[str] = (), *, described: bool = False
-    ) -> Audit:
+    def with_seen(self, findings: Iterable[Finding], unknown: Iterable[str] = (), *, described: bool = False) -> Audit:
         """Return the audit with what was found among the cases that networks saw before (`medformer.data.seen`).
 
         Args:

@@ -189,9 +189,9 @@ def test_hours_that_are_enough_for_nothing_are_refused_with_what_is_needed() -> 
 @pytest.mark.parametrize("more", [(), ("pretraining.enabled=true", "pretraining.epochs=500")])
 def test_the_hours_that_are_asked_for_are_enough(more: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
-        fitted(1.0, "training.hours=0.01", *more)
+        fitted(10.0, "training.hours=0.01", *more)
     (hours,) = re.findall(r"Give at least ([\d.]+),", str(caught.value))
-    assert fitted(1.0, f"training.hours={hours}", *more)[0].training.minutes
+    assert fitted(10.0, f"training.hours={hours}", *more)[0].training.minutes
 
 
 def test_a_run_says_whose_weights_it_begins_with(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medformer.crossval.plan import read_plan
+from medformer.data.cases import Case
 from medformer.data.manifest import read_manifest, write_manifest
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
@@ -116,7 +117,7 @@ def test_what_the_other_network_was_trained_on_may_not_be_tested(
         [
             (replace(known, id="renamed", group="renamed"), "seen-data:renamed"),
             (replace(other, id="other", group=known.group), "seen-group:other"),
-            (replace(known, id="copy", group="copy", image=copies[0], mask=copies[1]), "seen-near-duplicate:copy"),
+            (Case("copy", copies[0], copies[1], "copy"), "seen-near-duplicate:copy"),
         ]
     ):
         manifest = data.parent / f"leaking_{number}.csv"

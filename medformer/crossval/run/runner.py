@@ -167,7 +167,11 @@ def pretrain(
         (KEY, config.training.init_from, "pretraining starts from first or published weights"),
         ("training.hours", config.training.hours, "pretraining takes pretraining.epochs"),
         ("pretraining.weights", config.pretraining.weights, "pretraining starts from first or published weights"),
-        ("pretraining.extra", config.pretraining.extra, "`pretrain` reads no label, so list these cases with the others"),
+        (
+            "pretraining.extra",
+            config.pretraining.extra,
+            "`pretrain` reads no label, so list these with the others",
+        ),
     ):
         if given:
             raise ConfigError(f"{key} is for `train` and `crossval`; {instead}. Leave it out.")

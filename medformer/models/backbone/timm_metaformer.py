@@ -47,8 +47,8 @@ class TimmMetaFormer(Backbone):
         frozen: See the attribute.
 
     Raises:
-        ConfigError: The installed timm does not list the name, or the network gives no such maps or does not say where a
-            level ends that is to be frozen.
+        ConfigError: The installed timm does not list the name, the network gives no such maps, or it does not say where
+            a level ends that is to be frozen.
         ValueError: Lists of an architecture that do not belong together.
     """
 

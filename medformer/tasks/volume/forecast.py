@@ -31,7 +31,9 @@ def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePla
         ConfigError: The config names no data, or nothing fits in the memory that is given.
         DataError: Cases cannot be used.
     """
-    study = VolumeTask().open(decide_weights(config, Path(), resume=False)[0], reporter)
+    decided, _ = decide_weights(config, Path(), resume=False)
+    assert isinstance(decided, VolumeConfig)
+    study = VolumeTask().open(decided, reporter)
     for note in held_out_note(study):
         say(f"note: {note}")
     study = study.without(study.held_out)
