@@ -42,6 +42,8 @@ TOLERANCE = 1e-3
 """Of the probabilities of a window."""
 DICE_TOLERANCE = 0.005
 """Of label maps of whole volumes."""
+SINGLE_VOXELS = 3
+"""Of a label, which may differ whatever its Dice: rounding decides where two labels are as likely."""
 BATCHES = (1, 2, 3)
 """Windows of the batches that are compared."""
 
@@ -178,14 +180,19 @@ def compare_label_maps(runner: VolumeRunner, cases: Sequence[Case], segmenter: V
     for case in cases:
         expected = segmenter.segment(case)
         found = runner.labels(case.images)
-        worst = max(1.0 - dice(found == value, expected.array == value) for value in expected.labels)
-        other = float(np.mean(found != expected.array))
-        compared.append({"size": list(found.shape), "dice_difference": worst, "other_voxels": other})
-        if worst > DICE_TOLERANCE:
-            raise DataError(
-                f"The exported networks give a label map whose Dice with PyTorch's is {1.0 - worst:.3f}; at least "
-                f"{1.0 - DICE_TOLERANCE:g} is accepted. Nothing was written; export without ONNX, and report this."
-            )
+        worst = 0.0
+        for value, name in expected.labels.items():
+            one, other = found == value, expected.array == value
+            off = 1.0 - dice(one, other)
+            worst = max(worst, off)
+            if off > DICE_TOLERANCE and np.count_nonzero(one != other) > SINGLE_VOXELS:
+                raise DataError(
+                    f"Case '{case.id}': the exported networks give {name} with a Dice of {1.0 - off:.3f} to PyTorch's; "
+                    f"at least {1.0 - DICE_TOLERANCE:g} is accepted. Nothing was written; export without ONNX, and "
+                    "report this."
+                )
+        share = float(np.mean(found != expected.array))
+        compared.append({"size": list(found.shape), "dice_difference": worst, "other_voxels": share})
     return {
         "tolerance": DICE_TOLERANCE,
         "dice_difference": max((row["dice_difference"] for row in compared), default=None),

@@ -6,6 +6,8 @@ import ast
 import shutil
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -179,10 +181,27 @@ def test_nothing_is_kept_of_networks_whose_label_map_is_another(
     # What takes long of an export is done once.
     monkeypatch.setattr(export, "_traced", lambda *_: onnx.load(exported / f"window-{next(numbers)}.onnx"))
     monkeypatch.setattr(volumes, "DICE_TOLERANCE", -1.0)
-    with pytest.raises(DataError, match="a label map whose Dice"):
+    monkeypatch.setattr(volumes, "SINGLE_VOXELS", -1)
+    with pytest.raises(DataError, match="the exported networks give Ring with a Dice"):
         write_volumes(tmp_path, segmenter, [case])
     assert next(numbers) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_single_voxels_of_a_small_label_may_differ_and_no_more() -> None:
+    truth = np.zeros((9, 9, 9), np.uint8)
+    truth[0, 0] = 1
+
+    def compared(others: int) -> dict[str, Any]:
+        found = truth.copy()
+        found[0, 0, :others] = 0
+        runner: Any = SimpleNamespace(labels=lambda _: found)
+        segmenter: Any = SimpleNamespace(segment=lambda _: SimpleNamespace(array=truth, labels={1: "Lesion"}))
+        return volumes.compare_label_maps(runner, [Case("a", Path("a.nii.gz"))], segmenter)
+
+    assert compared(2)["dice_difference"] == pytest.approx(1 - 14 / 16)
+    with pytest.raises(DataError, match=r"Case 'a': the exported networks give Lesion with a Dice of 0\.714"):
+        compared(4)
 
 
 @pytest.mark.slow
