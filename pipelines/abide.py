@@ -24,11 +24,11 @@ from medformer.errors import counted
 from medformer.reporting.report import build_report
 from medformer.tasks.abide.explanation import explain_run
 from medformer.tasks.abide.features import read_trained_on
-from medformer.tasks.abide.new_subjects import ADVICE, export_scores
-from medformer.tasks.new_cases import require_all
+from medformer.tasks.abide.new_subjects import export_scores
+from medformer.tasks.new_cases import LEAVE_OUT, require_all
 
 from .console import make_reporter, say
-from .work import open_to_predict, say_scores
+from .work import predicting, say_scores
 
 _SHOWN = 10
 
@@ -170,36 +170,17 @@ def _finish(made: Prepared, work: Path, out: Path) -> None:
         say("note: all of them are of one class; training and cross-validation need both.")
 
 
-def predict(
-    *,
-    run: Path,
-    sources: Sequence[Path],
-    out: Path,
-    overwrite: bool,
-    device: str,
-    threshold: float | None,
-    pipeline: str | None,
-    strategy: str | None,
-    values: Values,
-) -> None:
+def predict(*, run: Path, sources: Sequence[Path], out: Path, overwrite: bool, device: str, **settings: Any) -> None:
     """Write the score and decision of new subjects (see `export_scores`), and say what came of them."""
-    with output_folder(out, overwrite=overwrite, by="abide predict") as work:
-        trained = open_to_predict(run, "abide")
-        made = export_scores(
-            trained,
-            sources,
-            work,
-            device=device,
-            threshold=threshold,
-            pipeline=pipeline,
-            strategy=strategy,
-            values=values,
-            reporter=make_reporter(),
-        )
-    if made.problems:
-        warnings = counted(len(made.problems) - made.left_out, "warning")
-        say(f"{counted(made.left_out, 'subject')} left out, {warnings}: {out / EXCLUSIONS_FILE}")
-        for problem in made.problems[:_SHOWN]:
+    with predicting("abide", run, sources, out=out, overwrite=overwrite, device=device) as request:
+        made = export_scores(request, **settings)
+    trained = request.trained
+    if made.late:
+        warnings = [problem for problem in made.late if problem.severity == "warning"]
+        left_out = f"{counted(made.left_out, 'subject')} left out"
+        say(f"{left_out}, {counted(len(warnings), 'warning')}: {out / EXCLUSIONS_FILE}")
+        # Those that were left out are named by the error below.
+        for problem in warnings[:_SHOWN]:
             say(f"  {problem}")
     if made.known:
         say(
@@ -208,7 +189,7 @@ def predict(
         )
     positive = read_trained_on(trained.folders[0])[1].get(1, "positive")
     say_scores(trained, made, "subject", positive, out)
-    require_all(made.problems, len(made.rows) + made.left_out, "subjects", ADVICE)
+    require_all(made, "subjects", LEAVE_OUT)
 
 
 def explain(*, run: Path, steps: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -22,9 +22,6 @@ from medformer.errors import ConfigError
 from .exits import run_program
 from .flags import TRAINS, Verb
 from .verbs import GROUPS
-
-if TYPE_CHECKING:
-    pass
 
 
 def command(verb: Verb, task: str) -> Callable[..., None]:

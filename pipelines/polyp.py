@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from medformer.crossval.run.outputs import output_file, output_folder
 from medformer.data.frames.describe import inspect_frames
@@ -14,15 +14,15 @@ from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import write_manifest
 from medformer.data.near_duplicates import link_near_duplicates
-from medformer.errors import ConfigError, DataError, counted
+from medformer.errors import DataError, counted
 from medformer.foreground import Foreground
 from medformer.inference.frames.export import TABLE, Probabilities
 from medformer.inference.scoring import score_folder
-from medformer.tasks.new_cases import require_all
+from medformer.tasks.new_cases import TRY_AGAIN, require_all
 from medformer.tasks.polyp.new_images import export_images
 
 from .console import make_reporter, say
-from .work import evaluated, list_problems, open_to_predict, sidecars
+from .work import evaluated, list_problems, predicting, sidecars
 
 
 def prepare(
@@ -76,35 +76,13 @@ def prepare(
 
 
 def predict(
-    *,
-    run: Path,
-    images: list[Path],
-    out: Path,
-    overwrite: bool,
-    resume: bool,
-    probabilities: str,
-    threshold: float | None,
-    device: str,
+    *, run: Path, images: list[Path], out: Path, probabilities: str, threshold: float | None, **common: Any
 ) -> None:
     """Write verified masks at the images' own sizes, overlays, and predictions.csv (see `export_images`)."""
-    if probabilities not in get_args(Probabilities):
-        raise ConfigError(f"--probabilities {probabilities}: expected {', '.join(get_args(Probabilities))}.")
-    with output_folder(out, overwrite=overwrite, resume=resume, by="polyp predict") as work:
-        trained = open_to_predict(run, "polyp")
-        made = export_images(
-            trained,
-            images,
-            work,
-            out=out,
-            device=device,
-            threshold=threshold,
-            probabilities=cast(Probabilities, probabilities),
-            resume=resume,
-            say=say,
-            reporter=make_reporter(),
-        )
-    require_all(made.problems, made.given, "images")
-    networks = counted(len(trained.folders), "network")
+    with predicting("polyp", run, images, out=out, **common) as request:
+        made = export_images(request, threshold=threshold, probabilities=cast(Probabilities, probabilities))
+    require_all(made, "images", TRY_AGAIN)
+    networks = counted(len(request.trained.folders), "network")
     say(f"{counted(made.done, 'mask')} from {networks}, threshold {made.threshold:.3g}: {out / 'masks'}")
     say(f"Overlays (yellow: prediction): {out / 'overlays'}")
     say(f"Table: {out / TABLE}")

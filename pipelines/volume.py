@@ -20,14 +20,14 @@ from medformer.errors import ConfigError, counted
 from medformer.inference.volumes.export import TABLE
 from medformer.inference.volumes.probabilities import Probabilities
 from medformer.inference.volumes.scoring import score_label_maps
-from medformer.tasks.new_cases import require_all
+from medformer.tasks.new_cases import LEAVE_OUT, TRY_AGAIN, require_all
 from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
 from medformer.tasks.volume.forecast import forecast
 from medformer.tasks.volume.new_classes import export_classes
 from medformer.tasks.volume.new_volumes import export_volumes
 
 from .console import make_reporter, say
-from .work import evaluated, list_problems, open_to_predict, say_scores, sidecars
+from .work import evaluated, list_problems, predicting, say_scores, sidecars
 
 
 def prepare(
@@ -83,37 +83,24 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
 
 
 def predict(
-    *,
-    run: Path,
-    images: Sequence[Path],
-    out: Path,
-    overwrite: bool,
-    resume: bool,
-    dicom_seg: bool,
-    probabilities: str,
-    device: str,
+    *, run: Path, images: Sequence[Path], out: Path, dicom_seg: bool, probabilities: str, **common: Any
 ) -> None:
     """Write verified label maps, overlays and volumes.csv (`export_volumes`), or scores (`export_classes`)."""
-    with output_folder(out, overwrite=overwrite, resume=resume, by="volume predict") as work:
-        trained = open_to_predict(run, "volume")
-        segments = trained.config.target == "segmentation"
+    with predicting("volume", run, images, out=out, **common) as request:
+        segments = request.trained.config.target == "segmentation"
         if (dicom_seg or probabilities != "none") and not segments:
             option = "--dicom-seg" if dicom_seg else "--probabilities"
             raise ConfigError(f"{option}: {run} classifies volumes and makes no masks. Leave it out.")
-        given: dict[str, Any] = {"out": out, "device": device, "say": say, "reporter": make_reporter()}
         if segments:
-            form = cast(Probabilities, probabilities)
-            made = export_volumes(
-                trained, images, work, dicom_seg=dicom_seg, probabilities=form, resume=resume, **given
-            )
+            made = export_volumes(request, dicom_seg=dicom_seg, probabilities=cast(Probabilities, probabilities))
         else:
-            scored = export_classes(trained, images, work, **given)
+            scored = export_classes(request)
     if not segments:
-        say_scores(trained, scored, "volume", "positive", out)
-        require_all(scored.problems, len(scored.rows) + scored.left_out, "volumes")
+        say_scores(request.trained, scored, "volume", "positive", out)
+        require_all(scored, "volumes", LEAVE_OUT)
         return
-    require_all(made.problems, made.given, "volumes")
-    say(f"{counted(made.listed, 'label map')} from {counted(len(trained.folders), 'network')}: {out / 'masks'}")
+    require_all(made, "volumes", TRY_AGAIN)
+    say(f"{counted(made.done, 'label map')} from {counted(len(request.trained.folders), 'network')}: {out / 'masks'}")
     if dicom_seg:
         say(f"DICOM segmentations: {out / 'dicom_seg'}")
     if probabilities != "none":

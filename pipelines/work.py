@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from medformer.reporting.evaluation import write_evaluation
 from medformer.reporting.paper.methods import write_methods
 from medformer.reporting.report import build_report
 from medformer.tasks import get_task
-from medformer.tasks.new_cases import PREDICTIONS, Scored
+from medformer.tasks.new_cases import PREDICTIONS, Request, Scored
 from medformer.tasks.trained import Trained, open_trained
 
 from .console import make_reporter, say
@@ -155,12 +155,23 @@ def check(
             say(f"No leak between {sides}.")
 
 
-def open_to_predict(path: Path, task: str) -> Trained:
-    """Open what a run of a task learned, and say what its user must know (see `open_trained`)."""
-    trained = open_trained(path, task)
-    if trained.note:
-        say(f"note: {trained.note}")
-    return trained
+@contextmanager
+def predicting(
+    task: str,
+    run: Path,
+    paths: Sequence[Path],
+    *,
+    out: Path,
+    overwrite: bool,
+    device: str,
+    resume: bool | None = None,
+) -> Iterator[Request]:
+    """Claim the folder of the results, open what a run or bundle of a task learned, and say what its user must know."""
+    with output_folder(out, overwrite=overwrite, resume=resume, by=f"{task} predict") as work:
+        trained = open_trained(run, task)
+        if trained.note:
+            say(f"note: {trained.note}")
+        yield Request(trained, paths, work, out, say, make_reporter(), device, bool(resume))
 
 
 def say_scores(trained: Trained, made: Scored, noun: str, positive: str, out: Path) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
-from medformer.interface.connectomes import ConnectomeModel
-from medformer.interface.frames import FrameModel
 from medformer.interface.model import Model
-from medformer.interface.volumes import VolumeClassifier, VolumeModel
-from medformer.tasks.trained import open_trained
+from medformer.tasks.trained import Trained, open_trained
 
-_MODELS: dict[str, type[Model]] = {"polyp": FrameModel, "abide": ConnectomeModel}
+if TYPE_CHECKING:
+    from medformer.interface.connectomes import ConnectomeModel
+    from medformer.interface.frames import FrameModel
+    from medformer.interface.volumes import VolumeClassifier, VolumeModel
 
 
 @overload
@@ -52,7 +52,19 @@ def load(path: str | Path, *, task: str | None = None, device: str = "auto") -> 
     trained = open_trained(Path(path), task)
     if trained.note:
         warnings.warn(trained.note, stacklevel=2)
-    if trained.task == "volume":
-        segments = trained.config.target == "segmentation"
-        return (VolumeModel if segments else VolumeClassifier)(trained, device)
-    return _MODELS[trained.task](trained, device)
+    return _model_of(trained)(trained, device)
+
+
+def _model_of(trained: Trained) -> type[Model]:
+    """The class of the model; only the task of what was opened is imported."""
+    if trained.task == "polyp":
+        from medformer.interface.frames import FrameModel
+
+        return FrameModel
+    if trained.task == "abide":
+        from medformer.interface.connectomes import ConnectomeModel
+
+        return ConnectomeModel
+    from medformer.interface.volumes import VolumeClassifier, VolumeModel
+
+    return VolumeModel if trained.config.target == "segmentation" else VolumeClassifier

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from medformer.crossval.run.contract import Task
-from medformer.registry import Entry, Registry
+from medformer.errors import UnknownNameError
 
 
-def _tasks() -> Registry[Task]:
-    from medformer.tasks.abide.study import AbideTask
+def _polyp() -> Task:
     from medformer.tasks.polyp.study import PolypTask
+
+    return PolypTask()
+
+
+def _abide() -> Task:
+    from medformer.tasks.abide.study import AbideTask
+
+    return AbideTask()
+
+
+def _volume() -> Task:
     from medformer.tasks.volume.study import VolumeTask
 
-    return Registry(
-        "task",
-        [
-            Entry("polyp", PolypTask(), "polyp segmentation in colonoscopy images"),
-            Entry("abide", AbideTask(), "autism against control from functional connectomes"),
-            Entry("volume", VolumeTask(), "segmentation and classification of 3-D scans"),
-        ],
-    )
+    return VolumeTask()
+
+
+_TASKS: Mapping[str, Callable[[], Task]] = {"polyp": _polyp, "abide": _abide, "volume": _volume}
+"""What makes each task; only the one that is asked for is imported, because each takes a second."""
 
 
 def get_task(name: str) -> Task:
@@ -27,4 +36,6 @@ def get_task(name: str) -> Task:
     Raises:
         UnknownNameError: There is none of this name.
     """
-    return _tasks()[name].part
+    if name not in _TASKS:
+        raise UnknownNameError("task", name, _TASKS)
+    return _TASKS[name]()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
+from medformer.crossval.run.contract import Predictor
 from medformer.data.cases import Case
 from medformer.data.manifest import read_manifest
-from medformer.data.problems import Problem, first_ten, quarantine
+from medformer.data.problems import LISTED, Problem, first_ten, quarantine
+from medformer.data.training_range import TrainingRange, read_range
 from medformer.errors import ConfigError, DataError
 from medformer.inference.export_table import ExportTable
 from medformer.progress import Reporter
+from medformer.tasks.trained import Trained
+from medformer.training.devices import choose_device
 
 Say = Callable[[str], None]
 """Receives sentences that the user must see, before the work begins."""
@@ -24,31 +29,51 @@ Say = Callable[[str], None]
 PREDICTIONS = "predictions.csv"
 """Table of the scores of a classifier."""
 
-TRY_AGAIN = "Correct these, or leave them out; with --resume, what is done is not computed again."
-"""What to do about inputs of a prediction that cannot be used."""
+LEAVE_OUT = "Correct these, or leave them out."
+TRY_AGAIN = f"{LEAVE_OUT[:-1]}; with --resume, what is done is not computed again."
+"""What to do about cases that cannot be used; the second where an earlier call can be continued."""
 
 _OF_A_CASE = ("id", "site", "label", "score", "threshold", "prediction")
 
 
-class Scored(NamedTuple):
+@dataclass(frozen=True)
+class Made:
+    """What came of new cases.
+
+    Attributes:
+        given: How many there were.
+        problems: What was wrong before the work on the first one began; `Request.usable` has said it.
+        late: What was found while they were predicted.
+    """
+
+    given: int
+    problems: Sequence[Problem] = ()
+    late: Sequence[Problem] = ()
+
+    @property
+    def left_out(self) -> int:
+        """Cases that could not be used."""
+        return len(quarantine([*self.problems, *self.late]))
+
+    @property
+    def done(self) -> int:
+        """Cases whose prediction is there now."""
+        return self.given - self.left_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Made):
     """What came of cases that were to be classified.
 
     Attributes:
         rows: Of the table.
-        problems: Why others could not be used, and warnings.
         predictor: What scored them.
         known: Of the rows, those of people whom the model was trained on.
     """
 
     rows: Sequence[Mapping[str, Any]]
-    problems: Sequence[Problem]
     predictor: ClassPredictor
     known: int = 0
-
-    @property
-    def left_out(self) -> int:
-        """Cases that could not be used."""
-        return len(quarantine(self.problems))
 
     @property
     def positive(self) -> int:
@@ -66,12 +91,98 @@ class Scored(NamedTuple):
         return f"Scores are outputs of the networks, of which {calibrated or 'none'} is calibrated{why}."
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a call of `predict` asks for, whatever the task.
+
+    Attributes:
+        trained: What predicts.
+        paths: New cases, as the user names them.
+        work: Folder to write into.
+        out: Where the results will be; files below it are no input.
+        say: Receives what the user must see before the work begins.
+        reporter: Receives the progress.
+        device: Where to compute.
+        resume: Keep what an earlier call left, as far as this one would make the same.
+    """
+
+    trained: Trained
+    paths: Sequence[Path]
+    work: Path
+    out: Path
+    say: Say
+    reporter: Reporter
+    device: str = "auto"
+    resume: bool = False
+
+    def load(self) -> Predictor:
+        """Load what predicts, on the device.
+
+        Raises:
+            CheckpointError: What a fold left is missing or damaged.
+            ResourceError: The device is not there.
+        """
+        return self.trained.load(choose_device(self.device))
+
+    @property
+    def trained_on(self) -> TrainingRange | None:
+        """The range of the training cases, where it is known."""
+        return read_range(self.trained.folders)
+
+    def usable(
+        self,
+        cases: Sequence[Case],
+        read: Callable[[Case], Sequence[Problem]],
+        problems: list[Problem],
+        *,
+        noun: str,
+        export: ExportTable | None = None,
+    ) -> list[Case]:
+        """Read every case that is left to do before the work on the first one begins, and say what is wrong.
+
+        What the error at the end lists (see `require_all`) is only counted here, so that nothing is said twice.
+
+        Args:
+            cases: Those that are complete.
+            read: Reads one, and returns warnings.
+            problems: What is wrong with others; receives what is found.
+            noun: What the cases are called.
+            export: Lists what an earlier call did.
+
+        Returns:
+            The cases to predict.
+
+        Raises:
+            DataError: No case can be used, and none was done by an earlier call.
+        """
+        given = len(cases) + len(quarantine(problems))
+        left = cases if export is None else _left_to_do(export, cases, self.say)
+        bad = set()
+        for case in self.reporter.track(left, "checking"):
+            try:
+                problems += read(case)
+            except DataError as error:
+                problems.append(unusable(case, error))
+                bad.add(case.id)
+        good = [case for case in left if case.id not in bad]
+        if not (good or (export is not None and export.rows)):
+            require_all(Made(given, late=problems), noun, LEAVE_OUT if export is None else TRY_AGAIN)
+        count, many = len(quarantine(problems)), _too_many(problems)
+        for problem in problems:
+            if many or problem.severity == "warning":
+                self.say(str(problem))
+        if count and not many:
+            self.say(f"note: {count} of {given} {noun} cannot be used; the others come first, and the end says why.")
+        return good
+
+
 def class_rows(
     predictor: ClassPredictor,
     cases: Sequence[Case],
     scores: NDArray[np.float64],
     folders: Sequence[Path],
     sources: Sequence[str],
+    outside: Sequence[str],
 ) -> list[dict[str, Any]]:
     """The rows of a table of scores: where a case is from, the mean score with the decision, and each fold's score.
 
@@ -81,11 +192,13 @@ def class_rows(
         scores: Theirs by each member, (members, n).
         folders: Of the members' folds.
         sources: Where each case is from.
+        outside: How each is unlike the training cases; empty where it is not.
     """
     rows = []
-    for row, by_fold, source in zip(predictor.rows(cases, scores), scores.T, sources, strict=True):
+    found = zip(predictor.rows(cases, scores), scores.T, sources, outside, strict=True)
+    for row, by_fold, source, unlike in found:
         each = {f"score_fold_{fold.name}": float(score) for fold, score in zip(folders, by_fold, strict=True)}
-        rows.append({"source": source, **{name: row[name] for name in _OF_A_CASE}, **each})
+        rows.append({"source": source, **{name: row[name] for name in _OF_A_CASE}, **each, "outside": unlike})
     return rows
 
 
@@ -109,7 +222,7 @@ def manifest_cases(given: Sequence[Path]) -> list[Case]:
     return cases
 
 
-def left_to_do(export: ExportTable, cases: Sequence[Case], say: Say) -> list[Case]:
+def _left_to_do(export: ExportTable, cases: Sequence[Case], say: Say) -> list[Case]:
     """The cases that an earlier call did not export, or not as this one would."""
     left = [case for case in cases if not export.done(case.id, case.images)]
     if export.outdated:
@@ -125,47 +238,34 @@ def left_to_do(export: ExportTable, cases: Sequence[Case], say: Say) -> list[Cas
     return left
 
 
-def readable(
-    cases: Sequence[Case], read: Callable[[Case], object], say: Say, reporter: Reporter
-) -> tuple[list[Case], list[Problem]]:
-    """Read every input before the work on the first one begins, and say which cannot be used.
-
-    Args:
-        cases: The inputs.
-        read: Reads one. A list that it returns holds warnings; any other result is not kept.
-        say: Receives each problem.
-        reporter: Receives one step per input.
-
-    Returns:
-        The inputs that can be read, and a problem for each of the others, besides the warnings.
-    """
-    problems: list[Problem] = []
-    for case in reporter.track(cases, "checking"):
-        try:
-            found = read(case)
-            problems += found if isinstance(found, list) else ()
-        except DataError as error:
-            problems.append(unusable(case, error))
-    for problem in problems:
-        say(str(problem))
-    bad = set(quarantine(problems))
-    return [case for case in cases if case.id not in bad], problems
-
-
 def unusable(case: Case, error: DataError) -> Problem:
     """The problem that an error is."""
     return Problem(case.id, str(case.image), "corrupt", str(error))
 
 
-def require_all(problems: Sequence[Problem], count: int, what: str, advice: str = TRY_AGAIN) -> None:
-    """End a prediction whose work is done but for inputs that cannot be used.
+def require_all(made: Made, noun: str, advice: str) -> None:
+    """End a prediction whose work is done but for cases that cannot be used.
+
+    Args:
+        made: What came of it.
+        noun: What the cases are called.
+        advice: What to do about them.
 
     Raises:
-        DataError: There are such inputs; names the first ten.
+        DataError: There are such cases; names the first ten that were not named before the work.
     """
-    errors = [problem for problem in problems if problem.severity == "error"]
-    bad = len(quarantine(errors))
-    if bad:
-        rest = "one is" if count - bad == 1 else f"{count - bad} are"
-        done = f"the other {rest} done" if bad < count else "nothing was written"
-        raise DataError(f"{bad} of {count} {what} cannot be used; {done}:{first_ten(errors)}\n{advice}")
+    if not made.left_out:
+        return
+    many = _too_many(made.problems)
+    unsaid = [one for one in ([] if many else made.problems) if one.severity == "error"]
+    unsaid += [one for one in made.late if one.severity == "error"]
+    done = f"the other {'one is' if made.done == 1 else f'{made.done} are'} done" if made.done else "nothing was written"
+    raise DataError(
+        f"{made.left_out} of {made.given} {noun} cannot be used{', as listed above' * many}; {done}"
+        f"{f':{first_ten(unsaid)}' if unsaid else '.'}\n{advice}"
+    )
+
+
+def _too_many(problems: Sequence[Problem]) -> bool:
+    """Whether there are more errors than one message lists, so that each is said when it is found."""
+    return sum(problem.severity == "error" for problem in problems) > LISTED

@@ -149,6 +149,7 @@ def test_what_only_looks_like_pictures_is_listed_and_the_others_are_done(
     predicted = medformer("polyp", "predict", finished, folder, "--out", out)
     found = ("postscript", "bad-name", "pipe.png is a named pipe", "gone.png does not exist", "loop.png is a link")
     predicted.refused(3, "5 of 6 images cannot be used; the other one is done", *found)
+    assert all((predicted.out + predicted.err).count(words) == 1 for words in found[1:]), predicted.out
     assert [file.name for file in (out / "masks").iterdir()] == ["good.png"]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from medformer.data.cases import Case
 from medformer.data.frames.descriptors import frame_traits, thumbnail
 from medformer.data.problems import Problem
-from medformer.data.training_range import TrainingRange, outside_column, read_range
+from medformer.data.training_range import TrainingRange, outside_column
 from medformer.errors import DataError
 from medformer.files import files_below
 from medformer.imaging.images import read_image
@@ -22,41 +23,23 @@ from medformer.inference.export_table import output_names
 from medformer.inference.frames.export import Probabilities, image_exports
 from medformer.inference.scoring import SUFFIXES
 from medformer.names import id_fault
-from medformer.progress import Reporter
-from medformer.tasks.new_cases import Say, left_to_do, manifest_cases, readable, require_all
+from medformer.tasks.new_cases import Made, Request, manifest_cases
 from medformer.tasks.polyp.learner import FramePredictor
-from medformer.tasks.trained import Trained
-from medformer.training.devices import choose_device
 
 
-class Segmented(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Segmented(Made):
     """What came of images.
 
     Attributes:
-        given: How many there were.
-        done: Masks that are there now.
-        threshold: That they were made with.
-        problems: Why the others could not be used.
+        threshold: That their masks were made with.
     """
 
-    given: int
-    done: int
     threshold: float
-    problems: Sequence[Problem]
 
 
 def export_images(
-    trained: Trained,
-    images: Sequence[Path],
-    work: Path,
-    *,
-    out: Path,
-    device: str = "auto",
-    threshold: float | None = None,
-    probabilities: Probabilities = "none",
-    resume: bool = False,
-    say: Say,
-    reporter: Reporter,
+    request: Request, *, threshold: float | None = None, probabilities: Probabilities = "none"
 ) -> Segmented:
     """Segment images, and write masks, overlays, probability maps where asked for, and the table.
 
@@ -64,48 +47,36 @@ def export_images(
     validation parts, unless one is given.
 
     Args:
-        trained: What segments them.
-        images: Files, folders of them, or CSV manifests.
-        work: Folder to write into.
-        out: Where the results will be; pictures below it are no input.
-        device: Where to compute.
+        request: What segments which files, folders of them, or CSV manifests.
         threshold: A pixel is foreground where its probability is at least this.
         probabilities: Whether and how to write the maps.
-        resume: Keep what an earlier call left, as far as this one would make the same.
-        say: Receives what the user must see before the work begins.
-        reporter: Receives the progress.
 
     Raises:
         CheckpointError: What a fold left is missing or damaged.
         DataError: No image can be used.
         ResourceError: The device is not there, or a file cannot be written.
     """
-    given = manifest_cases(images) or list_images(images, out)
-    faults = {case.id: id_fault(case.id) for case in given}
-    misnamed = [Problem(one.id, str(one.image), "bad-name", fault) for one in given if (fault := faults[one.id])]
-    for problem in misnamed:
-        say(str(problem))
-    cases = [case for case in given if faults[case.id] is None]
-    predictor = cast(FramePredictor, trained.load(choose_device(device)))
+    given = manifest_cases(request.paths) or list_images(request.paths, request.out)
+    faults = [(case, id_fault(case.id)) for case in given]
+    problems = [Problem(case.id, str(case.image), "bad-name", fault) for case, fault in faults if fault]
+    cases = [case for case, fault in faults if not fault]
+    predictor = cast(FramePredictor, request.load())
     cut = predictor.threshold if threshold is None else threshold
     with image_exports(
-        work,
+        request.work,
         [case.id for case in cases],
         threshold=cut,
         probabilities=probabilities,
-        run=trained.made_by,
-        resume=resume,
+        run=request.trained.made_by,
+        resume=request.resume,
     ) as export:
-        left = left_to_do(export, cases, say)
-        check = partial(_check, size=trained.config.data.image_size, trained_on=read_range(trained.folders))
-        good, problems = readable(left, check, say, reporter)
-        problems, outside = [*misnamed, *problems], outside_column(problems)
-        if not (good or export.rows):
-            require_all(problems, len(given), "images")
-        for case, image, probability in predictor.maps(good, "images", reporter):
+        check = partial(_check, size=request.trained.config.data.image_size, trained_on=request.trained_on)
+        good = request.usable(cases, check, problems, noun="images", export=export)
+        outside = outside_column(problems)
+        for case, image, probability in predictor.maps(good, "images", request.reporter):
             more = {"outside": outside.get(case.id, "")}
             export.add(case.id, image, probability, source=str(case.image), images=case.images, more=more)
-    return Segmented(len(given), len(cases), cut, problems)
+    return Segmented(len(given), problems, threshold=cut)
 
 
 def _check(case: Case, *, size: tuple[int, int], trained_on: TrainingRange | None) -> list[Problem]:
