@@ -59,6 +59,8 @@ def load_config(
 def load_task_config(task: str, name: str | None, overrides: Sequence[str], keys: Mapping[str, Any]) -> Any:
     """Load the config of a task. An override takes precedence over the file, and what `keys` says over both.
 
+    The config.yaml of a run is as good a file as any, and repeats its settings.
+
     Args:
         task: Decides the schema, and the config where none is named.
         name: A shipped config or a file.
@@ -70,8 +72,24 @@ def load_task_config(task: str, name: str | None, overrides: Sequence[str], keys
     """
     if name is None:
         name = f"{task}/classification" if keys.get("target") == "classification" else f"{task}/default"
-    options = [override(key, value) for key, value in keys.items() if value is not None]
-    return load_config(name, [*overrides, *options], model=SCHEMAS[task])
+    given = [*overrides, *(override(key, value) for key, value in keys.items() if value is not None)]
+    return load_config(name, [*_as_decided(name, given), *given], model=SCHEMAS[task])
+
+
+def _as_decided(source: str, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides by which config.yaml of a run that was given hours means what these decided.
+
+    Such a file has the hours, the minutes of each training that they came to, and whatever else they decided, so that
+    nothing is to be decided again, perhaps otherwise on another machine. Hours that the user gives count anew.
+    """
+    if any(text.startswith("training.hours=") for text in overrides):
+        return []
+    for _, data in reversed(_file_layers(find_config(source))):
+        training = data.get("training")
+        if isinstance(training, Mapping) and training.get("hours") is not None:
+            decided = training.get("minutes") is not None and "give_up" in training
+            return ["training.hours=null", "training.give_up=[]"] if decided else []
+    return []
 
 
 def given_keys(source: str | None, overrides: Sequence[str]) -> set[str]:

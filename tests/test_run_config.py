@@ -11,6 +11,7 @@ import torch
 from medformer.config_loading import load_config
 from medformer.errors import ConfigError
 from medformer.tasks.settings import run_config
+from medformer.yaml_files import dump_yaml
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,26 @@ def test_hours_beside_minutes_are_refused() -> None:
     assert chosen("training.hours=2", name="polyp/cpu").training.minutes == 4.5
     with pytest.raises(ConfigError, match=r"training\.hours"):
         chosen("training.hours=0")
+
+
+def test_the_config_of_a_run_with_hours_means_what_these_decided(tmp_path: Path) -> None:
+    begun = chosen("training.hours=2", "training.minutes=null", name="polyp/quick")
+    decided = {"hours": 2.0, "minutes": 7.5}
+    own = begun.model_copy(update={"training": begun.training.model_copy(update=decided)})
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_yaml(own.model_dump(mode="json")))
+    repeated = {"hours": None, "minutes": 7.5, "give_up": ()}
+    assert chosen(name=str(file)) == own.model_copy(update={"training": own.training.model_copy(update=repeated)})
+    further = tmp_path / "further.yaml"
+    further.write_text("extends: config.yaml\nseed: 4\n")
+    assert (chosen(name=str(further)).training.minutes, chosen(name=str(further)).training.hours) == (7.5, None)
+    assert chosen("training.minutes=3", name=str(file)).training.minutes == 3
+    # Hours that are given count anew, as soon as the minutes are taken back.
+    with pytest.raises(ConfigError, match=r"training\.minutes=null takes back"):
+        chosen("training.hours=1", name=str(file))
+    anew = chosen("training.hours=1", "training.minutes=null", name=str(file)).training
+    assert (anew.hours, anew.minutes, anew.give_up) == (1.0, None, begun.training.give_up)
+    # A file by hand that has both is still refused.
+    file.write_text("training: {hours: 2, minutes: 5}\n")
+    with pytest.raises(ConfigError, match="Expected one"):
+        chosen(name=str(file))

@@ -54,7 +54,8 @@ def run_config(
     if config.training.hours is not None and "training.minutes" in given and config.training.minutes is not None:
         raise ConfigError(
             f"Got training.hours={config.training.hours:g} (--hours), the time of the whole run, and training.minutes="
-            f"{config.training.minutes:g}, the time of each training. Expected one of them."
+            f"{config.training.minutes:g}, the time of each training. Expected one of them; "
+            "training.minutes=null takes back those of a file."
         )
     return config
 

@@ -15,7 +15,7 @@ import torch
 
 from medformer.config import PolypConfig
 from medformer.config.shared import CrossvalConfig
-from medformer.config_loading import load_config
+from medformer.config_loading import load_config, load_task_config
 from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.directory import FORMAT
 from medformer.crossval.run.forecast.hours import as_begun, fit_time
@@ -215,3 +215,6 @@ def test_a_resumed_run_keeps_what_its_hours_decided(tmp_path: Path) -> None:
     assert as_begun(other, tmp_path, resume=True) == other
     fixed = study("training.hours=1", "training.give_up=[size]", "crossval.folds=4").config
     assert as_begun(fixed, tmp_path, resume=True).crossval.folds == 4
+    # Its own config.yaml says what they decided, and is the config of the same run.
+    repeated = load_task_config("polyp", str(tmp_path / "config.yaml"), [], {})
+    assert repeated.training.hours is None and as_begun(repeated, tmp_path, resume=True) == begun

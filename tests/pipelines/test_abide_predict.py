@@ -280,6 +280,8 @@ def test_a_covariate_that_the_features_need_must_be_known(
     rows = read_csv(copy / "manifest.csv")
     write_csv(copy / "manifest.csv", [{**row, "mean_fd": ""} for row in rows], list(rows[0]))
     medformer("abide", "predict", run, copy, "--out", tmp_path / "out").refused(3, "mean_fd", "40 subject")
+    beside = medformer("abide", "predict", run, copy, cohort, "--out", tmp_path / "both")
+    beside.refused(3, "1 of 41 subjects cannot be used; the other 40 are done", "mean_fd")
 
 
 def test_damage_and_a_run_of_another_task_are_refused(

@@ -60,11 +60,14 @@ def as_begun(config: AnyConfig, out: Path, *, resume: bool) -> AnyConfig:
     begun = read_config(directory)
     before = begun.get("training") or {}
     hours, minutes = config.training.hours, config.training.minutes
-    if before.get("hours") != hours or (hours is None and (minutes is None or before.get("minutes") != minutes)):
+    if (before.get("hours") != hours) if hours is not None else (minutes is None or before.get("minutes") != minutes):
         return config
     keys = [key for name in config.training.give_up for key in _DECIDED[name]]
     if hours is None:
         keys = ["plan.voxels"] if getattr(getattr(config, "plan", None), "voxels", 0) is None else []
+        if before.get("hours") is not None:
+            # The config is that of the run itself, in which the hours are replaced by what they decided.
+            keys += ["training.hours", "training.give_up"]
     else:
         keys += ["training.minutes", *(["pretraining.epochs"] if config.pretraining.enabled else [])]
     for key in keys:
