@@ -42,6 +42,9 @@ def _local(text: str | None) -> str | None:
 LOCAL = AfterValidator(_local)
 """Marks a path as one that is no URL."""
 LocalPath = Annotated[str, LOCAL]
+COLUMNS = "columns of a manifest"
+"""Marks a key that holds such names, which may be the user's own."""
+Columns = Annotated[tuple[str, ...], COLUMNS]
 Threshold = Annotated[
     Fraction | Literal["fit"], Field(description="a number in [0, 1], or fit (on the inner validation part)")
 ]
@@ -206,7 +209,7 @@ class CrossvalConfig(Section):
         0.15,
         description="share of each training part held out for early stopping and thresholds, grouped like the folds",
     )
-    stratify: tuple[str, ...] = Field(
+    stratify: Columns = Field(
         ("site", "size"), description="columns that folds are balanced by: site, label, size or any manifest column"
     )
     bins: Count = Field(3, description="quantiles that a continuous column is cut into for balancing")
@@ -219,7 +222,7 @@ class CrossvalConfig(Section):
 class ReportConfig(Section):
     """What the report compares."""
 
-    subgroups: tuple[str, ...] = Field(
+    subgroups: Columns = Field(
         (),
         description="manifest columns whose subgroups are compared, such as [scanner, center]; sites, sexes, ages and "
         "lesion sizes are compared without being named",

@@ -16,7 +16,7 @@ import medformer
 from medformer.config import SCHEMAS
 from medformer.config_loading import load_config
 from medformer.errors import CheckpointError, ConfigError
-from medformer.files import digest, file_fault, sha256, strict_json, write_json
+from medformer.files import digest, file_fault, files_below, sha256, strict_json, write_json
 from medformer.records import Content, checked, read_record
 
 BUNDLE_FILE = "bundle.json"
@@ -92,7 +92,8 @@ def open_bundle(path: Path, task: str | None = None) -> Bundle:
 
     Raises:
         ConfigError: It is of another task.
-        CheckpointError: A file is missing, damaged or was edited, or a newer version wrote the bundle.
+        CheckpointError: A file is missing, damaged, was edited or added below `folds/`, or a newer version wrote the
+            bundle.
     """
     path = Path(path)
     file = path / BUNDLE_FILE
@@ -109,6 +110,7 @@ def open_bundle(path: Path, task: str | None = None) -> Bundle:
         raise CheckpointError(f"{file} names no task of ours, no fold or no config. {_ADVICE}")
     for name, recorded in record.files.items():
         _require_same(path, name, recorded)
+    _require_nothing_else(path, record)
     try:
         config = load_config(path / CONFIG_FILE, [], model=SCHEMAS[record.task])
     except ConfigError as error:
@@ -160,6 +162,14 @@ def _require_known(head: _Head, path: Path) -> None:
             f"medformer {medformer.__version__} reads formats up to {VERSION}. Install the newer medformer, or ask for "
             "an export with this one."
         )
+
+
+def _require_nothing_else(path: Path, record: BundleRecord) -> None:
+    """Refuse what was put among the files that predict; some of these need not be there, and are read where they are."""
+    listed = {path / name for name in record.files}
+    for file in files_below(path / FOLDS):
+        if file not in listed:
+            raise CheckpointError(f"{file} is no part of the bundle that was exported. Remove it.")
 
 
 def _require_same(path: Path, name: str, recorded: str) -> None:

@@ -29,6 +29,7 @@ GRID_TOLERANCE = 0.1
 
 _FLAT = 1e-4  # volume of the cell that unit axes span, below which three axes lie in a plane
 _SQUARE = 1e-3  # cosine between two axes, below which they are at right angles; headers round to 1e-6
+_REPAIR = "Where a file says so, its header is damaged; convert or export the image again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +60,18 @@ class Geometry:
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
             raise DataError(
                 f"The affine is {_rows(affine)}; expected a finite 4 x 4 matrix whose last row is 0 0 0 1. "
-                "The file's header is damaged; convert or export the image again."
+                + _REPAIR
             )
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
         if not (sizes > 0).all():
             raise DataError(
                 f"The voxel spacing is {_numbers(sizes)} mm; expected a size above zero along every axis. "
-                "The file's header is damaged; convert or export the image again."
+                + _REPAIR
             )
         if abs(np.linalg.det(affine[:3, :3] / sizes)) < _FLAT:
             raise DataError(
                 f"The affine {_rows(affine[:3])} is singular: its axes lie in one plane; expected three directions. "
-                "The file's header is damaged; convert or export the image again."
+                + _REPAIR
             )
         affine.flags.writeable = False
         object.__setattr__(self, "affine", affine)

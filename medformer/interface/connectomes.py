@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from medformer.data.connectomes.check import cohort_traits
 from medformer.data.connectomes.cohort import Cohort
 from medformer.data.connectomes.prepare.cohort_preparation import read_found, read_new
-from medformer.data.connectomes.read.held import SUBJECT, hold_subject
+from medformer.data.connectomes.read.held import hold_subject
 from medformer.data.connectomes.read.matrices import Values
+from medformer.data.connectomes.store import Content
 from medformer.data.problems import Problem
-from medformer.errors import DataError
-from medformer.interface.model import ClassModel, ClassResult, Paths, paths_of
+from medformer.errors import ConfigError, DataError
+from medformer.interface.model import ClassModel, ClassResult, Paths, paths_of, require_one_of, threshold_of
 from medformer.missing import known
 from medformer.tasks.abide.features import needed_covariates, read_trained_on
 from medformer.tasks.abide.study import AbideStudy
@@ -44,7 +46,7 @@ class ConnectomeModel(ClassModel):
         /,
         *,
         covariates: Mapping[str, str | float] | None = None,
-        content: Literal["correlation", "series"] = "correlation",
+        content: Content = "correlation",
         values: Values = "auto",
         threshold: float | None = None,
     ) -> ClassResult: ...
@@ -65,7 +67,7 @@ class ConnectomeModel(ClassModel):
         /,
         *,
         covariates: Mapping[str, str | float] | None = None,
-        content: Literal["correlation", "series"] = "correlation",
+        content: Content = "correlation",
         values: Values = "auto",
         pipeline: str | None = None,
         strategy: str | None = None,
@@ -85,10 +87,15 @@ class ConnectomeModel(ClassModel):
             threshold: A subject is positive where the score is at least this; the model's own without it.
 
         Raises:
-            ConfigError: A covariate of another name, or settings that are for the other kind of data.
+            ConfigError: A covariate of another name, a setting that is for the other kind of data, or a value that a
+                setting cannot have.
             DataError: Atlases or regions are not those of the model, a covariate is missing, or data cannot be used.
         """
+        cut = threshold_of(self.threshold, threshold)
+        require_one_of("content", content, Content)
+        require_one_of("values", values, Values)
         if isinstance(what, Mapping):
+            _leave_out({"pipeline": pipeline, "strategy": strategy}, "time series in paths", "arrays")
             lacking = [name for name in self.needs if not known(str((covariates or {}).get(name, "")))]
             if lacking:
                 raise DataError(
@@ -98,7 +105,9 @@ class ConnectomeModel(ClassModel):
             held = hold_subject(what, content=content, holds=values, covariates=covariates)
             with tempfile.TemporaryDirectory(prefix="medformer-") as folder:
                 cohort, problems = read_found(held, Path("the arrays"), atlases=self._layouts, out=Path(folder))
-                return self._results(cohort, problems, threshold)[0]
+                return replace(self._results(cohort, problems, cut)[0], id="")
+        given = {"covariates": covariates or None, "content": None if content == "correlation" else content}
+        _leave_out(given, "a subject in memory", "paths, whose files say it themselves")
         results = []
         with tempfile.TemporaryDirectory(prefix="medformer-") as folder:
             for number, path in enumerate(paths_of(what)):
@@ -113,18 +122,25 @@ class ConnectomeModel(ClassModel):
                 errors = "".join(f"\n  {problem}" for problem in problems if problem.severity == "error")
                 if errors:
                     raise DataError(f"Subjects of {path} cannot be used:{errors}")
-                results += self._results(cohort, problems, threshold)
+                results += self._results(cohort, problems, cut)
         return results
 
-    def _results(self, cohort: Cohort, problems: Sequence[Problem], threshold: float | None) -> list[ClassResult]:
+    def _results(self, cohort: Cohort, problems: Sequence[Problem], threshold: float) -> list[ClassResult]:
         study = AbideStudy(config=self.config, data=cohort)
         names = list(study.by_id)
         if self._range is not None:
             outside = (self._range.problems(name, "", traits) for name, traits in cohort_traits(cohort).items())
             problems = [*problems, *chain.from_iterable(outside)]
-        said = {name: tuple(str(one) for one in problems if one.case_id == name) for name in names}
-        scores = self.predictor.scores(study, names).T
-        return [
-            self._result("" if name == SUBJECT else name, by_fold, threshold, said[name])
-            for name, by_fold in zip(names, scores, strict=True)
-        ]
+        said = [tuple(str(one) for one in problems if one.case_id == name) for name in names]
+        return self._classified(names, self.predictor.scores(study, names), threshold, said)
+
+
+def _leave_out(settings: Mapping[str, Any], what: str, given: str) -> None:
+    """Refuse settings that would be without effect.
+
+    Raises:
+        ConfigError: Names the first.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            raise ConfigError(f"{name}={value!r} is for {what}, and these are {given}. Leave it out.")

@@ -13,7 +13,7 @@ from medformer.data.cases import Case
 from medformer.errors import DataError
 from medformer.evaluation.masks.segmentation import binarize
 from medformer.inference.frames.export import confidence
-from medformer.interface.model import Model, Paths, paths_of
+from medformer.interface.model import Model, Paths, paths_of, threshold_of
 from medformer.progress import SilentReporter
 from medformer.tasks.new_cases import manifest_cases
 from medformer.tasks.polyp.learner import FramePredictor
@@ -81,10 +81,11 @@ class FrameModel(Model):
             threshold: A pixel is polyp where its probability is at least this; the model's own without it.
 
         Raises:
+            ConfigError: The threshold is no number from 0 to 1.
             DataError: An image is not of this form or cannot be read, or a path holds none.
             ResourceError: The device has not enough memory.
         """
-        cut = self.threshold if threshold is None else threshold
+        cut = threshold_of(self.threshold, threshold)
         if isinstance(what, np.ndarray):
             (found,) = self.predictor.mapper.predict([what], [_ARRAY])
             return self._result(None, what, found, cut)

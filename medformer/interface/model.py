@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Predictor
 from medformer.data.training_range import read_range
-from medformer.errors import DataError
+from medformer.errors import ConfigError, DataError
 from medformer.tasks.trained import Trained
 from medformer.training.devices import choose_device
 
@@ -22,15 +25,41 @@ def paths_of(what: Any) -> list[Path]:
     """The paths that are given, one or several.
 
     Raises:
-        DataError: Something else is given.
+        DataError: Something else is given, or nothing.
     """
     try:
-        return [Path(path) for path in ([what] if isinstance(what, (str, Path)) else what)]
+        paths = [Path(path) for path in ([what] if isinstance(what, (str, Path)) else what)]
     except TypeError:
         raise DataError(
             f"Got {type(what).__name__}; expected a NumPy array, a path, or a list of paths. np.asarray(...) makes an "
-            "array of what holds numbers."
+            "array of what holds numbers; several arrays are given one at a time."
         ) from None
+    if not paths:
+        raise DataError("Got an empty list; expected at least one path.")
+    return paths
+
+
+def threshold_of(own: float, given: float | None) -> float:
+    """The threshold that counts: the one that is given, or else the model's own.
+
+    Raises:
+        ConfigError: It is no number from 0 to 1.
+    """
+    if given is None:
+        return own
+    if not 0.0 <= given <= 1.0:
+        raise ConfigError(f"threshold={given!r}; expected a number from 0 to 1, as scores are.")
+    return float(given)
+
+
+def require_one_of(name: str, value: Any, options: Any) -> None:
+    """Refuse the value of an argument that is none of a `Literal`.
+
+    Raises:
+        ConfigError: Lists the options.
+    """
+    if value not in get_args(options):
+        raise ConfigError(f"{name}={value!r}; expected {' or '.join(map(repr, get_args(options)))}.")
 
 
 class Model:
@@ -134,21 +163,30 @@ class ClassModel(Model):
         """Whether scores are calibrated probabilities."""
         return all(decision.scaling is not None for _, decision in self.predictor.members)
 
-    def _result(
-        self, name: str, scores: Any, threshold: float | None = None, warnings: tuple[str, ...] = ()
-    ) -> ClassResult:
-        """The result of one case from its score by each fold, (folds,)."""
-        cut = self.threshold if threshold is None else threshold
-        score = float(scores.mean())
-        positive = score >= cut
+    def _classified(
+        self,
+        names: Sequence[str],
+        scores: NDArray[np.float64],
+        threshold: float,
+        warnings: Sequence[tuple[str, ...]],
+    ) -> list[ClassResult]:
+        """The results of cases from their scores by each fold, (folds, n)."""
         folds = [folder.name for folder in self._trained.folders]
-        return ClassResult(
-            name,
-            score,
-            positive,
-            cut,
-            self.label_names[int(positive)],
-            self.calibrated,
-            dict(zip(folds, map(float, scores), strict=True)),
-            warnings=warnings,
-        )
+        results = []
+        # The mean as tables have it: summed in another order, its last digit could differ.
+        means = scores.mean(axis=0)
+        for name, mean, by_fold, said in zip(names, means, scores.T, warnings, strict=True):
+            score = float(mean)
+            results.append(
+                ClassResult(
+                    name,
+                    score,
+                    score >= threshold,
+                    threshold,
+                    self.label_names[int(score >= threshold)],
+                    self.calibrated,
+                    dict(zip(folds, map(float, by_fold), strict=True)),
+                    warnings=said,
+                )
+            )
+        return results

@@ -98,6 +98,8 @@ class Run:
         return load(self.path, device=device)
 
     def __str__(self) -> str:
+        if not self.directory.metrics_json.is_file():
+            return f"{self.path}: no results (yet)"
         return f"{self.path}: {headline(self.metrics)}"
 
 
@@ -111,7 +113,7 @@ def crossval(
     resume: bool = False,
     overwrite: bool = False,
     accept: Sequence[str] = (),
-    report: bool = True,
+    write_report: bool = True,
     progress: Say | None = print,
     **config: Any,
 ) -> Run:
@@ -127,7 +129,7 @@ def crossval(
         resume: Continue what an interrupted call left in `out`.
         overwrite: Delete the run in `out` first.
         accept: Findings of the leakage audit to accept, by name.
-        report: Write the report too.
+        write_report: Write the report too.
         progress: Receives lines about the progress; None for silence.
         config: Config keys, as sections (`training={"epochs": 5}`, `data={"image_size": [352, 352]}`) or dotted
             (`**{"training.epochs": 5}`); `medformer info keys` lists them.
@@ -157,7 +159,7 @@ def crossval(
         )
     except BesideError as error:
         run, failure = error.run, error
-    if report and run.oof_csv.exists():
+    if write_report and run.oof_csv.exists():
         build_report(run.path)
     if failure is not None:
         raise failure

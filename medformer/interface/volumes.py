@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.data.cases import Case
-from medformer.data.problems import quarantine
+from medformer.data.problems import Problem, quarantine
 from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import HeldScan, check_image
@@ -19,7 +20,7 @@ from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.geometry import Geometry, Volume
 from medformer.inference.volumes.label_map import LabelMap
-from medformer.interface.model import ClassModel, ClassResult, Model, Paths, paths_of
+from medformer.interface.model import ClassModel, ClassResult, Model, Paths, paths_of, threshold_of
 from medformer.tasks.new_cases import manifest_cases
 from medformer.tasks.volume.new_classes import member_scores
 from medformer.tasks.volume.predictor import VolumePredictor, VolumeScorer
@@ -148,15 +149,18 @@ class VolumeClassifier(ClassModel):
             spacing: Of an array.
             affine: Of an array.
             threshold: A volume is positive where its score is at least this; the model's own without it.
+
+        Raises:
+            ConfigError: As `VolumeModel.predict`, or the threshold is no number from 0 to 1.
+            DataError: As `VolumeModel.predict`.
         """
+        cut = threshold_of(self.threshold, threshold)
         plan = cast(VolumeScorer, self.predictor.members[0][0]).plan
         scans, one = _scans(what, spacing, affine, plan)
         warnings = [_warnings(scan, plan, self._range) for scan in scans]
-        scores = member_scores(self.predictor, {scan.id: scan for scan in scans}).T
-        results = [
-            self._result("" if isinstance(scan, HeldScan) else scan.id, by_fold, threshold, said)
-            for scan, by_fold, said in zip(scans, scores, warnings, strict=True)
-        ]
+        scores = member_scores(self.predictor, {scan.id: scan for scan in scans})
+        names = ["" if isinstance(scan, HeldScan) else scan.id for scan in scans]
+        results = self._classified(names, scores, cut, warnings)
         return results[0] if one else results
 
 
@@ -187,8 +191,8 @@ def hold_scan(
         raise DataError(f"The array is {array.dtype} {array.shape}; expected real numbers of shape {expected}.")
     if affine is None:
         steps = np.asarray(spacing, np.float64)
-        if steps.shape != (3,):
-            raise DataError(f"spacing={spacing}: expected three numbers, mm along the axes of the array.")
+        if steps.shape != (3,) or not ((steps > 0) & np.isfinite(steps)).all():
+            raise DataError(f"spacing={spacing}: expected three numbers above 0, mm along the axes of the array.")
         affine = np.diag([*steps, 1.0])
     shape = (int(parts.shape[1]), int(parts.shape[2]), int(parts.shape[3]))
     geometry = Geometry(shape, np.asarray(affine, np.float64), placed=spacing is None)
@@ -222,11 +226,13 @@ def _scans(
         raise ConfigError("spacing and affine are for arrays; a file says itself where its voxels are. Leave them out.")
     one = isinstance(what, (str, Path))
     paths = paths_of(what)
-    problems: list[Any] = []
+    problems: list[Problem] = []
     cases = manifest_cases(paths) or list_volumes(paths, problems, channels=channels)
     if quarantine(problems):
         errors = "".join(f"\n  {problem}" for problem in problems if problem.severity == "error")
         raise DataError(f"Volumes cannot be used:{errors}")
+    for problem in problems:
+        warn(str(problem), stacklevel=3)  # of the caller of `predict`
     if one and len(cases) != 1:
         raise DataError(f"{what} holds {len(cases)} volumes; expected one. Give a list, [path], for all of them.")
     return cases, one

@@ -10,6 +10,7 @@ from typing import Any
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.contract import Predictor, Study
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.forecast.hours import with_value
 from medformer.inference.onnx.export import require_onnx
 from medformer.progress import SilentReporter
 from medformer.tasks import get_task
@@ -80,9 +81,10 @@ def own_validation(trained: Trained) -> Validation | None:
     run = RunDirectory(trained.path)
     wanted = {folder.name for folder in trained.folders}
     plan = read_plan(run.splits_json)
-    config = trained.config
-    if (kept := run.path / "manifest.csv").is_file():
-        config = config.model_copy(update={"data": config.data.model_copy(update={"manifest": str(kept)})})
+    kept = run.path / "manifest.csv"
+    # What a config names may be relative to where the run was started.
+    manifest = str(kept) if kept.is_file() else run.record()["manifest"]
+    config = with_value(trained.config, "data.manifest", manifest)
     study = get_task(trained.task).open(config, SilentReporter(), labelled=False)
     chosen = dict.fromkeys(name for fold in plan.folds if str(fold.index) in wanted for name in fold.validation)
     there = [name for name in chosen if name in study.by_id and _there(study, name)]
@@ -91,5 +93,4 @@ def own_validation(trained: Trained) -> Validation | None:
 
 def _there(study: Study[Any, Any], name: str) -> bool:
     case = study.by_id[name]
-    mask = getattr(case, "mask", None)
-    return all(path.exists() for path in (*getattr(case, "images", ()), *([mask] if mask else ())))
+    return all(path.exists() for path in (*case.images, *filter(None, [case.mask])))

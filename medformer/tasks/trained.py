@@ -22,7 +22,8 @@ from medformer.files import digest, sha256
 from medformer.tasks import get_task
 
 _LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
-"""What the predictions of a fold follow from, besides the config."""
+_FURTHER = ("columns.json", "features/*.safetensors", "members/*/model.safetensors")
+"""What the predictions of a fold follow from, besides the config; the second as far as it is there."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ def open_run(path: Path, task: str | None = None) -> tuple[RunDirectory, Any]:
 
 def predictor_hash(config: Path, folders: Sequence[Path]) -> str:
     """SHA-256 of what predicts: a config file, and everything that the folds of these folders learned."""
-    learned = [
-        [folder.name, *(sha256(folder / name) if (folder / name).is_file() else "" for name in _LEARNED)]
-        for folder in folders
-    ]
+    learned = []
+    for folder in folders:
+        hashes = [sha256(folder / name) if (folder / name).is_file() else "" for name in _LEARNED]
+        further = sorted(file for pattern in _FURTHER for file in folder.glob(pattern))
+        learned.append([folder.name, *hashes, *map(sha256, further)])
     return digest([sha256(config), learned])

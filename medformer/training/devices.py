@@ -32,6 +32,7 @@ def choose_device(accelerator: str) -> torch.device:
     """Return the one device that `auto`, `cpu`, `cuda` or `mps` means on this machine.
 
     Raises:
+        ConfigError: It is no device.
         ResourceError: The device is not there.
     """
     if accelerator == "auto":
@@ -40,7 +41,10 @@ def choose_device(accelerator: str) -> torch.device:
         raise ResourceError("Got the device cuda, but no CUDA device is visible. Check the driver, or use auto or cpu.")
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise ResourceError("Got the device mps, but this machine has none. Use auto or cpu.")
-    return torch.device(accelerator)
+    try:
+        return torch.device(accelerator)
+    except RuntimeError:
+        raise ConfigError(f"Got the device {accelerator!r}; expected auto, cpu, cuda or mps.") from None
 
 
 def check_devices(config: TrainingConfig) -> None:

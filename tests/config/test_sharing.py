@@ -42,3 +42,10 @@ def test_no_key_that_can_hold_a_path_keeps_one(task: str) -> None:
 def test_names_of_weights_stay() -> None:
     config = load_config(None, ["model.weights=caformer_s18.sail_in1k", "crossval.folds=3"])
     assert without_places(config, find_source) == config
+
+
+def test_names_of_columns_of_the_user_are_left_out() -> None:
+    columns = ["crossval.stratify=[site, ward_of_dr_miller, age]", "report.subgroups=[dr_miller, sex]"]
+    shared = without_places(load_config(None, columns), find_source)
+    assert shared.crossval.stratify == ("site", "age") and shared.report.subgroups == ("sex",)
+    assert "miller" not in shared.model_dump_json()

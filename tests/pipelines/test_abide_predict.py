@@ -223,6 +223,15 @@ def test_a_program_gets_the_scores_of_the_command(
             model.predict(wrong, **settings)
     with pytest.raises(mf.ConfigError, match="got 'weight'; expected some of site"):
         model.predict(series, content="series", covariates={**known, "weight": 70.0})
+    for what, settings, words in (
+        (series, {"content": "serie"}, "content=.serie.; expected .series. or .correlation."),
+        (series, {"content": "series", "covariates": known, "pipeline": "cpac"}, "pipeline=.cpac. is for time series"),
+        (cohort, {"covariates": known}, "covariates=.* is for a subject in memory"),
+        (cohort, {"content": "series"}, "content=.series. is for a subject in memory"),
+        (cohort, {"threshold": 2}, "expected a number from 0 to 1"),
+    ):
+        with pytest.raises(mf.ConfigError, match=words):
+            model.predict(what, **settings)
 
 
 def test_bad_subjects_are_listed_and_the_others_are_scored(

@@ -12,7 +12,8 @@ import yaml
 from bundles import files_of, folders_told, moved_bundle, private_names, told
 
 from medformer.config import PolypConfig
-from medformer.crossval.bundle import own_hash
+from medformer.crossval.bundle import open_bundle, own_hash
+from medformer.errors import CheckpointError
 from medformer.files import read_json, write_json
 from medformer.tasks.export_bundle import started_from
 from medformer.tasks.trained import open_trained
@@ -125,6 +126,15 @@ def test_a_bundle_is_refused_once_a_file_of_it_changed(
     (own_bundle / name).unlink()
     medformer(*command).refused(3, name, "does not exist")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_put_among_the_files_that_predict_is_refused(own_bundle: Path) -> None:
+    for name in ("README.md", "folds/.DS_Store"):
+        (own_bundle / name).write_bytes(b"of no effect")
+    assert open_bundle(own_bundle).record.folds == [0, 1]
+    (own_bundle / "folds" / "1" / "components.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"components\.json is no part of the bundle that was exported\. Remove it"):
+        open_bundle(own_bundle)
 
 
 def test_a_record_that_was_edited_is_refused(own_bundle: Path, medformer: Medformer, tmp_path: Path) -> None:

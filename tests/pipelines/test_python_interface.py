@@ -56,6 +56,8 @@ def test_masks_and_probabilities_are_those_of_the_command(
     np.testing.assert_allclose(alone.probability, by_path.probability, rtol=0, atol=0)
     np.testing.assert_allclose(alone.probability, next(f for f in found if f.id == by_path.id).probability, atol=1e-5)
     assert not model.predict(array, threshold=1.0).mask.any()
+    with pytest.raises(mf.ConfigError, match="threshold=50; expected a number from 0 to 1"):
+        model.predict(array, threshold=50)
     dark = model.predict(np.zeros((9, 400, 3), np.uint8))
     assert alone.warnings == () and any("outside-range" in said for said in dark.warnings)
     # A manifest names its cases itself.
@@ -73,6 +75,8 @@ def test_what_is_no_image_is_refused(finished: Path, image: NDArray[np.uint8], d
         model.predict(3)
     with pytest.raises(mf.DataError, match=r"nowhere\.png"):
         model.predict(tmp_path / "nowhere.png")
+    with pytest.raises(mf.ConfigError, match="Got the device .gpu.; expected auto"):
+        mf.load(finished, device="gpu")
     with pytest.raises(mf.ConfigError, match="a run of the task polyp"):
         mf.load(finished, task="abide")
     with pytest.raises(mf.ConfigError, match="There is no run folder"):
@@ -134,7 +138,7 @@ def test_a_cross_validation_is_that_of_the_command(
         data,
         out=tmp_path / "run",
         base="polyp/quick",
-        report=False,
+        write_report=False,
         progress=said.append,
         crossval={"baselines": False},
         **{key: yaml.safe_load(value) for key, value in keys.items()},
@@ -144,6 +148,9 @@ def test_a_cross_validation_is_that_of_the_command(
     assert run.metrics["pooled"]["metrics"] == read_json(run.path / "metrics.json")["pooled"]["metrics"]
     assert "over 16 test cases, each predicted by a network that never saw it" in str(run)
     assert any("fold" in line for line in said)
+    (run.path / "metrics.json").rename(tmp_path / "metrics.json")
+    assert str(run) == f"{run.path}: no results (yet)"
+    (tmp_path / "metrics.json").rename(run.path / "metrics.json")
     with pytest.raises(mf.DataError, match="has no report"):
         _ = run.report
     (found,) = mf.compare(finished, run)

@@ -8,7 +8,8 @@ import pytest
 
 from medformer.crossval.plan import read_plan
 from medformer.errors import ConfigError
-from medformer.tasks.trained import open_trained
+from medformer.files import digest, sha256
+from medformer.tasks.trained import open_trained, predictor_hash
 
 
 def test_a_run_says_what_predicts_and_whom_it_was_trained_on(finished: Path) -> None:
@@ -36,3 +37,22 @@ def test_what_predicts_is_another_with_other_weights_or_without_a_fold(own_run: 
 def test_a_run_of_another_task_is_refused(finished: Path) -> None:
     with pytest.raises(ConfigError, match="a run of the task polyp; this command works on runs of `medformer abide`"):
         open_trained(finished, "abide")
+
+
+def test_what_predicts_is_all_that_a_fold_learned(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    names = ("model.safetensors", "features/cc200.safetensors", "columns.json", "members/1/model.safetensors")
+    found = set()
+    for change in ("", *names):
+        for name in names:
+            file = tmp_path / "0" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("other" if name == change else name)
+        found.add(predictor_hash(tmp_path / "config.yaml", [tmp_path / "0"]))
+    assert len(found) == 1 + len(names)
+    # Tables of frames and volumes name their run by the hash that they always had.
+    for name in names[1:]:
+        (tmp_path / "0" / name).unlink()
+    of_frames = ["0", sha256(tmp_path / "0" / "model.safetensors"), "", "", ""]
+    expected = digest([sha256(tmp_path / "config.yaml"), [of_frames]])
+    assert predictor_hash(tmp_path / "config.yaml", [tmp_path / "0"]) == expected

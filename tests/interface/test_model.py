@@ -1,0 +1,60 @@
+"""What all models of the Python interface share: what they are given, and results of classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medformer.crossval.run.classes import ClassPredictor
+from medformer.data.cases import Case
+from medformer.data.connectomes.read.matrices import Values
+from medformer.errors import ConfigError, DataError
+from medformer.inference.classification import Decision
+from medformer.interface.model import ClassModel, paths_of, require_one_of, threshold_of
+from medformer.interface.volumes import hold_scan
+from medformer.tasks.trained import Trained
+
+
+def test_one_path_or_several_are_paths_and_nothing_else() -> None:
+    assert paths_of("a.png") == paths_of([Path("a.png")]) == [Path("a.png")]
+    for wrong, words in (
+        ([], "empty list"),
+        (3, "Got int; expected a NumPy array, a path"),
+        ([np.zeros(3)], "Got list; .*several arrays are given one at a time"),
+    ):
+        with pytest.raises(DataError, match=words):
+            paths_of(wrong)
+
+
+def test_settings_without_sense_are_refused() -> None:
+    assert (threshold_of(0.3, None), threshold_of(0.3, 0), threshold_of(0.3, 1.0)) == (0.3, 0.0, 1.0)
+    for wrong in (-0.1, 50, float("nan")):
+        with pytest.raises(ConfigError, match=r"threshold=.*expected a number from 0 to 1"):
+            threshold_of(0.3, wrong)
+    require_one_of("values", "fisher-z", Values)
+    with pytest.raises(ConfigError, match="values='fisher'; expected 'auto' or 'correlation' or 'fisher-z'"):
+        require_one_of("values", "fisher", Values)
+
+
+def test_scores_of_many_folds_are_those_of_the_table_to_the_last_digit() -> None:
+    scores = np.random.default_rng(0).random((10, 200))
+    # NumPy adds a row of ten in another order than ten rows.
+    assert any(row.mean() != mean for row, mean in zip(scores.T.copy(), scores.mean(axis=0), strict=True))
+    model: Any = object.__new__(ClassModel)
+    model._trained = Trained(Path(), "abide", None, tuple(Path(f"folds/{fold}") for fold in range(10)), "")
+    model._predictor = ClassPredictor([(Any, Decision(0.5))] * 10)
+    model.label_names = {1: "autism", 0: "control"}
+    names = [f"s{n}" for n in range(200)]
+    found = model._classified(names, scores, 0.5, [()] * 200)
+    for one, row in zip(found, model.predictor.rows([Case(name) for name in names], scores), strict=True):
+        assert (one.id, one.score, one.positive) == (row["id"], row["score"], bool(row["prediction"]))
+        assert one.label == ("autism" if one.positive else "control") and list(one.by_fold) == list("0123456789")
+
+
+@pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (-1, 1, 1), (1, 1, float("nan")), 2.0])
+def test_a_spacing_that_is_none_is_refused(spacing: Any) -> None:
+    with pytest.raises(DataError, match="expected three numbers above 0"):
+        hold_scan(np.zeros((4, 4, 4)), 1, spacing, None)
