@@ -67,7 +67,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACE:
         raise AttributeError(f"module 'medformer' has no attribute {name!r}")
     found = getattr(import_module(_PLACE[name]), name)
-    # The next use finds it without this function. `crossval` is there by now, as a package that can be called.
+    # The next use finds it without this function. `crossval` is also a package: to import it has set the name to the
+    # package, which can be called like the function.
     return globals().setdefault(name, found)
 
 

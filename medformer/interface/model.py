@@ -18,7 +18,7 @@ from medformer.tasks.trained import Trained
 from medformer.training.devices import choose_device
 
 Paths = list[str] | list[Path] | list[str | Path] | tuple[str | Path, ...]
-"""Several paths; a text alone is one."""
+"""Several paths. A single text is one path."""
 
 
 def paths_of(what: Any) -> list[Path]:

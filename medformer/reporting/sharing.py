@@ -29,7 +29,7 @@ _OPEN = frozenset({"size", "age", "sex", "mean_fd", "label", "fold", "repeat"})
 """Columns whose values name nobody."""
 HARMLESS = ("folder", "histories", "pretraining", "explanation", "volume_plans", "decisions", "components")
 """Parts of a finished run that are shared as they are; every other part is made anew."""
-_UNKNOWN = "Of a part of what the networks had seen before this run, nobody knows what it was."
+_UNKNOWN = "Not all cases that networks were trained on before this run are fully recorded."
 _OF_RECORD = ("task", "seed", "state", "data_sha256", "weights", "pretrained", "parameters")
 _OF_SESSIONS = ("started", "finished", "state", "device", "threads", "cpus", "versions")
 _CHANGED = "The table of scores was changed after the run wrote it."

@@ -45,7 +45,8 @@ def test_scores_of_many_folds_are_those_of_the_table_to_the_last_digit() -> None
     assert any(row.mean() != mean for row, mean in zip(scores.T.copy(), scores.mean(axis=0), strict=True))
     model: Any = object.__new__(ClassModel)
     model._trained = Trained(Path(), "abide", None, tuple(Path(f"folds/{fold}") for fold in range(10)), "")
-    model._predictor = ClassPredictor([(Any, Decision(0.5))] * 10)
+    scorer: Any = None
+    model._predictor = ClassPredictor([(scorer, Decision(0.5))] * 10)
     model.label_names = {1: "autism", 0: "control"}
     names = [f"s{n}" for n in range(200)]
     found = model._classified(names, scores, 0.5, [()] * 200)

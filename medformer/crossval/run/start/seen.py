@@ -130,7 +130,7 @@ def write_seen_hashes(run: RunDirectory, folds: Sequence[int], path: Path) -> No
             kinds.setdefault(kind, set()).add(value)
     hashes = {kind: sorted(values) for kind, values in sorted(kinds.items())}
     # The sentences may name folders of this machine.
-    unknown = ["Of a part of what they were trained on, the networks do not say what it was."] if found.unknown else []
+    unknown = ["Not all cases that the networks were trained on are fully recorded."] if found.unknown else []
     write_json(path, {"format": FORMAT, "hashes": hashes, "unknown": unknown})
 
 
