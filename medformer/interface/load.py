@@ -52,10 +52,10 @@ def load(path: str | Path, *, task: str | None = None, device: str = "auto") -> 
     trained = open_trained(Path(path), task)
     if trained.note:
         warnings.warn(trained.note, stacklevel=2)
-    return _model_of(trained)(trained, device)
+    return model_of(trained)(trained, device)
 
 
-def _model_of(trained: Trained) -> type[Model]:
+def model_of(trained: Trained) -> type[Model]:
     """The class of the model; only the task of what was opened is imported."""
     if trained.task == "polyp":
         from medformer.interface.frames import FrameModel

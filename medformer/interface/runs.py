@@ -13,7 +13,7 @@ from medformer.crossval.compare.open import open_tables
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
-from medformer.crossval.run.collect import read_oof, verify_oof
+from medformer.crossval.run.collect import read_oof, tested_folds, verify_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.splits.audit import SplitAudit
 from medformer.crossval.splits.read import read_split
@@ -68,8 +68,10 @@ class Run:
         """Every number of `metrics.json`.
 
         Raises:
-            DataError: The file is missing or damaged.
+            DataError: The file is missing or damaged, or the run tested nobody.
         """
+        if not self.directory.metrics_json.is_file():
+            tested_folds(self.directory)
         return read_record(self.directory.metrics_json, dict[str, Any], "Finish the run with resume=True.")
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from medformer.data.cases import Case
 from medformer.data.connectomes.read.matrices import Values
 from medformer.errors import ConfigError, DataError
 from medformer.inference.classification import Decision
+from medformer.interface.load import model_of
 from medformer.interface.model import ClassModel, paths_of, require_one_of, threshold_of
 from medformer.interface.volumes import hold_scan
 from medformer.tasks.trained import Trained
@@ -59,3 +62,21 @@ def test_scores_of_many_folds_are_those_of_the_table_to_the_last_digit() -> None
 def test_a_spacing_that_is_none_is_refused(spacing: Any) -> None:
     with pytest.raises(DataError, match="expected three numbers above 0"):
         hold_scan(np.zeros((4, 4, 4)), 1, spacing, None)
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "module", "kind"),
+    [
+        ("polyp", "", "frames", "FrameModel"),
+        ("abide", "", "connectomes", "ConnectomeModel"),
+        ("volume", "segmentation", "volumes", "VolumeModel"),
+        ("volume", "classification", "volumes", "VolumeClassifier"),
+    ],
+)
+def test_only_the_model_of_the_task_is_imported(
+    task: str, target: str, module: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in {"frames", "connectomes", "volumes"} - {module}:
+        # What stands as None among the modules cannot be imported.
+        monkeypatch.setitem(sys.modules, f"medformer.interface.{other}", None)
+    assert model_of(Trained(Path(), task, SimpleNamespace(target=target), (), "")).__name__ == kind
