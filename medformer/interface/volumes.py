@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.data.cases import Case
-from medformer.data.problems import Problem, quarantine
+from medformer.data.problems import quarantine
 from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.prepare_case import HeldScan, check_image
-from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.errors import ConfigError, DataError
 from medformer.imaging.geometry import Geometry, Volume
 from medformer.inference.volumes.label_map import LabelMap
 from medformer.interface.model import ClassModel, ClassResult, Model, Paths, paths_of, threshold_of
-from medformer.tasks.new_cases import manifest_cases
-from medformer.tasks.volume.new_classes import member_scores
+from medformer.tasks.volume.new_classes import complete_volumes, member_scores
 from medformer.tasks.volume.predictor import VolumePredictor, VolumeScorer
 
 Given = NDArray[Any] | str | Path
@@ -225,9 +223,7 @@ def _scans(
     if spacing is not None or affine is not None:
         raise ConfigError("spacing and affine are for arrays; a file says itself where its voxels are. Leave them out.")
     one = isinstance(what, (str, Path))
-    paths = paths_of(what)
-    problems: list[Problem] = []
-    cases = manifest_cases(paths) or list_volumes(paths, problems, channels=channels)
+    cases, problems = complete_volumes(paths_of(what), channels)
     if quarantine(problems):
         errors = "".join(f"\n  {problem}" for problem in problems if problem.severity == "error")
         raise DataError(f"Volumes cannot be used:{errors}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -36,7 +37,7 @@ def export_classes(request: Request) -> Scored:
     """
     predictor = cast(ClassPredictor, request.load())
     plan = cast(VolumeScorer, predictor.members[0][0]).plan
-    cases, problems = complete_volumes(request, len(plan.intensity))
+    cases, problems = complete_volumes(request.paths, len(plan.intensity), request.out)
     given = len(cases) + len(quarantine(problems))
     check = partial(check_image, plan=plan, trained_on=request.trained_on)
     good = request.usable(cases, check, problems, noun="volumes")
@@ -53,16 +54,23 @@ def export_classes(request: Request) -> Scored:
     return Scored(given, problems, rows=rows, predictor=predictor)
 
 
-def complete_volumes(request: Request, channels: int) -> tuple[list[Case], list[Problem]]:
-    """The new volumes that have all their files, and what is wrong with others.
+def complete_volumes(
+    paths: Sequence[Path], channels: int, without: Path | None = None
+) -> tuple[list[Case], list[Problem]]:
+    """The new volumes that have all their files, and what is wrong with others; see `list_volumes`.
+
+    Args:
+        paths: Volumes, folders of them, or CSV manifests.
+        channels: That the network sees.
+        without: A folder whose files are left out.
 
     Raises:
         ConfigError: Manifests and volumes are given together.
         DataError: There is no volume, or two have one id.
     """
     problems: list[Problem] = []
-    cases = manifest_cases(request.paths)
-    return cases or list_volumes(request.paths, problems, channels=channels, without=request.out), problems
+    cases = manifest_cases(paths) or list_volumes(paths, problems, channels=channels, without=without)
+    return cases, problems
 
 
 def member_scores(predictor: ClassPredictor, scans: Mapping[str, Scan]) -> NDArray[np.float64]:

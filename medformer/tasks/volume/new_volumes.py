@@ -37,7 +37,7 @@ def export_volumes(request: Request, *, dicom_seg: bool = False, probabilities: 
     segmenter = predictor.segmenter
     segmenter.folder = request.work
     segmenter.probabilities = probabilities
-    cases, problems = complete_volumes(request, predictor.channels)
+    cases, problems = complete_volumes(request.paths, predictor.channels, request.out)
     given = len(cases) + len(quarantine(problems))
     if dicom_seg and segmenter.plan.regions:
         raise ConfigError(
