@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from medformer.crossval.run.outputs import output_file, output_folder
+from medformer.crossval.run.outputs import output_file
 from medformer.data.frames.describe import inspect_frames
 from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan

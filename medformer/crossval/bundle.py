@@ -165,7 +165,7 @@ def _require_known(head: _Head, path: Path) -> None:
 
 
 def _require_nothing_else(path: Path, record: BundleRecord) -> None:
-    """Refuse what was put among the files that predict; some of these need not be there, and are read where they are."""
+    """Refuse files that were put below `folds/`: some that predict are optional, and are read where they are there."""
     listed = {path / name for name in record.files}
     for file in files_below(path / FOLDS):
         if file not in listed:

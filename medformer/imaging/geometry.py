@@ -59,14 +59,12 @@ class Geometry:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
             raise DataError(
-                f"The affine is {_rows(affine)}; expected a finite 4 x 4 matrix whose last row is 0 0 0 1. "
-                + _REPAIR
+                f"The affine is {_rows(affine)}; expected a finite 4 x 4 matrix whose last row is 0 0 0 1. " + _REPAIR
             )
         sizes = np.linalg.norm(affine[:3, :3], axis=0)
         if not (sizes > 0).all():
             raise DataError(
-                f"The voxel spacing is {_numbers(sizes)} mm; expected a size above zero along every axis. "
-                + _REPAIR
+                f"The voxel spacing is {_numbers(sizes)} mm; expected a size above zero along every axis. " + _REPAIR
             )
         if abs(np.linalg.det(affine[:3, :3] / sizes)) < _FLAT:
             raise DataError(

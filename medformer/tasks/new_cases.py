@@ -259,7 +259,9 @@ def require_all(made: Made, noun: str, advice: str) -> None:
     many = _too_many(made.problems)
     unsaid = [one for one in ([] if many else made.problems) if one.severity == "error"]
     unsaid += [one for one in made.late if one.severity == "error"]
-    done = f"the other {'one is' if made.done == 1 else f'{made.done} are'} done" if made.done else "nothing was written"
+    done = (
+        f"the other {'one is' if made.done == 1 else f'{made.done} are'} done" if made.done else "nothing was written"
+    )
     raise DataError(
         f"{made.left_out} of {made.given} {noun} cannot be used{', as listed above' * many}; {done}"
         f"{f':{first_ten(unsaid)}' if unsaid else '.'}\n{advice}"

@@ -133,7 +133,9 @@ def test_what_was_put_among_the_files_that_predict_is_refused(own_bundle: Path) 
         (own_bundle / name).write_bytes(b"of no effect")
     assert open_bundle(own_bundle).record.folds == [0, 1]
     (own_bundle / "folds" / "1" / "components.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"components\.json is no part of the bundle that was exported\. Remove it"):
+    with pytest.raises(
+        CheckpointError, match=r"components\.json is no part of the bundle that was exported\. Remove it"
+    ):
         open_bundle(own_bundle)
 
 

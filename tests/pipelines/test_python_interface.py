@@ -75,7 +75,7 @@ def test_what_is_no_image_is_refused(finished: Path, image: NDArray[np.uint8], d
         model.predict(3)
     with pytest.raises(mf.DataError, match=r"nowhere\.png"):
         model.predict(tmp_path / "nowhere.png")
-    with pytest.raises(mf.ConfigError, match="Got the device .gpu.; expected auto"):
+    with pytest.raises(mf.ConfigError, match="Got the device 'gpu'; expected auto"):
         mf.load(finished, device="gpu")
     with pytest.raises(mf.ConfigError, match="a run of the task polyp"):
         mf.load(finished, task="abide")
