@@ -170,10 +170,20 @@ def _finish(made: Prepared, work: Path, out: Path) -> None:
         say("note: all of them are of one class; training and cross-validation need both.")
 
 
-def predict(*, run: Path, sources: Sequence[Path], out: Path, overwrite: bool, device: str, **settings: Any) -> None:
+def predict(
+    *,
+    run: Path,
+    sources: Sequence[Path],
+    out: Path,
+    threshold: float | None,
+    pipeline: str | None,
+    strategy: str | None,
+    values: Values,
+    **common: Any,
+) -> None:
     """Write the score and decision of new subjects (see `export_scores`), and say what came of them."""
-    with predicting("abide", run, sources, out=out, overwrite=overwrite, device=device) as request:
-        made = export_scores(request, **settings)
+    with predicting("abide", run, sources, out=out, **common) as request:
+        made = export_scores(request, threshold=threshold, pipeline=pipeline, strategy=strategy, values=values)
     trained = request.trained
     if made.late:
         warnings = [problem for problem in made.late if problem.severity == "warning"]

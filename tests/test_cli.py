@@ -110,11 +110,13 @@ def test_every_verb_gives_its_function_the_keywords_that_it_takes(command: str) 
     given |= {"task"} if verb.shared else set()
     taken = set(inspect.signature(getattr(import_module(module), name)).parameters)
     if "common" in taken:
-        parameters = inspect.signature(work.evaluated).parameters.values()
+        shared = work.predicting if verb.name == "predict" else work.evaluated
+        parameters = inspect.signature(shared).parameters.values()
         taken = taken - {"common"} | {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
     # Only the demo has notes of its own on its data; a cohort has one target, and its groups are always known;
-    # only volumes are read from folders, whose names tell groups; only frames have masks of colors and numbers.
-    assert taken - {"notes", "ungrouped", "target", "group_pattern", "foreground"} <= given <= taken
+    # only volumes are read from folders, whose names tell groups; only frames have masks of colors and numbers;
+    # scores of subjects are not continued.
+    assert taken - {"notes", "resume", "ungrouped", "target", "group_pattern", "foreground"} <= given <= taken
 
 
 @pytest.mark.parametrize("command", [name for name, verb in VERBS.items() if any(one.key for one in verb.parameters)])
