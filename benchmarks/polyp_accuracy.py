@@ -14,6 +14,9 @@ the same weights.
 
 MEDFORMER_DATA=/path/to/data python benchmarks/polyp_accuracy.py --pretrained --threads 1 --out pretrained-run
 
+With `--pranet` there is one side more: PraNet on its own encoder, with its four maps judged alike. It takes part in
+either comparison.
+
 Settings are chosen with `--inner`, which never opens a test case: it trains on five sixths of the training pairs and
 scores the rest, whole video sequences apart.
 """
@@ -43,17 +46,23 @@ from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.seeds import derive_seed
-from medformer.tasks.polyp.learner import make_segmenter, new_network
+from medformer.tasks.polyp.learner import make_objective, make_segmenter, new_network
 from medformer.training.devices import choose_device
 from medformer.training.fit import FitResult, fit
-from medformer.training.losses.objectives import SegmentationObjective
-from medformer.training.losses.segmentation import build_loss
 from pipelines.console import make_reporter, say
 
 SCRATCH, PRETRAINED = "polyp/scratch", "polyp/cpu"
 """Configs of our side, from random and from ImageNet weights."""
 WEIGHTS = "tf_efficientnet_lite0.in1k"
 _SAME_ENCODER = "smp:unet/tu-tf_efficientnet_lite0"
+_PRANET = (
+    "model.name=pranet",
+    "model.backbone=res2net50d",
+    "model.deep_supervision=true",
+    "model.weights=null",
+    "model.frozen=0",
+    "loss.side_weight=1",
+)
 
 
 def main() -> None:
@@ -70,6 +79,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--pretrained", action="store_true", help="three sides, two of them from ImageNet weights")
     parser.add_argument("--same-lr", default="2e-3", help="peak learning rate of the U-Net on the same encoder")
+    parser.add_argument("--pranet", action="store_true", help="one side more: PraNet on Res2Net-50, random weights")
+    parser.add_argument("--pranet-lr", default="1e-3", help="its peak learning rate: the best for it of --inner")
     arguments = parser.parse_args()
     arguments.config = arguments.config or (PRETRAINED if arguments.pretrained else SCRATCH)
     sides = {"ours": [], "peer": peer_settings(arguments)}
@@ -80,6 +91,8 @@ def main() -> None:
             "scratch": [*sides["peer"], "model.weights=null", whole],
             "same": [f"model.name={_SAME_ENCODER}", start, f"training.lr={arguments.same_lr}", whole],
         }
+    if arguments.pranet:
+        sides["pranet"] = [*_PRANET, f"training.lr={arguments.pranet_lr}"]
     configs = load_configs(arguments, PolypConfig, sides)
     torch.set_num_threads(arguments.threads)
     trains, tests = pranet_cases(arguments.data / "polyp")
@@ -136,7 +149,7 @@ def train_network(model: nn.Module, data: SegmentationDataset, config: PolypConf
     """Train a network, or go on where it stopped."""
     return fit(
         model,
-        SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
+        make_objective(config),
         data,
         None,
         config.training,

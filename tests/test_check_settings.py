@@ -10,7 +10,9 @@ from medformer.config_loading import load_config
 from medformer.data.manifest import Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
 from medformer.models.networks.pretrained import settle_weights
+from medformer.tasks.polyp.learner import make_objective
 from medformer.tasks.polyp.study import PolypStudy
+from medformer.training.optimizer import learning_rate_factor
 
 TINY = ["model.backbone=poolformerv2_s12", "data.image_size=[64, 64]", "training.accelerator=cpu"]
 
@@ -107,3 +109,22 @@ def test_auto_takes_the_weights_that_are_here_and_suit(override: str, weights: s
 @pytest.mark.parametrize("name", ["polyp/default", "polyp/quick", "polyp/pranet_protocol", "polyp/cpu"])
 def test_the_shipped_configs_can_be_trained(name: str) -> None:
     check_settings(name)
+
+
+def test_the_recipe_of_pranet_is_the_published_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDFORMER_WEIGHTS", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"res2net50d\.in1k are not on this machine\. .*medformer weights get"):
+        check_settings("polyp/pranet")
+    check_settings("polyp/pranet", ["model.weights=null"])
+    config = load_config("polyp/pranet", model=PolypConfig)
+    objective, training = make_objective(config), config.training
+    assert (objective.loss.name, objective.side_weight, objective.scales) == ("structure_legacy", 1.0, (0.75, 1, 1.25))
+    assert (objective.visits, config.data.image_size, training.batch_size) == (3, (352, 352), 16)
+    rates = [
+        learning_rate_factor(share, training.warmup, schedule=training.lr_schedule, epoch=epoch, decay=training.lr_decay)
+        for share, epoch in ((0.0, 0), (0.5, 9), (1.0, 18))
+    ]
+    assert (training.lr, training.epochs, rates) == (1e-4, 19, [1.0, 1.0, 1.0])
+    assert (training.weight_decay, training.clip, training.clip_by, training.ema) == (0.0, 0.5, "value", 0.0)
+    augment = config.augment
+    assert not any((augment.flip, augment.rotate90, augment.affine, augment.color, augment.blur))

@@ -28,6 +28,7 @@ from medformer.config.shared import (
     NonNegativeInt,
     PretrainingConfig,
     ReportConfig,
+    Scaling,
     Section,
     Side,
     Threshold,
@@ -61,7 +62,12 @@ class AugmentConfig(Section):
     color: Fraction = Field(0.7, description="probability of brightness, contrast, saturation and hue jitter")
     blur: Fraction = Field(0.1, description="probability of a slight blur")
     scales: tuple[Annotated[float, Field(gt=0.0, le=8.0)], ...] = Field(
-        (1.0,), min_length=1, description="multi-scale training: one factor is drawn per batch"
+        (1.0,), min_length=1, description="multi-scale training: factors of image_size"
+    )
+    scaling: Scaling = Field(
+        "drawn",
+        description="one of scales is drawn per batch; or as_published by PraNet: every batch is trained on at each of "
+        "them in turn, sides are multiples of 32, and masks are interpolated",
     )
 
 

@@ -48,6 +48,8 @@ Columns = Annotated[tuple[str, ...], COLUMNS]
 Threshold = Annotated[
     Fraction | Literal["fit"], Field(description="a number in [0, 1], or fit (on the inner validation part)")
 ]
+Scaling = Literal["drawn", "as_published"]
+"""How batches are trained on at several sizes; see `medformer.data.network_inputs`."""
 Ungrouped = Annotated[
     Literal["error", "each"], Field(description="rows without a group: error, or each (its own group)")
 ]
@@ -110,6 +112,9 @@ class LossConfig(Section):
     """Which loss; see `medformer info` for the table."""
 
     name: str = Field("structure", description="name of a loss (`medformer info losses volume_losses`)")
+    side_weight: Fraction = Field(
+        0.5, description="weight of each coarser map of deep supervision, as a share of the one before"
+    )
 
 
 class TrainingConfig(Section):
@@ -137,7 +142,10 @@ class TrainingConfig(Section):
     weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW; norms and biases are not decayed")
     warmup: Fraction = Field(0.05, description="fraction of the run spent on linear warm-up; cosine decay follows")
     ema: Fraction = Field(0.99, description="decay of the weight average that is evaluated and saved; 0 turns it off")
-    clip: NonNegativeFloat = Field(1.0, description="gradient norm limit; 0 turns it off")
+    clip: NonNegativeFloat = Field(1.0, description="gradient limit; 0 turns it off")
+    clip_by: Literal["norm", "value"] = Field(
+        "norm", description="what clip limits: the norm of the whole gradient, or each of its values"
+    )
     patience: NonNegativeInt = Field(
         0, description="epochs without a better inner-validation score before stopping; 0 never stops"
     )

@@ -2,7 +2,7 @@
 
 batches(inputs, model, size)     of {atlas: (n, d)} or of images (C, *S), where the model is
 ItemImages(data)                 the images of data whose items are tables, as training has them
-draw_scale, resize_batch         multi-scale training: every batch is seen at one of a few sizes
+draw_scale, resize_batch         multi-scale training: every batch is seen at one of a few sizes, or at each of them
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medformer.config.shared import Scaling
 from medformer.seeds import derive_seed
 
 Edges = Mapping[str, NDArray[np.float32]]
@@ -118,26 +119,41 @@ def _each(tensors: Mapping[str, Any]) -> Iterator[Tensor]:
             yield value
 
 
-def draw_scale(scales: Sequence[float], seed: int, epoch: int, step: int) -> float:
-    """Draw the scale of one batch, uniformly; it depends on (seed, epoch, step) alone and therefore replays.
+def draw_scale(scales: Sequence[float], seed: int, epoch: int, step: int, scaling: Scaling = "drawn") -> float:
+    """Return the scale of one step; it depends on (seed, epoch, step) alone and therefore replays.
 
-    All processes of a distributed run draw the same scale, so none waits for one with a bigger batch.
+    It is drawn uniformly, or, as published, the next one in turn. All processes of a distributed run get the same, so
+    none waits for one with a bigger batch.
     """
+    if scaling == "as_published":
+        return float(scales[step % len(scales)])
     if len(scales) == 1:
         return float(scales[0])
     generator = np.random.default_rng(derive_seed(seed, "scale", epoch, step))
     return float(scales[int(generator.integers(len(scales)))])
 
 
-def resize_batch(batch: dict[str, Any], scale: float) -> dict[str, Any]:
+def resize_batch(batch: dict[str, Any], scale: float, scaling: Scaling = "drawn") -> dict[str, Any]:
     """Resize "image" (B, C, H, W) and "mask" (B, 1, H, W) of a batch by `scale`; other entries pass unchanged.
 
     Sizes are rounded to the nearest pixel: the networks take any size, so nothing is snapped to multiples of 32.
-    Images are interpolated bilinearly with antialiasing. Masks take the nearest value and stay 0 or 1, unlike the soft
-    masks that PraNet's bilinear upsampling trains on, because our losses and their empty-mask rule are defined on
-    binary truth.
+    Images are interpolated bilinearly with antialiasing. Masks take the nearest value and stay 0 or 1, because our
+    losses and their empty-mask rule are defined on binary truth.
+
+    As PraNet's code does it, sides become the nearest multiples of 32, and image and mask are both interpolated
+    bilinearly with their corners aligned and without antialiasing; borders of the mask then lie between 0 and 1. At a
+    scale of 1 nothing is resized.
     """
     image, mask = batch["image"], batch["mask"]
+    if scaling == "as_published":
+        if scale == 1:
+            return batch
+        size = tuple(max(1, round(length * scale / 32)) * 32 for length in image.shape[-2:])
+        resized = {
+            name: F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+            for name, maps in (("image", image), ("mask", mask))
+        }
+        return {**batch, **resized}
     size = tuple(max(1, round(length * scale)) for length in image.shape[-2:])
     if size == tuple(image.shape[-2:]):
         return batch

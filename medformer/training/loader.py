@@ -58,6 +58,7 @@ class BatchSource:
         pin: bool,
         rank: int = 0,
         replicas: int = 1,
+        visits: int = 1,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Prepare the loader.
@@ -70,21 +71,24 @@ class BatchSource:
             pin: Whether to load into page-locked memory, for copies to a GPU.
             rank: Which process this is.
             replicas: Number of processes sharing an epoch.
+            visits: Steps in a row that each batch is for.
             say: Receives the sentence that loader processes are given up.
         """
         self.batch_size = batch_size
-        self.steps = max(1, len(data) // (batch_size * replicas))
+        count = max(1, len(data) // (batch_size * replicas))
+        self.steps = count * visits
+        self._visits = visits
         self._data = data
         self._workers = workers
         self._pin = pin
         self._say = say
         self._order = EpochSampler(
-            len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=self.steps * batch_size
+            len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=count * batch_size
         )
         self._loader = self._new_loader()
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch from step `start` on, without loading those before it.
+        """Yield the batch of each step of an epoch from step `start` on, without loading those before it.
 
         Where shared memory is too small for loader processes, this process loads the rest by itself: the same batches.
 
@@ -94,9 +98,10 @@ class BatchSource:
         """
         while True:
             try:
-                for batch in self._load(epoch, start):
-                    yield batch
-                    start += 1
+                for batch in self._load(epoch, start // self._visits):
+                    for _ in range(start % self._visits, self._visits):
+                        yield batch
+                        start += 1
                 return
             except SharedMemoryError as error:
                 if not self._workers:

@@ -83,6 +83,7 @@ class Loop:
             pin=fabric.device.type == "cuda",
             rank=fabric.global_rank,
             replicas=fabric.world_size,
+            visits=job.objective.visits,
             say=self.reporter.line,
         )
         self.measure = job.measure
@@ -214,10 +215,14 @@ class Loop:
         with several_values(len(batch["id"])):
             value = job.objective(self.wrapped, moved, moment)
         self.fabric.backward(value)
+        by_value, limit = job.config.clip_by == "value", job.config.clip or math.inf
         norm = self.fabric.clip_gradients(
-            self.wrapped, self.stepper, max_norm=job.config.clip or math.inf, error_if_nonfinite=False
+            self.wrapped, self.stepper, max_norm=math.inf if by_value else limit, error_if_nonfinite=False
         )
         assert isinstance(norm, Tensor)
+        if by_value:
+            # Not by Fabric, which would unscale float16 gradients a second time.
+            nn.utils.clip_grad_value_(self.model.parameters(), limit)
         pair = torch.stack((value.detach(), norm.detach().to(value.dtype)))
         if self.several:
             pair = self.fabric.all_reduce(pair, reduce_op="mean")

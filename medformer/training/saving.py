@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from medformer.config import AugmentConfig
 from medformer.config.shared import ModelConfig, TrainingConfig
 from medformer.errors import CheckpointError
 from medformer.evaluation.metrics import Metric
@@ -81,7 +82,7 @@ def copy_weights(folder: Path, out: Path) -> None:
 
 
 FORMAT = 1
-SETTINGS_SINCE = {"training": ("encoder_lr",), "model": ("frozen",)}
+SETTINGS_SINCE = {"training": ("encoder_lr", "clip_by"), "model": ("frozen",), "augment": ("scaling",)}
 """Settings, by section of the config, that states of this format need not have."""
 _ADVICE = "Restore it from a copy, or delete it (or use --overwrite) to train this part from its beginning."
 
@@ -259,7 +260,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
     """Add to an identity the settings that older code did not know: their defaults mean what it did."""
-    defaults = {"training": TrainingConfig(), "model": ModelConfig()}
+    defaults = {"training": TrainingConfig(), "model": ModelConfig(), "augment": AugmentConfig()}
     completed = dict(old)
     for section, keys in SETTINGS_SINCE.items():
         given, now = old.get(section), new.get(section)

@@ -256,5 +256,6 @@ def test_every_family_gives_four_maps_in_every_dimension(name: str, dims: int) -
 def test_what_a_backbone_cannot_do_is_refused_with_the_reason(name: str) -> None:
     for ability, reason in VARIANTS[name].cannot.items():
         with pytest.raises(ConfigError) as caught:
-            build_backbone(name, spatial_dims=int(ability[0]))
+            asked = {"model.mixers": {"mixers": ("pooling",)}}.get(ability) or {"spatial_dims": int(ability[0])}
+            build_backbone(name, **asked)
         assert str(caught.value) == f"The backbone {name} does not support {ability}: {reason}"

@@ -146,3 +146,21 @@ def test_resize_batch_keeps_the_mask_binary_and_aligned() -> None:
         assert ((resized["image"][:, :1] > 0.5) == (resized["mask"] > 0.5)).float().mean() > 0.97
         assert resized["id"] == ["a", "b"]
     assert resize_batch(batch, 1.0) is batch
+
+
+def test_published_scales_come_in_turn_and_give_multiples_of_32_with_soft_masks() -> None:
+    scales = (0.75, 1.0, 1.25)
+    assert [draw_scale(scales, 7, 0, step, "as_published") for step in range(5)] == [0.75, 1.0, 1.25, 0.75, 1.0]
+    mask = torch.zeros(1, 1, 352, 352)
+    mask[:, :, 100:, 50:] = 1
+    batch = {"image": mask.repeat(1, 3, 1, 1), "mask": mask, "id": ["a"]}
+    assert resize_batch(batch, 1.0, "as_published") is batch
+    for scale, side in ((0.75, 256), (1.25, 448)):
+        resized = resize_batch(batch, scale, "as_published")
+        assert resized["image"].shape == (1, 3, side, side) and resized["mask"].shape == (1, 1, side, side)
+        torch.testing.assert_close(resized["image"][:, :1], resized["mask"])
+        # With corners aligned, position i of the new grid is i * 351 / (side - 1) of the old one.
+        row = resized["mask"][0, 0, :, -1]
+        expected = (torch.arange(side, dtype=torch.float64) * 351 / (side - 1) - 99).clamp(0, 1)
+        torch.testing.assert_close(row.double(), expected, atol=1e-4, rtol=0)
+        assert ((row > 0) & (row < 1)).any()

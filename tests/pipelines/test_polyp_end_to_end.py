@@ -235,3 +235,20 @@ def ids(manifest: Path) -> list[str]:
 def strict(content: Any) -> Any:
     """As JSON gives it back: NaN becomes None."""
     return json.loads(json.dumps(content).replace("NaN", "null"))
+
+
+@pytest.mark.slow
+def test_pranet_trains_by_its_recipe_and_segments(medformer: Medformer, data: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    small = ("model.backbone=timm:test_efficientnet", "model.weights=null", "data.image_size=[64, 96]")
+    short = ("training.epochs=2", "training.batch_size=4", "training.accelerator=cpu", "data.workers=0")
+    trained = medformer("polyp", "train", "--config", "polyp/pranet", "--data", data, "--out", run, *small, *short)
+    assert trained.code == 0, trained.err
+    rows = read_csv(run / "folds" / "0" / "history.csv")
+    cases = len(read_json(run / "splits.json")["folds"][0]["train"])
+    # A step at each of the three scales for every full batch, and the last weights are kept.
+    assert [int(row["steps"]) for row in rows] == [3 * (cases // 4), 6 * (cases // 4)]
+    assert [row["lr"] for row in rows] == ["0.0001"] * 2 and rows[-1]["best"] == "1"
+    predicted = medformer("polyp", "predict", run, data.parent / "images", "--out", out)
+    assert predicted.code == 0, predicted.err
+    assert len(read_csv(out / "predictions.csv")) == 16

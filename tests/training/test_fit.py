@@ -143,6 +143,31 @@ def test_every_batch_is_full_unless_there_is_only_one(tiny: ModuleType) -> None:
     assert list(small.batches(0, 1)) == []
 
 
+def test_a_batch_is_given_as_often_as_it_is_visited(tiny: ModuleType) -> None:
+    data = tiny.Squares(10)
+    source = BatchSource(data, 4, seed=0, workers=0, pin=False, visits=3)
+    steps = [batch["id"] for batch in source.batches(2, 0)]
+    assert source.steps == len(steps) == 6 and steps[:3] == [steps[0]] * 3 and steps[3:] == [steps[3]] * 3
+    assert steps[0] != steps[3] and len(data.asked) == 8, "it is loaded once"
+    assert [batch["id"] for batch in source.batches(2, 2)] == steps[2:]
+    assert list(source.batches(2, 6)) == []
+
+
+@pytest.mark.parametrize("clip_by", ["norm", "value"])
+def test_a_gradient_is_clipped_as_a_whole_or_value_by_value(tiny: ModuleType, tmp_path: Path, clip_by: str) -> None:
+    limit = 1e-3
+    with pytest.raises(InterruptedRun):
+        tiny.train(tmp_path, reporter=Recorder(stop_after=1), config={"clip": limit, "clip_by": clip_by})
+    state = load_file(tmp_path / "state.safetensors")
+    # After one step Adam remembers a tenth of the gradient.
+    gradient = torch.cat([10 * value.flatten() for name, value in state.items() if name.endswith("exp_avg")])
+    if clip_by == "norm":
+        assert float(gradient.norm()) == pytest.approx(limit, rel=1e-3)
+    else:
+        assert float(gradient.abs().max()) == pytest.approx(limit, rel=1e-3)
+        assert float(gradient.norm()) > 2 * limit
+
+
 def test_starting_in_the_middle_of_an_epoch_does_not_load_what_came_before(tiny: ModuleType) -> None:
     data = tiny.Squares(12)
     source = BatchSource(data, 4, seed=0, workers=0, pin=False)

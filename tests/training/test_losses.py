@@ -135,3 +135,11 @@ def test_auxiliary_maps_are_resized_and_weigh_half_of_the_one_before() -> None:
     expected = loss(logits, target) + 0.5 * judged + 0.25 * judged
     assert supervised_loss(loss, (logits, coarse, coarse), target).item() == pytest.approx(expected.item())
     assert supervised_loss(loss, logits, target).item() == pytest.approx(loss(logits, target).item())
+
+
+def test_auxiliary_maps_may_weigh_as_much_as_the_result() -> None:
+    logits, target = _pair((2, 1, 16, 16))
+    loss = build_loss("structure_legacy")
+    expected = loss(logits, target) + 2 * loss(-logits, target)
+    found = supervised_loss(loss, [logits, -logits, -logits], target, side_weight=1.0)
+    assert found.item() == pytest.approx(expected.item())

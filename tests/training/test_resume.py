@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from medformer.config import AugmentConfig
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, InterruptedRun
 from medformer.progress import SilentReporter
@@ -65,12 +66,14 @@ def test_a_stopped_training_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path
 def test_a_state_of_older_code_lacks_newer_settings_and_goes_on_bit_for_bit(
     tiny: ModuleType, tmp_path: Path, whole: Path
 ) -> None:
-    settings = {**SETTINGS, "metadata": {**SETTINGS["metadata"], "model": ModelConfig().model_dump(mode="json")}}
+    sections = {"model": ModelConfig().model_dump(mode="json"), "augment": AugmentConfig().model_dump(mode="json")}
+    settings = {**SETTINGS, "metadata": {**SETTINGS["metadata"], **sections}}
     with pytest.raises(InterruptedRun):
         tiny.train(tmp_path, reporter=StopAfter(3), **settings)
     path = tmp_path / "state.safetensors"
     tensors, content = read_tensors(path)
-    sections = {"training": content["identity"]["training"], "model": content["identity"]["metadata"]["model"]}
+    metadata = content["identity"]["metadata"]
+    sections = {"training": content["identity"]["training"], "model": metadata["model"], "augment": metadata["augment"]}
     for section, keys in SETTINGS_SINCE.items():
         for key in keys:
             del sections[section][key]
@@ -259,3 +262,17 @@ def test_two_processes_train_stop_for_nan_and_report(tiny: ModuleType, tmp_path:
     assert len(tiny.curve(tmp_path)) == 3
     failed = subprocess.run([*program, "nan"], capture_output=True, text=True, timeout=600)
     assert "DivergenceError" in failed.stderr and "not finite in 1 (case3)" in failed.stderr
+
+
+def test_a_training_with_a_step_at_each_scale_goes_on_in_the_middle_of_a_batch(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "scaling": "as_published", "config": {"epochs": 1}, "data": tiny.Squares(8, side=32)}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert tiny.train(whole, **settings).updates == 4
+    with pytest.raises(InterruptedRun):
+        tiny.train(parts, reporter=StopAfter(3), **settings)
+    assert tiny.train(parts, resume=True, **settings).updates == 4
+    _equal(parts, whole, tiny)
+    with pytest.raises(CheckpointError, match="scaling was 'as_published', now None"):
+        tiny.train(parts, resume=True, **{**settings, "scaling": "drawn"})

@@ -96,7 +96,7 @@ def train(out: Path, *, config: dict[str, Any] | None = None, **change: Any) -> 
     settings = {"epochs": 3, "batch_size": 4, "lr": 0.02, "accelerator": "cpu", **(config or {})}
     return fit(
         change.pop("model") if "model" in change else seeded_net(),
-        SegmentationObjective(loss, change.pop("scales", (1.0,))),
+        SegmentationObjective(loss, change.pop("scales", (1.0,)), change.pop("scaling", "drawn")),
         change.pop("data") if "data" in change else Squares(),
         change.pop("validate", HeldOutDice()),
         TrainingConfig(**settings),

@@ -162,6 +162,9 @@ class Backbone(nn.Module):
         """What a file of published weights fills."""
         return self
 
+    def leave_out(self, level: int) -> None:
+        """Let go of what serves the map of a level alone, for a network that does not look at this map."""
+
     def block(self, level: int, *, drop_path: float = 0.0, res_scale: bool = False) -> MetaFormerBlock:
         """Return a new block for maps of a level, with the level's token mixer."""
         width = self.channels[level]

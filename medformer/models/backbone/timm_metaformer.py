@@ -31,8 +31,9 @@ def is_listed(name: str) -> bool:
 class TimmMetaFormer(Backbone):
     """The stages of a network of timm, narrowed, with MetaFormer blocks behind them (see `Backbone`).
 
-    Each map of the network is narrowed to the width of its level by a pointwise layer with batch norm; levels that have
-    blocks refine it. Nothing is downloaded; the network's first weights are timm's random ones.
+    Each map of the network is narrowed to the width of its level by a pointwise layer with batch norm, unless it is to
+    stay as it is; levels that have blocks refine it. Nothing is downloaded; the network's first weights are timm's
+    random ones.
 
     Attributes:
         encoder: The network of timm.
@@ -45,11 +46,12 @@ class TimmMetaFormer(Backbone):
         init: First weights of what stands behind the network.
         checkpointing: Recompute blocks in the backward pass to save memory.
         frozen: See the attribute.
+        narrowed: Whether maps are narrowed to the widths of the architecture; otherwise it has these widths itself.
 
     Raises:
         ConfigError: The installed timm does not list the name, the network gives no such maps, or it does not say where
             a level ends that is to be frozen.
-        ValueError: Lists of an architecture that do not belong together.
+        ValueError: Lists of an architecture that do not belong together, or widths that the network does not have.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TimmMetaFormer(Backbone):
         init: InitName = "published",
         checkpointing: bool = False,
         frozen: int = 0,
+        narrowed: bool = True,
     ) -> None:
         super().__init__()
         stages = by_stage(architecture, strides=STRIDES)
@@ -79,8 +82,10 @@ class TimmMetaFormer(Backbone):
         for parameter in self._kept_parameters():
             parameter.requires_grad_(False)
         widths = [info.channels()[level] for level in self._levels]
+        if not narrowed and tuple(widths) != self.channels:
+            raise ValueError(f"timm's {name} gives maps of {widths} channels, and its row says {self.channels}")
         self.narrow = nn.ModuleList(
-            nn.Sequential(Pointwise(source, width, bias=False), nn.BatchNorm2d(width))
+            nn.Sequential(Pointwise(source, width, bias=False), nn.BatchNorm2d(width)) if narrowed else nn.Identity()
             for source, width in zip(widths, self.channels, strict=True)
         )
         rates = iter(torch.linspace(0.0, architecture.drop_path, sum(architecture.depths), device="cpu").tolist())
@@ -97,6 +102,12 @@ class TimmMetaFormer(Backbone):
         whole = getattr(self.encoder, "model", self.encoder)
         assert isinstance(whole, nn.Module)
         return whole
+
+    def leave_out(self, level: int) -> None:
+        """See `Backbone`; the level's map is then that of the network of timm, with its channels."""
+        width = self.encoder.feature_info.channels()[self._levels[level]]
+        self.narrow[level], self.stages[level] = nn.Identity(), MetaFormerStage(None, [])
+        self.channels = (*self.channels[:level], width, *self.channels[level + 1 :])
 
     def train(self, mode: bool = True) -> TimmMetaFormer:
         """Set the mode of all but the norms that are kept as they are."""

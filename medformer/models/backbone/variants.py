@@ -28,10 +28,12 @@ class Variant(Architecture):
     Attributes:
         head: Of the classifier.
         encoder: The network of timm whose maps its blocks work on; empty for a MetaFormer from the image on.
+        narrowed: Whether these maps are narrowed to `channels` first; otherwise `channels` are those of the network.
     """
 
     head: HeadName = "linear"
     encoder: str = ""
+    narrowed: bool = True
 
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
@@ -110,6 +112,8 @@ _BEHIND = Variant(
     mlp_ratio=2.0,
 )
 _LITE0 = replace(_BEHIND, channels=(32, 64, 128, 256), encoder="tf_efficientnet_lite0")
+# The encoder of PraNet, Res2Net-50-v1b-26w-4s, and nothing behind it.
+_RES2NET = replace(_BEHIND, depths=(0, 0, 0, 0), channels=(256, 512, 1024, 2048), encoder="res2net50d", narrowed=False)
 _ON_TIMM = dict.fromkeys(("1-D", "3-D"), "timm's networks are two-dimensional. Set model.backbone=convformer_v8.")
 _RATES, _SCALES = (0.1, 0.1, 0.2, 0.3, 0.4), (1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
 
@@ -139,6 +143,14 @@ VARIANTS: Registry[Variant] = Registry(
             "Tan and Le, ICML 2019",
             "2-D",
             _ON_TIMM,
+        ),
+        Entry(
+            "res2net50d",
+            _RES2NET,
+            "Res2Net-50 (v1b, 26w, 4s) of timm as it is, without blocks",
+            "Gao et al., TPAMI 2021",
+            "2-D",
+            _ON_TIMM | {"model.mixers": "it has no blocks whose tokens mix. Set model.mixers=null."},
         ),
         Entry(
             "timm:<name>",
@@ -176,13 +188,22 @@ def build_backbone(
 
     Raises:
         UnknownNameError: No variant or mixer has that name; the nearest is suggested.
-        ConfigError: The backbone does not exist in this number of dimensions, or has no levels that could be frozen.
+        ConfigError: The backbone does not exist in this number of dimensions, or has no levels that could be frozen, or
+            no mixers that could be others.
     """
     given: dict[str, Any] = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
-    variant = VARIANTS.require(name, f"{spatial_dims}-D").part
+    variant = VARIANTS.require(name, f"{spatial_dims}-D", *(["model.mixers"] if mixers is not None else [])).part
     architecture = replace(variant, **{key: value for key, value in given.items() if value is not None})
     if encoder := encoder_name(name):
-        return TimmMetaFormer(encoder, in_channels, architecture, init=init, checkpointing=checkpointing, frozen=frozen)
+        return TimmMetaFormer(
+            encoder,
+            in_channels,
+            architecture,
+            init=init,
+            checkpointing=checkpointing,
+            frozen=frozen,
+            narrowed=variant.narrowed,
+        )
     if frozen:
         raise ConfigError(
             f"model.frozen={frozen} keeps levels of a network of timm, and {name} has none. Set model.frozen=0, or a "

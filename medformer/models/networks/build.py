@@ -13,6 +13,7 @@ from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
 from medformer.models.networks.peers import dynunet, smp_network, swinunetr, unet
+from medformer.models.networks.pranet import pranet
 from medformer.models.networks.pretrained import settle_weights
 from medformer.registry import Entry, Registry
 
@@ -51,6 +52,14 @@ NETWORKS: Registry[Builder] = Registry(
             cannot=_BATCH_NORM,
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
+        Entry(
+            "pranet",
+            pranet,
+            "partial decoder and reverse attention on the three coarse maps of the shared backbone",
+            "Fan et al., MICCAI 2020",
+            "2-D",
+            dict.fromkeys(("1-D", "3-D"), "it is published for images. Set model.name=meta_unet.") | _BATCH_NORM,
+        ),
         Entry(
             "smp:<architecture>/<encoder>",
             smp_network,

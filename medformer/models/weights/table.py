@@ -99,6 +99,12 @@ WEIGHTS: Registry[Source] = Registry(
             "for tf_efficientnet_lite0, trained on ImageNet-1k at 224 px; the extra `imagenet` installs them",
             "Tan & Le, EfficientNet, ICML 2019",
         ),
+        Entry(
+            "res2net50d.in1k",
+            Source("res2net50d", _IN1K, license="unknown", repository="timm/res2net50d.in1k"),
+            "for res2net50d, the encoder of PraNet, trained on ImageNet-1k at 224 px",
+            "Gao et al., TPAMI 2021",
+        ),
         *_family("caformer", _CONV, _V2, tuple(_TRAININGS)),
         *_family("convformer", _CONV, _V2, tuple(_TRAININGS)),
         *_family("poolformerv2", _POOL, _V2, ("sail_in1k",)),

@@ -164,7 +164,7 @@ def _augmented(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name.replace("_", " "): "on" if setting is True else setting
         for name, setting in settings.items()
-        if setting and setting not in ([1.0], (1.0,))
+        if setting and setting not in ([1.0], (1.0,), "drawn")
     }
 
 

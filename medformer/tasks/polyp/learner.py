@@ -172,7 +172,7 @@ class FrameLearner:
             record_start(context, take(context.start, model, config), config)
         fit(
             model,
-            SegmentationObjective(build_loss(config.loss.name), config.augment.scales),
+            make_objective(config),
             self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
             ValidationDice(self._dataset(self._cases(fold.validation), seed), config.training.batch_size),
             config.training,
@@ -196,7 +196,7 @@ class FrameLearner:
         pretrained = len(fold.train) + (0 if extra is None else len(extra.cases))
         judged = len(fold.validation) * timing.case
         return Pace(
-            steps=steps_of(len(fold.train), batch, training.devices),
+            steps=steps_of(len(fold.train), batch, training.devices) * make_objective(config).visits,
             step=timing.step,
             validation=judged,
             after=(4 if config.inference.flips else 1) * (judged + len(fold.test) * timing.case),
@@ -295,6 +295,17 @@ def make_segmenter(models: Sequence[nn.Module], config: PolypConfig, device: tor
         device=device,
         batch_size=config.inference.batch_size,
         precision=config.training.precision,
+    )
+
+
+def make_objective(config: PolypConfig) -> SegmentationObjective:
+    """Return what the networks of a config are trained for.
+
+    Raises:
+        UnknownNameError: The loss is not known; the nearest name is given.
+    """
+    return SegmentationObjective(
+        build_loss(config.loss.name), config.augment.scales, config.augment.scaling, config.loss.side_weight
     )
 
 

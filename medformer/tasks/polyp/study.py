@@ -44,11 +44,11 @@ from medformer.tasks.polyp.learner import (
     FrameLearner,
     FramePredictor,
     load_predictor,
+    make_objective,
     new_network,
 )
 from medformer.tasks.polyp.onnx import write_onnx
 from medformer.tasks.start import take
-from medformer.training.losses.segmentation import build_loss
 from medformer.training.pace import Pace
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.saving import copy_weights
@@ -86,7 +86,7 @@ class PolypStudy(Study[PolypConfig, Manifest]):
 
     def check(self) -> None:
         super().check()
-        build_loss(self.config.loss.name)
+        make_objective(self.config)
         network = new_network(self.config, 0)
         _check_frozen(self.config)
         wanted, size = self.config.pretraining, self.config.data.image_size
@@ -231,7 +231,7 @@ def _check_forward_pass(config: PolypConfig, network: nn.Module, cases: int, adv
     cases, size = min(cases, config.training.batch_size), config.data.image_size
     with torch.device("meta"):
         batch = {"image": torch.empty(cases, 3, *size), "mask": torch.empty(cases, 1, *size)}
-    smallest = resize_batch(batch, min(config.augment.scales))["image"]
+    smallest = resize_batch(batch, min(config.augment.scales), config.augment.scaling)["image"]
     try:
         network(smallest)
     except NotImplementedError:

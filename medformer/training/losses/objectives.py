@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medformer.config.shared import TrainingConfig
+from medformer.config.shared import Scaling, TrainingConfig
 from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.training.loader import Batch
 
+HALF = 0.5
+"""Weight of a coarser map, as a share of the one before, where nothing else is said."""
 _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 Network = Callable[..., Any]
@@ -99,6 +101,10 @@ class Objective(Protocol):
     It is copied to other processes when several train together, so it must be picklable.
     """
 
+    @property
+    def visits(self) -> int:
+        """Return how many steps in a row are taken on each batch."""
+
     def tensors(self, batch: Batch) -> dict[str, Any]:
         """Return what of a batch goes to the device: tensors, whose first axis are the cases, or tables of such."""
 
@@ -128,29 +134,43 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class SegmentationObjective:
-    """A loss between logits and masks, every batch at one of a few sizes.
+    """A loss between logits and masks, every batch at one of a few sizes, or at each of them.
 
     Args:
         loss: Called with logits and masks of one shape; see `medformer.training.losses.segmentation`. A network that
             returns several maps is judged by all of them (`supervised_loss`).
-        scales: Multi-scale factors, one drawn per batch.
+        scales: Multi-scale factors.
+        scaling: Whether one is drawn per batch, or a step is taken at each (`medformer.data.network_inputs`).
+        side_weight: See `supervised_loss`.
     """
 
     loss: Loss
     scales: Sequence[float] = (1.0,)
+    scaling: Scaling = "drawn"
+    side_weight: float = HALF
+
+    @property
+    def visits(self) -> int:
+        return len(self.scales) if self.scaling == "as_published" else 1
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {"image": batch["image"], "mask": batch["mask"]}
 
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
-        return load_of(batch["image"], draw_scale(self.scales, *moment))
+        return load_of(batch["image"], draw_scale(self.scales, *moment, self.scaling))
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
-        resized = resize_batch(dict(batch), draw_scale(self.scales, *moment))
-        return supervised_loss(self.loss, network(resized["image"]), resized["mask"])
+        scale = draw_scale(self.scales, *moment, self.scaling)
+        resized = resize_batch(dict(batch), scale, self.scaling)
+        return supervised_loss(self.loss, network(resized["image"]), resized["mask"], side_weight=self.side_weight)
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": self.loss.name, "scales": list(self.scales)}
+        return {"loss": self.loss.name, "scales": list(self.scales), **self._later()}
+
+    def _later(self) -> dict[str, Any]:
+        """What states of older code do not say, where it is not what these did."""
+        said = {"scaling": self.scaling, "side_weight": self.side_weight}
+        return {key: value for key, value in said.items() if value not in ("drawn", HALF)}
 
 
 class VolumeObjective(SegmentationObjective):
@@ -162,10 +182,12 @@ class VolumeObjective(SegmentationObjective):
     """
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
-        return supervised_loss(self.loss, network(batch["image"]), batch["mask"], judged_at="output")
+        return supervised_loss(
+            self.loss, network(batch["image"]), batch["mask"], judged_at="output", side_weight=self.side_weight
+        )
 
     def identity(self) -> dict[str, Any]:
-        return {"loss": self.loss.name}
+        return {"loss": self.loss.name, **self._later()}
 
 
 @dataclass(frozen=True)
@@ -181,6 +203,7 @@ class ClassificationObjective:
     loss: Literal["cross_entropy", "squared"] = "cross_entropy"
     _: KW_ONLY
     inputs: Literal["edges", "image"] = "edges"
+    visits: ClassVar[int] = 1
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {self.inputs: batch[self.inputs], "label": batch["label"]}
@@ -228,8 +251,9 @@ def supervised_loss(
     target: Tensor,
     *,
     judged_at: Literal["target", "output"] = "target",
+    side_weight: float = HALF,
 ) -> Tensor:
-    """Return `loss(outputs, target)`; of several maps each weighs half as much as the one before, as in nnU-Net.
+    """Return `loss(outputs, target)`; of several maps each weighs less than the one before, or as much.
 
     A network in training mode may return `(main, auxiliary, ...)`. Where an auxiliary map has another resolution than
     the truth, either the map is resized (linearly, corners not aligned), so that it is judged against the full-size
@@ -241,6 +265,7 @@ def supervised_loss(
         outputs: (B, K, *S) logits, or a sequence of logits (B, K, *any).
         target: (B, 1, *S).
         judged_at: Whose resolution an auxiliary map is judged at.
+        side_weight: Weight of an auxiliary map as a share of the one before: a half as in nnU-Net, 1 as in PraNet.
     """
     maps = [outputs] if isinstance(outputs, Tensor) else outputs
     total: Tensor = loss(maps[0], target)
@@ -249,7 +274,7 @@ def supervised_loss(
             value = loss(_resize_as(auxiliary, target), target)
         else:
             value = loss(auxiliary, sample_nearest(target, auxiliary.shape[2:]))
-        total = total + 0.5**level * value
+        total = total + side_weight**level * value
     return total
 
 

@@ -46,6 +46,7 @@ class MaskedReconstruction:
     """
 
     mask: MaskStrategy
+    visits: ClassVar[int] = 1
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
         return {self.mask.inputs: batch[self.mask.inputs]}
