@@ -51,6 +51,9 @@ def test_swinunetr_takes_any_size() -> None:
         ("meta_unet", ISOTROPIC, [(17, 15, 7), (9, 8, 4)]),
         ("meta_unet", THICK, [(17, 15, 13), (9, 8, 13)]),
         ("monai:dynunet", ISOTROPIC, [(17, 15, 7)]),
+        ("monai:segresnet_ds", ISOTROPIC, [(17, 15, 7), (9, 8, 4), (5, 4, 2)]),
+        ("monai:segresnet_ds", THICK, [(17, 15, 13), (9, 8, 13), (5, 4, 7)]),
+        ("monai:mednext", ISOTROPIC, [(17, 15, 7), (9, 8, 4), (5, 4, 2), (3, 2, 1)]),
     ],
 )
 def test_deep_supervision_adds_logits_on_their_own_grids_while_training_only(

@@ -41,6 +41,11 @@ class Conv3d(nn.Conv3d):
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
+BATCH_NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """Mode of linear interpolation in each number of dimensions."""
 HEAD_CHANNELS = 32

@@ -12,9 +12,11 @@ from medformer.errors import ConfigError
 from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
-from medformer.models.networks.peers import dynunet, smp_network, swinunetr, unet
+from medformer.models.networks.peers import dynunet, mednext, segresnet_ds, swinunetr, unet
+from medformer.models.networks.plsnet import plsnet
 from medformer.models.networks.pranet import pranet
 from medformer.models.networks.pretrained import settle_weights
+from medformer.models.networks.smp_peers import smp_network
 from medformer.registry import Entry, Registry
 
 CLASSIFIER = "convformer_c8"
@@ -61,6 +63,14 @@ NETWORKS: Registry[Builder] = Registry(
             dict.fromkeys(("1-D", "3-D"), "it is published for images. Set model.name=meta_unet.") | _BATCH_NORM,
         ),
         Entry(
+            "plsnet",
+            plsnet,
+            "PLS-Net, 0.25 million parameters: separable dilated convolutions, light decoder",
+            "Lee et al., 2019; Bouget et al., JMI 2021",
+            "padded to multiples of 8",
+            _BATCH_NORM | NO_BACKBONE,
+        ),
+        Entry(
             "smp:<architecture>/<encoder>",
             smp_network,
             "any segmentation-models-pytorch network, as a peer",
@@ -75,6 +85,22 @@ NETWORKS: Registry[Builder] = Registry(
             dynunet,
             "nnU-Net's network, 32 to 320 filters, as a peer",
             "Isensee et al., Nature Methods 2021",
+            _DIVISOR,
+            NO_BACKBONE,
+        ),
+        Entry(
+            "monai:mednext",
+            mednext,
+            "MedNeXt-B with kernels of 3, as a peer",
+            "Roy et al., MICCAI 2023",
+            "padded to multiples of 16",
+            {"1-D": "MONAI has it in 2-D and 3-D."} | NO_BACKBONE,
+        ),
+        Entry(
+            "monai:segresnet_ds",
+            segresnet_ds,
+            "the residual network of Auto3DSeg, 32 to 512 filters, as a peer",
+            "Myronenko, BrainLes 2018",
             _DIVISOR,
             NO_BACKBONE,
         ),

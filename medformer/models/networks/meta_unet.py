@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from medformer.config.shared import ModelConfig
 from medformer.models.backbone.blocks import Backbone, MetaFormerBlock
 from medformer.models.backbone.layers import (
+    BATCH_NORM,
     LINEAR,
     InstanceNorm,
     KernelSize,
@@ -28,11 +29,6 @@ from medformer.models.backbone.layers import (
 )
 from medformer.models.networks.grid import Grid, build_encoder, crop_to, pad_to_multiple
 
-_NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
-    1: nn.BatchNorm1d,
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
-}
 # Attention cost grows with queries x keys; above this many positions the keys are averaged down to about it.
 MAX_KEYS = 256
 
@@ -97,7 +93,7 @@ class NormReLU(nn.Module):
         super().__init__()
         self.norm: nn.Module
         if setting.norm == "batch":
-            self.norm = _NORM[spatial_dims](channels, eps=setting.eps, momentum=setting.momentum)
+            self.norm = BATCH_NORM[spatial_dims](channels, eps=setting.eps, momentum=setting.momentum)
         else:
             self.norm = InstanceNorm(channels, setting.eps)
 

@@ -1,13 +1,11 @@
-"""Networks of other libraries as peers, at any input size and never with a download.
+"""Networks of MONAI as peers, at any input size.
 
-From MONAI nnU-Net's network, SwinUNETR and a residual U-Net, and any network of segmentation-models-pytorch.
+nnU-Net's network, MedNeXt, Auto3DSeg's residual network, SwinUNETR and a residual U-Net.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from importlib.util import find_spec
 from math import prod
 from typing import Any
@@ -15,13 +13,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
-from medformer.errors import ConfigError, UnknownNameError
-from medformer.models.backbone.renormalize import Renormalize
+from medformer.errors import ConfigError
 from medformer.models.networks.grid import Grid, PaddedNetwork
 
 # nnU-Net's limits: width of its finest and widest stage, most stages, and the smallest feature axis that is halved.
 FIRST_FILTERS, MOST_FILTERS, MOST_STAGES, SMALLEST_HALVED = 32, 320, 6, 8
 SWIN_FEATURES, SWIN_DIVISOR = 48, 32
+# Of Auto3DSeg: width of the finest level, residual blocks of each, levels that are judged.
+SEGRES_FILTERS, SEGRES_BLOCKS, SEGRES_JUDGED = 32, (1, 2, 2, 4, 4), 4
+MEDNEXT_KERNEL, MEDNEXT_DIVISOR = 3, 16
 # Instance norm needs more than one position on the deepest map, so an input of one step is padded to two.
 _MINIMUM = 2
 
@@ -165,65 +165,36 @@ def unet(config: ModelConfig, grid: Grid) -> nn.Module:
     return PaddedNetwork(network, _product(strides), _MINIMUM)
 
 
+def segresnet_ds(config: ModelConfig, grid: Grid) -> nn.Module:
+    """Return the residual network of Auto3DSeg: five levels, and the coarse axes of thick slices halved later."""
+    from monai.networks.nets import SegResNetDS
+
+    network = SegResNetDS(
+        spatial_dims=grid.spatial_dims,
+        init_filters=SEGRES_FILTERS,
+        in_channels=grid.in_channels,
+        out_channels=grid.out_channels,
+        norm="instance",
+        blocks_down=SEGRES_BLOCKS,
+        dsdepth=SEGRES_JUDGED if config.deep_supervision else 1,
+        resolution=tuple(grid.spacing or (1.0,) * grid.spatial_dims),
+    )
+    return PaddedNetwork(network, [int(factor) for factor in network.shape_factor()], _MINIMUM)
+
+
+def mednext(config: ModelConfig, grid: Grid) -> nn.Module:
+    """Return MedNeXt-B with kernels of 3 (Roy et al., MICCAI 2023), whose axes are all halved four times."""
+    from monai.networks.nets import MedNeXtB
+
+    network = MedNeXtB(
+        spatial_dims=grid.spatial_dims,
+        in_channels=grid.in_channels,
+        out_channels=grid.out_channels,
+        kernel_size=MEDNEXT_KERNEL,
+        deep_supervision=config.deep_supervision,
+    )
+    return PaddedNetwork(network, (MEDNEXT_DIVISOR,) * grid.spatial_dims, _MINIMUM)
+
+
 def _product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
     return tuple(prod(axis) for axis in zip(*strides, strict=True))
-
-
-_TIMM_NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)?")
-
-
-def _require_encoder(name: str, own: Iterable[str]) -> None:
-    """Allow the names that the installed packages list: others, such as `tu-hf-hub:...`, make timm ask the network.
-
-    Args:
-        name: An encoder of segmentation-models-pytorch, or `tu-<name>`, one of timm.
-        own: What segmentation-models-pytorch lists.
-
-    Raises:
-        ConfigError: Neither lists it.
-    """
-    import timm
-
-    listed = name.removeprefix("tu-")
-    if name in own or (listed != name and _TIMM_NAME.fullmatch(listed) and timm.is_model(listed)):
-        return
-    near = get_close_matches(name, [*own, *(f"tu-{model}" for model in timm.list_models())], n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
-    raise ConfigError(
-        f"Unknown encoder '{name}' of segmentation-models-pytorch.{hint} Known: {', '.join(sorted(own))}, and "
-        "tu-<name> for the models of the installed timm. Nothing is looked up in a network."
-    )
-
-
-def smp_network(config: ModelConfig, grid: Grid) -> nn.Module:
-    """Return `smp:<architecture>/<encoder>` (for example `smp:unet/resnet34`) with random weights.
-
-    With `model.weights`, which `load_encoder` reads, it shows its encoder the images that these were trained on.
-
-    Raises:
-        ConfigError: The name lacks its encoder, no installed package lists it, or the two cannot be combined.
-        UnknownNameError: The library has no such architecture.
-    """
-    import segmentation_models_pytorch as smp
-
-    architecture, _, encoder = config.name.removeprefix("smp:").partition("/")
-    if not encoder:
-        raise ConfigError(
-            f"Model '{config.name}': expected smp:<architecture>/<encoder>, for example smp:unet/resnet34."
-        )
-    architectures = list(smp.MODEL_ARCHITECTURES_MAPPING)
-    if architecture.lower() not in architectures:
-        raise UnknownNameError("segmentation-models-pytorch architecture", architecture, architectures)
-    _require_encoder(encoder, smp.encoders.encoders)
-    try:
-        network = smp.create_model(
-            architecture,
-            encoder_name=encoder,
-            encoder_weights=None,
-            in_channels=grid.in_channels,
-            classes=grid.out_channels,
-        )
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ConfigError(f"Model '{config.name}' could not be built: {error}") from error
-    divisor = max(32, int(getattr(network.encoder, "output_stride", 32)))
-    return PaddedNetwork(network, (divisor, divisor), before=Renormalize() if config.weights else None)

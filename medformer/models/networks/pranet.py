@@ -1,6 +1,6 @@
 """PraNet: a coarse map from three deep levels, then attention, coarse to fine, to what that map left out.
 
-Source: Fan et al., PraNet: parallel reverse attention network for polyp segmentation, MICCAI 2020, and the code that was
+Source: Fan et al., PraNet: parallel reverse attention network for polyp segmentation, MICCAI 2020, and the code
 released with it. With the backbone `res2net50d` it is the published network; it takes any other backbone too.
 """
 
@@ -21,7 +21,7 @@ WIDTH = 32
 def conv_norm(
     source: int, target: int, kernel: int | tuple[int, int] = 1, dilation: int = 1
 ) -> nn.Sequential:
-    """Return a convolution that keeps the size, without bias, and batch norm; the published block has no ReLU in use."""
+    """Return a convolution that keeps the size, without bias, and batch norm; no ReLU, as in the published code."""
     sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (dilation * (sizes[0] // 2), dilation * (sizes[1] // 2))
     conv = nn.Conv2d(source, target, sizes, padding=padding, dilation=dilation, bias=False)
