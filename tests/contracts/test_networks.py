@@ -27,6 +27,15 @@ def make(name: str, dims: int, **changes: object) -> nn.Module:
     return build_network(config, Grid(in_channels=2, out_channels=3, size=PLANNED[:dims])).eval()
 
 
+def abstract(name: str, dims: int) -> nn.Module:
+    """The same network in shapes alone, and without drawing weights where its library can do that."""
+    try:
+        with torch.device("meta"):
+            return make(name, dims)
+    except (NotImplementedError, RuntimeError):
+        return make(name, dims).to("meta")
+
+
 def sample(dims: int, size: tuple[int, ...] = ODD, batch: int = 2) -> Tensor:
     return torch.randn(batch, 2, *size[:dims], generator=torch.Generator().manual_seed(1))
 
@@ -49,7 +58,7 @@ def test_any_size_gives_logits_of_that_size_for_each_sample_alone_and_changes_no
 @pytest.mark.parametrize(("name", "dims"), [case for case in CASES if "export" not in NETWORKS[case[0]].cannot])
 def test_a_network_can_be_exported(name: str, dims: int) -> None:
     # Shapes are followed and nothing is computed, which takes a fraction of the time.
-    model, x = make(name, dims).to("meta"), sample(dims, batch=1).to("meta")
+    model, x = abstract(name, dims), sample(dims, batch=1).to("meta")
     with torch.no_grad():
         assert torch.export.export(model, (x,)).module()(x).shape == (1, 3, *x.shape[2:])
 

@@ -10,6 +10,7 @@ from torch import nn
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
+from medformer.models.networks.agunet import agunet
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
 from medformer.models.networks.peers import dynunet, mednext, segresnet_ds, swinunetr, unet
@@ -61,6 +62,14 @@ NETWORKS: Registry[Builder] = Registry(
             "Fan et al., MICCAI 2020",
             "2-D",
             dict.fromkeys(("1-D", "3-D"), "it is published for images. Set model.name=meta_unet.") | _BATCH_NORM,
+        ),
+        Entry(
+            "agunet",
+            agunet,
+            "U-Net with the attention gates and the image pyramid of AGUNet, 16 to 256 filters",
+            "Bouget et al., Frontiers in Radiology 2021",
+            _DIVISOR,
+            _BATCH_NORM | NO_BACKBONE,
         ),
         Entry(
             "plsnet",

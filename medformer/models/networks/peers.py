@@ -58,7 +58,8 @@ def nnunet_topology(
     return strides, kernels
 
 
-def _topology(grid: Grid) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+def topology(grid: Grid) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return strides and kernel sizes of each stage for a grid; see `nnunet_topology`."""
     return nnunet_topology(grid.size, grid.spacing or (1.0,) * grid.spatial_dims)
 
 
@@ -109,7 +110,7 @@ def dynunet(config: ModelConfig, grid: Grid) -> nn.Module:
     """
     from monai.networks.nets import DynUNet
 
-    strides, kernels = _topology(grid)
+    strides, kernels = topology(grid)
     heads = len(strides) - 3
     network = DynUNet(
         spatial_dims=grid.spatial_dims,
@@ -153,7 +154,7 @@ def unet(config: ModelConfig, grid: Grid) -> nn.Module:
     """
     from monai.networks.nets import UNet
 
-    strides, _ = _topology(grid)
+    strides, _ = topology(grid)
     network = UNet(
         spatial_dims=grid.spatial_dims,
         in_channels=grid.in_channels,
