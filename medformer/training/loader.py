@@ -82,9 +82,7 @@ class BatchSource:
         self._workers = workers
         self._pin = pin
         self._say = say
-        self._order = EpochSampler(
-            len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=count * batch_size
-        )
+        self._order = EpochSampler(len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=count * batch_size)
         self._loader = self._new_loader()
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:

@@ -111,7 +111,7 @@ def test_resizes_are_the_published_ones() -> None:
             torch.testing.assert_close(found, level)
 
 
-@pytest.mark.parametrize("backbone", ["res2net50d", "lite0_metaformer", "timm:test_efficientnet", "convformer_t10"])
+@pytest.mark.parametrize("backbone", ["res2net50d", "lite0_metaformer"])
 def test_any_backbone_gives_four_maps_of_the_input_size(backbone: str) -> None:
     with torch.device("meta"):
         model = network(backbone).train()

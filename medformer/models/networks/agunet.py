@@ -1,13 +1,14 @@
 """AGUNet: a U-Net for volumes whose skips pass attention gates, and whose levels each see the image.
 
 Source: Bouget et al., Meningioma segmentation in T1-weighted MRI leveraging global context and attention mechanisms,
-Frontiers in Radiology 2021. The code that was released does not say how many levels and channels there are: here nnU-Net's
-rule decides where an axis is halved, and channels double from 16 to 256.
+Frontiers in Radiology 2021. The released code does not say how many levels and channels there are: here nnU-Net's rule
+decides where an axis is halved, and channels double from 16 to 256.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -95,7 +96,7 @@ class AGUNet(nn.Module):
         self.down = nn.ModuleList(
             block(source, width, kernel)
             for source, width, kernel in zip(
-                (in_channels, *(a + b for a, b in zip(widths, widths[1:], strict=False))), widths, kernels, strict=True
+                (in_channels, *(a + b for a, b in pairwise(widths))), widths, kernels, strict=True
             )
         )
         self.raising = nn.ModuleList(
@@ -112,7 +113,7 @@ class AGUNet(nn.Module):
         for down, pool, mean, see in zip(self.down[1:], self.pools, self.means, self.pyramid, strict=True):
             image = mean(image)
             skips.append(down(torch.cat([see(image), pool(skips[-1])], 1)))
-        x, maps = skips[-1], []
+        x, maps = skips[-1], list[Tensor]()
         for level in reversed(range(len(self.up))):
             x = self.raising[level](x)
             gated = self.gates[level](skips[level], x)

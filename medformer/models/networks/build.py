@@ -111,7 +111,7 @@ NETWORKS: Registry[Builder] = Registry(
             "the residual network of Auto3DSeg, 32 to 512 filters, as a peer",
             "Myronenko, BrainLes 2018",
             _DIVISOR,
-            NO_BACKBONE,
+            {"1-D": "it is published for volumes. Set model.name=meta_unet."} | NO_BACKBONE,
         ),
         Entry(
             "monai:swinunetr",

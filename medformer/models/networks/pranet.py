@@ -18,9 +18,7 @@ WIDTH = 32
 """Channels of what the partial decoder joins."""
 
 
-def conv_norm(
-    source: int, target: int, kernel: int | tuple[int, int] = 1, dilation: int = 1
-) -> nn.Sequential:
+def conv_norm(source: int, target: int, kernel: int | tuple[int, int] = 1, dilation: int = 1) -> nn.Sequential:
     """Return a convolution that keeps the size, without bias, and batch norm; no ReLU, as in the published code."""
     sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (dilation * (sizes[0] // 2), dilation * (sizes[1] // 2))
@@ -97,9 +95,7 @@ class ReverseAttention(nn.Module):
         out_channels: Logits.
     """
 
-    def __init__(
-        self, source: int, width: int, depth: int, kernel: int, last_kernel: int, out_channels: int
-    ) -> None:
+    def __init__(self, source: int, width: int, depth: int, kernel: int, last_kernel: int, out_channels: int) -> None:
         super().__init__()
         self.narrow = conv_norm(source, width)
         self.convs = nn.ModuleList(conv_norm(width, width, kernel) for _ in range(depth))

@@ -186,9 +186,7 @@ class SegmentationLearner(VolumeLearner):
         plan, store, augmentation = self._prepared(context)
         model = self._train(
             plan,
-            VolumeObjective(
-                build_volume_loss(config.loss.name, plan.membership), side_weight=config.loss.side_weight
-            ),
+            VolumeObjective(build_volume_loss(config.loss.name, plan.membership), side_weight=config.loss.side_weight),
             PatchData(store, plan, fold.train, config=config.data, augmentation=augmentation, seed=seed),
             ValidationVolumeDice([store[name] for name in fold.validation], plan, config.inference.batch_size),
             context,
