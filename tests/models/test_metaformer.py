@@ -39,6 +39,15 @@ PUBLISHED = {
     "caformer_s36": 39_297_102,
     "caformer_m36": 56_204_878,
     "caformer_b36": 98_753_614,
+    "dfformer_s18": 30_324_372,
+    "dfformer_s36": 45_610_656,
+    "dfformer_m36": 65_316_064,
+    "dfformer_b36": 114_989_344,
+    "cdfformer_s18": 30_193_512,
+    "cdfformer_s36": 45_230_658,
+    "cdfformer_m36": 64_433_218,
+    "cdfformer_b36": 113_368_642,
+    "gfformer_s18": 29_639_856,
 }
 FEATURES = {
     "caformer_s18": (21_901_616, 23_236_912, 27_422_000),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medformer.config.shared import MixerSpec
+from medformer.models.backbone.frequency_filters import FrequencyFilters
 from medformer.models.backbone.layers import Downsample, DropPath, KernelSize, Mlp, NormName, Scale, make_norm
 from medformer.models.backbone.mixers import make_mixer
 
@@ -235,3 +236,5 @@ def init_fan_in(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, FrequencyFilters):
+        module.init_fan_in()

@@ -38,6 +38,7 @@ class Variant(Architecture):
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
 _V2 = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024"
+_FFT = "Tatsunami and Taki, FFT-Based Dynamic Token Mixer for Vision, AAAI 2024"
 
 # Depths and channels of each size.
 _Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -80,6 +81,9 @@ _POOLFORMER_V2, _IDENTITYFORMER = Variant(("pooling",) * 4, "map"), Variant(("id
 _RANDFORMER = Variant(("identity", "identity", "random", "random"), "map")
 _CONVFORMER = Variant(("separable_conv",) * 4, "channel", head="mlp")
 _CAFORMER = Variant(("separable_conv", "separable_conv", "attention", "attention"), "channel", head="mlp")
+_DFFORMER = Variant(("dynamic_filter",) * 4, "channel", head="mlp")
+_CDFFORMER = Variant(("separable_conv", "separable_conv", "dynamic_filter", "dynamic_filter"), "channel", head="mlp")
+_GFFORMER = Variant(("global_filter",) * 4, "channel", head="mlp")
 # Ours, for training from scratch on little data: plain convolutions where maps are fine and channels few, separable
 # ones below, small kernels for small inputs, a stem of small ones, and norms of each image's own channels.
 _VOLUMES = Variant(
@@ -116,6 +120,8 @@ _LITE0 = replace(_BEHIND, channels=(32, 64, 128, 256), encoder="tf_efficientnet_
 _RES2NET = replace(_BEHIND, depths=(0, 0, 0, 0), channels=(256, 512, 1024, 2048), encoder="res2net50d", narrowed=False)
 _ON_TIMM = dict.fromkeys(("1-D", "3-D"), "timm's networks are two-dimensional. Set model.backbone=convformer_v8.")
 _RATES, _SCALES = (0.1, 0.1, 0.2, 0.3, 0.4), (1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
+# Published is that of s18; the others are those of ConvFormer, whose widths and depths these networks have.
+_FILTER_RATES = (0.2, 0.3, 0.4, 0.6)
 
 VARIANTS: Registry[Variant] = Registry(
     "backbone",
@@ -133,6 +139,9 @@ VARIANTS: Registry[Variant] = Registry(
         ),
         *_family("convformer", "separable convolutions", _V2, _CONVFORMER, _CONV, (0.2, 0.3, 0.4, 0.6)),
         *_family("caformer", "separable convolutions, then attention", _V2, _CAFORMER, _CONV, (0.15, 0.3, 0.4, 0.6)),
+        *_family("dfformer", "dynamic frequency filters", _FFT, _DFFORMER, _CONV, _FILTER_RATES),
+        *_family("cdfformer", "separable convolutions, then dynamic filters", _FFT, _CDFFORMER, _CONV, _FILTER_RATES),
+        *_family("gfformer", "a frequency filter for each channel", _FFT, _GFFORMER, {"s18": _CONV["s18"]}, (0.2,)),
         Entry("convformer_t10", _IMAGES, f"{_OURS} segmentation"),
         Entry("convformer_v8", _VOLUMES, f"{_OURS} segmentation"),
         Entry("convformer_c8", _CLASSES, f"{_OURS} classification"),

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import JsonValue
 from safetensors.torch import save_file
 from torch import Tensor
 
 from medformer.errors import CheckpointError
+from medformer.models.backbone.blocks import Architecture
+from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.variants import build_backbone, build_classifier
 from medformer.models.weights.loading import inflate, load_pretrained
 from medformer.tensor_file import write_tensors
@@ -113,6 +116,17 @@ def test_a_head_for_other_classes_is_refused_by_name(tmp_path: Path) -> None:
     target = build_classifier("poolformerv2_s12", 3)
     with pytest.raises(CheckpointError, match=r"head\."):
         load_pretrained(target, tmp_path / "w.safetensors")
+
+
+def test_filters_that_were_learned_for_another_size_are_refused(tmp_path: Path) -> None:
+    def encoder(*grid: int) -> MetaFormer:
+        mixer: dict[str, JsonValue] = {"name": "dynamic_filter", "grid": list(grid)}
+        return MetaFormer(2, 3, Architecture([mixer], depths=(1, 1), channels=(8, 8)))
+
+    save_file(encoder(16, 8).state_dict(), tmp_path / "w.safetensors")
+    load_pretrained(encoder(16, 8), tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"filters\.spectra: \(4, 80, 2\) instead of \(4, 40, 2\)"):
+        load_pretrained(encoder(8, 8), tmp_path / "w.safetensors")
 
 
 def test_weights_of_another_variant_are_refused_by_name(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from medformer.errors import ConfigError
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.mixers.attention import Attention
 from medformer.models.backbone.mixers.convolution import Convolution
+from medformer.models.backbone.mixers.dynamic_filter import DynamicFilter
+from medformer.models.backbone.mixers.global_filter import GlobalFilter
 from medformer.models.backbone.mixers.identity import Identity
 from medformer.models.backbone.mixers.pooling import Pooling
 from medformer.models.backbone.mixers.random import RandomMixing
@@ -39,6 +41,9 @@ from medformer.registry import Entry, Registry
 
 _V1 = "Yu et al., MetaFormer Is Actually What You Need, CVPR 2022"
 _V2 = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024"
+_DFFORMER = "Tatsunami and Taki, FFT-Based Dynamic Token Mixer for Vision, AAAI 2024"
+_GFNET = "Rao et al., Global Filter Networks for Image Classification, NeurIPS 2021"
+_FILTERS = "made for 56 positions of the finest map (3-D: 24), resampled for others; cost n log n"
 
 MIXERS: Registry[type[nn.Module]] = Registry(
     "token mixer",
@@ -49,6 +54,8 @@ MIXERS: Registry[type[nn.Module]] = Registry(
         Entry("separable_conv", SeparableConv, "inverted separable convolution, kernel 7", _V2),
         Entry("convolution", Convolution, "plain convolution over all channels, kernel 3"),
         Entry("attention", Attention, "global self-attention", _V2, "cost grows with the square of the positions"),
+        Entry("dynamic_filter", DynamicFilter, "frequency filters, mixed for each sample", _DFFORMER, _FILTERS),
+        Entry("global_filter", GlobalFilter, "a frequency filter for each channel", _GFNET, _FILTERS),
     ],
 )
 _FROM_BACKBONE = ("spatial_dims", "stage")
