@@ -46,7 +46,7 @@ demo: setup ## Run the main job on synthetic images; ends with the path of the r
 	$(BIN)/medformer demo --out demo-run --overwrite
 
 test: setup ## Run the tests, except the slow ones and those that need a GPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Check style, format, types and the direction of imports
 	$(BIN)/ruff check .

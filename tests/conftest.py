@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -17,6 +18,20 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # A shell ignores Ctrl-C in what it starts in the background, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays, so that the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, which is all that waiting for the disk is for; it takes longer than the writing."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +75,7 @@ def precision_at_k() -> Precision:
 
 _OPENED: list[str] = []
 _HOOKED: list[bool] = []
+_HOOK_ADDED: list[bool] = []
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
@@ -67,12 +83,12 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
         _OPENED.append(os.fspath(arguments[0]))
 
 
-sys.addaudithook(_note)
-
-
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
     """Every file that is opened, by its whole path; an audit hook cannot be removed, so it is switched."""
+    if not _HOOK_ADDED:
+        sys.addaudithook(_note)
+        _HOOK_ADDED.append(True)
     _OPENED.clear()
     _HOOKED.append(True)
     yield _OPENED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,18 @@ def messages(file: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def named() -> Iterator[tuple[str, int, str, set[str]]]:
+@cache
+def named() -> list[tuple[str, int, str, set[str]]]:
+    found = []
     for folder in ("medformer", "pipelines"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             relative = file.relative_to(ROOT).as_posix()
             if relative.startswith("medformer/reporting"):
                 continue
             for line, text in messages(file):
-                if found := set(FLAG.findall(text)) - OTHERS:
-                    yield relative, line, text, found
+                if flags := set(FLAG.findall(text)) - OTHERS:
+                    found.append((relative, line, text, flags))
+    return found
 
 
 def test_every_option_that_a_message_names_exists() -> None:

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_backbone import tiny_backbones
 from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError
+from medformer.models.networks import peers
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.pretrained import load_encoder, network_encoder
 
 CASES = [(name, dims) for name in NETWORKS.examples() for dims in (1, 2, 3) if f"{dims}-D" not in NETWORKS[name].cannot]
 CLASSIFIERS = [(name, dims) for name, dims in CASES if "classification" not in NETWORKS[name].cannot]
+# A network of another library is the same graph in every dimension: the slow tests export the lower ones.
+EXPORTED = [
+    pytest.param(name, dims, marks=pytest.mark.slow if ":" in name and (name, dims + 1) in CASES else ())
+    for name, dims in CASES
+    if "export" not in NETWORKS[name].cannot
+]
 PLANNED, ODD, TINY = (32, 32, 16), (17, 30, 9), (1, 1, 1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _small_networks() -> Iterator[None]:
+    """A backbone of few channels, and peers that begin with as few."""
+    with tiny_backbones(), pytest.MonkeyPatch.context() as patched:
+        for name, few in {"SWIN_FEATURES": 12, "FIRST_FILTERS": 8, "MOST_FILTERS": 80}.items():
+            patched.setattr(peers, name, few)
+        yield
+
+
 def make(name: str, dims: int, **changes: object) -> nn.Module:
-    """A network of few channels, where its config decides about them."""
+    """A network of few channels."""
     torch.manual_seed(0)
-    config = ModelConfig(name=name, backbone="convformer_v8", init="fan_in", drop_path=0.0).model_copy(update=changes)
+    config = ModelConfig(name=name, backbone="tiny", init="fan_in", drop_path=0.0).model_copy(update=changes)
     return build_network(config, Grid(in_channels=2, out_channels=3, size=PLANNED[:dims])).eval()
 
 
@@ -55,7 +73,7 @@ def test_any_size_gives_logits_of_that_size_for_each_sample_alone_and_changes_no
     assert {key: set(vars(module)) for key, module in model.named_modules()} == attributes
 
 
-@pytest.mark.parametrize(("name", "dims"), [case for case in CASES if "export" not in NETWORKS[case[0]].cannot])
+@pytest.mark.parametrize(("name", "dims"), EXPORTED)
 def test_a_network_can_be_exported(name: str, dims: int) -> None:
     # Shapes are followed and nothing is computed, which takes a fraction of the time.
     model, x = abstract(name, dims), sample(dims, batch=1).to("meta")
@@ -77,7 +95,7 @@ def test_low_precision_gives_nearly_the_same(name: str, dims: int) -> None:
 
 @pytest.mark.parametrize(("name", "dims"), CLASSIFIERS)
 def test_an_encoder_classifies_any_size(name: str, dims: int) -> None:
-    config = ModelConfig(name=name, backbone="convformer_c8", init="fan_in")
+    config = ModelConfig(name=name, backbone="tiny_classes", init="fan_in")
     model = build_network(config, Grid(2, 3, PLANNED[:dims]), target="classification").eval()
     x = sample(dims)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from medformer.files import read_json
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
+import sklearn.model_selection
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.execute import execute
 from medformer.crossval.plan import PlanCase, read_plan, write_plan

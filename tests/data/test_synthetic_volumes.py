@@ -56,7 +56,7 @@ def test_scans_come_in_the_orientations_voxel_sizes_and_tilts_of_their_sites(wri
 
 
 def test_lesions_have_the_volume_that_the_table_says() -> None:
-    for number in range(4):
+    for number in range(2):
         anatomy = Anatomy(5, number)
         total = sum(lesion.volume_ml for lesion in anatomy.lesions)
         low, high = LARGE if number % 2 else SMALL

@@ -99,7 +99,7 @@ def check(folder: Path, formats: list[str], count: int) -> None:
 
 
 def test_a_few_mutants_of_every_format(tmp_path: Path) -> None:
-    check(tmp_path, [name for name, kind in FORMATS.items() if not kind.slow], 30)
+    check(tmp_path, [name for name, kind in FORMATS.items() if not kind.slow], 15)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import pytest
 import torch
 import typer
+from tiny_backbone import tiny_backbones
 
 from medformer.data.cases import Case
 from medformer.data.manifest import Manifest, read_manifest, write_manifest
@@ -96,6 +97,13 @@ def run_command(*arguments: object, report: bool = True) -> Result:
 def quickly() -> Iterator[None]:
     """For a test that calls the library itself: what commands are run with (see `quick`)."""
     with quick():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_backbones() -> Iterator[None]:
+    """A config may say model.backbone=tiny; the tables of other tests stay as they are."""
+    with tiny_backbones():
         yield
 
 

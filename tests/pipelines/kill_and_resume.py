@@ -2,11 +2,11 @@
 
     python tests/pipelines/kill_and_resume.py [--kills 5] [--seed 0] [--signals SIGKILL ...] [KEY=VALUE ...]
 
-The uninterrupted run is a process of its own. The interrupted one is continued in processes that are forked from this
-one, which has everything imported: signals then meet the work and not the imports. Moments are drawn from the seed:
-seconds of processor time since the session began, out of what is left of an uninterrupted run, or, with `--clock
-writes`, the number of the file that is just taking its name. Processor time is the same on an idle and on a busy
-machine. KEY=VALUE changes the config, for example model.name=meta_polyp.
+The uninterrupted run is a program of its own, and is measured. The interrupted one is continued in processes that are
+forked from this one. Both have everything imported: signals then meet the work and not the imports. Moments are drawn
+from the seed: seconds of processor time since the session began, out of what is left of an uninterrupted run, or, with
+`--clock writes`, the number of the file that is just taking its name. Processor time is the same on an idle and on a
+busy machine. KEY=VALUE changes the config, for example model.name=meta_polyp.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 
-FOLDS = 3
+FOLDS = 2
 SETTINGS = (
     "--config",
     "polyp/quick",
@@ -39,8 +39,8 @@ SETTINGS = (
     "training.batch_size=4",
     f"crossval.folds={FOLDS}",
 )
-# A baseline that sees few pixels takes a fraction of the time; see `quick` in conftest.py.
-FEW_PIXELS = 15
+# The first word of this script when it is to run a command to its end.
+WHOLE = "whole"
 # How often a signal comes while the command still reads its arguments and data, before it writes anything.
 EARLY_SHARE = 0.15
 COMPARED = ("oof.csv", "metrics.json", "splits.json", "masks/*", "folds/*/model.safetensors", "folds/*/threshold.json")
@@ -56,9 +56,8 @@ def main() -> int:
         # Image libraries start threads, which a fork does not survive: this process only imports.
         _finish(_fork(lambda: _write_data(manifest.parent), log), log)
         common = ["polyp", "crossval", "--data", str(manifest), *SETTINGS, *options.overrides]
-        _uninterrupted([*common, "--out", str(whole)])
+        timing = _uninterrupted([*common, "--out", str(whole)], whole, log)
         _import_everything()
-        timing = _timed([*common, "--out", str(folder / "timed")], folder / "timed", log)
         print(
             f"Without interruption: {timing['work']:.2f} s of work, {timing['rest']:.2f} s of it after the last fold."
         )
@@ -132,12 +131,12 @@ class Interrupted:
         child = _fork(lambda: _medformer(self._arguments()), self.log)
         began, ended = _worked(child), None
         while not early and ended is None and _sessions(self.folder) == sessions:
-            time.sleep(0.002)
+            time.sleep(0.005)
             ended = _poll(child)
         if not early:
             began = _worked(child)
         while ended is None and _worked(child) < began + pause:
-            time.sleep(0.002)
+            time.sleep(0.005)
             ended = _poll(child)
         if ended is None:
             os.kill(child, number)
@@ -155,30 +154,22 @@ def _options() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def _uninterrupted(arguments: list[str]) -> None:
-    """Run the command in an interpreter of its own, whose sets and dictionaries have another order of hashes."""
-    few = f"from medformer.inference.baselines import frames; frames._PIXELS_PER_CASE = {FEW_PIXELS}"
-    command = [sys.executable, "-c", f"{few}; from pipelines.cli import main; main()", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"the uninterrupted run failed:\n{result.stderr}")
-
-
-def _timed(arguments: list[str], run: Path, log: Path) -> dict[str, float]:
-    """Measure a run as the interrupted one is run."""
-    child = _fork(lambda: _medformer(arguments), log)
+def _uninterrupted(arguments: list[str], run: Path, log: Path) -> dict[str, float]:
+    """Run and measure the command in an interpreter of its own, whose sets and dictionaries have another order."""
+    with open(log, "wb") as said:
+        child = subprocess.Popen([sys.executable, __file__, WHOLE, *arguments], stdout=said, stderr=said)
     ended = began = tested = None
     end = 0.0
     while ended is None:
-        time.sleep(0.002)
-        end = max(end, _worked(child))
+        time.sleep(0.01)
+        end = max(end, _worked(child.pid))
         if began is None and _sessions(run):
             began = end
         if tested is None and _folds_done(run) == FOLDS:
             tested = end
-        ended = _poll(child)
+        ended = child.poll()
     if ended or began is None or tested is None:
-        raise SystemExit(f"the timed run ended with {ended}:\n{log.read_text('utf-8')}")
+        raise SystemExit(f"the uninterrupted run ended with {ended}:\n{log.read_text('utf-8')}")
     files = sum(file.is_file() for file in run.rglob("*"))
     return {"work": end - began, "rest": end - tested, "files": files}
 
@@ -190,17 +181,20 @@ def _import_everything() -> None:
 
     import pipelines.cli
     import pipelines.work  # noqa: F401
+    from medformer.evaluation.statistics.resampling import DEFAULT
     from medformer.inference.baselines import frames
     from medformer.tasks import get_task
 
     get_task("polyp")
-    frames._PIXELS_PER_CASE = FEW_PIXELS
+    # Few resamples, and a baseline that sees few pixels, take a fraction of the time; see `quick` in conftest.py.
+    object.__setattr__(DEFAULT, "resamples", 200)
+    frames._PIXELS_PER_CASE = 15
 
 
 def _write_data(folder: Path) -> None:
     from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 
-    write_synthetic_colonoscopy(folder, groups=12, frames_per_group=2, size=(48, 64))
+    write_synthetic_colonoscopy(folder, groups=8, frames_per_group=2, size=(48, 64))
 
 
 def _medformer(arguments: list[str], prepare: Callable[[], None] | None = None) -> None:
@@ -325,4 +319,7 @@ def _compare(whole: Path, broken: Path) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == [WHOLE]:
+        _import_everything()
+        _medformer(sys.argv[2:])
     raise SystemExit(main())

@@ -27,8 +27,8 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
         common = ["training.epochs=1", "crossval.folds=2", "crossval.baselines=false"]
         smaller = {
             "polyp/demo": settings[2:],
-            "volume/demo": [*common, "plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.patches=1"],
-            "abide/demo": [*common, "pretraining.epochs=1"],
+            "volume/demo": [*common, "model.backbone=tiny", "plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.patches=1"],
+            "abide/demo": [*common, "model.width=8", "pretraining.epochs=1"],
         }[name]
         return load_config(name, [*overrides, *smaller], model=model)
 
@@ -45,10 +45,21 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
     monkeypatch.setattr(demo, "_SUBJECTS", 32)
 
 
-def test_the_demo_ends_with_the_path_of_a_report_that_says_what_it_shows(medformer: Medformer, tmp_path: Path) -> None:
+def test_an_interrupted_demo_goes_on_and_ends_with_the_path_of_a_report_that_says_what_it_shows(
+    medformer: Medformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
-    result = medformer("demo", "--out", out)
+
+    def interrupted(*flags: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "_end_epoch", pressed)
+            medformer("demo", "--out", out, *flags).refused(130, "Interrupted", "--resume")
+
+    interrupted()
+    result = medformer("demo", "--out", out, "--resume")
     assert result.code == 0, result.err
+    assert states(out / "abide" / "run") == ["interrupted", "done"]
+    assert states(out / "volume" / "run") == states(out / "run") == ["done"]
     report = out / "run" / "report.html"
     assert f"Report: {report}" in result.out.splitlines()[-3:]
     assert "synthetic" in report.read_text("utf-8")
@@ -56,22 +67,16 @@ def test_the_demo_ends_with_the_path_of_a_report_that_says_what_it_shows(medform
     connectomes = (out / "abide" / "run" / "report.html").read_text("utf-8")
     assert "synthetic" in connectomes and "What the scores rest on" in connectomes
     assert len(read_csv(out / "run" / "oof.csv")) == len(list((out / "run" / "masks").iterdir())) == 6
+
     medformer("demo", "--out", out).refused(2, str(out), "--resume", "--overwrite")
-    again = medformer("demo", "--out", out, "--overwrite", report=False)
-    assert again.code == 0, again.err
-    assert [session["state"] for session in read_json(out / "run" / "run.json")["sessions"]] == ["done"]
+    interrupted("--overwrite")
+    assert states(out / "abide" / "run") == ["interrupted"], "it was not begun anew"
 
 
-def test_an_interrupted_demo_goes_on(medformer: Medformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pressed(*_: object) -> None:
-        raise KeyboardInterrupt
+def pressed(*_: object) -> None:
+    raise KeyboardInterrupt
 
-    out = tmp_path / "out"
-    with monkeypatch.context() as patched:
-        patched.setattr(Loop, "_end_epoch", pressed)
-        medformer("demo", "--out", out).refused(130, "Interrupted", "--resume")
-    resumed = medformer("demo", "--out", out, "--resume", report=False)
-    assert resumed.code == 0, resumed.err
-    cut_off = out / "abide" / "run" / "run.json"
-    assert [session["state"] for session in read_json(cut_off)["sessions"]] == ["interrupted", "done"]
-    assert read_json(out / "run" / "run.json")["state"] == "done"
+
+def states(run: Path) -> list[str]:
+    """How each session of a run ended."""
+    return [session["state"] for session in read_json(run / "run.json")["sessions"]]

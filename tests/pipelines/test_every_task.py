@@ -25,6 +25,7 @@ Medformer = Callable[..., Any]
 Row = dict[str, str]
 
 VOLUME = (
+    "model.backbone=tiny",
     "plan.patch=[16, 16, 16]",
     "plan.batch_size=2",
     "training.epochs=1",
@@ -33,7 +34,7 @@ VOLUME = (
     "crossval.folds=2",
     "inference.overlap=0.25",
 )
-PRETRAIN = {"polyp": ("model.name=meta_polyp", "pretraining.block=8")}
+PRETRAIN = {"polyp": ("model.name=meta_polyp", "model.backbone=tiny", "pretraining.block=8")}
 ABIDE = ("model.width=8", "training.epochs=1", "crossval.folds=2", "crossval.validation=0.25")
 
 
@@ -75,14 +76,55 @@ def cohort(tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Pa
     return folder / "cohort" / "manifest.csv"
 
 
-@pytest.fixture(params=["polyp", "volume", "abide"])
-def trial(request: pytest.FixtureRequest, data: Path, settings: tuple[str, ...], tmp_path: Path) -> Trial:
-    task: str = request.param
-    fixtures = {"polyp": "data", "volume": "volumes", "abide": "cohort"}
-    manifest = request.getfixturevalue(fixtures[task])
-    shutil.copytree(manifest.parent, tmp_path / "data")
+TASKS = ("polyp", "volume", "abide")
+
+
+def new_trial(request: pytest.FixtureRequest, folder: Path) -> Trial:
+    """A copy of the data of the task that a fixture is asked for."""
+    task, settings = request.param, request.getfixturevalue("settings")
+    manifest = request.getfixturevalue({"polyp": "data", "volume": "volumes", "abide": "cohort"}[task])
+    shutil.copytree(manifest.parent, folder)
     overrides = {"polyp": (*settings, "training.epochs=1"), "volume": VOLUME, "abide": ABIDE}[task]
-    return Trial(task, tmp_path / "data" / manifest.name, overrides)
+    return Trial(task, folder / manifest.name, overrides)
+
+
+@pytest.fixture(params=TASKS)
+def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Trial:
+    return new_trial(request, tmp_path / "data")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A finished cross-validation, with everything beside it, of a manifest that holds rows out.
+
+    Attributes:
+        trial: Its task and data.
+        run: Its folder.
+        result: How the command ended.
+        test: The ids that are held out, in the manifest's order.
+        others: All others.
+    """
+
+    trial: Trial
+    run: Path
+    result: Any
+    test: list[str]
+    others: set[str]
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def held_out(request: pytest.FixtureRequest, medformer: Medformer, tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+    folder = tmp_path_factory.mktemp("held_out")
+    trial = new_trial(request, folder / "data")
+    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
+    parts = {group: "Test" if place < len(groups) // 4 else "val" for place, group in enumerate(groups)}
+    parts[groups[-1]] = "Holdout"
+    sites = {group: ("north", "south")[place % 2] for place, group in enumerate(groups)}
+    rows = trial.rewrite(lambda row: row | {"split": parts[row["group"]], "site": sites[row["group"]]})
+    test = [row["id"] for row in rows if row["split"] == "Test"]
+    result = trial.run(medformer, "crossval", folder / "run", "crossval.permute_labels=true")
+    assert result.code == 0, result.err
+    return HeldOut(trial, folder / "run", result, test, {row["id"] for row in rows} - set(test))
 
 
 def test_train_learns_from_the_train_rows_and_reports_on_the_test_rows(
@@ -107,31 +149,24 @@ def test_train_learns_from_the_train_rows_and_reports_on_the_test_rows(
 
 
 def test_test_rows_are_in_no_fold_and_can_be_predicted_in_the_end(
-    medformer: Medformer, trial: Trial, tmp_path: Path
+    medformer: Medformer, held_out: HeldOut, tmp_path: Path
 ) -> None:
-    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
-    parts = {group: "Test" if place < len(groups) // 4 else "val" for place, group in enumerate(groups)}
-    parts[groups[-1]] = "Holdout"
-    rows = trial.rewrite(lambda row: row | {"split": parts[row["group"]]})
-    test = [row["id"] for row in rows if row["split"] == "Test"]
-    others = {row["id"] for row in rows} - set(test)
-    run = tmp_path / "run"
-    result = trial.run(medformer, "crossval", run, "crossval.permute_labels=true")
-    assert result.code == 0, result.err
+    run, result, test, others = held_out.run, held_out.result, held_out.test, held_out.others
     plan = read_json(run / "splits.json")
     assert {case["id"] for case in plan["cases"]} == others
     for fold in plan["folds"]:
         assert {*fold["train"], *fold["validation"], *fold["test"]} == others
-    assert {row["id"] for row in read_csv(run / "oof.csv")} == others
+    for table in (run / "oof.csv", run / "canary" / "oof.csv"):
+        assert {row["id"] for row in read_csv(table)} == others
     assert "have the split 'Holdout'. They are drawn into folds" in result.err, "only `test` is held out"
     assert f"{len(test)} test row(s)" in result.err and "held out" in (run / "report.html").read_text("utf-8")
     assert not any(name in note for name in others | set(test) for note in read_json(run / "run.json")["notes"])
     (command,) = [line.split("medformer ")[1] for line in result.err.splitlines() if "when this run is done" in line]
     predicted = medformer(*command.replace(" DIR", f" {tmp_path / 'new'}").split())
     assert predicted.code == 0, predicted.err
-    table = tmp_path / "new" / ("volumes.csv" if trial.task == "volume" else "predictions.csv")
+    table = tmp_path / "new" / ("volumes.csv" if held_out.trial.task == "volume" else "predictions.csv")
     found = [row["id"] for row in read_csv(table)]
-    assert found == test if trial.task != "abide" else set(found) > set(test)
+    assert found == test if held_out.trial.task != "abide" else set(found) > set(test)
 
 
 def test_a_patient_of_a_fold_and_of_the_held_out_rows_is_a_leak(
@@ -204,13 +239,8 @@ def test_check_finds_a_person_on_both_sides_of_the_split(medformer: Medformer, t
     assert whole.code == 0 and f"{len(rows)} cases, 0 cannot be used" in whole.out
 
 
-def test_the_site_is_probed_where_there_are_two(medformer: Medformer, trial: Trial, tmp_path: Path) -> None:
-    groups = sorted({row["group"] for row in read_csv(trial.manifest)})
-    trial.rewrite(lambda row: row | {"site": ("north", "south")[groups.index(row["group"]) % 2]})
-    run = tmp_path / "run"
-    result = trial.run(medformer, "crossval", run, "--no-baselines", report=False)
-    assert result.code == 0, result.err
-    probe = read_json(run / "site_probe.json")
+def test_the_site_is_probed_where_there_are_two(held_out: HeldOut) -> None:
+    probe = read_json(held_out.run / "site_probe.json")
     assert (
         probe["applicable"] and probe["sites"] == 2 and probe["chance"] == 0.5 and 0 <= probe["balanced_accuracy"] <= 1
     )

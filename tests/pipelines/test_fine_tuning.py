@@ -212,6 +212,7 @@ def test_what_cannot_be_started_from_is_named_before_anything_is_computed(
 
 
 VOLUME = (
+    "model.backbone=tiny",
     "plan.patch=[16, 16, 16]",
     "plan.batch_size=2",
     "training.epochs=1",

@@ -19,7 +19,7 @@ from medformer.tasks.polyp.learner import FrameLearner
 
 Medformer = Callable[..., Any]
 
-CASES = 12
+CASES = 8
 VOLUME = ("plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.workers=0", "data.ungrouped=each", "crossval.folds=2")
 # A folder does not say that two scans are of one patient.
 LEAK = ("--accept-leak", "near-duplicate:*")
@@ -60,7 +60,7 @@ def test_frames(
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of small brains with their classes."""
-    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=CASES, spacing=12.0)
+    return write_synthetic_volumes(tmp_path_factory.mktemp("volumes"), cases=CASES, spacing=16.0)
 
 
 def described(volumes: Path, tmp_path: Path) -> Path:
@@ -119,7 +119,9 @@ def test_a_volume_is_opened_to_be_inspected_and_to_be_prepared(
     form: Callable[[Path, Path], Path],
 ) -> None:
     data = form(volumes, tmp_path)
-    command = ("volume", "crossval", "--task", target, "--data", data, "--out", tmp_path / "run", *VOLUME, *LEAK)
+    backbone = "model.backbone=tiny" if target == "segmentation" else "model.backbone=tiny_classes"
+    settings = (*VOLUME, *LEAK, backbone)
+    command = ("volume", "crossval", "--task", target, "--data", data, "--out", tmp_path / "run", *settings)
     monkeypatch.setattr("medformer.tasks.volume.learner.fit", stop)
     root = data if data.is_dir() else data.parent
     opened.clear()
@@ -135,7 +137,7 @@ def test_a_volume_is_opened_to_be_inspected_and_to_be_prepared(
 
 @pytest.mark.usefixtures("stopped_before_training")
 def test_connectomes(medformer: Medformer, tmp_path: Path, opened: list[str]) -> None:
-    write_synthetic_abide(tmp_path / "source", subjects=32, regions={"coarse": 12, "fine": 16}, effect=2.0)
+    write_synthetic_abide(tmp_path / "source", subjects=32, regions={"coarse": 12, "fine": 16}, volumes=60)
     assert medformer("abide", "prepare", tmp_path / "source", "--out", tmp_path / "cohort").code == 0
     command = ("abide", "crossval", "--data", tmp_path / "cohort", "--out", tmp_path / "run", "crossval.folds=2")
     for resume in ((), ("--resume",)):

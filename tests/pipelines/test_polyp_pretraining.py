@@ -26,6 +26,7 @@ SETTINGS = (
     "polyp/quick",
     "data.image_size=[32, 32]",
     "model.name=meta_polyp",
+    "model.backbone=tiny",
     "training.epochs=1",
     "training.batch_size=4",
     "crossval.folds=2",

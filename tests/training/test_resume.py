@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,15 +113,12 @@ def test_a_crash_goes_back_to_the_last_epoch_and_ends_the_same(
     _equal(tmp_path, whole, tiny)
 
 
-def test_a_killed_process_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path) -> None:
-    program = [sys.executable, str(tiny.__file__)]
-    process = subprocess.Popen([*program, str(tmp_path / "killed"), "slow"])
-    try:
-        _wait_for(tmp_path / "killed/state.safetensors", process)
+def test_a_killed_process_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path, start: Callable[..., Any]) -> None:
+    with start(tmp_path / "killed", "slow") as process:
+        process.wait_for(tmp_path / "killed/state.safetensors")
         time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.end() == -signal.SIGKILL
     settings = {"data": tiny.Squares(), "config": {"epochs": 6}}
     result = tiny.train(tmp_path / "killed", resume=True, **settings)
     assert result.epochs == 6
@@ -130,26 +128,14 @@ def test_a_killed_process_goes_on_bit_for_bit(tiny: ModuleType, tmp_path: Path) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_finds_the_state_saved(
-    tiny: ModuleType, tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, start: Callable[..., Any]
 ) -> None:
-    program = [sys.executable, str(tiny.__file__), str(tmp_path), "workers"]
-    process = subprocess.Popen(program, start_new_session=True)
-    try:
-        _wait_for(tmp_path / "state.safetensors", process)
+    with start(tmp_path, "workers") as process:
+        process.wait_for(tmp_path / "state.safetensors")
         os.killpg(process.pid, number)
-        assert process.wait(600) == InterruptedRun.exit_code
-    finally:
-        process.kill()
-        process.wait()
+        assert process.end() == InterruptedRun.exit_code
     state = read_metadata(tmp_path / "state.safetensors")["progress"]
     assert state["updates"] > 0 and state["updates"] == 10 * state["epoch"] + state["step"]
-
-
-def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 600
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, "the training ended before it could be killed"
-        time.sleep(0.01)
 
 
 def test_a_signal_during_validation_stops_it_and_validation_is_repeated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -111,11 +112,10 @@ def curve(out: Path) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in read_csv(out / "history.csv")]
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder, kind = Path(sys.argv[1]), sys.argv[2]
+def program(folder: Path, kind: str, *words: str) -> None:
+    """What the program does; its arguments are the words of the command line."""
     if kind == "slow":
-        tracker = sys.argv[3] if sys.argv[3:] else "none"
+        tracker = words[0] if words else "none"
         train(folder, data=Squares(pause=0.01, hangs=4), config={"epochs": 6, "tracker": tracker}, resume=True)
     elif kind == "workers":
         try:
@@ -124,9 +124,30 @@ if __name__ == "__main__":
             sys.exit(error.exit_code)
     elif kind == "large":
         data = Squares(16, side=160)
-        workers, reporter = int(sys.argv[3]), PlainReporter(sys.stdout)
+        workers, reporter = int(words[0]), PlainReporter(sys.stdout)
         train(folder, data=data, workers=workers, reporter=reporter, config={"epochs": 2, "batch_size": 8})
     elif kind == "ddp":
-        faults = {3: float("nan")} if sys.argv[3:] == ["nan"] else None
+        faults = {3: float("nan")} if words == ("nan",) else None
         result = train(folder, data=Squares(16, faults=faults), config={"devices": 2, "strategy": "ddp"})
         print(result.updates, result.ended)
+
+
+def serve() -> None:
+    """Run the program in a fork, a group of its own, for each line of the input: say its process, then how it ended."""
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if not child:
+            os.setsid()
+            folder, *words = line.split()
+            program(Path(folder), *words)
+            sys.exit()
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        program(Path(sys.argv[1]), *sys.argv[2:])

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,18 +83,15 @@ def test_stopping_at_every_step_repeats_and_loses_nothing(tiny: ModuleType, tmp_
     assert len(events(tmp_path).Tensors("settings/text_summary")) == 1
 
 
-def test_a_killed_training_goes_on_bit_for_bit_with_its_events(tiny: ModuleType, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_bit_for_bit_with_its_events(
+    tiny: ModuleType, tmp_path: Path, start: Callable[..., Any]
+) -> None:
     killed = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, str(tiny.__file__), str(killed), "slow", "tensorboard"])
-    try:
-        deadline = time.monotonic() + 600
-        while not (killed / "state.safetensors").exists():
-            assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-            time.sleep(0.01)
+    with start(killed, "slow", "tensorboard") as process:
+        process.wait_for(killed / "state.safetensors")
         time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.end() == -signal.SIGKILL
     tiny.train(killed, config={**CONFIG, "epochs": 6}, resume=True)
     assert [step for step, _ in scalars(killed)["best"]] == [1, 2, 3, 4, 5, 6] and scalars(killed) == curve(killed)
     tiny.train(tmp_path / "whole", config={"epochs": 6})
