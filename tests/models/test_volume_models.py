@@ -111,7 +111,9 @@ def test_a_stem_of_stride_one_needs_no_detail() -> None:
 @pytest.mark.parametrize("name", ["convformer_v8", "poolformerv2_s12", "convformer_s18"])
 def test_kernels_of_one_never_look_along_a_coarse_axis(name: str) -> None:
     flat = {"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 1), (1, 1, 1)), "kernel_sizes": ((3, 3, 1),) * 4}
-    kernels = [m.kernel_size for m in build(grid=flat, backbone=name).modules() if isinstance(m, nn.Conv3d)]
+    with torch.device("meta"):
+        model = build(grid=flat, backbone=name)
+    kernels = [m.kernel_size for m in model.modules() if isinstance(m, nn.Conv3d)]
     assert kernels and {kernel[2] for kernel in kernels} == {1}
     assert {kernel[:2] for kernel in kernels} <= {(3, 3), (1, 1), *([] if name == "convformer_v8" else [(7, 7)])}
 
@@ -122,7 +124,8 @@ def test_kernels_of_one_never_look_along_a_coarse_axis(name: str) -> None:
 )
 def test_a_plan_leaves_the_kernels_of_a_backbone_alone(backbone: str, stem: int, mixer: tuple[int, ...]) -> None:
     for grid, flat in ((ISOTROPIC, 0), (THICK, 2)):
-        model = build(grid=grid, backbone=backbone)
+        with torch.device("meta"):
+            model = build(grid=grid, backbone=backbone)
         assert isinstance(model, MetaUNet)
         found = [stage.blocks[0].token_mixer for stage in model.backbone.stages]
         sizes = [(one.dwconv if hasattr(one, "dwconv") else one.conv).kernel_size for one in found]
@@ -192,7 +195,8 @@ def test_topology_follows_nnunets_rule(
 
 
 def test_the_peer_has_nnunets_widths() -> None:
-    model = build_network(ModelConfig(name="monai:dynunet"), Grid(1, 3, (128, 128, 128)))
+    with torch.device("meta"):
+        model = build_network(ModelConfig(name="monai:dynunet"), Grid(1, 3, (128, 128, 128)))
     assert {p.shape[0] for p in model.parameters() if p.dim() == 5} >= {32, 64, 128, 256, 320}
 
 
@@ -232,7 +236,8 @@ def test_published_weights_fit_where_they_are_named(grid: dict[str, Any], tmp_pa
 def test_a_mixer_has_the_kernel_that_it_was_published_with(backbone: str, kernel: int) -> None:
     """But on axes where the plan looks at single positions; the file itself is not read to build the network."""
     five = {"strides": THICK["strides"], "kernel_sizes": ((5, 5, 1),) * 4}
-    model = build(grid=five, backbone=backbone)
+    with torch.device("meta"):
+        model = build(grid=five, backbone=backbone)
     assert isinstance(model, MetaUNet)
     mixer = model.backbone.stages[0].blocks[0].token_mixer
     assert (mixer.dwconv if hasattr(mixer, "dwconv") else mixer).kernel_size == (kernel, kernel, 1)

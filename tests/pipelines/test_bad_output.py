@@ -62,7 +62,7 @@ def test_a_full_disk_keeps_what_is_finished_and_resume_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)
 
-    command = ("polyp", "crossval", "--out", run, "--data", data, *settings)
+    command = ("polyp", "crossval", "--out", run, "--data", data, "--no-baselines", *settings)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fsync)
         medformer(*command).refused(5, "No space left on device", f"folds/1/{file}", "Free some space")

@@ -30,7 +30,7 @@ from medformer.tasks.polyp.study import PolypStudy
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("colonoscopy")
-    return read_manifest(write_synthetic_colonoscopy(folder, groups=10, frames_per_group=4, size=(64, 80), empty=0.1))
+    return read_manifest(write_synthetic_colonoscopy(folder, groups=10, frames_per_group=2, size=(64, 80), empty=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def make_job(name: str, manifest: Manifest, folder: Path, **settings: Any) -> Le
     return LearnerJob(FrameBaselineLearner(study, name), RunDirectory(folder), seed=3)
 
 
+@pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_a_baseline_leaves_the_table_of_the_network(name: str, manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run").baseline(name)
@@ -66,6 +67,7 @@ def test_a_baseline_leaves_the_table_of_the_network(name: str, manifest: Manifes
     assert {path.suffix for path in run.folds.rglob("*") if path.is_file()} == {".csv", ".json"}
 
 
+@pytest.mark.usefixtures("quickly")
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_the_same_fold_gives_the_same_bytes(name: str, manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     for folder in ("a", "b"):
