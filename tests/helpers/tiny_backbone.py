@@ -10,15 +10,13 @@ from unittest.mock import patch
 from medformer.models.backbone.variants import VARIANTS
 from medformer.registry import Entry
 
-_SIZE = {"depths": (1, 1, 1, 1), "channels": (8, 16, 32, 32)}
+_SIZE = {"depths": (1, 1, 1, 1), "channels": (32, 32, 32, 32)}
 _NAMES = {"tiny": "convformer_v8", "tiny_classes": "convformer_c8"}
 
 
 @contextmanager
 def tiny_backbones() -> Iterator[None]:
     """Have `tiny` (as convformer_v8) and `tiny_classes` (as convformer_c8) in the table inside the block."""
-    entries = {
-        name: Entry(name, replace(VARIANTS[large].part, **_SIZE), "for tests") for name, large in _NAMES.items()
-    }
+    entries = {name: Entry(name, replace(VARIANTS[large].part, **_SIZE), "for tests") for name, large in _NAMES.items()}
     with patch.dict(VARIANTS._entries, entries):
         yield

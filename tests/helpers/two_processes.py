@@ -58,7 +58,7 @@ def network(dtype: torch.dtype) -> MetaUNet:
         Architecture(
             ("separable_conv", "separable_conv", "attention", "attention"),
             depths=(1, 1, 1, 1),
-            channels=(16, 32, 32, 32),
+            channels=(32, 32, 32, 32),
             kernel_sizes=(5, 5, None, None),
         ),
         init="fan_in",

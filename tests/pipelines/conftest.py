@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 import typer
 from tiny_backbone import tiny_backbones
+from torch import nn
 
 from medformer.data.cases import Case
 from medformer.data.manifest import Manifest, read_manifest, write_manifest
@@ -23,6 +25,7 @@ from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.evaluation.statistics.resampling import DEFAULT
 from medformer.files import sha256
 from medformer.inference.baselines import frames
+from medformer.models import memory
 from pipelines import abide, work
 from pipelines.cli import app
 from pipelines.exits import guarded
@@ -59,10 +62,21 @@ class Result:
 
 Medformer = Callable[..., Result]
 
+_training_memory = memory.training_memory
+_MEMORY: dict[object, int] = {}
+
+
+def _remembered(model: nn.Module, *given: Any, **settings: Any) -> int:
+    """The memory of a training, followed once for equal networks."""
+    key = (repr(model), repr(given), repr(settings))
+    if key not in _MEMORY:
+        _MEMORY[key] = _training_memory(model, *given, **settings)
+    return _MEMORY[key]
+
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """One thread, so that equal runs give equal bits, few resamples, and a baseline that sees few pixels.
+    """One thread, so that equal runs give equal bits, few resamples, a baseline that sees few pixels, a plan once.
 
     Of up to 255 different values, gradient boosting needs no percentiles, which take longer than the boosting.
     """
@@ -71,7 +85,7 @@ def quick() -> Iterator[None]:
     # The one setting of every interval, which nobody else changes.
     object.__setattr__(DEFAULT, "resamples", 200)
     try:
-        with patch.object(frames, "_PIXELS_PER_CASE", 30):
+        with patch.object(frames, "_PIXELS_PER_CASE", 30), patch.object(memory, "training_memory", _remembered):
             yield
     finally:
         object.__setattr__(DEFAULT, "resamples", resamples)

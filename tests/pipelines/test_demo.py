@@ -27,7 +27,13 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
         common = ["training.epochs=1", "crossval.folds=2", "crossval.baselines=false"]
         smaller = {
             "polyp/demo": settings[2:],
-            "volume/demo": [*common, "model.backbone=tiny", "plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.patches=1"],
+            "volume/demo": [
+                *common,
+                "model.backbone=tiny",
+                "plan.patch=[16, 16, 16]",
+                "plan.batch_size=2",
+                "data.patches=1",
+            ],
             "abide/demo": [*common, "model.width=8", "pretraining.epochs=1"],
         }[name]
         return load_config(name, [*overrides, *smaller], model=model)

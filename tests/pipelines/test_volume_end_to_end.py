@@ -287,7 +287,9 @@ def classified(medformer: Medformer, tmp_path_factory: pytest.TempPathFactory) -
     """A finished cross-validation that classifies twelve small brains, and their manifest."""
     folder = tmp_path_factory.mktemp("classified")
     volumes, out = write_synthetic_volumes(folder / "data", cases=12, spacing=12.0), folder / "run"
-    result = medformer("volume", "crossval", "--task", "classification", "--data", volumes, "--out", out, *SMALL, CLASSES)
+    result = medformer(
+        "volume", "crossval", "--task", "classification", "--data", volumes, "--out", out, *SMALL, CLASSES
+    )
     assert result.code == 0, result.err
     assert f"Next: medformer volume predict {out} NEW" in result.out
     return out, volumes

@@ -13,6 +13,7 @@ from torch import nn
 from medformer.training.batch_norm import SharedBatchNorm, share_batch_norm, unshared
 from medformer.training.loader import BatchSource
 
+
 def _curves(folder: Path, precision: str) -> list[list[dict[str, Any]]]:
     # Importing it sets the number of threads, as in the processes that it starts.
     from two_processes import curves
