@@ -30,7 +30,7 @@ QUICK = (
     "training.epochs=3",
     "training.save_minutes=0",
     "pretraining.epochs=2",
-    "crossval.folds=2",
+    "crossval.folds=3",
     "crossval.validation=0.25",
 )
 

@@ -19,7 +19,7 @@ from medformer.tasks.polyp.learner import FrameLearner
 
 Medformer = Callable[..., Any]
 
-CASES = 8
+CASES = 12
 VOLUME = ("plan.patch=[16, 16, 16]", "plan.batch_size=2", "data.workers=0", "data.ungrouped=each", "crossval.folds=2")
 # A folder does not say that two scans are of one patient.
 LEAK = ("--accept-leak", "near-duplicate:*")

@@ -30,7 +30,7 @@ from medformer.tasks.polyp.study import PolypStudy
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("colonoscopy")
-    return read_manifest(write_synthetic_colonoscopy(folder, groups=10, frames_per_group=2, size=(64, 80), empty=0.1))
+    return read_manifest(write_synthetic_colonoscopy(folder, groups=10, frames_per_group=4, size=(64, 80), empty=0.1))
 
 
 @pytest.fixture(scope="module")
