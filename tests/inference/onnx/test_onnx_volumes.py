@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,9 @@ from medformer.data.volumes.read.regions import Region
 from medformer.errors import DataError
 from medformer.files import read_json, sha256
 from medformer.inference.classification import Decision, PlattScaling
+from medformer.inference.forward_passes import mean_probability
 from medformer.inference.onnx import export, volume_runner, volumes
+from medformer.inference.onnx.graphs import Views
 from medformer.inference.onnx.volumes import RECIPE, write_classified_volumes, write_volumes
 from medformer.inference.volumes.components import same_rule
 from medformer.inference.volumes.segmenter import VolumeSegmenter
@@ -78,7 +81,7 @@ def segmenter() -> VolumeSegmenter:
         (network(1), plan((1.0, 1.0, 1.0), (12, 16, 8))),
         (network(2), plan((1.4, 0.8, 1.0), (8, 8, 8))),
     ]
-    return VolumeSegmenter(members, overlap=0.4, flips=True, components=same_rule("largest", (1, 4)))
+    return VolumeSegmenter(members, overlap=0.4, components=same_rule("largest", (1, 4)))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,16 @@ def exported(segmenter: VolumeSegmenter, case: Case, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("exported")
     write_volumes(folder, segmenter, [case])
     return folder
+
+
+def test_a_graph_averages_the_flips_as_prediction_does() -> None:
+    models, activation, flips = [network(0), network(1)], partial(torch.softmax, dim=1), (-3, -2, -1)
+    x = torch.randn(3, 2, 5, 6, 7)
+    with torch.no_grad():
+        expected = mean_probability(models, x, activation, classes=3, flips=flips, precision="32-true")
+        found = Views(models, activation, flips)(x)
+        assert float((found - activation(models[0](x))).abs().max()) > 1e-2
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 def test_networks_of_different_plans_give_the_label_map_of_the_segmenter(
@@ -127,7 +140,7 @@ def test_an_oblique_odd_volume_thinner_than_every_window_gets_the_label_map_of_t
     nibabel.save(second.as_reoriented(np.array([[0, 1], [1, -1], [2, 1]])), case.images[1])
     expected = segmenter.segment(case).array
     found = volume_runner.VolumeRunner(exported / RECIPE).labels(case.images)
-    assert min(np.bincount(expected.ravel())[[0, 1, 4]]) > 100
+    assert min(np.bincount(expected.ravel())[[0, 1, 4]]) > 50
     assert found.shape == expected.shape == (5, 31, 17)
     assert np.mean(found != expected) < 2e-3
 
