@@ -23,6 +23,7 @@ class Entry(Generic[T]):
         sizes: What it does with input sizes; empty when any size works.
         cannot: What the part does not support, such as `3-D` or `model.mixers`, each with the reason in a sentence. A
             config that asks for it is refused with that sentence, and the contract tests leave it out.
+        cost: How time and memory grow: N positions, C channels, k positions of a kernel (N and C where nothing else).
         example: A name that the row stands for, where its own is a pattern; the contract tests build it.
     """
 
@@ -33,6 +34,7 @@ class Entry(Generic[T]):
     sizes: str = ""
     cannot: Mapping[str, str] = field(default_factory=dict)
     example: str = ""
+    cost: str = ""
 
 
 class Registry(Mapping[str, Entry[T]]):

@@ -124,7 +124,8 @@ def _explain(name: str) -> None:
             if row["name"] in (name, *patterns):
                 found = True
                 say(f"{row['name']}: {section.title}")
-                for key, value in row.items():
+                measured = section.measure(name) if section.measure else {}
+                for key, value in {**row, **measured}.items():
                     if key != "name" and value:
                         _columns(key, _text(value), 12)
     for task, schema in SCHEMAS.items():

@@ -150,6 +150,11 @@ class ConnectomeModelConfig(Section):
     mixers: Mixers = Field(
         None, description="the same with parameters, such as [{name: attention, heads: 4}]; null: what mixer says"
     )
+    block: Literal["sequential", "parallel", "symmetric", "asymmetric"] = Field(
+        "sequential",
+        description="blocks of roi_metaformer: mixer, then MLP; or both on one norm (see model.block of images)",
+    )
+    mlp_ratio: PositiveFloat = Field(2.0, description="hidden over outer channels of roi_metaformer's MLPs")
     dropout: Fraction = Field(0.3, description="dropout before the classification head")
     drop_path: Fraction = Field(0.0, description="stochastic depth of the last block of roi_metaformer")
     drop_regions: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(

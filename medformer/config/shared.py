@@ -88,6 +88,17 @@ class ModelConfig(Section):
         description="token mixers of the backbone, one for all stages or one for each, such as "
         "[separable_conv, {name: attention, heads: 4}]; null: the variant's own",
     )
+    block: Literal["sequential", "parallel", "symmetric", "asymmetric"] | None = Field(
+        None,
+        description="blocks of the backbone: sequential (mixer, then MLP), parallel (both on one norm), or parallel "
+        "with symmetric or asymmetric matrices in the MLPs; null: the variant's own",
+    )
+    mlp_ratio: PositiveFloat | None = Field(
+        None, description="hidden over outer channels of the backbone's MLPs; null: the variant's own"
+    )
+    asymmetry: NonNegativeFloat = Field(
+        1e-4, description="factor of the penalty on what asymmetric matrices have beyond symmetric ones"
+    )
     setting: Literal["paper", "as_published"] = Field(
         "paper", description="which Meta-Polyp: paper, or as_published (what its released code computes)"
     )

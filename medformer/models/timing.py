@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medformer.models.backbone.mixers import MIXERS, make_mixer
 from medformer.models.memory import stand_in_loss
 
 SAMPLE = 48**3
 """Voxels or pixels that are enough to time: larger inputs take proportionally longer, in smaller ones overheads
 dominate."""
+
+MIXER_CHANNELS, MIXER_SIDES = 64, (14, 28, 56)
+"""What a mixer is measured with: its channels, and sides of square maps."""
 
 _ENOUGH = 2.0
 """Seconds after which a first step is not repeated."""
@@ -96,3 +100,34 @@ def _seconds(work: Any) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def measure_mixer(name: str) -> dict[str, Any]:
+    """Count the parameters of a token mixer in each number of dimensions, and time it on this machine's CPU.
+
+    Returns:
+        The numbers of parameters, and the milliseconds of a forward pass of one map of each size: square maps, or as
+        many positions in a row for a mixer of sequences.
+    """
+    known = [dims for dims in (1, 2, 3) if f"{dims}-D" not in MIXERS[name].cannot]
+    shown = 2 if 2 in known else known[0]
+    counts = {}
+    for dims in known:
+        with torch.device("meta"):
+            mixer = make_mixer(name, MIXER_CHANNELS, spatial_dims=dims, stage=1)
+        counts[f"{dims}-D"] = sum(parameter.numel() for parameter in mixer.parameters())
+    mixer = make_mixer(name, MIXER_CHANNELS, spatial_dims=shown, stage=1).eval()
+    milliseconds = {}
+    for side in MIXER_SIDES:
+        size = (side, side) if shown == 2 else (side * side,)
+        x = torch.zeros(1, MIXER_CHANNELS, *size)
+        with torch.no_grad():
+            mixer(x)
+            took = []
+            for _ in range(3):
+                began = time.perf_counter()
+                mixer(x)
+                took.append(time.perf_counter() - began)
+        milliseconds[" x ".join(map(str, size))] = round(1000 * min(took), 2)
+    channels = f"{MIXER_CHANNELS} channels"
+    return {f"parameters at {channels}": counts, f"milliseconds at {channels}": milliseconds}

@@ -22,6 +22,7 @@ from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
+from medformer.models.timing import measure_mixer
 from medformer.models.weights.table import WEIGHTS
 from medformer.registry import Entry
 from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
@@ -40,11 +41,13 @@ class Section(NamedTuple):
         title: What its names are, and the config key that takes one.
         names: All of them, without computing anything.
         rows: What is known of each.
+        measure: What is measured of one of them when it is asked for by name.
     """
 
     title: str
     names: Sequence[str]
     rows: Callable[[], list[Row]]
+    measure: Callable[[str], Row] | None = None
 
 
 def _table(title: str, entries: Iterable[Entry[Any]]) -> Section:
@@ -99,7 +102,7 @@ SECTIONS: Mapping[str, Section] = {
     "backbones": Section("backbones (model.backbone)", list(VARIANTS), _backbones),
     "models": _table("segmentation networks (model.name)", NETWORKS.values()),
     "weights": Section("pretrained weights (model.weights)", list(WEIGHTS), _weights),
-    "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers),
+    "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers, measure_mixer),
     "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values()),
     "connectome_defects": _table("defects of the published METAFormer (model.defects)", DEFECTS.values()),
     "connectome_measures": _table("connectivity measures (data.measure)", MEASURES.values()),

@@ -15,6 +15,7 @@ from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
+from medformer.models.backbone.mlp import tying_penalty
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
 from medformer.tensor_file import name_some
@@ -213,7 +214,7 @@ class Loop:
 
         self.optimizer.zero_grad(set_to_none=True)
         with several_values(len(batch["id"])):
-            value = job.objective(self.wrapped, moved, moment)
+            value = job.objective(self.wrapped, moved, moment) + tying_penalty(self.model)
         self.fabric.backward(value)
         by_value, limit = job.config.clip_by == "value", job.config.clip or math.inf
         norm = self.fabric.clip_gradients(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.models.backbone.layers import Conv3d, InstanceNorm, channels_last
+from medformer.models.backbone.layers import Conv3d, channels_last
+from medformer.models.backbone.norms import InstanceNorm
 
 
 @pytest.mark.parametrize("batch", [1, 3])

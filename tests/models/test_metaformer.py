@@ -5,8 +5,8 @@ import torch
 
 from medformer.errors import UnknownNameError
 from medformer.models.backbone.blocks import Architecture
-from medformer.models.backbone.layers import StarReLU, squared_relu
 from medformer.models.backbone.metaformer import MetaFormer
+from medformer.models.backbone.mlp import StarReLU, squared_relu
 from medformer.models.backbone.variants import VARIANTS, build_backbone, build_classifier, variant_counts
 
 # 1000-class parameter counts of the published models.
@@ -48,6 +48,24 @@ PUBLISHED = {
     "cdfformer_m36": 64_433_218,
     "cdfformer_b36": 113_368_642,
     "gfformer_s18": 29_639_856,
+    "shvit_s1": 6_330_808,
+    "shvit_s2": 11_483_072,
+    "shvit_s3": 14_245_273,
+    "shvit_s4": 16_588_484,
+    "focalnet_tiny_srf": 28_427_116,
+    "focalnet_tiny_lrf": 28_647_928,
+    "focalnet_small_srf": 49_891_216,
+    "focalnet_small_lrf": 50_342_440,
+    "focalnet_base_srf": 88_148_144,
+    "focalnet_base_lrf": 88_749_768,
+}
+# timm's counts of the networks without their heads, which read the hidden states of all stages: a norm for each stage
+# and for the last map, with a scale and a bias for each channel, and four weights.
+EFFICIENTVIM = {
+    "efficientvim_m1": 5_715_458 - 2 * (128 + 192 + 320 + 320) - 4,
+    "efficientvim_m2": 12_491_842 - 2 * (128 + 256 + 512 + 512) - 4,
+    "efficientvim_m3": 15_032_174 - 2 * (224 + 320 + 512 + 512) - 4,
+    "efficientvim_m4": 18_034_505 - 2 * (224 + 320 + 512 + 512) - 4,
 }
 FEATURES = {
     "caformer_s18": (21_901_616, 23_236_912, 27_422_000),
@@ -58,6 +76,10 @@ FEATURES = {
 
 def test_parameter_counts_are_the_published_ones() -> None:
     assert {name: variant_counts(name)["classifier"] for name in PUBLISHED} == PUBLISHED
+
+
+def test_feature_counts_of_networks_with_another_head_are_the_published_ones() -> None:
+    assert {name: variant_counts(name)["features_2d"] for name in EFFICIENTVIM} == EFFICIENTVIM
 
 
 @pytest.mark.parametrize("name", list(FEATURES))
@@ -179,8 +201,10 @@ def test_classifiers_give_logits_at_any_size(name: str) -> None:
         assert model(torch.randn(2, 3, 50, 33)).shape == (2, 5)
 
 
-def test_every_variant_has_four_stages() -> None:
-    assert all(len(v.part.depths) == len(v.part.channels) == 4 for v in VARIANTS.values())
+def test_every_variant_has_four_stages_or_is_a_plain_stack_of_blocks() -> None:
+    assert all(len(v.part.depths) == len(v.part.channels) for v in VARIANTS.values())
+    others = {name for name, v in VARIANTS.items() if len(v.part.depths) != 4}
+    assert all(name.startswith("paramixer") and len(VARIANTS[name].part.depths) == 1 for name in others)
 
 
 @pytest.mark.parametrize(("init", "low", "high"), [("published", 0.0, 0.1), ("fan_in", 0.2, 5.0)])

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from medformer.models.backbone.variants import MlpHead, build_classifier
+from medformer.models.backbone.heads import MlpHead
+from medformer.models.backbone.variants import build_backbone, build_classifier
 from medformer.models.weights.loading import load_pretrained
 
 
@@ -24,7 +25,9 @@ def perturbed(name: str) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["caformer_s18", "convformer_s18", "poolformerv2_s12", "poolformer_s12"])
+@pytest.mark.parametrize(
+    "name", ["caformer_s18", "convformer_s18", "poolformerv2_s12", "poolformer_s12", "focalnet_tiny_lrf"]
+)
 def test_logits_and_features_equal_timm(name: str, tmp_path: Path) -> None:
     theirs = perturbed(name)
     save_file(theirs.state_dict(), tmp_path / "weights.safetensors")
@@ -37,7 +40,21 @@ def test_logits_and_features_equal_timm(name: str, tmp_path: Path) -> None:
     for size in ((224, 224), (160, 192)):
         x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2))
         with torch.inference_mode():
-            torch.testing.assert_close(ours.backbone(x)[-1], theirs.forward_features(x), atol=1e-4, rtol=0)
+            right = theirs.forward_intermediates(x, intermediates_only=True)
+            torch.testing.assert_close(ours.backbone(x), right, atol=1e-4, rtol=0)
             if name != "poolformer_s12":
                 # PoolFormer v1 norms before it pools; timm pools first.
                 torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["shvit_s1", "shvit_s4", "efficientvim_m1", "efficientvim_m4"])
+def test_maps_equal_timm_below_the_map_of_the_stem(name: str, tmp_path: Path) -> None:
+    theirs = perturbed(name)
+    save_file(theirs.state_dict(), tmp_path / "weights.safetensors")
+    ours = build_backbone(name).eval()
+    assert not load_pretrained(ours, tmp_path / "weights.safetensors")
+    for size in ((128, 128), (96, 160)):
+        x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(2))
+        with torch.inference_mode():
+            right = theirs.forward_intermediates(x, intermediates_only=True)
+            torch.testing.assert_close(ours(x)[1:], right, atol=1e-4, rtol=1e-4)

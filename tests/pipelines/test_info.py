@@ -53,6 +53,7 @@ def test_a_section_lists_its_names_and_a_task_its_keys(capsys: pytest.CaptureFix
 def test_a_name_is_explained_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "attention")
     assert "global self-attention" in text and "heads (default null)" in text and "square of the positions" in text
+    assert "4 N C^2" in text and "2-D: 16,384" in text and "56 x 56: " in text, "cost, parameters and time"
     assert "any segmentation-models-pytorch network" in shown(capsys, "smp:unet/resnet34")
     text = shown(capsys, "training.epochs")
     assert all(f"{task}: training.epochs" in text for task in SCHEMAS)

@@ -11,12 +11,27 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medformer.config.shared import MixerSpec
+from medformer.models.backbone.batch_normed import BatchNormedBlock
 from medformer.models.backbone.frequency_filters import FrequencyFilters
-from medformer.models.backbone.layers import Downsample, DropPath, KernelSize, Mlp, NormName, Scale, make_norm
+from medformer.models.backbone.layers import DropPath, KernelSize, Scale
 from medformer.models.backbone.mixers import make_mixer
+from medformer.models.backbone.mixers.identity import Identity
+from medformer.models.backbone.mlp import Activation, Mlp, Tying
+from medformer.models.backbone.norms import NormName, make_norm, reference_grid
 
+ASYMMETRY = 1e-4
+"""Factor of the penalty on asymmetric matrices where a config does not say another."""
 InitName = Literal["published", "fan_in"]
 StemName = Literal["patch", "convolutions", "none"]
+BlockName = Literal["sequential", "parallel", "symmetric", "asymmetric", "depthwise", "gated"]
+_TYING: dict[BlockName, Literal["free", "symmetric", "asymmetric"]] = {
+    "sequential": "free",
+    "parallel": "free",
+    "symmetric": "symmetric",
+    "asymmetric": "asymmetric",
+    "depthwise": "free",
+    "gated": "free",
+}
 
 
 @dataclass(frozen=True)
@@ -25,18 +40,27 @@ class Architecture:
 
     Attributes:
         mixers: Token mixers, or a single one for all stages: names from `MIXERS`, with parameters if given so.
-        norm: Norm inside the blocks; `instance` is that of stem and downsampling too, which else norm over channels.
+        norm: Norm inside the blocks; `instance` and `layer` are those of stem and downsampling too, which else norm
+            over channels without a bias.
         depths: Blocks.
         channels: Channels.
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
         layer_scale: Initial factor on the branches, None for none.
-        activation: `star_relu` (no biases in the MLP) or `gelu` (biases).
+        activation: `star_relu` and `plain_gelu` (no biases in the MLP) or `gelu` (biases).
         res_scale_from: First stage whose skips carry a learnable factor; None for none.
-        transition_norm: Norm after the stem and before each downsampling (absent in PoolFormer v1).
+        transition: `before`: a norm after the stem and before each downsampling; `bare`: none (PoolFormer v1);
+            `patches`: stem and downsampling are patches side by side, with a norm after each (FocalNet);
+            `bare_patches`: these without norms; `inverted`: stem and downsampling of SHViT or EfficientViM, a step of
+            the stem behind each stage without blocks.
         kernel_sizes: Mixer kernels, per axis if given so, None for the mixer's own.
         stem: `patch` (one convolution, as published), `convolutions` (three small ones, for little data), or `none`
             (the input is tokens already: as many channels as the first stage, and no stride).
         mlp_ratio: Hidden over outer channels of the MLP.
+        block: `sequential`: the mixer, then the MLP, each on a norm of its own. `parallel`: both on one norm, added
+            together. `symmetric` and `asymmetric`: that, with the second matrix of each MLP tied to its first.
+            `depthwise` and `gated`: those of SHViT and EfficientViM (`BatchNormedBlock`).
+        asymmetry: Factor of the penalty on what `asymmetric` matrices have of their own.
+        strides: Of the stem and of each downsampling; None for 4, then 2.
     """
 
     mixers: Sequence[MixerSpec]
@@ -45,16 +69,27 @@ class Architecture:
     channels: Sequence[int] = ()
     drop_path: float = 0.0
     layer_scale: float | None = None
-    activation: Literal["star_relu", "gelu"] = "star_relu"
+    activation: Activation = "star_relu"
     res_scale_from: int | None = 2
-    transition_norm: bool = True
+    transition: Literal["before", "bare", "patches", "bare_patches", "inverted"] = "before"
     kernel_sizes: Sequence[KernelSize | None] | None = None
     stem: StemName = "patch"
     mlp_ratio: float = 4.0
+    block: BlockName = "sequential"
+    asymmetry: float = 0.0
+    strides: Sequence[int] | None = None
+
+    @property
+    def tying(self) -> Tying:
+        """What the second matrices of all MLPs are."""
+        return Tying(_TYING[self.block], self.asymmetry)
 
 
 class MetaFormerBlock(nn.Module):
-    """`x <- rs*x + ls*drop(mixer(norm(x)))`, then the same with the MLP (MetaFormer Baselines, eq. 1-2)."""
+    """`x <- rs*x + ls*drop(mixer(norm(x)))`, then the same with the MLP (MetaFormer Baselines, eq. 1-2).
+
+    A parallel block adds both branches of one norm, each dropped by itself (Ota and Taki, 2024).
+    """
 
     def __init__(
         self,
@@ -64,13 +99,14 @@ class MetaFormerBlock(nn.Module):
         *,
         drop_path: float,
         res_scale: bool,
+        grid: Sequence[int] = (),
     ) -> None:
         super().__init__()
         norm, layer_scale = architecture.norm, architecture.layer_scale
-        self.norm1 = make_norm(norm, channels)
+        self.norm1 = make_norm(norm, channels, grid)
         self.token_mixer = token_mixer
-        self.norm2 = make_norm(norm, channels)
-        self.mlp = Mlp(channels, architecture.mlp_ratio, architecture.activation)
+        self.norm2 = make_norm(norm, channels, grid) if architecture.block == "sequential" else None
+        self.mlp = Mlp(channels, architecture.mlp_ratio, architecture.activation, architecture.tying)
         self.drop_path = DropPath(drop_path)
         self.layer_scale1 = None if layer_scale is None else Scale(channels, layer_scale)
         self.layer_scale2 = None if layer_scale is None else Scale(channels, layer_scale)
@@ -79,8 +115,9 @@ class MetaFormerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the block's output and its MLP branch alone, both `(B, C, *S)`."""
-        x = _join(x, self.drop_path(self.token_mixer(self.norm1(x))), self.res_scale1, self.layer_scale1)
-        branch = self.mlp(self.norm2(x))
+        normed = self.norm1(x)
+        x = _join(x, self.drop_path(self.token_mixer(normed)), self.res_scale1, self.layer_scale1)
+        branch = self.mlp(normed if self.norm2 is None else self.norm2(x))
         return _join(x, self.drop_path(branch), self.res_scale2, self.layer_scale2), branch
 
 
@@ -97,7 +134,7 @@ def _join(skip: Tensor, branch: Tensor, res_scale: Scale | None, layer_scale: Sc
 class MetaFormerStage(nn.Module):
     """An optional downsampling followed by blocks."""
 
-    def __init__(self, downsample: Downsample | None, blocks: Sequence[MetaFormerBlock]) -> None:
+    def __init__(self, downsample: nn.Module | None, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.ModuleList(blocks)
@@ -166,17 +203,31 @@ class Backbone(nn.Module):
     def leave_out(self, level: int) -> None:
         """Let go of what serves the map of a level alone, for a network that does not look at this map."""
 
-    def block(self, level: int, *, drop_path: float = 0.0, res_scale: bool = False) -> MetaFormerBlock:
+    def block(
+        self, level: int, *, drop_path: float = 0.0, res_scale: bool = False
+    ) -> MetaFormerBlock | BatchNormedBlock:
         """Return a new block for maps of a level, with the level's token mixer."""
-        width = self.channels[level]
+        width, grid = self.channels[level], reference_grid(self.spatial_dims, self.strides[level])
         mixer = make_mixer(
             self.mixers[level],
             width,
             spatial_dims=self.spatial_dims,
             stage=level,
             kernel_size=self.kernel_sizes[level],
+            made_for=grid if self.architecture.strides else None,
+            tying=self.architecture.tying,
         )
-        return MetaFormerBlock(width, mixer, self.architecture, drop_path=drop_path, res_scale=res_scale)
+        kind = self.architecture.block
+        if kind in ("depthwise", "gated"):
+            return BatchNormedBlock(
+                self.spatial_dims,
+                width,
+                None if isinstance(mixer, Identity) else mixer,
+                mlp_ratio=self.architecture.mlp_ratio,
+                gated=kind == "gated",
+                drop_path=drop_path,
+            )
+        return MetaFormerBlock(width, mixer, self.architecture, drop_path=drop_path, res_scale=res_scale, grid=grid)
 
     def check_input(self, x: Tensor) -> None:
         """Refuse what is no batch of images.

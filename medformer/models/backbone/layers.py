@@ -7,10 +7,12 @@ norm over channels, a pointwise layer and flattening to tokens are free views in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
 
@@ -51,7 +53,6 @@ LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 HEAD_CHANNELS = 32
 """Channels of an attention head where nothing else is said (CAFormer)."""
 
-NormName = Literal["channel", "map", "group", "instance"]
 KernelSize = int | Sequence[int]
 """One odd number for all axes, or one for each."""
 
@@ -117,6 +118,12 @@ def head_count(channels: int, heads: int | None) -> int:
     return channels // HEAD_CHANNELS if heads is None else heads
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast, for what half precision computes wrongly or not at all."""
+    known = is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Return `x` with the same shape and values and channels-last memory, which an exported graph leaves alone."""
     return x if torch.compiler.is_exporting() else x.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -145,97 +152,6 @@ class Pointwise(nn.Linear):
         return pointwise(x, self.weight, self.bias)
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over channels at each position, scale only (ConvFormer, CAFormer)."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, None, self.eps).movedim(-1, 1)
-
-
-class MapNorm(ChannelNorm):
-    """LayerNorm over channels and all positions of a sample together, scale only (PoolFormerV2's "modified LN")."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, 1, self.weight, None, self.eps)
-
-
-class InstanceNorm(ChannelNorm):
-    """Each channel of each sample by its own mean and deviation over positions, with scale and bias."""
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__(channels, eps)
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type not in ("cpu", "meta") or torch.compiler.is_exporting():
-            # Unlike that of `functional`, it does not refuse a map of one position.
-            return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        # With channels-last memory a CPU normalizes a batch of one in a tenth of the time that its group norm takes to
-        # train, and unlike its instance norm without changing the memory's order.
-        normed = [
-            torch.native_batch_norm(sample, self.weight, self.bias, None, None, True, 0.0, self.eps)[0]
-            for sample in x.split(1)
-        ]
-        return normed[0] if len(normed) == 1 else torch.cat(normed)
-
-
-def make_norm(name: NormName, channels: int) -> nn.Module:
-    """Return a norm: `channel`, `map`, `instance`, or `group` (GroupNorm with one group and bias, PoolFormer v1)."""
-    if name == "group":
-        return nn.GroupNorm(1, channels, eps=1e-5)
-    if name == "instance":
-        return InstanceNorm(channels)
-    return ChannelNorm(channels) if name == "channel" else MapNorm(channels)
-
-
-class _SquaredReLU(torch.autograd.Function):
-    """`relu(x)^2`, keeping one tensor for the backward pass where plain autograd keeps two."""
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        positive = torch.relu(x)
-        return positive * positive, positive
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
-        return (grads[0] * positive).mul_(2)
-
-
-def squared_relu(x: Tensor) -> Tensor:
-    """`relu(x)^2`, elementwise."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        squared: Tensor = _SquaredReLU.apply(x)[0]  # type: ignore[no-untyped-call]
-        return squared
-    positive = torch.relu(x)
-    return positive.mul_(positive)
-
-
-class StarReLU(nn.Module):
-    """`scale * relu(x)^2 + bias` with one learnable pair (Yu et al., MetaFormer Baselines for Vision, eq. 7)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-        self.bias = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        squared = squared_relu(x)
-        if torch.is_grad_enabled():
-            return squared * self.scale + self.bias
-        return squared.mul_(self.scale).add_(self.bias)
-
-
 class Scale(nn.Module):
     """A learnable factor per channel."""
 
@@ -262,91 +178,3 @@ class DropPath(nn.Module):
             return x
         keep = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) >= self.rate
         return x * (keep.to(x.dtype) / (1.0 - self.rate))
-
-
-class Mlp(nn.Module):
-    """Two pointwise layers with StarReLU (no biases) or GELU (biases) between them."""
-
-    def __init__(self, channels: int, ratio: float, activation: Literal["star_relu", "gelu"]) -> None:
-        super().__init__()
-        hidden, bias = int(channels * ratio), activation == "gelu"
-        self.fc1 = Pointwise(channels, hidden, bias=bias)
-        self.act = StarReLU() if activation == "star_relu" else nn.GELU()
-        self.fc2 = Pointwise(hidden, channels, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x)
-        if not isinstance(self.act, StarReLU):
-            out: Tensor = self.fc2(self.act(hidden))
-            return out
-        # fc2(s*r + b) = (s*fc2)(r) + b*rowsum(fc2): the affine part costs a pass over the small weight
-        # instead of two over the hidden map, the largest tensor of the block.
-        weight = self.fc2.weight
-        return pointwise(squared_relu(hidden), weight * self.act.scale, self.act.bias * weight.sum(1))
-
-
-class Downsample(nn.Module):
-    """Strided convolution with a norm before (`pre`), after (`post`) or nowhere, by default over channels.
-
-    Padding is `(kernel - stride + 1) // 2`, which gives the published stem (7, stride 4, padding 2) and
-    downsampling (3, stride 2, padding 1). An axis too short for the kernel is zero-padded at its end.
-    """
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        norm: Literal["pre", "post", "none"],
-        kind: NormName = "channel",
-    ) -> None:
-        super().__init__()
-        self.padding = tuple(max(0, (k - s + 1) // 2) for k, s in zip(kernel, stride, strict=True))
-        self.kernel = kernel
-        self.norm = None if norm == "none" else make_norm(kind, in_channels if norm == "pre" else out_channels)
-        self.norm_first = norm == "pre"
-        self.conv = CONV[spatial_dims](in_channels, out_channels, kernel, stride, self.padding)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.norm is not None and self.norm_first:
-            x = self.norm(x)
-        short = [max(0, k - 2 * p - n) for k, p, n in zip(self.kernel, self.padding, x.shape[2:], strict=True)]
-        if any(short):
-            x = F.pad(x, [end for missing in reversed(short) for end in (0, missing)])
-        x = channels_last(self.conv(x))
-        return x if self.norm is None or self.norm_first else self.norm(x)
-
-
-class ConvStem(nn.Module):
-    """Three small convolutions in place of one large patch, `(B, C_in, *S) -> (B, C_out, *S / stride)`.
-
-    It learns quicker from little data (Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021). No
-    norm makes a sample depend on another.
-    """
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        kind: NormName = "channel",
-    ) -> None:
-        super().__init__()
-        hidden, still = max(1, out_channels // 2), (1,) * spatial_dims
-        halved = tuple(2 if step % 2 == 0 else step for step in stride)
-        rest = tuple(step // half for step, half in zip(stride, halved, strict=True))
-        self.layers = nn.Sequential(
-            Downsample(spatial_dims, in_channels, hidden, kernel, halved, "post", kind),
-            nn.ReLU(),
-            Downsample(spatial_dims, hidden, hidden, kernel, still, "post", kind),
-            nn.ReLU(),
-            Downsample(spatial_dims, hidden, out_channels, kernel, rest, "post", kind),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out

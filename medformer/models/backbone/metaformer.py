@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from medformer.models.backbone.batch_normed import InvertedDownsample, Step, StepStem
 from medformer.models.backbone.blocks import (
     Architecture,
     Backbone,
@@ -16,7 +17,19 @@ from medformer.models.backbone.blocks import (
     by_stage,
     initialize,
 )
-from medformer.models.backbone.layers import ConvStem, Downsample, KernelSize, NormName, channels_last, per_axis
+from medformer.models.backbone.downsampling import ConvStem, Downsample
+from medformer.models.backbone.layers import KernelSize, channels_last, per_axis
+from medformer.models.backbone.norms import NormName
+
+_Where = Literal["pre", "post", "none"]
+_NORMS: dict[str, tuple[_Where, _Where]] = {
+    "before": ("post", "pre"),
+    "bare": ("none", "none"),
+    "patches": ("post", "post"),
+    "bare_patches": ("none", "none"),
+    "inverted": ("none", "none"),
+}
+"""Where stem and downsampling have their norm."""
 
 
 class MetaFormer(Backbone):
@@ -54,7 +67,9 @@ class MetaFormer(Backbone):
         if spatial_dims not in (1, 2, 3):
             raise ValueError(f"spatial_dims: got {spatial_dims}, expected 1, 2 or 3")
         channels, stem = architecture.channels, architecture.stem
-        stages = by_stage(architecture, strides=strides or (4, *[2] * (len(architecture.depths) - 1)))
+        stages = by_stage(
+            architecture, strides=strides or architecture.strides or (4, *[2] * (len(architecture.depths) - 1))
+        )
         steps = [per_axis(stride, spatial_dims, "strides") for stride in stages["strides"]]
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
@@ -65,26 +80,32 @@ class MetaFormer(Backbone):
         self.checkpointing = checkpointing
 
         kernel = per_axis(stem_kernel or (7 if stem == "patch" else 3), spatial_dims, "stem_kernel")
-        stem_norm: Literal["post", "none"] = "post" if architecture.transition_norm else "none"
-        kind: NormName = "instance" if architecture.norm == "instance" else "channel"
+        patches = architecture.transition in ("patches", "bare_patches")
+        inverted = architecture.transition == "inverted"
+        stem_norm, down_norm = _NORMS[architecture.transition]
+        kind: NormName = architecture.norm if architecture.norm in ("instance", "layer") else "channel"
         self.stem: nn.Module
         if stem == "none":
             if in_channels != channels[0] or set(steps[0]) != {1}:
                 raise ValueError("without a stem, in_channels must be the first stage's channels and its stride 1")
             self.stem = nn.Identity()
+        elif inverted:
+            self.stem = StepStem(spatial_dims, in_channels, channels[0], steps[0])
         elif stem == "patch":
-            self.stem = Downsample(spatial_dims, in_channels, channels[0], kernel, steps[0], stem_norm, kind)
+            size = None if patches and stem_kernel is None else kernel
+            self.stem = Downsample(spatial_dims, in_channels, channels[0], size, steps[0], stem_norm, kind)
         else:
             self.stem = ConvStem(spatial_dims, in_channels, channels[0], kernel, steps[0], kind)
         rates = iter(torch.linspace(0.0, architecture.drop_path, sum(architecture.depths), device="cpu").tolist())
         first_scaled = len(channels) if architecture.res_scale_from is None else architecture.res_scale_from
         self.stages = nn.ModuleList()
         for index, (depth, width) in enumerate(zip(architecture.depths, channels, strict=True)):
-            down = None
-            if index:
+            down: nn.Module | None = None
+            if index and inverted:
+                down = _inverted(spatial_dims, channels[index - 1], width, steps[index], architecture, index)
+            elif index:
                 step = steps[index]
-                down_kernel = tuple(3 if n > 1 else 1 for n in step)
-                down_norm: Literal["pre", "none"] = "pre" if architecture.transition_norm else "none"
+                down_kernel = None if patches else tuple(3 if n > 1 else 1 for n in step)
                 down = Downsample(spatial_dims, channels[index - 1], width, down_kernel, step, down_norm, kind)
             scaled = index >= first_scaled
             blocks = [self.block(index, drop_path=next(rates), res_scale=scaled) for _ in range(depth)]
@@ -99,6 +120,14 @@ class MetaFormer(Backbone):
             x, branch = stage(x, self.checkpointing and self.training)
             features.append(branch if self.branch_features else x)
         return features
+
+
+def _inverted(
+    spatial_dims: int, finer: int, coarser: int, stride: tuple[int, ...], architecture: Architecture, level: int
+) -> nn.Module:
+    if architecture.depths[level - 1] == 0:
+        return Step(spatial_dims, finer, coarser, stride)
+    return InvertedDownsample(spatial_dims, finer, coarser, stride, gated=architecture.block == "gated")
 
 
 def _cumulative(steps: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

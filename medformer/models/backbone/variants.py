@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medformer.config.shared import MixerSpec
 from medformer.errors import ConfigError
-from medformer.models.backbone.blocks import Architecture, Backbone, InitName, init_published
-from medformer.models.backbone.layers import KernelSize, squared_relu
+from medformer.models.backbone.blocks import Architecture, Backbone, BlockName, InitName, init_published
+from medformer.models.backbone.heads import Classifier, HeadName, make_head
+from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.timm_metaformer import TimmMetaFormer
 from medformer.registry import Entry, Registry
-
-HeadName = Literal["linear", "mlp", "pool_after_norm", "pool_after_batch_norm"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Variant(Architecture):
 _V1 = "Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022"
 _V2 = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024"
 _FFT = "Tatsunami and Taki, FFT-Based Dynamic Token Mixer for Vision, AAAI 2024"
+_SHVIT_PAPER, _HIDDEN = "Yun and Ro, SHViT, CVPR 2024", "Lee et al., EfficientViM, CVPR 2025"
+_FOCAL = "Yang et al., Focal Modulation Networks, NeurIPS 2022"
 
 # Depths and channels of each size.
 _Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -55,6 +55,27 @@ _CONV: _Shapes = {
     "m36": ((3, 12, 18, 3), (96, 192, 384, 576)),
     "b36": ((3, 12, 18, 3), (128, 256, 512, 768)),
 }
+_FOCALNET: _Shapes = {
+    "tiny": ((2, 2, 6, 2), (96, 192, 384, 768)),
+    "small": ((2, 2, 18, 2), (96, 192, 384, 768)),
+    "base": ((2, 2, 18, 2), (128, 256, 512, 1024)),
+}
+# A map of the stem, then three stages.
+_SHVIT: _Shapes = {
+    "s1": ((0, 2, 4, 5), (64, 128, 224, 320)),
+    "s2": ((0, 2, 4, 5), (64, 128, 308, 448)),
+    "s3": ((0, 3, 5, 5), (96, 192, 352, 448)),
+    "s4": ((0, 4, 7, 6), (112, 224, 336, 448)),
+}
+_SHVIT_ATTENDING = {"s1": (48, 68), "s2": (66, 96), "s3": (75, 96), "s4": (72, 96)}
+_EFFICIENTVIM: _Shapes = {
+    "m1": ((0, 2, 2, 2), (64, 128, 192, 320)),
+    "m2": ((0, 2, 2, 2), (64, 128, 256, 512)),
+    "m3": ((0, 2, 2, 2), (112, 224, 320, 512)),
+    "m4": ((0, 3, 4, 2), (112, 224, 320, 512)),
+}
+_EFFICIENTVIM_STATES = {"m1": (49, 25, 9), "m2": (49, 25, 9), "m3": (49, 25, 9), "m4": (64, 32, 16)}
+_PARAMIXER: _Shapes = {"s": ((8,), (512,)), "b": ((12,), (768,)), "l": ((24,), (1024,))}
 
 
 def _family(
@@ -74,8 +95,52 @@ def _family(
     return rows
 
 
+def _focalnets(reach: str, levels: str, shared: Variant) -> list[Entry[Variant]]:
+    rows = _family("focalnet", f"focal modulation of {levels} levels", _FOCAL, shared, _FOCALNET, (0.2, 0.3, 0.5))
+    return [replace(row, name=f"{row.name}_{reach}") for row in rows]
+
+
+def _shvit() -> list[Entry[Variant]]:
+    rows = _family("shvit", "one attention head on a part of the channels", _SHVIT_PAPER, _STEPS, _SHVIT, (0.0,) * 4)
+    return [
+        replace(row, part=replace(row.part, mixers=("identity", "identity", *(_single_head(n) for n in widths))))
+        for row, widths in zip(rows, _SHVIT_ATTENDING.values(), strict=True)
+    ]
+
+
+def _single_head(attending: int) -> MixerSpec:
+    return {"name": "single_head_attention", "attending": attending, "batch_norm": True}
+
+
+def _efficientvim() -> list[Entry[Variant]]:
+    shared = replace(_STEPS, block="gated", mlp_ratio=4.0, head="linear")
+    rows = _family("efficientvim", "mixing in a few hidden states", _HIDDEN, shared, _EFFICIENTVIM, (0.0,) * 4)
+    return [
+        replace(row, part=replace(row.part, mixers=("identity", *(_hidden_state(n) for n in states))))
+        for row, states in zip(rows, _EFFICIENTVIM_STATES.values(), strict=True)
+    ]
+
+
+def _hidden_state(states: int) -> MixerSpec:
+    return {"name": "hidden_state", "states": states}
+
+
+def _focal(levels: int) -> MixerSpec:
+    return {"name": "focal_modulation", "levels": levels}
+
+
+_STEPS = Variant(
+    ("identity",) * 4,
+    "layer",
+    res_scale_from=None,
+    transition="inverted",
+    mlp_ratio=2.0,
+    block="depthwise",
+    strides=(8, 2, 2, 2),
+    head="batch_norm",
+)
 _POOLFORMER = Variant(
-    ("pooling",) * 4, "group", activation="gelu", res_scale_from=None, transition_norm=False, head="pool_after_norm"
+    ("pooling",) * 4, "group", activation="gelu", res_scale_from=None, transition="bare", head="pool_after_norm"
 )
 _POOLFORMER_V2, _IDENTITYFORMER = Variant(("pooling",) * 4, "map"), Variant(("identity",) * 4, "map")
 _RANDFORMER = Variant(("identity", "identity", "random", "random"), "map")
@@ -84,6 +149,26 @@ _CAFORMER = Variant(("separable_conv", "separable_conv", "attention", "attention
 _DFFORMER = Variant(("dynamic_filter",) * 4, "channel", head="mlp")
 _CDFFORMER = Variant(("separable_conv", "separable_conv", "dynamic_filter", "dynamic_filter"), "channel", head="mlp")
 _GFFORMER = Variant(("global_filter",) * 4, "channel", head="mlp")
+_FOCAL_SHORT = Variant(
+    (_focal(2),) * 4,
+    "layer",
+    activation="gelu",
+    res_scale_from=None,
+    transition="patches",
+    head="pool_after_layer_norm",
+)
+# Published for 224 px; of its single map only a classifier can make something.
+_PATCHES16 = Variant(
+    ("token_mlp",),
+    "joint",
+    activation="plain_gelu",
+    res_scale_from=None,
+    transition="bare_patches",
+    block="parallel",
+    strides=(16,),
+    head="pool_after_layer_norm",
+)
+_FOCAL_LONG = replace(_FOCAL_SHORT, mixers=(_focal(3),) * 4)
 # Ours, for training from scratch on little data: plain convolutions where maps are fine and channels few, separable
 # ones below, small kernels for small inputs, a stem of small ones, and norms of each image's own channels.
 _VOLUMES = Variant(
@@ -119,6 +204,7 @@ _LITE0 = replace(_BEHIND, channels=(32, 64, 128, 256), encoder="tf_efficientnet_
 # The encoder of PraNet, Res2Net-50-v1b-26w-4s, and nothing behind it.
 _RES2NET = replace(_BEHIND, depths=(0, 0, 0, 0), channels=(256, 512, 1024, 2048), encoder="res2net50d", narrowed=False)
 _ON_TIMM = dict.fromkeys(("1-D", "3-D"), "timm's networks are two-dimensional. Set model.backbone=convformer_v8.")
+_PARA, _BOTH = "Ota and Taki, ParaMixer, 2024", "MLPs over positions and over channels beside each other, patches"
 _RATES, _SCALES = (0.1, 0.1, 0.2, 0.3, 0.4), (1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
 # Published is that of s18; the others are those of ConvFormer, whose widths and depths these networks have.
 _FILTER_RATES = (0.2, 0.3, 0.4, 0.6)
@@ -142,6 +228,12 @@ VARIANTS: Registry[Variant] = Registry(
         *_family("dfformer", "dynamic frequency filters", _FFT, _DFFORMER, _CONV, _FILTER_RATES),
         *_family("cdfformer", "separable convolutions, then dynamic filters", _FFT, _CDFFORMER, _CONV, _FILTER_RATES),
         *_family("gfformer", "a frequency filter for each channel", _FFT, _GFFORMER, {"s18": _CONV["s18"]}, (0.2,)),
+        *_focalnets("srf", "two", _FOCAL_SHORT),
+        *_focalnets("lrf", "three", _FOCAL_LONG),
+        *_shvit(),
+        *_efficientvim(),
+        *_family("paramixer16", f"{_BOTH} of 16 px", _PARA, _PATCHES16, _PARAMIXER, (0.1,) * 3),
+        *_family("paramixer32", f"{_BOTH} of 32 px", _PARA, replace(_PATCHES16, strides=(32,)), _PARAMIXER, (0.1,) * 3),
         Entry("convformer_t10", _IMAGES, f"{_OURS} segmentation"),
         Entry("convformer_v8", _VOLUMES, f"{_OURS} segmentation"),
         Entry("convformer_c8", _CLASSES, f"{_OURS} classification"),
@@ -192,15 +284,25 @@ def build_backbone(
     init: InitName = "published",
     checkpointing: bool = False,
     frozen: int = 0,
+    block: BlockName | None = None,
+    mlp_ratio: float | None = None,
+    asymmetry: float | None = None,
 ) -> Backbone:
-    """Return a named backbone; `mixers`, `drop_path` and `kernel_sizes` None take the variant's own.
+    """Return a named backbone; what is None of the parts of an `Architecture` is the variant's own.
 
     Raises:
         UnknownNameError: No variant or mixer has that name; the nearest is suggested.
         ConfigError: The backbone does not exist in this number of dimensions, or has no levels that could be frozen, or
             no mixers that could be others.
     """
-    given: dict[str, Any] = {"mixers": mixers, "drop_path": drop_path, "kernel_sizes": kernel_sizes}
+    given: dict[str, Any] = {
+        "mixers": mixers,
+        "drop_path": drop_path,
+        "kernel_sizes": kernel_sizes,
+        "block": block,
+        "mlp_ratio": mlp_ratio,
+        "asymmetry": asymmetry,
+    }
     variant = VARIANTS.require(name, f"{spatial_dims}-D", *(["model.mixers"] if mixers is not None else [])).part
     architecture = replace(variant, **{key: value for key, value in given.items() if value is not None})
     if encoder := encoder_name(name):
@@ -229,61 +331,6 @@ def build_backbone(
     )
 
 
-class LinearHead(nn.Module):
-    """Average pool, LayerNorm, linear; or, with a norm for maps `(B, C, N)`, that norm, average pool, linear."""
-
-    def __init__(self, channels: int, num_classes: int, *, map_norm: nn.Module | None = None) -> None:
-        super().__init__()
-        self.norm_first = map_norm is not None
-        self.norm = nn.LayerNorm(channels, eps=1e-6) if map_norm is None else map_norm
-        self.fc = nn.Linear(channels, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(2)
-        pooled = self.norm(x).mean(-1) if self.norm_first else self.norm(x.mean(-1))
-        logits: Tensor = self.fc(pooled)
-        return logits
-
-
-class MlpHead(nn.Module):
-    """Average pool, LayerNorm, Linear C->4C, squared ReLU, LayerNorm, linear (ConvFormer, CAFormer)."""
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.fc = nn.ModuleDict(
-            {
-                "fc1": nn.Linear(channels, 4 * channels),
-                "norm": nn.LayerNorm(4 * channels),
-                "fc2": nn.Linear(4 * channels, num_classes),
-            }
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.fc["norm"](squared_relu(self.fc["fc1"](self.norm(x.flatten(2).mean(-1)))))
-        logits: Tensor = self.fc["fc2"](hidden)
-        return logits
-
-
-_MAP_NORMS: dict[HeadName, Callable[[int], nn.Module]] = {
-    "pool_after_norm": partial(nn.GroupNorm, 1, eps=1e-5),
-    "pool_after_batch_norm": nn.BatchNorm1d,
-}
-
-
-class Classifier(nn.Module):
-    """A backbone with its published classification head: `(B, C, *S) -> (B, num_classes)` logits."""
-
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.backbone(x)[-1])
-        return logits
-
-
 def build_classifier(name: str, num_classes: int = 1000, *, drop_path: float | None = None) -> Classifier:
     """Return a named backbone with the head of its paper (linear or MLP), weights initialized as published."""
     return with_head(build_backbone(name, drop_path=drop_path), name, num_classes)
@@ -291,13 +338,7 @@ def build_classifier(name: str, num_classes: int = 1000, *, drop_path: float | N
 
 def with_head(backbone: Backbone, name: str, num_classes: int) -> Classifier:
     """Return a backbone of the named variant with the head of its paper."""
-    kind, channels = VARIANTS[name].part.head, backbone.channels[-1]
-    head: nn.Module
-    if kind == "mlp":
-        head = MlpHead(channels, num_classes)
-    else:
-        map_norm = _MAP_NORMS[kind](channels) if kind in _MAP_NORMS else None
-        head = LinearHead(channels, num_classes, map_norm=map_norm)
+    head = make_head(VARIANTS[name].part.head, backbone.channels[-1], num_classes)
     return Classifier(backbone, head.apply(init_published))
 
 

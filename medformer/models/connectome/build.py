@@ -11,6 +11,7 @@ from torch import nn
 from medformer.config import ConnectomeModelConfig
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
+from medformer.models.backbone.blocks import ASYMMETRY, Architecture
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
 from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
@@ -104,7 +105,16 @@ def _roi_metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], d
         size = max(SMALLEST, *regions.values()) if regions else SMALLEST
         make = partial(build_network, inner, Grid(config.width, config.width, (size,)))
     else:
-        make = partial(region_backbone, config.width, config.depth, config.mixers or (config.mixer,), config.drop_path)
+        architecture = Architecture(
+            config.mixers or (config.mixer,),
+            depths=[config.depth],
+            channels=[config.width],
+            drop_path=config.drop_path,
+            mlp_ratio=config.mlp_ratio,
+            block=config.block,
+            asymmetry=ASYMMETRY,
+        )
+        make = partial(region_backbone, architecture)
     return RoiMetaFormer(
         regions,
         diagonal=diagonal,

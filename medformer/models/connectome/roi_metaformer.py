@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.config.shared import MixerSpec
 from medformer.models.backbone.blocks import Architecture
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.connectome.classifier import (
@@ -62,18 +62,10 @@ def _kept(subjects: int, regions: int, rate: float, like: Tensor) -> Tensor:
     return (torch.rand(subjects, regions, device=like.device) >= rate).to(like.dtype) / (1.0 - rate)
 
 
-def region_backbone(width: int, depth: int, mixers: Sequence[MixerSpec], drop_path: float = 0.0) -> MetaFormer:
+def region_backbone(architecture: Architecture) -> MetaFormer:
     """Return the shared backbone with one stage that neither reduces the tokens nor changes their channels."""
-    architecture = Architecture(
-        mixers,
-        depths=[depth],
-        channels=[width],
-        drop_path=drop_path,
-        layer_scale=LAYER_SCALE,
-        stem="none",
-        mlp_ratio=2.0,
-    )
-    return MetaFormer(1, width, architecture, strides=[1], init="fan_in")
+    stage = replace(architecture, layer_scale=LAYER_SCALE, stem="none")
+    return MetaFormer(1, stage.channels[0], stage, strides=[1], init="fan_in")
 
 
 class RegionEncoder(nn.Module):

@@ -9,8 +9,10 @@ from torch import nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
-from medformer.models.backbone.variants import VARIANTS, Classifier, with_head
+from medformer.models.backbone.heads import Classifier
+from medformer.models.backbone.variants import VARIANTS, with_head
 from medformer.models.networks.agunet import agunet
+from medformer.models.networks.dformer import dformer
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
 from medformer.models.networks.peers import dynunet, mednext, segresnet_ds, swinunetr, unet
@@ -26,6 +28,8 @@ Builder = Callable[[ModelConfig, Grid], nn.Module]
 
 NO_BACKBONE = {
     "model.mixers": "it has no stages with token mixers. Set model.mixers=null.",
+    "model.block": "it has no blocks of the shared backbone. Set model.block=null.",
+    "model.mlp_ratio": "it has no MLPs of the shared backbone. Set model.mlp_ratio=null.",
     "model.frozen": "it keeps levels of a backbone on a network of timm. Set model.frozen=0.",
     "model.weights": "they fill a MetaFormer encoder, and it has none. Set model.weights=null.",
     "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",
@@ -53,6 +57,14 @@ NETWORKS: Registry[Builder] = Registry(
             meta_light,
             "the shared backbone, a light multi-scale decoder whose two fine levels mix tokens too",
             cannot=_BATCH_NORM,
+        ),
+        Entry(
+            "dformer",
+            dformer,
+            "transformer of local and of spread windows, U-shaped",
+            "Wu et al., D-Former, 2023",
+            "padded to multiples of its coarsest stride",
+            NO_BACKBONE,
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
         Entry(
@@ -145,7 +157,7 @@ def build_network(
     config, _ = settle_weights(config)
     wanted = {
         f"{grid.spatial_dims}-D": True,
-        **{f"model.{key}": getattr(config, key) for key in ("mixers", "weights", "frozen")},
+        **{f"model.{key}": getattr(config, key) for key in ("mixers", "block", "mlp_ratio", "weights", "frozen")},
     }
     entry = NETWORKS.require(config.name, target, *(ability for ability, asked in wanted.items() if asked))
     try:

@@ -71,6 +71,9 @@ def build_encoder(config: ModelConfig, grid: Grid) -> Backbone:
         init=config.init,
         checkpointing=config.checkpointing,
         frozen=config.frozen,
+        block=config.block,
+        mlp_ratio=config.mlp_ratio,
+        asymmetry=config.asymmetry,
     )
 
 

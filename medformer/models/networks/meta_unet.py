@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config.shared import ModelConfig
-from medformer.models.backbone.blocks import Backbone, MetaFormerBlock
+from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.layers import (
     BATCH_NORM,
     LINEAR,
-    InstanceNorm,
     KernelSize,
     Pointwise,
     attend,
@@ -27,6 +26,7 @@ from medformer.models.backbone.layers import (
     head_count,
     same_convolution,
 )
+from medformer.models.backbone.norms import InstanceNorm
 from medformer.models.networks.grid import Grid, build_encoder, crop_to, pad_to_multiple
 
 # Attention cost grows with queries x keys; above this many positions the keys are averaged down to about it.
@@ -237,7 +237,7 @@ class MetaPolypDecoder(nn.Module):
         deep_supervision: bool = False,
         in_channels: int = 3,
         kernel_sizes: Sequence[KernelSize] = (3, 3, 3, 3),
-        blocks: Mapping[int, MetaFormerBlock] | None = None,
+        blocks: Mapping[int, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if len(channels) != 4:

@@ -7,7 +7,7 @@ EfficientNet-Lite0; a whole network of ours, whose encoder is taken. Nothing is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeGuard
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from medformer.errors import CheckpointError
 from medformer.models.backbone.blocks import Backbone
-from medformer.models.backbone.variants import VARIANTS, Classifier, build_backbone, encoder_name
+from medformer.models.backbone.heads import Classifier
+from medformer.models.backbone.variants import VARIANTS, build_backbone, encoder_name
 from medformer.tensor_file import name_some, read_metadata, read_tensors, shapes
 
-# Applied in order to every key of a sail-sg file; timm's names are ours.
+# Applied in order to every key of a sail-sg file; timm's names of its networks are ours.
 _SAIL_RULES: tuple[tuple[str, str], ...] = (
     (r"^patch_embed\.proj\.", "stem.conv."),
     (r"^downsample_layers\.0\.conv\.", "stem.conv."),
@@ -33,6 +34,53 @@ _SAIL_RULES: tuple[tuple[str, str], ...] = (
     (r"^head\.(weight|bias)$", r"head.fc.\1"),
     (r"^norm\.", "head.norm."),
 )
+# timm's FocalNet, whose names are those of its paper.
+_FOCAL_RULES: tuple[tuple[str, str], ...] = (
+    (r"^layers\.(\d)\.", r"stages.\1."),
+    (r"(stem|downsample)\.proj\.", r"\1.conv."),
+    (r"\.modulation\.f\.", ".token_mixer.fc_in."),
+    (r"\.modulation\.focal_layers\.(\d)\.0\.", r".token_mixer.contexts.\1."),
+    (r"\.modulation\.h\.", ".token_mixer.modulator."),
+    (r"\.modulation\.proj\.", ".token_mixer.fc_out."),
+    (r"^norm\.", "head.norm."),
+)
+# timm's SHViT and EfficientViM, whose stem's last step is the downsampling of our second stage.
+_STEP_RULES: tuple[tuple[str, str], ...] = (
+    (r"^(stages\.\d)\.downsample\.conv\.0\.", r"\1.downsample.expand."),
+    (r"^(stages\.\d)\.downsample\.conv\.1\.", r"\1.downsample.step."),
+    (r"^(stages\.\d)\.downsample\.conv\.2\.", r"\1.downsample.weigh."),
+    (r"^(stages\.\d)\.downsample\.conv\.3\.", r"\1.downsample.reduce."),
+    (r"\.downsample\.0\.m\.", ".downsample.near1."),
+    (r"\.downsample\.1\.m\.", ".downsample.mlp1."),
+    (r"\.downsample\.2\.conv1\.", ".downsample.expand."),
+    (r"\.downsample\.2\.conv2\.", ".downsample.step."),
+    (r"\.downsample\.2\.se\.", ".downsample.weigh."),
+    (r"\.downsample\.2\.conv3\.", ".downsample.reduce."),
+    (r"\.downsample\.3\.m\.", ".downsample.near2."),
+    (r"\.downsample\.4\.m\.", ".downsample.mlp2."),
+    (r"\.dwconv([12])\.", r".near\1."),
+    (r"\.(blocks\.\d)\.conv\.m\.", r".\1.near1."),
+    (r"\.mixer\.m\.pre_norm\.", ".token_mixer.norm."),
+    (r"\.mixer\.m\.qkv\.", ".token_mixer.qkv."),
+    (r"\.mixer\.m\.proj\.1\.", ".token_mixer.proj."),
+    (r"\.ffn\.m\.pw([12])\.", r".mlp.fc\1."),
+    (r"\.(pw)([12])\.(c|bn)\.", r".fc\2.\3."),
+    (r"\.ffn\.", ".mlp."),
+    (r"\.alpha$", ".gates"),
+    (r"\.mixer\.A$", ".token_mixer.a"),
+    (r"\.mixer\.D$", ".token_mixer.skip"),
+    (r"\.mixer\.BCdt_proj\.conv\.", ".token_mixer.parameters_of_states."),
+    (r"\.mixer\.dw\.conv\.", ".token_mixer.dwconv."),
+    (r"\.mixer\.hz_proj\.conv\.", ".token_mixer.gate."),
+    (r"\.mixer\.out_proj\.conv\.", ".token_mixer.proj."),
+    (r"\.(blocks\.\d)\.norm\.", r".\1.norm1."),
+    (r"\.c\.weight$", ".conv.weight"),
+    (r"\.bn\.", ".norm."),
+    (r"^head\.norm\.", "head.norm."),
+    (r"^head\.l\.", "head.fc."),
+)
+_SHVIT_MARK, _VIM_MARK = "patch_embed.6.c.weight", "patch_embed.conv.3.conv.weight"
+_FOCAL_MARK = "layers.0.blocks.0.modulation.f.weight"
 _SAIL_MARKS = ("downsample_layers.", "patch_embed.")
 _LITE0_MARK = "_conv_stem.weight"
 _BACKBONE = "backbone."
@@ -167,6 +215,12 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     plain = {key.removeprefix("module."): value for key, value in tensors.items()}
     if _LITE0_MARK in plain:
         return _in_order(plain, "tf_efficientnet_lite0")
+    if _FOCAL_MARK in plain:
+        return {_by_rules(key, _FOCAL_RULES): value for key, value in plain.items()}
+    if _SHVIT_MARK in plain or _VIM_MARK in plain:
+        # EfficientViM's downsampling stands behind its stage, ours before the next one.
+        behind = _VIM_MARK in plain
+        return {_by_rules(_later(key, behind), _STEP_RULES): value for key, value in plain.items()}
     if not any(key.startswith(_SAIL_MARKS) for key in plain):
         return plain
     renamed = {}
@@ -179,10 +233,25 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 if index % 2 == 0
                 else f"downsample_layers.{(index + 1) // 2}.{rest.replace('proj.', 'conv.')}"
             )
-        for pattern, replacement in _SAIL_RULES:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
+        renamed[_by_rules(key, _SAIL_RULES)] = value
     return renamed
+
+
+def _later(key: str, behind: bool) -> str:
+    """Number steps and stages as ours are: the stem's first map is a stage of its own."""
+    if match := re.match(r"^patch_embed\.(?:conv\.)?(\d)\.(.+)$", key):
+        number = int(match[1]) if behind else int(match[1]) // 2
+        return f"stem.steps.{number}.{match[2]}" if number < 3 else f"stages.1.downsample.{match[2]}"
+    if match := re.match(r"^stages\.(\d)\.(.+)$", key):
+        moved = int(match[1]) + (2 if behind and match[2].startswith("downsample.") else 1)
+        return f"stages.{moved}.{match[2]}"
+    return key
+
+
+def _by_rules(key: str, rules: Sequence[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def inflate(kernel: Tensor, shape: tuple[int, ...]) -> Tensor | None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import torch
 
+from medformer.models.backbone.blocks import Architecture
 from medformer.models.connectome.classifier import edge_count
 from medformer.models.connectome.roi_metaformer import AtlasFusion, RegionTokens, RoiMetaFormer, region_backbone
 
 REGIONS = {"coarse": 4, "fine": 12}
+
+ONE_BLOCK = Architecture(["attention"], depths=[1], channels=[32], mlp_ratio=2.0)
 
 
 def test_a_new_network_says_nothing_and_every_region_has_a_vote() -> None:
@@ -49,7 +52,7 @@ def test_regions_have_votes_of_their_own() -> None:
     # The diagnosis is in one connection; swapping the names of its regions with others must change the answer.
     torch.manual_seed(0)
     model = RoiMetaFormer(
-        {"aal": 6}, width=32, backbone=lambda: region_backbone(32, 1, ["attention"]), dropout=0.0, drop_regions=0.0
+        {"aal": 6}, width=32, backbone=lambda: region_backbone(ONE_BLOCK), dropout=0.0, drop_regions=0.0
     )
     edges = torch.randn(64, edge_count(6, False))
     label = (edges[:, 3] > 0).long()

@@ -9,14 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.models.backbone.layers import LINEAR
-
-# Token grids of a stage at the reference input: 224 px in 2-D; in 3-D the grid of a 96-voxel cube, because
-# 14^3 tokens would mean 7.5 million frozen numbers per block.
-_REFERENCE: dict[int, dict[int, tuple[int, ...]]] = {
-    1: {0: (3136,), 1: (784,), 2: (196,), 3: (49,)},
-    2: {0: (56, 56), 1: (28, 28), 2: (14, 14), 3: (7, 7)},
-    3: {0: (24, 24, 24), 1: (12, 12, 12), 2: (6, 6, 6), 3: (3, 3, 3)},
-}
+from medformer.models.backbone.norms import stage_grid
 
 
 class RandomMixing(nn.Module):
@@ -30,7 +23,7 @@ class RandomMixing(nn.Module):
 
     def __init__(self, channels: int, *, spatial_dims: int, stage: int) -> None:
         super().__init__()
-        self.grid = _REFERENCE[spatial_dims][min(stage, 3)]
+        self.grid = stage_grid(spatial_dims, stage)
         tokens = math.prod(self.grid)
         self.random_matrix = nn.Parameter(torch.softmax(torch.rand(tokens, tokens), dim=-1), requires_grad=False)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, StarReLU, channels_last, same_convolution
+from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, same_convolution
+from medformer.models.backbone.mlp import StarReLU
 
 
 class SeparableConv(nn.Module):

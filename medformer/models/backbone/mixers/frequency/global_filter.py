@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medformer.models.backbone.frequency_filters import FrequencyFilters, Grid, Keeps
-from medformer.models.backbone.layers import Pointwise, StarReLU, channels_last
+from medformer.models.backbone.layers import Pointwise, channels_last
+from medformer.models.backbone.mlp import StarReLU
 
 
 class GlobalFilter(nn.Module):

@@ -1,0 +1,1 @@
+"""Mixers that carry a state along the positions of an axis."""
