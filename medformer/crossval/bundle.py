@@ -167,7 +167,7 @@ def _require_known(head: _Head, path: Path) -> None:
 def _require_nothing_else(path: Path, record: BundleRecord) -> None:
     """Refuse files that were put below `folds/`: some that predict are optional, and are read where they are there."""
     listed = {path / name for name in record.files}
-    for file in files_below(path / FOLDS):
+    for file in files_below(path / FOLDS) if (path / FOLDS).is_dir() else ():
         if file not in listed:
             raise CheckpointError(f"{file} is no part of the bundle that was exported. Remove it.")
 

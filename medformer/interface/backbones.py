@@ -26,7 +26,7 @@ def list_mixers(pattern: str = "*") -> list[str]:
 
     >>> import medformer as mf
     >>> mf.list_mixers("*conv*")
-    ['separable_conv', 'convolution']
+    ['separable_conv', 'convolution', 'decision_convformer']
     """
     return _matching(MIXERS, pattern)
 

@@ -41,7 +41,7 @@ def test_the_package_of_cross_validation_is_the_function_too() -> None:
 
 
 def test_names_are_filtered_by_a_pattern() -> None:
-    assert mf.list_mixers() == ["pooling", "identity", "random", "separable_conv", "convolution", "attention"]
+    assert mf.list_mixers()[:3] == ["pooling", "identity", "random"] and mf.list_mixers("atten*") == ["attention"]
     assert "caformer_s18" in mf.list_backbones() and not [name for name in mf.list_backbones() if "<" in name]
     assert mf.list_backbones("convformer_?18") == ["convformer_s18"]
     with pytest.raises(mf.ConfigError, match="Did you mean 'caformer_s18'"):

@@ -10,8 +10,7 @@ from medformer.config import SCHEMAS
 from medformer.config_problems import known_keys
 from medformer.errors import ConfigError
 from medformer.models.backbone.mixers import MIXERS
-from medformer.models.backbone.variants import VARIANTS
-from medformer.tasks.catalog import collect_info
+from medformer.tasks.catalog import SECTIONS, collect_info
 from pipelines.info import info
 
 
@@ -29,7 +28,9 @@ def test_the_overview_has_one_line_for_each_section_and_none_is_too_long(
     assert len(lines) < 30 and max(map(len, lines)) <= columns
     for section in collect_info().keys() - {"version", "packages"}:
         assert len([line for line in lines if line.startswith(f"{section} ")]) == 1, section
-    assert next(line for line in lines if line.startswith("backbones ")).split()[1] == str(len(VARIANTS))
+    assert next(line for line in lines if line.startswith("backbones ")).split()[1] == str(
+        len(SECTIONS["backbones"].names)
+    )
 
 
 @pytest.mark.parametrize("columns", [80, 120])
