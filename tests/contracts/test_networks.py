@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError
-from medformer.models.networks import peers
+from medformer.models.networks import dformer, peers
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.pretrained import load_encoder, network_encoder
 
 CASES = [(name, dims) for name in NETWORKS.examples() for dims in (1, 2, 3) if f"{dims}-D" not in NETWORKS[name].cannot]
 CLASSIFIERS = [(name, dims) for name, dims in CASES if "classification" not in NETWORKS[name].cannot]
-# A network of another library is the same graph in every dimension: the slow tests export the lower ones.
+# A network is the same graph in every dimension: the slow tests export the lower ones.
 EXPORTED = [
-    pytest.param(name, dims, marks=pytest.mark.slow if ":" in name and (name, dims + 1) in CASES else ())
+    pytest.param(name, dims, marks=pytest.mark.slow if (name, dims + 1) in CASES else ())
     for name, dims in CASES
     if "export" not in NETWORKS[name].cannot
 ]
@@ -35,6 +35,7 @@ def _small_networks() -> Iterator[None]:
     with tiny_backbones(), pytest.MonkeyPatch.context() as patched:
         for name, few in {"SWIN_FEATURES": 12, "FIRST_FILTERS": 8, "MOST_FILTERS": 80}.items():
             patched.setattr(peers, name, few)
+        patched.setattr(dformer, "CHANNELS", (32, 64, 128, 256))
         yield
 
 

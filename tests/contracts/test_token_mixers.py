@@ -110,7 +110,11 @@ def test_forward_changes_no_state(name: str, dims: int) -> None:
         assert torch.equal(value, before[key])
 
 
-@pytest.mark.parametrize(("name", "dims"), DIMENSIONS)
+# A mixer is the same graph in every dimension: the slow tests export the others.
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[1] != FIRST[case[0]] else ()) for case in DIMENSIONS],
+)
 def test_an_exported_mixer_computes_the_same(name: str, dims: int) -> None:
     if "export" in MIXERS[name].cannot:
         pytest.skip(MIXERS[name].cannot["export"])

@@ -32,7 +32,8 @@ def interrupt(*options: str) -> str:
 
 # The limit is for a session that hangs, not for one that other work slows down.
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 5])
 def test_kills_and_two_calmer_signals_at_random_moments_leave_an_identical_table(kills: int) -> None:
     signals = ["SIGTERM", *["SIGKILL"] * kills, "SIGINT"]
     printed = interrupt("--signals", *signals, "--kills", str(len(signals)), "--seed", "0")

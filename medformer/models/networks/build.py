@@ -64,7 +64,7 @@ NETWORKS: Registry[Builder] = Registry(
             "transformer of local and of spread windows, U-shaped",
             "Wu et al., D-Former, 2023",
             "padded to multiples of its coarsest stride",
-            NO_BACKBONE,
+            {"1-D": "it is published for volumes. Set model.name=meta_unet."} | NO_BACKBONE,
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
         Entry(

@@ -47,7 +47,7 @@ class DFormer(nn.Module):
     the maps after it.
 
     Args:
-        spatial_dims: 1, 2 or 3.
+        spatial_dims: 2 or 3.
         in_channels: Channels of the input.
         out_channels: Logits of each position.
         drop_path: Stochastic depth of the last block of the encoder.

@@ -195,6 +195,8 @@ def _is_table(content: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def _fits(name: str, found: Mapping[str, tuple[int, ...]]) -> bool:
+    if not all(_ends_at(found, stage, depth) for stage, depth in enumerate(VARIANTS[name].part.depths)):
+        return False
     with torch.device("meta"):
         backbone = build_backbone(name)
     optional = {
@@ -204,6 +206,12 @@ def _fits(name: str, found: Mapping[str, tuple[int, ...]]) -> bool:
     }
     wanted = {key: tuple(value.shape) for key, value in backbone.state_dict().items() if key not in optional}
     return all(_size(found.get(key, (0,))) == _size(shape) for key, shape in wanted.items())
+
+
+def _ends_at(found: Collection[str], stage: int, depth: int) -> bool:
+    """Whether a stage has this number of blocks, which is seen without building a network."""
+    there = {key.split(".")[3] for key in found if key.startswith(f"stages.{stage}.blocks.")}
+    return len(there) == depth
 
 
 def _size(shape: tuple[int, ...]) -> tuple[int, ...]:
