@@ -82,7 +82,14 @@ def test_a_network_can_be_exported(name: str, dims: int) -> None:
         assert torch.export.export(model, (x,)).module()(x).shape == (1, 3, *x.shape[2:])
 
 
-@pytest.mark.parametrize(("name", "dims"), [case for case in CASES if "bf16" not in NETWORKS[case[0]].cannot])
+@pytest.mark.parametrize(
+    ("name", "dims"),
+    [
+        pytest.param(name, dims, marks=pytest.mark.slow if (name, dims + 1) in CASES else ())
+        for name, dims in CASES
+        if "bf16" not in NETWORKS[name].cannot
+    ],
+)
 def test_low_precision_gives_nearly_the_same(name: str, dims: int) -> None:
     model, x = make(name, dims), sample(dims, batch=1)
     with torch.no_grad():

@@ -42,7 +42,7 @@ def test_what_a_notebook_names_is_there(name: str) -> None:
 
 
 # One shows in every run of the tests that they work; the others take as long.
-_RUN = [pytest.param(name, marks=[] if name == "polyp" else [pytest.mark.slow]) for name in BOOKS]
+_RUN = [pytest.param(name, marks=pytest.mark.slow) for name in BOOKS]
 
 
 @pytest.mark.parametrize("name", _RUN)

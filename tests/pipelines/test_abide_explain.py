@@ -50,6 +50,7 @@ def precision(run: Path, source: Path, precision_at_k: Callable[..., float]) -> 
     return float(precision_at_k(np.concatenate([*scores.values()]), np.concatenate([planted[a] for a in scores])))
 
 
+@pytest.mark.slow
 def test_planted_connections_lead_and_permuted_labels_lead_nowhere(
     source: Path, tmp_path: Path, medformer: Medformer, precision_at_k: Callable[..., float]
 ) -> None:
