@@ -258,9 +258,10 @@ def collect(
 
 def effort_of(run: RunDirectory) -> dict[str, float]:
     """Updates and seconds of a training, mean over the seeds."""
-    last = [read_csv(path)[-1] for path in sorted(run.path.glob("folds/*/history.csv"))]
-    seconds = [sum(float(row["seconds"]) for row in read_csv(path)) for path in run.path.glob("folds/*/history.csv")]
-    return {"updates": float(np.mean([int(row["steps"]) for row in last])), "seconds": float(np.mean(seconds))}
+    histories = [read_csv(path) for path in sorted(run.path.glob("folds/*/history.csv"))]
+    updates = [int(rows[-1]["steps"]) for rows in histories]
+    seconds = [sum(float(row["seconds"]) for row in rows) for rows in histories]
+    return {"updates": float(np.mean(updates)), "seconds": float(np.mean(seconds))}
 
 
 def against(found: Comparison) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from medformer.config import PolypConfig
 from medformer.config_loading import load_config
 from medformer.data.manifest import Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
-from medformer.models.networks.pretrained import settle_weights
+from medformer.models.networks.pretrained import resolve_weights
 from medformer.tasks.polyp.learner import make_objective
 from medformer.tasks.polyp.study import PolypStudy
 from medformer.training.optimizer import learning_rate_factor
@@ -93,7 +93,7 @@ def test_levels_of_random_weights_are_not_frozen(monkeypatch: pytest.MonkeyPatch
         check_settings("polyp/cpu", ["model.weights=null", "pretraining.enabled=true"])
     # What `auto` stands for where no weights are: none, and nothing is frozen.
     monkeypatch.setattr("medformer.models.networks.pretrained.choose_weights", lambda network: None)
-    chosen = settle_weights(load_config("polyp/cpu", model=PolypConfig).model)[0]
+    chosen = resolve_weights(load_config("polyp/cpu", model=PolypConfig).model)[0]
     assert (chosen.weights, chosen.frozen) == (None, 0)
     check_settings("polyp/cpu")
 
@@ -103,7 +103,7 @@ def test_levels_of_random_weights_are_not_frozen(monkeypatch: pytest.MonkeyPatch
     [("model.backbone=lite0_metaformer", "tf_efficientnet_lite0.in1k"), ("model.name=monai:unet", None)],
 )
 def test_auto_takes_the_weights_that_are_here_and_suit(override: str, weights: str | None) -> None:
-    assert settle_weights(load_config("polyp/cpu", [override], model=PolypConfig).model)[0].weights == weights
+    assert resolve_weights(load_config("polyp/cpu", [override], model=PolypConfig).model)[0].weights == weights
 
 
 @pytest.mark.parametrize("name", ["polyp/default", "polyp/quick", "polyp/pranet_protocol", "polyp/cpu"])

@@ -88,6 +88,7 @@ class Loop:
             say=self.reporter.line,
         )
         self.measure = job.measure
+        self.penalized = isinstance(tying_penalty(model), Tensor)
         self.saving = Saving(job, model, self.average, self.optimizer)
         self.progress = Progress()
         self.skipped = 0
@@ -214,7 +215,9 @@ class Loop:
 
         self.optimizer.zero_grad(set_to_none=True)
         with several_values(len(batch["id"])):
-            value = job.objective(self.wrapped, moved, moment) + tying_penalty(self.model)
+            value = job.objective(self.wrapped, moved, moment)
+            if self.penalized:
+                value = value + tying_penalty(self.model)
         self.fabric.backward(value)
         by_value, limit = job.config.clip_by == "value", job.config.clip or math.inf
         norm = self.fabric.clip_gradients(

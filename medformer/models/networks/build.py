@@ -18,7 +18,7 @@ from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_une
 from medformer.models.networks.peers import dynunet, mednext, segresnet_ds, swinunetr, unet
 from medformer.models.networks.plsnet import plsnet
 from medformer.models.networks.pranet import pranet
-from medformer.models.networks.pretrained import settle_weights
+from medformer.models.networks.pretrained import resolve_weights
 from medformer.models.networks.smp_peers import smp_network
 from medformer.registry import Entry, Registry
 
@@ -154,7 +154,7 @@ def build_network(
         UnknownNameError: The model, backbone or mixer is not known; the nearest name is given.
         ConfigError: The model does not support what is asked of it, or the numbers of the grid do not suit it.
     """
-    config, _ = settle_weights(config)
+    config, _ = resolve_weights(config)
     wanted = {
         f"{grid.spatial_dims}-D": True,
         **{f"model.{key}": getattr(config, key) for key in ("mixers", "block", "mlp_ratio", "weights", "frozen")},

@@ -16,7 +16,7 @@ from medformer.models.weights.store import OWN, choose_weights, find_weights
 from medformer.models.weights.table import names_for
 
 
-def settle_weights(config: ModelConfig) -> tuple[ModelConfig, str]:
+def resolve_weights(config: ModelConfig) -> tuple[ModelConfig, str]:
     """Decide what `weights: auto` is on this machine: the best weights by name that are here, or none.
 
     Returns:
@@ -51,7 +51,7 @@ def load_encoder(network: nn.Module, config: ModelConfig) -> None:
         ConfigError: The network has no encoder that weights could fill, or the weights are not on this machine.
         CheckpointError: They cannot be read, do not fit, or are not what they were.
     """
-    config, _ = settle_weights(config)
+    config, _ = resolve_weights(config)
     if not config.weights:
         return
     encoder, backbone = network_encoder(network), getattr(network, "backbone", None)

@@ -1,1 +1,1 @@
-"""What a run settles before its first fold: which rows the folds may have, its plan, and that nothing leaks."""
+"""What happens before the first fold: the plan is drawn from the rows that folds may use, and checked for leaks."""

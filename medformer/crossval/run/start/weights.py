@@ -14,7 +14,7 @@ from medformer.crossval.run.start.seen import Seen
 from medformer.crossval.run.start.source import KEY, Start, open_start
 from medformer.errors import ConfigError
 from medformer.files import digest, sha256
-from medformer.models.networks.pretrained import settle_weights, with_weights
+from medformer.models.networks.pretrained import resolve_weights, with_weights
 from medformer.models.weights.store import OWN, Weights, find_weights
 from medformer.training.job import WEIGHTS
 
@@ -50,8 +50,8 @@ def decide_weights(
     elif start is not None:
         name = start.record.weights
     else:
-        settled, note = settle_weights(config.model)
-        name = settled.weights
+        resolved, note = resolve_weights(config.model)
+        name = resolved.weights
     # Levels that are kept as they are come from the other network, whatever that began with.
     model = with_weights(config.model, name) if start is None else config.model.model_copy(update={"weights": name})
     return config.model_copy(update={"model": model}), [note] if note else []
