@@ -3,11 +3,12 @@
 Each system is a run of the package's own: a hold-out plan drawn several times (the seeds), the same plan for all
 systems of a task. What a mixer has more or less of parameters than separable convolutions, the MLPs of the same blocks
 make up for (`model.mlp_ratio`), until the whole network has within a tenth as many as the reference. Then each is
-trained twice: for the same number of updates, and for the same time. Settings are the task's; nothing is tuned.
+trained twice on one core: for the same number of updates, and for the same CPU time. Settings are the
+task's; nothing is tuned.
 
     MEDFORMER_DATA=/path/to/data python benchmarks/mixer_sweep.py --out sweep
 
-The default is a reduced sweep of about three hours of one core: small images, few cases and short trainings, so that it
+The default is a reduced sweep of about two hours of one core: small images, few cases and short trainings, so that it
 shows how mixers learn at the beginning, and not what they reach. An interrupted sweep goes on with the same command.
 """
 
@@ -24,9 +25,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from machine import machine
+from machine import cpu_clock, machine
 from matplotlib.figure import Figure
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
+from torch import nn
 
 from medformer.config import SCHEMAS, AbideConfig, PolypConfig, VolumeConfig
 from medformer.config_loading import load_config
@@ -35,11 +37,13 @@ from medformer.crossval.compare.result import Comparison
 from medformer.crossval.run import runner
 from medformer.crossval.run.directory import RunDirectory
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
+from medformer.data.frames.describe import inspect_frames
+from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import scan
 from medformer.data.manifest import write_manifest
+from medformer.data.near_duplicates import link_near_duplicates
 from medformer.files import read_csv, write_json
-from medformer.models.backbone.mixers import MIXERS
-from medformer.models.backbone.variants import count_parameters
+from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
@@ -53,6 +57,8 @@ TIED = {
     "token_mlp, asymmetric": ("token_mlp", "asymmetric"),
 }
 """Blocks of associative memories: what is called, its mixer, its block."""
+SET = {"selective_scan": {"states": 32}, "global_filter": {"expansion": 1}}
+"""Parameters of mixers that have too many of them for the smallest network, with which they fit."""
 WITHIN = 0.1
 """How far from the reference the number of parameters may be, as a share of it."""
 _RATIOS = (0.02, 16.0)
@@ -65,6 +71,7 @@ class Task(NamedTuple):
         name: Of the task.
         config: Shipped config.
         dims: Spatial dimensions that a mixer works in.
+        grid: Positions per axis of the finest map, for mixers whose weights belong to positions.
         settings: What is changed of the config.
         updates: What makes a training long, when all have the same number of updates.
     """
@@ -72,6 +79,7 @@ class Task(NamedTuple):
     name: str
     config: str
     dims: int
+    grid: int
     settings: tuple[str, ...]
     updates: str
 
@@ -82,36 +90,47 @@ TASKS = {
         "polyp",
         "polyp/scratch",
         2,
+        24,
         (*_SMALL, "data.image_size=[96,96]", "training.batch_size=8", "training.ema=0.9", "augment.scales=[1.0]"),
-        "training.epochs=2",
+        "training.epochs=4",
     ),
     "volumes": Task(
         "volume",
         "volume/default",
         3,
+        8,
         (*_SMALL, "plan.patch=[32,32,32]", "plan.batch_size=2", "training.ema=0.9", "data.patches=1"),
         "training.epochs=1",
     ),
-    "regions": Task("abide", "abide/default", 1, ("model.depth=2",), "training.epochs=8"),
+    "regions": Task("abide", "abide/default", 1, 190, ("model.depth=2",), "training.epochs=8"),
 }
 
 
 def main() -> None:
     """Run what is not done yet, print tables, draw the figure."""
     arguments = parse()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     systems = {name: (name, "sequential") for name in MIXERS if not MIXERS[name].cannot.keys() & {"2-D", "3-D"}} | TIED
     wanted = arguments.only or list(systems)
     systems = {name: systems[name] for name in dict.fromkeys([REFERENCE, *wanted])}
-    ratios: dict[str, dict[str, float]] = {}
+    left_out: dict[str, str] = {}
+    ratios: dict[str, dict[str, float]] = {label: {} for label in TASKS}
+    for name, system in list(systems.items()):
+        try:
+            for label, task in TASKS.items():
+                ratios[label][name] = ratio_for(task, system)
+        except ValueError as error:
+            left_out[name] = str(error)
+            del systems[name]
+    for line in (f"{len(systems)} systems: {', '.join(systems)}.", *left_out.values()):
+        say(line)
     for label, task in TASKS.items():
         data = prepare(label, arguments)
         for name, system in systems.items():
-            ratios.setdefault(label, {})[name] = ratio_for(task, system)
             for effort in ("updates", "seconds"):
                 train(label, task, name, system, ratios[label][name], effort, data, arguments)
     found = {effort: collect(effort, systems, ratios, arguments.out) for effort in ("updates", "seconds")}
-    content = {"machine": machine(), "threads": arguments.threads, "minutes": arguments.minutes, **found}
+    content = {"machine": machine(), "minutes": arguments.minutes, "left_out": left_out, **found}
     write_json(arguments.out / "mixer_sweep.json", content)
     draw({effort: part["ranks"] for effort, part in found.items()}, arguments.out / "mixer_sweep.svg")
     say(json.dumps(content, indent=2) if arguments.json else "\n\n".join(table(e, p) for e, p in found.items()))
@@ -123,11 +142,10 @@ def parse() -> argparse.Namespace:
     root = os.environ.get("MEDFORMER_DATA")
     parser.add_argument("--data", type=Path, default=root, required=root is None, help="folder with polyp/, ...")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs, JSON and figure")
-    parser.add_argument("--minutes", type=float, default=0.25, help="of each training of equal time")
+    parser.add_argument("--minutes", type=float, default=0.15, help="of each training of equal time")
     parser.add_argument("--repeats", type=int, default=3, help="how often each plan is drawn")
-    parser.add_argument("--cases", type=int, default=240, help="frames, and at most so many volumes and subjects")
+    parser.add_argument("--cases", type=int, default=240, help="frames")
     parser.add_argument("--only", nargs="+", help="only these systems, beside the reference")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
@@ -147,28 +165,38 @@ def prepare(label: str, arguments: argparse.Namespace) -> Path:
         replace(case, group=case.group or case.id, split="")
         for case in scan([arguments.data / "polyp" / "Kvasir-SEG"]).cases
     ]
-    write_manifest(path, random.Random(0).sample(cases, min(arguments.cases, len(cases))))
+    drawn = random.Random(0).sample(cases, min(arguments.cases, len(cases)))
+    records = inspect_frames(drawn, require_masks=False, reporter=make_reporter())
+    write_manifest(path, link_near_duplicates(drawn, records, FRAMES))
     return path
 
 
-def overrides(system: tuple[str, str], ratio: float) -> list[str]:
+def overrides(task: Task, system: tuple[str, str], ratio: float) -> list[str]:
     """What makes a system of a config."""
     mixer, block = system
-    return [f"model.mixers=[{mixer}]", f"model.block={block}", f"model.mlp_ratio={ratio:.6g}"]
+    given = {"name": mixer, **SET.get(mixer, {})}
+    if "grid" in mixer_parameters(mixer).model_fields:
+        given["grid"] = task.grid
+    return [f"model.mixers=[{json.dumps(given)}]", f"model.block={block}", f"model.mlp_ratio={ratio:.6g}"]
 
 
 def parameters(task: Task, system: tuple[str, str], ratio: float) -> int:
-    """Count the parameters of a system's network, without touching memory."""
-    given = [*task.settings, *overrides(system, ratio)]
+    """Count what a system's network learns, without touching memory."""
+    given = [*task.settings, *overrides(task, system, ratio)]
     with torch.device("meta"):
         if task.dims == 1:
             subject = load_config(task.config, given, model=AbideConfig)
-            return count_parameters(build_connectome_model(subject.model, {"cc200": 190}, diagonal=False))
+            return learned(build_connectome_model(subject.model, {"cc200": task.grid}, diagonal=False))
         if task.dims == 2:
             frames = load_config(task.config, given, model=PolypConfig)
-            return count_parameters(build_network(frames.model, Grid(3, 2, (32, 32))))
+            return learned(build_network(frames.model, Grid(3, 2, (32, 32))))
         volumes = load_config(task.config, given, model=VolumeConfig)
-        return count_parameters(build_network(volumes.model, Grid(1, 2, (32, 32, 32))))
+        return learned(build_network(volumes.model, Grid(1, 2, (32, 32, 32))))
+
+
+def learned(model: nn.Module) -> int:
+    """Number of parameters, frozen ones left out."""
+    return sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
 
 
 def ratio_for(task: Task, system: tuple[str, str]) -> float:
@@ -212,18 +240,19 @@ def train(
     given = [
         f"data.manifest={data}",
         "crossval.scheme=hold-out",
-        "crossval.test=0.3",
+        "crossval.test=0.2",
         f"crossval.repeats={arguments.repeats}",
         "crossval.baselines=false",
         *task.settings,
         *(["training.minutes=null"] if effort == "updates" else []),
         length,
-        *overrides(system, ratio),
+        *overrides(task, system, ratio),
     ]
     out = run_folder(arguments.out, effort, label, name)
     if not RunDirectory(out).metrics_json.is_file():
         config = load_config(task.config, given, model=SCHEMAS[task.name])
-        runner.run(get_task(task.name), config, out, make_reporter(), resume=RunDirectory(out).run_json.is_file())
+        with cpu_clock():
+            runner.run(get_task(task.name), config, out, make_reporter(), resume=RunDirectory(out).run_json.is_file())
 
 
 def collect(

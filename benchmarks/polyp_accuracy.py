@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from in_turns import load_configs, make_parser, peer_settings, train_in_turns
-from machine import machine
+from machine import cpu_clock, machine
 from torch import nn
 
 from medformer.config import PolypConfig
@@ -81,7 +82,11 @@ def main() -> None:
     parser.add_argument("--same-lr", default="2e-3", help="peak learning rate of the U-Net on the same encoder")
     parser.add_argument("--pranet", action="store_true", help="one side more: PraNet on Res2Net-50, random weights")
     parser.add_argument("--pranet-lr", default="1e-3", help="its peak learning rate: the best for it of --inner")
+    parser.add_argument("--only", nargs="+", help="only these sides: ours, peer, scratch, same, pranet")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, of one thread")
     arguments = parser.parse_args()
+    if arguments.cpu_time and (arguments.threads > 1 or arguments.device != "cpu"):
+        parser.error("--cpu-time counts the time of one thread: add --threads 1, and --device cpu")
     arguments.config = arguments.config or (PRETRAINED if arguments.pretrained else SCRATCH)
     sides = {"ours": [], "peer": peer_settings(arguments)}
     if arguments.pretrained:
@@ -93,19 +98,23 @@ def main() -> None:
         }
     if arguments.pranet:
         sides["pranet"] = [*_PRANET, f"training.lr={arguments.pranet_lr}"]
+    if unknown := set(arguments.only or ()) - sides.keys():
+        parser.error(f"--only {' '.join(sorted(unknown))}: expected some of {' '.join(sides)}")
+    sides = {side: sides[side] for side in arguments.only or sides}
     configs = load_configs(arguments, PolypConfig, sides)
     torch.set_num_threads(arguments.threads)
     trains, tests = pranet_cases(arguments.data / "polyp")
     if arguments.inner:
-        trains, tests = inner_cases(trains, configs["ours"])
+        trains, tests = inner_cases(trains, next(iter(configs.values())))
     say(f"{len(trains)} training pairs; scored: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}")
     models = {side: new_network(configs[side], derive_seed(configs[side].seed, "weights")) for side in sides}
-    data = training_data(configs["ours"], trains)
+    data = training_data(next(iter(configs.values())), trains)
 
     def train(side: str) -> FitResult:
         return train_network(models[side], data, configs[side], arguments.out / side)
 
-    trained = train_in_turns(models, train, arguments.turn)
+    with cpu_clock() if arguments.cpu_time else nullcontext():
+        trained = train_in_turns(models, train, arguments.turn)
     content = {
         "machine": machine(),
         "device": arguments.device,
@@ -201,7 +210,7 @@ def table(content: Mapping[str, Any]) -> str:
         "| test set | network | Dice at 0.5 (95 % interval) | mean Dice | mean IoU | weighted F | S | max E | MAE |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for site in content["results"]["ours"]:
+    for site in next(iter(content["results"].values())):
         for side in content["results"]:
             r = content["results"][side][site]
             rest = " | ".join(

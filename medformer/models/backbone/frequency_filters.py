@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import per_axis
+from medformer.models.backbone.norms import Grid, stage_grid
 
 Keeps = Literal["kernel", "frequencies"]
-Positions = Annotated[int, Field(ge=1, le=4096)]
-Grid = Positions | Sequence[Positions] | None
-"""Positions of the finest map that filters are made for: one number for all axes, one for each, or the usual ones."""
 _USUAL = {1: 56, 2: 56, 3: 24}
 """Published for images of 224; in 3-D a filter for each of 128 channels has 2 million numbers at 24 already."""
 
@@ -50,8 +46,7 @@ class FrequencyFilters(nn.Module):
         self, count: int, *, shared: bool, spatial_dims: int, stage: int, grid: Grid, keeps: Keeps, wrap: bool
     ) -> None:
         super().__init__()
-        finest = per_axis(grid or _USUAL[spatial_dims], spatial_dims, "grid")
-        self.grid = tuple(max(1, n // 2**stage) for n in finest)
+        self.grid = stage_grid(spatial_dims, stage, _USUAL[spatial_dims] if grid is None else grid)
         self.keeps, self.wrap = keeps, wrap
         self.averaged = count if shared else 1
         # (filters, frequencies, real and imaginary part); one axis of frequencies in every number of dimensions, so

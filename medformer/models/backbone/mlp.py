@@ -109,7 +109,7 @@ class Mlp(TiedMlp):
     """Two pointwise layers with StarReLU or plain GELU (no biases) or GELU (biases) between them."""
 
     def __init__(self, channels: int, ratio: float, activation: Activation, tying: Tying | None = None) -> None:
-        super().__init__(channels, int(channels * ratio), tying or Tying(), bias=activation == "gelu")
+        super().__init__(channels, max(1, int(channels * ratio)), tying or Tying(), bias=activation == "gelu")
         self.act = StarReLU() if activation == "star_relu" else nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:

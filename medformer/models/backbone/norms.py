@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.models.backbone.layers import LINEAR, per_axis
 
 NormName = Literal["channel", "layer", "map", "group", "instance", "joint"]
+Positions = Annotated[int, Field(ge=1, le=4096)]
+Grid = Positions | Sequence[Positions] | None
+"""Positions of the finest map that weights are made for: one number for all axes, one for each, or the usual ones."""
 
 
 class ChannelNorm(nn.Module):
@@ -102,11 +106,14 @@ def reference_grid(spatial_dims: int, stride: int | Sequence[int]) -> tuple[int,
     return tuple(-(-n // step) for n, step in zip(_REFERENCE_INPUT[spatial_dims], steps, strict=True))
 
 
-def stage_grid(spatial_dims: int, stage: int) -> tuple[int, ...]:
-    """Positions per axis of a stage for that input, where the stages have the strides 4, 8, 16 and 32.
+def stage_grid(spatial_dims: int, stage: int, grid: Grid = None) -> tuple[int, ...]:
+    """Positions per axis of a stage, which has half as many as the one before.
 
-    In one dimension a stage has as many positions as in two.
+    Without a grid of the finest map they are those of that input, where the stages have the strides 4, 8, 16 and 32. In
+    one dimension a stage then has as many positions as in two.
     """
+    if grid is not None:
+        return tuple(max(1, n // 2**stage) for n in per_axis(grid, spatial_dims, "grid"))
     stride = 4 * 2 ** min(stage, 3)
     return (math.prod(reference_grid(2, stride)),) if spatial_dims == 1 else reference_grid(spatial_dims, stride)
 

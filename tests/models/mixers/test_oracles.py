@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medformer.models.backbone.mixers import make_mixer
 from medformer.models.backbone.mixers.frequency.adaptive_filter import FrequencyFilter
 from medformer.models.backbone.mixers.window_attention import WindowAttention
+from medformer.models.backbone.mlp import Mlp
 
 SIZE = (9, 6)
 
@@ -158,3 +159,20 @@ def test_additive_attention_has_the_published_number_of_parameters() -> None:
     depthwise = 10 * channels
     gates = 2 * (depthwise + 2 * channels + channels + channels**2)
     assert sum(p.numel() for p in mixer.parameters()) == 3 * channels**2 + gates + 2 * depthwise
+
+
+@pytest.mark.parametrize("name", ["random", "token_mlp", "global_filter"])
+def test_the_grid_of_the_finest_map_is_halved_from_stage_to_stage(name: str) -> None:
+    grids = [
+        next(
+            tuple(module.grid)
+            for module in make_mixer({"name": name, "grid": [12, 7]}, 4, spatial_dims=2, stage=stage).modules()
+            if hasattr(module, "grid")
+        )
+        for stage in (0, 1, 3)
+    ]
+    assert grids == [(12, 7), (6, 3), (1, 1)]
+
+
+def test_an_mlp_has_at_least_one_hidden_channel() -> None:
+    assert Mlp(8, 0.01, "star_relu")(torch.ones(1, 8, 3)).shape == (1, 8, 3)

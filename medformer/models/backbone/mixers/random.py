@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.models.backbone.layers import LINEAR
-from medformer.models.backbone.norms import stage_grid
+from medformer.models.backbone.norms import Grid, stage_grid
 
 
 class RandomMixing(nn.Module):
@@ -17,13 +17,20 @@ class RandomMixing(nn.Module):
 
     Off the reference size the matrix is resized linearly over its row grid and over its column grid, then its
     rows are scaled to sum to one again, so that it stays an average.
+
+    Args:
+        channels: Channels of the map, which do not matter.
+        spatial_dims: 1, 2 or 3.
+        stage: 0 for the finest.
+        grid: Positions per axis of the finest map that the matrix is drawn for, halved from stage to stage; None for
+            those of 224 px or 96 voxels.
     """
 
     optional_weights = ("random_matrix",)
 
-    def __init__(self, channels: int, *, spatial_dims: int, stage: int) -> None:
+    def __init__(self, channels: int, *, spatial_dims: int, stage: int, grid: Grid = None) -> None:
         super().__init__()
-        self.grid = stage_grid(spatial_dims, stage)
+        self.grid = stage_grid(spatial_dims, stage, grid)
         tokens = math.prod(self.grid)
         self.random_matrix = nn.Parameter(torch.softmax(torch.rand(tokens, tokens), dim=-1), requires_grad=False)
 

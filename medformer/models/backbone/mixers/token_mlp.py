@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.models.backbone.mlp import TiedMlp, Tying
-from medformer.models.backbone.norms import resize, stage_grid
+from medformer.models.backbone.norms import Grid, resize, stage_grid
 
 
 class TokenMlp(TiedMlp):
@@ -24,7 +24,8 @@ class TokenMlp(TiedMlp):
         channels: Channels of the map.
         spatial_dims: 1, 2 or 3.
         stage: 0 for the finest.
-        made_for: Positions per axis that the matrices are made for; None for those of the stage at 224 px or 96 voxels.
+        made_for: Positions per axis that the matrices are made for, where the network says it.
+        grid: The same on the finest map, halved from stage to stage; None for those of 224 px or 96 voxels.
         tying: What the second matrix is.
         hidden: Rows of the first matrix; None for half of the channels.
     """
@@ -39,11 +40,12 @@ class TokenMlp(TiedMlp):
         stage: int,
         made_for: Sequence[int] | None = None,
         tying: Tying | None = None,
+        grid: Grid = None,
         hidden: PositiveInt | None = None,
     ) -> None:
-        grid = tuple(made_for or stage_grid(spatial_dims, stage))
-        super().__init__(math.prod(grid), hidden or max(1, channels // 2), tying or Tying())
-        self.grid = grid
+        positions = tuple(made_for) if made_for and grid is None else stage_grid(spatial_dims, stage, grid)
+        super().__init__(math.prod(positions), hidden or max(1, channels // 2), tying or Tying())
+        self.grid = positions
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[2:]

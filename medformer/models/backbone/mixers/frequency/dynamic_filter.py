@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from medformer.models.backbone.frequency_filters import FrequencyFilters, Grid, Keeps
+from medformer.models.backbone.frequency_filters import FrequencyFilters, Keeps
 from medformer.models.backbone.layers import Pointwise, channels_last
 from medformer.models.backbone.mlp import StarReLU
+from medformer.models.backbone.norms import Grid
 
 
 class DynamicFilter(nn.Module):
