@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from medformer.config.shared import ModelConfig
 from medformer.models.backbone.variants import count_parameters
-from medformer.models.networks.dformer import DFormer
+from medformer.models.networks.build import build_network
+from medformer.models.networks.dformer import DFormer, slice_axis
+from medformer.models.networks.grid import Grid, PaddedNetwork
 
 _BODY, _FULL_HEAD, _HALF_HEAD = 44_353_344, 296_448, 1_182_720
 
@@ -54,3 +57,14 @@ def test_merging_and_expanding_keep_neighbors_together() -> None:
     coarse[..., 1, 2] = torch.randn(192)
     spread = (expand(coarse) != expand(torch.zeros(1, 192, 4, 4))).any(1)[0].nonzero().tolist()
     assert spread == [[2, 4], [2, 5], [3, 4], [3, 5]]
+
+
+def test_the_slices_of_the_paper_are_the_axis_whose_positions_lie_furthest_apart() -> None:
+    spacings = (None, (1.0, 1.0, 1.0), (0.8, 0.8, 1.5), (0.8, 0.8, 5.0), (5.0, 0.8, 0.8))
+    assert [slice_axis(spacing) for spacing in spacings] == [0, 0, 0, 2, 0]
+    with torch.device("meta"):
+        network = build_network(ModelConfig(name="dformer"), Grid(1, 2, (64, 64, 16), (0.8, 0.8, 5.0)))
+        assert network(torch.empty(1, 1, 60, 64, 9)).shape == (1, 2, 60, 64, 9)
+    assert isinstance(network, PaddedNetwork) and network.divisors == (32, 32, 16)
+    stage = network.network.encoder[0]  # type: ignore[index]
+    assert [block.token_mixer.window for block in stage.blocks] == [(8, 8, 2)] * 2

@@ -145,13 +145,16 @@ def test_stochastic_depth_drops_whole_branches_per_sample_and_only_in_training()
     torch.testing.assert_close(rates, [0.0, 0.125, 0.25, 0.375, 0.5])
 
 
-def test_gradient_checkpointing_changes_memory_and_nothing_else() -> None:
-    plain, saving = tiny().train(), tiny(checkpointing=True).train()
+@pytest.mark.parametrize("block", ["sequential", "depthwise"])
+def test_gradient_checkpointing_changes_memory_and_nothing_else(block: str) -> None:
+    plain, saving = (tiny(block=block, checkpointing=wanted).train() for wanted in (False, True))
     x = torch.randn(2, 3, 32, 40)
     for model in (plain, saving):
         model(x)[-1].square().sum().backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+    # Batch norms have counted the batch once.
+    torch.testing.assert_close(dict(saving.named_buffers()), dict(plain.named_buffers()))
 
 
 def test_the_affine_part_of_star_relu_folds_into_the_next_layer() -> None:

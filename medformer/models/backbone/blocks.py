@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from medformer.config.shared import MixerSpec
 from medformer.models.backbone.batch_normed import BatchNormedBlock
@@ -18,6 +17,7 @@ from medformer.models.backbone.mixers import make_mixer
 from medformer.models.backbone.mixers.identity import Identity
 from medformer.models.backbone.mlp import Activation, Mlp, Tying
 from medformer.models.backbone.norms import NormName, make_norm, reference_grid
+from medformer.models.backbone.recompute import run_block
 
 ASYMMETRY = 1e-4
 """Factor of the penalty on asymmetric matrices where a config does not say another."""
@@ -145,7 +145,7 @@ class MetaFormerStage(nn.Module):
             x = self.downsample(x)
         branch = x
         for block in self.blocks:
-            x, branch = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x, branch = run_block(block, x, recompute)
         return x, branch
 
 

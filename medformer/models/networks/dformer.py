@@ -7,7 +7,6 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from medformer.config.shared import ModelConfig
 from medformer.models.backbone.blocks import Architecture, MetaFormerBlock, initialize
@@ -15,10 +14,11 @@ from medformer.models.backbone.downsampling import Downsample
 from medformer.models.backbone.layers import CONV, Pointwise, channels_last
 from medformer.models.backbone.mixers.window_attention import GridAttention, WindowAttention
 from medformer.models.backbone.norms import LayerNorm
+from medformer.models.backbone.recompute import run_block
 from medformer.models.networks.grid import Grid, PaddedNetwork
 
 CHANNELS, DEPTHS = (96, 192, 384, 768), (2, 2, 6, 2)
-# Positions along the first axis of a volume are taken to lie further apart than along the others.
+# Along the axis whose positions lie furthest apart (the slices of the paper), then along the others.
 PATCH, WINDOW = (2, 4, 4), (2, 8, 8)
 _BLOCK = Architecture((), norm="layer", activation="gelu", res_scale_from=None)
 
@@ -29,12 +29,20 @@ def dformer(config: ModelConfig, grid: Grid) -> nn.Module:
         grid.spatial_dims,
         grid.in_channels,
         grid.out_channels,
+        slices=slice_axis(grid.spacing),
         drop_path=config.drop_path,
         deep_supervision=config.deep_supervision,
         checkpointing=config.checkpointing,
     )
     initialize(network, config.init)
     return PaddedNetwork(network, network.divisors)
+
+
+def slice_axis(spacing: Sequence[float] | None) -> int:
+    """Return the axis along which positions lie more than twice as far apart as along another; else the first."""
+    if spacing is None or max(spacing) <= 2 * min(spacing):
+        return 0
+    return list(spacing).index(max(spacing))
 
 
 class DFormer(nn.Module):
@@ -50,6 +58,7 @@ class DFormer(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: Channels of the input.
         out_channels: Logits of each position.
+        slices: In 3-D, the axis of the slices, which patches and windows span less of.
         drop_path: Stochastic depth of the last block of the encoder.
         deep_supervision: While training also give logits at half the size.
         checkpointing: Recompute blocks in the backward pass to save memory.
@@ -61,18 +70,20 @@ class DFormer(nn.Module):
         in_channels: int,
         out_channels: int,
         *,
+        slices: int = 0,
         drop_path: float = 0.0,
         deep_supervision: bool = False,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        patch, self.checkpointing = PATCH[-spatial_dims:], checkpointing
+        patch, window = (_turned(sizes, spatial_dims, slices) for sizes in (PATCH, WINDOW))
+        self.checkpointing = checkpointing
         self.divisors = tuple(step * 2 ** (len(DEPTHS) - 1) for step in patch)
         first, last = CHANNELS[0], CHANNELS[-1]
         self.embed = Downsample(spatial_dims, in_channels, first, None, patch, "post", "layer")
         rates = iter(torch.linspace(0.0, drop_path, sum(DEPTHS), device="cpu").tolist())
         self.encoder = nn.ModuleList(
-            _Stage(spatial_dims, width, [next(rates) for _ in range(depth)])
+            _Stage(spatial_dims, width, window, [next(rates) for _ in range(depth)])
             for width, depth in zip(CHANNELS, DEPTHS, strict=True)
         )
         self.merges = nn.ModuleList(_Merge(spatial_dims, width) for width in CHANNELS[:-1])
@@ -82,7 +93,7 @@ class DFormer(nn.Module):
         self.expands = nn.ModuleList(_Expand(2 * width, width, halved) for width in deep_first)
         self.joins = nn.ModuleList(Pointwise(2 * width, width) for width in deep_first)
         self.decoder = nn.ModuleList(
-            _Stage(spatial_dims, width, [0.0] * depth)
+            _Stage(spatial_dims, width, window, [0.0] * depth)
             for width, depth in zip(deep_first, reversed(DEPTHS[:-1]), strict=True)
         )
         self.out_norm = LayerNorm(first)
@@ -107,12 +118,17 @@ class DFormer(nn.Module):
         return [logits, self.coarse_head(maps[-2])]
 
 
+def _turned(sizes: Sequence[int], spatial_dims: int, slices: int) -> tuple[int, ...]:
+    """Sizes of slices and of the axes inside them, in the order of the axes of a map."""
+    first, *inside = sizes
+    return tuple(inside) if spatial_dims == 2 else (*inside[:slices], first, *inside[slices:])
+
+
 class _Stage(nn.Module):
     """A depthwise convolution that tells positions apart, then blocks in turns, `(B, C, *S) -> (B, C, *S)`."""
 
-    def __init__(self, spatial_dims: int, channels: int, drop_paths: Sequence[float]) -> None:
+    def __init__(self, spatial_dims: int, channels: int, window: Sequence[int], drop_paths: Sequence[float]) -> None:
         super().__init__()
-        window = WINDOW[-spatial_dims:]
         self.position = CONV[spatial_dims](channels, channels, 3, padding=1, groups=channels)
         self.blocks = nn.ModuleList()
         for at, rate in enumerate(drop_paths):
@@ -123,7 +139,7 @@ class _Stage(nn.Module):
     def forward(self, x: Tensor, recompute: bool) -> Tensor:
         x = x + channels_last(self.position(x))
         for block in self.blocks:
-            x = (checkpoint(block, x, use_reentrant=False) if recompute else block(x))[0]
+            x = run_block(block, x, recompute)[0]
         return x
 
 
