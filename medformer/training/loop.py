@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from medformer.training.optimizer import (
 )
 from medformer.training.saving import Progress, Saving, write_history
 from medformer.training.signals import StopNow, StopRequest
+from medformer.training.small_convolutions import ExactSmallConvolutions
 from medformer.training.trackers.build import forget_tracked
 from medformer.training.trackers.tracking import Tracking
 
@@ -88,6 +90,8 @@ class Loop:
             say=self.reporter.line,
         )
         self.measure = job.measure
+        low = fabric.device.type == "cpu" and job.config.precision == "bf16-mixed"
+        self.exact: Callable[[], AbstractContextManager[Any]] = ExactSmallConvolutions if low else nullcontext
         self.penalized = isinstance(tying_penalty(model), Tensor)
         self.saving = Saving(job, model, self.average, self.optimizer)
         self.progress = Progress()
@@ -214,11 +218,12 @@ class Loop:
         set_learning_rate(self.optimizer, progress.rate)
 
         self.optimizer.zero_grad(set_to_none=True)
-        with several_values(len(batch["id"])):
-            value = job.objective(self.wrapped, moved, moment)
-            if self.penalized:
-                value = value + tying_penalty(self.model)
-        self.fabric.backward(value)
+        with self.exact():
+            with several_values(len(batch["id"])):
+                value = job.objective(self.wrapped, moved, moment)
+                if self.penalized:
+                    value = value + tying_penalty(self.model)
+            self.fabric.backward(value)
         by_value, limit = job.config.clip_by == "value", job.config.clip or math.inf
         norm = self.fabric.clip_gradients(
             self.wrapped, self.stepper, max_norm=math.inf if by_value else limit, error_if_nonfinite=False
