@@ -92,7 +92,7 @@ def masked_autoencoder(network: nn.Module, seed: int = 0) -> MaskedAutoencoder:
         if isinstance(backbone, Backbone):
             return ImageAutoencoder(backbone)
     raise ConfigError(
-        f"Masked pretraining trains the shared backbone, and {type(network).__name__} has none. Choose a model.name "
+        "Masked pretraining trains the shared backbone, and the network of this config has none. Choose a model.name "
         "that has it (meta_polyp, meta_unet), or set pretraining.enabled=false."
     )
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from medformer.config import VolumeConfig
-from medformer.config.shared import ModelConfig
+from medformer.config.shared import MixerSpec, ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.variants import build_backbone
 from medformer.models.networks.build import NETWORKS, build_network
@@ -214,10 +214,29 @@ def test_unknown_names_give_the_nearest(config: dict[str, str], message: str) ->
 
 
 def test_a_plan_for_another_network_is_refused() -> None:
-    with pytest.raises(ConfigError, match="3 strides and 4 kernel sizes"):
+    with pytest.raises(ConfigError, match="3 strides, expected one entry for each stage"):
         build(grid={**ISOTROPIC, "strides": ((2, 2, 2),) * 3})
     with pytest.raises(ConfigError, match="can be halved 1 times"):
         build_network(ModelConfig(name="monai:dynunet"), Grid(1, 2, (8, 8, 8)))
+
+
+def test_a_backbone_of_one_map_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"paramixer32_s gives 1 map, .*Choose another backbone"):
+        build(backbone="paramixer32_s")
+
+
+@pytest.mark.parametrize(
+    ("mixers", "words"),
+    [
+        (("pooling",) * 2, "got 4 depths, 4 channels, 2 mixers"),
+        (({"heads": 4},), "a token mixer .*heads.* without a name"),
+        (({"name": "pooling", "kernel_size": "x"},), "pooling takes kernel_size .*kernel_size: got"),
+    ],
+)
+def test_mixers_that_make_no_sense_are_refused_in_words(mixers: tuple[MixerSpec, ...], words: str) -> None:
+    """Of a backbone whose mixers have kernels of their own."""
+    with pytest.raises(ConfigError, match=words):
+        build(backbone="convformer_s18", mixers=mixers)
 
 
 @pytest.mark.parametrize("grid", [ISOTROPIC, THICK], ids=["isotropic", "thick"])

@@ -228,6 +228,9 @@ def test_a_folder_is_enough_but_its_patients_must_be_told(medformer: Medformer, 
     for kind in ("images", "labels"):
         shutil.copytree(volumes.parent / kind, folder / kind)
     arguments = ("volume", "crossval", "--data", folder, "--out", out, "--no-baselines", *SMALL, "training.epochs=1")
+    misspelled = medformer(*arguments, "model.name=dformerr")
+    misspelled.refused(2, "'dformer'")
+    assert "inspecting" not in misspelled.err, "names are looked up before volumes are read"
     medformer(*arguments).refused(3, "patient")
     medformer(*arguments, "data.ungrouped=each").refused(4, "near-duplicate", "p006_v1", "p006_v2")
     accepted = medformer(*arguments, "--ungrouped", "each", "--accept-leak", "near-duplicate:*", report=False)
@@ -391,6 +394,7 @@ def test_a_plan_says_what_training_will_take(medformer: Medformer, volumes: Path
         (("training.batch_size=4",), 2, ("plan.batch_size",)),
         (("plan.spacing=[1, 1]",), 2, ("plan.spacing",)),
         (("pretraining.enabled=true", "model.name=monai:unet"), 2, ("meta_unet",)),
+        (("model.name=plsnet", "plan.patch=[8, 8, 8]", "plan.batch_size=1"), 2, ("one value", "raise the batch size")),
     ],
 )
 def test_a_wrong_setting_ends_the_run_at_once(

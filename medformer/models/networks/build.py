@@ -96,7 +96,9 @@ NETWORKS: Registry[Builder] = Registry(
             smp_network,
             "any segmentation-models-pytorch network, as a peer",
             sizes="2-D; padded to its divisor",
-            cannot=dict.fromkeys(("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional.")
+            cannot=dict.fromkeys(
+                ("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional. Set model.name=meta_unet."
+            )
             | _BATCH_NORM
             | {key: reason for key, reason in NO_BACKBONE.items() if key != "model.weights"},
             example="smp:unet/resnet18",

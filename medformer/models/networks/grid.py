@@ -6,19 +6,21 @@ Padding gives them any input size: the end of each axis is zero-padded, and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config.shared import ModelConfig
-from medformer.errors import ConfigError
-from medformer.models.backbone.blocks import Backbone
+from medformer.errors import ConfigError, counted
+from medformer.models.backbone.blocks import Backbone, by_stage
 from medformer.models.backbone.layers import KernelSize, per_axis
 from medformer.models.backbone.mixers import mixer_kernel
 from medformer.models.backbone.variants import VARIANTS, build_backbone
 
 PUBLISHED_STEM, SMALL_STEM = 7, 3
+MAPS = 4
+"""Maps of a backbone that networks are built on."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,15 @@ def build_encoder(config: ModelConfig, grid: Grid) -> Backbone:
 
     Raises:
         UnknownNameError: No variant or mixer has that name.
-        ConfigError: The plan has another number of stages, or a mixer has no such parameter.
+        ConfigError: The backbone does not give the four maps that networks join and plans are made for, or a mixer has
+            no such parameter.
     """
+    maps = len(VARIANTS[config.backbone].part.depths)
+    if maps != MAPS:
+        raise ConfigError(
+            f"model.backbone={config.backbone} gives {counted(maps, 'map')}, and networks are built on {MAPS}, fine to "
+            "coarse. Choose another backbone (`medformer info backbones`)."
+        )
     stem, kernels = encoder_kernels(config, grid)
     return build_backbone(
         config.backbone,
@@ -84,19 +93,13 @@ def encoder_kernels(config: ModelConfig, grid: Grid) -> tuple[list[int] | None, 
 
     Raises:
         UnknownNameError: No variant or mixer has that name.
-        ConfigError: The plan has another number of stages.
+        ValueError: Another number of mixers than of stages.
     """
     if grid.strides is None or grid.kernel_sizes is None:
         return None, None
     variant = VARIANTS[config.backbone].part
-    stages = len(variant.depths)
-    if not len(grid.strides) == len(grid.kernel_sizes) == stages:
-        raise ConfigError(
-            f"The plan has {len(grid.strides)} strides and {len(grid.kernel_sizes)} kernel sizes; "
-            f"{config.backbone} has {stages} stages. Plan again."
-        )
-    mixers = list(config.mixers or variant.mixers)
-    own = variant.kernel_sizes or [mixer_kernel(mixer) for mixer in mixers * (stages if len(mixers) == 1 else 1)]
+    mixers = by_stage(replace(variant, mixers=config.mixers or variant.mixers))["mixers"]
+    own = variant.kernel_sizes or [mixer_kernel(mixer) for mixer in mixers]
     kernels = [_resized(planned, stated) for planned, stated in zip(grid.kernel_sizes, own, strict=True)]
     # A stem sees what it steps over and as much around it, as the published 7 does with its stride of 4.
     stem = [max(k, 2 * step - 1) for k, step in zip(grid.kernel_sizes[0], grid.strides[0], strict=True)]

@@ -29,6 +29,7 @@ from medformer.models.networks.grid import Grid, kernel_note
 from medformer.models.networks.pretrained import load_encoder
 from medformer.models.transfer import Parts, Transfer, varying_axes
 from medformer.tasks.start import take
+from medformer.training.batch_norm import several_values
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.saving import load_model
@@ -66,17 +67,18 @@ class Planner:
     def _plan(self, ids: Sequence[str]) -> VolumePlan:
         cases = [case_facts(self.records[name], self.info, self.config.plan.orientation) for name in ids]
         spacing = self.config.plan.spacing or target_spacing(cases)
-        plan = plan_volumes(
-            cases,
-            settings=self.config.plan,
-            info=self.info,
-            target=self.config.target,
-            cost=training_cost(
-                partial(self._network, spacing),
-                len(self.info.channels),
-                "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
-            ),
-        )
+        with several_values(self.config.plan.batch_size or 2):
+            plan = plan_volumes(
+                cases,
+                settings=self.config.plan,
+                info=self.info,
+                target=self.config.target,
+                cost=training_cost(
+                    partial(self._network, spacing),
+                    len(self.info.channels),
+                    "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
+                ),
+            )
         if "model.mixers" in NETWORKS[self.config.model.name].cannot:
             return plan
         note = kernel_note(self.config.model, plan_grid(plan, self.config))

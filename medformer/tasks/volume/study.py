@@ -226,6 +226,9 @@ class VolumeTask:
     def open(
         self, config: VolumeConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
     ) -> VolumeStudy:
+        if out is not None:
+            # A run begins: a folder is read below, which may take long.
+            check_network(config)
         data = open_volumes(config, out, reporter)
         return VolumeStudy(config=config, data=data, labelled=labelled)
 

@@ -19,7 +19,7 @@ a file of published weights need not fit them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from inspect import Parameter, signature
 from typing import Any
@@ -224,8 +224,13 @@ def mixer_parameters(name: str) -> type[BaseModel]:
 
 
 def mixer_kernel(spec: MixerSpec) -> KernelSize | None:
-    """Return the kernel that a mixer has where none is asked for, or None for a mixer without a kernel."""
-    name, given = (spec, {}) if isinstance(spec, str) else (str(spec["name"]), spec)
+    """Return the kernel that a mixer has where none is asked for, or None for a mixer without a kernel.
+
+    Raises:
+        UnknownNameError: No mixer has that name.
+        ConfigError: No name, or a parameter that the mixer does not have or of a wrong type.
+    """
+    name, given = _read(spec)
     field = mixer_parameters(name).model_fields.get("kernel_size")
     kernel: KernelSize | None = None if field is None else given.get("kernel_size", field.default)
     return kernel
@@ -258,12 +263,8 @@ def make_mixer(
             number of dimensions.
         ValueError: A value that does not suit the channels or the dimension.
     """
-    given = {"name": spec} if isinstance(spec, str) else dict(spec)
-    name = given.pop("name", None)
-    if not isinstance(name, str):
-        raise ConfigError(f"Got a token mixer {given} without a name, expected a text, or {{name: ..., ...}}.")
+    name, parameters = _read(spec)
     entry = MIXERS.require(name, f"{spatial_dims}-D")
-    parameters = _checked(name, given)
     wanted: dict[str, Any] = {"spatial_dims": spatial_dims, "stage": stage, "made_for": made_for, "tying": tying}
     if kernel_size:
         wanted["kernel_size"] = kernel_size
@@ -271,11 +272,16 @@ def make_mixer(
     return entry.part(channels, **{key: value for key, value in wanted.items() if key in known} | parameters)
 
 
-def _checked(name: str, given: Mapping[str, object]) -> dict[str, Any]:
+def _read(spec: MixerSpec) -> tuple[str, dict[str, Any]]:
+    """Return a mixer's name and the parameters that it is given, checked."""
+    given = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"Got a token mixer {given} without a name, expected a text, or {{name: ..., ...}}.")
     model = mixer_parameters(name)
     problems = unknown_keys(given, model) or [f"{key}: {text}." for key, text in value_problems(given, model)]
     if problems:
         takes = ", ".join(f"{key} (default {json.dumps(field.default)})" for key, field in model.model_fields.items())
         raise ConfigError(f"The token mixer {name} takes {takes or 'no parameters'}. {' '.join(problems)}")
     read = validate(given, model)
-    return {key: getattr(read, key) for key in given}
+    return name, {key: getattr(read, key) for key in given}
