@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, Strategy
 
 from medformer.config.shared import TrainingConfig
 from medformer.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def build_fabric(config: TrainingConfig) -> Fabric:
@@ -20,6 +23,10 @@ def build_fabric(config: TrainingConfig) -> Fabric:
         ResourceError: The device is not there, or there are too few.
         ConfigError: float16 on a CPU.
     """
+    # It imports the compiler of PyTorch, which takes seconds, and most commands train nothing.
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy, Strategy
+
     check_devices(config)
     strategy: str | Strategy = "auto"
     if config.devices > 1 or config.strategy == "ddp":

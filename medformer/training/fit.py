@@ -17,10 +17,9 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch.distributed
-from lightning_fabric import Fabric
 from torch import nn
 from torch.multiprocessing.spawn import ProcessException
 
@@ -36,6 +35,9 @@ from medformer.training.saving import load_model
 from medformer.training.signals import stop_on_signals
 from medformer.training.trackers.build import build_tracker
 from medformer.training.trackers.tracking import Tracking
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["FitResult", "fit"]
 
@@ -108,7 +110,7 @@ def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> Fi
             loop.close()
 
 
-Work = Callable[[Fabric, nn.Module, Job, Reporter], FitResult]
+Work = Callable[["Fabric", nn.Module, Job, Reporter], FitResult]
 
 
 def run_in_processes(fabric: Fabric, model: nn.Module, job: Job, work: Work, reporter: Reporter) -> FitResult:

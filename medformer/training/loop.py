@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from medformer.config.shared import TrainingConfig
@@ -37,6 +36,9 @@ from medformer.training.signals import StopNow, StopRequest
 from medformer.training.small_convolutions import ExactSmallConvolutions
 from medformer.training.trackers.build import forget_tracked
 from medformer.training.trackers.tracking import Tracking
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 FORESEEN = 600.0
 """Seconds that the trainings of a run must take together for it to be said in advance."""

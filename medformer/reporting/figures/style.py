@@ -10,6 +10,7 @@ from io import StringIO
 from typing import Any, Concatenate, ParamSpec
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -24,6 +25,9 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line"} | {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "medformer",
+    # The page lies behind.
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 10.5,
     "text.color": INK,
@@ -70,7 +74,8 @@ def _to_svg(figure: Figure, key: str) -> str:
     with warnings.catch_warnings():
         # Text stays text, which the reader's fonts draw: it is no fault that those of this machine lack a script.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        # `savefig` draws everything twice, the first time to no file.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
