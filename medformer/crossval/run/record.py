@@ -37,7 +37,6 @@ PACKAGES = (
     "numpy",
     "scipy",
     "pillow",
-    "pysodmetrics",
 )
 
 _SHOWN = 10

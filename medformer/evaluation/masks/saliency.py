@@ -12,8 +12,8 @@ salient-object detection that scores 8-bit maps. Its steps:
 5. E-measure (Fan et al., IJCAI 2018) per threshold: the curve is averaged over images first; max E is the
    highest point of that mean curve, mean E its average.
 
-Weighted F, S and E come from PySODMetrics, which its authors validated against the MATLAB code. Dice and IoU are
-computed here from cumulative histograms with the same binarization, floor(255 x) >= 255 t.
+Dice, IoU and E come from cumulative histograms, with the binarization floor(255 x) >= 255 t; see `map_measures` for the
+others.
 
 The protocol has no rule for an image without foreground beyond what its formulas give: Dice, IoU and weighted F
 are 0 there, S is 1 minus the mean of the map, E the fraction of unmarked pixels.
@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
 
 from medformer.errors import DataError
+from medformer.evaluation.masks.map_measures import alignment_curve, structure_measure, weighted_f_measure
 
 LEVELS = 256
 
@@ -69,18 +69,16 @@ def score_map(prediction: NDArray[np.generic], truth: NDArray[np.bool_], *, case
     """
     check_pair(prediction, truth, case)
     stretched = stretch(prediction, case=case)
-    dice, iou = overlap_curves(stretched, truth)
-    weighted_f = WeightedFmeasure(beta=1)
-    weighted_f.step(stretched, truth, normalize=False)
-    structure = _Structure(alpha=0.5)
-    structure.step(stretched, truth, normalize=False)
+    marked, overlap = _counts(stretched, truth)
+    foreground = int(np.count_nonzero(truth))
+    dice, iou = _overlap(marked, overlap, foreground)
     return MapScores(
         mean_dice=float(dice.mean()),
         mean_iou=float(iou.mean()),
-        weighted_f=float(weighted_f.weighted_fms[0]),
-        s_measure=float(structure.sms[0]),
+        weighted_f=weighted_f_measure(stretched, truth),
+        s_measure=structure_measure(stretched, truth),
         mae=float(np.abs(stretched - truth).mean()),
-        e_curve=_alignment_curve(stretched, truth),
+        e_curve=alignment_curve(marked, overlap, foreground, truth.size),
     )
 
 
@@ -101,10 +99,21 @@ def overlap_curves(
     stretched: NDArray[np.float64], truth: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Dice and IoU at threshold k / 255, k = 0..255, each of shape (256,); 0 where nothing overlaps (step 3)."""
-    level = (stretched * (LEVELS - 1)).astype(np.uint8)
-    marked = np.bincount(level.ravel(), minlength=LEVELS)[::-1].cumsum()[::-1]
-    overlap = np.bincount(level[truth], minlength=LEVELS)[::-1].cumsum()[::-1]
-    total = marked + np.count_nonzero(truth)
+    return _overlap(*_counts(stretched, truth), int(np.count_nonzero(truth)))
+
+
+def _counts(stretched: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels marked at each threshold, and those of them in the mask."""
+    level = (stretched * (LEVELS - 1)).astype(np.intp)
+    level[truth] += LEVELS
+    outside, inside = np.bincount(level.ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
+    return outside + inside, inside
+
+
+def _overlap(
+    marked: NDArray[np.int64], overlap: NDArray[np.int64], foreground: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    total = marked + foreground
     # Both numerators are 0 where the denominator is: 1 only avoids the division.
     return 2 * overlap / np.maximum(total, 1), overlap / np.maximum(total - overlap, 1)
 
@@ -157,26 +166,6 @@ def check_map(prediction: NDArray[np.generic], case: str = "") -> None:
             f"{prefix}the map ranges from {low:g} to {high:g}, expected probabilities in [0, 1]. "
             "Apply the sigmoid to logits; look for NaN in the network's output."
         )
-
-
-class _Structure(Smeasure):
-    """S-measure that stays defined when the foreground's centroid lies on the last row or column.
-
-    A quadrant is then empty and has weight 0, but the mean of nothing is NaN.
-    """
-
-    def ssim(self, pred: NDArray[np.float64], gt: NDArray[np.bool_]) -> float:
-        return float(super().ssim(pred, gt)) if pred.size else 0.0
-
-
-def _alignment_curve(stretched: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    if truth.size == 1:
-        # The formula divides by the number of pixels less one.
-        marked = stretched.ravel() * (LEVELS - 1) >= np.arange(LEVELS)
-        return np.asarray(marked == truth.ravel(), dtype=np.float64)
-    alignment = Emeasure()
-    alignment.step(stretched, truth, normalize=False)
-    return np.asarray(alignment.changeable_ems[0][::-1], dtype=np.float64)
 
 
 def _unit(prediction: NDArray[np.generic], case: str) -> NDArray[np.float64]:

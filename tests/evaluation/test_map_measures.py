@@ -1,0 +1,44 @@
+"""Measures of maps against PySODMetrics, where its formulas are defined, and what they mean where a case is odd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
+
+from medformer.evaluation.masks.saliency import score_map
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_measures_of_ragged_masks_agree_with_pysodmetrics(seed: int) -> None:
+    """Scattered pixels, many with neighbors at equal distances, at the borders too; floats off the 8-bit grid."""
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(5, 40, 2)
+    truth = rng.random(shape) < rng.choice([0.03, 0.3, 0.9])
+    truth[0, 0], truth[-2, -2] = True, False
+    scores = rng.random(shape)
+    scores[1, 1], scores[2, 2] = 0.0, 1.0
+    structure, weighted, alignment = Smeasure(), WeightedFmeasure(), Emeasure()
+    for metric in (structure, weighted, alignment):
+        metric.step(scores, truth, normalize=False)
+    found = score_map(scores, truth)
+    assert found.s_measure == pytest.approx(structure.sms[0], abs=1e-9)
+    assert found.weighted_f == pytest.approx(weighted.weighted_fms[0], abs=1e-7)
+    np.testing.assert_allclose(found.e_curve[::-1], alignment.changeable_ems[0], atol=1e-9)
+
+
+def test_regions_of_equal_values_are_alike_whatever_the_values() -> None:
+    """Rounding must not make a variance of what does not vary: 0.3 has no exact mean."""
+    truth = np.zeros((8, 8), bool)
+    truth[3, 3] = True
+    scores = np.full((8, 8), 0.3)
+    scores[0, 0], scores[3, 3] = 0.0, 1.0
+    # The mask lies in the corner region of 4 x 4; the three others are even in the mask and in the map.
+    ours, mask = scores[:4, :4].ravel(), truth[:4, :4].ravel()
+    (variance, covariance), (_, share_variance) = np.cov(ours, mask)
+    means = ours.mean(), mask.mean()
+    corner = 4 * means[0] * means[1] * covariance / ((means[0] ** 2 + means[1] ** 2) * (variance + share_variance))
+    outside = 1 - scores[~truth]
+    background = 2 * outside.mean() / (outside.mean() ** 2 + 1 + outside.std(ddof=1))
+    expected = 0.5 * (1 / 64 + 63 / 64 * background) + 0.5 * (48 / 64 + 16 / 64 * corner)
+    assert score_map(scores, truth).s_measure == pytest.approx(expected, abs=1e-9)
