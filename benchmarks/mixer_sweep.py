@@ -57,6 +57,11 @@ TIED = {
     "token_mlp, asymmetric": ("token_mlp", "asymmetric"),
 }
 """Blocks of associative memories: what is called, its mixer, its block."""
+QUESTIONS = {
+    "does symmetry hurt": ("token_mlp, parallel", "token_mlp, symmetric"),
+    "does breaking it help": ("token_mlp, symmetric", "token_mlp, asymmetric"),
+}
+"""Claims of Ota and Taki (hierarchical associative memory and mixers, 2024), each as a first and a second system."""
 SET = {"selective_scan": {"states": 32}, "global_filter": {"expansion": 1}}
 """Parameters of mixers that have too many of them for the smallest network, with which they fit."""
 WITHIN = 0.1
@@ -259,7 +264,8 @@ def collect(
     effort: str, systems: Mapping[str, Any], ratios: Mapping[str, Mapping[str, float]], out: Path
 ) -> dict[str, Any]:
     """Compare every system with the reference on each task, and rank all of them over tasks and seeds."""
-    rows, blocks = [], []
+    rows, blocks, answers = [], [], []
+    asked = {question: pair for question, pair in QUESTIONS.items() if systems.keys() >= set(pair)}
     for label, task in TASKS.items():
         runs = {name: RunDirectory(run_folder(out, effort, label, name)) for name in systems}
         others = [name for name in systems if name != REFERENCE]
@@ -282,7 +288,10 @@ def collect(
                 }
             )
         blocks.append(np.array([row["fold_differences"] for row in rows if row["task"] == label]).T)
-    return {"rows": rows, "ranks": ranks(list(systems), np.concatenate(blocks))}
+        pairs = adjust([compare_runs(runs[a], runs[b], name_a=a, name_b=b) for a, b in asked.values()])
+        for (question, (first, second)), found in zip(asked.items(), pairs, strict=True):
+            answers.append({"task": label, "question": question, "a": first, "b": second, **against(found)})
+    return {"rows": rows, "answers": answers, "ranks": ranks(list(systems), np.concatenate(blocks))}
 
 
 def effort_of(run: RunDirectory) -> dict[str, float]:
@@ -294,7 +303,7 @@ def effort_of(run: RunDirectory) -> dict[str, float]:
 
 
 def against(found: Comparison) -> dict[str, Any]:
-    """How a system differs from the reference: bootstrap over groups, and the corrected test over seeds."""
+    """How the second system differs from the first: bootstrap over groups, and the corrected test over seeds."""
     test = found.fold_test
     return {
         "difference": found.difference,
@@ -336,6 +345,9 @@ def table(effort: str, part: Mapping[str, Any]) -> str:
             )
             cells.append(f"{row['value']:.3f}{gain}")
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {rank:.1f} |")
+    for found in part["answers"]:
+        gain = f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+        lines.append(f"{found['question']}, {found['task']}: {found['b']} minus {found['a']} {gain}")
     found = part["ranks"]
     lines.append(
         f"Critical difference of mean ranks {found['critical_difference']:.1f} at 5 %, {found['blocks']} blocks; "
