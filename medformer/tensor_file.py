@@ -46,23 +46,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             ) from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read every tensor (on the CPU) and the metadata.
+def read_tensors(path: Path, ending: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read every tensor (on the CPU), or those whose name ends so, and the metadata.
 
     Raises:
         CheckpointError: The file is missing, truncated, or of another format than its name says.
     """
     try:
-        return _read(path)
+        return _read(path, ending)
     except CheckpointError:
         # An interruption inside of safetensors comes out as an error of the file, which then reads well.
-        _read(path)
+        _read(path, ending)
         raise KeyboardInterrupt from None
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, ending: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _opened(path) as file:
-        names = file.keys()
+        names = [name for name in file.keys() if name.endswith(ending)]  # noqa: SIM118
         # The clone detaches tensors from the mapped file, which may be replaced while they live.
         return {name: file.get_tensor(name).clone() for name in names}, _metadata(file.metadata())
 

@@ -26,6 +26,7 @@ from medformer.tasks import get_task
 from medformer.tasks.onnx_export import describe_parity, export_onnx, own_validation
 from medformer.tasks.trained import Trained, open_run, open_trained, predictor_hash
 from medformer.tensor_file import count_floating
+from medformer.training.banks import cases_in_memory
 from medformer.training.job import WEIGHTS
 from medformer.yaml_files import dump_yaml
 
@@ -107,6 +108,8 @@ def export_bundle(
         "license": LICENSE,
         "made_by": predictor_hash(run.config_yaml, folders),
     }
+    if held := {name for folder in folders for name in cases_in_memory(folder)}:
+        content["remembered"] = len(held)
     if hashes:
         write_seen_hashes(run, content["folds"], out / SEEN_BY_BUNDLE)
         content["seen"] = SEEN_BY_BUNDLE
@@ -135,6 +138,11 @@ def _notes(content: Mapping[str, Any], hashes: bool) -> list[str]:
         notes.append(
             f"{SEEN_BY_BUNDLE} holds hashes of the training images: whoever has one of these files can see that it was "
             "trained on. --no-hashes leaves them out."
+        )
+    if held := content.get("remembered"):
+        notes.append(
+            f"the memory of the networks holds numbers computed from {counted(held, 'training case')}, without names: "
+            "whoever has one of these cases can see that it was trained on."
         )
     if content["evaluation"] is None:
         notes.append("the run has no results (yet); the model card says that nothing is known of how well it does.")

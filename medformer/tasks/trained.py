@@ -20,6 +20,7 @@ from medformer.crossval.run.record import read_config
 from medformer.errors import ConfigError
 from medformer.files import digest, sha256
 from medformer.tasks import get_task
+from medformer.training.banks import require_unremembered
 
 _LEARNED = ("model.safetensors", "threshold.json", "components.json", "plan.json")
 _FURTHER = ("columns.json", "features/*.safetensors", "members/*/model.safetensors")
@@ -70,6 +71,7 @@ def open_trained(path: Path, task: str | None = None) -> Trained:
     Raises:
         ConfigError: Neither, one of another task, a run whose config was changed, or no network of it is finished.
         DataError: A file of the run is damaged; any file of the bundle was edited, or a newer version wrote it.
+        LeakageError: The memory of a fold's network holds a case that this fold tests.
     """
     if is_bundle(path):
         bundle = open_bundle(path, task)
@@ -77,7 +79,10 @@ def open_trained(path: Path, task: str | None = None) -> Trained:
     run, config = open_run(path, task)
     folds = planned_folds(run)
     last = get_task(config.task).last_file(config)
-    folders = tuple(run.fold(fold.index) for fold in folds if (run.fold(fold.index) / last).is_file())
+    learned = [fold for fold in folds if (run.fold(fold.index) / last).is_file()]
+    for fold in learned:
+        require_unremembered(run.fold(fold.index), fold.parts)
+    folders = tuple(run.fold(fold.index) for fold in learned)
     if not folders:
         raise ConfigError(f"{run.path} holds no finished network. Finish the run with --resume first.")
     missing = f"{len(folders)} of {len(folds)} folds are trained; finish {run.path} with --resume to use them all."

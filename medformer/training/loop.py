@@ -19,6 +19,7 @@ from medformer.models.backbone.mlp import tying_penalty
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
 from medformer.tensor_file import name_some
+from medformer.training.banks import KEY, Banks
 from medformer.training.batch_norm import several_values, share_batch_norm, unshared
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
@@ -77,6 +78,8 @@ class Loop:
         self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
         # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
         self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        self.banks = Banks(model, job)
+        self.banks.clear()
         self.optimizer = build_optimizer(model, job.config)
         self.wrapped, self.stepper = fabric.setup(model, self.optimizer)
         self.average = WeightAverage(model, job.config.ema)
@@ -221,7 +224,7 @@ class Loop:
 
         self.optimizer.zero_grad(set_to_none=True)
         with self.exact():
-            with several_values(len(batch["id"])):
+            with several_values(len(batch["id"])), self.banks.asked() as asked:
                 value = job.objective(self.wrapped, moved, moment)
                 if self.penalized:
                     value = value + tying_penalty(self.model)
@@ -252,12 +255,14 @@ class Loop:
             progress.taken += 1
             progress.norm_sum += norm_value
             progress.norm_count += 1
+            self.banks.store(asked, batch["id"], moved, moment)
             self.average.update(progress.taken)
         return float(loss_value)
 
     def _end_epoch(self) -> None:
         """Validate, keep the weights if they are the best, and save everything."""
         progress, config, job = self.progress, self.job.config, self.job
+        self._refill_banks()
         score = self._validate()
         epoch = progress.epoch + 1
         scored = {self.measure.validation_column: score} if self.measure else {}
@@ -266,7 +271,8 @@ class Loop:
         if better:
             progress.best, progress.best_epoch = score, epoch
             if self.fabric.is_global_zero:
-                self.saving.keep({**job.metadata, "epoch": epoch, **scored})
+                held = {KEY: self.banks.cases} if self.banks else {}
+                self.saving.keep({**job.metadata, "epoch": epoch, **scored, **held})
         _, progress.elapsed = self._agree()
         row: dict[str, Any] = {
             "epoch": epoch,
@@ -300,6 +306,14 @@ class Loop:
         asked, _ = self._agree()
         if asked:
             self._interrupt(save=not saved)
+
+    def _refill_banks(self) -> None:
+        """Fill the memory of the averaged weights with their own latents, before they are validated and kept."""
+        if not self.banks:
+            return
+        held = self.banks.held()
+        with self.average.applied(), self.fabric.autocast():
+            self.banks.refill(held, self.progress.epoch, self.fabric.to_device)
 
     def _left(self) -> str:
         """Say how long the rest of the training will take, at the pace of the epochs so far."""

@@ -19,6 +19,7 @@ from torch.optim import AdamW, Optimizer
 
 from medformer.config.shared import TrainingConfig
 from medformer.errors import ConfigError
+from medformer.models.backbone.mixers.hopfield_memory import memory_banks
 from medformer.models.networks.pretrained import network_encoder
 
 _SHARE = "lr_share"
@@ -144,6 +145,7 @@ class WeightAverage:
     At update t = 1, 2, ... `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + t) / (10 + t))`: the
     early, bad weights are forgotten soon, and short runs are averaged over a share of their length. Running statistics
     of batch normalization are averaged as well, so that they belong to the averaged weights; integers are copied.
+    A memory is neither averaged nor copied: `medformer.training.banks` fills that of the averaged weights.
 
     A decay of 0 makes the average equal to the latest weights, and then it takes no memory and no time of its own.
     """
@@ -158,6 +160,7 @@ class WeightAverage:
         self.decay = decay
         self._live = live_tensors(model)
         self._average = {name: tensor.clone() for name, tensor in self._live.items()} if decay else {}
+        self._banks = {f"{place}.{name}" for place, bank in memory_banks(model).items() for name in bank.state_dict()}
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
@@ -167,6 +170,8 @@ class WeightAverage:
         weight = 1.0 - min(self.decay, (1.0 + updates) / (10.0 + updates))
         averaged, latest = [], []
         for name, tensor in self._live.items():
+            if name in self._banks:
+                continue
             if tensor.is_floating_point():
                 averaged.append(self._average[name])
                 latest.append(tensor.detach())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medformer.errors import ConfigError
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.mixers import MIXERS, make_mixer, mixer_parameters
+from medformer.models.backbone.mixers.hopfield_memory import memory_banks
 from medformer.models.backbone.variants import VARIANTS, build_backbone, encoder_name
 
 CHANNELS = 32
@@ -41,7 +42,10 @@ def stages(name: str, *wanted: int) -> tuple[int, ...]:
 
 def make(name: str, dims: int, stage: int = 3, kernel: KernelSize | None = None) -> nn.Module:
     torch.manual_seed(0)
-    return make_mixer(name, CHANNELS, spatial_dims=dims, stage=stage, kernel_size=kernel).eval()
+    mixer = make_mixer(name, CHANNELS, spatial_dims=dims, stage=stage, kernel_size=kernel).eval()
+    for bank in memory_banks(mixer).values():
+        bank.store(torch.randn(5, CHANNELS), torch.rand(5, dims), [0, 1, 2, 0, 1], list(range(5)))
+    return mixer
 
 
 def sample(dims: int, size: Sequence[int], batch: int = 2) -> Tensor:

@@ -36,6 +36,7 @@ from medformer.files import write_csv, write_text
 from medformer.inference.export_table import Exports
 from medformer.names import file_stems
 from medformer.progress import Reporter, SilentReporter
+from medformer.training.banks import require_unremembered
 
 # What would fail every fold.
 _STOPPING = (InterruptedRun, ResourceError, ConfigError, LeakageError)
@@ -94,6 +95,7 @@ class LearnerJob:
         context = Context(fold, folder, self.run, self.seed, resume, self.reporter, left, self.start)
         predictor = self.learner.fit(context)
         write_range(folder, [self.traits[name] for name in fold.train if name in self.traits])
+        require_unremembered(folder, fold.parts)
         if fold.test:
             study = self.learner.study
             # Each repeat tests every case again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,15 @@ class ConnectomeData:
             "id": [self.ids[row] for row in rows],
         }
         return batch if self._labels is None else {**batch, "label": self._labels[torch.from_numpy(rows)]}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Id of the case of each item."""
+        return self.ids
+
+    def plain(self) -> ConnectomeData:
+        """The same items without noise."""
+        return replace(self, noise=0.0)
 
     def _disturb(self, subject: Mapping[str, NDArray[np.float32]], epoch: int, name: str) -> None:
         """Add noise in place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
 import cv2
@@ -93,6 +94,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             mask = moved.astype(np.bool_, copy=False)
         item = {"image": torch.from_numpy(normalize(image)), "id": case.id}
         return {**item, "mask": torch.from_numpy(mask[None].astype(np.float32))} if self.masks else item
+
+    @property
+    def names(self) -> list[str]:
+        """Id of the case of each item."""
+        return [case.id for case in self.cases]
+
+    def plain(self) -> SegmentationDataset:
+        """The same items without augmentation."""
+        data = copy(self)
+        data.augmentation = None
+        return data
 
     def _load(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         case = self.cases[position]

@@ -17,6 +17,7 @@ from medformer.seeds import derive_seed
 from medformer.tasks.abide.learner import load_scorer
 from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.trained import open_run
+from medformer.training.banks import require_unremembered
 from medformer.training.devices import choose_device
 
 _CHECKED = 40  # subjects whose maps the randomization check compares
@@ -37,6 +38,7 @@ def explain_run(path: Path, *, steps: int, reporter: Reporter) -> tuple[Path, in
         ConfigError: Not a run of this task.
         DataError: The cohort is not the one of the run, or not there.
         CheckpointError: Weights are missing.
+        LeakageError: The memory of a network holds a case that its fold tests.
     """
     run, config = open_run(path, "abide")
     record = run.record()
@@ -47,6 +49,7 @@ def explain_run(path: Path, *, steps: int, reporter: Reporter) -> tuple[Path, in
     device = choose_device(config.training.accelerator)
     found, check = [], None
     for fold in reporter.track(tested_folds(run), "explaining folds"):
+        require_unremembered(run.fold(fold.index), fold.parts)
         scorer = load_scorer(config, run.fold(fold.index))
         models = [model.to(device) for model in scorer.models]
         train, test = (scorer.features.transform(study.features, part) for part in (fold.train, fold.test))

@@ -111,6 +111,13 @@ class Objective(Protocol):
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
         """Say how big a batch of `tensors` is."""
 
+    def example(self, batch: Mapping[str, Any]) -> tuple[Any, Tensor | None]:
+        """Return what of a batch of `tensors` a network is given, as it is, and the classes, for a memory of them.
+
+        Classes are `(B,)` of cases, or `(B, 1, *S)` of places: whole numbers, or floats of which a half and more is 1.
+        None without labels.
+        """
+
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         """Return the loss of a batch of `tensors`, a scalar; torch's generator is seeded from the moment before."""
 
@@ -158,6 +165,9 @@ class SegmentationObjective:
 
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
         return load_of(batch["image"], draw_scale(self.scales, *moment, self.scaling))
+
+    def example(self, batch: Mapping[str, Any]) -> tuple[Any, Tensor | None]:
+        return batch["image"], batch["mask"]
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         scale = draw_scale(self.scales, *moment, self.scaling)
@@ -210,6 +220,9 @@ class ClassificationObjective:
 
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
         return load_of(batch[self.inputs])
+
+    def example(self, batch: Mapping[str, Any]) -> tuple[Any, Tensor | None]:
+        return batch[self.inputs], batch["label"]
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         logits, labels = network(batch[self.inputs]), batch["label"]

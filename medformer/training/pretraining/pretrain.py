@@ -54,6 +54,9 @@ class MaskedReconstruction:
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
         return load_of(batch[self.mask.inputs])
 
+    def example(self, batch: Mapping[str, Any]) -> tuple[Any, Tensor | None]:
+        return batch[self.mask.inputs], None
+
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         truth: TensorInputs = batch[self.mask.inputs]
         masks = self.mask.draw(truth)

@@ -23,6 +23,7 @@ from medformer.data.problems import Problem
 from medformer.data.seen import SeenCase
 from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
+from medformer.models.backbone.mixers import MIXERS, SEVERAL_DEVICES, mixer_name
 from medformer.progress import Reporter
 from medformer.training.devices import check_devices
 from medformer.training.pace import Pace
@@ -111,6 +112,9 @@ class Study(ABC, Generic[C, D]):
         if self.config.execution.address is None:
             # A cluster's head may lack what its workers have; there the first fold tells.
             check_devices(self.config.training)
+        if self.config.training.devices > 1:
+            for spec in (*(self.config.model.mixers or ()), getattr(self.config.model, "mixer", "identity")):
+                MIXERS.require(mixer_name(spec), SEVERAL_DEVICES)
         build_tracker(self.config.training.tracker, Path(), Path())
         wanted = self.config.pretraining
         if self.config.training.init_from and (wanted.enabled or wanted.weights):

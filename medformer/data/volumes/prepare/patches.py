@@ -6,7 +6,7 @@ Where a patch lies and how it is augmented depends only on the seed, the epoch a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,6 +66,15 @@ class PatchData:
             item["mask"] = torch.from_numpy(classes[np.newaxis].astype(np.int64))
         return item
 
+    @property
+    def names(self) -> list[str]:
+        """Id of the case of each item."""
+        return [name for name in self.ids for _ in range(self.config.patches)]
+
+    def plain(self) -> PatchData:
+        """Patches of the same cases without augmentation, each around a label where the case has any."""
+        return replace(self, augmentation=None, config=self.config.model_copy(update={"foreground": 1.0}))
+
 
 class Prepared(Protocol):
     """What has prepared cases by id: a `PreparedStore`, or anything that prepares them when asked."""
@@ -114,6 +123,15 @@ class WholeImages:
         if self.labels is not None:
             item["label"] = torch.tensor(self.labels[name], dtype=torch.int64)
         return item
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Id of the case of each item."""
+        return self.ids
+
+    def plain(self) -> WholeImages:
+        """The same items without augmentation."""
+        return replace(self, augmentation=None)
 
 
 def draw_start(

@@ -39,6 +39,7 @@ from medformer.models.backbone.mixers.frequency.adaptive_filter import Frequency
 from medformer.models.backbone.mixers.frequency.dynamic_filter import DynamicFilter
 from medformer.models.backbone.mixers.frequency.global_filter import GlobalFilter
 from medformer.models.backbone.mixers.hidden_state import HiddenStateMixing
+from medformer.models.backbone.mixers.hopfield_memory import HopfieldMemory
 from medformer.models.backbone.mixers.identity import Identity
 from medformer.models.backbone.mixers.inception import Inception
 from medformer.models.backbone.mixers.pooling import Pooling
@@ -66,12 +67,16 @@ _ADDITIVE = "Zhang et al., CAS-ViT, 2024"
 _FREQUENCY = "Huang et al., Adaptive Frequency Filters, ICCV 2023"
 _NO_FFT = {"ONNX": "onnxruntime has no transform to frequencies of more than one axis."}
 _HYDRA = "Hwang et al., Hydra, NeurIPS 2024"
+_HOPFIELD = "after V-HMN, arXiv 2603.25157, of which no code is published"
 _PARA = "Tolstikhin et al., MLP-Mixer, NeurIPS 2021; Ota and Taki, ParaMixer, 2024"
 _DC = "Kim et al., Decision ConvFormer, ICLR 2024"
 _DMM = "Kim, Decision MetaMamba, 2024"
 _ORDERED = dict.fromkeys(
     ("2-D", "3-D"), "it follows the order of a sequence, which images and volumes have not. Take selective_scan."
 )
+
+SEVERAL_DEVICES = "training.devices > 1"
+"""An ability: data-parallel training."""
 
 MIXERS: Registry[type[nn.Module]] = Registry(
     "token mixer",
@@ -149,6 +154,14 @@ MIXERS: Registry[type[nn.Module]] = Registry(
             cost="N (3 C^2 + 4 C k) + 2 C^2",
         ),
         Entry(
+            "hopfield_memory",
+            HopfieldMemory,
+            "neighborhoods refined by stored latents of training cases",
+            _HOPFIELD,
+            cannot={SEVERAL_DEVICES: "One process fills the memory; several would each remember other cases."},
+            cost="N (C k + C^2 + 2 t M C), M slots, t steps; 2 M C stored numbers",
+        ),
+        Entry(
             "dynamic_filter",
             DynamicFilter,
             "frequency filters, mixed for each sample",
@@ -221,6 +234,15 @@ def mixer_parameters(name: str) -> type[BaseModel]:
         if parameter.kind is Parameter.KEYWORD_ONLY and parameter.name not in _FROM_BACKBONE
     }
     return create_model(name, **fields)
+
+
+def mixer_name(spec: MixerSpec) -> str:
+    """Return the name of a mixer that a config names, perhaps with parameters.
+
+    Raises:
+        ConfigError: No name.
+    """
+    return _read(spec)[0]
 
 
 def mixer_kernel(spec: MixerSpec) -> KernelSize | None:
