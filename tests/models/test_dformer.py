@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from medformer.config.shared import ModelConfig
 from medformer.models.backbone.variants import count_parameters
+from medformer.models.networks import dformer
 from medformer.models.networks.build import build_network
 from medformer.models.networks.dformer import DFormer, slice_axis
 from medformer.models.networks.grid import Grid, PaddedNetwork
@@ -68,3 +70,10 @@ def test_the_slices_of_the_paper_are_the_axis_whose_positions_lie_furthest_apart
     assert isinstance(network, PaddedNetwork) and network.divisors == (32, 32, 16)
     stage = network.network.encoder[0]  # type: ignore[index]
     assert [block.token_mixer.window for block in stage.blocks] == [(8, 8, 2)] * 2
+
+
+def test_padding_is_no_vector_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dformer, "CHANNELS", (32, 32, 64, 64))
+    network = build_network(ModelConfig(name="dformer"), Grid(1, 2, (32, 32)))
+    with torch.no_grad():
+        assert float(network.network.embed(torch.zeros(1, 1, 8, 8)).std(1).min()) > 0.9  # type: ignore[union-attr,operator]

@@ -226,3 +226,11 @@ def test_first_weights_set_how_large_branches_are(init: str, low: float, high: f
         skip = backbone.stem(x)
         _, branch = backbone.stages[0].blocks[0](skip)
     assert low < float(branch.std() / skip.std()) < high
+
+
+def test_padding_is_no_vector_of_zeros_where_patches_are_normed() -> None:
+    """Else a few blocks multiply its gradients beyond all bounds."""
+    backbone = tiny(norm="layer", transition="patches", activation="gelu", res_scale_from=None)
+    with torch.no_grad():
+        behind = backbone.stem(torch.zeros(1, 3, 8, 8))
+    assert float(behind.std(1).min()) > 0.9

@@ -49,6 +49,16 @@ class Downsample(nn.Module):
         x = channels_last(self.conv(x))
         return x if self.norm is None or self.norm_first else self.norm(x)
 
+    def draw_bias(self) -> None:
+        """Draw a first bias, as torch does.
+
+        With a bias of zero a patch that shows nothing, such as padding, is a vector of zeros behind the norm too, and
+        each norm after it multiplies gradients by 1 / sqrt(eps): the blocks of FocalNet make that infinite.
+        """
+        assert self.conv.bias is not None
+        bound = self.conv.weight[0].numel() ** -0.5
+        nn.init.uniform_(self.conv.bias, -bound, bound)
+
 
 class ConvStem(nn.Module):
     """Three small convolutions in place of one large patch, `(B, C_in, *S) -> (B, C_out, *S / stride)`.

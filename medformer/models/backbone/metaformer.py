@@ -111,6 +111,8 @@ class MetaFormer(Backbone):
             blocks = [self.block(index, drop_path=next(rates), res_scale=scaled) for _ in range(depth)]
             self.stages.append(MetaFormerStage(down, blocks))
         initialize(self, init)
+        if architecture.transition == "patches" and isinstance(self.stem, Downsample):
+            self.stem.draw_bias()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         self.check_input(x)

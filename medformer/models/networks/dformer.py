@@ -35,6 +35,7 @@ def dformer(config: ModelConfig, grid: Grid) -> nn.Module:
         checkpointing=config.checkpointing,
     )
     initialize(network, config.init)
+    network.embed.draw_bias()
     return PaddedNetwork(network, network.divisors)
 
 
