@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError
 from medformer.evaluation import subgroups
-from medformer.evaluation.classes.classification import check_scored, classification_metrics
-from medformer.evaluation.classes.intervals import classification_intervals
 from medformer.evaluation.masks.summary import summarize_labels, summarize_masks
 from medformer.evaluation.metrics import CLASSES, table_of
 from medformer.evaluation.number_format import PLAIN
@@ -125,6 +123,10 @@ def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
     Raises:
         DataError: A column is missing, a cell is no number or not in its range, or the scores are decisions.
     """
+    # scikit-learn takes a second to import, which a segmentation need not wait for.
+    from medformer.evaluation.classes.classification import check_scored, classification_metrics
+    from medformer.evaluation.classes.intervals import classification_intervals
+
     columns = (numbers(rows, name) for name in ("label", "score", "prediction"))
     scored = check_scored(*columns, ids=[str(row.get("id", "A row")) for row in rows])
 

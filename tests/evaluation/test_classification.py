@@ -130,25 +130,6 @@ def test_curves_are_those_of_the_areas() -> None:
             curve([0, 0], [0.1, 0.4])
 
 
-@pytest.mark.parametrize(("n", "digits"), [(2, 1), (9, 1), (60, 1), (60, 8), (400, 2)])
-def test_the_numbers_are_scikit_learns_to_the_last_bit(n: int, digits: int) -> None:
-    for seed in range(4):
-        label, score, prediction = cases(n, seed, digits)
-        label[:2] = 0, 1
-        found = classification_metrics(label, score, prediction, part=True)
-        assert found["auc"] == metrics.roc_auc_score(label, score)
-        assert found["average_precision"] == metrics.average_precision_score(label, score)
-        assert found["accuracy"] == metrics.accuracy_score(label, prediction)
-        assert found["f1"] == metrics.f1_score(label, prediction)
-        assert found["mcc"] == metrics.matthews_corrcoef(label, prediction)
-    for ours, theirs in zip(
-        roc_curve(label, score), metrics.roc_curve(label, score, drop_intermediate=False), strict=True
-    ):
-        assert np.array_equal(ours, theirs)
-    precision, recall, _ = metrics.precision_recall_curve(label, score)
-    assert np.array_equal(pr_curve(label, score), (recall[::-1], precision[::-1]))
-
-
 @pytest.mark.parametrize("digits", [1, 8])
 def test_weighted_metrics_are_those_of_repeated_cases(digits: int) -> None:
     scored = check_scored(*cases(60, seed=2, digits=digits))

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics
 
 from medformer.errors import DataError
 from medformer.evaluation.classes.calibration import calibration_bins as calibration_bins
 from medformer.evaluation.classes.calibration import expected_calibration_error, recalibrate
-from medformer.evaluation.classes.curves import average_precision, roc_area, steps
 from medformer.evaluation.metrics import CLASSES
 
 # Two distinct scores among fewer cases than this are no sign that the scores are decisions.
@@ -76,8 +76,7 @@ def roc_curve(label: ArrayLike, score: ArrayLike) -> RocCurve:
     """
     y, s, _ = check_scored(label, score)
     need_both(y, "A ROC curve")
-    threshold, false, true = steps(y, s)
-    return RocCurve(np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1]), np.append(np.inf, threshold))
+    return RocCurve(*metrics.roc_curve(y, s, drop_intermediate=False))
 
 
 def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
@@ -88,8 +87,8 @@ def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
     """
     y, s, _ = check_scored(label, score)
     need_both(y, "A precision-recall curve")
-    _, false, true = steps(y, s)
-    return PrecisionRecallCurve(np.append(0.0, true / true[-1]), np.append(1.0, true / (true + false)))
+    precision, recall, _thresholds = metrics.precision_recall_curve(y, s)
+    return PrecisionRecallCurve(recall[::-1], precision[::-1])
 
 
 def check_scored(
@@ -170,9 +169,9 @@ def need_both(label: NDArray[np.float64], what: str) -> None:
         )
 
 
-def _both(value: Callable[[Scored], float]) -> Callable[[Scored], float]:
+def _both(scored: Scored, value: Callable[[], float]) -> float:
     """The value where both classes are there, NaN elsewhere."""
-    return lambda scored: value(scored) if 0 < scored.label.sum() < len(scored.label) else float("nan")
+    return value() if 0 < scored.label.sum() < len(scored.label) else float("nan")
 
 
 def _recall(scored: Scored, kind: int) -> float:
@@ -180,29 +179,15 @@ def _recall(scored: Scored, kind: int) -> float:
     return float((scored.prediction[chosen] == kind).mean()) if chosen.any() else float("nan")
 
 
-def _f1(scored: Scored) -> float:
-    both = scored.label.sum() + scored.prediction.sum()
-    return float(2 * (scored.label * scored.prediction).sum() / both) if both else float("nan")
-
-
-def _mcc(scored: Scored) -> float:
-    """The correlation of label and decision (Matthews 1975), in Gorodkin's form; 0 where all decisions are one."""
-    n, right = len(scored.label), (scored.label == scored.prediction).sum()
-    positive, called = scored.label.sum(), scored.prediction.sum()
-    together = right * n - (positive * called + (n - positive) * (n - called))
-    spread = [n**2 - (part**2 + (n - part) ** 2) for part in (called, positive)]
-    return float(together / np.sqrt(spread[0] * spread[1])) if spread[0] and spread[1] else 0.0
-
-
 VALUES: Mapping[str, Callable[[Scored], float]] = {
-    "auc": _both(lambda of: roc_area(of.label, of.score)),
-    "average_precision": _both(lambda of: average_precision(of.label, of.score)),
-    "accuracy": lambda of: (of.label == of.prediction).mean(),
+    "auc": lambda of: _both(of, lambda: metrics.roc_auc_score(of.label, of.score)),
+    "average_precision": lambda of: _both(of, lambda: metrics.average_precision_score(of.label, of.score)),
+    "accuracy": lambda of: metrics.accuracy_score(of.label, of.prediction),
     "balanced_accuracy": lambda of: (_recall(of, 0) + _recall(of, 1)) / 2,
     "sensitivity": lambda of: _recall(of, 1),
     "specificity": lambda of: _recall(of, 0),
-    "f1": _f1,
-    "mcc": _both(_mcc),
+    "f1": lambda of: metrics.f1_score(of.label, of.prediction) if of.label.any() or of.prediction.any() else np.nan,
+    "mcc": lambda of: _both(of, lambda: metrics.matthews_corrcoef(of.label, of.prediction)),
     "brier": lambda of: ((of.score - of.label) ** 2).mean(),
     "calibration_slope": lambda of: recalibrate(of.label, of.score).slope[0],
     "calibration_intercept": lambda of: recalibrate(of.label, of.score).intercept[0],
