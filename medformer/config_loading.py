@@ -112,8 +112,13 @@ def _dotted(data: Mapping[str, Any], before: str = "") -> set[str]:
 
 def override(key: str, value: Any) -> str:
     """Spell the value of a key as `load_config` reads it: a path as it stands, others as YAML."""
-    text = str(value) if isinstance(value, Path) else json.dumps(value, ensure_ascii=False, default=str)
+    text = str(value) if isinstance(value, Path) else json.dumps(value, ensure_ascii=False, default=_plain)
     return f"{key}={text}"
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON does not know: numbers and arrays of NumPy as Python's, others as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def find_config(source: Path | str) -> Path:

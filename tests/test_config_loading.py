@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medformer.config import SCHEMAS, PolypConfig, VolumeConfig
 from medformer.config_loading import find_config, load_config, shipped_configs
+from medformer.config_loading import override as spell
 from medformer.config_problems import describe_keys, known_keys
 from medformer.errors import ConfigError
 from medformer.yaml_files import MAX_BYTES, dump_yaml
@@ -119,6 +121,12 @@ def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
 def test_overrides_are_typed(override: str, field: tuple[str, str], value: object) -> None:
     config = load_config(None, [override])
     assert getattr(getattr(config, field[0]), field[1]) == value
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"training.epochs": np.int64(3), "training.lr": np.float32(0.5), "data.image_size": np.array([96, 128])}
+    config = load_config(None, [spell(key, value) for key, value in given.items()])
+    assert (config.training.epochs, config.training.lr, config.data.image_size) == (3, 0.5, (96, 128))
 
 
 @pytest.mark.parametrize("override", ["training.epochs", "=3", "training..epochs=3", ".seed=1", "training.=3", ""])

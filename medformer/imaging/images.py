@@ -16,6 +16,7 @@ Nothing else opens a picture. Reading follows the same rules for every mode of t
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,7 +171,11 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
             fault = file_fault(path)
             if fault:
                 raise DataError(f"{path} {fault}; expected a picture. Correct the path, or restore the file.")
-        with Image.open(path if content is None else BytesIO(content), formats=FORMATS) as picture:
+        with warnings.catch_warnings():
+            # Pillow warns of pictures that are refused below, where the message says what to do.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path if content is None else BytesIO(content), formats=FORMATS)
+        with opened as picture:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise DataError(_too_large(path, f"is {picture.height} x {picture.width} px (height x width)"))
@@ -187,7 +192,7 @@ def open_picture(path: Path, content: bytes | None = None) -> Iterator[Image.Ima
         raise DataError(
             f"{path} {_what_is(path)}; expected a picture ({', '.join(FORMATS)}). Replace it, or save it as PNG."
         ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         # Pillow refuses the very largest itself, before their size can be asked for.
         raise DataError(_too_large(path, f"declares too many pixels ({error})")) from None
     except MemoryError:

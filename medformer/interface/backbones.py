@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
+from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.mixers import MIXERS
 from medformer.models.backbone.variants import VARIANTS, build_backbone
@@ -57,6 +58,10 @@ def create_backbone(name: str, *, spatial_dims: int = 2, in_channels: int = 3, *
         UnknownNameError: No backbone or mixer has that name; the nearest is suggested.
         ConfigError: The backbone does not exist in this number of dimensions, or a mixer has no such parameter.
     """
+    for key, value, least, most in (("spatial_dims", spatial_dims, 1, 3), ("in_channels", in_channels, 1, None)):
+        if not isinstance(value, int) or value < least or (most is not None and value > most):
+            expected = f"a whole number from {least}" + ("" if most is None else f" to {most}")
+            raise ConfigError(f"{key}={value!r}; expected {expected}.")
     return build_backbone(name, spatial_dims=spatial_dims, in_channels=in_channels, **settings)
 
 

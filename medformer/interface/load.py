@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from medformer.interface.model import Model
+from medformer.interface.model import Model, require_one_of
 from medformer.tasks.trained import Trained, open_trained
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def load(path: str | Path, *, task: str | None = None, device: str = "auto") -> 
         CheckpointError: A file is missing, damaged or does not fit.
         ResourceError: The device is not there.
     """
+    if task is not None:
+        require_one_of("task", task, Literal["polyp", "abide", "volume"])
     trained = open_trained(Path(path), task)
     if trained.note:
         warnings.warn(trained.note, stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -28,7 +29,10 @@ def paths_of(what: Any) -> list[Path]:
         DataError: Something else is given, or nothing.
     """
     try:
-        paths = [Path(path) for path in ([what] if isinstance(what, (str, Path)) else what)]
+        if isinstance(what, Mapping):
+            raise TypeError("its keys are no paths")
+        given = [what] if isinstance(what, (str, Path)) else list(what)
+        paths = [Path(path) for path in given]
     except TypeError:
         raise DataError(
             f"Got {type(what).__name__}; expected a NumPy array, a path, or a list of paths. np.asarray(...) makes an "
@@ -36,6 +40,9 @@ def paths_of(what: Any) -> list[Path]:
         ) from None
     if not paths:
         raise DataError("Got an empty list; expected at least one path.")
+    if any(isinstance(path, str) and not path for path in given):
+        # It would mean the folder that the program happens to run in.
+        raise DataError("Got an empty text; expected a path. '.' is the current folder.")
     return paths
 
 
@@ -47,7 +54,7 @@ def threshold_of(own: float, given: float | None) -> float:
     """
     if given is None:
         return own
-    if not 0.0 <= given <= 1.0:
+    if isinstance(given, bool) or not isinstance(given, Real) or not 0.0 <= given <= 1.0:
         raise ConfigError(f"threshold={given!r}; expected a number from 0 to 1, as scores are.")
     return float(given)
 

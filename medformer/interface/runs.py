@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medformer.config_loading import override
+from medformer.crossval.compare.choose import Better
 from medformer.crossval.compare.compare import compare_scores
 from medformer.crossval.compare.open import open_tables
+from medformer.crossval.compare.pairs import Ungrouped
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.run import runner
 from medformer.crossval.run.beside import BesideError
@@ -20,7 +22,7 @@ from medformer.crossval.splits.read import read_split
 from medformer.errors import DataError
 from medformer.evaluation.summary import headline
 from medformer.interface.load import load
-from medformer.interface.model import Model
+from medformer.interface.model import Model, require_one_of
 from medformer.progress import LineReporter
 from medformer.records import read_record
 from medformer.reporting.report import build_report
@@ -114,7 +116,7 @@ def crossval(
     base: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    accept: Sequence[str] = (),
+    accept: str | Sequence[str] = (),
     write_report: bool = True,
     progress: Say | None = print,
     **config: Any,
@@ -143,7 +145,7 @@ def crossval(
         BesideError: The results are complete, and a baseline or check beside the model failed.
         MedformerError: See `docs/python.md`; what was finished stays on disk.
     """
-    given = _flat(config)
+    chosen, given = get_task(task), _flat(config)
     keys = {"target": given.pop("target", None), "data.manifest": Path(data)}
     overrides = [override(key, value) for key, value in given.items()]
     name = None if base is None else str(base)
@@ -151,13 +153,13 @@ def crossval(
     failure = None
     try:
         run = runner.run(
-            get_task(task),
+            chosen,
             settings,
             Path(out),
             _Lines(progress),
             resume=resume,
             overwrite=overwrite,
-            accept=accept,
+            accept=_names(accept),
         )
     except BesideError as error:
         run, failure = error.run, error
@@ -174,7 +176,7 @@ def compare(
     direction: Literal["higher", "lower"] | None = None,
     shared_cases: bool = False,
     groups: str | Path | None = None,
-    folds: Sequence[str | Path] = (),
+    folds: str | Path | Sequence[str | Path] = (),
     ungrouped: Literal["error", "each"] = "error",
 ) -> list[Comparison]:
     """Compare each later run or table of scores with the first, case by case.
@@ -202,8 +204,12 @@ def compare(
         ConfigError: The tables cannot be compared, or fewer than two are given.
         DataError: A table is missing, damaged or was edited.
     """
+    for name, value, options in (("direction", direction, Better), ("ungrouped", ungrouped, Ungrouped)):
+        if value is not None:
+            require_one_of(name, value, options)
     paths = [table.path if isinstance(table, Run) else Path(table) for table in tables]
-    split = read_split([Path(file) for file in folds]) if folds else None
+    files = _files(folds)
+    split = read_split(files) if files else None
     about = None if groups is None else Path(groups)
     return compare_scores(
         open_tables(paths, groups=about, folds=split),
@@ -220,7 +226,7 @@ def audit(
     *,
     task: Literal["polyp", "abide", "volume"] | None = None,
     group_pattern: str | None = None,
-    accept: Sequence[str] = (),
+    accept: str | Sequence[str] = (),
     progress: Say | None = None,
 ) -> SplitAudit:
     """Look for leaks in a split that somebody made, and describe its balance; nothing is trained.
@@ -245,13 +251,12 @@ def audit(
         ConfigError: Data or split are of no known kind, or a name to be accepted is none.
         DataError: They cannot be read, or do not belong together.
     """
-    given = [splits] if isinstance(splits, (str, Path)) else splits
     return audit_data(
         Path(data),
-        [Path(path) for path in given],
+        _files(splits),
         task=task,
         group_pattern=group_pattern,
-        accept=accept,
+        accept=_names(accept),
         reporter=_Lines(progress),
     )
 
@@ -267,6 +272,15 @@ class _Lines(LineReporter):
         """Hand a sentence on."""
         if self._say is not None:
             self._say(text)
+
+
+def _files(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One or several paths; a single text is one path, not its letters."""
+    return [Path(path) for path in ([given] if isinstance(given, (str, Path)) else given)]
+
+
+def _names(given: str | Sequence[str]) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:

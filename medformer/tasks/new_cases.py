@@ -166,7 +166,7 @@ class Request:
                 bad.add(case.id)
         good = [case for case in left if case.id not in bad]
         if not (good or (export is not None and export.rows)):
-            require_all(Made(given, late=problems), noun, LEAVE_OUT if export is None else TRY_AGAIN)
+            require_all(Made(given, late=problems), noun, LEAVE_OUT)
         count, many = len(quarantine(problems)), _too_many(problems)
         for problem in problems:
             if many or problem.severity == "warning":

@@ -44,14 +44,19 @@ def choose_device(accelerator: str) -> torch.device:
     """
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("Got the device cuda, but no CUDA device is visible. Check the driver, or use auto or cpu.")
-    if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise ResourceError("Got the device mps, but this machine has none. Use auto or cpu.")
     try:
-        return torch.device(accelerator)
-    except RuntimeError:
-        raise ConfigError(f"Got the device {accelerator!r}; expected auto, cpu, cuda or mps.") from None
+        device = torch.device(accelerator)
+    except (RuntimeError, TypeError):
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"Got the device {accelerator!r}; expected auto, cpu, cuda or mps.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(f"Got the device {device}, but no CUDA device is visible. Check the driver, or use cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(f"Got the device {device}; {torch.cuda.device_count()} are visible, from cuda:0 on.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ResourceError("Got the device mps, but this machine has none. Use auto or cpu.")
+    return device
 
 
 def check_devices(config: TrainingConfig) -> None:

@@ -50,6 +50,17 @@ def test_a_case_is_outside_beyond_a_margin(tmp_path: Path) -> None:
     assert large.outside({"height in px": 1920.0}) == ["height in px 1920 (training cases: 576 to 1072)"]
 
 
+def test_a_frame_without_color_is_outside_of_frames_with_color() -> None:
+    tints = {"green as a share of red": (0.4, 0.8), "blue as a share of red": (0.2, 0.7)}
+    gray, black = (np.full((8, 8, 3), value, np.uint8) for value in (90, 0))
+    found = TrainingRange(500, tints).outside(frame_traits(thumbnail(gray, (8, 8)), 8, 8))
+    assert found == [
+        "green as a share of red 1 (training cases: 0.4 to 0.8)",
+        "blue as a share of red 1 (training cases: 0.2 to 0.7)",
+    ]
+    assert TrainingRange(500, tints).outside(frame_traits(thumbnail(black, (8, 8)), 8, 8)) == []
+
+
 def test_traits_of_frames_and_volumes_are_what_they_say() -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[:, :30] = (255, 51, 0)
@@ -58,6 +69,7 @@ def test_traits_of_frames_and_volumes_are_what_they_say() -> None:
     assert traits["mean red (0 to 1)"] == pytest.approx(0.5)
     assert traits["mean green (0 to 1)"] == pytest.approx(0.1, abs=1e-5)
     assert traits["share of nearly black pixels"] == pytest.approx(0.5)
+    assert traits["green as a share of red"] == pytest.approx(0.2, abs=1e-5)
     # The first axis of this file runs from head to foot.
     grid = Geometry((10, 20, 30), np.array([[0, 2.0, 0, 0], [0, 0, 3.0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1.0]]))
     values = np.full((10, 20, 30), 5.0, np.float32)

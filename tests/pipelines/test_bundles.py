@@ -74,7 +74,12 @@ def test_a_bundle_says_what_it_is_and_how_well_it_did(finished: Path, bundle: Pa
     assert (content["folds"], content["folds_of_run"], content["networks"]) == ([0, 1], 2, 2)
     assert content["made_by"] == open_trained(finished).made_by
     card = (bundle / "model_card.md").read_text("utf-8")
-    for part in (f"{dice['mean']:.3f}", "was not tested as a whole", "not a medical device", "387,129 parameters"):
+    for part in (
+        f"{dice['mean']:.3f}",
+        "was not tested as a whole",
+        "not a medical device",
+        "387,129 parameters, whose",
+    ):
         assert part in card
 
 

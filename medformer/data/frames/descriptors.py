@@ -20,6 +20,7 @@ of five cases: a moving camera makes different pictures, which is why sequences 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -106,10 +107,13 @@ def frame_traits(thumbnail: NDArray[np.float32], height: int, width: int) -> dic
     """
     means, spreads, rest = np.split(thumbnail[-8:].astype(np.float64), (3, 6))
     colors = ("red", "green", "blue")
+    # The tint, whatever the exposure: a gray picture has 1, and its means may be those of any other.
+    tints = means[1:] / means[0] if means[0] else (math.nan, math.nan)
     return {
         "height in px": float(height),
         "width in px": float(width),
         **{f"mean {color} (0 to 1)": float(value) for color, value in zip(colors, means, strict=True)},
+        **{f"{color} as a share of red": float(value) for color, value in zip(colors[1:], tints, strict=True)},
         **{f"standard deviation of {color}": float(value) for color, value in zip(colors, spreads, strict=True)},
         "share of nearly black pixels": float(rest[0]),
         "sharpness (difference of neighboring pixels)": float(rest[1]),

@@ -46,7 +46,7 @@ def write_frames(
     return write_graph(
         path,
         graph,
-        [Port("image", image, axes, "RGB, 0 to 255; the images of a batch have one size, any")],
+        [Port("image", image, axes, "RGB, 0 to 255, upright; the images of a batch have one size, any")],
         Port("probability", torch.zeros(image.shape[:3]), axes, "of the foreground, at the image's size"),
         lambda run: compare_frames(run, segmenter, threshold, images) | {"cases": "real" if real else "synthetic"},
         {

@@ -48,6 +48,8 @@ def fetch(name: str, say: Callable[[str], None], *, revision: str = "main") -> W
     if not source.package and record is None:
         _record(found, path)
         say(f"{path} was here without a record; its SHA-256 is recorded now.")
+    elif source.package and revision != "main":
+        raise ConfigError(f"{name} comes with the package {source.package}, which has one state. Leave --revision out.")
     elif revision not in ("main", found.revision):
         raise ConfigError(
             f"{name} is here in the revision {found.revision or 'not known'}; expected {revision}. Delete "

