@@ -10,8 +10,7 @@ from torch import Tensor
 
 from medformer.models.backbone.blocks import initialize
 from medformer.models.backbone.frequency_filters import FrequencyFilters, Keeps
-from medformer.models.backbone.mixers.frequency.dynamic_filter import DynamicFilter
-from medformer.models.backbone.mixers.frequency.global_filter import GlobalFilter
+from medformer.models.backbone.mixers.frequency.learned_filters import DynamicFilter, GlobalFilter
 from medformer.models.backbone.variants import build_backbone, count_parameters
 
 GRIDS = [(6,), (5,), (6, 5), (5, 4), (3, 2, 4), (2, 4, 3)]

@@ -36,8 +36,7 @@ from medformer.models.backbone.mixers.attention import Attention
 from medformer.models.backbone.mixers.convolution import Convolution
 from medformer.models.backbone.mixers.focal_modulation import FocalModulation
 from medformer.models.backbone.mixers.frequency.adaptive_filter import FrequencyFilter
-from medformer.models.backbone.mixers.frequency.dynamic_filter import DynamicFilter
-from medformer.models.backbone.mixers.frequency.global_filter import GlobalFilter
+from medformer.models.backbone.mixers.frequency.learned_filters import DynamicFilter, GlobalFilter
 from medformer.models.backbone.mixers.hidden_state import HiddenStateMixing
 from medformer.models.backbone.mixers.hopfield_memory import HopfieldMemory
 from medformer.models.backbone.mixers.identity import Identity
