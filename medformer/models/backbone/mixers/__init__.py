@@ -213,7 +213,7 @@ MIXERS: Registry[type[nn.Module]] = Registry(
             "causal windows, then a causal scan",
             _DMM,
             cannot=_ORDERED,
-            cost="N (w C^2 + 3 C^2 + C S log N), w of the window, S states",
+            cost="N (w C^2 + 3 C^2 + C S), w of the window, S states",
         ),
     ],
 )

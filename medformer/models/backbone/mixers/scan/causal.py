@@ -109,7 +109,7 @@ class CausalScan(nn.Module):
             x, raw, b, c = (part.to(kind).transpose(1, 2) for part in (values, steps, write, read))
             size = F.softplus(raw + self.step_bias)
             # (B, T, C, states)
-            decay = (size.unsqueeze(-1) * -self.log_decay.exp()).exp()
+            decay = (size.unsqueeze(-1) * -self.log_decay.exp()).exp_()
             states = linear_scan(decay, (size * x).unsqueeze(-1) * b.unsqueeze(2))
-            y = (states * c.unsqueeze(2)).sum(-1) + self.own * x
+            y = (states @ c.unsqueeze(-1)).squeeze(-1) + self.own * x
         return y.transpose(1, 2).to(values.dtype)

@@ -12,20 +12,33 @@ from torch.nn import functional as F
 
 CHUNK = 64
 """Positions that `state_space_scan` joins by a matrix product."""
+_STEPS = 16
+"""Positions that `linear_scan` follows one by one."""
 
 
 def linear_scan(decay: Tensor, inputs: Tensor) -> Tensor:
     """Return `h_t = decay_t * h_(t-1) + inputs_t` for all t of axis 1, from `h_0 = 0`.
 
-    By doubling (Hillis and Steele, 1986): `log2 T` steps over the whole sequence. The two shapes are `(B, T, ...)` and
-    may differ where one of them broadcasts.
+    In chunks of a few positions, and for all chunks at once: first the state that each would end with by itself, then a
+    scan over these ends, and then position by position from the state that a chunk begins with. So every number is used
+    twice whatever the length, while doubling (Hillis and Steele, 1986) copies the whole sequence `log2 T` times. The
+    two shapes are `(B, T, ...)` and may differ where one of them broadcasts.
     """
-    reach, length = 1, inputs.shape[1]
-    while reach < length:
-        inputs = torch.cat((inputs[:, :reach], inputs[:, reach:] + decay[:, reach:] * inputs[:, :-reach]), 1)
-        decay = torch.cat((decay[:, :reach], decay[:, reach:] * decay[:, :-reach]), 1)
-        reach *= 2
-    return inputs
+    length, others = inputs.shape[1], [0, 0] * (inputs.dim() - 2)
+    chunk = min(_STEPS, length)
+    decays, added = (
+        F.pad(part, [*others, 0, -length % chunk]).unflatten(1, (-1, chunk)).unbind(2) for part in (decay, inputs)
+    )
+    state = added[0]
+    if chunk < length:
+        factor, end = decays[0], state
+        for step, new in zip(decays[1:], added[1:], strict=True):
+            factor, end = step * factor, torch.addcmul(new, step, end)
+        state = torch.addcmul(state, decays[0], F.pad(linear_scan(factor, end)[:, :-1], [*others, 1, 0]))
+    states = [state]
+    for step, new in zip(decays[1:], added[1:], strict=True):
+        states.append(torch.addcmul(new, step, states[-1]))
+    return torch.stack(states, 2).flatten(1, 2)[:, :length]
 
 
 def state_space_scan(x: Tensor, log_decay: Tensor, write: Tensor, read: Tensor, chunk: int = CHUNK) -> Tensor:
