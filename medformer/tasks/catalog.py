@@ -64,9 +64,7 @@ def _row(entry: Entry[Any]) -> dict[str, Any]:
 def _backbones() -> list[Row]:
     return [
         {
-            "name": name,
-            "description": entry.description,
-            "paper": entry.paper,
+            **_row(entry),
             "depths": list(entry.part.depths),
             "channels": list(entry.part.channels),
             "mixers": list(entry.part.mixers),

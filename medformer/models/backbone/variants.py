@@ -114,7 +114,8 @@ def _single_head(attending: int) -> MixerSpec:
 
 def _efficientvim() -> list[Entry[Variant]]:
     shared = replace(_STEPS, block="gated", mlp_ratio=4.0, head="linear")
-    rows = _family("efficientvim", "mixing in a few hidden states", _HIDDEN, shared, _EFFICIENTVIM, (0.0,) * 4)
+    about = "mixing in a few hidden states; the published classifier reads these states, this one the last map"
+    rows = _family("efficientvim", about, _HIDDEN, shared, _EFFICIENTVIM, (0.0,) * 4)
     return [
         replace(row, part=replace(row.part, mixers=("identity", *(_hidden_state(n) for n in states))))
         for row, states in zip(rows, _EFFICIENTVIM_STATES.values(), strict=True)
