@@ -154,7 +154,7 @@ def mixer_table() -> list[str]:
         reasons: dict[str, list[str]] = {}
         for ability, reason in entry.cannot.items():
             reasons.setdefault(reason, []).append(ability)
-        limits = [f"not in {', '.join(abilities)}: {reason}" for reason, abilities in reasons.items()]
+        limits = [f"no {', '.join(abilities)}: {reason}" for reason, abilities in reasons.items()]
         about = f"{entry.description} ({entry.paper})" if entry.paper else entry.description
         cells = [f"`{name}`", about, parameters, entry.cost, ". ".join(filter(None, [entry.sizes, *limits]))]
         lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
