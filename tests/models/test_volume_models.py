@@ -11,7 +11,7 @@ from medformer.config.shared import MixerSpec, ModelConfig
 from medformer.errors import ConfigError, UnknownNameError
 from medformer.models.backbone.variants import build_backbone
 from medformer.models.networks.build import NETWORKS, build_network
-from medformer.models.networks.grid import Grid, kernel_note
+from medformer.models.networks.grid import Grid, kernel_note, padded_size
 from medformer.models.networks.meta_unet import MetaUNet
 from medformer.models.networks.peers import SupervisedDynUNet, nnunet_topology
 
@@ -272,3 +272,11 @@ def test_every_model_says_what_it_is() -> None:
     volumes = {name for name, entry in NETWORKS.items() if "3-D" not in entry.cannot}
     assert volumes >= {"meta_unet", "monai:dynunet", "monai:swinunetr", "monai:unet"}
     assert all(entry.description for entry in NETWORKS.values())
+
+
+def test_what_a_network_pads_its_input_to_is_known() -> None:
+    sizes = {name: padded_size(build(name), (17, 30, 5)) for name in ("meta_unet", "plsnet", "monai:mednext")}
+    assert sizes == {"meta_unet": (24, 32, 8), "plsnet": (24, 32, 8), "monai:mednext": (32, 32, 16)}
+    assert padded_size(build("monai:mednext"), (16, 16, 16)) == (32, 16, 16), "instance norm needs two positions"
+    whole = build_network(ModelConfig(backbone="convformer_c8"), Grid(1, 2, (17, 30, 5)), target="classification")
+    assert padded_size(whole, (17, 30, 5)) == (17, 30, 5)

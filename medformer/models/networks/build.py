@@ -40,7 +40,14 @@ _DIVISOR = "padded to its divisor"
 
 INDEPENDENT = "independent samples in training"
 """That an output depends on its own sample only, while training too."""
-_BATCH_NORM = {INDEPENDENT: "its batch norm takes statistics from all samples of a batch."}
+_INSTEAD, _OF_REGIONS = "Set model.name=meta_unet.", "For connectomes, set model.name=roi:meta_unet."
+"""What to take in its place; only connectomes ask for 1-D, and for independent samples."""
+_BATCH_NORM = {INDEPENDENT: f"its batch norm takes statistics from all samples of a batch. {_OF_REGIONS}"}
+
+
+def _in_2d(why: str) -> dict[str, str]:
+    return {"1-D": f"{why} {_OF_REGIONS}", "3-D": f"{why} {_INSTEAD}"}
+
 
 NETWORKS: Registry[Builder] = Registry(
     "model",
@@ -64,7 +71,7 @@ NETWORKS: Registry[Builder] = Registry(
             "transformer of local and of spread windows, U-shaped",
             "Wu et al., D-Former, 2023",
             "padded to multiples of its coarsest stride",
-            {"1-D": "it is published for volumes. Set model.name=meta_unet."} | NO_BACKBONE,
+            {"1-D": f"it is published for volumes. {_OF_REGIONS}"} | NO_BACKBONE,
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
         Entry(
@@ -73,7 +80,7 @@ NETWORKS: Registry[Builder] = Registry(
             "partial decoder and reverse attention on the three coarse maps of the shared backbone",
             "Fan et al., MICCAI 2020",
             "2-D",
-            dict.fromkeys(("1-D", "3-D"), "it is published for images. Set model.name=meta_unet.") | _BATCH_NORM,
+            _in_2d("it is published for images.") | _BATCH_NORM,
         ),
         Entry(
             "agunet",
@@ -96,9 +103,7 @@ NETWORKS: Registry[Builder] = Registry(
             smp_network,
             "any segmentation-models-pytorch network, as a peer",
             sizes="2-D; padded to its divisor",
-            cannot=dict.fromkeys(
-                ("1-D", "3-D"), "segmentation-models-pytorch is two-dimensional. Set model.name=meta_unet."
-            )
+            cannot=_in_2d("segmentation-models-pytorch is two-dimensional.")
             | _BATCH_NORM
             | {key: reason for key, reason in NO_BACKBONE.items() if key != "model.weights"},
             example="smp:unet/resnet18",
@@ -117,7 +122,7 @@ NETWORKS: Registry[Builder] = Registry(
             "MedNeXt-B with kernels of 3, as a peer",
             "Roy et al., MICCAI 2023",
             "padded to multiples of 16",
-            {"1-D": "MONAI has it in 2-D and 3-D."} | NO_BACKBONE,
+            {"1-D": f"MONAI has it in 2-D and 3-D. {_OF_REGIONS}"} | NO_BACKBONE,
         ),
         Entry(
             "monai:segresnet_ds",
@@ -125,7 +130,7 @@ NETWORKS: Registry[Builder] = Registry(
             "the residual network of Auto3DSeg, 32 to 512 filters, as a peer",
             "Myronenko, BrainLes 2018",
             _DIVISOR,
-            {"1-D": "it is published for volumes. Set model.name=meta_unet."} | NO_BACKBONE,
+            {"1-D": f"it is published for volumes. {_OF_REGIONS}"} | NO_BACKBONE,
         ),
         Entry(
             "monai:swinunetr",
@@ -133,7 +138,7 @@ NETWORKS: Registry[Builder] = Registry(
             "SwinUNETR with 48 features, as a peer",
             "Hatamizadeh et al., BrainLes 2021",
             "padded to multiples of 32",
-            {"1-D": "MONAI has it in 2-D and 3-D."} | NO_BACKBONE,
+            {"1-D": f"MONAI has it in 2-D and 3-D. {_OF_REGIONS}"} | NO_BACKBONE,
         ),
         Entry("monai:unet", unet, "residual U-Net, 32 to 320 filters, as a peer", _KERFOOT, _DIVISOR, NO_BACKBONE),
     ],

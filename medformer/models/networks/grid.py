@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError, counted
 from medformer.models.backbone.blocks import Backbone, by_stage
+from medformer.models.backbone.heads import Classifier
 from medformer.models.backbone.layers import KernelSize, per_axis
 from medformer.models.backbone.mixers import mixer_kernel
 from medformer.models.backbone.variants import VARIANTS, build_backbone
@@ -137,6 +139,17 @@ def pad_to_multiple(x: Tensor, multiples: Sequence[int], minimum: int = 1) -> Te
         steps[0] = minimum
     missing = [step * multiple - n for n, step, multiple in zip(size, steps, multiples, strict=True)]
     return F.pad(x, [end for gap in reversed(missing) for end in (0, gap)]) if any(missing) else x
+
+
+def padded_size(network: nn.Module, size: Sequence[int]) -> tuple[int, ...]:
+    """Return what a network pads an input of a size to, inside of it."""
+    backbone = getattr(network, "backbone", None)
+    multiples, minimum = (1,) * len(size), 1
+    if isinstance(network, PaddedNetwork):
+        multiples, minimum = network.divisors, network.minimum
+    elif isinstance(backbone, Backbone) and not isinstance(network, Classifier):
+        multiples = backbone.strides[-1]
+    return tuple(pad_to_multiple(torch.empty(1, 1, *size, device="meta"), multiples, minimum).shape[2:])
 
 
 def crop_to(logits: Tensor, padded: Sequence[int], size: Sequence[int]) -> Tensor:

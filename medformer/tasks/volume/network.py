@@ -21,11 +21,11 @@ from medformer.data.volumes.plan.planning import plan_volumes, target_spacing
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan, read_volume_plan, write_volume_plan
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.files import digest
-from medformer.imaging.geometry import Axes
+from medformer.imaging.geometry import Axes, times
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.memory import training_cost
 from medformer.models.networks.build import NETWORKS, build_network
-from medformer.models.networks.grid import Grid, kernel_note
+from medformer.models.networks.grid import Grid, kernel_note, padded_size
 from medformer.models.networks.pretrained import load_encoder
 from medformer.models.transfer import Parts, Transfer, varying_axes
 from medformer.tasks.start import take
@@ -52,6 +52,7 @@ class Planner:
         self.info = info
         self.records = records
         self._plans: dict[tuple[str, ...], VolumePlan] = {}
+        self._padded: dict[Axes, tuple[int, ...]] = {}
 
     def plan(self, ids: Sequence[str]) -> VolumePlan:
         """Plan from these cases alone, once for each set of them.
@@ -79,6 +80,12 @@ class Planner:
                     "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
                 ),
             )
+        if (inside := self._padded[plan.patch]) != plan.patch:
+            note = (
+                f"{self.config.model.name} pads a patch of {times(plan.patch)} to {times(inside)} voxels; "
+                f"plan.patch={list(inside)} costs a step no more"
+            )
+            plan = replace(plan, notes=(*plan.notes, note))
         if "model.mixers" in NETWORKS[self.config.model.name].cannot:
             return plan
         note = kernel_note(self.config.model, plan_grid(plan, self.config))
@@ -110,7 +117,9 @@ class Planner:
             kernel_sizes=kernel_sizes,
             batch_size=1,
         )
-        return new_network(self.config, candidate, 0, pretrained=False)
+        network = new_network(self.config, candidate, 0, pretrained=False)
+        self._padded[patch] = padded_size(network, patch)
+        return network
 
 
 def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained: bool = True) -> nn.Module:

@@ -107,7 +107,6 @@ def test_what_is_given_is_kept() -> None:
     plan = plan_volumes([facts()] * 10, settings=settings, info=INFO, cost=cost)
 
     assert (plan.patch, plan.spacing, plan.batch_size, plan.orientation) == ((30, 32, 40), (2.0, 1.0, 1.0), 3, "LPS")
-    assert any("no multiple" in note for note in plan.notes)
 
 
 def test_a_given_patch_that_does_not_fit_is_refused_with_both_numbers() -> None:

@@ -171,7 +171,6 @@ def given_patch(
     settings: VolumePlanConfig,
     spacing: Sequence[float],
     cost: Cost | None,
-    notes: list[str],
     *,
     whole: bool = False,
 ) -> tuple[Axes, Topology]:
@@ -182,13 +181,12 @@ def given_patch(
     """
     assert settings.patch is not None
     patch, layout = settings.patch, topology(settings.patch, spacing, whole=whole)
-    if not whole and any(n % step for n, step in zip(patch, layout.divisor, strict=True)):
-        notes.append(f"the given patch is no multiple of {times(layout.divisor)}; the network pads it")
     batch = settings.batch_size or 2
     if cost is not None and (needed := cost(patch, *layout, batch)) > settings.memory * 1e9:
         raise ConfigError(
             f"plan.patch={list(patch)} with batch size {batch} needs {needed / 1e9:.2f} GB; plan.memory allows "
-            f"{settings.memory:g} GB. Raise it (--memory), give a smaller patch, or leave the patch to the plan."
+            f"{settings.memory:g} GB. Raise it (--memory), give a smaller patch or none, or choose a smaller "
+            "model."
         )
     return patch, layout
 

@@ -79,7 +79,7 @@ def plan_volumes(
     if target == "classification":
         spacing, shapes, patch, layout = _whole_image(facts, spacing, shapes, settings, cost, notes)
     elif settings.patch is not None:
-        patch, layout = given_patch(settings, spacing, cost, notes)
+        patch, layout = given_patch(settings, spacing, cost)
     else:
         patch, layout = largest_patch(np.median(shapes, axis=0), spacing, settings, cost, notes)
     if small := int((shapes < np.array(patch)).any(axis=1).sum()):
@@ -179,7 +179,7 @@ def _whole_image(
 ) -> tuple[Spacing, np.ndarray, Axes, Topology]:
     """The median shape; where it takes too much memory, at a coarser spacing: a crop could miss the finding."""
     if settings.patch is not None:
-        return spacing, shapes, *given_patch(settings, spacing, cost, notes, whole=True)
+        return spacing, shapes, *given_patch(settings, spacing, cost, whole=True)
     original = spacing
     while True:
         x, y, z = (max(1, round(n)) for n in np.median(shapes, axis=0))
