@@ -104,7 +104,7 @@ TASKS = {
         "volume/default",
         3,
         8,
-        (*_SMALL, "plan.patch=[32,32,32]", "plan.batch_size=2", "training.ema=0.9", "data.patches=1"),
+        (*_SMALL, "plan.patch=[32,32,32]", "plan.batch_size=2", "training.ema=0.9", "data.patches=1", "data.workers=0"),
         "training.epochs=1",
     ),
     "regions": Task("abide", "abide/default", 1, 190, ("model.depth=2",), "training.epochs=8"),
