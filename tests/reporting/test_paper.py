@@ -124,6 +124,15 @@ def test_volumes_that_are_classified_have_another_loss_than_their_config_names(c
     )
 
 
+def test_false_alarms_are_of_the_images_that_could_have_one(images: FinishedRun) -> None:
+    whole = [{**row, "truth_px": 50, "pred_px": 50} for row in images.rows]
+    assert "so that false alarms were not measured" in said(replace(images, rows=whole))["failures"]
+    two = [{**row, "truth_px": 0} for row in whole[:2]]
+    found = said(replace(images, rows=[*two, *whole[2:]]))["failures"]
+    assert "nothing was marked, 2 of 2 images without foreground had a false alarm, and" in found
+    assert "measured" not in found
+
+
 def test_images_without_patients_are_for_the_author_to_explain(images: FinishedRun) -> None:
     assert images.plan is not None
     cases = tuple(replace(case, group=case.id) for case in images.plan.cases)
