@@ -205,6 +205,13 @@ def test_tables_that_cannot_be_read_name_the_file_and_the_row(tmp_path: Path) ->
     broken.write_text('{"metric_per_case": [{"metrics": {"1": {"Dice": "good"}}}]}')
     with pytest.raises(DataError, match="is damaged"):
         open_scores(broken)
+    broken.write_text('{"results": {"all": []}}')
+    with pytest.raises(DataError, match=r"is of nnU-Net version 1; .* `medformer volume evaluate`"):
+        open_scores(broken)
+    cases = [{"metrics": {key: {"Dice": 1, "IoU": 1}}, "prediction_file": f"{key}.nii.gz"} for key in "12"]
+    write_json(broken, {"metric_per_case": cases})
+    with pytest.raises(DataError, match="'1' has label 1, '2' label 2; expected the same labels"):
+        open_scores(broken)
 
 
 def test_a_run_and_a_table_with_the_folds_of_its_plan_are_tested_over_folds(tmp_path: Path) -> None:
@@ -263,3 +270,7 @@ def test_numbers_that_have_no_mean_or_another_unit_are_refused() -> None:
     endless = scores_of({"id": IDS, "hd95_mm": [math.inf, *B[1:]], "group": IDS}, "b")
     with pytest.raises(DataError, match="b: column 'hd95_mm' is infinite in 1 case, such as 'p00_0'"):
         compare_scores([a, endless], metric="hd95_mm")
+    missing = scores_of({"id": IDS, "dice": [*B[:-1], -1], "gain": -B, "group": IDS}, "b")
+    with pytest.raises(DataError, match=rf"b: Dice is -1 in case '{IDS[-1]}' \(1 such case\); .*leave the cell empty"):
+        compare_scores([a, missing])
+    assert compare_scores([missing, missing], metric="gain", direction="higher")[0].value_b == pytest.approx(-B.mean())

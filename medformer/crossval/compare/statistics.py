@@ -11,7 +11,7 @@ from medformer.crossval.compare.pairs import Pairs
 from medformer.crossval.compare.result import Outcome, Statistics
 from medformer.crossval.compare.scores import Scores
 from medformer.crossval.plan import Fold
-from medformer.errors import DataError
+from medformer.errors import DataError, counted
 from medformer.evaluation.classes.classification import Scored, check_scored, classification_metrics
 from medformer.evaluation.classes.delong import delong_test
 from medformer.evaluation.classes.intervals import paired_classification_tests, weighted_metrics
@@ -47,6 +47,8 @@ def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Sta
     delong = None
     if metric.per_case:
         a, b = (side.column(rows, metric.name) for rows, side in zip((pairs.a, pairs.b), sides, strict=True))
+        for values, rows, side in ((a, pairs.a, pairs.left), (b, pairs.b, pairs.right)):
+            _refuse_negative(metric, values, rows, side)
         _refuse_percent(pairs, metric, a, b)
         known, one_sided = ~np.isnan(a) & ~np.isnan(b), int((np.isnan(a) != np.isnan(b)).sum())
         if not known.any():
@@ -94,6 +96,16 @@ def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Sta
         fold_test=_fold_test(fold_a, differences, pairs.folds, bootstrap.level),
         delong=delong,
     )
+
+
+def _refuse_negative(metric: Metric, values: Values, rows: Sequence[Row], side: Scores) -> None:
+    """Refuse numbers below 0 of a metric of masks, which has none: programs write -1 where there is no number."""
+    if metric.name.partition(":")[0] in MASKS and (wrong := np.flatnonzero(values < 0)).size:
+        raise DataError(
+            f"{side.table}: {metric.label} is {values[wrong[0]]:g} in case '{rows[wrong[0]]['id']}' "
+            f"({counted(wrong.size, 'such case')}); expected 0 or more. If it stands for a case without a number, "
+            "leave the cell empty: the case is then left out, and counted."
+        )
 
 
 def _refuse_percent(pairs: Pairs, metric: Metric, a: Values, b: Values) -> None:

@@ -193,7 +193,8 @@ def _site_plan(cases: Sequence[PlanCase], scheme: str, column: str, *, validatio
     if moved:
         raise DataError(
             f"{len(moved)} group(s) occur with more than one {column}: {some(moved)}. A subject in two of them would "
-            f"be trained on and tested. Give its cases one {column}, or leave those of the others out."
+            f"be trained on and tested. Give its cases one {column}, or leave those of the others out; where they are "
+            f"different subjects, make the {column} a part of their group."
         )
     drawn = []
     for index, left in enumerate(values):

@@ -515,6 +515,20 @@ def test_sites_are_read_from_names_and_every_name_must_have_one(tmp_path: Path) 
         scan_volumes(folder, site_pattern=r"^(BCN)")
 
 
+def test_folders_below_images_and_labels_begin_the_ids(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        volume(tmp_path / part / "north" / "p1.nii.gz")
+        volume(tmp_path / part / "south" / "p1.nii.gz")
+    volume(tmp_path / "images" / "south" / "p2.nii.gz")
+    found = scan_volumes(tmp_path, site_pattern="^([^/]+)/", group_pattern="(.+)")
+    assert [(case.id, case.site, case.mask is None) for case in found.cases] == [
+        ("north/p1", "north", False),
+        ("south/p1", "south", False),
+        ("south/p2", "south", True),
+    ]
+    assert reasons(found) == [("south/p2", "missing-mask")]
+
+
 def test_several_folders_are_one_data_set_with_a_site_for_each(tmp_path: Path) -> None:
     oslo, lima = msd(tmp_path / "oslo", "001", "002"), msd(tmp_path / "lima", "001")
     found = scan_folders([oslo, lima, oslo])

@@ -14,8 +14,15 @@ from scipy.ndimage import center_of_mass
 from medformer.data.cases import Case
 from medformer.data.volumes.inspect.describe import describe_volume
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
-from medformer.data.volumes.prepare.prepare_case import check_image, classes_of, prepare_image, scale_intensity
+from medformer.data.volumes.prepare.prepare_case import (
+    HeldScan,
+    check_image,
+    classes_of,
+    prepare_image,
+    scale_intensity,
+)
 from medformer.errors import DataError
+from medformer.imaging.geometry import Geometry, Volume
 
 MakeCase = Callable[..., Case]
 
@@ -216,3 +223,13 @@ def test_what_is_unlike_the_training_cases_is_said(make_case: MakeCase) -> None:
     sagittal = replace(PLAN, spacing=(4.0, 1.0, 1.0))
     turned = np.array([[0, 0, 4, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], np.float64)
     assert check_image(make_case("sagittal", image, affine=turned), sagittal) == []
+
+
+def test_what_a_header_leaves_open_is_said_before_a_prediction(make_case: MakeCase) -> None:
+    image, _ = _scan()
+    nowhere, slice_ = make_case("nowhere", image), make_case("slice", image[..., :1])
+    nib.Nifti1Image(image, None).to_filename(nowhere.required_image())
+    assert [found.reason for found in check_image(nowhere, PLAN)] == ["no-affine"]
+    assert [found.reason for found in check_image(slice_, PLAN)] == ["one-slice"]
+    held = Volume(image, Geometry((12, 14, 10), np.eye(4), placed=False), Path("array"))
+    assert check_image(HeldScan("array", (held,)), PLAN) == []

@@ -19,7 +19,7 @@ from medformer.crossval.compare.scores import Scores, by_key, kind_of
 from medformer.data.case_names import posix_name, without_ending
 from medformer.data.folders import natural_order
 from medformer.errors import DamagedFileError, DataError
-from medformer.evaluation.masks.volumes import label_column
+from medformer.evaluation.masks.volumes import label_column, label_names
 from medformer.files import read_json
 from medformer.records import Content, Table, checked
 
@@ -80,8 +80,11 @@ def nnunet_scores(path: Path) -> Scores:
         rows += [{**row, **({"fold": fold} if fold else {})} for row in _rows(file, names)]
     if not rows:
         raise DataError(f"{path}: no summary lists a case; expected `metric_per_case` with at least one. {_ADVICE}")
-    if any(list(row) != list(rows[0]) for row in rows):
-        raise DataError(f"{path}: the cases do not all have the same labels; expected one task. {_ADVICE}")
+    if other := next((row for row in rows if list(row) != list(rows[0])), None):
+        raise DataError(
+            f"{path}: '{rows[0]['id']}' has {_listed(rows[0])}, '{other['id']}' {_listed(other)}; expected the same "
+            f"labels in every case of one task. {_ADVICE}"
+        )
     if any(math.isnan(value) for row in rows for name, value in row.items() if name.startswith("dice:")):
         rows = [{**row, "empty_policy": "nan"} for row in rows]
     # The draws of a bootstrap follow the order of the rows, which is to be that of a single summary.
@@ -98,6 +101,11 @@ def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
         content = read_json(file)
     except (DamagedFileError, OSError) as error:
         raise DataError(f"{file} cannot be read: {error} {_ADVICE}") from None
+    if isinstance(content, Mapping) and "results" in content and "metric_per_case" not in content:
+        raise DataError(
+            f"{file} is of nnU-Net version 1; expected that of version 2. Score its predictions with `medformer volume "
+            "evaluate`, and compare the folder that this writes."
+        )
     rows = []
     for case in checked(content, _Summary, file, _ADVICE).metric_per_case:
         labels = {names.get(key, _spelled(key)): found for key, found in case.metrics.items() if key != "0"}
@@ -110,6 +118,10 @@ def _rows(file: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
         row |= {label_column("truth_voxels", label): found.n_ref for label, found in labels.items()}
         rows.append(row)
     return rows
+
+
+def _listed(row: Mapping[str, Any]) -> str:
+    return ", ".join(label_names([row])) + (f" (fold {row['fold']})" if "fold" in row else "")
 
 
 def _label_names(path: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from medformer.data.cases import Case, image_hash
 from medformer.data.inventory import Inventory, Record, case_files, take_inventory
 from medformer.data.problems import Problem
 from medformer.data.volumes.inspect.descriptors import descriptor, volume_features, voxel_hash
-from medformer.data.volumes.inspect.facts import channel_facts
+from medformer.data.volumes.inspect.facts import channel_facts, grid_remarks
 from medformer.errors import DataError
 from medformer.files import digest, sha256
 from medformer.imaging.dicom_files import frame_of_reference
@@ -295,12 +295,7 @@ def _faults(volume: Volume) -> Iterator[tuple[str, str]]:
     bad = sum(int(np.count_nonzero(~np.isfinite(volume.array[:, :, plane]))) for plane in range(volume.array.shape[2]))
     if bad:
         yield "not-finite", f"{bad:,} of {volume.array.size:,} voxels are NaN or infinite; expected none"
-    if not volume.geometry.placed:
-        yield "no-affine", "neither sform nor qform is set, so left and right are not known and are guessed"
-    if volume.remark:
-        yield "forms-differ", volume.remark
-    if 1 in volume.geometry.shape:
-        yield "one-slice", f"its shape is {times(volume.geometry.shape)}; the missing depth is padded"
+    yield from grid_remarks(volume)
 
 
 def _grid_faults(first: Geometry, second: Geometry, other: str, axcodes: str) -> Iterator[tuple[str, str]]:

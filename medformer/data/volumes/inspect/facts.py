@@ -6,7 +6,7 @@ plans from its own training cases although every file is read once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medformer.data.inventory import Record
 from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.errors import DataError
-from medformer.imaging.geometry import Axes, Geometry, reorient
+from medformer.imaging.geometry import Axes, Geometry, Volume, reorient, times
 
 QUANTILES = 400
 """How many values stand for a case's foreground: finer than the 0.5th percentile that clipping needs."""
@@ -99,6 +99,21 @@ def case_facts(record: Record, info: DatasetInfo, orientation: str = "RAS") -> C
         labels={} if counts is None else {value: counts.get(str(value), 0) for value, _ in info.labels},
         voxel_mm3=float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))),
     )
+
+
+def grid_remarks(volume: Volume, *, told: bool = False) -> Iterator[tuple[str, str]]:
+    """What is unusual about where the voxels of an image lie: a reason and a detail for each.
+
+    Args:
+        volume: The image.
+        told: Whether somebody said how its axes lie, where its header does not.
+    """
+    if not (volume.geometry.placed or told):
+        yield "no-affine", "neither sform nor qform is set, so left and right are not known and are guessed"
+    if volume.remark:
+        yield "forms-differ", volume.remark
+    if 1 in volume.geometry.shape:
+        yield "one-slice", f"its shape is {times(volume.geometry.shape)}; the missing depth is padded"
 
 
 def volume_traits(geometry: Geometry, channels: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from medformer.data.problems import Problem
 from medformer.data.training_range import TrainingRange
 from medformer.data.volumes.inspect.check import SPACING_RATIO
 from medformer.data.volumes.inspect.descriptors import voxel_hash
-from medformer.data.volumes.inspect.facts import MEAN, SPREAD, volume_traits, whole_image
+from medformer.data.volumes.inspect.facts import MEAN, SPREAD, grid_remarks, volume_traits, whole_image
 from medformer.data.volumes.plan.volume_plan import Intensity, VolumePlan
 from medformer.errors import DataError, counted
 from medformer.imaging.geometry import GRID_TOLERANCE, Axes, Geometry, Volume, reorient, same_grid, turn_onto
@@ -115,7 +115,8 @@ def check_image(case: Case | HeldScan, plan: VolumePlan, trained_on: TrainingRan
         trained_on: The range of its training cases, where it is known.
 
     Returns:
-        A warning for a constant channel, one for voxels of far another size, and one for what lies outside the range.
+        A warning for a constant channel, for what its header leaves open, for voxels of far another size, and for what
+        lies outside the range.
 
     Raises:
         DataError: As `prepare_image`, or two channels hold the same voxels.
@@ -137,6 +138,9 @@ def check_image(case: Case | HeldScan, plan: VolumePlan, trained_on: TrainingRan
         if number > 1:
             continue
         grid = volume.geometry
+        # Who gives an array with its spacing has said how it lies.
+        remarks = grid_remarks(volume, told=isinstance(case, HeldScan))
+        problems += [Problem(case.id, str(path), reason, detail) for reason, detail in remarks]
         sizes = volume.geometry.spacing
         ratios = [size / trained[_axis(code)] for code, size in zip(volume.geometry.axcodes, sizes, strict=True)]
         if max(ratios) > SPACING_RATIO or min(ratios) < 1 / SPACING_RATIO:

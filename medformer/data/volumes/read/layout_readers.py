@@ -4,8 +4,8 @@
   several channels are in one file (X, Y, Z, channel).
 * `nnunet`, nnU-Net's raw data: `dataset.json`, `imagesTr/<case>_0000.nii.gz` (a file for each channel),
   `labelsTr/<case>.nii.gz`.
-* `folders`: `images/` and `labels/` (or `masks/`) with equal names; or a folder of images alone. A `dataset.json` may
-  name the labels.
+* `folders`: `images/` and `labels/` (or `masks/`) with equal names, also in equal folders below both; or a folder of
+  images alone. A `dataset.json` may name the labels.
 * `cases`: a folder for each case, whose files begin with its name, as in BraTS (see `case_folders`).
 * `dicom`: folders that each hold one series, at any depth; where there are labels, `labels/<series folder>.nii.gz`,
   `labels/<series folder>.dcm`, or a segmentation alone in the folder `labels/<series folder>`.
@@ -82,6 +82,8 @@ def recognize(folder: Path) -> str:
         return "cases"
     if any(path.suffix.lower() == ".dcm" for _, files in walk(images) for path in files) or find_series(images):
         return "dicom"
+    if images != folder and files_by_name(images, ENDINGS, [], nested=True):
+        return "folders"
     entries = sorted(folder.iterdir())
     inside = ", ".join(entry.name for entry in entries[:10]) or "nothing"
     nested = next((f" {entry} has one: give that folder." for entry in entries if _has_parts(entry)), "")
@@ -148,15 +150,16 @@ def read_nnunet(folder: Path) -> VolumeScan:
 
 
 def read_folders(folder: Path) -> VolumeScan:
-    """Images, and label maps of the same names.
+    """Images, and label maps of the same names; where `images/` holds folders alone, at the same places below.
 
     Raises:
         DataError: `dataset.json` is not valid.
     """
     problems: list[Problem] = []
     images, labels = first_folder(folder, _IMAGES) or folder, first_folder(folder, _LABELS)
-    files = files_by_name(images, ENDINGS, problems)
-    masks = {} if labels is None else files_by_name(labels, (*ENDINGS, SEGMENTATION), problems)
+    nested = images != folder and not files_by_name(images, ENDINGS, [])
+    files = files_by_name(images, ENDINGS, problems, nested=nested)
+    masks = {} if labels is None else files_by_name(labels, (*ENDINGS, SEGMENTATION), problems, nested=nested)
     info = _described(folder)
     if has_channel_numbers(files, masks):
         volumes = by_channel(files, () if info is None else info.channels, problems)

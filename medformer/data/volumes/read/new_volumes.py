@@ -167,7 +167,10 @@ def _grouped(
     for file, name in names.items():
         match = CHANNEL.fullmatch(name)
         if match is None:
-            detail = f"has no number of a channel in its name; the network sees {count}, named ID_0000, ID_0001, ..."
+            detail = (
+                f"it is one channel, and its name has no number; the network sees {count}: one file that holds them "
+                "along a fourth axis, or files ID_0000, ID_0001, ..."
+            )
             problems.append(Problem(name, str(file), "wrong-channels", detail))
         else:
             cases.setdefault(key(match[1]), []).append((int(match[2]), file))
