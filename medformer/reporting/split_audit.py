@@ -51,7 +51,5 @@ def render_split_audit(found: SplitAudit) -> str:
         Heading("audit", "What is on both sides"): render(templates, "sections/audit.html.j2", leaks),
         Heading("balance", "Balance"): render(templates, "split_audit/balance.html.j2", balanced(found.balance)),
     }
-    source = Path(found.split.split.source).name
-    return render_page(
-        f"Audit of the split {source}", sections, version=medformer.__version__, when=Path(found.data).name
-    )
+    title = f"Audit of the split {found.split.split.title}"
+    return render_page(title, sections, version=medformer.__version__, when=Path(found.data).name)

@@ -121,8 +121,10 @@ def test_tables(tmp_path: Path) -> None:
 def test_lists_and_folders_of_them(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("images/case_0.png masks/case_0.png\ncase_1\n\n# a comment\n")
     (tmp_path / "test.txt").write_text("./case_2.nii.gz\ncase_3_0000.nii.gz\n")
-    for sources in ([tmp_path], [tmp_path / "train.txt", tmp_path / "test.txt"]):
+    lists = [tmp_path / "train.txt", tmp_path / "test.txt"]
+    for sources, title in (([tmp_path], tmp_path.name), (lists, "train.txt, test.txt")):
         found = bind(read_split(sources), CASES)
+        assert found.split.title == title
         assert {part: set(ids) for part, ids in found.divisions[0].parts.items()} == {
             "train": {"case_0", "case_1"},
             "test": {"case_2", "case_3"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from medformer.crossval.plan import Fold, some
 from medformer.data.case_names import CaseNames
@@ -69,6 +70,11 @@ class GivenSplit:
     form: str
     divisions: tuple[GivenDivision, ...]
     assumed: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its files without their folders."""
+        return ", ".join(PurePath(part).name for part in self.source.split(", "))
 
     @property
     def folds(self) -> tuple[GivenDivision, ...]:
