@@ -1,7 +1,7 @@
 """Reading NIfTI-1 and NIfTI-2 files without trusting them: the header is checked before memory is allocated.
 
 nibabel interprets the header (affine, scaling, types); the voxels are streamed here, so that a file costs no more
-memory than the array it becomes, is never unpacked beyond what its header declares, and has its checksum verified.
+memory than the array it becomes, is not unpacked far beyond what its header declares, and has its checksum verified.
 A file is opened once and read from its first byte to its last; its SHA-256 is computed on the way. Compression is
 recognized by content, not by name.
 """
@@ -34,6 +34,7 @@ _MAX_OFFSET = 64 * 2**20  # header extensions are text; none come near this
 _SIZES = 0.01  # share by which two statements of a voxel's size may differ
 _CHUNK = 2**21  # voxels per read
 _BUFFER = 2**17  # bytes read from the disk at a time
+_MOST_AFTER = 2**20  # bytes after the voxels of a small file; those of others may be followed by as many again
 _KINDS = "iuf"
 _MAGIC = {b"n+1": True, b"ni1": False, b"n+2": True, b"ni2": False}
 _UNITS = {1: "meters", 3: "micrometers"}
@@ -152,12 +153,27 @@ class NiftiFile:
                         f"off. {_DAMAGED}"
                     )
                 yield start, piece
-            self._content.read(1)  # the end of a gzip stream is where its checksum is compared
+            if self._content.packed:
+                self._read_to_end(count * self.dtype.itemsize)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{self.voxels} cannot be read to its end ({error}); expected "
                 f"{count * self.dtype.itemsize:,} bytes of voxels. {_DAMAGED}"
             ) from error
+
+    def _read_to_end(self, size: int) -> None:
+        """Read what follows the voxels of a gzip stream, whose checksum is compared at its end.
+
+        A damaged stream may unpack to more than was packed, and is then known by its checksum alone.
+        """
+        left = most = max(size, _MOST_AFTER)
+        while left >= 0 and (got := len(self._content.read(_BUFFER))):
+            left -= got
+        if left < 0:
+            raise DataError(
+                f"{self.voxels} goes on for more than {most:,} bytes after the {size:,} bytes of voxels that its "
+                f"header states: one of the two is damaged. {_DAMAGED}"
+            )
 
     def sha256(self) -> str:
         """SHA-256 of the bytes of `path`; to be called after the voxels were read."""

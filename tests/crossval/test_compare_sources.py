@@ -92,13 +92,13 @@ def test_two_csv_tables_give_the_numbers_of_the_arrays(tmp_path: Path) -> None:
 
 def test_two_result_folders_of_nnunet_give_the_numbers_of_the_arrays(tmp_path: Path) -> None:
     groups = csv(tmp_path / "groups.csv", group=GROUPS)
-    a, b = nnunet(tmp_path / "a", A, 0.1), nnunet(tmp_path / "b", B - 0.1, 0.2)
+    a, b = nnunet(tmp_path / "a", A, -0.1), nnunet(tmp_path / "b", B - 0.3, 0.2)
     opened = [open_scores(path, groups=groups) for path in (a, b)]
     (found,) = compare_scores(opened, metric="dice:whole")
-    check_against_arrays(replace_values(found, -0.1), GROUPS)
+    check_against_arrays(replace_values(found, 0.1), GROUPS)
     assert found.title == "mean Dice of whole"
     (mean,) = compare_scores(opened)
-    assert mean.difference == pytest.approx(np.mean(B - A) - 0.05)
+    assert mean.difference == pytest.approx(np.mean(B - A) - 0.15)
     split = [{"train": [name for name in IDS if name not in test], "val": test} for test in folds_by_name()]
     write_json(tmp_path / "splits_final.json", split)
     single = [nnunet(tmp_path / f"{name}-single", values, folded=False) for name, values in (("a", A), ("b", B))]
@@ -273,4 +273,6 @@ def test_numbers_that_have_no_mean_or_another_unit_are_refused() -> None:
     missing = scores_of({"id": IDS, "dice": [*B[:-1], -1], "gain": -B, "group": IDS}, "b")
     with pytest.raises(DataError, match=rf"b: Dice is -1 in case '{IDS[-1]}' \(1 such case\); .*leave the cell empty"):
         compare_scores([a, missing])
+    with pytest.raises(DataError, match=r"b: Dice is 1\.5 in case .*expected 0 to 1\."):
+        compare_scores([a, scores_of({"id": IDS, "dice": [1.5, *B[1:]], "group": IDS}, "b")])
     assert compare_scores([missing, missing], metric="gain", direction="higher")[0].value_b == pytest.approx(-B.mean())

@@ -48,7 +48,7 @@ def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Sta
     if metric.per_case:
         a, b = (side.column(rows, metric.name) for rows, side in zip((pairs.a, pairs.b), sides, strict=True))
         for values, rows, side in ((a, pairs.a, pairs.left), (b, pairs.b, pairs.right)):
-            _refuse_negative(metric, values, rows, side)
+            _refuse_impossible(metric, values, rows, side)
         _refuse_percent(pairs, metric, a, b)
         known, one_sided = ~np.isnan(a) & ~np.isnan(b), int((np.isnan(a) != np.isnan(b)).sum())
         if not known.any():
@@ -98,12 +98,17 @@ def compute(pairs: Pairs, metric: Metric, bootstrap: Bootstrap = DEFAULT) -> Sta
     )
 
 
-def _refuse_negative(metric: Metric, values: Values, rows: Sequence[Row], side: Scores) -> None:
-    """Refuse numbers below 0 of a metric of masks, which has none: programs write -1 where there is no number."""
-    if metric.name.partition(":")[0] in MASKS and (wrong := np.flatnonzero(values < 0)).size:
+def _refuse_impossible(metric: Metric, values: Values, rows: Sequence[Row], side: Scores) -> None:
+    """Refuse numbers that a metric of masks cannot have, such as the -1 that programs write where there is none."""
+    if metric.name.partition(":")[0] not in MASKS:
+        return
+    highest = np.inf if metric.unit else 100.0 if (values > _PERCENT).any() else 1.0
+    wrong = np.flatnonzero((values < 0) | (values > highest * (1 + 1e-6)))
+    if wrong.size:
+        expected = "0 or more" if metric.unit else f"0 to {highest:g}"
         raise DataError(
             f"{side.table}: {metric.label} is {values[wrong[0]]:g} in case '{rows[wrong[0]]['id']}' "
-            f"({counted(wrong.size, 'such case')}); expected 0 or more. If it stands for a case without a number, "
+            f"({counted(wrong.size, 'such case')}); expected {expected}. If it stands for a case without a number, "
             "leave the cell empty: the case is then left out, and counted."
         )
 
