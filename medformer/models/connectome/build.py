@@ -129,6 +129,10 @@ ROI_PREFIX = "roi:"
 SMALLEST = 32
 """Regions for which a segmentation network is at least laid out; it pads the tokens of smaller atlases."""
 _MAHLER = "Mahler et al., Pretraining is All You Need, MLCN 2023"
+_NO_TOKENS = {
+    "model.mixers": "it has no token mixers. Set model.mixers=null.",
+    "model.block": "it has no such blocks. Set model.block=sequential.",
+}
 CONNECTOME_MODELS: Registry[Builder] = Registry(
     "connectome model",
     [
@@ -140,16 +144,33 @@ CONNECTOME_MODELS: Registry[Builder] = Registry(
             sizes="a signal with one place per region",
             example=f"{ROI_PREFIX}meta_unet",
         ),
-        Entry("metaformer_paper", _metaformer, "one encoder per atlas over all connections, mean of logits", _MAHLER),
+        Entry(
+            "metaformer_paper",
+            _metaformer,
+            "one encoder per atlas over all connections, mean of logits",
+            _MAHLER,
+            cannot=_NO_TOKENS,
+        ),
         Entry(
             "metaformer_as_published",
             _metaformer,
             "the same with the released code's attention across subjects and swapped arguments; to measure, not to use",
             _MAHLER,
-            cannot={"independent subjects": "its attention runs across the subjects of a batch."},
+            cannot={"independent subjects": "its attention runs across the subjects of a batch."} | _NO_TOKENS,
         ),
     ],
 )
+
+
+def check_connectome_model(config: ConnectomeModelConfig) -> None:
+    """Refuse what a model would leave out of account.
+
+    Raises:
+        UnknownNameError: No model has that name.
+        ConfigError: Token mixers or blocks for a model that has none.
+    """
+    asked = {"model.mixers": config.mixers is not None, "model.block": config.block != "sequential"}
+    CONNECTOME_MODELS.require(config.name, *(key for key, wanted in asked.items() if wanted))
 
 
 def build_connectome_model(

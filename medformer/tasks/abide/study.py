@@ -31,7 +31,7 @@ from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, write_json
 from medformer.inference.classification import THRESHOLD, read_decision
-from medformer.models.connectome.build import DEFECTS, active_defects
+from medformer.models.connectome.build import DEFECTS, active_defects, check_connectome_model
 from medformer.progress import Reporter
 from medformer.records import Content, Counts, read_record
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
@@ -78,6 +78,7 @@ class AbideStudy(Study[AbideConfig, Cohort]):
 
     def check(self) -> None:
         super().check()
+        check_connectome_model(self.config.model)
         spoken = sorted(name for name in active_defects(self.config.model) if DEFECTS[name].part == "evaluation")
         if spoken:
             raise ConfigError(

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from medformer.config import ConnectomeModelConfig
 from medformer.errors import ConfigError, DataError, UnknownNameError
-from medformer.models.connectome.build import DEFECTS, active_defects, build_connectome_model
+from medformer.models.connectome.build import (
+    DEFECTS,
+    active_defects,
+    build_connectome_model,
+    check_connectome_model,
+)
 
 REGIONS = {"aal": 7}
 
@@ -46,3 +53,17 @@ def test_a_width_that_attention_cannot_have_is_a_config_error() -> None:
 def test_no_atlas_is_an_error_of_the_data() -> None:
     with pytest.raises(DataError, match="no atlas"):
         build_connectome_model(ConnectomeModelConfig(), {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "metaformer_paper", "mixers": ("pooling",)}, r"no token mixers. Set model\.mixers=null"),
+        ({"name": "metaformer_as_published", "block": "parallel"}, r"Set model\.block=sequential"),
+    ],
+)
+def test_what_a_model_would_leave_out_of_account_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_connectome_model(ConnectomeModelConfig(**settings))
+    check_connectome_model(ConnectomeModelConfig(mixers=("pooling",), block="parallel"))
+    check_connectome_model(ConnectomeModelConfig(name="roi:meta_unet", mixers=("pooling",)))
