@@ -275,8 +275,10 @@ def test_every_model_says_what_it_is() -> None:
 
 
 def test_what_a_network_pads_its_input_to_is_known() -> None:
-    sizes = {name: padded_size(build(name), (17, 30, 5)) for name in ("meta_unet", "plsnet", "monai:mednext")}
+    with torch.device("meta"):
+        found = {name: build(name) for name in ("meta_unet", "plsnet", "monai:mednext")}
+        whole = build_network(ModelConfig(backbone="convformer_c8"), Grid(1, 2, (17, 30, 5)), target="classification")
+    sizes = {name: padded_size(network, (17, 30, 5)) for name, network in found.items()}
     assert sizes == {"meta_unet": (24, 32, 8), "plsnet": (24, 32, 8), "monai:mednext": (32, 32, 16)}
-    assert padded_size(build("monai:mednext"), (16, 16, 16)) == (32, 16, 16), "instance norm needs two positions"
-    whole = build_network(ModelConfig(backbone="convformer_c8"), Grid(1, 2, (17, 30, 5)), target="classification")
+    assert padded_size(found["monai:mednext"], (16, 16, 16)) == (32, 16, 16), "instance norm needs two positions"
     assert padded_size(whole, (17, 30, 5)) == (17, 30, 5)
