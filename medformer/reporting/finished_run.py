@@ -84,6 +84,8 @@ class FinishedRun:
         volume_plans: Per fold, plan.json: how volumes are prepared for the network; folds without one are left out.
         decisions: Per fold, threshold.json: the threshold and where it is from; folds without one are left out.
         components: Per fold, components.json: which components of a label are kept; folds without one are left out.
+        recalls: Per fold, recall.json: what the network's memory retrieved for some test cases; folds without one are
+            left out.
     """
 
     folder: RunDirectory
@@ -105,6 +107,7 @@ class FinishedRun:
     volume_plans: Mapping[int, VolumePlan] = field(default_factory=dict)
     decisions: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     components: Mapping[int, Components] = field(default_factory=dict)
+    recalls: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     shared: ClassVar[bool] = False
     """Whether names are stand-ins and pictures are left out (see `medformer.reporting.sharing`)."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import RECALL
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import read_config
 from medformer.data.volumes.plan.volume_plan import read_volume_plan
@@ -62,6 +65,7 @@ def read_finished_run(path: Path) -> FinishedRun:
         volume_plans=per_fold("plan.json", read_volume_plan),
         decisions=per_fold("threshold.json", _decided),
         components=per_fold("components.json", read_components),
+        recalls=per_fold(RECALL, _recalled),
     )
 
 
@@ -94,6 +98,24 @@ class _Start(Content):
     unused: Names
     differing: Names
     share: float
+
+
+class _Retrieved(Content):
+    case: str
+    weight: float
+    place: Annotated[list[float], Field(default_factory=list)]
+    kind: int = 0
+
+
+class _RecalledCase(Content):
+    id: str
+    marked: bool
+    regions: list[_Retrieved]
+    scenes: list[_Retrieved]
+
+
+class _Recall(Content):
+    cases: list[_RecalledCase]
 
 
 class _SiteProbe(Content):
@@ -143,6 +165,10 @@ def _failed_baselines(folder: RunDirectory, plan: Plan | None) -> dict[str, str]
 
 def _decided(path: Path) -> dict[str, Any]:
     return read_threshold(path).plain
+
+
+def _recalled(path: Path) -> dict[str, Any]:
+    return _object(path, _Recall)
 
 
 def _object(path: Path, kind: type[Content] = Content) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def shared_run(run: FinishedRun) -> SharedRun:
         },
         "canary": names.inner(run.canary) if run.canary else None,
         "starts": {fold: {**found, "what": "a network of another run"} for fold, found in run.starts.items()},
+        "recalls": {fold: {"cases": list(map(names.recalled, found["cases"]))} for fold, found in run.recalls.items()},
         "audit": None,
         "site_probe": None,
         "cohort": None,
@@ -178,6 +179,13 @@ class _StandIns:
         return (
             f"{kind}:{'|'.join(every.get(part, 'another') for part in ([rest] if rest in every else rest.split('|')))}"
         )
+
+    def recalled(self, one: Record) -> dict[str, Any]:
+        """What the memory retrieved for a case."""
+        found = {
+            key: [{**stored, "case": self.case(stored["case"])} for stored in one[key]] for key in ("regions", "scenes")
+        }
+        return {"id": self.case(one["id"]), "marked": one["marked"], **found}
 
     def row(self, row: Record) -> dict[str, Any]:
         """A row of a table of scores; it names no file."""

@@ -7,16 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medformer.crossval.bundle import CARD_FILE
 from medformer.crossval.plan import read_plan
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
+from medformer.files import read_json
+from medformer.imaging.images import read_image
+from medformer.inference.frames.segment import Segmenter
+from medformer.models.backbone.mixers.hopfield_memory import HopfieldMemory
+from medformer.progress import SilentReporter
+from medformer.tasks import get_task
+from medformer.tasks.polyp.learner import FramePredictor
+from medformer.tasks.trained import open_run
 from medformer.tensor_file import read_tensors, write_tensors
+from medformer.training.banks import remembered_cases
 
 SMALL = ("model.name=meta_unet", "model.backbone=tiny", "training.epochs=1")
-MIXERS = "model.mixers=[pooling, pooling, {name: hopfield_memory, slots: 8}, hopfield_memory]"
+MIXERS = "model.mixers=[pooling, {name: hopfield_memory, slots: 8}, hopfield_memory, pooling]"
 WEIGHTS = Path("folds/1/model.safetensors")
 
 
@@ -94,6 +104,42 @@ def test_several_processes_are_refused_before_anything_is_trained(
     medformer(
         "polyp", "crossval", "--out", tmp_path / "run", "--data", data, *settings, *SMALL, MIXERS, "training.devices=2"
     ).refused(2, "hopfield_memory does not support training.devices > 1")
+
+
+def test_without_what_was_retrieved_the_prediction_is_another(remembering: Path) -> None:
+    run, config = open_run(remembering, "polyp")
+    fold = run.fold(0)
+    predictor = get_task("polyp").load(config, [fold])
+    assert isinstance(predictor, FramePredictor) and isinstance(predictor.mapper, Segmenter)
+    study = get_task("polyp").open(config, SilentReporter())
+    named = remembered_cases(fold / "model.safetensors")
+    one = read_json(fold / "recall.json")["cases"][0]
+    assert predictor.recall(study, [one["id"]], named) == [one]
+    retrieved = {stored["case"] for stored in one["regions"]}
+    assert retrieved and sum(stored["weight"] for stored in one["regions"]) <= 1.001
+
+    image = read_image(study.by_id[one["id"]].required_image())
+    *_, mixer = (module for module in predictor.mapper.models[0].modules() if isinstance(module, HopfieldMemory))
+    before = predictor.mapper.predict([image])[0]
+    bank = mixer.regions
+    bank.forget([slot for slot, case in enumerate(bank.cases.tolist()) if named.get(case) in retrieved])
+    assert not np.allclose(predictor.mapper.predict([image])[0], before, rtol=0.0, atol=1e-6)
+    (changed,) = predictor.recall(study, [one["id"]], named)
+    assert not retrieved & {stored["case"] for stored in changed["regions"]}
+
+
+def test_the_report_shows_what_was_retrieved_and_a_shared_one_names_nobody(
+    medformer: Callable[..., Any], remembering: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(remembering, tmp_path / "run"))
+    one = read_json(run / "folds/0/recall.json")["cases"][0]
+    assert medformer("report", run, "--share").code == 0
+    texts = [(run / name).read_text("utf-8") for name in ("report.html", "report_share.html")]
+    own, shared = (text[text.index('<section id="memory"') : text.index('<section id="audit"')] for text in texts)
+    for name in {one["id"], *(stored["case"] for stored in [*one["regions"], *one["scenes"]])}:
+        assert name in own and name not in texts[1]
+    assert own.count("<img src=") >= 4 and "No picture" not in own
+    assert "<img" not in shared and "region, " in shared and "case 1" in shared
 
 
 @pytest.mark.slow

@@ -99,6 +99,11 @@ class SegmentByShift:
         write_json(
             folder / "start.json", {**start, "adapted": {"head": "of a, b: a"}, "left": {"<i>stem": "not there"}}
         )
+        if fold.index == 0:
+            regions = [{"case": fold.train[at], "kind": at, "place": [0.5, 0.25], "weight": 0.5} for at in range(2)]
+            scenes = [{"case": fold.train[2], "weight": 0.75}]
+            recalled = {"id": fold.test[0], "marked": True, "regions": regions, "scenes": scenes}
+            write_json(folder / "recall.json", {"cases": [recalled]})
 
 
 def make_run(path: Path, data: Path) -> RunDirectory:

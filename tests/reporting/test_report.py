@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import medformer
+from medformer.crossval.plan import read_plan
 from medformer.crossval.run.collect import write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
@@ -23,6 +24,8 @@ from medformer.reporting.report import build_report
 from medformer.reporting.sections import gallery
 
 CopyRun = Callable[[], RunDirectory]
+OF_MEMORY = 4
+"""Pictures of the section on the memory: a test case, two regions and a scene."""
 
 
 class Page(HTMLParser):
@@ -75,8 +78,21 @@ def page(finished: Path) -> Page:
 
 
 def test_every_section_is_there_and_in_the_contents(page: Page) -> None:
-    expected = ["summary", "results", "distribution", "lesions", "subgroups", "gallery", "audit", "baselines", "canary"]
-    expected += ["site-probe", "data", "plan", "start", "learning", "setup", "reproduce", "limits", "checklist"]
+    expected = ["summary", "results", "distribution", "lesions", "subgroups", "gallery", "memory"]
+    expected += [
+        "audit",
+        "baselines",
+        "canary",
+        "site-probe",
+        "data",
+        "plan",
+        "start",
+        "learning",
+        "setup",
+        "reproduce",
+        "limits",
+        "checklist",
+    ]
     assert list(page.sections) == expected
     links = [attributes["href"] for attributes in page.named("a")]
     checks = ["#audit", "#baselines", "#canary", "#site-probe"]
@@ -201,7 +217,18 @@ def test_gallery_shows_worst_median_and_best_with_overlays(page: Page, finished:
     assert "nothing marked" in worst
     assert "Dice 1.000, IoU 1.000" in best
     assert "There are 2, all shown above." in text
-    assert len(list(page.named("img"))) == 12
+    assert len(list(page.named("img"))) == 12 + OF_MEMORY
+
+
+def test_what_a_memory_retrieved_stands_beside_the_case(page: Page, finished: Path) -> None:
+    fold = read_plan(finished / "run/splits.json").folds[0]
+    text = page.sections["memory"]
+    assert f"{fold.test[0]}, fold 0" in text and "For 1 test case, this run wrote down" in text
+    first, second, third = fold.train[:3]
+    assert f"{first}Region, background · 50%" in text and f"{second}Region, lesion · 50%" in text
+    assert f"{third}Scene · 75%" in text
+    alts = [attributes["alt"] for attributes in page.named("img")]
+    assert f"{first} with its reference and the place of a stored latent." in alts
 
 
 def fail_all(run: RunDirectory) -> list[str]:
@@ -224,7 +251,7 @@ def test_every_failure_is_shown_by_kind(run_copy: CopyRun) -> None:
     for kind in ("nothing marked on a lesion", "something marked where there is no lesion", "Dice below 0.1"):
         assert f"Failures: {kind}" in text
     assert sorted(re.findall(r"case\d\d", text)) == sorted(failed)
-    assert len(list(page.named("img"))) == 24
+    assert len(list(page.named("img"))) == 24 + OF_MEMORY
     assert "24 of 24" in page.sections["summary"]
 
 
@@ -237,7 +264,7 @@ def test_failures_beyond_the_bound_are_counted_and_named(
     monkeypatch.setattr(gallery, bound, value)
     page = Page(build_report(run.path))
     text = page.sections["gallery"]
-    assert len(list(page.named("img"))) == shown
+    assert len(list(page.named("img"))) == shown + OF_MEMORY
     assert f"{24 - shown} failures are not shown: this page holds at most" in text
     assert "in the folder overlays of the run" in text
     assert len(re.findall(r"case\d\d", text.split("The failures that are not shown")[1])) == 24 - shown

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from medformer.crossval.plan import Fold, Plan
-from medformer.crossval.run.contract import Context, Learner
+from medformer.crossval.run.contract import Context, Learner, Recalling
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.journal import (
     FoldState,
@@ -32,11 +32,18 @@ from medformer.errors import (
     ResourceError,
     exhaustion,
 )
-from medformer.files import write_csv, write_text
+from medformer.files import write_csv, write_json, write_text
 from medformer.inference.export_table import Exports
 from medformer.names import file_stems
 from medformer.progress import Reporter, SilentReporter
-from medformer.training.banks import require_unremembered
+from medformer.training.banks import remembered_cases, require_unremembered
+from medformer.training.job import WEIGHTS
+
+RECALL = "recall.json"
+"""In the folder of a fold whose network has a memory: what it retrieved for some of the test cases."""
+
+RECALLED = 4
+"""Test cases of a fold, at most, of which that is said."""
 
 # What would fail every fold.
 _STOPPING = (InterruptedRun, ResourceError, ConfigError, LeakageError)
@@ -102,7 +109,15 @@ class LearnerJob:
             repeat = f"repeat-{fold.repeat}" if study.crossval.repeats > 1 else ""
             out = Exports(self.run.path, file_stems(study.by_id, repeat))
             rows = list(predictor.predict(study, fold.test, out, self.reporter))
+            if isinstance(predictor, Recalling) and (stored := _stored(folder)):
+                # A few, from all over the table: neighbors there are often of one patient.
+                some = fold.test[:: -(-len(fold.test) // RECALLED)]
+                write_json(folder / RECALL, {"cases": predictor.recall(study, some, stored)})
             write_csv(folder / "predictions.csv", rows, list(rows[0]))
+
+
+def _stored(folder: Path) -> dict[int, str]:
+    return remembered_cases(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else {}
 
 
 def run_fold(fold: Fold, job: FoldJob, folder: Path, plan: str) -> None:

@@ -6,7 +6,8 @@ Each is kept in the run, so that the report can be written again where the data 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ SIDE = 250
 
 _DRAWING = "picture/1"
 """How pictures are drawn; another number has kept ones drawn anew."""
+
+_SPOT = 0.04
+"""Radius of the ring around a place, as a share of the longest side of the image."""
 
 _LEAST_SHARE = 3  # of the volume's edge that is always shown: one third
 
@@ -82,13 +86,31 @@ class CasePictures:
         mask_path = self._mask_path(row)
         if mask_path is None:
             return "", "the exported mask is not there any more"
-        drawn_of = digest([_DRAWING, str(row["id"]), str(row.get("repeat", 0)), sha256(mask_path)])
-        kept = self._folder.gallery / f"{drawn_of[:32]}.jpg"
         try:
             if self.of_volumes:
                 slices = thick_axis(read_geometry(mask_path).affine) is not None
                 self.slices, self.planes = self.slices or slices, self.planes or not slices
-            picture = kept.read_bytes() if kept.is_file() else self._draw(row, mask_path)
+        except MedformerError as error:
+            return "", str(error)
+        drawn_of = [str(row["id"]), str(row.get("repeat", 0)), sha256(mask_path)]
+        return self._kept(drawn_of, lambda: self._draw(str(row["id"]), mask_path))
+
+    def place(self, name: str, place: Sequence[float] = ()) -> tuple[str, str]:
+        """Draw an image with its reference, and a ring around a place if one is given, or take the drawing of before.
+
+        Args:
+            name: Id of the case.
+            place: As shares of height and width.
+
+        Returns:
+            As `overlay`.
+        """
+        return self._kept([name, "place", *map(str, place)], lambda: self._draw(name, tuple(place)))
+
+    def _kept(self, drawn_of: Sequence[str], draw: Callable[[], bytes]) -> tuple[str, str]:
+        kept = self._folder.gallery / f"{digest([_DRAWING, *drawn_of])[:32]}.jpg"
+        try:
+            picture = kept.read_bytes() if kept.is_file() else draw()
         except MedformerError as error:
             return "", str(error)
         if not kept.is_file():
@@ -98,19 +120,21 @@ class CasePictures:
         self.size += len(uri)
         return uri, ""
 
-    def _draw(self, row: Mapping[str, Any], mask_path: Path) -> bytes:
-        """Draw a case as JPEG.
+    def _draw(self, name: str, marked: Path | tuple[float, ...]) -> bytes:
+        """Draw a case as JPEG, with an exported mask or, in an image, with a place.
 
         Raises:
             DataError: The case or a file of it is not there any more or damaged, or sizes differ.
         """
-        case = self._cases.get(str(row["id"]))
+        case = self._cases.get(name)
         if case is None:
             raise DataError(self._reason or "the manifest does not list this case any more")
-        if self.of_volumes:
-            drawn = self._draw_volume(case, mask_path)
+        if isinstance(marked, tuple):
+            drawn = _draw_image(case, partial(_spot, marked), self._foreground or case.foreground)
+        elif self.of_volumes:
+            drawn = self._draw_volume(case, marked)
         else:
-            drawn = _draw_image(case, mask_path, self._foreground or case.foreground)
+            drawn = _draw_image(case, lambda size: read_mask(marked), self._foreground or case.foreground)
         buffer = BytesIO()
         Image.fromarray(drawn).save(buffer, format="JPEG", quality=88)
         return buffer.getvalue()
@@ -154,9 +178,11 @@ class CasePictures:
         return path if path.is_relative_to(self._folder.path.resolve()) and path.is_file() else None
 
 
-def _draw_image(case: Case, mask_path: Path, foreground: Foreground) -> NDArray[np.uint8]:
+def _draw_image(
+    case: Case, mask_of: Callable[[tuple[int, int]], NDArray[np.bool_]], foreground: Foreground
+) -> NDArray[np.uint8]:
     image = read_image(case.required_image())
-    mask = read_mask(mask_path)
+    mask = mask_of(image.shape[:2])
     truth = None if case.mask is None else read_mask(case.mask, foreground)
     if mask.shape != image.shape[:2] or (truth is not None and truth.shape != mask.shape):
         raise DataError("the image and its masks differ in size")
@@ -164,6 +190,16 @@ def _draw_image(case: Case, mask_path: Path, foreground: Foreground) -> NDArray[
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     return draw_overlay(small, _shrink(mask, size), None if truth is None else _shrink(truth, size))
+
+
+def _spot(place: tuple[float, ...], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A disk around a place of an image of `size`; empty without one."""
+    mask = np.zeros(size, np.bool_)
+    if place:
+        rows, columns = np.ogrid[: size[0], : size[1]]
+        row, column = (share * length for share, length in zip(place, size, strict=True))
+        mask |= (rows - row) ** 2 + (columns - column) ** 2 <= (_SPOT * max(size)) ** 2
+    return mask
 
 
 def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from medformer.reporting.sections import (
     cohort,
     decisions,
     gallery,
+    memory,
     plans,
     results,
     segmentation,
@@ -61,6 +62,7 @@ SECTIONS = (
     ReportSection("lesions", "Lesions and false alarms", segmentation.lesions, segmentation.has_lesions),
     ReportSection("subgroups", "Sites and subgroups", results.subgroups, results.has_subgroups),
     ReportSection("gallery", "Cases", gallery.gallery),
+    ReportSection("memory", "What the memory retrieved", memory.memory, lambda run: run.recalls),
     ReportSection("audit", "Leakage audit", checks.audit, is_check=True),
     ReportSection(
         "baselines",

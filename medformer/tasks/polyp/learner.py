@@ -28,6 +28,7 @@ from medformer.imaging.mask_rule import read_mask
 from medformer.inference.baselines.frames import BASELINES, MaskBaseline
 from medformer.inference.export_table import Exports
 from medformer.inference.frames.export import confidence, count_components, export_case
+from medformer.inference.frames.recall import recall
 from medformer.inference.frames.segment import Segmenter, ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold, read_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
@@ -105,6 +106,14 @@ class FramePredictor:
                 "image": path_from(study.data.root, case.required_image()),
                 "truth": path_from(study.data.root, case.required_mask()),
             }
+
+    def recall(self, study: Frames, names: Sequence[str], stored: Mapping[int, str]) -> list[Row]:
+        """See `Recalling`."""
+        assert isinstance(self.mapper, Segmenter)
+        return [
+            {"id": name, **recall(self.mapper, read_image(study.by_id[name].required_image()), self.threshold, stored)}
+            for name in names
+        ]
 
     def maps(self, cases: Sequence[Case], label: str, reporter: Reporter) -> Iterator[tuple[Case, Image, Map]]:
         """Yield case, image and probabilities, decoding one batch at a time.

@@ -7,8 +7,8 @@ benchmarks use the same objects.
 
 from __future__ import annotations
 
-from medformer.crossval.run.contract.learner import Context, Learner, NetworkLearner, Predictor, Row
+from medformer.crossval.run.contract.learner import Context, Learner, NetworkLearner, Predictor, Recalling, Row
 from medformer.crossval.run.contract.study import Study
 from medformer.crossval.run.contract.task import Task
 
-__all__ = ["Context", "Learner", "NetworkLearner", "Predictor", "Row", "Study", "Task"]
+__all__ = ["Context", "Learner", "NetworkLearner", "Predictor", "Recalling", "Row", "Study", "Task"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.directory import RunDirectory
@@ -82,6 +82,20 @@ class Predictor(Protocol):
             names: Ids of those to predict.
             out: Where masks and other files go; rows name them relative to its folder.
             reporter: Receives the progress.
+        """
+
+
+@runtime_checkable
+class Recalling(Protocol):
+    """A predictor that can say which stored cases the memory of its network answers with."""
+
+    def recall(self, study: Any, names: Sequence[str], stored: Mapping[int, str]) -> list[Row]:
+        """Return a row for each of some cases: its `id`, and what was retrieved.
+
+        Args:
+            study: The `Study` that holds the cases.
+            names: Their ids.
+            stored: Ids of the cases in the memory by their number.
         """
 
 
