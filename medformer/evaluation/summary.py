@@ -153,5 +153,6 @@ def headline(metrics: Mapping[str, Any]) -> str:
     interval = PLAIN.interval(found.get("low"), found.get("high"), metric.digits, reason=found.get("no_interval", ""))
     spread = f" (95% interval {interval})" if interval != PLAIN.missing else ""
     return (
-        f"{metric.label} {value}{spread} over {pooled['n']} test cases, each predicted by a network that never saw it"
+        f"{metric.label} {value}{spread} over {pooled['n']} test cases, each predicted by a network that was not "
+        "trained on it in this run"
     )

@@ -14,6 +14,7 @@ from medformer.crossval.compare.result import Comparison
 from medformer.crossval.plan import Plan
 from medformer.crossval.run.collect import verify_oof
 from medformer.crossval.run.directory import RunDirectory
+from medformer.data.audit import SEEN
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.errors import DataError, MedformerError
 from medformer.evaluation.metrics import Metric, table_of
@@ -325,6 +326,16 @@ class FinishedRun:
     def unmarked(self) -> int:
         """Number of cases with foreground on which nothing was marked."""
         return sum(row.get("pred_px") == 0 and row.get("truth_px") != 0 for row in self.first_rows)
+
+    @cached_property
+    def seen_before(self) -> int:
+        """Number of findings that networks had seen before this run what is tested."""
+        return sum(str(finding.get("kind", "")).startswith(SEEN) for finding in (self.audit or {}).get("findings", ()))
+
+    @cached_property
+    def seen_unknown(self) -> bool:
+        """Whether networks began with one of which nobody can tell all that it had seen."""
+        return bool((self.audit or {}).get("unknown"))
 
     @cached_property
     def empty_references(self) -> int:

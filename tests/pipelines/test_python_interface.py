@@ -146,7 +146,7 @@ def test_a_cross_validation_is_that_of_the_command(
     assert (run.path / "oof.csv").read_bytes() == (finished / "oof.csv").read_bytes()
     assert run.task == "polyp" and len(run.table) == 16 and isinstance(run.table[0]["dice"], float)
     assert run.metrics["pooled"]["metrics"] == read_json(run.path / "metrics.json")["pooled"]["metrics"]
-    assert "over 16 test cases, each predicted by a network that never saw it" in str(run)
+    assert "over 16 test cases, each predicted by a network that was not trained on it in this run" in str(run)
     assert any("fold" in line for line in said)
     (run.path / "metrics.json").rename(tmp_path / "metrics.json")
     assert str(run) == f"{run.path}: no results (yet)"

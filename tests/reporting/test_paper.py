@@ -15,6 +15,7 @@ from medformer.crossval.run.directory import RunDirectory
 from medformer.files import read_json, write_json
 from medformer.models.weights.store import OWN
 from medformer.reporting.finished_run import FinishedRun
+from medformer.reporting.model_card import build_model_card
 from medformer.reporting.paper.checklist import CLAIM, TRIPOD, Row, checklist, counts
 from medformer.reporting.paper.items import ITEMS
 from medformer.reporting.paper.methods import methods_text, write_methods
@@ -122,6 +123,18 @@ def test_volumes_that_are_classified_have_another_loss_than_their_config_names(c
         "7 epochs; the loss was cross_entropy"
         in said(replace(read_finished_run(classified), record={"task": "volume"}, config_text=text))["training"]
     )
+
+
+def test_a_start_that_may_have_seen_the_cases_takes_the_claim_back(images: FinishedRun) -> None:
+    def card(**audit: object) -> str:
+        run = replace(images, audit={**(images.audit or {}), **audit})
+        return build_model_card(run, facts_of(run, for_card=True))
+
+    assert "for unseen groups" in card() and "began with one" not in card()
+    unknown, known = card(unknown=["Nobody can tell."]), card(findings=[{"kind": "seen-data"}])
+    assert "began with one that may have seen cases that are tested here" in unknown
+    assert "began with one that had seen cases that are tested here" in known
+    assert "for unseen groups" not in unknown + known
 
 
 def test_false_alarms_are_of_the_images_that_could_have_one(images: FinishedRun) -> None:

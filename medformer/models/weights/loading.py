@@ -326,8 +326,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
+        with open(path, "rb") as file:
+            if not file.read(2).startswith((b"PK", b"\x80")):
+                raise CheckpointError(
+                    f"{path} is not a PyTorch file; expected .safetensors, .pth, .pt or .bin with tensors by name."
+                ) from error
+        # Not PyTorch's own words, which advise to open it all the same.
         raise CheckpointError(
-            f"{path} holds more than tensors and was not opened, because a pickle can run code ({error}). "
+            f"{path} holds more than tensors and was not opened, because a pickle can run code. "
             "Load it where you trust it and save its state dict with safetensors."
         ) from error
     except Exception as error:  # a damaged file makes torch raise anything

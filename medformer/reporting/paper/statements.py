@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from medformer.crossval.compare.result import METHODS
 from medformer.crossval.plan.strata import column_cells
-from medformer.data.audit import SEEN
 from medformer.reporting.finished_run import FinishedRun
 from medformer.reporting.scores import failures, value, written
 from medformer.reporting.sections import Facts, checks_of
@@ -63,7 +62,7 @@ def _context(run: FinishedRun, facts: Mapping[str, Facts], templates: Environmen
         "measure": _measure(run),
         "volume": _volume(run),
         "augmented": _augmented(run.config.get("augment") or {}),
-        "seen_before": _seen_before(run),
+        "seen_before": run.seen_before,
         "used": _used(run),
         "balanced_by": _balanced_by(run),
         "sizes_of": _sizes(run),
@@ -123,11 +122,6 @@ def _balanced_by(run: FinishedRun) -> list[str]:
     """The columns that the plan names and in which its cases differ: a single site balances nothing."""
     named = run.plan.settings.get("stratify") or () if run.plan else ()
     return [name for name in named if run.plan and len(set(column_cells(run.plan.cases, name))) > 1]
-
-
-def _seen_before(run: FinishedRun) -> int:
-    """Number of findings that networks had seen before this run what is tested."""
-    return sum(str(finding.get("kind", "")).startswith(SEEN) for finding in (run.audit or {}).get("findings", ()))
 
 
 def _devices(run: FinishedRun) -> list[str]:

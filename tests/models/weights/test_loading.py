@@ -147,8 +147,9 @@ class Harmful:
 def test_a_pickle_is_refused_and_never_run(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(pickle.dumps({"weight": Harmful()}))
-    with pytest.raises(CheckpointError, match="pickle"):
+    with pytest.raises(CheckpointError, match="pickle") as refused:
         load_pretrained(build_backbone("poolformerv2_s12"), path)
+    assert "weights_only" not in str(refused.value)
     assert "executed" not in capsys.readouterr().out
 
 
@@ -162,6 +163,9 @@ def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"cut\.pth"):
         load_pretrained(model, tmp_path / "cut.pth")
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(CheckpointError, match=r"text\.pth is not a PyTorch file; expected \.safetensors"):
+        load_pretrained(model, tmp_path / "text.pth")
 
 
 def test_a_file_of_another_variant_is_named(tmp_path: Path) -> None:
