@@ -152,9 +152,12 @@ class ConnectomeModelConfig(Section):
     )
     block: Literal["sequential", "parallel", "symmetric", "asymmetric"] = Field(
         "sequential",
-        description="blocks of roi_metaformer: mixer, then MLP; or both on one norm (see model.block of images)",
+        description="blocks of roi_metaformer and roi:<model>: mixer, then MLP; or both on one norm (see model.block "
+        "of images)",
     )
-    mlp_ratio: PositiveFloat = Field(2.0, description="hidden over outer channels of roi_metaformer's MLPs")
+    mlp_ratio: PositiveFloat = Field(
+        2.0, description="hidden over outer channels of the MLPs of roi_metaformer and roi:<model>"
+    )
     dropout: Fraction = Field(0.3, description="dropout before the classification head")
     drop_path: Fraction = Field(0.0, description="stochastic depth of the last block of roi_metaformer")
     drop_regions: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(

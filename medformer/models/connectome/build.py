@@ -94,10 +94,14 @@ def _roi_metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], d
         )
     make: Callable[[], nn.Module]
     if config.name.startswith(ROI_PREFIX):
+        usual = ConnectomeModelConfig()
         inner = ModelConfig(
             name=config.name.removeprefix(ROI_PREFIX),
             backbone="convformer_v8",
             mixers=config.mixers,
+            # The backbone has the usual ones; a network without it refuses others.
+            block=None if config.block == usual.block else config.block,
+            mlp_ratio=None if config.mlp_ratio == usual.mlp_ratio else config.mlp_ratio,
             init="fan_in",
             drop_path=config.drop_path,
         )

@@ -28,8 +28,8 @@ Builder = Callable[[ModelConfig, Grid], nn.Module]
 
 NO_BACKBONE = {
     "model.mixers": "it has no stages with token mixers. Set model.mixers=null.",
-    "model.block": "it has no blocks of the shared backbone. Set model.block=null.",
-    "model.mlp_ratio": "it has no MLPs of the shared backbone. Set model.mlp_ratio=null.",
+    "model.block": "it has no blocks of the shared backbone. Leave it out.",
+    "model.mlp_ratio": "it has no MLPs of the shared backbone. Leave it out.",
     "model.frozen": "it keeps levels of a backbone on a network of timm. Set model.frozen=0.",
     "model.weights": "they fill a MetaFormer encoder, and it has none. Set model.weights=null.",
     "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",

@@ -67,3 +67,18 @@ def test_what_a_model_would_leave_out_of_account_is_refused(settings: dict[str, 
         check_connectome_model(ConnectomeModelConfig(**settings))
     check_connectome_model(ConnectomeModelConfig(mixers=("pooling",), block="parallel"))
     check_connectome_model(ConnectomeModelConfig(name="roi:meta_unet", mixers=("pooling",)))
+
+
+def test_blocks_and_width_of_mlps_reach_the_networks_in_the_place_of_the_backbone() -> None:
+    def shapes(**settings: object) -> dict[str, tuple[int, ...]]:
+        config = ConnectomeModelConfig(name="roi:meta_unet", width=32).model_copy(update=settings)
+        return {
+            name: tuple(value.shape) for name, value in build_connectome_model(config, REGIONS).state_dict().items()
+        }
+
+    block = "encoder.backbone.backbone.stages.0.blocks.0"
+    usual, wide = shapes(), shapes(mlp_ratio=3.0)
+    assert 2 * wide[f"{block}.mlp.fc1.weight"][0] == 3 * usual[f"{block}.mlp.fc1.weight"][0]
+    assert f"{block}.norm2.weight" in usual and f"{block}.norm2.weight" not in shapes(block="parallel")
+    with pytest.raises(ConfigError, match=r"monai:unet does not support model.block: .*Leave it out"):
+        shapes(name="roi:monai:unet", block="parallel")
