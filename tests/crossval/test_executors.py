@@ -20,6 +20,7 @@ from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import FoldJob, InlineExecutor, execute
 from medformer.crossval.run.executors import build_executor, ray_cluster
+from medformer.crossval.run.executors import ray as ray_executor
 from medformer.crossval.run.executors.worker import Order, Threads, run_order
 from medformer.crossval.run.journal import FoldState, read_state
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError, UnknownNameError
@@ -206,11 +207,16 @@ def test_what_would_fail_every_fold_comes_back_typed_and_stops_the_others(
 def test_a_process_that_dies_each_time_costs_one_fold(
     cluster: Any, plan: Plan, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medformer.crossval.run.executors.ray.RETRIES", 1)
+    monkeypatch.setattr(ray_executor, "RETRIES", 1)
     # The fold has more rows than there are attempts, and every attempt adds one.
     with pytest.raises(ResourceError, match=r"1 of 3 folds failed.*Fold 2: Its process ended early.*memory"):
         execute(plan, make_job(dies=2), run, executor=cluster)
     assert [(state.state, state.attempts) for state in states(run, plan)] == [("done", 1), ("done", 1), ("failed", 2)]
+
+
+def test_a_fold_is_started_again_as_often_as_the_documentation_says() -> None:
+    text = " ".join((Path(__file__).parents[2] / "docs" / "cluster.md").read_text("utf-8").split())
+    assert ray_executor.RETRIES == 3 and "starts again elsewhere, from its last epoch, up to three times" in text
 
 
 def test_a_job_that_cannot_travel_is_refused_before_anything_starts(

@@ -56,7 +56,8 @@ while line := sys.stdin.readline():
     child = os.fork()
     if not child:
         work(Path(folder))
-        sys.exit()
+        # Without the end of the interpreter, which would tear down copies of all that was imported.
+        os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 

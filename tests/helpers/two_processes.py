@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from small_walls import small_walls
 
 from medformer.config import AugmentConfig
 from medformer.config.shared import TrainingConfig
@@ -94,6 +95,7 @@ def train(cases: tuple[Case, ...], devices: int, precision: str, out: Path) -> F
 def curves(folder: Path, precision: str) -> list[list[dict[str, Any]]]:
     """The learning curve of one process and that of two."""
     # 27 training cases: three of the last batch are left out, however many processes there are.
-    manifest = read_manifest(write_synthetic_colonoscopy(folder / "data", groups=12, size=(48, 64))).cases[:35]
+    with small_walls():
+        manifest = read_manifest(write_synthetic_colonoscopy(folder / "data", groups=12, size=(48, 64))).cases[:35]
     results = [train(manifest, devices, precision, folder / str(devices)) for devices in (1, 2)]
     return [[dict(row) for row in result.history] for result in results]

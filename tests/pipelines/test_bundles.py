@@ -78,7 +78,7 @@ def test_a_bundle_says_what_it_is_and_how_well_it_did(finished: Path, bundle: Pa
         f"{dice['mean']:.3f}",
         "was not tested as a whole",
         "not a medical device",
-        "387,129 parameters, whose",
+        "97,259 parameters, whose",
     ):
         assert part in card
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_walls import small_walls
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
@@ -39,7 +40,8 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
         return load_config(name, [*overrides, *smaller], model=model)
 
     def write(folder: Path) -> Path:
-        return write_synthetic_colonoscopy(folder, groups=6, frames_per_group=1, size=(48, 64))
+        with small_walls():
+            return write_synthetic_colonoscopy(folder, groups=6, frames_per_group=1, size=(48, 64))
 
     def scan(folder: Path) -> Path:
         return write_synthetic_volumes(folder, cases=8, spacing=12.0)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from small_walls import small_walls
 from torch import nn
 
 from medformer.crossval.plan import read_plan
@@ -31,7 +32,8 @@ Medformer = Callable[..., Any]
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of eight frames of four other patients."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    manifest = write_synthetic_colonoscopy(folder, groups=4, frames_per_group=2, size=(48, 64), seed=7)
+    with small_walls():
+        manifest = write_synthetic_colonoscopy(folder, groups=4, frames_per_group=2, size=(48, 64), seed=7)
     cases = read_manifest(manifest).cases
     write_manifest(manifest, [replace(case, id=f"new_{case.id}", group=f"new_{case.group}") for case in cases])
     return manifest
@@ -195,7 +197,7 @@ def test_what_cannot_be_started_from_is_named_before_anything_is_computed(
         2,
         "the network of fold 0 of run is another one",
         "0.0 % of",
-        "model.name=smp:linknet/tu-mobilenetv3_small_050",
+        "model.name=smp:linknet/tu-test_efficientnet",
     )
     tune(out, finished, "pretraining.enabled=true").refused(2, "Add pretraining.enabled=false")
     medformer("polyp", "pretrain", "--data", elsewhere, "--out", out, f"training.init_from={finished}").refused(

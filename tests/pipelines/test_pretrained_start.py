@@ -13,6 +13,7 @@ import torch
 import yaml
 from bundles import files_of, moved_bundle
 from safetensors.torch import load_file
+from small_walls import small_walls
 from torch import nn
 
 from medformer.data.manifest import read_manifest, write_manifest
@@ -94,7 +95,8 @@ def test_the_encoder_of_another_run_is_taken_unless_it_has_seen_what_is_tested(
     again = ("polyp", "crossval", *small, "model.name=meta_light", "--no-baselines")
     leaking = medformer(*again, "--data", data, "--out", tmp_path / "leak", f"model.weights={own}")
     leaking.refused(4, "seen-data", "seen by fold 0 of source")
-    other = write_synthetic_colonoscopy(tmp_path / "frames", groups=4, frames_per_group=2, size=(48, 64), seed=7)
+    with small_walls():
+        other = write_synthetic_colonoscopy(tmp_path / "frames", groups=4, frames_per_group=2, size=(48, 64), seed=7)
     cases = [replace(case, id=f"n{case.id}", group=f"n{case.group}") for case in read_manifest(other).cases]
     write_manifest(other, cases)
     found: dict[str, torch.Tensor] = {}

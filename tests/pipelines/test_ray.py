@@ -32,6 +32,8 @@ pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
+# Slow enough for a worker to be killed within its training.
+NETWORK = "model.name=smp:linknet/tu-mobilenetv3_small_050"
 RESULTS = ("oof.csv", "masks/*", "folds/*/model.safetensors", "folds/*/threshold.json", "folds/*/predictions.csv")
 EPOCHS = 6
 
@@ -77,7 +79,7 @@ class Polyp:
 
 @pytest.fixture(scope="module")
 def polyp(data: Path, settings: tuple[str, ...]) -> Polyp:
-    config = load_config(settings[1], [*settings[2:], f"training.epochs={EPOCHS}"])
+    config = load_config(settings[1], [*settings[2:], NETWORK, f"training.epochs={EPOCHS}"])
     assert isinstance(config, PolypConfig)
     return Polyp(data, config)
 

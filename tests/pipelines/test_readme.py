@@ -36,7 +36,7 @@ EXAMPLES = [
 SMALL = {
     "polyp": (
         "data.image_size=[32, 32]",
-        "model.name=smp:linknet/tu-mobilenetv3_small_050",
+        "model.name=smp:linknet/tu-test_efficientnet",
         "training.epochs=2",
         "training.batch_size=4",
         "crossval.folds=2",

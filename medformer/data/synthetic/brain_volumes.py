@@ -12,7 +12,7 @@ files; a patient does not depend on how many there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import count, islice, product
 from pathlib import Path
 
@@ -265,7 +265,7 @@ def write_synthetic_volumes(folder: Path, *, cases: int = 24, spacing: float = 3
     rows = []
     visits = ((patient, visit) for patient in count() for visit in ((1, 2) if patient % 3 == 0 else (1,)))
     for patient, visit in islice(visits, cases):
-        anatomy = Anatomy(seed, patient)
+        anatomy = _anatomy(seed, patient)
         scanner = SCANNERS[patient % len(SCANNERS)]
         scan = scan_brain(anatomy, scanner, visit, spacing=spacing, seed=derive_seed(seed, "scan", patient))
         name = f"p{patient:03d}_v{visit}"
@@ -288,6 +288,12 @@ def write_synthetic_volumes(folder: Path, *, cases: int = 24, spacing: float = 3
     write_manifest(manifest, rows)
     write_info(manifest, DatasetInfo(LABELS, ("T1",)))
     return manifest
+
+
+@lru_cache(maxsize=32)
+def _anatomy(seed: int, number: int) -> Anatomy:
+    """A patient, who is scanned more than once."""
+    return Anatomy(seed, number)
 
 
 def _grid(scanner: Scanner, spacing: float, rng: np.random.Generator) -> Geometry:

@@ -355,11 +355,11 @@ def variant_counts(name: str) -> dict[str, int]:
     drawn.
     """
     with torch.device("meta"):
-        counts = {"classifier": count_parameters(build_classifier(name))}
+        of_images = build_backbone(name)
+        counts = {"classifier": count_parameters(with_head(of_images, name, 1000))}
         for dims, channels in ((1, 1), (2, 3), (3, 1)):
             if f"{dims}-D" in VARIANTS[name].cannot:
                 continue
-            counts[f"features_{dims}d"] = count_parameters(
-                build_backbone(name, spatial_dims=dims, in_channels=channels)
-            )
+            backbone = of_images if dims == 2 else build_backbone(name, spatial_dims=dims, in_channels=channels)
+            counts[f"features_{dims}d"] = count_parameters(backbone)
     return counts
