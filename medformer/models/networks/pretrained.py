@@ -70,7 +70,7 @@ def load_encoder(network: nn.Module, config: ModelConfig) -> None:
     if weights.source.network not in ("", wanted):
         raise ConfigError(
             f"The weights {weights.name} are those of {weights.source.network}, and the encoder of {config.name} is "
-            f"{wanted}. Choose others: {', '.join(names_for(wanted)) or 'null'}."
+            f"{wanted}. {_others(wanted)}"
         )
     if isinstance(encoder, MetaFormer):
         load_pretrained(encoder, weights.path)
@@ -80,10 +80,18 @@ def load_encoder(network: nn.Module, config: ModelConfig) -> None:
     if not given and (weights.source.mean, weights.source.std) != (IMAGE_MEAN, IMAGE_STD):
         raise ConfigError(
             f"The weights {weights.name} were trained on images of another normalization than {config.name} is given. "
-            f"Choose others: {', '.join(names_for(wanted)) or 'null'}."
+            f"{_others(wanted)}"
         )
     for module in given:
         module.follow(weights.source.mean, weights.source.std)
+
+
+def _others(wanted: str) -> str:
+    """What to do where weights do not fit a network."""
+    names = names_for(wanted)
+    if not names:
+        return f"We know of no weights for {wanted} by name: set model.weights=null, or give a file of yours."
+    return f"Choose others: {', '.join(names)}."
 
 
 def pretrained_part(config: ModelConfig) -> str:

@@ -131,5 +131,8 @@ def test_a_peer_without_weights_is_built_as_before() -> None:
 def test_weights_of_another_network_are_refused_by_name() -> None:
     config = ModelConfig(name="smp:unet/tu-resnet18", weights=NAME)
     network = build_network(config, Grid(3, 1, (64, 64)))
-    with pytest.raises(ConfigError, match=r"of tf_efficientnet_lite0, and .*smp:unet/tu-resnet18.* resnet18"):
+    with pytest.raises(
+        ConfigError,
+        match=r"of tf_efficientnet_lite0, and .*smp:unet/tu-resnet18.* resnet18\. .*by name: set model\.weights=null",
+    ):
         load_encoder(network, config)
