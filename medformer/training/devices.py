@@ -52,7 +52,7 @@ def choose_device(accelerator: str) -> torch.device:
         raise ConfigError(f"Got the device {accelerator!r}; expected auto, cpu, cuda or mps.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ResourceError(f"Got the device {device}, but no CUDA device is visible. Check the driver, or use cpu.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ResourceError(f"Got the device {device}; {torch.cuda.device_count()} are visible, from cuda:0 on.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ResourceError("Got the device mps, but this machine has none. Use auto or cpu.")

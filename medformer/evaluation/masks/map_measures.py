@@ -47,7 +47,7 @@ def structure_measure(scores: Map, truth: Mask) -> float:
     inside, outside = scores[truth], scores[~truth]
     objects = share * _object(inside, float(inside.mean()))
     objects += (1 - share) * _object(outside, 1.0 - float(outside.mean()))
-    return max(0.0, 0.5 * objects + 0.5 * _regions(scores, truth))
+    return float(max(0.0, 0.5 * objects + 0.5 * _regions(scores, truth)))
 
 
 def _object(values: Map, mean: float) -> float:
@@ -99,15 +99,17 @@ def weighted_f_measure(scores: Map, truth: Mask) -> float:
     if not truth.any():
         return 0.0
     errors = np.abs(scores - truth)
-    distance = cv2.distanceTransform((~truth).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # In single precision the last digit depends on the process; between pixels, the square is a whole number.
+    rounded = cv2.distanceTransform((~truth).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    squared = np.rint(np.square(rounded, dtype=np.float64))
     box = _box(truth)
     inside = truth[box]
     count = int(np.count_nonzero(inside))
     mine = errors[box]
     own = mine[inside]
-    missed = float(np.minimum(own, _smoothed(mine, inside, distance[box])[inside]).sum())
+    missed = float(np.minimum(own, _smoothed(mine, inside, squared[box])[inside]).sum())
     # Inside, the distance is 0 and the weight 1.
-    weights = 2.0 - np.exp(np.float32(math.log(0.5) / 5.0) * distance)
+    weights = 2.0 - np.exp(math.log(0.5) / 5.0 * np.sqrt(squared))
     false = float((weights * errors).sum()) - float(own.sum())
     recall = 1.0 - missed / count
     precision = (count - missed) / (count - missed + false + _EPS)
@@ -120,11 +122,11 @@ def _box(truth: Mask) -> tuple[slice, slice]:
     return tuple(slice(max(0, int(at[0]) - _REACH), int(at[-1]) + _REACH + 1) for at in (rows, columns))  # type: ignore[return-value]
 
 
-def _smoothed(errors: Map, truth: Mask, distance: NDArray[np.float32]) -> Map:
+def _smoothed(errors: Map, truth: Mask, squared: Map) -> Map:
     """Smooth errors, after each pixel outside the mask has taken that of the nearest pixel inside."""
     height, width = truth.shape
     filled, inside = errors.flatten(), truth.ravel()
-    left = np.flatnonzero((distance > 0) & (distance < math.sqrt(_NEAR + 0.5)))
+    left = np.flatnonzero((squared > 0) & (squared <= _NEAR))
     for down, right in _OFFSETS:
         row, column = left // width + down, left % width + right
         there = (row >= 0) & (row < height) & (column >= 0) & (column < width)
