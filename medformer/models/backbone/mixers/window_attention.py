@@ -53,21 +53,21 @@ class WindowAttention(nn.Module):
         pad = [end for missing in reversed(short) for end in (0, missing)]
 
         def windows(part: Tensor) -> Tensor:
-            """`(B, C, *S)` to `(B, windows, C, positions of a window)`."""
+            """`(B, C, *S)` to `(B * windows, C, positions of a window)`."""
             cut = F.pad(part, pad) if any(short) else part
             cut = cut.reshape(-1, part.shape[1], *(n for pair in zip(outer, inner, strict=True) for n in pair))
             first, second = range(2, cut.dim(), 2), range(3, cut.dim(), 2)
             groups, tokens = (second, first) if self.spread else (first, second)
             order = cut.permute(0, *groups, 1, *tokens)
-            return order.reshape(-1, math.prod(counts), part.shape[1], math.prod(window))
+            return order.reshape(-1, part.shape[1], math.prod(window))
 
         query, key, value = (
-            windows(part).unflatten(2, (self.heads, -1)).transpose(-1, -2) for part in self.qkv(x).chunk(3, 1)
+            windows(part).unflatten(1, (self.heads, -1)).transpose(-1, -2) for part in self.qkv(x).chunk(3, 1)
         )
-        real = windows(x.new_ones(1, 1, *size)).unsqueeze(2) > 0 if any(short) else None
+        real = windows(x.new_ones(len(x), 1, *size)).unsqueeze(1) > 0 if any(short) else None
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=real)
-        # (B, windows, heads, positions, C / heads) back to the map
-        joined = mixed.transpose(-1, -2).flatten(2, 3)
+        # (B * windows, heads, positions, C / heads) back to the map
+        joined = mixed.transpose(-1, -2).flatten(1, 2)
         dims = len(size)
         whole = joined.reshape(-1, *counts, x.shape[1], *window)
         groups, tokens = range(1, dims + 1), range(dims + 2, 2 * dims + 2)
