@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,13 +18,13 @@ from medformer.models.backbone.mixers.hopfield_memory import EMPTY, MemoryBank, 
 from medformer.models.backbone.queries import Queries, recorded_queries
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
-from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors, write_tensors
 from medformer.training.banks import Banks, _classes, remembered_cases, require_unremembered
 from medformer.training.job import Job
 from medformer.training.losses.objectives import ClassificationObjective, SegmentationObjective
 from medformer.training.losses.segmentation import build_loss
 from medformer.training.saving import load_model
+from tests.helpers.stopping import StopAfter
 
 SLOTS = 12
 
@@ -68,16 +66,6 @@ class Named:
 
     def plain(self) -> Named:
         return Named(self.squares, True)
-
-
-class StopAfter(SilentReporter):
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def advance(self, n: int = 1, **fields: float) -> None:
-        self.left -= "loss" in fields
-        if "loss" in fields and self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(tiny: ModuleType, out: Path, model: nn.Module | None = None, **more: Any) -> MemoryNet:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +17,11 @@ from torch import nn
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun, ResourceError
 from medformer.inference.classification import predict_scores
-from medformer.progress import SilentReporter
 from medformer.tensor_file import read_metadata
 from medformer.training.losses.objectives import ClassificationObjective, Moment
 from medformer.training.pretraining.masks import ConnectionMask
 from medformer.training.pretraining.pretrain import MaskedReconstruction, ReconstructionLoss, TrainingMean
+from tests.helpers.stopping import StopAfter
 
 SCRIPT = Path(__file__).with_name("tiny_connectomes.py")
 
@@ -36,16 +34,6 @@ def small() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-class StopAfter(SilentReporter):
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def advance(self, n: int = 1, **fields: float) -> None:
-        self.left -= "loss" in fields
-        if "loss" in fields and self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def masked(small: ModuleType, **change: Any) -> tuple[MaskedReconstruction, ReconstructionLoss]:

@@ -17,24 +17,9 @@ from torch import nn
 from medformer.config import AugmentConfig
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, InterruptedRun
-from medformer.progress import SilentReporter
 from medformer.tensor_file import read_tensors, write_tensors
 from medformer.training.saving import SETTINGS_SINCE, read_metadata
-
-
-class StopAfter(SilentReporter):
-    """Sends this process a signal after some steps, or raises as a crash would."""
-
-    def __init__(self, steps: int, number: signal.Signals | None = signal.SIGTERM) -> None:
-        self.left, self.number = steps, number
-
-    def advance(self, n: int = 1, **fields: float) -> None:
-        self.left -= "loss" in fields
-        if "loss" in fields and self.left == 0:
-            if self.number is None:
-                raise ZeroDivisionError("a crash")
-            os.kill(os.getpid(), self.number)
-
+from tests.helpers.stopping import StopAfter
 
 SETTINGS: dict[str, Any] = {"scales": (0.75, 1.0), "metadata": {"architecture": "tiny", "size": (12, 12)}}
 
