@@ -14,6 +14,13 @@ MEMORY = [
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "killed by signal"),
     (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "CUDNN_STATUS_ALLOC_FAILED"),
     (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "CUBLAS_STATUS_ALLOC_FAILED"),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "DEVICE_ALLOCATION_FAILED"),
+    (RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"), "CUFFT_ALLOC_FAILED"),
+    (RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB"), "HIP out of memory"),
+    (RuntimeError("CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate`"), "HIPBLAS_STATUS_ALLOC"),
+    (RuntimeError("CUDA error: rocblas_status_memory_error when calling `rocblas_create_handle`"), "rocblas"),
+    (RuntimeError("miopenStatusAllocFailed"), "miopenStatusAllocFailed"),
+    (RuntimeError("Invalid buffer size: 9.75 GiB"), "Invalid buffer size"),
     (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "MPS backend out of memory"),
     (RuntimeError("std::bad_alloc"), "std::bad_alloc"),
     (cv2.error("OpenCV(4.11) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes"), "OpenCV"),
@@ -60,7 +67,18 @@ def test_a_full_disk_is_not_called_memory(error: OSError) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(errno.ENOENT, "gone"), ValueError("x")])
+# What a GPU also says for another reason than memory is not called a lack of it.
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        OSError(errno.ENOENT, "gone"),
+        ValueError("x"),
+    ],
+)
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert exhaustion(error) is None
     with pytest.raises(type(error)), enough_memory(lambda: "Use less."):

@@ -1,6 +1,7 @@
 """What networks are given: training items by epoch and number, and batches of connections by atlas or of images.
 
 batches(inputs, model, size)     of {atlas: (n, d)} or of images (C, *S), where the model is
+with_float64(values)             a tensor where sums in float64 are possible
 ItemImages(data)                 the images of data whose items are tables, as training has them
 draw_scale, resize_batch         multi-scale training: every batch is seen at one of a few sizes, or at each of them
 """
@@ -95,6 +96,11 @@ def batches(inputs: Inputs, model: nn.Module, size: int) -> Iterator[Any]:
             yield {atlas: torch.from_numpy(part).to(device) for atlas, part in parts.items()}
         else:
             yield torch.from_numpy(np.stack([np.asarray(inputs[row], np.float32) for row in rows])).to(device)
+
+
+def with_float64(values: Tensor) -> Tensor:
+    """Return a tensor where float64 can be computed: as it is, or on the CPU, because Apple's GPUs have no float64."""
+    return values.cpu() if values.device.type == "mps" else values
 
 
 def nonfinite_cases(ids: Sequence[str], tensors: Mapping[str, Any]) -> list[str]:

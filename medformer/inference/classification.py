@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.data.network_inputs import Inputs, batches, nonfinite_cases
+from medformer.data.network_inputs import Inputs, batches, nonfinite_cases, with_float64
 from medformer.errors import DataError
 from medformer.files import write_csv
 from medformer.inference.threshold import (
@@ -69,7 +69,7 @@ def predict_scores(
         for part in batches(inputs, models[0], batch_size):
             found = torch.zeros(())
             for model in models:
-                found = found + torch.softmax(model(part).double(), 1)[:, 1].cpu()
+                found = found + torch.softmax(with_float64(model(part)).double(), 1)[:, 1].cpu()
             rows = slice(first, first + len(found))
             _require_finite(part, ids[rows])
             scores[rows] = found.numpy() / len(models)

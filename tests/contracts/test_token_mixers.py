@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import ConfigError
+from medformer.models.backbone.blocks import init_fan_in
 from medformer.models.backbone.layers import KernelSize
 from medformer.models.backbone.mixers import MIXERS, make_mixer, mixer_parameters
 from medformer.models.backbone.mixers.hopfield_memory import memory_banks
@@ -86,6 +87,24 @@ def test_low_precision_gives_nearly_the_same(name: str, dims: int, kernel: Kerne
             with torch.autocast("cpu", torch.bfloat16):
                 low = mixer(x).float()
         assert (low - full).norm() <= 0.02 * full.norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", list(MIXERS))
+@pytest.mark.parametrize("scale", [1.0, 8.0, 64.0])
+def test_float16_holds_large_activations_too(name: str, scale: float) -> None:
+    """An activation above 255.9 has a square that float16 has no number for; a larger one has such products."""
+    dims = FIRST[name]
+    mixer = make(name, dims)
+    mixer.apply(init_fan_in)
+    x = scale * sample(dims, SIZES[dims][-1])
+    with torch.no_grad():
+        full = mixer(x)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        low = mixer(x).float()
+    assert (low.detach() - full).norm() <= 0.02 * full.norm()
+    (gradient,) = torch.autograd.grad(low.mean() / scale**3, x)
+    assert bool(torch.isfinite(gradient).all())
 
 
 @pytest.mark.parametrize(("name", "dims", "kernel"), CASES)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from no_float64 import WithoutFloat64
 from torch import Tensor, nn
 
 from medformer.errors import DataError
-from medformer.inference.attribution.integrated_gradients import TOLERANCE, integrated_gradients
+from medformer.inference.attribution.integrated_gradients import TOLERANCE, _mean_gradient, integrated_gradients
 
 SIZES = {"aal": 10, "cc200": 15}
 
@@ -48,6 +49,15 @@ def edges() -> dict[str, np.ndarray]:
 def reference() -> dict[str, np.ndarray]:
     draw = np.random.default_rng(1)
     return {atlas: draw.normal(0, 0.2, size).astype(np.float32) for atlas, size in SIZES.items()}
+
+
+def test_gradients_are_added_up_where_float64_is() -> None:
+    one, other = ({atlas: torch.randn(3, size) for atlas, size in SIZES.items()} for _ in range(2))
+    model, line = Linear(), [(0.25, 0.5), (0.75, 0.5)]
+    expected = _mean_gradient(model, one, other, line)
+    on_device = [{atlas: block.as_subclass(WithoutFloat64) for atlas, block in side.items()} for side in (one, other)]
+    for atlas, slope in _mean_gradient(model, *on_device, line).items():
+        assert torch.equal(slope.as_subclass(torch.Tensor), expected[atlas])
 
 
 def test_linear_model_gets_weight_times_difference(

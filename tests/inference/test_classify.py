@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from no_float64 import WithoutFloat64
 from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor, nn
@@ -46,6 +47,15 @@ def test_scores_of_a_sure_network_stay_apart() -> None:
     sure = {"a": np.linspace(3, 5, 11, dtype=np.float32)[:, None].repeat(6, 1)}
     scores = predict_scores([Network(1.0)], sure, ids=IDS)
     assert len(set(scores.tolist())) == 11 and scores.max() < 1.0, "float32 would make most of them 1"
+
+
+def test_scores_are_computed_where_float64_is(edges: dict[str, NDArray[np.float32]]) -> None:
+    class OnDevice(Network):
+        def forward(self, edges: Mapping[str, Tensor]) -> Tensor:
+            return super().forward(edges).as_subclass(WithoutFloat64)
+
+    found = predict_scores([OnDevice(0.5)], edges, ids=IDS)
+    np.testing.assert_array_equal(found, predict_scores([Network(0.5)], edges, ids=IDS))
 
 
 def test_what_is_not_finite_is_named(edges: dict[str, NDArray[np.float32]]) -> None:

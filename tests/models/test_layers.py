@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.models.backbone.layers import Conv3d, channels_last
+from medformer.models.backbone.layers import Conv3d, Pointwise, channels_last, pointwise, within_half
 from medformer.models.backbone.norms import InstanceNorm
 
 
@@ -45,6 +45,28 @@ def test_a_volume_alone_is_convolved_as_in_a_batch(groups: int, bias: bool) -> N
     torch.testing.assert_close(with_gradients, alone[:1], atol=1e-5, rtol=1e-5)
     with_gradients.sum().backward()
     assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_in_float16_takes_maps_beyond_its_range(bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = Pointwise(8, 4, bias=bias).half()
+    x = torch.randn(3, 8, 5, 2) * torch.tensor([1.0, 1e4, 1e7]).view(3, 1, 1, 1)
+    expected = pointwise(x, layer.weight.float(), None if layer.bias is None else layer.bias.float())
+    found = within_half(layer, x, torch.float16, layer.bias)
+    assert found.dtype == torch.float32
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=2e-3 * float(two.detach().abs().max()))
+    # What is in range is not scaled, whatever the other samples are.
+    torch.testing.assert_close(found[:1], layer(x[:1].half()).float(), rtol=0, atol=0)
+    # Not a number stays one, for whoever looks for it.
+    x[1, 0, 0, 0] = torch.inf
+    found = within_half(layer, x, torch.float16, layer.bias)
+    assert not torch.isfinite(found[1]).all() and torch.isfinite(found[::2]).all()
+    wide = Pointwise(8, 4, bias=bias)
+    assert torch.equal(
+        within_half(wide, expected.new_ones(1, 8, 2), torch.float32, wide.bias), wide(torch.ones(1, 8, 2))
+    )
 
 
 def test_a_lone_volume_keeps_channels_last() -> None:

@@ -5,6 +5,7 @@ import torch
 
 from medformer.errors import UnknownNameError
 from medformer.models.backbone.blocks import Architecture
+from medformer.models.backbone.heads import MlpHead
 from medformer.models.backbone.metaformer import MetaFormer
 from medformer.models.backbone.mlp import StarReLU, squared_relu
 from medformer.models.backbone.variants import (
@@ -178,6 +179,31 @@ def test_star_relu_matches_its_formula_with_and_without_gradients() -> None:
         torch.testing.assert_close(act(x), expected)
         assert torch.equal(x, kept)
     assert torch.autograd.gradcheck(squared_relu, (torch.randn(4, 3, dtype=torch.float64, requires_grad=True),))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_squares_of_float16_do_not_overflow(gradients: bool) -> None:
+    x = torch.tensor([-3.0, 2.0, 255.0, 300.0, 60000.0]).half().requires_grad_(gradients)
+    y = squared_relu(x)
+    assert y.tolist() == [0.0, 4.0, 255.0**2, 300.0**2, float(torch.tensor(60000.0).half()) ** 2]
+    if gradients:
+        y.sum().backward()
+        assert x.grad is not None and x.grad.dtype == torch.float16 and x.grad.tolist()[:4] == [0.0, 4.0, 510.0, 600.0]
+
+
+def test_an_mlp_and_a_head_in_float16_compute_what_they_compute_in_float32() -> None:
+    mlp, head = tiny().stages[0].blocks[0].mlp, MlpHead(32, 2)
+    with torch.no_grad():
+        mlp.act.bias.fill_(-0.4472)
+        mlp.fc1.weight.mul_(2000)
+        head.fc["fc1"].weight.mul_(2000)
+    for module, x in ((mlp, torch.randn(2, 32, 5, 6)), (head, torch.randn(2, 32, 5, 6))):
+        largest = mlp.fc1(x).max() if module is mlp else head.fc["fc1"](head.norm(x.mean((2, 3)))).max()
+        assert largest > 256, "else nothing is shown"
+        expected = module(x)
+        with torch.autocast("cpu", torch.float16):
+            found = module(x)
+        torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02 * float(expected.detach().abs().max()))
 
 
 @pytest.mark.parametrize(

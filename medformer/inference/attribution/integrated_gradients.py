@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from medformer.data.network_inputs import with_float64
 from medformer.errors import DataError
 from medformer.inference.forward_passes import evaluating
 
@@ -101,13 +102,13 @@ def _mean_gradient(
     model: nn.Module, start: Mapping[str, Tensor], end: Mapping[str, Tensor], line: list[tuple[float, float]]
 ) -> dict[str, Tensor]:
     """The gradient of each subject's log odds, averaged over its line; by atlas (B, d), float32."""
-    total = {atlas: torch.zeros_like(block, dtype=torch.float64) for atlas, block in end.items()}
+    total = {atlas: torch.zeros_like(with_float64(block), dtype=torch.float64) for atlas, block in end.items()}
     for at, weight in line:
         point = {atlas: torch.lerp(start[atlas], block, at).detach().requires_grad_() for atlas, block in end.items()}
         gradients = torch.autograd.grad(_log_odds(model, point).sum(), list(point.values()))
         for atlas, gradient in zip(point, gradients, strict=True):
-            total[atlas] += weight * gradient
-    return {atlas: block.float() for atlas, block in total.items()}
+            total[atlas] += with_float64(weight * gradient)
+    return {atlas: block.to(end[atlas]) for atlas, block in total.items()}
 
 
 def _log_odds(model: nn.Module, edges: Mapping[str, Tensor]) -> Tensor:

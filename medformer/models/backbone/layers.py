@@ -6,7 +6,7 @@ norm over channels, a pointwise layer and flattening to tokens are free views in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -122,6 +122,35 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context without autocast, for what half precision computes wrongly or not at all."""
     known = is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return float16 as float32 and any other type as it is, for products that may be above 65504."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+HALF_RANGE = 2.0**11
+"""What a layer in float16 is given at most: it leaves room for the sum over its inputs."""
+
+
+def within_half(layer: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
+    """Apply a layer that computes in float16 to a map that float16 may not hold, and give out float32.
+
+    Each sample with a value above `HALF_RANGE` is divided by a power of two, and its result multiplied by it again: no
+    digit is lost but those of numbers that are next to nothing beside the largest. In another type it is `layer(x)`.
+
+    Args:
+        layer: Linear but for its bias, `(B, C_in, *S) -> (B, C_out, *S)`.
+        x: `(B, C_in, *S)`.
+        dtype: What the layer computes in.
+        bias: Of the layer, `(C_out,)`.
+    """
+    if dtype != torch.float16:
+        return layer(x)
+    largest = x.detach().abs().amax(tuple(range(1, x.dim())), keepdim=True).float()
+    factor = torch.exp2(torch.log2(largest / HALF_RANGE).ceil().clamp(min=0.0))
+    out = layer((x / factor).to(dtype)).float() * factor
+    return out if bias is None else out + (1.0 - factor) * bias.float().view(-1, *[1] * (x.dim() - 2))
 
 
 def channels_last(x: Tensor) -> Tensor:

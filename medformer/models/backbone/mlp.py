@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import Pointwise, pointwise
+from medformer.models.backbone.layers import Pointwise, pointwise, wide, within_half
 
 Activation = Literal["star_relu", "gelu", "plain_gelu"]
 
@@ -19,7 +19,7 @@ class _SquaredReLU(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         positive = torch.relu(x)
-        return positive * positive, positive
+        return wide(positive) * positive, positive
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -33,11 +33,11 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """`relu(x)^2`, elementwise."""
+    """`relu(x)^2`, elementwise; float32 of float16, whose largest number is the square of 255.9."""
     if torch.is_grad_enabled() and x.requires_grad:
         squared: Tensor = _SquaredReLU.apply(x)[0]  # type: ignore[no-untyped-call]
         return squared
-    positive = torch.relu(x)
+    positive = wide(torch.relu(x))
     return positive.mul_(positive)
 
 
@@ -119,4 +119,5 @@ class Mlp(TiedMlp):
             return pointwise(self.act(hidden), weight, None if self.fc2 is None else self.fc2.bias)
         # fc2(s*r + b) = (s*fc2)(r) + b*rowsum(fc2): the affine part costs a pass over the small weight
         # instead of two over the hidden map, the largest tensor of the block.
-        return pointwise(squared_relu(hidden), weight * self.act.scale, self.act.bias * weight.sum(1))
+        matrix, bias = weight * self.act.scale, self.act.bias * weight.sum(1)
+        return within_half(lambda r: pointwise(r, matrix, bias), squared_relu(hidden), hidden.dtype, bias)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config.shared import PretrainingConfig, TrainingConfig
-from medformer.data.network_inputs import Edges, Inputs, TrainingData, batches, cases_of
+from medformer.data.network_inputs import Edges, Inputs, TrainingData, batches, cases_of, with_float64
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
 from medformer.progress import Reporter
@@ -212,7 +212,7 @@ def _each(inputs: TensorInputs, change: Callable[[str, Tensor], Tensor]) -> Tens
 
 
 def _sum_of_squares(found: Tensor, truth: Tensor, mask: Tensor) -> float:
-    return float(((found - truth).square() * mask).sum(dtype=torch.float64))
+    return float(with_float64((found - truth).square() * mask).sum(dtype=torch.float64))
 
 
 def pretrain(

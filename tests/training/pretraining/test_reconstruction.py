@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from no_float64 import WithoutFloat64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,6 +58,14 @@ def of_edges(edges: Any, size: int, seed: int, train: Any = None) -> Reconstruct
 
 def of_images(images: Any, size: int, seed: int) -> ReconstructionLoss:
     return ReconstructionLoss(HalfHidden("image"), images, VisibleMean(), unit="patches", batch_size=size, seed=seed)
+
+
+def test_errors_are_summed_where_float64_is(edges: dict[str, NDArray[np.float32]]) -> None:
+    class OnDevice(Constant):
+        def forward(self, inputs: Any) -> Any:
+            return {name: found.as_subclass(WithoutFloat64) for name, found in super().forward(inputs).items()}
+
+    assert of_edges(edges, 3, 1)(OnDevice(0.5)) == of_edges(edges, 3, 1)(Constant(0.5))
 
 
 def test_the_same_connections_are_hidden_every_time(edges: dict[str, NDArray[np.float32]]) -> None:

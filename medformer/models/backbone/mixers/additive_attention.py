@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import CONV, KernelSize, Pointwise, channels_last, odd_kernel
+from medformer.models.backbone.layers import CONV, KernelSize, Pointwise, channels_last, odd_kernel, wide, within_half
 from medformer.models.backbone.norms import make_norm
 
 
-def _depthwise(channels: int, spatial_dims: int, kernel: KernelSize) -> nn.Module:
+def _depthwise(channels: int, spatial_dims: int, kernel: KernelSize) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
     sizes, padding = odd_kernel(kernel, spatial_dims)
     return CONV[spatial_dims](channels, channels, sizes, padding=padding, groups=channels)  # type: ignore[arg-type]
 
@@ -55,4 +55,5 @@ class AdditiveAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).chunk(3, 1)
         similar = self.similarity(channels_last(self.query(query) + self.key(key)))
-        return channels_last(self.proj(channels_last(similar) * value))
+        product = wide(channels_last(similar)) * value
+        return channels_last(within_half(self.proj, product, value.dtype, self.proj.bias))

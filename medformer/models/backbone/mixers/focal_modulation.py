@@ -8,7 +8,15 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, per_axis, same_convolution
+from medformer.models.backbone.layers import (
+    KernelSize,
+    Pointwise,
+    channels_last,
+    per_axis,
+    same_convolution,
+    wide,
+    within_half,
+)
 
 
 class FocalModulation(nn.Module):
@@ -52,8 +60,8 @@ class FocalModulation(nn.Module):
         total = 0.0
         for convolution, gate in zip(self.contexts, near, strict=True):
             context = F.gelu(channels_last(convolution(context)))
-            total = total + context * gate
+            total = total + wide(context) * gate
         axes = tuple(range(2, x.dim()))
-        total = total + F.gelu(context.mean(axes, keepdim=True)) * everywhere
-        out: Tensor = self.fc_out(query * self.modulator(total))
-        return out
+        total = total + wide(F.gelu(context.mean(axes, keepdim=True))) * everywhere
+        modulator = within_half(self.modulator, total, query.dtype, self.modulator.bias)
+        return within_half(self.fc_out, query * modulator, query.dtype, self.fc_out.bias)

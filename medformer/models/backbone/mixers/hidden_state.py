@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, same_convolution
+from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, full_precision, same_convolution
 
 
 class HiddenStateMixing(nn.Module):
@@ -39,6 +39,13 @@ class HiddenStateMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         found = channels_last(self.dwconv(channels_last(self.parameters_of_states(x)))).flatten(2)
+        if found.dtype != torch.float16:
+            return self._mix(x, found)
+        # Products of four parts of the input leave the range of float16 soon.
+        with full_precision(x.device):
+            return self._mix(x.float(), found.float())
+
+    def _mix(self, x: Tensor, found: Tensor) -> Tensor:
         write, read, step = found.split(self.states, 1)
         weights = torch.softmax((step + self.a[:, None]).to(torch.promote_types(step.dtype, torch.float32)), -1)
         weights = weights.to(write.dtype) * write

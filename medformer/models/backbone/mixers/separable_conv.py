@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, same_convolution
+from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, same_convolution, within_half
 from medformer.models.backbone.mlp import StarReLU
 
 
@@ -30,9 +30,9 @@ class SeparableConv(nn.Module):
         self.pwconv2 = Pointwise(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.act1(self.pwconv1(x))
+        before = self.pwconv1(x)
+        hidden = self.act1(before)
         if hidden.device.type == "cpu" and max(hidden.shape[2:]) <= max(self.dwconv.kernel_size):
             # On maps no larger than the kernel, oneDNN's channels-last weight gradient is five times slower.
             hidden = hidden.contiguous()
-        mixed: Tensor = self.pwconv2(channels_last(self.dwconv(hidden)))
-        return mixed
+        return within_half(lambda part: self.pwconv2(channels_last(self.dwconv(part))), hidden, before.dtype)

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medformer.models.backbone.frequency_filters import FrequencyFilters, Keeps
-from medformer.models.backbone.layers import Pointwise, channels_last
+from medformer.models.backbone.layers import Pointwise, channels_last, within_half
 from medformer.models.backbone.mlp import StarReLU
 from medformer.models.backbone.norms import Grid
 
@@ -38,7 +38,7 @@ class _LearnedFilter(nn.Module):
         count = hidden = expansion * channels
         self.pwconv1 = Pointwise(channels, hidden, bias=False)
         self.act1 = StarReLU()
-        self.routing: nn.Module | None = None
+        self.routing: nn.Sequential | None = None
         if mixed:
             count, routed = mixed[0], max(1, channels // mixed[1])
             self.routing = nn.Sequential(
@@ -50,11 +50,14 @@ class _LearnedFilter(nn.Module):
         self.pwconv2 = Pointwise(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden, shares = self.act1(self.pwconv1(x)), None
+        before = self.pwconv1(x)
+        hidden, shares = self.act1(before), None
         if self.routing is not None:
-            shares = self.routing(x.flatten(2).mean(-1)).unflatten(1, (-1, hidden.shape[1])).softmax(1)
-        mixed: Tensor = self.pwconv2(channels_last(self.filters(hidden, shares)))
-        return mixed
+            first, act, last = self.routing
+            routed = first(x.flatten(2).mean(-1))
+            logits = within_half(last, act(routed), routed.dtype)
+            shares = logits.unflatten(1, (-1, hidden.shape[1])).softmax(1)
+        return within_half(self.pwconv2, channels_last(self.filters(hidden, shares)), before.dtype)
 
 
 class GlobalFilter(_LearnedFilter):

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import Pointwise, full_precision
+from medformer.models.backbone.layers import Pointwise, full_precision, wide, within_half
 from medformer.models.backbone.mixers.scan.recurrence import linear_scan
 from medformer.models.backbone.norms import ChannelNorm
 
@@ -100,8 +100,7 @@ class CausalScan(nn.Module):
         values = F.silu(self.conv(F.pad(values, (self.window - 1, 0))))
         steps, write, read = self.parts(values).split(self.split, 1)
         scanned = self._scan(values, self.step(steps), write, read)
-        out: Tensor = self.out_proj(scanned * F.silu(gate))
-        return out
+        return within_half(self.out_proj, scanned * F.silu(gate), gate.dtype)
 
     def _scan(self, values: Tensor, steps: Tensor, write: Tensor, read: Tensor) -> Tensor:
         with full_precision(values.device):
@@ -112,4 +111,4 @@ class CausalScan(nn.Module):
             decay = (size.unsqueeze(-1) * -self.log_decay.exp()).exp_()
             states = linear_scan(decay, (size * x).unsqueeze(-1) * b.unsqueeze(2))
             y = (states @ c.unsqueeze(-1)).squeeze(-1) + self.own * x
-        return y.transpose(1, 2).to(values.dtype)
+        return y.transpose(1, 2).to(wide(values).dtype)

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, full_precision, odd_kernel
+from medformer.models.backbone.layers import KernelSize, Pointwise, full_precision, odd_kernel, wide, within_half
 from medformer.models.backbone.mixers.scan.recurrence import state_space_scan
 
 _EXPANSION = 2
@@ -70,8 +70,7 @@ class SelectiveScan(nn.Module):
         mixed = [self._along(axis, convolution, scanned, steps) for axis, convolution in enumerate(self.convs)]
         mean = sum(mixed[1:], mixed[0]) / len(mixed)
         normed = F.rms_norm(mean.movedim(1, -1), self.norm.shape, self.norm, 1e-5).movedim(-1, 1)
-        out: Tensor = self.out_proj(normed.to(gate.dtype) * F.silu(gate))
-        return out
+        return within_half(self.out_proj, wide(normed.to(gate.dtype)) * F.silu(gate), gate.dtype)
 
     def _along(self, axis: int, convolution: nn.Module, scanned: Tensor, steps: Tensor) -> Tensor:
         """Scan along one axis: `(B, C, *S)` to `(B, inner channels, *S)`."""
@@ -82,7 +81,7 @@ class SelectiveScan(nn.Module):
         inner, states = self.split[0], self.states
         values, forward, backward = lines.split((inner, 2 * states, 2 * states), 1)
         factor = self.own(values) + self.own_bias[:, None]
-        own = values * factor.repeat_interleave(self.head_channels, 1)
+        own = wide(values) * factor.repeat_interleave(self.head_channels, 1)
         ahead, back = _lines(steps.movedim(last, -1)).chunk(2, 1)
         both = self._scan(values, ahead, forward, axis) + self._scan(
             values.flip(-1), back.flip(-1), backward.flip(-1), axis
@@ -99,7 +98,7 @@ class SelectiveScan(nn.Module):
             write, read = parts.chunk(2, -1)
             heads = x.unflatten(-1, (-1, self.head_channels)) * size.unsqueeze(-1)
             y = state_space_scan(heads, -self.log_decay[axis].exp() * size, write, read)
-        return F.pad(y.flatten(2)[:, :-1], (0, 0, 1, 0)).transpose(1, 2).to(values.dtype)
+        return F.pad(y.flatten(2)[:, :-1], (0, 0, 1, 0)).transpose(1, 2).to(wide(values).dtype)
 
 
 def _lines(x: Tensor) -> Tensor:
