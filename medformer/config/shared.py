@@ -71,6 +71,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+"""`auto` is for a run to decide (`medformer.crossval.run.begin.precision`); where none has, it means `32-true`."""
+
 MixerSpec = str | dict[str, JsonValue]
 """A token mixer by its name, or its name and parameters: `{name: attention, heads: 4}`."""
 Mixers = Annotated[tuple[MixerSpec, ...], Field(min_length=1)] | None
@@ -166,8 +169,10 @@ class TrainingConfig(Section):
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto, cpu, cuda or mps")
     devices: Devices = Field(1, description="how many; more than one trains data-parallel")
     strategy: Literal["auto", "ddp"] = Field("auto", description="auto, or ddp")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="32-true, bf16-mixed or 16-mixed"
+    precision: Precision = Field(
+        "32-true",
+        description="32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed where the device computes it quickly and the "
+        "network computes the same in it but for rounding, else 32-true; a run keeps what it began with",
     )
     lr_schedule: Literal["cosine", "exponential", "constant"] = Field(
         "cosine", description="how the learning rate falls after warm-up"

@@ -1,32 +1,23 @@
-"""What every forward pass of a trained network needs: evaluation mode, a device, a precision."""
+"""What every forward pass of a trained network needs: evaluation mode, a device, the views of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from medformer.config.shared import Precision
 from medformer.errors import DataError
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from medformer.models.precision import autocast
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Where a model computes; the CPU for one without parameters."""
     parameter = next(model.parameters(), None)
     return parameter.device if parameter is not None else torch.device("cpu")
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The autocast of a precision, switched off for `32-true`."""
-    dtype = _AUTOCAST.get(precision)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager

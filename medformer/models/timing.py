@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medformer.config.shared import Precision
 from medformer.models.backbone.mixers import MIXERS, make_mixer
 from medformer.models.memory import stand_in_loss
+from medformer.models.precision import autocast
 
 SAMPLE = 48**3
 """Voxels or pixels that are enough to time: larger inputs take proportionally longer, in smaller ones overheads
@@ -37,7 +39,13 @@ class Timing(NamedTuple):
 
 
 def time_images(
-    model: nn.Module, size: Sequence[int], batch_size: int, *, in_channels: int, device: str = "cpu"
+    model: nn.Module,
+    size: Sequence[int],
+    batch_size: int,
+    *,
+    in_channels: int,
+    device: str = "cpu",
+    precision: Precision = "32-true",
 ) -> Timing:
     """Time a network on images or volumes.
 
@@ -50,6 +58,7 @@ def time_images(
         batch_size: Of a step.
         in_channels: Of the input.
         device: Where it is trained.
+        precision: In which it is trained.
     """
     shape, count = [int(n) for n in size], batch_size
     fewest = 2 if len(shape) < 3 else 1
@@ -58,12 +67,15 @@ def time_images(
     while len(shape) == 3 and prod(shape) > SAMPLE:
         longest = shape.index(max(shape))
         shape[longest] = -(-shape[longest] // 2)
-    found = time_network(model, torch.zeros(count, in_channels, *shape), count, device=device)
+    inputs = torch.zeros(count, in_channels, *shape)
+    found = time_network(model, inputs, count, device=device, precision=precision)
     scale = prod(int(n) for n in size) / prod(shape)
     return Timing(found.step * scale * batch_size / count, found.case * scale)
 
 
-def time_network(model: nn.Module, inputs: Any, count: int, *, device: str = "cpu") -> Timing:
+def time_network(
+    model: nn.Module, inputs: Any, count: int, *, device: str = "cpu", precision: Precision = "32-true"
+) -> Timing:
     """Time a step and a forward pass; weights and the random stream stay as they are, statistics of norms do not.
 
     Args:
@@ -71,24 +83,27 @@ def time_network(model: nn.Module, inputs: Any, count: int, *, device: str = "cp
         inputs: What it takes: a tensor, or tensors by name.
         count: Cases in it.
         device: Where it is trained.
+        precision: In which it is trained.
     """
     mode = model.training
     model.to(device).train()
     held = {name: value.to(device) for name, value in inputs.items()} if isinstance(inputs, dict) else inputs.to(device)
+    low = autocast(torch.device(device), precision)
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
-        step = _seconds(lambda: _step(model, held))
+        step = _seconds(lambda: _step(model, held, low))
         if step < _ENOUGH:
             # The first step also pays for what later ones find ready.
-            step = _seconds(lambda: _step(model, held))
+            step = _seconds(lambda: _step(model, held, low))
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), low:
             forward = _seconds(lambda: stand_in_loss(model(held)).item())
     model.train(mode)
     return Timing(step, forward / count)
 
 
-def _step(model: nn.Module, inputs: Tensor | dict[str, Tensor]) -> None:
-    loss = stand_in_loss(model(inputs))
+def _step(model: nn.Module, inputs: Tensor | dict[str, Tensor], low: torch.autocast) -> None:
+    with low:
+        loss = stand_in_loss(model(inputs))
     if loss.requires_grad:
         loss.backward()
     # Reading a number waits for a GPU to finish.

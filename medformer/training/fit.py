@@ -82,6 +82,9 @@ def fit(
     """
     if len(train_data) == 0:
         raise DataError("There are no training cases; expected at least one. Check the manifest and the split.")
+    if config.precision == "auto":
+        # A run decides it before its folds train (`medformer.crossval.run.begin.precision`); none did.
+        config = config.model_copy(update={"precision": "32-true"})
     job = Job(objective=objective, data=train_data, validate=validate, config=config, **options)
     fabric = build_fabric(config)
     if fabric.strategy.launcher is None:

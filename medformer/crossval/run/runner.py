@@ -22,6 +22,7 @@ from medformer.crossval.plan.balance import balance_table, format_balance, plan_
 from medformer.crossval.plan.schemes import predefined_plan
 from medformer.crossval.run.begin.audited_plan import audit_plan, frozen_plan, seen_before
 from medformer.crossval.run.begin.given_parts import held_out_note, hold_out, unknown_part_notes
+from medformer.crossval.run.begin.precision import decide_precision
 from medformer.crossval.run.beside import run_beside
 from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
@@ -105,6 +106,8 @@ def run(
         decided = [taken, *decided]
     study = task.open(config, reporter, out=out)
     study.check()
+    study, computed = decide_precision(study, out, resume=resume)
+    decided = [*decided, *computed]
     if start is not None:
         study.check_start(start)
     unknown = unknown_part_notes(study)
@@ -183,7 +186,8 @@ def pretrain(
         )
     study = task.open(config, reporter, out=out, labelled=False)
     study.check()
-    held_out = [*decided, *held_out_note(study)]
+    study, computed = decide_precision(study, out, resume=resume)
+    held_out = [*decided, *computed, *held_out_note(study)]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
         recorded, whole = _recorded(directory, study, reporter, notes=[*study.notes, *held_out]), study

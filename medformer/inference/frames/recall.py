@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medformer.data.frames.transforms import normalize, resize_image
-from medformer.inference.forward_passes import autocast, device_of, evaluating
+from medformer.inference.forward_passes import device_of, evaluating
 from medformer.inference.frames.segment import Segmenter
 from medformer.models.backbone.mixers.hopfield_memory import MemoryBank
 from medformer.models.backbone.queries import Queries, recorded_queries
+from medformer.models.precision import autocast
 
 MOST = 3
 """Stored latents that are named of each bank."""

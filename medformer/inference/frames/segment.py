@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from medformer.config.shared import Precision
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import normalize, resize_image
 from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import DataError, enough_memory
-from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
+from medformer.inference.forward_passes import device_of, evaluating, mean_probability
 
 
 @dataclass(eq=False)

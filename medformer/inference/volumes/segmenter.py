@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from medformer.config.shared import Precision
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase, Scan, prepare_image
 from medformer.errors import ConfigError, DataError, enough_memory
 from medformer.imaging.geometry import Axes, reorient, smallest_integer
-from medformer.inference.forward_passes import Precision, device_of, evaluating, mean_probability
+from medformer.inference.forward_passes import device_of, evaluating, mean_probability
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes
 from medformer.inference.volumes.probabilities import Probabilities, empty_maps

@@ -147,7 +147,8 @@ class ConnectomeLearner:
         model = new_network(config, columns, 0)
         count = min(training.batch_size, max(2, len(fold.train)))
         inputs = {block.atlas: torch.zeros(count, block.size) for block in columns.blocks}
-        timing = time_network(model, inputs, count, device=choose_device(training.accelerator).type)
+        device = choose_device(training.accelerator).type
+        timing = time_network(model, inputs, count, device=device, precision=training.precision)
         judged = len(fold.validation) * timing.case
         pretrained = len(fold.train) + (0 if extra is None else len(extra.cases))
         return Pace(

@@ -200,7 +200,9 @@ class FrameLearner:
         config = self.study.config
         training, size, batch = config.training, config.data.image_size, config.training.batch_size
         device = choose_device(training.accelerator).type
-        timing = time_images(new_network(config, 0), size, batch, in_channels=3, device=device)
+        timing = time_images(
+            new_network(config, 0), size, batch, in_channels=3, device=device, precision=training.precision
+        )
         extra = self.study.extra
         pretrained = len(fold.train) + (0 if extra is None else len(extra.cases))
         judged = len(fold.validation) * timing.case

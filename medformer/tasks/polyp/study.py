@@ -50,6 +50,7 @@ from medformer.tasks.polyp.learner import (
 from medformer.tasks.polyp.onnx import write_onnx
 from medformer.tasks.start import take
 from medformer.training.pace import Pace
+from medformer.training.parity import noise
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.saving import copy_weights
 
@@ -95,6 +96,9 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         if wanted.enabled:
             BlockMask(wanted.block, wanted.ratio).draw(torch.empty(1, 3, *size), torch.Generator())
         _check_forward_pass(self.config, network, 2, "Raise data.image_size, training.batch_size or augment.scales")
+
+    def trial(self) -> tuple[Callable[[], nn.Module], torch.Tensor]:
+        return partial(new_network, self.config, 0), noise(3, self.config.data.image_size)
 
     def check_start(self, start: Start) -> None:
         take(start, new_network(self.config, 0), self.config)

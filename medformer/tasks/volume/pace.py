@@ -32,6 +32,7 @@ def volume_pace(planner: Planner, plan: VolumePlan, fold: Fold, *, unlabeled: in
         plan.batch_size,
         in_channels=len(plan.intensity),
         device=choose_device(training.accelerator).type,
+        precision=training.precision,
     )
     segments = config.target == "segmentation"
     patches = config.data.patches if segments else 1

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import CrossvalConfig
@@ -52,6 +53,7 @@ from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_p
 from medformer.tasks.volume.sharing import describe_folds, share_fold
 from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.pace import Pace
+from medformer.training.parity import noise
 
 FEWEST_VOXELS = 2 * 32**3
 """Voxels of a step below which lack of time makes no patch smaller: two patches that still show what is around."""
@@ -114,6 +116,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
                     f"inference.components={self.config.inference.components}: component rules are for labels, and "
                     "this data set has regions that overlap. Set inference.components=all."
                 )
+
+    def trial(self) -> tuple[Callable[[], nn.Module], torch.Tensor]:
+        plan = small_plan(self.config)
+        return partial(new_network, self.config, plan, 0), noise(len(plan.intensity), plan.patch)
 
     def check_start(self, start: Start) -> None:
         plan = small_plan(self.config)

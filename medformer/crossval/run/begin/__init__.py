@@ -1,1 +1,1 @@
-"""What happens before the first fold: the plan is drawn from the rows that folds may use, and checked for leaks."""
+"""What happens before the first fold: precision and plan are decided, and the plan is checked for leaks."""

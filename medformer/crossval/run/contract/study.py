@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, cast
 
+from torch import nn
+
 from medformer.config import AnyConfig
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import PlanCase
@@ -123,6 +125,14 @@ class Study(ABC, Generic[C, D]):
                 f"training.init_from and pretraining.{key} both say what training starts from, and a trained network "
                 f"has its encoder already. Add pretraining.{key}={off}, or leave init_from out."
             )
+
+    def trial(self) -> tuple[Callable[[], nn.Module], Any] | None:
+        """What tells whether a lower precision computes the same (see `bfloat16_parity`); None where none is tried.
+
+        Returns:
+            What builds a network as a fold does, each time the same, and a batch for it.
+        """
+        return None
 
     @abstractmethod
     def check_start(self, start: Start) -> None:

@@ -1,0 +1,83 @@
+"""The precision that a run computes in: decided once for its device, recorded, and the same when it is resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medformer.config.shared import AUTO
+from medformer.crossval.run.contract import Study
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.record import read_config
+from medformer.models.precision import bfloat16_units
+from medformer.training.devices import choose_device
+from medformer.training.parity import bfloat16_parity
+
+S = TypeVar("S", bound=Study[Any, Any])
+
+KEY = "training.precision"
+
+
+def decide_precision(study: S, out: Path, *, resume: bool) -> tuple[S, list[str]]:
+    """Decide what `training.precision=auto` is for a run, which trains, tests and predicts in it from then on.
+
+    Args:
+        study: Of the run.
+        out: Its folder.
+        resume: Whether the run found there goes on: it keeps what it began with, whatever this device does quickly.
+
+    Returns:
+        The study with a precision by name, and what must be said before training and in the report.
+    """
+    training = study.config.training
+    if training.precision != AUTO:
+        return study, []
+    directory = RunDirectory(out, resumed=True)
+    if resume and directory.is_run() and directory.config_yaml.is_file():
+        begun = (read_config(directory).get("training") or {}).get("precision", "32-true")
+        return _with_precision(study, begun), _kept(begun, study)
+    precision, why = _decided(study)
+    return _with_precision(study, precision), [f"{KEY}=auto took {precision}: {why}."]
+
+
+def _with_precision(study: S, precision: str) -> S:
+    training = study.config.training.model_copy(update={"precision": precision})
+    return study.configured(study.config.model_copy(update={"training": training}))
+
+
+def _kept(begun: str, study: Study[Any, Any]) -> list[str]:
+    if study.config.execution.address is not None or begun != "bf16-mixed":
+        return []
+    device = choose_device(study.config.training.accelerator)
+    if bfloat16_units(device):
+        return []
+    return [
+        f"This run began with {KEY}={begun} and goes on with it, so that its folds can be compared. This {device.type} "
+        "has no fast instructions for it: a step may take several times longer than in 32-true."
+    ]
+
+
+def _decided(study: Study[Any, Any]) -> tuple[str, str]:
+    if study.config.execution.address is not None:
+        return "32-true", f"the devices of a cluster are not known here. Name {KEY} if they compute bfloat16 quickly"
+    device = choose_device(study.config.training.accelerator)
+    units = bfloat16_units(device)
+    if not units:
+        return "32-true", f"this {device.type} has no fast instructions for bfloat16"
+    trial = study.trial()
+    if trial is None:
+        return "32-true", "networks of connectomes are small, and computed no faster in bfloat16"
+    where = f"this {device.type} has fast instructions for bfloat16 ({units})"
+    try:
+        parity = bfloat16_parity(*trial, device)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        return "32-true", f"{where}, but a step of this network failed in it ({str(error).strip().splitlines()[0]})"
+    found = (
+        f"a step of this network on noise gives logits that are {100 * parity.output:.2g} % off and a gradient that is "
+        f"{100 * parity.gradient:.2g} % off, where rounding its weights and input alone gives "
+        f"{100 * parity.rounded_output:.2g} % and {100 * parity.rounded_gradient:.2g} %"
+    )
+    if not parity.close:
+        what = found if parity.finite else "a step of this network on noise gives values that are not finite"
+        return "32-true", f"{where}, but {what}"
+    return "bf16-mixed", f"{where}, and {found}"
