@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from py_sod_metrics import Emeasure, Smeasure, WeightedFmeasure
+from py_sod_metrics import MAE, Emeasure, Smeasure, WeightedFmeasure
 
 from medformer.evaluation.masks.saliency import score_map
 
@@ -18,13 +18,34 @@ def test_measures_of_ragged_masks_agree_with_pysodmetrics(seed: int) -> None:
     truth[0, 0], truth[-2, -2] = True, False
     scores = rng.random(shape)
     scores[1, 1], scores[2, 2] = 0.0, 1.0
-    structure, weighted, alignment = Smeasure(), WeightedFmeasure(), Emeasure()
-    for metric in (structure, weighted, alignment):
+    _check_against_pysodmetrics(scores, truth)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_measures_of_a_small_polyp_in_a_dark_frame_agree_with_pysodmetrics(seed: int) -> None:
+    """Most pixels are background; the polyp lies anywhere, at the borders too, and some false pixels far from it."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros((70, 90), bool)
+    top, left = rng.integers(0, 64), rng.integers(0, 84)
+    truth[top : top + 14, left : left + 14] = rng.random(truth[top : top + 14, left : left + 14].shape) < 0.8
+    scores = np.where(truth, rng.choice([200, 255], truth.shape), 0)
+    scores[rng.integers(0, 70, 12), rng.integers(0, 90, 12)] = 90
+    _check_against_pysodmetrics(scores.astype(np.uint8), truth)
+    # The same off the 8-bit grid, where the dark is not quite 0 before the map is stretched.
+    _check_against_pysodmetrics((0.01 + scores / 300).astype(np.float32), truth)
+
+
+def _check_against_pysodmetrics(prediction: np.ndarray, truth: np.ndarray) -> None:
+    found = score_map(prediction, truth)
+    scores = prediction / 255 if prediction.dtype == np.uint8 else prediction.astype(np.float64)
+    scores = (scores - scores.min()) / (scores.max() - scores.min())
+    structure, weighted, alignment, error = Smeasure(), WeightedFmeasure(), Emeasure(), MAE()
+    for metric in (structure, weighted, alignment, error):
         metric.step(scores, truth, normalize=False)
-    found = score_map(scores, truth)
-    assert found.s_measure == pytest.approx(structure.sms[0], abs=1e-9)
-    assert found.weighted_f == pytest.approx(weighted.weighted_fms[0], abs=1e-7)
-    np.testing.assert_allclose(found.e_curve[::-1], alignment.changeable_ems[0], atol=1e-9)
+    assert found.s_measure == pytest.approx(structure.sms[0], abs=1e-12)
+    assert found.weighted_f == pytest.approx(weighted.weighted_fms[0], abs=1e-12)
+    assert found.mae == pytest.approx(error.maes[0], abs=1e-12)
+    np.testing.assert_allclose(found.e_curve[::-1], alignment.changeable_ems[0], atol=1e-12)
 
 
 def test_regions_of_equal_values_are_alike_whatever_the_values() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from py_sod_metrics import MAE, DICEHandler, Emeasure, FmeasureV2, IOUHandler, Smeasure, WeightedFmeasure
 
 from medformer.errors import DataError
-from medformer.evaluation.masks.saliency import max_and_mean_e, overlap_curves, score_map, stretch
+from medformer.evaluation.masks.saliency import max_and_mean_e, score_map
 
 # The published maps of PraNet, scored by its protocol, to four digits.
 PUBLISHED = {
@@ -68,18 +68,27 @@ def test_agrees_with_pysodmetrics(seed: int) -> None:
     np.testing.assert_allclose(scores.e_curve[::-1], alignment.get_results()["em"]["curve"], atol=1e-12)
 
 
-def test_curves_agree_with_thresholding_one_level_at_a_time() -> None:
+def test_overlap_agrees_with_thresholding_one_level_at_a_time() -> None:
     prediction, truth = polyp()
-    prediction[0, 0], prediction[0, 1] = 0, 255  # nothing to stretch, so that levels are the pixel values
-    dice, iou = overlap_curves(stretch(prediction), truth)
-    # Where 255 * (k / 255) falls just below k in float64, a pixel counts one level lower, as in PySODMetrics.
-    level = (prediction / 255 * 255).astype(int)
-    for threshold in (0, 1, 77, 128, 254, 255):
-        marked = level >= threshold
-        both = np.count_nonzero(marked & truth)
-        total = np.count_nonzero(marked) + np.count_nonzero(truth)
-        assert dice[threshold] == pytest.approx(2 * both / total)
-        assert iou[threshold] == pytest.approx(both / (total - both))
+    unit = prediction / 255
+    stretched = (unit - unit.min()) / (unit.max() - unit.min())
+    # Rounded as PySODMetrics does: where 255 times a value falls just below a whole number, one level lower.
+    level = np.floor(255 * stretched)
+    marked = level[None] >= np.arange(256)[:, None, None]
+    both, either = (marked & truth).sum((1, 2)), (marked | truth).sum((1, 2))
+    found = score_map(prediction, truth)
+    assert found.mean_dice == pytest.approx((2 * both / (both + either)).mean())
+    assert found.mean_iou == pytest.approx((both / either).mean())
+
+
+def test_a_mask_read_from_a_1_bit_picture_scores_the_same() -> None:
+    """Pillow makes True of such a picture a byte of 255."""
+    prediction, truth = polyp()
+    read = np.array(Image.fromarray(truth))
+    assert read.dtype == np.bool_ and read.view(np.uint8).max() == 255
+    for map_, other in ((prediction, prediction), (truth, read)):
+        for one, same in zip(score_map(map_, truth), score_map(other, read), strict=True):
+            np.testing.assert_array_equal(one, same)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.9])

@@ -28,12 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medformer.errors import DataError
-from medformer.evaluation.masks.map_measures import alignment_curve, structure_measure, weighted_f_measure
-
-LEVELS = 256
-
-# A value this close to k / 255, in levels, is an 8-bit value that went through float32.
-_GRID_TOLERANCE = 1e-3
+from medformer.evaluation.masks.map_measures import (
+    REACH,
+    alignment_curve,
+    mean_absolute_error,
+    structure_measure,
+    weighted_f_measure,
+)
+from medformer.evaluation.masks.map_parts import cut
 
 
 class MapScores(NamedTuple):
@@ -68,46 +70,25 @@ def score_map(prediction: NDArray[np.generic], truth: NDArray[np.bool_], *, case
         DataError: Shapes differ or are not 2-D, the truth is not boolean, or the map holds NaN or leaves [0, 1].
     """
     check_pair(prediction, truth, case)
-    stretched = stretch(prediction, case=case)
-    marked, overlap = _counts(stretched, truth)
-    foreground = int(np.count_nonzero(truth))
+    check_map(prediction, case)
+    parts = cut(prediction, truth, margin=REACH)
+    overlap = _from_each_level(parts.inside)
+    marked = overlap + _from_each_level(parts.outside)
+    foreground = int(np.count_nonzero(parts.truth))
     dice, iou = _overlap(marked, overlap, foreground)
     return MapScores(
         mean_dice=float(dice.mean()),
         mean_iou=float(iou.mean()),
-        weighted_f=weighted_f_measure(stretched, truth),
-        s_measure=structure_measure(stretched, truth),
-        mae=float(np.abs(stretched - truth).mean()),
+        weighted_f=weighted_f_measure(parts.scores, parts.truth),
+        s_measure=structure_measure(parts.quadrants),
+        mae=mean_absolute_error(parts.quadrants),
         e_curve=alignment_curve(marked, overlap, foreground, truth.size),
     )
 
 
-def stretch(prediction: NDArray[np.generic], *, case: str = "") -> NDArray[np.float64]:
-    """Stretch a map to [0, 1] by its own minimum and maximum; a constant map stays as it is (step 1).
-
-    A float map whose every value is k / 255 up to rounding is the 8-bit map it was read from, and is scored as that.
-
-    Raises:
-        DataError: The map holds NaN or leaves [0, 1].
-    """
-    unit = _unit(prediction, case)
-    low, high = unit.min(), unit.max()
-    return (unit - low) / (high - low) if high > low else unit
-
-
-def overlap_curves(
-    stretched: NDArray[np.float64], truth: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Dice and IoU at threshold k / 255, k = 0..255, each of shape (256,); 0 where nothing overlaps (step 3)."""
-    return _overlap(*_counts(stretched, truth), int(np.count_nonzero(truth)))
-
-
-def _counts(stretched: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pixels marked at each threshold, and those of them in the mask."""
-    level = (stretched * (LEVELS - 1)).astype(np.intp)
-    level[truth] += LEVELS
-    outside, inside = np.bincount(level.ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)[:, ::-1].cumsum(1)[:, ::-1]
-    return outside + inside, inside
+def _from_each_level(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pixels at each level or above."""
+    return histogram[::-1].cumsum()[::-1]
 
 
 def _overlap(
@@ -166,19 +147,6 @@ def check_map(prediction: NDArray[np.generic], case: str = "") -> None:
             f"{prefix}the map ranges from {low:g} to {high:g}, expected probabilities in [0, 1]. "
             "Apply the sigmoid to logits; look for NaN in the network's output."
         )
-
-
-def _unit(prediction: NDArray[np.generic], case: str) -> NDArray[np.float64]:
-    check_map(prediction, case)
-    unit = prediction.astype(np.float64)
-    if prediction.dtype == np.bool_:
-        return unit
-    if prediction.dtype == np.uint8:
-        return unit / (LEVELS - 1)
-    level = np.rint(unit * (LEVELS - 1))
-    if np.abs(unit * (LEVELS - 1) - level).max() < _GRID_TOLERANCE:
-        unit = level / (LEVELS - 1)
-    return unit
 
 
 def _size(array: NDArray[np.generic]) -> str:

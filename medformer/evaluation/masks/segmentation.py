@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.lesions import count_lesions
+from medformer.evaluation.masks.map_parts import LEVELS
 from medformer.evaluation.masks.overlap import Counts, EmptyPolicy, count
-from medformer.evaluation.masks.saliency import LEVELS, check_map, check_pair, score_map
+from medformer.evaluation.masks.saliency import check_map, check_pair, score_map
 from medformer.evaluation.masks.surface import TOLERANCES, Unit, check_spacing, surface_scores
 
 # Upper ends of the strata as fractions of the image area; a lesion exactly on a cut belongs to the larger one.
