@@ -1,6 +1,8 @@
 """What networks are given: training items by epoch and number, and batches of connections by atlas or of images.
 
 batches(inputs, model, size)     of {atlas: (n, d)} or of images (C, *S), where the model is
+to_device(values, device)        a copy where the network is, from page-locked memory to a GPU
+loaded_ahead(load, numbers, n)   what `load` gives for each number, loaded by threads while the caller works
 with_float64(values)             a tensor where sums in float64 are possible
 ItemImages(data)                 the images of data whose items are tables, as training has them
 draw_scale, resize_batch         multi-scale training: every batch is seen at one of a few sizes, or at each of them
@@ -8,9 +10,11 @@ draw_scale, resize_batch         multi-scale training: every batch is seen at on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
@@ -78,6 +82,38 @@ def cases_of(inputs: Inputs) -> int:
     return len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
 
 
+Loaded = TypeVar("Loaded")
+
+
+def loaded_ahead(load: Callable[[int], Loaded], numbers: Sequence[int], threads: int) -> Iterator[Loaded]:
+    """Yield `load(number)` of each number in order, or raise what it raised.
+
+    Args:
+        load: Does most of its work without Python's lock, as decoding and resizing of images do.
+        numbers: Of what is loaded.
+        threads: That load so many ahead while the caller works; 0 loads one when it is asked for.
+    """
+    if not threads:
+        yield from map(load, numbers)
+        return
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Loaded]] = deque()
+    try:
+        for number in numbers:
+            waiting.append(pool.submit(load, number))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU where a network is; a GPU copies from page-locked memory while the host goes on."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 @overload
 def batches(inputs: Edges, model: nn.Module, size: int) -> Iterator[dict[str, Tensor]]: ...
 @overload
@@ -86,16 +122,24 @@ def batches(inputs: Images, model: nn.Module, size: int) -> Iterator[Tensor]: ..
 def batches(inputs: Inputs, model: nn.Module, size: int) -> Iterator[dict[str, Tensor]] | Iterator[Tensor]: ...
 def batches(inputs: Inputs, model: nn.Module, size: int) -> Iterator[Any]:
     """Yield what the model is given of up to `size` cases at a time, where it is."""
+    for number in range(count_batches(inputs, size)):
+        yield batch_of(inputs, model, size, number)
+
+
+def count_batches(inputs: Inputs, size: int) -> int:
+    """How many batches of up to `size` cases there are."""
+    return -(-cases_of(inputs) // size)
+
+
+def batch_of(inputs: Inputs, model: nn.Module, size: int, number: int) -> Any:
+    """One of the batches that `batches` gives."""
     device = next(model.parameters()).device
-    count = cases_of(inputs)
-    for first in range(0, count, size):
-        rows = range(first, min(first + size, count))
-        # Copies, because memory-mapped arrays may be read-only.
-        if isinstance(inputs, Mapping):
-            parts = {atlas: np.array(block[rows.start : rows.stop], np.float32) for atlas, block in inputs.items()}
-            yield {atlas: torch.from_numpy(part).to(device) for atlas, part in parts.items()}
-        else:
-            yield torch.from_numpy(np.stack([np.asarray(inputs[row], np.float32) for row in rows])).to(device)
+    rows = range(number * size, min((number + 1) * size, cases_of(inputs)))
+    # Copies, because memory-mapped arrays may be read-only.
+    if isinstance(inputs, Mapping):
+        parts = {atlas: np.array(block[rows.start : rows.stop], np.float32) for atlas, block in inputs.items()}
+        return {atlas: to_device(torch.from_numpy(part), device) for atlas, part in parts.items()}
+    return to_device(torch.from_numpy(np.stack([np.asarray(inputs[row], np.float32) for row in rows])), device)
 
 
 def with_float64(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ chooses the network's weights and stops its training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.data.network_inputs import Inputs, batches, nonfinite_cases, with_float64
+from medformer.data.network_inputs import Inputs, batch_of, batches, count_batches, nonfinite_cases, with_float64
 from medformer.errors import DataError
 from medformer.files import write_csv
 from medformer.inference.threshold import (
@@ -31,6 +31,7 @@ from medformer.inference.threshold import (
     read_threshold,
     shortage,
 )
+from medformer.models.judge import PartwiseScore
 from medformer.tensor_file import name_some
 
 
@@ -84,7 +85,7 @@ def predict_scores(
 
 
 @dataclass(frozen=True)
-class ValidationLoss:
+class ValidationLoss(PartwiseScore):
     """Mean cross-entropy over cases.
 
     On few cases it says more than their accuracy, which moves in steps.
@@ -100,10 +101,18 @@ class ValidationLoss:
     batch_size: int = 128
     measure: ClassVar[str] = "loss"
 
+    def __len__(self) -> int:
+        return count_batches(self.inputs, self.batch_size)
+
     @torch.no_grad()
-    def __call__(self, model: nn.Module) -> float:
-        """Return the loss of a model in evaluation mode."""
-        logits = torch.cat([model(part).float().cpu() for part in batches(self.inputs, model, self.batch_size)])
+    def parts(self, model: nn.Module, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the logits of batches."""
+        for number in numbers:
+            yield model(batch_of(self.inputs, model, self.batch_size, number)).float()
+
+    def score(self, parts: Sequence[Tensor]) -> float:
+        """Return the loss."""
+        logits = torch.cat([part.cpu() for part in parts])
         return float(F.cross_entropy(logits, torch.from_numpy(np.asarray(self.labels, np.int64))))
 
 

@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def build_fabric(config: TrainingConfig) -> Fabric:
+def is_distributed(config: TrainingConfig) -> bool:
+    """Whether a config trains in data-parallel processes, though perhaps in a single one."""
+    return config.devices > 1 or config.strategy == "ddp"
+
+
+def build_fabric(config: TrainingConfig, *, unused: bool = True) -> Fabric:
     """Return the engine for the device, precision and number of processes of a config.
 
     Several devices are driven by data-parallel processes that this process starts, so that the rest of a run stays one
     process.
+
+    Args:
+        config: How to train.
+        unused: Whether the network may have parameters that get no gradient, which processes must then search for.
 
     Raises:
         ResourceError: The device is not there, or there are too few.
@@ -29,9 +38,8 @@ def build_fabric(config: TrainingConfig) -> Fabric:
 
     check_devices(config)
     strategy: str | Strategy = "auto"
-    if config.devices > 1 or config.strategy == "ddp":
-        # Some published networks carry layers that they never use; without the search they would stop the exchange.
-        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    if is_distributed(config):
+        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=unused)
     return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy, precision=config.precision)
 
 

@@ -27,7 +27,7 @@ from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
 from medformer.errors import ConfigError, DataError, MedformerError, ResourceError, enough_memory
 from medformer.progress import Reporter, SilentReporter
-from medformer.training.devices import build_fabric
+from medformer.training.devices import build_fabric, is_distributed
 from medformer.training.job import FitResult, Job, RunOptions, Validate
 from medformer.training.loop import Loop
 from medformer.training.losses.objectives import MemoryContext, Objective
@@ -35,6 +35,7 @@ from medformer.training.saving import load_model
 from medformer.training.signals import stop_on_signals
 from medformer.training.trackers.build import build_tracker
 from medformer.training.trackers.tracking import Tracking
+from medformer.training.unused import unused_parameters
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -86,7 +87,8 @@ def fit(
         # A run decides it before its folds train (`medformer.crossval.run.begin.precision`); none did.
         config = config.model_copy(update={"precision": "32-true"})
     job = Job(objective=objective, data=train_data, validate=validate, config=config, **options)
-    fabric = build_fabric(config)
+    unused = is_distributed(config) and unused_parameters(model, objective, train_data[(0, 0)]) != ()
+    fabric = build_fabric(config, unused=unused)
     if fabric.strategy.launcher is None:
         result = _train(fabric, model, job, reporter or SilentReporter())
     else:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from medformer.config.shared import TrainingConfig
-from medformer.data.network_inputs import nonfinite_cases
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.models.backbone.mlp import tying_penalty
 from medformer.progress import Reporter, duration
 from medformer.seeds import derive_seed
-from medformer.tensor_file import name_some
 from medformer.training.banks import KEY, Banks
 from medformer.training.batch_norm import several_values, share_batch_norm, unshared
+from medformer.training.guard import Readings, Step, divergence
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
 from medformer.training.losses.objectives import MemoryContext, Moment
@@ -33,6 +31,7 @@ from medformer.training.optimizer import (
     set_learning_rate,
 )
 from medformer.training.saving import Progress, Saving, write_history
+from medformer.training.shared_validation import can_share, share_score
 from medformer.training.signals import StopNow, StopRequest
 from medformer.training.small_convolutions import ExactSmallConvolutions
 from medformer.training.trackers.build import forget_tracked
@@ -45,9 +44,6 @@ FORESEEN = 600.0
 """Seconds that the trainings of a run must take together for it to be said in advance."""
 
 _LONG_STEP = 5.0
-
-MAX_SKIPPED = 50
-"""Float16 steps in a row that may be left out while the loss scale adapts; each halves it, 50 make it vanish."""
 
 
 @dataclass(eq=False)
@@ -76,8 +72,10 @@ class Loop:
             self.model = share_batch_norm(self.model, fabric.device)
         model = self.model
         self.budget = None if job.config.minutes is None else job.config.minutes * 60.0
-        # float16 alone scales its loss, and then an infinite gradient now and then is part of the method.
-        self.scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        self.readings = Readings(
+            at_once=scaled or fabric.device.type == "cpu", scaled=scaled, total=self._mean if self.several else None
+        )
         self.banks = Banks(model, job)
         self.banks.clear()
         self.optimizer = build_optimizer(model, job.config)
@@ -100,7 +98,6 @@ class Loop:
         self.penalized = isinstance(tying_penalty(model), Tensor)
         self.saving = Saving(job, model, self.average, self.optimizer)
         self.progress = Progress()
-        self.skipped = 0
 
     def run(self) -> FitResult:
         """Train to the end, from the state on disk if the job resumes.
@@ -173,16 +170,23 @@ class Loop:
         self.reporter.start(f"epoch {progress.epoch + 1}{total}", self.batches.steps)
         self.reporter.advance(progress.step)
         self.wrapped.train()
+        before = progress.elapsed
         for batch in self.batches.batches(progress.epoch, progress.step):
-            loss = self._step(batch)
-            self.reporter.advance(1, loss=loss, lr=progress.rate)
-            before = progress.elapsed
+            self._step(batch)
+            if self.readings.due:
+                self._read()
+            if self.several and self.readings:
+                # To agree is to wait for each other, and for the device; it is done when numbers are read.
+                continue
             asked, progress.elapsed = self._agree()
-            self._foresee(progress.elapsed - before)
+            if not self.readings:
+                self._foresee(self.readings.paced(progress.elapsed - before))
+                before = progress.elapsed
             if asked:
                 self._interrupt()
             if self.budget is not None and progress.elapsed >= self.budget:
                 break
+        self._read()
         self.reporter.finish()
 
     def _foresee(self, seconds: float) -> None:
@@ -205,8 +209,8 @@ class Loop:
             "and what runs beside the model, are not in it."
         )
 
-    def _step(self, batch: Batch) -> float:
-        """Take one optimizer step and return the loss."""
+    def _step(self, batch: Batch) -> None:
+        """Take one optimizer step."""
         job, progress = self.job, self.progress
         moment = Moment(job.seed, progress.epoch, progress.step)
         torch.manual_seed(derive_seed(job.seed, "step", progress.epoch, progress.step, self.fabric.global_rank))
@@ -237,27 +241,47 @@ class Loop:
         if by_value:
             # Not by Fabric, which would unscale float16 gradients a second time.
             nn.utils.clip_grad_value_(self.model.parameters(), limit)
-        pair = torch.stack((value.detach(), norm.detach().to(value.dtype)))
-        if self.several:
-            pair = self.fabric.all_reduce(pair, reduce_op="mean")
-        # The step's only wait for the device: every other number is read from these two.
-        loss_value, norm_value = pair.tolist()
-        finite = math.isfinite(norm_value)
-        self.skipped = 0 if finite else self.skipped + 1
-        if not math.isfinite(loss_value) or (not finite and not self.scaled) or self.skipped > MAX_SKIPPED:
-            raise self._diverged(batch, loss_value, norm_value)
-        self.stepper.step()
-
         progress.step += 1
         progress.updates += 1
-        progress.loss_sum += loss_value
+        self.readings.add(Step(progress.step, progress.rate, batch), value, norm)
+        # Where they are read later, a gradient that is not finite ends the training before anything of it is saved.
+        finite = self._read() if self.readings.at_once else True
+        self.stepper.step()
         if finite:
             progress.taken += 1
-            progress.norm_sum += norm_value
-            progress.norm_count += 1
             self.banks.store(asked, batch["id"], moved, moment)
             self.average.update(progress.taken)
-        return float(loss_value)
+
+    def _read(self) -> bool:
+        """Take in the numbers of the steps since the last reading; return whether the last gradient was finite.
+
+        Raises:
+            DivergenceError: One of them is not finite.
+        """
+        progress, finite = self.progress, True
+        for reading in self.readings.read():
+            if self.readings.ends(reading):
+                self._keep_weights()
+                raise divergence(
+                    reading,
+                    self.job,
+                    epoch=progress.epoch + 1,
+                    steps=self.batches.steps,
+                    best_epoch=progress.best_epoch,
+                    processes=self.fabric.world_size,
+                )
+            finite = reading.finite
+            progress.loss_sum += reading.loss
+            if finite:
+                progress.norm_sum += reading.norm
+                progress.norm_count += 1
+            self.reporter.advance(1, loss=reading.loss, lr=reading.step.rate)
+        return finite
+
+    def _mean(self, numbers: Tensor) -> Tensor:
+        mean = self.fabric.all_reduce(numbers, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
     def _end_epoch(self) -> None:
         """Validate, keep the weights if they are the best, and save everything."""
@@ -326,17 +350,18 @@ class Loop:
 
     def _validate(self) -> float | None:
         """Return the validation score of the averaged weights; a signal stops it at once, since it changes nothing."""
-        if self.job.validate is None:
+        validate = self.job.validate
+        if validate is None:
             return None
+        self.model.eval()
         score: float | None = None
-        if self.fabric.is_global_zero:
-            self.model.eval()
-            try:
-                with self.average.applied(), torch.no_grad(), self.fabric.autocast(), self.stop.at_once():
-                    score = float(self.job.validate(self.model))
-            except StopNow:
-                score = None
-        score = self.fabric.broadcast(score)
+        if self.several and can_share(validate, self.model):
+            score = share_score(validate, self.model, self._judging)
+        else:
+            if self.fabric.is_global_zero:
+                with suppress(StopNow), self._judging():
+                    score = float(validate(self.model))
+            score = self.fabric.broadcast(score)
         if score is None:
             self._interrupt()
         assert score is not None
@@ -347,6 +372,11 @@ class Loop:
                 "validation part has cases with their truth, or lower training.lr."
             )
         return score
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        with self.average.applied(), torch.no_grad(), self.fabric.autocast(), self.stop.at_once():
+            yield
 
     def _agree(self) -> tuple[bool, float]:
         """Return whether to stop and the seconds spent, the same in every process."""
@@ -372,6 +402,7 @@ class Loop:
         return f"step {progress.step} of {self.batches.steps} in epoch {progress.epoch + 1}"
 
     def _save(self) -> None:
+        self._read()
         self.progress.scaler = self.fabric.strategy.precision.state_dict()
         if self.fabric.is_global_zero:
             self.saving.write(self.progress)
@@ -382,38 +413,3 @@ class Loop:
         """Do not let the best weights be lost with a training that failed."""
         if self.fabric.is_global_zero:
             self.saving.write_weights()
-
-    def _diverged(self, batch: Batch, loss: float, norm: float) -> DivergenceError:
-        self._keep_weights()
-        ids = list(batch["id"])
-        bad = nonfinite_cases(ids, self.job.objective.tensors(batch))
-        if self.several:
-            gathered: list[Any] = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(gathered, (ids, bad))
-            ids = [case for part, _ in gathered for case in part]
-            bad = [case for _, part in gathered for case in part]
-        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step + 1} of {self.batches.steps}"
-        found = f"loss {loss:g}, gradient norm {norm:g}"
-        best = self.progress.best_epoch
-        kept = f"The weights on disk are those of epoch {best}." if best else "No weights were saved yet."
-        return DivergenceError(
-            f"Training diverged in {where}: {found}, expected finite numbers. Cases of the batch: {', '.join(ids)}. "
-            f"{_divergence_advice(bad, self.job.config)} {kept}"
-        )
-
-
-def _divergence_advice(bad_ids: Sequence[str], config: TrainingConfig) -> str:
-    """Say what to do about a loss or gradient that is not a finite number.
-
-    Args:
-        bad_ids: Cases of the batch whose data already hold NaN or infinity.
-        config: How it was trained.
-    """
-    if bad_ids:
-        return f"The input itself is not finite in {name_some(bad_ids)}: repair or leave out these cases."
-    clip = "" if config.clip else ", training.clip=1.0"
-    precision = "" if config.precision == "32-true" else ", training.precision=32-true"
-    return (
-        f"The inputs are finite. Look at these cases, or start again with training.lr={config.lr / 10:g} "
-        f"(now {config.lr:g}){clip}{precision}."
-    )

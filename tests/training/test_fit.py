@@ -412,7 +412,7 @@ def test_a_gpu_learns_and_resumes_in_every_precision(tiny: ModuleType, tmp_path:
 def float16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fabric keeps float16 to GPUs; this runs the same loss scaling here."""
 
-    def build(_: TrainingConfig) -> Fabric:
+    def build(_: TrainingConfig, **__: bool) -> Fabric:
         return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu"))
 
     monkeypatch.setattr("medformer.training.fit.build_fabric", build)

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import default_collate
 
 from medformer.config.shared import Precision
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.transforms import normalize, resize_image
-from medformer.data.network_inputs import nonfinite_cases
+from medformer.data.network_inputs import loaded_ahead, nonfinite_cases, to_device
 from medformer.errors import DataError, enough_memory
 from medformer.inference.forward_passes import device_of, evaluating, mean_probability
+from medformer.models.judge import PartwiseScore
 
 
 @dataclass(eq=False)
@@ -115,7 +116,7 @@ class Segmenter:
 
 
 @dataclass(frozen=True)
-class ValidationDice:
+class ValidationDice(PartwiseScore):
     """Mean Dice at 0.5 over cases, at the network's size; two empty masks count 1.
 
     Cheap enough for every epoch. Reported numbers are computed elsewhere, at the original size of the images.
@@ -123,23 +124,36 @@ class ValidationDice:
     Attributes:
         data: Cases of the inner validation part, without augmentation.
         batch_size: Cases per forward pass.
+        workers: Threads that load the next batches while the network looks at one.
     """
 
     data: SegmentationDataset
     batch_size: int
+    workers: int = 0
     measure: ClassVar[str] = "dice"
 
-    def __call__(self, model: nn.Module) -> float:
-        """Return the mean Dice of a model in evaluation mode."""
-        device = next(model.parameters()).device
-        scores = []
-        for batch in DataLoader(self.data, batch_size=self.batch_size):
-            predicted = model(batch["image"].to(device)).flatten(1) >= 0
-            truth = batch["mask"].to(device).flatten(1) >= 0.5
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def parts(self, model: nn.Module, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the Dice of the cases of batches."""
+        device = device_of(model)
+
+        def load(number: int) -> tuple[Tensor, Tensor]:
+            rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.data)))
+            batch = default_collate([self.data[row] for row in rows])
+            return to_device(batch["image"], device), to_device(batch["mask"], device)
+
+        for images, masks in loaded_ahead(load, numbers, self.workers):
+            predicted = model(images).flatten(1) >= 0
+            truth = masks.flatten(1) >= 0.5
             both = (predicted & truth).sum(1)
             total = predicted.sum(1) + truth.sum(1)
-            scores.append(torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0))
-        return float(torch.cat(scores).mean())
+            yield torch.where(total > 0, 2 * both / total.clamp(min=1), 1.0)
+
+    def score(self, parts: Sequence[Tensor]) -> float:
+        """Return the mean Dice."""
+        return float(torch.cat([part.cpu() for part in parts]).mean())
 
 
 def _resize_back(probability: Tensor, size: tuple[int, ...]) -> NDArray[np.float32]:

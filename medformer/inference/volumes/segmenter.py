@@ -5,7 +5,7 @@ The label map comes from windows, flips, ensembles and component rules; the numb
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medformer.config.shared import Precision
+from medformer.data.network_inputs import to_device
 from medformer.data.volumes.plan.volume_plan import VolumePlan
 from medformer.data.volumes.prepare.deformation import centered_start, cut
 from medformer.data.volumes.prepare.prepare_case import PreparedCase, Scan, prepare_image
@@ -29,6 +30,7 @@ from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes
 from medformer.inference.volumes.probabilities import Probabilities, empty_maps
 from medformer.inference.volumes.windows import stream, window_starts
+from medformer.models.judge import PartwiseScore
 
 Member = tuple[nn.Module, VolumePlan]
 """A network, and the plan that it was trained under."""
@@ -198,7 +200,7 @@ def _require_compatible(plans: Sequence[VolumePlan]) -> None:
 
 
 @dataclass(frozen=True)
-class ValidationVolumeDice:
+class ValidationVolumeDice(PartwiseScore):
     """Mean Dice over labels and cases on the plan's grid; a label that is absent and not predicted counts 1.
 
     Cheap enough for every epoch: windows lie side by side, without overlap (but for the last one along an axis, which
@@ -214,17 +216,25 @@ class ValidationVolumeDice:
         windows: Most windows per case.
     """
 
-    cases: Collection[PreparedCase]
+    cases: Sequence[PreparedCase]
     plan: VolumePlan
     batch_size: int = 2
     _: KW_ONLY
     windows: int = 16
     measure: ClassVar[str] = "dice"
 
+    def __len__(self) -> int:
+        return len(self.cases)
+
     @torch.no_grad()
-    def __call__(self, model: nn.Module) -> float:
-        """Return the mean Dice of a model in evaluation mode."""
-        return float(np.mean([self._case(model, case) for case in self.cases]))
+    def parts(self, model: nn.Module, numbers: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """Yield the Dice of each label of cases, (labels,)."""
+        for number in numbers:
+            yield self._case(model, self.cases[number])
+
+    def score(self, parts: Sequence[NDArray[np.float64]]) -> float:
+        """Return the mean Dice."""
+        return float(np.mean(parts))
 
     def _case(self, model: nn.Module, case: PreparedCase) -> NDArray[np.float64]:
         """Dice of each label, (labels,)."""
@@ -237,8 +247,10 @@ class ValidationVolumeDice:
         for first in range(0, len(chosen), self.batch_size):
             starts = chosen[first : first + self.batch_size]
             images = np.stack([cut(case.image, start, self.plan.patch, case.lowest) for start in starts])
-            logits = model(torch.from_numpy(images).to(device))
-            predicted = (logits.argmax(1) if membership is None else logits > 0).cpu().numpy()
+            logits = model(to_device(torch.from_numpy(images), device))
+            # As bytes where they fit, which are an eighth of what a GPU would have to hand over.
+            small = torch.uint8 if logits.shape[1] <= 256 else torch.int64
+            predicted = (logits.argmax(1).to(small) if membership is None else logits > 0).cpu().numpy()
             for start, found in zip(starts, predicted, strict=True):
                 places = [_overlap(*axis) for axis in zip(start, self.plan.patch, size, strict=True)]
                 truth = _classes(case)[tuple(there for there, _ in places)].astype(np.int64)

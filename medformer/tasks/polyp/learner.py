@@ -183,7 +183,9 @@ class FrameLearner:
             model,
             make_objective(config),
             self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
-            ValidationDice(self._dataset(self._cases(fold.validation), seed), config.training.batch_size),
+            ValidationDice(
+                self._dataset(self._cases(fold.validation), seed), config.training.batch_size, config.data.workers
+            ),
             config.training,
             **context.options(self._metadata(context, "segmentation"), workers=config.data.workers),
         )

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medformer.errors import ConfigError
+from medformer.models.backbone.layers import full_precision
 from medformer.registry import Entry, Registry
 
 _SMOOTH = 1e-5
@@ -65,7 +66,7 @@ class SegmentationLoss:
                 f"The loss got logits of shape {tuple(logits.shape)} and a target of shape {tuple(target.shape)}; "
                 "they must be equal. Return logits at the resolution of the input."
             )
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits.device):
             return self.compute(logits.float(), target.float())
 
 
@@ -215,7 +216,7 @@ class VolumeLoss:
             ValueError: The shapes do not belong together, or the classes are not integers.
         """
         _require_classes(logits, classes)
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits.device):
             logarithms = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(1)
             return self.compute(logarithms, logarithms.gather(1, classes.long()), classes)
 
@@ -309,7 +310,7 @@ class RegionLoss:
             ValueError: The shapes do not belong together, or the classes are not integers.
         """
         _require_classes(logits, classes, len(self.membership))
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits.device):
             logits = logits if logits.dtype == torch.float64 else logits.float()
             table = self.membership.to(logits.device, logits.dtype)
             truth = table.T[classes[:, 0].long()].movedim(-1, 1)

@@ -12,7 +12,7 @@ network_encoder.load_state_dict(read_encoder(folder, autoencoder))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Unpack
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config.shared import PretrainingConfig, TrainingConfig
-from medformer.data.network_inputs import Edges, Inputs, TrainingData, batches, cases_of, with_float64
+from medformer.data.network_inputs import Edges, Inputs, TrainingData, batches, cases_of, count_batches, with_float64
 from medformer.files import write_json
 from medformer.models.autoencoder import MaskedAutoencoder
+from medformer.models.judge import PartwiseScore
 from medformer.progress import Reporter
 from medformer.training.fit import fit
 from medformer.training.job import RunOptions
@@ -126,7 +127,7 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class ReconstructionLoss:
+class ReconstructionLoss(PartwiseScore):
     """Mean squared error on what was hidden, summed over the atlases; the same is hidden every time.
 
     Noise is for training: here the network sees what is not hidden as it is.
@@ -149,9 +150,24 @@ class ReconstructionLoss:
     seed: int = 0
     measure: ClassVar[str] = "loss"
 
-    def __call__(self, model: nn.Module) -> float:
-        """Return the error of a model in evaluation mode."""
-        return sum(part.found / max(1, part.hidden) for part in self._sums(model, guess=False).values())
+    def __len__(self) -> int:
+        return count_batches(self.inputs, self.batch_size)
+
+    @torch.no_grad()
+    def parts(self, model: nn.Module, numbers: Sequence[int], *, guess: bool = False) -> Iterator[dict[str, _Sums]]:
+        """Yield the sums of batches by atlas; of images there is one, without a name.
+
+        One generator draws what is hidden for all batches in turn, those of other processes too.
+        """
+        generator, wanted = torch.Generator().manual_seed(self.seed), set(numbers)
+        for number, part in enumerate(batches(self.inputs, model, self.batch_size)):
+            masks = self.mask.draw(part, generator)
+            if number in wanted:
+                yield self._part(model, part, masks, guess)
+
+    def score(self, parts: Sequence[Mapping[str, _Sums]]) -> float:
+        """Return the error."""
+        return sum(part.found / max(1, part.hidden) for part in _added(parts).values())
 
     def against_mean(self, model: nn.Module) -> dict[str, Any]:
         """Compare a model in evaluation mode with the guess.
@@ -160,7 +176,7 @@ class ReconstructionLoss:
             `masked_mse` and the guess's error over all that was hidden; `hidden`, how many values that were; how many
             cases there were, under their unit; and of connectomes under `atlases` the same for each atlas.
         """
-        sums = self._sums(model, guess=True)
+        sums = _added(list(self.parts(model, range(len(self)), guess=True)))
 
         def row(part: _Sums) -> dict[str, Any]:
             count = max(1, part.hidden)
@@ -170,22 +186,25 @@ class ReconstructionLoss:
         atlases = {"atlases": {name: row(part) for name, part in sums.items()}} if self.mask.inputs == "edges" else {}
         return {**record, **atlases}
 
-    @torch.no_grad()
-    def _sums(self, model: nn.Module, *, guess: bool) -> dict[str, _Sums]:
-        """Return the sums by atlas; of images there is one, without a name."""
-        sums: dict[str, _Sums] = {}
-        generator = torch.Generator().manual_seed(self.seed)
-        for part in batches(self.inputs, model, self.batch_size):
-            masks = self.mask.draw(part, generator)
-            found, truths = by_name(model(hide(part, masks))), by_name(part)
-            for name, mask in by_name(masks).items():
-                truth = truths[name]
-                sums[name] = sums.get(name, _Sums()) + _Sums(
-                    _sum_of_squares(found[name].float(), truth, mask),
-                    _sum_of_squares(self.guess(name, truth, mask), truth, mask) if guess else 0.0,
-                    int(mask.expand_as(truth).sum()),
-                )
+    def _part(self, model: nn.Module, part: Any, masks: TensorInputs, guess: bool) -> dict[str, _Sums]:
+        sums = {}
+        found, truths = by_name(model(hide(part, masks))), by_name(part)
+        for name, mask in by_name(masks).items():
+            truth = truths[name]
+            sums[name] = _Sums(
+                _sum_of_squares(found[name].float(), truth, mask),
+                _sum_of_squares(self.guess(name, truth, mask), truth, mask) if guess else 0.0,
+                int(mask.expand_as(truth).sum()),
+            )
         return sums
+
+
+def _added(parts: Sequence[Mapping[str, _Sums]]) -> dict[str, _Sums]:
+    sums: dict[str, _Sums] = {}
+    for part in parts:
+        for name, own in part.items():
+            sums[name] = sums.get(name, _Sums()) + own
+    return sums
 
 
 def hide(inputs: TensorInputs, masks: TensorInputs) -> TensorInputs:
