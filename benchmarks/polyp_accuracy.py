@@ -40,6 +40,7 @@ from medformer.crossval.plan.schemes import predefined_plan
 from medformer.data.cases import Case
 from medformer.data.frames.dataset import SegmentationDataset
 from medformer.data.frames.layouts import scan
+from medformer.data.frames.store import FrameStore
 from medformer.data.frames.transforms import Augmentation
 from medformer.evaluation.masks.segmentation import case_row
 from medformer.evaluation.summary import summarize
@@ -108,7 +109,7 @@ def main() -> None:
         trains, tests = inner_cases(trains, next(iter(configs.values())))
     say(f"{len(trains)} training pairs; scored: {', '.join(f'{len(v)} {k}' for k, v in tests.items())}")
     models = {side: new_network(configs[side], derive_seed(configs[side].seed, "weights")) for side in sides}
-    data = training_data(next(iter(configs.values())), trains)
+    data = training_data(next(iter(configs.values())), trains, arguments.out)
 
     def train(side: str) -> FitResult:
         return train_network(models[side], data, configs[side], arguments.out / side)
@@ -147,11 +148,14 @@ def inner_cases(trains: Sequence[Case], config: PolypConfig) -> tuple[list[Case]
     return [case for case in trains if case.id in fold.train], tests
 
 
-def training_data(config: PolypConfig, cases: Sequence[Case]) -> SegmentationDataset:
-    """Return the training pairs, decoded once and kept in memory."""
-    augmentation = Augmentation(config.augment)
-    seed = derive_seed(config.seed, "data")
-    return SegmentationDataset(cases, config.data.image_size, augmentation=augmentation, seed=seed, cache=True)
+def training_data(config: PolypConfig, cases: Sequence[Case], out: Path) -> SegmentationDataset:
+    """Return the training pairs, decoded once."""
+    augmentation, size = Augmentation(config.augment), config.data.image_size
+    store = FrameStore(out / "cache", size, limit_gb=config.data.cache)
+    store.keep(cases)
+    return SegmentationDataset(
+        cases, size, augmentation=augmentation, seed=derive_seed(config.seed, "data"), store=store
+    )
 
 
 def train_network(model: nn.Module, data: SegmentationDataset, config: PolypConfig, out: Path) -> FitResult:

@@ -17,6 +17,7 @@ from medformer.config.shared import (
     CrossvalConfig,
     ExecutionConfig,
     Fraction,
+    FrameCache,
     ImagePretrainingConfig,
     LocalPath,
     LossConfig,
@@ -49,8 +50,8 @@ class DataConfig(Section):
         description="mask values that are polyp, such as [1, 2], [128-255] or colors [ff0000]; empty: those of the "
         "manifest, else 1 in masks of 0 and 1, and 255 in masks of 0 and 255",
     )
-    cache: bool = Field(False, description="keep decoded images in memory")
-    workers: Workers = Field(2, description="loader processes; 0 loads in the main process")
+    cache: FrameCache = Field(20.0, description="GB of decoded frames kept on disk, in the run's folder; 0 for none")
+    workers: Workers = "auto"
 
 
 class AugmentConfig(Section):
@@ -226,7 +227,7 @@ class VolumeDataConfig(Section):
     patches: Batch = Field(2, description="patches per case and epoch")
     foreground: Fraction = Field(0.33, description="share of patches centered on a voxel of a randomly chosen label")
     cache: NonNegativeFloat = Field(4.0, description="GB of prepared volumes kept in memory; more stay on disk")
-    workers: Workers = Field(2, description="loader processes; 0 loads in the main process")
+    workers: Workers = "auto"
 
 
 class VolumePlanConfig(Section):

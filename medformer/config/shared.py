@@ -19,7 +19,10 @@ Many = Annotated[int, Field(ge=1, le=1_000_000)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
 Devices = Annotated[int, Field(ge=1, le=64)]
 Side = Annotated[int, Field(ge=1, le=8_192)]
-Workers = Annotated[int, Field(ge=0, le=256)]
+Workers = Annotated[
+    Annotated[int, Field(ge=0, le=256)] | Literal["auto"],
+    Field(description="loader processes; 0 loads in the main process, auto chooses by timing the first batches"),
+]
 
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -63,6 +66,14 @@ def _mask_values(given: Any) -> Any:
 
 MaskValues = Annotated[tuple[str, ...], BeforeValidator(_mask_values)]
 """Names of the values of a mask that are foreground (`medformer.foreground`)."""
+
+
+def _gigabytes(given: Any) -> Any:
+    """Whether decoded images are kept was once a yes or no."""
+    return 20.0 * given if isinstance(given, bool) else given
+
+
+FrameCache = Annotated[NonNegativeFloat, BeforeValidator(_gigabytes)]
 
 
 class Section(BaseModel):

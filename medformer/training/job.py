@@ -10,7 +10,7 @@ from typing import Any, Protocol, Required, TypedDict
 
 from torch import nn
 
-from medformer.config.shared import TrainingConfig
+from medformer.config.shared import TrainingConfig, Workers
 from medformer.data.network_inputs import TrainingData
 from medformer.evaluation.metrics import Metric, validation_metric
 from medformer.training.losses.objectives import Objective
@@ -40,7 +40,7 @@ class RunOptions(TypedDict, total=False):
     Attributes:
         out: Folder of this training; made if missing. Without `resume`, files of an earlier training in it are removed.
         seed: Decides order, dropout and what the objective draws. The model's first weights are the caller's to seed.
-        workers: Loader processes.
+        workers: Loader processes; see `BatchSource`.
         resume: Go on from the state in `out`; start from the beginning if there is none yet.
         metadata: JSON-able values kept beside the weights and required to be the same on resume: name the model's
             config and the data's digest here.
@@ -52,7 +52,7 @@ class RunOptions(TypedDict, total=False):
 
     out: Required[Path]
     seed: Required[int]
-    workers: int
+    workers: Workers
     resume: bool
     metadata: Mapping[str, Any]
     run: Path | None
@@ -77,7 +77,7 @@ class Job:
     config: TrainingConfig
     out: Path
     seed: int
-    workers: int = 0
+    workers: Workers = 0
     resume: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     run: Path | None = None
@@ -104,6 +104,11 @@ class Job:
     def state(self) -> Path:
         """What a resume continues from."""
         return self.out / "state.safetensors"
+
+    @property
+    def loading(self) -> Path:
+        """How many loader processes were chosen, where that was left to the training."""
+        return self.out / "loading.json"
 
     @property
     def history(self) -> Path:

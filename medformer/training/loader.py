@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,15 +20,22 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from medformer.config.shared import Workers
 from medformer.data.network_inputs import TrainingData
 from medformer.errors import MedformerError, ResourceError, SharedMemoryError, exhaustion
+from medformer.files import write_json
 from medformer.seeds import derive_seed
 from medformer.training.signals import SIGNALS
+from medformer.training.worker_choice import WorkerChoice, cores
 
 Batch = dict[str, Any]
 
 _GRACE = 10.0
 """Seconds that loader processes have to end."""
+
+
+class _NotStarted(ResourceError):
+    """Loader processes that could not be started."""
 
 
 @runtime_checkable
@@ -54,12 +63,13 @@ class BatchSource:
         batch_size: int,
         *,
         seed: int,
-        workers: int,
+        workers: Workers,
         pin: bool,
         rank: int = 0,
         replicas: int = 1,
         visits: int = 1,
         say: Callable[[str], None] = lambda text: None,
+        record: Path | None = None,
     ) -> None:
         """Prepare the loader.
 
@@ -67,21 +77,24 @@ class BatchSource:
             data: The training cases.
             batch_size: Cases per step of this process.
             seed: Decides the order.
-            workers: Loader processes; 0 loads in this one.
+            workers: Loader processes; 0 loads in this one, "auto" lets `choice` decide.
             pin: Whether to load into page-locked memory, for copies to a GPU.
             rank: Which process this is.
             replicas: Number of processes sharing an epoch.
             visits: Steps in a row that each batch is for.
-            say: Receives the sentence that loader processes are given up.
+            say: Receives how many loader processes there will be, and that they are given up.
+            record: JSON file for what "auto" chose, and what it measured.
         """
         self.batch_size = batch_size
         count = max(1, len(data) // (batch_size * replicas))
         self.steps = count * visits
         self._visits = visits
         self._data = data
-        self._workers = workers
+        self.choice = WorkerChoice(max(1, cores() // replicas - 1)) if workers == "auto" else None
+        self._workers = 0 if workers == "auto" else workers
         self._pin = pin
         self._say = say
+        self._record = record
         self._order = EpochSampler(len(data), seed=seed, rank=rank, replicas=replicas, per_epoch=count * batch_size)
         self._loader = self._new_loader()
 
@@ -96,18 +109,51 @@ class BatchSource:
         """
         while True:
             try:
+                began = time.perf_counter()
                 for batch in self._load(epoch, start // self._visits):
+                    loaded = time.perf_counter()
                     for _ in range(start % self._visits, self._visits):
                         yield batch
                         start += 1
-                return
+                    trained = time.perf_counter()
+                    if self._reconsidered(loaded - began, trained - loaded):
+                        break
+                    began = time.perf_counter()
+                else:
+                    return
             except SharedMemoryError as error:
-                if not self._workers:
+                self._give_up(error)
+            except _NotStarted as error:
+                # Nobody asked for them.
+                if self.choice is None:
                     raise
-                self._say(f"Note: {error} This process loads the batches by itself from here on.")
-                self.close()
-                self._workers = 0
-                self._loader = self._new_loader()
+                self._give_up(error)
+
+    def _reconsidered(self, waiting: float, training: float) -> bool:
+        """Whether another number of processes loads from here on."""
+        choice = self.choice
+        if choice is None or choice.settled:
+            return False
+        changed = choice.seen(waiting, training)
+        if choice.settled:
+            self._say(choice.described())
+            if self._record is not None:
+                write_json(self._record, {"workers": choice.workers, "most": choice.limit, "seconds": choice.times})
+        if changed:
+            self._load_by(choice.workers)
+        return changed
+
+    def _give_up(self, error: ResourceError) -> None:
+        if not self._workers:
+            raise error
+        self._say(f"Note: {error} This process loads the batches by itself from here on.")
+        self.choice = None
+        self._load_by(0)
+
+    def _load_by(self, workers: int) -> None:
+        self.close()
+        self._workers = workers
+        self._loader = self._new_loader()
 
     def close(self) -> None:
         """End the loader processes, and kill those that do not end; no batches can be had after it."""
@@ -147,7 +193,7 @@ class BatchSource:
             # Where the queues between processes are made nothing is written but shared memory.
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise SharedMemoryError(f"/dev/shm has no room for loader processes ({error}).") from error
-            raise ResourceError(
+            raise _NotStarted(
                 f"{self._workers} loader processes could not be started ({error}). Lower data.workers, or set it to 0."
             ) from error
 

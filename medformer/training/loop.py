@@ -91,6 +91,7 @@ class Loop:
             replicas=fabric.world_size,
             visits=job.objective.visits,
             say=self.reporter.line,
+            record=job.loading if fabric.is_global_zero else None,
         )
         self.measure = job.measure
         low = fabric.device.type == "cpu" and job.config.precision == "bf16-mixed"
@@ -153,7 +154,7 @@ class Loop:
                     leftover.unlink(missing_ok=True)
             if not self.progress.updates:
                 # Files of an earlier training must not be taken for this one's.
-                for path in (job.weights, job.state, job.history):
+                for path in (job.weights, job.state, job.history, job.loading):
                     path.unlink(missing_ok=True)
                 forget_tracked(job.out)
             write_history(job.history, self.progress.history, self.measure)

@@ -74,7 +74,7 @@ def test_few_cases_are_not_timed_in_advance() -> None:
 
 def test_timing_a_network_leaves_the_random_stream_alone() -> None:
     settings = ("data.image_size=[64, 64]", "model.name=meta_polyp", "model.backbone=convformer_t10")
-    learner, fold = FrameLearner(study(*settings, "training.batch_size=4")), folds()[0]
+    learner, fold = FrameLearner(study(*settings, "training.batch_size=4"), Path(), {}), folds()[0]
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

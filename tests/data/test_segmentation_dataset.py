@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from medformer.config import AugmentConfig
 from medformer.data.cases import Case
 from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.store import FrameStore
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.network_inputs import draw_scale, resize_batch
 from medformer.errors import DataError
@@ -42,6 +43,12 @@ def cases(tmp_path: Path) -> list[Case]:
     return [_case(tmp_path, f"case{number}", (40 + number, 56)) for number in range(6)]
 
 
+def _store(folder: Path, cases: list[Case]) -> FrameStore:
+    store = FrameStore(folder / "kept", (32, 48), limit_gb=1.0)
+    store.keep(cases)
+    return store
+
+
 def test_items_are_normalized_tensors_of_the_asked_size(cases: list[Case]) -> None:
     item = SegmentationDataset(cases, (32, 48), augmentation=None, seed=0)[2]
     assert item["image"].shape == (3, 32, 48) and item["image"].dtype == torch.float32
@@ -67,10 +74,11 @@ def test_the_case_and_not_its_position_decides(cases: list[Case]) -> None:
     assert torch.equal(whole[(1, 4)]["image"], part[(1, 0)]["image"])
 
 
-def test_cache_gives_the_same_pixels_without_the_files(cases: list[Case]) -> None:
+def test_a_store_gives_the_same_pixels_without_the_files(cases: list[Case], tmp_path: Path) -> None:
     plain = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0)
     expected = [plain[(2, index)] for index in range(len(cases))]
-    cached = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0, cache=True)
+    store = _store(tmp_path, cases)
+    cached = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0, store=store)
     for case in cases:
         case.image.unlink()
     for index, item in enumerate(expected):
@@ -80,8 +88,9 @@ def test_cache_gives_the_same_pixels_without_the_files(cases: list[Case]) -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_epochs_reach_persistent_workers(cases: list[Case], workers: int) -> None:
-    dataset = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0, cache=True)
+def test_epochs_reach_persistent_workers(cases: list[Case], workers: int, tmp_path: Path) -> None:
+    store = _store(tmp_path, cases)
+    dataset = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0, store=store)
     sampler = EpochSampler(len(dataset), seed=0)
     loader = DataLoader(dataset, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
     for epoch in [0, 1]:

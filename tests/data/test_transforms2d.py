@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 
@@ -23,6 +24,20 @@ def _pair(height: int = 96, width: int = 120) -> tuple[np.ndarray, np.ndarray]:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image[..., 0] = 255 * mask
     return image, mask
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    # A loader process has one thread, and the main process several.
+    image, mask = _pair(500, 640)
+    augmentation, found, threads = Augmentation(ALL), [], cv2.getNumThreads()
+    try:
+        for number in (1, 3):
+            cv2.setNumThreads(number)
+            found.append([part for seed in range(6) for part in augmentation(image, mask, seed)])
+            found[-1].append(resize_image(image, (99, 120)))
+    finally:
+        cv2.setNumThreads(threads)
+    assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (96, 120), (121, 75)])

@@ -167,7 +167,7 @@ def test_pretraining_opens_no_mask(
     def stop(*_: object, **__: object) -> None:
         raise AssertionError("a mask was read")
 
-    monkeypatch.setattr("medformer.data.frames.dataset.read_mask", stop)
+    monkeypatch.setattr("medformer.data.frames.store.decode_mask", stop)
     monkeypatch.setattr("medformer.tasks.polyp.learner.read_mask", stop)
     result = medformer("polyp", "pretrain", "--data", frames / "tested.csv", "--out", tmp_path / "out", *SETTINGS)
     assert result.code == 0, result.err

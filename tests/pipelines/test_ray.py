@@ -70,7 +70,7 @@ class Polyp:
         """Return the files of results by name, and what was said."""
         run, reporter = RunDirectory.create(out), Lines()
         study = PolypStudy(config=self.config, data=self.manifest)
-        job = LearnerJob(FrameLearner(study), run, self.config.seed, reporter)
+        job = LearnerJob(FrameLearner(study, run.cache, {}), run, self.config.seed, reporter)
         execute(self.plan, job, run, reporter, executor)
         collect(run, self.plan)
         files = sorted(file for pattern in RESULTS for file in out.glob(pattern))

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from medformer.data.cases import Case
-from medformer.data.frames.transforms import Augmentation, normalize, resize_image, resize_mask
+from medformer.data.frames.store import Frame, FrameStore, read_frame
+from medformer.data.frames.transforms import Augmentation, normalize
 from medformer.errors import DataError
-from medformer.imaging.images import read_image
-from medformer.imaging.mask_rule import read_mask
 from medformer.seeds import derive_seed
 
 
@@ -37,23 +33,21 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         *,
         augmentation: Augmentation | None,
         seed: int,
-        cache: bool = False,
+        store: FrameStore | None = None,
         masks: bool = True,
     ) -> None:
-        """Store the cases and, if asked, decode them all.
+        """Store the cases.
 
         Args:
             cases: Rows of a manifest; every one needs a mask, unless masks are not read.
             image_size: Network input (rows, columns) in pixels; every case is stretched to it.
             augmentation: None for validation and test.
             seed: The run's (or fold's) seed.
-            cache: Decode every case now and keep it resized as uint8, 4 bytes per pixel (0.7 GB for 1450 cases at
-                352 x 352). It happens here and not on first use, so that loader workers inherit the pixels instead of
-                each keeping, or each epoch repeating, its own.
+            store: Gives the frames, those that it keeps without their files; None to read the files every time.
             masks: Whether items have masks; False for pretraining, which looks at images alone.
 
         Raises:
-            DataError: A case has no mask, or (with `cache`) cannot be read, or its mask is not of its image's size.
+            DataError: A case has no mask.
         """
         for case in cases:
             if masks and case.mask is None:
@@ -66,10 +60,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.augmentation = augmentation
         self.seed = seed
         self.masks = masks
-        self._cached: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] | None = None
-        if cache:
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                self._cached = list(pool.map(self._load, range(len(self.cases))))
+        self.store = store
 
     def __len__(self) -> int:
         """Number of cases."""
@@ -87,7 +78,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if get_worker_info() is not None:
             # Workers are already one per core; OpenCV's own threads would only compete with them.
             cv2.setNumThreads(0)
-        image, mask = self._cached[position] if self._cached is not None else self._load(position)
+        image, mask = self._load(position)
         case = self.cases[position]
         if self.augmentation is not None:
             image, moved = self.augmentation(image, mask, derive_seed(self.seed, "augment", epoch, case.id))
@@ -106,17 +97,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         data.augmentation = None
         return data
 
-    def _load(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _load(self, position: int) -> Frame:
         case = self.cases[position]
-        image = read_image(case.required_image())
-        if not self.masks:
-            return resize_image(image, self.image_size), np.zeros(self.image_size, np.bool_)
-        mask = read_mask(case.required_mask(), case.foreground)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"Case '{case.id}': the image {case.image} has {image.shape[0]} x {image.shape[1]} pixels "
-                f"(rows x columns), but its mask {case.mask} has {mask.shape[0]} x {mask.shape[1]}. "
-                "Both must have the same size; "
-                "export the mask again at the image's size."
-            )
-        return resize_image(image, self.image_size), resize_mask(mask, self.image_size)
+        if self.store is None:
+            return read_frame(case, self.image_size, masks=self.masks)
+        return self.store.load(case, masks=self.masks)

@@ -18,6 +18,7 @@ from medformer.crossval.plan import Fold
 from medformer.crossval.run.contract import Context, Row, Study
 from medformer.data.cases import Case, path_from
 from medformer.data.frames.dataset import SegmentationDataset
+from medformer.data.frames.store import FrameStore
 from medformer.data.frames.transforms import Augmentation
 from medformer.data.manifest import Manifest
 from medformer.errors import DataError
@@ -47,6 +48,7 @@ from medformer.training.losses.segmentation import build_loss
 from medformer.training.pace import Pace, pretraining_steps, steps_of
 from medformer.training.pretraining.pretrain import read_encoder
 from medformer.training.saving import load_model
+from medformer.training.worker_choice import cores
 
 THRESHOLD_FILE = "threshold.json"
 
@@ -165,9 +167,13 @@ class FrameLearner:
 
     Attributes:
         study: The cases.
+        cache: Folder of decoded frames.
+        hashes: SHA-256 of images by path, as far as they are known.
     """
 
     study: Frames
+    cache: Path
+    hashes: Mapping[Path, str]
 
     def fit(self, context: Context) -> FramePredictor:
         """Leave `model.safetensors`, `history.csv` and `threshold.json` in the fold's folder."""
@@ -179,13 +185,13 @@ class FrameLearner:
             model.get_submodule("backbone").load_state_dict(encoder)
         if context.start is not None:
             record_start(context, take(context.start, model, config), config)
+        dataset = partial(self._dataset, seed=seed, reporter=context.reporter)
+        ahead = min(4, cores()) if config.data.workers == "auto" else config.data.workers
         fit(
             model,
             make_objective(config),
-            self._dataset(self._cases(fold.train), seed, augmentation=Augmentation(config.augment)),
-            ValidationDice(
-                self._dataset(self._cases(fold.validation), seed), config.training.batch_size, config.data.workers
-            ),
+            dataset(self._cases(fold.train), augmentation=Augmentation(config.augment)),
+            ValidationDice(dataset(self._cases(fold.validation)), config.training.batch_size, ahead),
             config.training,
             **context.options(self._metadata(context, "segmentation"), workers=config.data.workers),
         )
@@ -223,7 +229,7 @@ class FrameLearner:
     ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, extra = self.study.config, self.study.extra
         train = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
-        images = partial(self._dataset, seed=seed, masks=False)
+        images = partial(self._dataset, seed=seed, masks=False, reporter=context.reporter)
         return pretrain_on_images(
             config,
             new_network(config, derive_seed(seed, "weights")),
@@ -259,11 +265,19 @@ class FrameLearner:
         return [self.study.by_id[name] for name in names]
 
     def _dataset(
-        self, cases: Sequence[Case], seed: int, *, augmentation: Augmentation | None = None, masks: bool = True
+        self,
+        cases: Sequence[Case],
+        *,
+        seed: int,
+        reporter: Reporter,
+        augmentation: Augmentation | None = None,
+        masks: bool = True,
     ) -> SegmentationDataset:
         data = self.study.config.data
+        store = FrameStore(self.cache, data.image_size, limit_gb=data.cache, hashes=self.hashes)
+        store.keep(cases, masks=masks, reporter=reporter)
         return SegmentationDataset(
-            cases, data.image_size, augmentation=augmentation, seed=seed, cache=data.cache, masks=masks
+            cases, data.image_size, augmentation=augmentation, seed=seed, store=store, masks=masks
         )
 
 

@@ -138,7 +138,10 @@ class PolypStudy(Study[PolypConfig, Manifest]):
         }
 
     def learner(self, inventory: Inventory, cache: Path) -> FrameLearner:
-        return FrameLearner(self)
+        # Of the images alone: the canary has other masks than those that were looked at.
+        found = ((case, inventory[case.id].hashes.get("file")) for case in self.cases)
+        hashes = {case.required_image(): value for case, value in found if value}
+        return FrameLearner(self, cache, hashes)
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], Learner]]:
         return {name: partial(FrameBaselineLearner, self, name) for name in BASELINES}

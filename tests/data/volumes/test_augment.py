@@ -80,6 +80,20 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert all(np.array_equal(alone[seed], found[seed]) for seed in range(6))
 
 
+def test_the_number_of_threads_changes_nothing() -> None:
+    # A loader process has one thread, and the main process several.
+    image = np.tile(_pair(1)[0], (1, 4, 4, 4))
+    augmentation, found, threads = _only(**dict.fromkeys(NAMES, 1.0)), [], torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            found.append(augmentation(image, None, 4)[0])
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(*found)
+
+
 def test_global_random_states_are_left_alone() -> None:
     image, classes = _pair()
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[union-attr]

@@ -46,7 +46,7 @@ def test_a_crop_with_the_margin_is_never_read_beyond(seed: int) -> None:
     spacing = (1.0, 1.5, 0.7)
     drawn = draw_deformation(np.random.default_rng(seed), PATCH, spacing, affine=True, elastic=True)
     crop = _crop(np.zeros((1, 120, 120, 120), np.float32), drawn, spacing)
-    grid = drawn._grid(PATCH, spacing, crop.shape[1:]).numpy()
+    grid = drawn.places(PATCH, spacing, crop.shape[1:]).numpy()
     assert np.abs(grid).max() <= 1.0 + 1e-5
 
 
@@ -73,7 +73,7 @@ def test_bending_is_smooth_and_does_not_fold() -> None:
     for seed in range(10):
         drawn = draw_deformation(np.random.default_rng(seed), PATCH, spacing, affine=False, elastic=True)
         size = (40, 44, 36)
-        grid = drawn._grid(PATCH, spacing, size)[0].numpy()[..., ::-1] * (np.array(size) - 1) / 2
+        grid = drawn.places(PATCH, spacing, size)[0].numpy()[..., ::-1] * (np.array(size) - 1) / 2
         rates = np.stack(np.gradient(grid, axis=(0, 1, 2)), -1)
         assert np.linalg.det(rates).min() > 0.0
         still = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PATCH), indexing="ij"), -1)

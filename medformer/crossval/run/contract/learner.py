@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from medformer.config.shared import Workers
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.start.source import Start
@@ -48,7 +49,7 @@ class Context:
         return derive_seed(self.run_seed, "repeat", self.fold.repeat, "fold", self.fold.index, *purpose)
 
     def options(
-        self, metadata: Mapping[str, Any], *, out: Path | None = None, seed: int | None = None, workers: int = 0
+        self, metadata: Mapping[str, Any], *, out: Path | None = None, seed: int | None = None, workers: Workers = 0
     ) -> dict[str, Any]:
         """The keywords of a training in this fold (see `medformer.training.fit.fit`).
 
@@ -56,7 +57,7 @@ class Context:
             metadata: Kept beside the weights.
             out: Folder of the training; the fold's own without one.
             seed: Of the training; the fold's own without one.
-            workers: Loader processes.
+            workers: Loader processes; see `BatchSource`.
         """
         started = {} if self.start is None else {"start_sha256": self.start.record.sha256}
         return {

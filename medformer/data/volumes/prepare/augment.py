@@ -7,7 +7,8 @@ they see z-scored or CT-scaled intensities, and a strength given for them means 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +28,7 @@ class VolumeAugmentation:
     """Random flips, rotation, scaling, bending, and changes of intensity.
 
     The same seed and arrays give the same result in any thread or process, in any order of calls, whatever the global
-    random states hold.
+    random states and the number of threads are.
 
     Args:
         config: The probability of each change.
@@ -62,9 +63,11 @@ class VolumeAugmentation:
         patch = patch or size
         deformation = self._deformation(patch, seed)
         if deformation is not None:
-            image = deformation.apply(image, patch, self.spacing)
+            places = deformation.places(patch, self.spacing, size)
+            image = deformation.apply(image, patch, self.spacing, places=places)
             if classes is not None:
-                classes = deformation.apply(classes[np.newaxis], patch, self.spacing, nearest=True)[0]
+                found = deformation.apply(classes[np.newaxis], patch, self.spacing, nearest=True, places=places)
+                classes = found[0]
         elif size != patch:
             start = centered_start(size, patch)
             image = cut(image, start, patch, 0.0)
@@ -83,10 +86,22 @@ class VolumeAugmentation:
 
     def _intensities(self, image: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
         changed = torch.from_numpy(image)
-        for name, change in _changes(threading.get_ident()).items():
-            if _generator(seed, name).random() < getattr(self.config, name):
-                changed = change(changed, derive_seed(seed, name, "strength"))
+        with _one_thread():
+            for name, change in _changes(threading.get_ident()).items():
+                if _generator(seed, name).random() < getattr(self.config, name):
+                    changed = change(changed, derive_seed(seed, name, "strength"))
         return np.ascontiguousarray(changed.numpy(), np.float32)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Add numbers in the order of a loader process, which has one thread: the last digits of a mean depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 _Change = Callable[[torch.Tensor, int], torch.Tensor]

@@ -107,20 +107,26 @@ class Deformation:
         return int(beyond[0]), int(beyond[1]), int(beyond[2])
 
     def apply(
-        self, array: NDArray[Any], patch: Axes, spacing: Sequence[float], *, nearest: bool = False
+        self,
+        array: NDArray[Any],
+        patch: Axes,
+        spacing: Sequence[float],
+        *,
+        nearest: bool = False,
+        places: torch.Tensor | None = None,
     ) -> NDArray[Any]:
         """Deform a crop (C, X, Y, Z) around the patch's place to (C, *patch), of the same type.
 
         Values are interpolated linearly, or taken from the nearest voxel. Outside of the crop, the
-        values of its border continue.
+        values of its border continue. `places` are those of this patch and crop, where they were computed before.
         """
-        grid = self._grid(patch, spacing, array.shape[1:])
+        places = self.places(patch, spacing, array.shape[1:]) if places is None else places
         source = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]
         mode = "nearest" if nearest else "bilinear"
-        result = F.grid_sample(source, grid, mode=mode, padding_mode="border", align_corners=True)
+        result = F.grid_sample(source, places, mode=mode, padding_mode="border", align_corners=True)
         return result[0].numpy().astype(array.dtype, copy=False)
 
-    def _grid(self, patch: Axes, spacing: Sequence[float], size: Sequence[int]) -> torch.Tensor:
+    def places(self, patch: Axes, spacing: Sequence[float], size: Sequence[int]) -> torch.Tensor:
         """(1, *patch, 3): where in a crop of `size` to read, as `grid_sample` wants it: last axis first, in [-1, 1]."""
         axes = [
             torch.arange(length, dtype=torch.float32).sub_((length - 1) / 2).mul_(side)
