@@ -43,7 +43,8 @@ def cases(tmp_path: Path) -> list[Case]:
     return [_case(tmp_path, f"case{number}", (40 + number, 56)) for number in range(6)]
 
 
-def _store(folder: Path, cases: list[Case]) -> FrameStore:
+def _store(folder: Path, cases: list[Case], monkeypatch: pytest.MonkeyPatch) -> FrameStore:
+    monkeypatch.setattr("medformer.data.frames.store.SPARE", 0.0)
     store = FrameStore(folder / "kept", (32, 48), limit_gb=1.0)
     store.keep(cases)
     return store
@@ -74,10 +75,12 @@ def test_the_case_and_not_its_position_decides(cases: list[Case]) -> None:
     assert torch.equal(whole[(1, 4)]["image"], part[(1, 0)]["image"])
 
 
-def test_a_store_gives_the_same_pixels_without_the_files(cases: list[Case], tmp_path: Path) -> None:
+def test_a_store_gives_the_same_pixels_without_the_files(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0)
     expected = [plain[(2, index)] for index in range(len(cases))]
-    store = _store(tmp_path, cases)
+    store = _store(tmp_path, cases, monkeypatch)
     cached = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0, store=store)
     for case in cases:
         case.image.unlink()
@@ -88,8 +91,10 @@ def test_a_store_gives_the_same_pixels_without_the_files(cases: list[Case], tmp_
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_epochs_reach_persistent_workers(cases: list[Case], workers: int, tmp_path: Path) -> None:
-    store = _store(tmp_path, cases)
+def test_epochs_reach_persistent_workers(
+    cases: list[Case], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = _store(tmp_path, cases, monkeypatch)
     dataset = SegmentationDataset(cases, (32, 48), augmentation=AUGMENTATION, seed=0, store=store)
     sampler = EpochSampler(len(dataset), seed=0)
     loader = DataLoader(dataset, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)

@@ -36,7 +36,7 @@ from medformer.progress import Reporter, SilentReporter
 FORMAT = "medformer-frames/1"
 """Another number makes every frame be read again; it changes with the pixels that `read_frame` gives."""
 
-SPARE = 2e9
+SPARE = 1e9
 """Bytes of the disk that stay free."""
 
 _CHECKSUM = 4
