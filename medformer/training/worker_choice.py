@@ -15,7 +15,8 @@ _WAITING = 0.05
 """Share of the time that may be spent on waiting for batches."""
 
 _WORTH = 3.0
-"""Seconds that waiting must have cost before processes are tried; to start them takes about as long."""
+"""Seconds that waiting must have cost before processes are tried, since to start them takes about as long; and that a
+trial takes."""
 
 _BATCHES = 8
 """Batches of a trial, at least."""
@@ -72,7 +73,9 @@ class WorkerChoice:
         self._count += 1
         self._waited += waiting
         self._trained += training
-        if self._count < max(_BATCHES, 2 * self.workers) or (not self.workers and self._waited < _WORTH):
+        # A GPU that is asked for its losses now and then makes some batches take what belongs to those before.
+        spent = self._waited + (self._trained if self.workers else 0.0)
+        if self._count < max(_BATCHES, 2 * self.workers) or spent < _WORTH:
             return False
         return self._judge()
 
