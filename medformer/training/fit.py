@@ -31,11 +31,11 @@ from medformer.training.devices import build_fabric, is_distributed
 from medformer.training.job import FitResult, Job, RunOptions, Validate
 from medformer.training.loop import Loop
 from medformer.training.losses.objectives import MemoryContext, Objective
+from medformer.training.processes.unused import unused_parameters
 from medformer.training.saving import load_model
 from medformer.training.signals import stop_on_signals
 from medformer.training.trackers.build import build_tracker
 from medformer.training.trackers.tracking import Tracking
-from medformer.training.unused import unused_parameters
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

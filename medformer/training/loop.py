@@ -30,8 +30,8 @@ from medformer.training.optimizer import (
     run_progress,
     set_learning_rate,
 )
+from medformer.training.processes.validation import can_share, share_score
 from medformer.training.saving import Progress, Saving, write_history
-from medformer.training.shared_validation import can_share, share_score
 from medformer.training.signals import StopNow, StopRequest
 from medformer.training.small_convolutions import ExactSmallConvolutions
 from medformer.training.trackers.build import forget_tracked

@@ -20,7 +20,7 @@ from medformer.inference.volumes.segmenter import ValidationVolumeDice
 from medformer.models.judge import PartwiseScore
 from medformer.training.pretraining.masks import BlockMask
 from medformer.training.pretraining.pretrain import ReconstructionLoss, VisibleMean
-from medformer.training.shared_validation import share_score
+from medformer.training.processes.validation import share_score
 
 CASES = 7
 

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from medformer.models.backbone import norms
+from medformer.models.backbone.blocks import Architecture, MetaFormerBlock
 from medformer.models.backbone.layers import Conv3d, Pointwise, channels_last, pointwise, within_half
-from medformer.models.backbone.norms import InstanceNorm
+from medformer.models.backbone.mixers.pooling import Pooling
+from medformer.models.backbone.norms import InstanceNorm, NormName, make_norm
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -25,6 +32,46 @@ def test_instance_norm_is_torchs(batch: int, size: tuple[int, ...]) -> None:
         sides.append([y, x.grad, norm.weight.grad, norm.bias.grad])
     for one, two in zip(*sides, strict=True):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["map", "group", "instance", "joint"])
+def test_norms_of_maps_compute_the_same_by_rows(name: NormName, monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, x = make_norm(name, 4, (3, 5)), channels_last(torch.randn(2, 4, 3, 5))
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.copy_(torch.rand(parameter.shape))
+    expected = norm(x)
+    monkeypatch.setattr(norms, "_gpu_rows", lambda x: True)
+    found = norm(x)
+    torch.testing.assert_close(found, expected)
+    assert found.movedim(1, -1).is_contiguous()
+
+
+class Copies(TorchDispatchMode):
+    """Counts the operations that copy a tensor into another order of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.clone.default, torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("norm", ["channel", "layer", "map", "group", "instance"])
+def test_a_block_on_a_gpu_leaves_its_map_in_the_order_of_its_memory(norm: NormName) -> None:
+    # Operations of a GPU on tensors without numbers, which have the order in memory that its kernels give them.
+    with FakeTensorMode(), torch.device("cuda"):
+        mixer = Pooling(8, spatial_dims=2)
+        block = MetaFormerBlock(8, mixer, Architecture(["pooling"], norm=norm), drop_path=0.0, res_scale=False)
+        x = torch.empty(2, 5, 6, 8).movedim(-1, 1)
+        with Copies() as copies:
+            y, _ = block(x)
+            for normed in (block.norm1(x), block.mlp(x), y):
+                assert normed.movedim(1, -1).is_contiguous()
+    assert copies.found == []
 
 
 def test_instance_norm_keeps_channels_last_and_takes_one_position() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
-from medformer.models.memory import LiveTensors, training_cost, training_memory
+from medformer.config.shared import Precision
+from medformer.models.memory import LiveTensors, LowPrecision, training_cost, training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.timing import time_images, time_network
@@ -86,6 +87,70 @@ def test_recomputing_takes_less() -> None:
     )
 
     assert recomputed < kept
+
+
+class Convolutions(nn.Module):
+    """Some convolutions in a row, perhaps with norms between them."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(1, 8, 3, padding=1)
+        self.layers = nn.ModuleList(nn.Conv3d(8, 8, 3, padding=1) for _ in range(8))
+        self.norms = nn.ModuleList(nn.GroupNorm(1, 8) if norm else nn.Identity() for _ in range(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = layer(norm(x))
+        return x
+
+
+def kept(norm: bool, device: str, precision: Precision, side: int = 32) -> int:
+    """Bytes of the maps of a step."""
+    small, large = (
+        training_memory(Convolutions(norm), (edge,) * 3, 1, in_channels=1, device=device, precision=precision)
+        for edge in (side // 2, side)
+    )
+    return large - small
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_low_precision_keeps_half_of_what_layers_give(precision: Precision) -> None:
+    assert kept(False, "cpu", precision) < 0.75 * kept(False, "cpu", "32-true")
+    # On a GPU a norm gives float32, of which the next layer makes a copy in low precision.
+    assert kept(True, "cuda", precision) > 1.2 * kept(True, "cpu", precision)
+    assert kept(True, "cuda", precision) < 1.2 * kept(True, "cuda", "32-true")
+
+
+def test_what_is_counted_in_low_precision_has_the_types_of_autocast() -> None:
+    def types() -> list[torch.dtype]:
+        found: list[torch.dtype] = []
+
+        def note(module: nn.Module, given: object, out: object) -> None:
+            if isinstance(out, Tensor):
+                found.append(out.dtype)
+
+        handles = [module.register_forward_hook(note) for module in model.modules()]
+        model(torch.randn(1, 1, 16, 16, 16))
+        for handle in handles:
+            handle.remove()
+        return found
+
+    model = build((16, 16, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = types()
+    with LowPrecision("cpu", "bf16-mixed"):
+        found = types()
+    assert found == expected and {torch.bfloat16} <= set(expected)
+
+
+@pytest.mark.parametrize("workspaces", [False, True])
+def test_a_convolution_needs_room_for_copies_to_work_on(workspaces: bool) -> None:
+    with LiveTensors(workspaces=workspaces) as live:
+        x, weight = torch.zeros(1, 8, 16, 16, 16, device="meta"), torch.zeros(4, 8, 3, 3, 3, device="meta")
+        y = torch.conv3d(x, weight, padding=1)
+    assert live.now == 4 * (x.numel() + weight.numel() + y.numel())
+    assert live.peak == (2 if workspaces else 1) * live.now
 
 
 def test_a_cost_is_found_once_for_each_question() -> None:

@@ -91,7 +91,7 @@ class Segmenter:
             small = np.stack([normalize(resize_image(image, self.image_size)) for image in images])
             probabilities = mean_probability(
                 self.models,
-                torch.from_numpy(small).to(self._device),
+                to_device(torch.from_numpy(small), self._device),
                 torch.sigmoid,
                 classes=1,
                 flips=(-1, -2) if self.flips else (),

@@ -29,7 +29,7 @@ from medformer.inference.forward_passes import device_of, evaluating, mean_proba
 from medformer.inference.volumes.components import Components
 from medformer.inference.volumes.label_map import LabelMap, ProbabilityBuffer, Stream, write_classes
 from medformer.inference.volumes.probabilities import Probabilities, empty_maps
-from medformer.inference.volumes.windows import stream, window_starts
+from medformer.inference.volumes.windows import fits_on, stream, window_starts
 from medformer.models.judge import PartwiseScore
 
 Member = tuple[nn.Module, VolumePlan]
@@ -139,18 +139,29 @@ class VolumeSegmenter:
 
     def _pieces(self, prepared: PreparedCase, group: Sequence[Member], axis: int) -> Iterator[Tensor]:
         """The mean probabilities of networks whose plans agree, from one end of `axis` to the other."""
-        return stream(
+        patch, maps = group[0][1].patch, self.plan.outputs
+        fits = fits_on(self._device, prepared.image.shape, maps, patch=patch, axis=axis)
+        pieces = stream(
             torch.from_numpy(prepared.image),
-            partial(self._probabilities, [model for model, _ in group], prepared.id),
-            patch=group[0][1].patch,
+            partial(self._probabilities, [model for model, _ in group]),
+            patch=patch,
             overlap=self.overlap,
             batch_size=self.batch_size,
             axis=axis,
+            device=self._device if fits else None,
         )
+        for piece in pieces:
+            # Looked at here and not window by window, for which a GPU would have to be waited for each time.
+            if not bool(torch.isfinite(piece).all()):
+                raise DataError(
+                    f"The network's output is NaN or infinite for {prepared.id}. "
+                    "Its weights are damaged or its precision overflows: try precision 32-true, or train it again."
+                )
+            yield piece
 
-    def _probabilities(self, models: Sequence[nn.Module], name: str, windows: Tensor) -> Tensor:
+    def _probabilities(self, models: Sequence[nn.Module], windows: Tensor) -> Tensor:
         """Average over networks and views: (B, C, *patch) to float32 (B, K, *patch)."""
-        mean = mean_probability(
+        return mean_probability(
             models,
             windows.to(self._device),
             torch.sigmoid if self.plan.regions else partial(torch.softmax, dim=1),
@@ -158,12 +169,6 @@ class VolumeSegmenter:
             flips=(-3, -2, -1) if self.flips else (),
             precision=self.precision,
         )
-        if not bool(torch.isfinite(mean).all()):
-            raise DataError(
-                f"The network's output is NaN or infinite for {name}. "
-                "Its weights are damaged or its precision overflows: try precision 32-true, or train it again."
-            )
-        return mean
 
     def _out_of_memory(self) -> str:
         return (

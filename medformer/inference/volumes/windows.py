@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -57,6 +58,7 @@ def stream(
     overlap: float = 0.5,
     batch_size: int = 1,
     axis: int = 2,
+    device: torch.device | None = None,
 ) -> Iterator[Tensor]:
     """Predict a volume from its first plane along `axis` to its last, giving out planes as they are finished.
 
@@ -71,14 +73,18 @@ def stream(
         overlap: Share of a window that its neighbor sees too, in [0, 1).
         batch_size: Windows per call of `predict`.
         axis: Spatial axis to go along.
+        device: Where windows are cut and maps are added up; where the image is without one. On the device of the
+            network nothing waits for a window, and what windows share is handed over once.
 
     Yields:
-        float32 (K, X, Y, Z) pieces, a few planes thick along `axis`, complete along the others, in order.
+        float32 (K, X, Y, Z) pieces, a few planes thick along `axis`, complete along the others, in order, where the
+        image is.
     """
     sizes = tuple(image.shape[1:])
     padded, before = _pad(image, patch)
     starts = [window_starts(size, side, overlap) for size, side in zip(padded.shape[1:], patch, strict=True)]
-    weights = gaussian_weights(patch).to(image.device)
+    where = device or image.device
+    weights = gaussian_weights(patch).to(where)
     along = starts.pop(axis)
     dim = axis + 1
     inside = tuple(
@@ -87,20 +93,20 @@ def stream(
     )
     slab: Tensor | None = None
     trust = torch.zeros(
-        [patch[other] if other == axis else size for other, size in enumerate(padded.shape[1:])], device=image.device
+        [patch[other] if other == axis else size for other, size in enumerate(padded.shape[1:])], device=where
     )
     for position, following in zip(along, (*along[1:], along[-1] + patch[axis]), strict=True):
+        column = padded.narrow(dim, position, patch[axis]).to(where)
         for corners in _batches(product(*starts), batch_size):
             places = [_box((*corner[:axis], 0, *corner[axis:]), patch) for corner in corners]
-            column = padded.narrow(dim, position, patch[axis])
             maps = predict(torch.stack([column[(slice(None), *place)] for place in places])).float()
             if slab is None:
-                slab = torch.zeros(maps.shape[1], *trust.shape, device=image.device)
+                slab = torch.zeros(maps.shape[1], *trust.shape, device=where)
             if tuple(maps.shape) != (len(places), slab.shape[0], *patch):
                 raise ValueError(
                     f"the network returned {tuple(maps.shape)} for {len(places)} windows of {tuple(patch)} voxels"
                 )
-            for place, single in zip(places, maps.to(image.device), strict=True):
+            for place, single in zip(places, maps.to(where), strict=True):
                 slab[(slice(None), *place)].addcmul_(single, weights)
                 trust[place] += weights
         assert slab is not None
@@ -110,9 +116,39 @@ def stream(
         for start in range(first, last, _PLANES):
             count = min(_PLANES, last - start)
             divisor = trust.narrow(axis, start, count)[inside]
-            yield slab.narrow(dim, start, count)[(slice(None), *inside)] / divisor
+            yield (slab.narrow(dim, start, count)[(slice(None), *inside)] / divisor).to(image.device)
         _advance(slab, dim, done)
         _advance(trust, axis, done)
+
+
+_SHARE = 0.25
+"""Of the free memory of a device for what `stream` holds there; the network needs the rest."""
+
+
+def fits_on(device: torch.device, image: Sequence[int], maps: int, *, patch: Sequence[int], axis: int) -> bool:
+    """Whether what `stream` holds beside the network fits in the free memory of a device.
+
+    Args:
+        device: `cpu`, `cuda` or `mps`.
+        image: C, X, Y, Z.
+        maps: K.
+        patch: Size of a window.
+        axis: See `stream`.
+    """
+    sizes = [max(size, side) for size, side in zip(image[1:], patch, strict=True)]
+    sizes[axis] = patch[axis]
+    # The image, its maps, their weights, and a piece that is given out.
+    return 4 * (image[0] + 2 * maps + 1) * prod(sizes) <= _SHARE * _free_memory(device)
+
+
+def _free_memory(device: torch.device) -> float:
+    """Bytes; what torch keeps for tensors to come is free too."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + kept)
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return inf
 
 
 def _pad(image: Tensor, patch: Sequence[int]) -> tuple[Tensor, tuple[int, ...]]:

@@ -78,6 +78,7 @@ class Planner:
                     partial(self._network, spacing),
                     len(self.info.channels),
                     "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
+                    self.config.training.precision,
                 ),
             )
         if (inside := self._padded[plan.patch]) != plan.patch:

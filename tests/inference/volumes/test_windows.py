@@ -5,7 +5,8 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
-from medformer.inference.volumes.windows import count_windows, gaussian_weights, stream, window_starts
+from medformer.inference.volumes import windows
+from medformer.inference.volumes.windows import count_windows, fits_on, gaussian_weights, stream, window_starts
 
 torch.set_num_threads(1)
 
@@ -48,6 +49,29 @@ def test_it_is_monais_sliding_window(
     pieces = list(stream(image, model, patch=patch, overlap=overlap, batch_size=3, axis=axis))
     expected = sliding_window_inference(image[None], patch, 1, model, overlap=overlap, mode="gaussian")
     torch.testing.assert_close(torch.cat(pieces, dim=axis + 1), expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_device_holds_the_maps_where_they_take_a_quarter_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fits_on(torch.device("cpu"), (1, 512, 512, 4000), 100, patch=(64, 64, 64), axis=2)
+    monkeypatch.setattr(windows, "_free_memory", lambda device: 4.0 * 4 * (2 + 2 * 3 + 1) * 8 * 20 * 8)
+    assert fits_on(torch.device("cuda"), (2, 5, 20, 900), 3, patch=(8, 8, 8), axis=2)
+    assert not fits_on(torch.device("cuda"), (2, 5, 21, 900), 3, patch=(8, 8, 8), axis=2)
+    assert not fits_on(torch.device("cuda"), (2, 5, 20, 900), 3, patch=(8, 8, 8), axis=1)
+
+
+def test_windows_are_cut_where_they_are_predicted_and_pieces_come_back() -> None:
+    image, moved = volume(9, 9, 9), []
+
+    class Image(Tensor):
+        """Notes where it is moved to."""
+
+        def to(self, device: torch.device) -> Tensor:  # type: ignore[override]
+            moved.append(device)
+            return self.as_subclass(Tensor)
+
+    pieces = stream(image.as_subclass(Image), network(), patch=(6, 6, 6), device=torch.device("cpu", 0))
+    list(pieces)
+    assert moved == [torch.device("cpu", 0)] * 2, "once for each place along the axis, not for each window"
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 9), (5, 20, 7), (1, 1, 1), (20, 3, 20)])

@@ -15,7 +15,7 @@ from medformer.models.networks.grid import Grid
 from medformer.training.devices import build_fabric
 from medformer.training.losses.objectives import ClassificationObjective, Moment, VolumeObjective
 from medformer.training.losses.segmentation import build_volume_loss
-from medformer.training.unused import unused_parameters
+from medformer.training.processes.unused import unused_parameters
 
 SIZE = (32, 32, 16)
 OBJECTIVE = VolumeObjective(build_volume_loss("dice_ce"))

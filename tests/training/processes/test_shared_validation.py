@@ -12,7 +12,7 @@ from torch import nn
 from medformer.data.network_inputs import loaded_ahead
 from medformer.errors import DataError
 from medformer.inference.frames.segment import ValidationDice
-from medformer.training.shared_validation import can_share, share_score
+from medformer.training.processes.validation import can_share, share_score
 from medformer.training.signals import StopNow
 
 
