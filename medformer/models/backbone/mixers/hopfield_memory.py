@@ -111,7 +111,7 @@ class MemoryBank(nn.Module):
         Weights add up to 1; those of an empty bank are 0.
         """
         held = (self.classes >= 0).to(z.dtype)
-        any_held = held.amax()
+        any_held = held.amax(0)
         latents = self.latents.to(z.dtype)
         keys = _unit(latents).T
         weights = z.new_zeros(())
