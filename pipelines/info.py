@@ -89,13 +89,22 @@ def _list_section(name: str) -> None:
     say(f"{section.title[0].upper()}{section.title[1:]}")
     if name == "backbones":
         say("Millions of parameters: as a classifier, and without its head in 1-D, 2-D, 3-D")
+    if section.measure:
+        say("Counted and timed on this machine's CPU, one after the other")
     for row in section.rows():
         text = row["description"] + (f" ({row['paper']})" if row.get("paper") else "")
         if name == "configs":
             text = f"{text.split('. ')[0].rstrip('.')}."
         if name == "backbones":
             text = f"{' '.join(f'{count / 1e6:5.1f}' for count in row['parameters'].values())}  {row['description']}"
-        _columns(row["name"], text, max(map(len, section.names)))
+        width = max(map(len, section.names))
+        _columns(row["name"], text, width)
+        if section.measure:
+            # The reasons of what a part cannot take lines; `medformer info NAME` gives them.
+            facts = {key: row[key] for key in ("cost", "sizes")} | {"cannot": list(row["cannot"])}
+            for key, value in {**facts, **section.measure(row["name"])}.items():
+                if value:
+                    _columns("", f"{key}: {_text(value)}", width)
 
 
 def _list_keys(words: Sequence[str]) -> None:

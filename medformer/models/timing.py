@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from medformer.config.shared import Precision
+from medformer.config import PolypConfig, VolumeConfig
 from medformer.models.backbone.mixers import MIXERS, make_mixer
+from medformer.models.backbone.variants import count_parameters
 from medformer.models.memory import stand_in_loss
 from medformer.models.precision import autocast
+from medformer.models.networks.build import NETWORKS, build_network
+from medformer.models.networks.grid import Grid
+from medformer.registry import Entry
 
 SAMPLE = 48**3
 """Voxels or pixels that are enough to time: larger inputs take proportionally longer, in smaller ones overheads
@@ -21,6 +28,11 @@ dominate."""
 
 MIXER_CHANNELS, MIXER_SIDES = 64, (14, 28, 56)
 """What a mixer is measured with: its channels, and sides of square maps."""
+NETWORK_SIDES = {2: (64, 128, 256), 3: (32, 64, 96)}
+"""Sides of the images and volumes that a network is measured on, by dimensions."""
+PATIENCE, PASSES = 1.0, 4
+"""Seconds that a forward pass may take to be measured (one that would take longer is estimated), and how often it is
+repeated as long as all passes together take no longer either."""
 
 _ENOUGH = 2.0
 """Seconds after which a first step is not repeated."""
@@ -124,25 +136,83 @@ def measure_mixer(name: str) -> dict[str, Any]:
         The numbers of parameters, and the milliseconds of a forward pass of one map of each size: square maps, or as
         many positions in a row for a mixer of sequences.
     """
-    known = [dims for dims in (1, 2, 3) if f"{dims}-D" not in MIXERS[name].cannot]
-    shown = 2 if 2 in known else known[0]
-    counts = {}
-    for dims in known:
-        with torch.device("meta"):
-            mixer = make_mixer(name, MIXER_CHANNELS, spatial_dims=dims, stage=1)
-        counts[f"{dims}-D"] = sum(parameter.numel() for parameter in mixer.parameters())
-    mixer = make_mixer(name, MIXER_CHANNELS, spatial_dims=shown, stage=1).eval()
-    milliseconds = {}
-    for side in MIXER_SIDES:
-        size = (side, side) if shown == 2 else (side * side,)
-        x = torch.zeros(1, MIXER_CHANNELS, *size)
-        with torch.no_grad():
-            mixer(x)
-            took = []
-            for _ in range(3):
-                began = time.perf_counter()
-                mixer(x)
-                took.append(time.perf_counter() - began)
-        milliseconds[" x ".join(map(str, size))] = round(1000 * min(took), 2)
+    mixers = {dims: make_mixer(name, MIXER_CHANNELS, spatial_dims=dims, stage=1) for dims in _dimensions(MIXERS[name])}
+    shown = 2 if 2 in mixers else min(mixers)
+    sizes = [(side, side) if shown == 2 else (side * side,) for side in MIXER_SIDES]
     channels = f"{MIXER_CHANNELS} channels"
-    return {f"parameters at {channels}": counts, f"milliseconds at {channels}": milliseconds}
+    return {
+        f"parameters at {channels}": {f"{dims}-D": count_parameters(mixer) for dims, mixer in mixers.items()},
+        f"milliseconds at {channels}": _milliseconds(mixers[shown], sizes, MIXER_CHANNELS),
+    }
+
+
+def measure_network(name: str) -> dict[str, Any]:
+    """Count a segmentation network's parameters and multiply-adds, and time it on this machine's CPU.
+
+    It is the network that `model.name` alone makes of the defaults for frames (2-D) and volumes (3-D), on their
+    backbones: for images of three channels and one logit, and volumes of one channel and two logits.
+
+    Args:
+        name: Of the table, or one that a pattern of it stands for. A pattern itself is measured by its example.
+
+    Returns:
+        For each number of dimensions the parameters, what trains deep supervision among them; and for each size the
+        billions of multiply-adds in the convolutions and matrix products of a forward pass of one image, and its
+        milliseconds.
+
+    Raises:
+        UnknownNameError: No network has that name; the nearest is given.
+        ConfigError: A pattern stands for it, and it cannot be built.
+    """
+    entry = NETWORKS[name]
+    measured: dict[str, Any] = {"measured": entry.example} if name == entry.name and entry.example else {}
+    for dims, defaults, channels in ((2, PolypConfig().model, 3), (3, VolumeConfig().model, 1)):
+        if dims not in _dimensions(entry):
+            continue
+        config = defaults.model_copy(update={"name": measured.get("measured", name), "weights": None})
+        sizes = [(side,) * dims for side in NETWORK_SIDES[dims]]
+        model = build_network(config, Grid(channels, dims - 1, sizes[-1]))
+        on = "" if "model.mixers" in entry.cannot else f" on {config.backbone}"
+        measured[f"parameters in {dims}-D{on}"] = count_parameters(model)
+        measured[f"milliseconds in {dims}-D"] = _milliseconds(model, sizes, channels)
+        measured[f"multiply-adds in {dims}-D, billions"] = _multiply_adds(model.to("meta"), sizes, channels)
+    return measured
+
+
+def _dimensions(entry: Entry[Any]) -> list[int]:
+    return [dims for dims in (1, 2, 3) if f"{dims}-D" not in entry.cannot]
+
+
+def _multiply_adds(model: nn.Module, sizes: Sequence[Sequence[int]], channels: int) -> dict[str, float]:
+    """Billions in a forward pass of one map of each size, on the meta device, where only shapes are computed."""
+    found = {}
+    for size in sizes:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, channels, *size, device="meta"))
+        found[_shown(size)] = float(f"{counter.get_total_flops() / 2e9:.3g}")
+    return found
+
+
+def _milliseconds(model: nn.Module, sizes: Sequence[Sequence[int]], channels: int) -> dict[str, float | str]:
+    """Time a forward pass of one map of each size, smallest first; what would take long is estimated."""
+    model.eval()
+    found: dict[str, float | str] = {}
+    per_position = 0.0
+    for size in sizes:
+        expected = per_position * prod(size)
+        if expected > PATIENCE:
+            found[_shown(size)] = f"about {1000 * expected:,.0f}, not measured"
+            continue
+        x = torch.zeros(1, channels, *size)
+        with torch.no_grad():
+            took = [_seconds(partial(model, x))]
+            # The first pass also pays for what later ones find ready.
+            while len(took) < PASSES and sum(took) < PATIENCE:
+                took.append(_seconds(partial(model, x)))
+        per_position = min(took) / prod(size)
+        found[_shown(size)] = round(1000 * min(took), 2)
+    return found
+
+
+def _shown(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))

@@ -22,7 +22,7 @@ from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
-from medformer.models.timing import measure_mixer
+from medformer.models.timing import measure_mixer, measure_network
 from medformer.models.weights.table import WEIGHTS
 from medformer.registry import Entry
 from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
@@ -41,7 +41,7 @@ class Section(NamedTuple):
         title: What its names are, and the config key that takes one.
         names: All of them, without computing anything.
         rows: What is known of each.
-        measure: What is measured of one of them when it is asked for by name.
+        measure: What is measured of one of them on this machine, when it or the section is asked for.
     """
 
     title: str
@@ -50,9 +50,9 @@ class Section(NamedTuple):
     measure: Callable[[str], Row] | None = None
 
 
-def _table(title: str, entries: Iterable[Entry[Any]]) -> Section:
+def _table(title: str, entries: Iterable[Entry[Any]], measure: Callable[[str], Row] | None = None) -> Section:
     entries = list(entries)
-    return Section(title, [entry.name for entry in entries], lambda: [_row(entry) for entry in entries])
+    return Section(title, [entry.name for entry in entries], lambda: [_row(entry) for entry in entries], measure)
 
 
 def _row(entry: Entry[Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _configs() -> list[Row]:
 _ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
 SECTIONS: Mapping[str, Section] = {
     "backbones": Section("backbones (model.backbone)", list(VARIANTS), _backbones),
-    "models": _table("segmentation networks (model.name)", NETWORKS.values()),
+    "models": _table("segmentation networks (model.name)", NETWORKS.values(), measure_network),
     "weights": Section("pretrained weights (model.weights)", list(WEIGHTS), _weights),
     "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers, measure_mixer),
     "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values()),

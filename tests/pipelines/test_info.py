@@ -9,9 +9,18 @@ import pytest
 from medformer.config import SCHEMAS
 from medformer.config_problems import known_keys
 from medformer.errors import ConfigError
+from medformer.models import timing
 from medformer.models.backbone.mixers import MIXERS
 from medformer.tasks.catalog import SECTIONS, collect_info
 from pipelines.info import info
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sections are listed without measuring every part of them."""
+    for name in ("mixers", "models"):
+        section = SECTIONS[name]._replace(measure=lambda part: {"milliseconds": {f"{part}, 64 x 64": 1.5}})
+        monkeypatch.setitem(SECTIONS, name, section)  # type: ignore[arg-type]
 
 
 def shown(capsys: pytest.CaptureFixture[str], *names: str) -> str:
@@ -33,6 +42,7 @@ def test_the_overview_has_one_line_for_each_section_and_none_is_too_long(
     )
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("columns", [80, 120])
 def test_sections_keys_and_names_are_wrapped_to_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
@@ -42,8 +52,10 @@ def test_sections_keys_and_names_are_wrapped_to_the_terminal(
         assert max(map(len, shown(capsys, *names).splitlines())) <= columns, names
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_section_lists_its_names_and_a_task_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [name for name in MIXERS if f"  {name} " not in shown(capsys, "mixers")] == []
+    text = shown(capsys, "mixers")
+    assert [name for name in MIXERS if f"  {name} " not in text] == []
     text = shown(capsys, "keys", "abide")
     assert [key for key in known_keys(SCHEMAS["abide"]) if f"  {key} " not in text] == []
     some = shown(capsys, "keys", "abide", "training.")
@@ -51,11 +63,31 @@ def test_a_section_lists_its_names_and_a_task_its_keys(capsys: pytest.CaptureFix
     assert "A first look on a CPU" in shown(capsys, "configs")
 
 
-def test_a_name_is_explained_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("unmeasured")
+def test_mixers_and_networks_are_listed_with_their_cost_limits_and_measures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    lines = [line.strip() for line in shown(capsys, "mixers").splitlines()]
+    assert {"cost: 4 N C^2 + 2 N^2 C", "cannot: 2-D, 3-D", "milliseconds: attention, 64 x 64: 1.5"} <= {*lines}
+    lines = [line.strip() for line in shown(capsys, "models").splitlines()]
+    for row in SECTIONS["models"].rows():
+        assert f"milliseconds: {row['name']}, 64 x 64: 1.5" in lines
+    assert "sizes: padded to multiples of 8" in lines and any(line.startswith("cannot: 1-D, 3-D, ") for line in lines)
+
+
+def test_a_name_is_explained_wherever_it_stands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     text = shown(capsys, "attention")
     assert "global self-attention" in text and "heads (default null)" in text and "square of the positions" in text
     assert "4 N C^2" in text and "2-D: 16,384" in text and "56 x 56: " in text, "cost, parameters and time"
-    assert "any segmentation-models-pytorch network" in shown(capsys, "smp:unet/resnet34")
+    with monkeypatch.context() as patch:
+        patch.setattr(timing, "NETWORK_SIDES", {2: (8, 16), 3: (8, 16)})
+        text = shown(capsys, "smp:unet/resnet18")
+        assert "any segmentation-models-pytorch network" in text and "2-D  14,328,209" in text
+        assert "billions  8 x 8: " in text and "milliseconds in 2-D  8 x 8: " in text
     text = shown(capsys, "training.epochs")
     assert all(f"{task}: training.epochs" in text for task in SCHEMAS)
     assert "26,341,656" in shown(capsys, "caformer_s18")
