@@ -22,7 +22,7 @@ from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
 from medformer.models.networks.build import NETWORKS
-from medformer.models.timing import measure_mixer, measure_network
+from medformer.models.timing import measure_connectome_model, measure_mixer, measure_network
 from medformer.models.weights.table import WEIGHTS
 from medformer.registry import Entry
 from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES
@@ -101,7 +101,7 @@ SECTIONS: Mapping[str, Section] = {
     "models": _table("segmentation networks (model.name)", NETWORKS.values(), measure_network),
     "weights": Section("pretrained weights (model.weights)", list(WEIGHTS), _weights),
     "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers, measure_mixer),
-    "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values()),
+    "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values(), measure_connectome_model),
     "connectome_defects": _table("defects of the published METAFormer (model.defects)", DEFECTS.values()),
     "connectome_measures": _table("connectivity measures (data.measure)", MEASURES.values()),
     "connectome_baselines": _table("baselines of connectomes", CONNECTOME_BASELINES.values()),

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from medformer.config import VolumeConfig
 from medformer.config.shared import Precision
 from medformer.models.memory import LiveTensors, LowPrecision, training_cost, training_memory
+from medformer.models import timing
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
-from medformer.models import timing
-from medformer.models.timing import measure_network, time_images, time_network
+from medformer.models.timing import measure_connectome_model, measure_network, time_images, time_network
 
 STRIDES = ((2, 2, 2), (2, 2, 2), (2, 2, 2), (1, 1, 1))
 KERNELS = ((3, 3, 3),) * 4
@@ -212,3 +212,9 @@ def test_a_network_is_counted_on_both_defaults_and_what_would_take_long_is_not_r
 def test_multiply_adds_are_those_of_convolutions() -> None:
     layer = nn.Conv2d(3, 4, 3, padding=1, device="meta")
     assert timing._multiply_adds(layer, [(10, 10)], 3) == {"10 x 10": 3 * 4 * 9 * 100 / 1e9}
+
+
+def test_a_connectome_model_is_counted_on_atlases_of_abide() -> None:
+    found = measure_connectome_model("metaformer_paper")
+    assert found["parameters"] == {"aal": 2_368_514, "cc200": 5_755_394, "aal, cc200, dos160": 12_082_182}
+    assert list(found["milliseconds"]) == list(found["parameters"])

@@ -18,7 +18,7 @@ from pipelines.info import info
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sections are listed without measuring every part of them."""
-    for name in ("mixers", "models"):
+    for name in ("mixers", "models", "connectome_models"):
         section = SECTIONS[name]._replace(measure=lambda part: {"milliseconds": {f"{part}, 64 x 64": 1.5}})
         monkeypatch.setitem(SECTIONS, name, section)  # type: ignore[arg-type]
 
