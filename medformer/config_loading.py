@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from medformer import files as resources
 from medformer.config import SCHEMAS, PolypConfig
-from medformer.config_problems import section_of, takes_text, unknown_keys, validate, value_problems
+from medformer.config_problems import known_keys, section_of, takes_text, unknown_keys, validate, value_problems
 from medformer.errors import ConfigError
 from medformer.yaml_files import parse_yaml, read_yaml
 
@@ -200,7 +200,7 @@ def _override_layer(text: str, model: type[BaseModel]) -> Layer:
         value: Any = written
     else:
         value = parse_yaml(written, where)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key not in known_keys(model):
             raise ConfigError(f"{where}: a section cannot be set at once; give {key}.<key>=value for each of its keys.")
     for part in reversed(parts):
         value = {part: value}

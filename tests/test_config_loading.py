@@ -47,8 +47,12 @@ def test_mixers_are_names_or_names_with_parameters(tmp_path: Path) -> None:
     for task, schema in SCHEMAS.items():
         assert load_config(write(tmp_path, f"{task}.yaml", text), model=schema).model.mixers == given
     assert load_config(None, ["model.mixers=[{name: attention, heads: 4}]"]).model.mixers == given[1:]
+    assert load_config(None, ["model.mixers={name: attention, heads: 4}"]).model.mixers == given[1:]
+    assert load_config(None, ["model.mixers=pooling"]).model.mixers == given[:1]
     assert "model.mixers[0]: got 3, expected text or keys and values" in failure(None, "model.mixers=[3]")
-    assert "at least 1 values" in failure(None, "model.mixers=[]")
+    assert "problems" not in failure(None, "model.mixers=[null]")
+    assert "got [], expected a mixer for all stages, one for each, or null" in failure(None, "model.mixers=[]")
+    assert "a section cannot be set at once" in failure(None, "model={name: meta_unet}")
 
 
 @pytest.mark.parametrize("task", sorted(SCHEMAS))

@@ -87,7 +87,20 @@ Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 MixerSpec = str | dict[str, JsonValue]
 """A token mixer by its name, or its name and parameters: `{name: attention, heads: 4}`."""
-Mixers = Annotated[tuple[MixerSpec, ...], Field(min_length=1)] | None
+
+
+def _listed(given: Any) -> Any:
+    return (given,) if isinstance(given, (str, dict)) else tuple(given) if isinstance(given, list) else given
+
+
+def _some(mixers: tuple[MixerSpec, ...] | None) -> tuple[MixerSpec, ...] | None:
+    if mixers == ():
+        raise ValueError("a mixer for all stages, one for each, or null for the network's own")
+    return mixers
+
+
+Mixers = Annotated[tuple[MixerSpec, ...] | None, BeforeValidator(_listed), AfterValidator(_some)]
+"""One for all stages, which needs no brackets, or one for each; null: the network's own."""
 
 
 class ModelConfig(Section):

@@ -220,6 +220,14 @@ def test_a_kernel_in_the_config_goes_before_the_kernel_of_the_stage() -> None:
         make_mixer({"name": "pooling", "kernel_size": 4}, CHANNELS, spatial_dims=2, stage=0)
 
 
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_number_that_would_fill_the_memory_is_refused(name: str) -> None:
+    for key, field in mixer_parameters(name).model_fields.items():
+        if "int" in str(field.annotation):
+            with pytest.raises((ConfigError, ValueError), match=rf"{key}.*10000000.* at most| {name} .*10000000"):
+                make_mixer({"name": name, key: 100_000_001}, 64, spatial_dims=FIRST[name], stage=1)
+
+
 def reach(name: str, kernel: tuple[int, ...], size: int = 11) -> list[int]:
     """How far, along each axis, the result changes when the middle of a volume does; `size // 2` is all of it."""
     mixer = make_mixer(name, 8, spatial_dims=3, stage=0, kernel_size=kernel).double().eval()

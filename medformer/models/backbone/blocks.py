@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.config.shared import MixerSpec
+from medformer.errors import counted
 from medformer.models.backbone.batch_normed import BatchNormedBlock
 from medformer.models.backbone.frequency_filters import FrequencyFilters
 from medformer.models.backbone.layers import DropPath, KernelSize, Scale
@@ -257,6 +258,9 @@ def by_stage(architecture: Architecture, **others: Sequence[Any]) -> dict[str, S
         "kernel_sizes": architecture.kernel_sizes or [None] * len(depths),
         **others,
     }
+    if depths and len(mixers) not in (1, len(depths)):
+        each = f", or {len(depths)}, one for each" if len(depths) > 1 else ", because there is one stage only"
+        raise ValueError(f"model.mixers: got {counted(len(mixers), 'mixer')}, expected 1 for all stages{each}")
     if not depths or len({len(entries) for entries in stages.values()}) != 1:
         counts = ", ".join(f"{len(entries)} {name}" for name, entries in stages.items())
         raise ValueError(f"got {counts}, expected one entry for each stage (a single mixer serves all stages)")

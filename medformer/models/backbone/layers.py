@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
@@ -55,6 +56,12 @@ HEAD_CHANNELS = 32
 
 KernelSize = int | Sequence[int]
 """One odd number for all axes, or one for each."""
+LARGEST_KERNEL = 1023
+# A number beyond these is a slip, which would fill the memory of the machine, or compute for days.
+Number = Annotated[int, Field(ge=1, le=65_536)]
+"""Of states, hidden channels, heads and the like, in a config."""
+Few = Annotated[int, Field(ge=1, le=64)]
+"""Of steps, factors and the like."""
 
 
 def per_axis(value: int | Sequence[int], spatial_dims: int, name: str) -> tuple[int, ...]:
@@ -73,11 +80,11 @@ def odd_kernel(value: KernelSize, spatial_dims: int) -> tuple[tuple[int, ...], t
     """Return a kernel per axis and the padding with which it keeps the size of a map.
 
     Raises:
-        ValueError: A size is even, or their number is not `spatial_dims`.
+        ValueError: A size is even or beyond `LARGEST_KERNEL`, or their number is not `spatial_dims`.
     """
     sizes = per_axis(value, spatial_dims, "kernel_size")
-    if any(size % 2 == 0 for size in sizes):
-        raise ValueError(f"kernel_size: got {value}, expected odd numbers")
+    if any(size % 2 == 0 or size > LARGEST_KERNEL for size in sizes):
+        raise ValueError(f"kernel_size: got {value}, expected odd numbers up to {LARGEST_KERNEL}")
     return sizes, tuple(size // 2 for size in sizes)
 
 
@@ -112,7 +119,9 @@ def head_count(channels: int, heads: int | None) -> int:
         ValueError: The channels cannot be divided among them.
     """
     if heads is None and channels % HEAD_CHANNELS:
-        raise ValueError(f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}")
+        raise ValueError(
+            f"attention: got {channels} channels, expected a multiple of {HEAD_CHANNELS}, or heads that divide them"
+        )
     if heads is not None and (heads < 1 or channels % heads):
         raise ValueError(f"attention: got {channels} channels for {heads} heads, expected a multiple of the heads")
     return channels // HEAD_CHANNELS if heads is None else heads

@@ -15,7 +15,7 @@ from medformer.models.backbone.blocks import ASYMMETRY, Architecture
 from medformer.models.connectome.classifier import ConnectomeClassifier
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
 from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
-from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
+from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, building
 from medformer.models.networks.grid import Grid
 from medformer.registry import Entry, Registry
 
@@ -193,7 +193,5 @@ def build_connectome_model(
         DataError: There is no atlas, or one of fewer than two regions.
     """
     build = CONNECTOME_MODELS[config.name].part
-    try:
+    with building(config.name):
         return build(config, regions, diagonal)
-    except ValueError as error:
-        raise ConfigError(f"model {config.name} cannot be built: {error}") from error

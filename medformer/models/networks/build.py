@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from torch import nn
 
 from medformer.config.shared import ModelConfig
-from medformer.errors import ConfigError
+from medformer.errors import ConfigError, enough_memory
 from medformer.models.backbone.heads import Classifier
 from medformer.models.backbone.variants import VARIANTS, with_head
 from medformer.models.networks.agunet import agunet
@@ -167,10 +168,28 @@ def build_network(
         **{f"model.{key}": getattr(config, key) for key in ("mixers", "block", "mlp_ratio", "weights", "frozen")},
     }
     entry = NETWORKS.require(config.name, target, *(ability for ability, asked in wanted.items() if asked))
-    try:
+    with building(config.name):
         return _classifier(config, grid) if target == "classification" else entry.part(config, grid)
+
+
+@contextmanager
+def building(name: str) -> Iterator[None]:
+    """Say of which model that is what a constructor inside the block refuses, or has no memory for.
+
+    Raises:
+        ConfigError: The numbers of a config do not suit it.
+        ResourceError: Its weights do not fit into memory.
+    """
+    try:
+        with enough_memory(
+            lambda: (
+                f"The weights of model {name} do not fit into memory. Choose smaller numbers in model.mixers, or "
+                "another backbone or model."
+            )
+        ):
+            yield
     except ValueError as error:
-        raise ConfigError(f"model {config.name} cannot be built: {error}") from error
+        raise ConfigError(f"model {name} cannot be built: {error}") from error
 
 
 def _classifier(config: ModelConfig, grid: Grid) -> Classifier:

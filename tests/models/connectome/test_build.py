@@ -46,7 +46,7 @@ def test_as_published_implies_its_defects_and_the_others_none() -> None:
 
 
 def test_a_width_that_attention_cannot_have_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="roi_metaformer cannot be built: attention: got 40 channels"):
+    with pytest.raises(ConfigError, match="the token mixer attention of stage 0: attention: got 40 channels"):
         build_connectome_model(ConnectomeModelConfig(mixer="attention", width=40), REGIONS)
 
 

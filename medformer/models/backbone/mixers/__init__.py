@@ -157,7 +157,10 @@ MIXERS: Registry[type[nn.Module]] = Registry(
             HopfieldMemory,
             "neighborhoods refined by stored latents of training cases",
             _HOPFIELD,
-            cannot={SEVERAL_DEVICES: "One process fills the memory; several would each remember other cases."},
+            cannot={
+                SEVERAL_DEVICES: "One process fills the memory; several would each remember other cases. Set "
+                "training.devices=1."
+            },
             cost="N (C k + C^2 + 2 t M C), M slots, t steps; 2 M C stored numbers",
         ),
         Entry(
@@ -290,7 +293,10 @@ def make_mixer(
     if kernel_size:
         wanted["kernel_size"] = kernel_size
     known = signature(entry.part).parameters
-    return entry.part(channels, **{key: value for key, value in wanted.items() if key in known} | parameters)
+    try:
+        return entry.part(channels, **{key: value for key, value in wanted.items() if key in known} | parameters)
+    except ValueError as error:
+        raise ValueError(f"the token mixer {name} of stage {stage}: {error}") from error
 
 
 def _read(spec: MixerSpec) -> tuple[str, dict[str, Any]]:
@@ -298,7 +304,7 @@ def _read(spec: MixerSpec) -> tuple[str, dict[str, Any]]:
     given = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = given.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"Got a token mixer {given} without a name, expected a text, or {{name: ..., ...}}.")
+        raise ConfigError(f"model.mixers: got {json.dumps(given)}, expected a name, or {{name: ..., ...}}.")
     model = mixer_parameters(name)
     problems = unknown_keys(given, model) or [f"{key}: {text}." for key, text in value_problems(given, model)]
     if problems:

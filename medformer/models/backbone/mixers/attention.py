@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import Pointwise, attend, head_count
+from medformer.models.backbone.layers import Number, Pointwise, attend, head_count
 
 
 class Attention(nn.Module):
@@ -16,7 +15,7 @@ class Attention(nn.Module):
         heads: Number of heads; None for one for every 32 channels.
     """
 
-    def __init__(self, channels: int, *, heads: PositiveInt | None = None) -> None:
+    def __init__(self, channels: int, *, heads: Number | None = None) -> None:
         super().__init__()
         self.heads = head_count(channels, heads)
         self.qkv = Pointwise(channels, 3 * channels, bias=False)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, channels_last, full_precision, same_convolution
+from medformer.models.backbone.layers import (
+    KernelSize,
+    Number,
+    Pointwise,
+    channels_last,
+    full_precision,
+    same_convolution,
+)
 
 
 class HiddenStateMixing(nn.Module):
@@ -25,9 +31,7 @@ class HiddenStateMixing(nn.Module):
         states: How many the positions are gathered in.
     """
 
-    def __init__(
-        self, channels: int, *, spatial_dims: int, kernel_size: KernelSize = 3, states: PositiveInt = 49
-    ) -> None:
+    def __init__(self, channels: int, *, spatial_dims: int, kernel_size: KernelSize = 3, states: Number = 49) -> None:
         super().__init__()
         self.states = states
         self.parameters_of_states = Pointwise(channels, 3 * states, bias=False)

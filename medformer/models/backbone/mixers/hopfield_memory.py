@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, full_precision, same_convolution
+from medformer.models.backbone.layers import Few, KernelSize, Number, Pointwise, full_precision, same_convolution
 
 EMPTY = -1
 """Class, case and order of a slot that holds nothing."""
@@ -45,9 +45,9 @@ class HopfieldMemory(nn.Module):
         *,
         spatial_dims: int,
         kernel_size: KernelSize = 3,
-        slots: PositiveInt = 64,
+        slots: Number = 64,
         beta: PositiveFloat = 8.0,
-        steps: PositiveInt = 2,
+        steps: Few = 2,
         rate: Rate = 0.5,
     ) -> None:
         super().__init__()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.models.backbone.layers import (
     HEAD_CHANNELS,
     KernelSize,
+    Number,
     Pointwise,
     attend,
     channels_last,
@@ -49,7 +49,7 @@ class Inception(nn.Module):
         spatial_dims: int,
         stage: int,
         kernel_size: KernelSize = 3,
-        attention_heads: PositiveInt | None = None,
+        attention_heads: Number | None = None,
     ) -> None:
         super().__init__()
         total = max(2, channels // HEAD_CHANNELS)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medformer.models.backbone.batch_normed import ConvNorm
-from medformer.models.backbone.layers import Pointwise, attend
+from medformer.models.backbone.layers import Number, Pointwise, attend
 from medformer.models.backbone.norms import make_norm
 
 _SHARE = 4.67
@@ -34,8 +33,8 @@ class SingleHeadAttention(nn.Module):
         channels: int,
         *,
         spatial_dims: int,
-        attending: PositiveInt | None = None,
-        key_channels: PositiveInt = 16,
+        attending: Number | None = None,
+        key_channels: Number = 16,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
+from medformer.models.backbone.layers import Number
 from medformer.models.backbone.mlp import TiedMlp, Tying
 from medformer.models.backbone.norms import Grid, resize, stage_grid
 
@@ -41,7 +41,7 @@ class TokenMlp(TiedMlp):
         made_for: Sequence[int] | None = None,
         tying: Tying | None = None,
         grid: Grid = None,
-        hidden: PositiveInt | None = None,
+        hidden: Number | None = None,
     ) -> None:
         positions = tuple(made_for) if made_for and grid is None else stage_grid(spatial_dims, stage, grid)
         super().__init__(math.prod(positions), hidden or max(1, channels // 2), tying or Tying())

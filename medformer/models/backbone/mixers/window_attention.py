@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, head_count, per_axis
+from medformer.models.backbone.layers import Number, Pointwise, head_count, per_axis
+from medformer.models.backbone.norms import Positions
 
 
 class WindowAttention(nn.Module):
@@ -33,8 +34,8 @@ class WindowAttention(nn.Module):
         channels: int,
         *,
         spatial_dims: int,
-        window: KernelSize = 7,
-        heads: PositiveInt | None = None,
+        window: Positions | Sequence[Positions] = 7,
+        heads: Number | None = None,
         bias: bool = False,
     ) -> None:
         super().__init__()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import full_precision
+from medformer.models.backbone.layers import Number, full_precision
 
 
 class FrequencyFilter(nn.Module):
@@ -25,7 +25,7 @@ class FrequencyFilter(nn.Module):
         ValueError: Channels that the groups do not divide.
     """
 
-    def __init__(self, channels: int, *, groups: PositiveInt = 8, threshold: NonNegativeFloat = 0.01) -> None:
+    def __init__(self, channels: int, *, groups: Number = 8, threshold: NonNegativeFloat = 0.01) -> None:
         super().__init__()
         if channels % groups:
             raise ValueError(f"frequency_filter: got {channels} channels for {groups} groups, expected a multiple")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import Tensor, nn
 
 from medformer.models.backbone.frequency_filters import FrequencyFilters, Keeps
-from medformer.models.backbone.layers import Pointwise, channels_last, within_half
+from medformer.models.backbone.layers import Few, Pointwise, channels_last, within_half
 from medformer.models.backbone.mlp import StarReLU
 from medformer.models.backbone.norms import Grid
-
-Few = Annotated[int, Field(ge=1, le=64)]
 
 
 class _LearnedFilter(nn.Module):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import Pointwise, full_precision, wide, within_half
+from medformer.models.backbone.layers import Number, Pointwise, full_precision, wide, within_half
 from medformer.models.backbone.mixers.scan.recurrence import linear_scan
 from medformer.models.backbone.norms import ChannelNorm
 
@@ -28,7 +27,7 @@ class DecisionConvFormer(nn.Module):
         phases: Kinds of tokens that take turns.
     """
 
-    def __init__(self, channels: int, *, window: PositiveInt = 6, phases: PositiveInt = 3) -> None:
+    def __init__(self, channels: int, *, window: Number = 6, phases: Number = 3) -> None:
         super().__init__()
         self.window = window
         self.filters = nn.ModuleList(
@@ -56,7 +55,7 @@ class DecisionMetaMamba(nn.Module):
         states: States of each channel of the scan.
     """
 
-    def __init__(self, channels: int, *, window: PositiveInt = 6, states: PositiveInt = 16) -> None:
+    def __init__(self, channels: int, *, window: Number = 6, states: Number = 16) -> None:
         super().__init__()
         self.window = window
         self.local = nn.Conv1d(channels, channels, window, bias=False)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import KernelSize, Pointwise, full_precision, odd_kernel, wide, within_half
+from medformer.models.backbone.layers import (
+    KernelSize,
+    Number,
+    Pointwise,
+    full_precision,
+    odd_kernel,
+    wide,
+    within_half,
+)
 from medformer.models.backbone.mixers.scan.recurrence import state_space_scan
 
 _EXPANSION = 2
@@ -40,8 +47,8 @@ class SelectiveScan(nn.Module):
         *,
         spatial_dims: int,
         kernel_size: KernelSize = 7,
-        states: PositiveInt = 64,
-        head_channels: PositiveInt = 64,
+        states: Number = 64,
+        head_channels: Number = 64,
     ) -> None:
         super().__init__()
         inner = _EXPANSION * channels
