@@ -89,7 +89,8 @@ def _list_section(name: str) -> None:
     say(f"{section.title[0].upper()}{section.title[1:]}")
     if name == "backbones":
         say("Millions of parameters: as a classifier, and without its head in 1-D, 2-D, 3-D")
-    if section.measure:
+    measured = section.measure if name != "backbones" else None
+    if measured:
         say("Counted and timed on this machine's CPU, one after the other")
     for row in section.rows():
         text = row["description"] + (f" ({row['paper']})" if row.get("paper") else "")
@@ -99,10 +100,10 @@ def _list_section(name: str) -> None:
             text = f"{' '.join(f'{count / 1e6:5.1f}' for count in row['parameters'].values())}  {row['description']}"
         width = max(map(len, section.names))
         _columns(row["name"], text, width)
-        if section.measure:
+        if measured:
             # The reasons of what a part cannot take lines; `medformer info NAME` gives them.
             facts = {key: row[key] for key in ("cost", "sizes")} | {"cannot": list(row["cannot"])}
-            for key, value in {**facts, **section.measure(row["name"])}.items():
+            for key, value in {**facts, **measured(row["name"])}.items():
                 if value:
                     _columns("", f"{key}: {_text(value)}", width)
 

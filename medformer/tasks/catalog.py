@@ -74,6 +74,11 @@ def _backbones() -> list[Row]:
     ]
 
 
+def _count_backbone(name: str) -> Row:
+    """What the row of a pattern says of its example, for the name that was asked for."""
+    return {"parameters": variant_counts(VARIANTS[name].example if "<" in name else name)}
+
+
 def _weights() -> list[Row]:
     facts = ("network", "data", "license", "size", "mean", "std", "origin")
     return [{**_row(entry), **{key: getattr(entry.part, key) for key in facts}} for entry in WEIGHTS.values()]
@@ -97,7 +102,7 @@ def _configs() -> list[Row]:
 
 _ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
 SECTIONS: Mapping[str, Section] = {
-    "backbones": Section("backbones (model.backbone)", list(VARIANTS), _backbones),
+    "backbones": Section("backbones (model.backbone)", list(VARIANTS), _backbones, _count_backbone),
     "models": _table("segmentation networks (model.name)", NETWORKS.values(), measure_network),
     "weights": Section("pretrained weights (model.weights)", list(WEIGHTS), _weights),
     "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers, measure_mixer),

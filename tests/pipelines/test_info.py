@@ -88,6 +88,9 @@ def test_a_name_is_explained_wherever_it_stands(
         text = shown(capsys, "smp:unet/resnet18")
         assert "any segmentation-models-pytorch network" in text and "2-D  14,328,209" in text
         assert "billions  8 x 8: " in text and "milliseconds in 2-D  8 x 8: " in text
+    assert "features_2d: 1,844,482" in shown(capsys, "timm:<name>"), "of the example"
+    with pytest.raises(ConfigError, match="nosuch"):
+        shown(capsys, "timm:nosuch")
     text = shown(capsys, "training.epochs")
     assert all(f"{task}: training.epochs" in text for task in SCHEMAS)
     assert "26,341,656" in shown(capsys, "caformer_s18")
