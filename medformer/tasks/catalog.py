@@ -21,8 +21,8 @@ from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
 from medformer.models.backbone.mixers import MIXERS, mixer_parameters
 from medformer.models.backbone.variants import VARIANTS, variant_counts
 from medformer.models.connectome.build import CONNECTOME_MODELS, DEFECTS
+from medformer.models.measures import measure_connectome_model, measure_mixer, measure_network
 from medformer.models.networks.build import NETWORKS
-from medformer.models.timing import measure_connectome_model, measure_mixer, measure_network
 from medformer.models.weights.table import WEIGHTS
 from medformer.registry import Entry
 from medformer.training.losses.segmentation import LOSSES, VOLUME_LOSSES

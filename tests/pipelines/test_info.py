@@ -9,7 +9,7 @@ import pytest
 from medformer.config import SCHEMAS
 from medformer.config_problems import known_keys
 from medformer.errors import ConfigError
-from medformer.models import timing
+from medformer.models import measures
 from medformer.models.backbone.mixers import MIXERS
 from medformer.tasks.catalog import SECTIONS, collect_info
 from pipelines.info import info
@@ -84,7 +84,7 @@ def test_a_name_is_explained_wherever_it_stands(
     assert "global self-attention" in text and "heads (default null)" in text and "square of the positions" in text
     assert "4 N C^2" in text and "2-D: 16,384" in text and "56 x 56: " in text, "cost, parameters and time"
     with monkeypatch.context() as patch:
-        patch.setattr(timing, "NETWORK_SIDES", {2: (8, 16), 3: (8, 16)})
+        patch.setattr(measures, "NETWORK_SIDES", {2: (8, 16), 3: (8, 16)})
         text = shown(capsys, "smp:unet/resnet18")
         assert "any segmentation-models-pytorch network" in text and "2-D  14,328,209" in text
         assert "billions  8 x 8: " in text and "milliseconds in 2-D  8 x 8: " in text
