@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import Architecture, Backbone, InitName, MetaFormerStage, by_stage, initialize
+from medformer.models.backbone.efficientnet_lite import LITE0, EfficientNetLite0, with_known_padding
 from medformer.models.backbone.layers import Pointwise, channels_last
 from medformer.models.backbone.renormalize import Renormalize
-from medformer.models.backbone.same_convolution import with_known_padding
 
 STRIDES = (4, 8, 16, 32)
 _ADVICE = "Choose a network with such stages, such as timm:tf_efficientnet_lite0 or timm:resnet18."
@@ -155,7 +155,10 @@ class TimmMetaFormer(Backbone):
 
 
 def _features(name: str, in_channels: int) -> Any:
+    if name == LITE0:
+        return EfficientNetLite0(in_channels)
     import timm
+    from timm.layers import Conv2dSame
 
     if not is_listed(name):
         near = get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
@@ -164,9 +167,10 @@ def _features(name: str, in_channels: int) -> Any:
             f"The installed timm {timm.__version__} lists no model '{name}'.{hint} Nothing is looked up in a network."
         )
     try:
-        return with_known_padding(timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels))
+        network = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels)
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"timm's {name} gives no feature maps ({error}). {_ADVICE}") from error
+    return with_known_padding(network, lambda convolution: isinstance(convolution, Conv2dSame))
 
 
 def _levels(name: str, reductions: list[int]) -> list[int]:

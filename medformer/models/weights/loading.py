@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from medformer.errors import CheckpointError
 from medformer.models.backbone.blocks import Backbone
+from medformer.models.backbone.efficientnet_lite import LITE0, whole_lite0
 from medformer.models.backbone.heads import Classifier
 from medformer.models.backbone.variants import VARIANTS, build_backbone, encoder_name
 from medformer.tensor_file import name_some, read_metadata, read_tensors, shapes
@@ -222,7 +223,7 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under our names (timm's), from any of the layouts."""
     plain = {key.removeprefix("module."): value for key, value in tensors.items()}
     if _LITE0_MARK in plain:
-        return _in_order(plain, "tf_efficientnet_lite0")
+        return _in_order(plain)
     if _FOCAL_MARK in plain:
         return {_by_rules(key, _FOCAL_RULES): value for key, value in plain.items()}
     if _SHVIT_MARK in plain or _VIM_MARK in plain:
@@ -295,19 +296,17 @@ def _fit(value: Tensor, target: Tensor) -> Tensor | None:
     return None if inflated is None else inflated.to(target.dtype).contiguous()
 
 
-def _in_order(tensors: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
-    """Return tensors under the names of a network of timm that has the same ones in the same order.
+def _in_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under the names of EfficientNet-Lite0, which has the same ones in the same order.
 
     Raises:
         CheckpointError: It has others.
     """
-    import timm
-
     with torch.device("meta"):
-        expected = shapes(timm.create_model(network, pretrained=False).state_dict())
+        expected = shapes(whole_lite0().state_dict())
     if list(expected.values()) != list(shapes(tensors).values()):
         raise CheckpointError(
-            f"Of the EfficientNets under these names, only {network} is known, and these weights are of another."
+            f"Of the EfficientNets under these names, only {LITE0} is known, and these weights are of another."
         )
     return dict(zip(expected, tensors.values(), strict=True))
 
