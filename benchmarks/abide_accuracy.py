@@ -47,7 +47,8 @@ from medformer.files import read_json, write_json
 from medformer.reporting.report import build_report
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.learner import ConnectomeLearner
-from medformer.tasks.abide.study import AbideStudy, AbideTask
+from medformer.tasks.abide.study import AbideStudy
+from medformer.tasks.abide.task import AbideTask
 from pipelines.console import make_reporter, say
 
 SYSTEMS: dict[str, tuple[str, ...]] = {

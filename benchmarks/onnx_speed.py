@@ -31,7 +31,7 @@ from medformer.inference.frames.segment import Segmenter
 from medformer.inference.onnx.export import runner
 from medformer.inference.onnx.frames import write_frames
 from medformer.inference.onnx.quantize import quantize
-from medformer.tasks.polyp.learner import make_segmenter, new_network
+from medformer.tasks.polyp.predictor import make_segmenter, new_network
 
 PEER = "smp:unet/resnet34"
 

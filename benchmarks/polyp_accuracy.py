@@ -48,7 +48,8 @@ from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.seeds import derive_seed
-from medformer.tasks.polyp.learner import make_objective, make_segmenter, new_network
+from medformer.tasks.polyp.learner import make_objective
+from medformer.tasks.polyp.predictor import make_segmenter, new_network
 from medformer.training.devices import choose_device
 from medformer.training.fit import FitResult, fit
 from pipelines.console import make_reporter, say

@@ -45,7 +45,8 @@ from medformer.imaging.volumes import read_labels
 from medformer.seeds import derive_seed
 from medformer.tasks.volume.network import new_network, planned_training
 from medformer.tasks.volume.predictor import make_segmenter
-from medformer.tasks.volume.study import VolumeStudy, VolumeTask
+from medformer.tasks.volume.study import VolumeStudy
+from medformer.tasks.volume.task import VolumeTask
 from medformer.training.fit import FitResult, fit
 from medformer.training.losses.objectives import VolumeObjective
 from medformer.training.losses.segmentation import build_volume_loss

@@ -7,14 +7,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from medformer.errors import CheckpointError, ResourceError
 from medformer.files import atomic_path
+
+if TYPE_CHECKING:
+    # What asks a file about itself does without it.
+    from torch import Tensor
 
 _KEY = "medformer"
 
@@ -35,6 +37,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         ResourceError: The disk is full or the folder not writable; what stood at `path` is untouched.
     """
+    from safetensors.torch import save_file
+
     content = _independent(tensors)
     with atomic_path(path) as temporary:
         try:

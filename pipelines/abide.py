@@ -5,30 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medformer.connectome.atlases import atlas_name
 from medformer.crossval.run.outputs import output_folder
 from medformer.data.connectomes.cohort import MANIFEST_FILE
-from medformer.data.connectomes.prepare.cohort_preparation import (
-    EXCLUSIONS_FILE,
-    Prepared,
-    prepare_cohort,
-)
-from medformer.data.connectomes.prepare.extract import Settings, atlas_files, extract_bids
-from medformer.data.connectomes.prepare.fetch import fetch_abide
 from medformer.data.connectomes.prepare.quality import Limits
 from medformer.data.connectomes.read.matrices import Values
-from medformer.data.connectomes.same_brains import join_same_brains
 from medformer.errors import counted
-from medformer.reporting.report import build_report
-from medformer.tasks.abide.explanation import explain_run
-from medformer.tasks.abide.features import read_trained_on
-from medformer.tasks.abide.new_subjects import export_scores
-from medformer.tasks.new_cases import LEAVE_OUT, require_all
 
 from .console import make_reporter, say
 from .work import predicting, say_scores
+
+if TYPE_CHECKING:
+    from medformer.data.connectomes.prepare.cohort_preparation import Prepared
 
 _SHOWN = 10
 
@@ -44,6 +34,8 @@ def fetch(
     url: str | None,
 ) -> None:
     """Download time series and the phenotypic table of the Preprocessed Connectomes Project."""
+    from medformer.data.connectomes.prepare.fetch import fetch_abide
+
     found = fetch_abide(
         out,
         pipeline=pipeline,
@@ -72,6 +64,8 @@ def extract(
     high_pass: float | None,
 ) -> None:
     """Average preprocessed BOLD over the regions of atlases."""
+    from medformer.data.connectomes.prepare.extract import Settings, atlas_files, extract_bids
+
     with output_folder(out, resume=True, beside=True):
         done = extract_bids(
             bids,
@@ -135,6 +129,8 @@ def prepare(
 
 def prepare_folder(source: Path, out: Path, *, overwrite: bool, **settings: Any) -> Path:
     """Prepare a cohort (see `prepare_cohort` for the settings), say what came of it, and return its manifest."""
+    from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
+
     with output_folder(out, overwrite=overwrite, by="abide prepare") as work:
         made = prepare_cohort(source, work, reporter=make_reporter(), **settings)
         _finish(made, work, out)
@@ -149,6 +145,9 @@ def _finish(made: Prepared, work: Path, out: Path) -> None:
         work: Where it is now.
         out: Where it will be.
     """
+    from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
+    from medformer.data.connectomes.same_brains import join_same_brains
+
     cohort, same = join_same_brains(made, work)
     cases = cohort.cases
     for title, counts in (("Left out", made.excluded), ("Kept although", {**made.warnings, "same-brain": len(same)})):
@@ -182,6 +181,11 @@ def predict(
     **common: Any,
 ) -> None:
     """Write the score and decision of new subjects (see `export_scores`), and say what came of them."""
+    from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
+    from medformer.tasks.abide.features import read_trained_on
+    from medformer.tasks.abide.new_subjects import export_scores
+    from medformer.tasks.new_cases import LEAVE_OUT, require_all
+
     with predicting("abide", run, sources, out=out, **common) as request:
         made = export_scores(request, threshold=threshold, pipeline=pipeline, strategy=strategy, values=values)
     trained = request.trained
@@ -204,6 +208,9 @@ def predict(
 
 def explain(*, run: Path, steps: int) -> None:
     """Explain what the scores of a run rest on (see `explain_run`), and add it to the report."""
+    from medformer.reporting.report import build_report
+    from medformer.tasks.abide.explanation import explain_run
+
     folder, subjects = explain_run(run, steps=steps, reporter=make_reporter())
     say(f"Attributions of {subjects} test subjects: {folder}")
     say(f"Report: {build_report(run)}")

@@ -8,8 +8,6 @@ from medformer.config import SCHEMAS
 from medformer.config_loading import load_config
 from medformer.crossval.run.outputs import has_format
 from medformer.data.synthetic.abide import write_synthetic_abide
-from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
-from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
 from medformer.errors import ConfigError
 from medformer.files import require_writable, write_json
 
@@ -32,6 +30,9 @@ _FORMAT = "medformer-demo/1"
 
 def demo(*, out: Path, overwrite: bool, resume: bool) -> None:
     """Cross-validate on synthetic connectomes (`out/abide`), brain volumes (`out/volume`), and frames (`out/run`)."""
+    from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
+    from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
+
     require_writable(out)
     there = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if there and (not has_format(out / _MARK, _FORMAT) or there - {_MARK, "data", "run", "abide", "volume"}):

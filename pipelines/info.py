@@ -15,12 +15,7 @@ from typing import Any, Literal
 import medformer
 from medformer.config import SCHEMAS
 from medformer.config_problems import describe_keys
-from medformer.crossval.run.record import installed_versions
 from medformer.errors import ConfigError, UnknownNameError
-from medformer.models.weights.hub import fetch
-from medformer.models.weights.listing import format_weights, list_weights
-from medformer.models.weights.store import store_folder, where
-from medformer.tasks.catalog import KEYS, SECTIONS, collect_info
 
 from .console import make_reporter, say
 
@@ -31,6 +26,8 @@ def info(*, names: Sequence[str], as_json: bool) -> None:
     Raises:
         ConfigError: Names beside --json, or one that nothing has.
     """
+    from medformer.tasks.catalog import KEYS, SECTIONS, collect_info
+
     if as_json and names:
         raise ConfigError(f"Got {' '.join(names)} and --json, which prints everything. Leave one of them out.")
     if as_json:
@@ -53,6 +50,10 @@ def weights(*, action: Literal["list", "get", "where"], names: Sequence[str], re
     Raises:
         MedformerError: See `fetch` and `find_weights`.
     """
+    from medformer.models.weights.hub import fetch
+    from medformer.models.weights.listing import format_weights, list_weights
+    from medformer.models.weights.store import store_folder, where
+
     if action == "list" and names:
         raise ConfigError(f"weights list got {' '.join(names)}, expected no name: it lists all.")
     if action == "list":
@@ -71,6 +72,9 @@ def weights(*, action: Literal["list", "get", "where"], names: Sequence[str], re
 
 def _overview() -> None:
     """One line for each section, cut to the width of the terminal."""
+    from medformer.crossval.run.record import installed_versions
+    from medformer.tasks.catalog import KEYS, SECTIONS
+
     say(f"medformer {medformer.__version__} (torch {installed_versions().get('torch', '?')})\n")
     tasks = [f"{task} {len(describe_keys(schema))}" for task, schema in SCHEMAS.items()]
     lines = [(name, str(len(section.names)), section.title, section.names) for name, section in SECTIONS.items()]
@@ -85,6 +89,8 @@ def _overview() -> None:
 
 
 def _list_section(name: str) -> None:
+    from medformer.tasks.catalog import SECTIONS
+
     section = SECTIONS[name]
     say(f"{section.title[0].upper()}{section.title[1:]}")
     if name == "backbones":
@@ -110,6 +116,8 @@ def _list_section(name: str) -> None:
 
 def _list_keys(words: Sequence[str]) -> None:
     """The config keys of a task, or those of them that begin with one of the further words."""
+    from medformer.tasks.catalog import KEYS
+
     if not words:
         for task, schema in SCHEMAS.items():
             _columns(f"medformer info {KEYS} {task}", f"{len(describe_keys(schema))} keys", 26)
@@ -127,6 +135,8 @@ def _list_keys(words: Sequence[str]) -> None:
 
 def _explain(name: str) -> None:
     """All that is known of a part, a config, or a config key (or the keys below one)."""
+    from medformer.tasks.catalog import KEYS, SECTIONS
+
     found = False
     for section in SECTIONS.values():
         patterns = [known for known in section.names if "<" in known and name.startswith(known.split("<")[0])]

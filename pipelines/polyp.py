@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from medformer.crossval.run.outputs import output_file
-from medformer.data.frames.describe import inspect_frames
-from medformer.data.frames.descriptors import FRAMES
 from medformer.data.frames.layouts import Layout, scan
 from medformer.data.manifest import write_manifest
-from medformer.data.near_duplicates import link_near_duplicates
 from medformer.errors import DataError, counted
 from medformer.foreground import Foreground
-from medformer.inference.frames.export import TABLE, Probabilities
-from medformer.inference.scoring import score_folder
-from medformer.tasks.new_cases import TRY_AGAIN, require_all
-from medformer.tasks.polyp.new_images import export_images
 
 from .console import make_reporter, say
 from .work import evaluated, list_problems, predicting, sidecars
@@ -40,6 +33,10 @@ def prepare(
     overwrite: bool,
 ) -> None:
     """Turn folders in a known layout into one manifest."""
+    from medformer.data.frames.describe import inspect_frames
+    from medformer.data.frames.descriptors import FRAMES
+    from medformer.data.near_duplicates import link_near_duplicates
+
     output_file(out, overwrite=overwrite, beside=sidecars(out))
     found = scan(
         folders,
@@ -79,6 +76,10 @@ def predict(
     *, run: Path, images: list[Path], out: Path, probabilities: str, threshold: float | None, **common: Any
 ) -> None:
     """Write verified masks at the images' own sizes, overlays, and predictions.csv (see `export_images`)."""
+    from medformer.inference.frames.export import TABLE, Probabilities
+    from medformer.tasks.new_cases import TRY_AGAIN, require_all
+    from medformer.tasks.polyp.new_images import export_images
+
     with predicting("polyp", run, images, out=out, **common) as request:
         made = export_images(request, threshold=threshold, probabilities=cast(Probabilities, probabilities))
     require_all(made, "images", TRY_AGAIN)
@@ -90,6 +91,7 @@ def predict(
 
 def evaluate(*, threshold: float, foreground: Foreground | None, **common: Any) -> None:
     """Score a folder of prediction maps."""
+    from medformer.inference.scoring import score_folder
 
     def lines(summary: Mapping[str, Any]) -> Iterator[str]:
         pooled = summary["pooled"]

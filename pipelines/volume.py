@@ -10,21 +10,10 @@ from typing import Any, cast
 from medformer.config import VolumeConfig
 from medformer.crossval.run.outputs import has_format, output_file, output_folder
 from medformer.data.manifest import write_manifest
-from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
-from medformer.data.volumes.plan.volume_plan import write_volume_plan
 from medformer.data.volumes.read.dataset_file import named_labels, write_info
 from medformer.data.volumes.read.layouts import Layout
-from medformer.data.volumes.read.medmnist import write_medmnist
 from medformer.data.volumes.read.several_folders import scan_folders
 from medformer.errors import ConfigError, counted
-from medformer.inference.volumes.export import TABLE
-from medformer.inference.volumes.probabilities import Probabilities
-from medformer.inference.volumes.scoring import score_label_maps
-from medformer.tasks.new_cases import LEAVE_OUT, TRY_AGAIN, require_all
-from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
-from medformer.tasks.volume.forecast import forecast
-from medformer.tasks.volume.new_classes import export_classes
-from medformer.tasks.volume.new_volumes import export_volumes
 
 from .console import make_reporter, say
 from .work import evaluated, list_problems, predicting, say_scores, sidecars
@@ -42,6 +31,9 @@ def prepare(
     overwrite: bool,
 ) -> None:
     """Turn folders in a known layout, or an .npz file of MedMNIST3D, into one manifest."""
+    from medformer.data.volumes.read.medmnist import write_medmnist
+    from medformer.tasks.volume.dataset import PATIENT_NOTES, complete
+
     source = next((one for one in sources if one.is_file()), None)
     if source is not None:
         if source.suffix != ".npz" or len(sources) > 1:
@@ -74,6 +66,10 @@ def prepare(
 
 def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
     """Plan from all cases of a manifest or folder, and say what training will take (see `forecast`)."""
+    from medformer.data.volumes.plan.volume_plan import FORMAT as PLAN_FORMAT
+    from medformer.data.volumes.plan.volume_plan import write_volume_plan
+    from medformer.tasks.volume.forecast import forecast
+
     if out is not None:
         output_file(out, overwrite=overwrite, ours=lambda file: has_format(file, PLAN_FORMAT))
     made = forecast(config, say=say, reporter=make_reporter())
@@ -86,6 +82,12 @@ def predict(
     *, run: Path, images: Sequence[Path], out: Path, dicom_seg: bool, probabilities: str, **common: Any
 ) -> None:
     """Write verified label maps, overlays and volumes.csv (`export_volumes`), or scores (`export_classes`)."""
+    from medformer.inference.volumes.export import TABLE
+    from medformer.inference.volumes.probabilities import Probabilities
+    from medformer.tasks.new_cases import LEAVE_OUT, TRY_AGAIN, require_all
+    from medformer.tasks.volume.new_classes import export_classes
+    from medformer.tasks.volume.new_volumes import export_volumes
+
     with predicting("volume", run, images, out=out, **common) as request:
         segments = request.trained.config.target == "segmentation"
         if (dicom_seg or probabilities != "none") and not segments:
@@ -111,6 +113,7 @@ def predict(
 
 def evaluate(*, tolerance: float, labels: str | None, images: Path | None, **common: Any) -> None:
     """Score a folder of label maps."""
+    from medformer.inference.volumes.scoring import score_label_maps
 
     def lines(summary: Mapping[str, Any]) -> Iterator[str]:
         for label, part in summary["by_label"].items():

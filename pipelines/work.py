@@ -6,29 +6,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medformer.config import SCHEMAS, AnyConfig
-from medformer.crossval.run import runner
-from medformer.crossval.run.beside import BesideError
-from medformer.crossval.run.collect import named_subgroups, verify_oof, write_metrics
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.outputs import output_folder
-from medformer.data.audit import split_parts, write_findings
 from medformer.data.problems import LISTED, Problem, quarantine, require_usable, write_problems
 from medformer.errors import ConfigError, DataError, counted
-from medformer.evaluation.summary import NOTHING, headline, summarize
 from medformer.inference.scored_cases import CaseSource
-from medformer.inference.scoring import UNSCORED, Unpaired, write_scores
 from medformer.records import read_record
-from medformer.reporting.evaluation import write_evaluation
-from medformer.reporting.paper.methods import write_methods
-from medformer.reporting.report import build_report
-from medformer.tasks import get_task
-from medformer.tasks.new_cases import PREDICTIONS, Request, Scored
-from medformer.tasks.trained import Trained, open_trained
 
 from .console import make_reporter, say
+
+if TYPE_CHECKING:
+    from medformer.inference.scoring import Unpaired
+    from medformer.tasks.new_cases import Request, Scored
+    from medformer.tasks.trained import Trained
 
 _GUESSES = {"mean_edge_mse": "each connection's mean", "mean_visible_mse": "the mean of what is visible of a case"}
 """What pretraining is held against, by its key in `pretraining.json`."""
@@ -49,6 +42,12 @@ def crossval(
     Raises:
         MedformerError: See `runner.run`; what was finished before stays on disk.
     """
+    from medformer.crossval.run import runner
+    from medformer.crossval.run.beside import BesideError
+    from medformer.evaluation.summary import headline
+    from medformer.reporting.report import build_report
+    from medformer.tasks import get_task
+
     failure = None
     try:
         run = runner.run(
@@ -79,6 +78,9 @@ def crossval(
 
 def pretrain(*, task: str, config: AnyConfig, out: Path, resume: bool, overwrite: bool) -> None:
     """Pretrain an encoder on all cases of a manifest, with a part of them held out for choosing weights."""
+    from medformer.crossval.run import runner
+    from medformer.tasks import get_task
+
     quality = runner.pretrain(get_task(task), config, out, make_reporter(), resume=resume, overwrite=overwrite)
     key, guess = next((key, words) for key, words in _GUESSES.items() if key in quality)
     say(
@@ -105,6 +107,9 @@ def check(
         DataError: Cases cannot be used.
         LeakageError: Parts of the split share something that is not accepted by name.
     """
+    from medformer.data.audit import split_parts, write_findings
+    from medformer.tasks import get_task
+
     with nullcontext() if out is None else output_folder(out, resume=True, beside=True):
         reporter = make_reporter()
         keys: dict[str, Any] = {"data": {"manifest": str(data)}}
@@ -167,6 +172,9 @@ def predicting(
     resume: bool | None = None,
 ) -> Iterator[Request]:
     """Claim the folder of the results, open what a run or bundle of a task learned, and say what its user must know."""
+    from medformer.tasks.new_cases import Request
+    from medformer.tasks.trained import open_trained
+
     with output_folder(out, overwrite=overwrite, resume=resume, by=f"{task} predict") as work:
         trained = open_trained(run, task)
         if trained.note:
@@ -184,6 +192,8 @@ def say_scores(trained: Trained, made: Scored, noun: str, positive: str, out: Pa
         positive: What the positive class is called.
         out: Folder of the table.
     """
+    from medformer.tasks.new_cases import PREDICTIONS
+
     say(made.calibration)
     say(
         f"{counted(len(made.rows), noun)}, {made.positive} of them {positive} at threshold "
@@ -231,6 +241,10 @@ def evaluated(
     only_common: bool,
 ) -> None:
     """Score a folder of predictions of a task with `score`, write tables and a page, and say `lines` of the summary."""
+    from medformer.evaluation.summary import NOTHING
+    from medformer.inference.scoring import UNSCORED, write_scores
+    from medformer.reporting.evaluation import write_evaluation
+
     unpaired: Unpaired = {}
     with output_folder(out, overwrite=overwrite, by=f"{task} evaluate") as work:
         rows, summary = score(
@@ -275,6 +289,11 @@ def export(*, run: Path, out: Path, fold: str, onnx: bool, no_hashes: bool, over
 
 def report(*, run: Path, share: bool, methods: bool, subgroups: Sequence[str]) -> None:
     """Write a run's numbers and report again, from its out-of-fold tables and files alone."""
+    from medformer.crossval.run.collect import named_subgroups, verify_oof, write_metrics
+    from medformer.evaluation.summary import summarize
+    from medformer.reporting.paper.methods import write_methods
+    from medformer.reporting.report import build_report
+
     opened = RunDirectory.open(run)
     columns = subgroups or named_subgroups(opened)
     for part in (opened, *opened.baselines.values(), *([opened.canary] if opened.canary.oof_csv.exists() else [])):
@@ -346,7 +365,6 @@ def compare(
     from medformer.crossval.compare.open import open_tables
     from medformer.crossval.compare.text import format_comparisons
     from medformer.crossval.splits.read import read_split
-    from medformer.reporting.comparison_files import write_comparison
 
     if higher_is_better and lower_is_better:
         raise ConfigError("Got --higher-is-better and --lower-is-better; expected at most one.")
@@ -360,5 +378,8 @@ def compare(
             ungrouped=ungrouped,
         )
         say(format_comparisons(found))
-        for path in write_comparison(out, found) if out is not None else ():
-            say(f"Wrote {path}")
+        if out is not None:
+            from medformer.reporting.comparison_files import write_comparison
+
+            for path in write_comparison(out, found):
+                say(f"Wrote {path}")

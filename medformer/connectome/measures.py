@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from medformer.errors import DataError
 from medformer.registry import Entry, Registry
@@ -81,24 +80,6 @@ def to_matrices(triangles: NDArray[Real], regions: int, diagonal: bool = False) 
     matrices[:, rows, columns] = triangles
     matrices[:, columns, rows] = triangles
     return matrices
-
-
-class GivenCovariance(BaseEstimator):
-    """Takes a covariance (R, R) where nilearn's `ConnectivityMeasure` would take a series (T, R).
-
-    `fit` returns a new object: nilearn keeps the estimator and fits it again to the subjects that it transforms, and a
-    fitted tangent space must not remember a subject.
-
-    Attributes:
-        covariance_: What was given.
-    """
-
-    covariance_: NDArray[np.float64]
-
-    def fit(self, X: NDArray[np.float64], y: Any = None) -> Self:
-        given = type(self)()
-        given.covariance_ = X
-        return given
 
 
 # Weight of the identity where only correlations are stored, so that the length of the scan, which the weight of Ledoit
@@ -256,6 +237,8 @@ def _connectivity(values: NDArray[np.float64], kind: str, stored: bool = False) 
     """One matrix of `kind`, from signals (T, R), or from a covariance (R, R) that is stored."""
     from nilearn.connectome import ConnectivityMeasure
     from sklearn.covariance import EmpiricalCovariance, LedoitWolf
+
+    from medformer.connectome.given_covariance import GivenCovariance
 
     if kind == ROOT:
         return _root(_connectivity(values, "correlation"))

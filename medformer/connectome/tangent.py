@@ -8,7 +8,8 @@ import numpy as np
 from nilearn.connectome import ConnectivityMeasure
 
 from medformer.connectome.columns import BlockTransformer, Matrix
-from medformer.connectome.measures import GivenCovariance, to_matrices, to_triangle, triangle_regions
+from medformer.connectome.given_covariance import GivenCovariance
+from medformer.connectome.measures import to_matrices, to_triangle, triangle_regions
 from medformer.errors import DataError
 
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -173,6 +172,8 @@ class PlattScaling:
         Raises:
             DataError: A class is missing.
         """
+        from scipy.optimize import minimize
+
         positives = count_positives(labels)
         negatives = len(labels) - positives
         target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))

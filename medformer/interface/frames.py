@@ -16,8 +16,8 @@ from medformer.inference.frames.export import confidence
 from medformer.interface.model import Model, Paths, paths_of, threshold_of
 from medformer.progress import SilentReporter
 from medformer.tasks.new_cases import manifest_cases
-from medformer.tasks.polyp.learner import FramePredictor
 from medformer.tasks.polyp.new_images import list_images, unlike_training
+from medformer.tasks.polyp.predictor import FramePredictor
 
 _ARRAY = "the array"
 

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof
-from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import RECALL
+from medformer.crossval.run.directory import RECALL, RunDirectory
 from medformer.crossval.run.journal import read_state
 from medformer.crossval.run.record import read_config
 from medformer.data.volumes.plan.volume_plan import read_volume_plan

@@ -12,7 +12,7 @@ import pytest
 
 from medformer.files import read_csv, read_json
 from medformer.inference.frames.segment import Segmenter
-from medformer.tasks.polyp import learner
+from medformer.tasks.polyp import predictor
 
 Medformer = Callable[..., Any]
 
@@ -139,7 +139,7 @@ def test_ctrl_c_is_one_sentence(
         raise KeyboardInterrupt
 
     masks = data.parent / "masks"
-    monkeypatch.setattr(learner, "case_row", pressed)
+    monkeypatch.setattr(predictor, "case_row", pressed)
     monkeypatch.setattr("medformer.inference.scoring.case_row", pressed)
     monkeypatch.setattr(Segmenter, "predict", pressed)
     commands = {

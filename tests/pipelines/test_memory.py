@@ -20,7 +20,7 @@ from medformer.inference.frames.segment import Segmenter
 from medformer.models.backbone.mixers.hopfield_memory import HopfieldMemory
 from medformer.progress import SilentReporter
 from medformer.tasks import get_task
-from medformer.tasks.polyp.learner import FramePredictor
+from medformer.tasks.polyp.predictor import FramePredictor
 from medformer.tasks.trained import open_run
 from medformer.tensor_file import read_tensors, write_tensors
 from medformer.training.banks import remembered_cases

@@ -24,12 +24,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from medformer.crossval.plan import some
 from medformer.errors import DataError
 from medformer.evaluation.number_format import PLAIN
 from medformer.evaluation.statistics.bootstrap import ALL_EQUAL, grouped_interval
+from medformer.evaluation.statistics.ranks import midranks
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.table import Row, group_names, numbers
 
@@ -182,7 +182,7 @@ def within_fold_auc(rows: Sequence[Row]) -> float:
     for part in _by_fold(rows).values():
         labels, scores = numbers(part, "label"), numbers(part, "score")
         positives, negatives = float((labels == 1).sum()), float((labels != 1).sum())
-        won += float(rankdata(scores)[labels == 1].sum()) - positives * (positives + 1) / 2
+        won += float(midranks(scores)[labels == 1].sum()) - positives * (positives + 1) / 2
         pairs += positives * negatives
     return won / pairs if pairs else float("nan")
 
@@ -211,7 +211,7 @@ def null_auc(rows: Sequence[Row], draws: int, generator: np.random.Generator) ->
         members: dict[str, list[int]] = defaultdict(list)
         for position, group in enumerate(group_names(part)):
             members[group].append(position)
-        labels, ranks = numbers(part, "label"), rankdata(numbers(part, "score"))
+        labels, ranks = numbers(part, "label"), midranks(numbers(part, "score"))
         width = max(map(len, members.values()))
         # A group takes over the labels of another; the larger of two repeats those of the smaller.
         assigned = np.stack([np.resize(labels[positions], width) == 1 for positions in members.values()])

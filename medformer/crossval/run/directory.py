@@ -17,6 +17,9 @@ from medformer.records import Content, Names, Rows, Table, read_record
 
 FORMAT = "medformer-run/1"
 
+RECALL = "recall.json"
+"""In the folder of a fold whose network has a memory: what it retrieved for some of the test cases."""
+
 _RESTORE = "Restore the file from a copy, or start a new run in another folder."
 
 

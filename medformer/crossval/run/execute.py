@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.contract import Context, Learner, Recalling
-from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.directory import RECALL, RunDirectory
 from medformer.crossval.run.journal import (
     FoldState,
     is_complete,
@@ -38,9 +38,6 @@ from medformer.names import file_stems
 from medformer.progress import Reporter, SilentReporter
 from medformer.training.banks import remembered_cases, require_unremembered
 from medformer.training.job import WEIGHTS
-
-RECALL = "recall.json"
-"""In the folder of a fold whose network has a memory: what it retrieved for some of the test cases."""
 
 RECALLED = 4
 """Test cases of a fold, at most, of which that is said."""

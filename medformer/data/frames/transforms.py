@@ -12,6 +12,7 @@ import os
 import random
 import threading
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,11 +20,6 @@ from numpy.typing import NDArray
 
 from medformer.config import AugmentConfig
 from medformer.config.shared import IMAGE_MEAN, IMAGE_STD
-
-# albumentations asks a package registry for newer releases when it is imported, unless this variable is set.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations as A
 
 MEAN, STD = IMAGE_MEAN, IMAGE_STD
 
@@ -41,6 +37,8 @@ class Augmentation:
 
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
+        # Here, and not in each process of a loader.
+        _albumentations()
 
     def __call__(
         self, image: NDArray[np.uint8], mask: NDArray[np.generic], seed: int
@@ -69,10 +67,20 @@ class Augmentation:
         return np.ascontiguousarray(new_image), np.ascontiguousarray(new_mask.astype(mask.dtype, copy=False))
 
 
+def _albumentations() -> Any:
+    """The package, which a prediction does without: it takes half as long to import as torch."""
+    # It asks a package registry for newer releases when it is imported, unless this variable is set.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations
+
+    return albumentations
+
+
 @lru_cache(maxsize=64)
-def _pipeline(config: AugmentConfig, thread: int) -> A.Compose:
+def _pipeline(config: AugmentConfig, thread: int) -> Any:
+    A = _albumentations()
     # A pipeline holds its random state, so threads must not share one; building it takes longer than using it.
-    steps: list[A.BasicTransform] = [
+    steps = [
         A.HorizontalFlip(p=config.flip),
         A.VerticalFlip(p=config.flip),
         A.Affine(

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtr, ndtri
 
 from medformer.evaluation.classes.classification import check_scored, need_both
+from medformer.evaluation.statistics.ranks import midranks
 
 _NAN = float("nan")
 
@@ -61,8 +62,8 @@ def delong_test(label: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, level:
         few = min(len(positives_a), len(negatives_a)) < 2
         reason = "fewer than 2 cases of a class" if few else "all cases differ equally"
         return AucTest(auc_a, auc_b, difference, _NAN, _NAN, _NAN, reason)
-    reach = float(norm.ppf((1 + level) / 2)) * error
-    p = float(2 * norm.sf(abs(difference) / error))
+    reach = float(ndtri((1 + level) / 2)) * error
+    p = float(2 * ndtr(-abs(difference) / error))
     return AucTest(auc_a, auc_b, difference, difference - reach, difference + reach, p)
 
 
@@ -74,9 +75,9 @@ def _placements(
     A case's midrank among all less its midrank among its own class counts the others it exceeds, ties for half.
     """
     positive, negative = score[label == 1], score[label == 0]
-    ranks = rankdata(np.concatenate([positive, negative]))
-    exceeded = ranks[: len(positive)] - rankdata(positive)
-    above = len(positive) - (ranks[len(positive) :] - rankdata(negative))
+    ranks = midranks(np.concatenate([positive, negative]))
+    exceeded = ranks[: len(positive)] - midranks(positive)
+    above = len(positive) - (ranks[len(positive) :] - midranks(negative))
     return (
         float(exceeded.sum() / (len(positive) * len(negative))),
         exceeded / len(negative),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from medformer.evaluation.statistics.bootstrap import FEWEST_GROUPS, Interval, interval_of, support
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
@@ -22,7 +22,7 @@ from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, numbe
 COVERAGE = 0.95
 """Share of the differences that the limits of agreement are to hold."""
 
-WIDTH = float(norm.ppf((1 + COVERAGE) / 2))
+WIDTH = float(ndtri((1 + COVERAGE) / 2))
 """Of the limits, in standard deviations."""
 
 RULE = (

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 # Resampled numbers held at once; bounds memory, changes no result.
 _CHUNK = 500_000
@@ -79,7 +79,7 @@ class Bootstrap:
             replicates: The statistic of every resample, shape (resamples,).
             effective: From `effective_groups`.
         """
-        share = norm.cdf(_stretch(effective) * t.ppf((1 - self.level) / 2, _freedom(effective)))
+        share = ndtr(_stretch(effective) * stdtrit(_freedom(effective), (1 - self.level) / 2))
         low, high = np.quantile(replicates, [share, 1 - share])
         return float(low), float(high)
 
@@ -133,9 +133,9 @@ def two_sided_p(replicates: NDArray[np.float64], effective: float, groups: int) 
     share = min(_share_reaching_zero(ordered), _share_reaching_zero(-ordered[::-1]), 0.5)
     if not share:
         spread = float(ordered.std())
-        beyond = float(norm.sf(abs(float(ordered.mean())) / spread)) if spread else 0.0
+        beyond = float(ndtr(-abs(float(ordered.mean())) / spread)) if spread else 0.0
         share = min(beyond, 1 / (len(ordered) + 1))
-    p = 2 * t.cdf(norm.ppf(share) / _stretch(effective), _freedom(effective))
+    p = 2 * stdtr(_freedom(effective), ndtri(share) / _stretch(effective))
     return min(1.0, max(float(p), 2.0 ** (1 - groups)))
 
 

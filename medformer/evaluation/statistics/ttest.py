@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 # Differences that are this close are one number with different rounding.
 _SAME = 1e-12
@@ -77,8 +77,8 @@ def corrected_resampled_ttest(
         return FoldTest(mean, nan, nan, nan, folds - 1, nan, "all folds differ equally")
     error = math.sqrt(float(d.var(ddof=1)) * (1 / folds + float(ratio.mean())))
     statistic = mean / error
-    reach = float(student.ppf((1 + level) / 2, folds - 1)) * error
-    p = float(2 * student.sf(abs(statistic), folds - 1))
+    reach = float(stdtrit(folds - 1, (1 + level) / 2)) * error
+    p = float(2 * stdtr(folds - 1, -abs(statistic)))
     return FoldTest(mean, mean - reach, mean + reach, statistic, folds - 1, p)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import nn
 
+from medformer.evaluation.statistics.ranks import midranks
 from medformer.inference.attribution.integrated_gradients import Vectors, integrated_gradients
 from medformer.seeds import derive_seed
 
@@ -88,7 +88,7 @@ def stability(vectors: NDArray[np.floating[Any]], top: int) -> Stability:
     chance = (top / edges) / (2 - top / edges)
     if folds < 2:
         return Stability(folds, None, top, None, chance)
-    ranks = rankdata(vectors, axis=1)
+    ranks = midranks(vectors)
     pairs = list(combinations(range(folds), 2))
     leading = [set(leaders(vector, top).tolist()) for vector in vectors]
     return Stability(
@@ -160,7 +160,7 @@ def randomization_check(
 
 def spearman(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
     """Rank correlation of two vectors; 0 when one is constant."""
-    return _correlation(rankdata(a), rankdata(b))
+    return _correlation(midranks(a), midranks(b))
 
 
 def _rows(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

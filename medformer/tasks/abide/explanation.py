@@ -14,7 +14,7 @@ from medformer.inference.attribution.integrated_gradients import explain_fold
 from medformer.inference.attribution.tables import AtlasLabels, write_attributions
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
-from medformer.tasks.abide.learner import load_scorer
+from medformer.tasks.abide.predictor import load_scorer
 from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.trained import open_run
 from medformer.training.banks import require_unremembered

@@ -17,7 +17,7 @@ from medformer.inference.onnx.connectomes import NAME, FoldOfConnectomes, write_
 from medformer.models.connectome.build import active_defects
 from medformer.seeds import derive_seed
 from medformer.tasks.abide.features import CohortFeatures
-from medformer.tasks.abide.learner import ConnectomeScorer, Subjects
+from medformer.tasks.abide.predictor import ConnectomeScorer, Subjects
 
 COMPARED = 24
 """Subjects that are compared."""

@@ -20,7 +20,7 @@ from medformer.tasks.abide.features import (
     read_columns,
     read_trained_on,
 )
-from medformer.tasks.abide.learner import member_folder
+from medformer.tasks.abide.predictor import member_folder
 from medformer.training.saving import copy_weights
 
 FEWEST = 5

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import ATLASES
-from medformer.connectome.baselines import baseline_names, build_baseline
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
@@ -30,14 +28,14 @@ from medformer.data.problems import Problem, quarantine
 from medformer.data.training_range import Traits
 from medformer.errors import ConfigError
 from medformer.files import digest, read_csv, write_json
-from medformer.inference.classification import THRESHOLD, read_decision
 from medformer.models.connectome.build import DEFECTS, active_defects, check_connectome_model
 from medformer.progress import Reporter
 from medformer.records import Content, Counts, read_record
 from medformer.tasks.abide.features import CohortFeatures, atlas_pipeline
-from medformer.tasks.abide.learner import ConnectomeLearner, load_scorer, new_network, region_numbers, take_connectomes
-from medformer.tasks.abide.onnx import write_onnx
-from medformer.tasks.abide.sharing import describe_folds, share_fold
+from medformer.tasks.abide.predictor import new_network
+
+if TYPE_CHECKING:
+    from medformer.tasks.abide.learner import ConnectomeLearner
 
 
 class _Preparation(Content):
@@ -91,6 +89,8 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             new_network(self.config, self.features.columns, 0)
 
     def check_start(self, start: Start) -> None:
+        from medformer.tasks.abide.learner import region_numbers, take_connectomes
+
         columns = self.features.columns
         model = new_network(self.config, columns, 0)
         take_connectomes(start, model, self.config, columns, region_numbers(self))
@@ -123,13 +123,19 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return cohort_traits(self.data)
 
     def learner(self, inventory: Inventory, cache: Path) -> ConnectomeLearner:
+        from medformer.tasks.abide.learner import ConnectomeLearner
+
         return ConnectomeLearner(study=self, features=self.features)
 
     def baselines(self, inventory: Inventory) -> Mapping[str, Callable[[], EstimatorLearner]]:
+        from medformer.connectome.baselines import baseline_names
+
         return {name: partial(self.baseline, name) for name in baseline_names(self.features.columns)}
 
     def baseline(self, name: str) -> EstimatorLearner:
         """A linear baseline by name."""
+        from medformer.connectome.baselines import build_baseline
+
         columns = self.features.columns
         return EstimatorLearner(
             self,
@@ -181,37 +187,3 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             "unseen_sites": {site: len(names) for site, names in sorted(unseen.items())},
         }
         write_json(run.cohort_json, facts)
-
-
-class AbideTask:
-    """The connectome task (see `Task`)."""
-
-    name = "abide"
-
-    def open(
-        self, config: AbideConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
-    ) -> AbideStudy:
-        if not config.data.manifest:
-            raise ConfigError(
-                "No data: give --data COHORT/manifest.csv. `medformer abide prepare` writes one from the Preprocessed "
-                "Connectomes Project's folders, from matrices, or from what `medformer abide extract` made."
-            )
-        data = read_cohort(config.data.manifest, unlabelled="error" if labelled else "allow")
-        return AbideStudy(config=config, data=data)
-
-    def last_file(self, config: AbideConfig) -> str:
-        return THRESHOLD
-
-    def load(self, config: AbideConfig, folders: Sequence[Path], device: torch.device | None = None) -> ClassPredictor:
-        return ClassPredictor(
-            [(load_scorer(config, folder, device), read_decision(folder)) for folder in folders], covariates=True
-        )
-
-    def share(self, config: AbideConfig, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
-        share_fold(config, folder, out, train)
-
-    def describe(self, config: AbideConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
-        return describe_folds(config, folders[0])
-
-    def write_onnx(self, predictor: Any, folder: Path, study: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-        return write_onnx(predictor, folder, study, names)

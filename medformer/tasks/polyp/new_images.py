@@ -24,7 +24,7 @@ from medformer.inference.frames.export import Probabilities, image_exports
 from medformer.inference.scoring import SUFFIXES
 from medformer.names import id_fault
 from medformer.tasks.new_cases import Made, Request, manifest_cases
-from medformer.tasks.polyp.learner import FramePredictor
+from medformer.tasks.polyp.predictor import FramePredictor
 
 
 @dataclass(frozen=True, kw_only=True)

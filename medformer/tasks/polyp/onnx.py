@@ -16,7 +16,7 @@ from medformer.imaging.mask_rule import read_mask
 from medformer.inference.frames.segment import Segmenter
 from medformer.inference.onnx.frames import NAME, write_frames
 from medformer.inference.onnx.quantize import MOST_CASES, write_int8_frames
-from medformer.tasks.polyp.learner import FramePredictor
+from medformer.tasks.polyp.predictor import FramePredictor
 
 COMPARED = 3
 """Images that are compared."""

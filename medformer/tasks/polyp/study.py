@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import sqrt
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from medformer.crossval.vectors import Vectors
 from medformer.data.cases import Case
 from medformer.data.frames.describe import foreground_problems, inspect_frames
 from medformer.data.frames.descriptors import FRAMES, frame_traits
-from medformer.data.frames.transforms import MEAN, STD, resize_mask
+from medformer.data.frames.transforms import resize_mask
 from medformer.data.inventory import Inventory, Record
 from medformer.data.manifest import Manifest, read_manifest
 from medformer.data.near_duplicates import CaseComparison
@@ -34,25 +34,19 @@ from medformer.imaging.images import image_size
 from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.masks import write_mask
 from medformer.inference.baselines.frames import BASELINES
-from medformer.inference.threshold import copy_threshold
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.names import file_stems
 from medformer.progress import Reporter
 from medformer.tasks.polyp.learner import (
-    THRESHOLD_FILE,
     FrameBaselineLearner,
     FrameLearner,
-    FramePredictor,
-    load_predictor,
     make_objective,
-    new_network,
 )
-from medformer.tasks.polyp.onnx import write_onnx
+from medformer.tasks.polyp.predictor import new_network
 from medformer.tasks.start import take
 from medformer.training.pace import Pace
 from medformer.training.parity import noise
 from medformer.training.pretraining.masks import BlockMask
-from medformer.training.saving import copy_weights
 
 _SMALLEST, _STEP = 128, 32
 """Side of an image that is never made smaller, and what sides stay a multiple of, px."""
@@ -160,51 +154,6 @@ class PolypStudy(Study[PolypConfig, Manifest]):
 
     def probe_features(self, inventory: Inventory) -> tuple[Vectors, str]:
         return inventory.arrays("thumbnail"), "thumbnails of the images as the network sees them"
-
-
-class PolypTask:
-    """Segmentation of polyps (see `Task`)."""
-
-    name = "polyp"
-
-    def open(
-        self, config: PolypConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
-    ) -> PolypStudy:
-        if not config.data.manifest:
-            raise ConfigError("No data: give --data MANIFEST. `medformer polyp prepare` writes one from a folder.")
-        data = read_manifest(config.data.manifest, ungrouped=config.data.ungrouped)
-        if config.data.foreground:
-            data = replace(data, cases=tuple(replace(case, foreground=config.data.foreground) for case in data.cases))
-        return PolypStudy(config=config, data=data, masks=labelled)
-
-    def last_file(self, config: PolypConfig) -> str:
-        return THRESHOLD_FILE
-
-    def load(self, config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
-        return load_predictor(config, folders, device)
-
-    def share(self, config: PolypConfig, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
-        copy_weights(folder, out)
-        copy_threshold(folder / THRESHOLD_FILE, out / THRESHOLD_FILE)
-
-    def describe(self, config: PolypConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
-        return {
-            "labels": {"1": "polyp"},
-            "input": {
-                "images": "RGB, 8 bits, of any size",
-                "resized_to": list(config.data.image_size),
-                "scaled": "(value / 255 - mean) / std of each channel",
-                "mean": list(MEAN),
-                "std": list(STD),
-            },
-            "output": {
-                "probability": "of each pixel, at the size of the image",
-                "views": 4 if config.inference.flips else 1,
-            },
-        }
-
-    def write_onnx(self, predictor: Any, folder: Path, study: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-        return write_onnx(predictor, folder, [study.by_id[name] for name in names] if study else [])
 
 
 def _check_frozen(config: PolypConfig) -> None:

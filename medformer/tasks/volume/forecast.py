@@ -16,7 +16,7 @@ from medformer.errors import ConfigError, DataError
 from medformer.progress import Reporter
 from medformer.tasks.new_cases import Say
 from medformer.tasks.volume.pace import volume_pace
-from medformer.tasks.volume.study import VolumeTask
+from medformer.tasks.volume.task import VolumeTask
 
 
 def forecast(config: VolumeConfig, *, say: Say, reporter: Reporter) -> VolumePlan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import nn
 from medformer.config import VolumeConfig
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import PlanCase
-from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
@@ -42,15 +41,11 @@ from medformer.imaging.nifti_labels import write_labels
 from medformer.imaging.resample import resample_labels
 from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.volumes import VOLUME_CLASSIFIERS
-from medformer.inference.classification import THRESHOLD
 from medformer.names import file_stems
 from medformer.progress import Reporter
-from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes, open_volumes
+from medformer.tasks.volume.dataset import PATIENT_NOTES, Volumes
 from medformer.tasks.volume.learner import ClassificationLearner, PriorLearner, SegmentationLearner
 from medformer.tasks.volume.network import Planner, check_network, new_network, small_plan, take_volumes
-from medformer.tasks.volume.onnx import write_onnx
-from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, load_predictor
-from medformer.tasks.volume.sharing import describe_folds, share_fold
 from medformer.training.losses.segmentation import build_volume_loss
 from medformer.training.pace import Pace
 from medformer.training.parity import noise
@@ -222,41 +217,3 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_labels(path, labels, case.required_image())
         return replace(case, mask=path)
-
-
-class VolumeTask:
-    """Segmentation and classification of volumes (see `Task`)."""
-
-    name = "volume"
-
-    def open(
-        self, config: VolumeConfig, reporter: Reporter, *, out: Path | None = None, labelled: bool = True
-    ) -> VolumeStudy:
-        if out is not None:
-            # A run begins: a folder is read below, which may take long.
-            check_network(config)
-        data = open_volumes(config, out, reporter)
-        return VolumeStudy(config=config, data=data, labelled=labelled)
-
-    def last_file(self, config: VolumeConfig) -> str:
-        return COMPONENTS if config.target == "segmentation" else THRESHOLD
-
-    def load(
-        self, config: VolumeConfig, folders: Sequence[Path], device: torch.device | None = None
-    ) -> VolumePredictor | ClassPredictor:
-        return load_predictor(config, folders, device)
-
-    def share(self, config: VolumeConfig, folder: Path, out: Path, train: Sequence[PlanCase]) -> None:
-        share_fold(config, folder, out)
-
-    def describe(self, config: VolumeConfig, folders: Sequence[Path]) -> Mapping[str, Any]:
-        return describe_folds(config, folders)
-
-    def write_onnx(
-        self,
-        predictor: Any,
-        folder: Path,
-        study: Any,
-        names: Sequence[str],
-    ) -> list[dict[str, Any]]:
-        return write_onnx(predictor, folder, [study.by_id[name] for name in names] if study else [])

@@ -23,7 +23,7 @@ from medformer.inference.onnx.frames import write_frames
 from medformer.inference.onnx.volumes import write_volumes
 from medformer.inference.volumes.segmenter import VolumeSegmenter
 from medformer.models.connectome.build import build_connectome_model
-from medformer.tasks.polyp.learner import make_segmenter, new_network
+from medformer.tasks.polyp.predictor import make_segmenter, new_network
 
 pytest.importorskip("onnxruntime")
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
