@@ -503,7 +503,11 @@ def _run(task: str) -> Callable[[Path], list[Path]]:
         shutil.rmtree(run, ignore_errors=True)
         shutil.rmtree(data, ignore_errors=True)
         quiet = contextlib.redirect_stdout(io.StringIO())
-        with patch.object(work, "build_report", lambda run: run), quiet, contextlib.redirect_stderr(io.StringIO()):
+        with (
+            patch("medformer.reporting.report.build_report", lambda run: run),
+            quiet,
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             if task == "polyp":
                 manifest = write_synthetic_colonoscopy(data, groups=6, frames_per_group=2, size=(48, 64))
             elif task == "volume":

@@ -183,9 +183,7 @@ def _import_everything() -> None:
     import pipelines.work  # noqa: F401
     from medformer.evaluation.statistics.resampling import DEFAULT
     from medformer.inference.baselines import frames
-    from medformer.tasks import get_task
 
-    get_task("polyp")
     # Few resamples, and a baseline that sees few pixels, take a fraction of the time; see `quick` in conftest.py.
     object.__setattr__(DEFAULT, "resamples", 200)
     frames._PIXELS_PER_CASE = 15

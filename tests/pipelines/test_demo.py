@@ -47,8 +47,8 @@ def small(monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...]) -> None:
         return write_synthetic_volumes(folder, cases=8, spacing=12.0)
 
     monkeypatch.setattr(demo, "load_config", load)
-    monkeypatch.setattr(demo, "write_synthetic_volumes", scan)
-    monkeypatch.setattr(demo, "write_synthetic_colonoscopy", write)
+    monkeypatch.setattr("medformer.data.synthetic.brain_volumes.write_synthetic_volumes", scan)
+    monkeypatch.setattr("medformer.data.synthetic.colonoscopy.write_synthetic_colonoscopy", write)
     monkeypatch.setattr(demo, "_ATLASES", {"coarse": 12, "fine": 16})
     monkeypatch.setattr(demo, "_SUBJECTS", 32)
 

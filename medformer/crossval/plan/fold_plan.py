@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ class Plan:
 
     def digest(self) -> str:
         """SHA-256 over everything in the plan."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        # Every fold asks for it, and it covers the parts of all.
         return digest(_content(self))
 
     def data_digest(self) -> str:
@@ -202,4 +208,12 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 
 
 def _content(plan: Plan) -> dict[str, Any]:
-    return {"format": FORMAT, **asdict(plan)}
+    # What `asdict` gives, which copies each name on its own.
+    return {
+        "format": FORMAT,
+        "scheme": plan.scheme,
+        "seed": plan.seed,
+        "cases": [{**vars(case), "covariates": dict(case.covariates)} for case in plan.cases],
+        "folds": [vars(fold) for fold in plan.folds],
+        "settings": dict(plan.settings),
+    }
