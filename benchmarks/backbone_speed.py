@@ -1,68 +1,61 @@
-"""Speed of our backbones against timm's: inference and a training step, fp32, in turns within one run.
+"""Speed of our backbones against timm's: inference and a training step, in turns within one run.
 
-python benchmarks/backbone_speed.py --json
+Every side is held against timm's in single precision, and against timm's computed in the same way.
+
+python benchmarks/backbone_speed.py --threads 2 --out backbone-speed
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
-from alternating import alternate
-from machine import machine
-from torch import nn
+from speed import Side, ceilings_of, finish, make_parser, modes_of, run
 
 from medformer.models.backbone.variants import build_classifier
+from medformer.tasks.bench.passes import Mode
 
-MODELS = ("poolformerv2_s12", "convformer_s18", "caformer_s18")
-
-
-def inference(model: nn.Module, images: torch.Tensor) -> None:
-    """One forward pass of a model in evaluation mode."""
-    model.eval()
-    with torch.inference_mode():
-        model(images)
-
-
-def training_step(model: nn.Module, images: torch.Tensor) -> None:
-    """Forward and backward pass of a model in training mode."""
-    model.train()
-    model.zero_grad(set_to_none=True)
-    model(images).square().mean().backward()
+MODELS = ("convformer_s18", "caformer_s18")
+WANTED = {("predict", "fp32"): 0.8, ("predict", "bf16"): 0.6, ("train", "fp32"): 0.8, ("train", "bf16"): 0.65}
+"""The most that ours should take of the time of timm's in single precision, by pass and numbers."""
 
 
 def main() -> None:
     """Measure every model and print a table or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser = make_parser(__doc__, batch=4, rounds=15)
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME")
-    parser.add_argument("--size", type=int, default=224, help="input rows and columns, px")
-    parser.add_argument("--batch", type=int, default=4, help="images per step")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--rounds", type=int, default=15, help="measured rounds; the median counts")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[224, 352], help="input rows and columns, px")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    if arguments.tiny:
+        arguments.sizes, arguments.rounds, arguments.models = [64], 1, arguments.models[-1:]
     torch.manual_seed(0)
-    images = torch.randn(arguments.batch, 3, arguments.size, arguments.size)
-    results = []
-    for name in arguments.models:
-        # The rate of stochastic depth is 0 on both sides: dropped branches would make the steps unequal work.
-        ours, theirs = build_classifier(name, drop_path=0.0), timm.create_model(name, pretrained=False)
-        for label, step in (("inference", inference), ("training step", training_step)):
-            timing = alternate(partial(step, ours, images), partial(step, theirs, images), arguments.rounds)
-            results.append({"model": name, "step": label, **timing})
-            if not arguments.json:
-                print(
-                    f"{name:<20}{label:<15}ours {timing['ours_s']:.3f} s   timm {timing['theirs_s']:.3f} s   "
-                    f"ratio {timing['ratio']:.2f}",
-                    flush=True,
-                )
-    if arguments.json:
-        settings = {key: value for key, value in vars(arguments).items() if key not in {"json", "models"}}
-        print(json.dumps({"machine": machine(), "settings": settings, "results": results}, indent=2))
+    rows, ceilings = [], {}
+    for threads in arguments.threads:
+        ceilings[threads] = ceilings_of(arguments, threads)
+        for name in arguments.models:
+            # The rate of stochastic depth is 0 on both sides: dropped branches would make the steps unequal work.
+            models = {"ours": build_classifier(name, drop_path=0.0), "timm": timm.create_model(name, pretrained=False)}
+            for size in arguments.sizes:
+                images = torch.randn(arguments.batch, 3, size, size)
+                for work in arguments.works:
+                    modes = modes_of(arguments, work)
+                    sides = [Side(side, model, mode) for mode in modes for side, model in models.items()]
+
+                    def against(side: Side, models: Mapping[str, Any] = models) -> dict[str, Side]:
+                        fp32 = Side("timm", models["timm"], Mode("fp32"))
+                        same = Side("timm", models["timm"], side.mode)
+                        return {"timm fp32": fp32, "timm alike": same} if side.name == "ours" else {"timm fp32": fp32}
+
+                    rows += run(arguments, images, work, sides, against, ceilings[threads], network=name, px=size)
+    finish(arguments, rows, ceilings, wanted)
+
+
+def wanted(row: Mapping[str, Any], name: str) -> float | None:
+    """The most that a ratio should be."""
+    ours = row["side"] == "ours" and not row["compiled"] and name == "timm fp32"
+    return WANTED.get((row["work"], row["numbers"])) if ours else None
 
 
 if __name__ == "__main__":

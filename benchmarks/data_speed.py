@@ -35,7 +35,6 @@ import cv2
 import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
-from alternating import turns
 from machine import machine
 from monai import transforms as monai
 from monai.data import CacheDataset
@@ -58,6 +57,7 @@ from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.volumes import read_volume
 from medformer.interface.load import load
+from medformer.tasks.bench.rounds import turns
 from medformer.training.loader import BatchSource
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]

@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from alternating import turns
 from machine import machine
 from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ from medformer.inference.frames.segment import Segmenter
 from medformer.inference.onnx.export import runner
 from medformer.inference.onnx.frames import write_frames
 from medformer.inference.onnx.quantize import quantize
+from medformer.tasks.bench.rounds import turns
 from medformer.tasks.polyp.predictor import make_segmenter, new_network
 
 PEER = "smp:unet/resnet34"

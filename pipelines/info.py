@@ -44,6 +44,38 @@ def info(*, names: Sequence[str], as_json: bool) -> None:
                 _explain(name)
 
 
+def bench(
+    *,
+    configs: Sequence[str],
+    task: str | None,
+    overrides: Sequence[str],
+    device: str,
+    threads: Sequence[int],
+    batch: int | None,
+    rounds: int,
+    as_json: bool,
+) -> None:
+    """Print how fast the networks of configs are on this machine.
+
+    Raises:
+        MedformerError: See `measure`.
+    """
+    from medformer.tasks.bench.networks import measure, table
+
+    found = measure(
+        configs,
+        make_reporter(),
+        task=task,
+        accelerator=device,
+        threads=threads,
+        overrides=overrides,
+        batch=batch,
+        rounds=rounds,
+    )
+    for line in [json.dumps(found, indent=2)] if as_json else table(found):
+        say(line)
+
+
 def weights(*, action: Literal["list", "get", "where"], names: Sequence[str], revision: str, as_json: bool) -> None:
     """List, fetch or find pretrained weights.
 

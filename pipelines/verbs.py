@@ -293,6 +293,7 @@ _SPLITS = (
     "(repeat the option, or give their folder), a run's splits.json, or a published one (`medformer info splits`)."
 )
 _FOLDS = "The split that tables come from whose folds are not known: nnU-Net's splits_final.json, a CSV, lists."
+_MEASURED = "A shipped config, or with --task a file; repeatable."
 _TOP = (
     verb(
         "demo",
@@ -322,6 +323,21 @@ _TOP = (
         option("revision", str, "main", "Commit, branch or tag to get.", "REVISION"),
         switch("as_json", "As JSON, for programs.", "--json"),
         calls="info:weights",
+    ),
+    verb(
+        "bench",
+        "Measure how fast the networks of configs are on this machine.",
+        "Predicting one case and a training step, in single precision and, where the device is quick in it, in "
+        "bfloat16; memory, and how far from the machine's own limits. Inputs are noise; loading is not in it.",
+        option("configs", list[str], [], _MEASURED, "NAME|FILE", spelled="--config", shown="one or two of each task"),
+        option("task", Literal["polyp", "abide", "volume"], None, "Whose the files are.", shown="of a shipped config"),
+        flags.OVERRIDES,
+        flags.DEVICE,
+        option("threads", list[int], [], "CPU threads; repeatable.", "N", shown="all", min=1),
+        option("batch", int, None, "Cases of a training step.", "N", min=1, shown="the config's; on a CPU at most 2"),
+        option("rounds", int, 3, "Measured rounds; the median counts.", "N", min=1),
+        switch("as_json", "As JSON, for programs.", "--json"),
+        calls="info:bench",
     ),
     verb(
         "report",

@@ -198,6 +198,9 @@ class TrainingConfig(Section):
         description="32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed where the device computes it quickly and the "
         "network computes the same in it but for rounding, else 32-true; a run keeps what it began with",
     )
+    compile: bool = Field(
+        False, description="train through torch.compile, which takes minutes to begin; results differ by rounding alone"
+    )
     lr_schedule: Literal["cosine", "exponential", "constant"] = Field(
         "cosine", description="how the learning rate falls after warm-up"
     )

@@ -27,6 +27,7 @@ from medformer.config.shared import TrainingConfig
 from medformer.data.network_inputs import TrainingData
 from medformer.errors import ConfigError, DataError, MedformerError, ResourceError, enough_memory
 from medformer.progress import Reporter, SilentReporter
+from medformer.training.compilation import compiled
 from medformer.training.devices import build_fabric, is_distributed
 from medformer.training.job import FitResult, Job, RunOptions, Validate
 from medformer.training.loop import Loop
@@ -106,6 +107,7 @@ def _train(fabric: Fabric, model: nn.Module, job: Job, reporter: Reporter) -> Fi
         enough_memory(memory.advice),
         stop_on_signals() as stop,
         Tracking(tracker, job.name, job.identity(model), reporter) as tracking,
+        compiled(model, job.config.compile),
     ):
         loop = Loop(fabric, model, job, stop=stop, reporter=reporter, memory=memory, tracking=tracking)
         try:

@@ -118,7 +118,8 @@ class Job:
     def identity(self, model: nn.Module) -> dict[str, Any]:
         """What must not change between a stop and its resume; where the numbers are computed may."""
         # What training starts from is named by its hash, in the metadata, and not by where it lies.
-        changes_nothing = {"accelerator", "strategy", "tracker", "save_minutes", "init_from", "hours", "give_up"}
+        changes_nothing = {"accelerator", "compile", "strategy", "tracker", "save_minutes"}
+        changes_nothing |= {"init_from", "hours", "give_up"}
         training = self.config.model_dump(mode="json", exclude=changes_nothing)
         identity = {
             "training": training,

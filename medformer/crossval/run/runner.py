@@ -57,6 +57,7 @@ _MAY_DIFFER = frozenset(
         "data.cache",
         "data.workers",
         "training.accelerator",
+        "training.compile",
         "training.strategy",
         "training.tracker",
         "training.save_minutes",
