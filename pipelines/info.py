@@ -48,7 +48,7 @@ def bench(
     *,
     configs: Sequence[str],
     task: str | None,
-    overrides: Sequence[str],
+    changes: Sequence[str],
     device: str,
     threads: Sequence[int],
     batch: int | None,
@@ -68,7 +68,7 @@ def bench(
         task=task,
         accelerator=device,
         threads=threads,
-        overrides=overrides,
+        overrides=changes,
         batch=batch,
         rounds=rounds,
     )

@@ -331,7 +331,7 @@ _TOP = (
         "bfloat16; memory, and how far from the machine's own limits. Inputs are noise; loading is not in it.",
         option("configs", list[str], [], _MEASURED, "NAME|FILE", spelled="--config", shown="one or two of each task"),
         option("task", Literal["polyp", "abide", "volume"], None, "Whose the files are.", shown="of a shipped config"),
-        flags.OVERRIDES,
+        argument("changes", list[str], "Config values to change.", "KEY=VALUE", show_default=False).but([]),
         flags.DEVICE,
         option("threads", list[int], [], "CPU threads; repeatable.", "N", shown="all", min=1),
         option("batch", int, None, "Cases of a training step.", "N", min=1, shown="the config's; on a CPU at most 2"),

@@ -12,6 +12,7 @@ from medformer.models.backbone import norms
 from medformer.models.backbone.blocks import Architecture, MetaFormerBlock
 from medformer.models.backbone.layers import Conv3d, Pointwise, channels_last, pointwise, within_half
 from medformer.models.backbone.mixers.pooling import Pooling
+from medformer.models.backbone.mlp import StarReLU
 from medformer.models.backbone.norms import InstanceNorm, NormName, make_norm
 
 
@@ -120,3 +121,65 @@ def test_a_lone_volume_keeps_channels_last() -> None:
     conv = Conv3d(4, 8, 3, padding=1)
     with torch.no_grad():
         assert conv(channels_last(torch.randn(1, 4, 6, 7, 5))).movedim(1, -1).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((6, 7, 5), 3, 1, 1),
+        ((7, 6, 5), 3, 2, 1),
+        ((9, 4, 4), 2, 2, 0),
+        ((1, 4, 5), (1, 3, 3), 1, (0, 1, 1)),
+        ((1, 1, 1), 3, 1, 1),
+        ((8, 3, 3), (5, 3, 3), (3, 1, 1), (2, 1, 1)),
+    ],
+)
+def test_halves_of_a_lone_volume_give_its_convolution_and_gradients(
+    size: tuple[int, ...], kernel: Any, stride: Any, padding: Any
+) -> None:
+    torch.manual_seed(0)
+    conv, x = Conv3d(4, 6, kernel, stride, padding), torch.randn(1, 4, *size)
+    sides = []
+    for call in (conv, lambda image: nn.Conv3d.forward(conv, image)):
+        image = x.clone().requires_grad_()
+        conv.zero_grad()
+        out = call(image)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        sides.append((out, image.grad, conv.weight.grad, conv.bias.grad))
+    for one, two in zip(*sides, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 4, 3), (17,), (3,)])
+def test_a_thread_of_its_own_changes_no_pointwise_layer(size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer, x, threads = Pointwise(6, 5), channels_last(torch.randn(2, 6, *size)), torch.get_num_threads()
+    sides = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            image = x.clone().requires_grad_()
+            layer.zero_grad()
+            out = layer(image)
+            assert out.movedim(1, -1).is_contiguous()
+            out.square().sum().backward()
+            sides.append((out, image.grad, layer.weight.grad, layer.bias.grad))
+    finally:
+        torch.set_num_threads(threads)
+    for one, two in zip(*sides, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_an_activation_stays_in_the_type_of_its_map() -> None:
+    act = StarReLU()
+    with torch.no_grad():
+        act.scale.fill_(1.3)
+        act.bias.fill_(-0.2)
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = 1.3 * torch.relu(x) ** 2 - 0.2
+    torch.testing.assert_close(act(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(act(x), expected)
+    low = act(x.bfloat16().requires_grad_())
+    assert low.dtype is torch.bfloat16
+    torch.testing.assert_close(low.float(), expected, rtol=0.02, atol=0.02)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Annotated, Any
 
 import torch
@@ -17,29 +18,52 @@ from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
 
+def _onednn(x: Tensor) -> bool:
+    """Whether float32 runs eagerly on a CPU, where torch at times takes another kernel than oneDNN's."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+_LARGE = 20480
+"""Channels x planes x rows above which torch gives a single volume to oneDNN."""
+
+
 class Conv3d(nn.Conv3d):
     """A 3-D convolution that oneDNN computes also for a single volume, `(B, C_in, *S) -> (B, C_out, *S)`.
 
-    For a batch of one and a map of few channels and rows torch takes a kernel that is several times slower.
+    For a batch of one and a map of few channels and rows torch takes a kernel that is several times slower. Where
+    gradients are needed too, such a map is cut into two halves with what their kernels share, which form a batch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] > 1 or isinstance(self.padding, str) or not self._direct(x):
-            out: Tensor = super().forward(x)
-            return out
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-        )
+        padding = self.padding
+        if x.shape[0] == 1 and not isinstance(padding, str) and self.weight.dtype == torch.float32 and _onednn(x):
+            if not torch.is_grad_enabled():
+                return torch.mkldnn_convolution(
+                    x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
+                )
+            if x[0, :, :, :, 0].numel() <= _LARGE and self.groups == 1 and self.padding_mode == "zeros":
+                return self._in_halves(x)
+        out: Tensor = super().forward(x)
+        return out
 
-    def _direct(self, x: Tensor) -> bool:
-        return (
-            x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and torch.backends.mkldnn.is_available()
-            and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-        )
+    def _in_halves(self, x: Tensor) -> Tensor:
+        kernel, step, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
+        reach = self.dilation[0] * (kernel - 1) + 1
+        planes = (x.shape[2] + 2 * padding - reach) // step + 1
+        half = -(-planes // 2)
+        # The first planes of the second half, and the last ones that it needs.
+        begin, end = half * step, (2 * half - 1) * step + reach
+        padded = F.pad(x, (0, 0, 0, 0, padding, end - padding - x.shape[2]))
+        halves = torch.cat([padded[:, :, : end - begin], padded[:, :, begin:end]])
+        around = (0, *self.padding[1:])
+        out = F.conv3d(halves, self.weight, self.bias, self.stride, around, self.dilation, self.groups)
+        return torch.cat(out.split(1), 2)[:, :, :planes]
 
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -179,8 +203,26 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
     if x.device.type != "cpu":
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+    if x.shape[0] < _MANY and torch.get_num_threads() == 1 and _onednn(x):
+        rows = x.movedim(1, -1)
+        parts = _parts(rows[..., 0].numel()) if rows.is_contiguous() else 0
+        if parts:
+            folded = rows.view(parts, 1, -1, x.shape[1]).movedim(-1, 1)
+            out = F.conv2d(folded, weight[:, :, None, None], bias)
+            return out.movedim(1, -1).reshape(*rows.shape[:-1], -1).movedim(-1, 1)
     out = F.conv2d(x.flatten(2).unsqueeze(2), weight[:, :, None, None], bias)
     return out.view(x.shape[0], -1, *x.shape[2:])
+
+
+_MANY = 16
+"""Images from which torch gives a 1x1 convolution to oneDNN also on one thread, where its own kernel takes twice the
+time on processors of AMD. Positions are independent, so that those of fewer images can be dealt out to as many."""
+
+
+@cache
+def _parts(positions: int) -> int:
+    """Return the smallest number of equal parts, at least `_MANY`, that positions can be dealt out to, or 0."""
+    return next((parts for parts in range(_MANY, positions + 1) if positions % parts == 0), 0)
 
 
 class Pointwise(nn.Linear):
