@@ -19,12 +19,12 @@ from medformer.errors import ConfigError
 from medformer.imaging.geometry import times
 from medformer.models.precision import bfloat16_units
 from medformer.progress import Reporter
-from medformer.tasks.abide.learner import new_network as connectome_network
+from medformer.tasks.abide.predictor import new_network as connectome_network
 from medformer.tasks.bench.floor import Ceilings, cost_of, measure_ceilings
 from medformer.tasks.bench.machine import describe_machine
 from medformer.tasks.bench.passes import Mode, Work, make_pass, mean_square, peak_memory
 from medformer.tasks.bench.rounds import turns
-from medformer.tasks.polyp.learner import new_network as frame_network
+from medformer.tasks.polyp.predictor import new_network as frame_network
 from medformer.tasks.volume.network import new_network as volume_network
 from medformer.tasks.volume.network import small_plan
 from medformer.training.devices import choose_device
