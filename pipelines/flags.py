@@ -208,9 +208,14 @@ _PERMUTE = "Also run the plan on permuted labels: a score above chance shows a l
 _CROSSVAL = (
     setting("crossval.baselines", bool, _BASELINES, spelled="--baselines/--no-baselines", shown="on"),
     setting("crossval.permute_labels", bool, _PERMUTE),
-    setting("execution.executor", Literal["inline", "ray"], "Run the folds here, or as Ray tasks.", shown="inline"),
+    setting(
+        "execution.executor",
+        Literal["inline", "processes", "ray"],
+        "Run the folds one after another, in processes side by side, or as Ray tasks.",
+        shown="inline",
+    ),
     setting("execution.address", str, "Ray cluster; without it, Ray starts on this machine.", "ADDRESS"),
-    setting("execution.gpus_per_fold", float, "Share of a GPU that Ray gives a fold.", "SHARE", min=0.0, shown="0"),
+    setting("execution.gpus_per_fold", float, "Share of a GPU for a fold.", "SHARE", min=0.0, shown="0"),
     setting("training.devices", int, "Devices that train one fold together.", "N", min=1, shown="1"),
     setting("training.strategy", Literal["auto", "ddp"], "How these devices train together.", shown="auto"),
 )

@@ -283,8 +283,12 @@ class ReportConfig(Section):
 class ExecutionConfig(Section):
     """Where the folds run."""
 
-    executor: Literal["inline", "ray"] = Field("inline", description="one after another here, or as Ray tasks")
+    executor: Literal["inline", "processes", "ray"] = Field(
+        "inline", description="one after another here, in several processes of this machine, or as Ray tasks"
+    )
     address: str | None = Field(None, description="Ray cluster, such as auto or ray://host:10001; null starts one here")
-    workers: Count | None = Field(None, description="folds at once on a Ray started here; null: what fits")
-    cpus_per_fold: PositiveFloat = Field(1.0, description="processors that Ray reserves for a fold")
-    gpus_per_fold: NonNegativeFloat = Field(0.0, description="share of a GPU that Ray reserves for a fold, such as 0.5")
+    workers: Count | None = Field(None, description="folds at once on this machine; null: what fits")
+    cpus_per_fold: PositiveFloat = Field(
+        1.0, description="threads of a fold in processes; processors that Ray reserves for one"
+    )
+    gpus_per_fold: NonNegativeFloat = Field(0.0, description="share of a GPU for a fold, such as 0.5")

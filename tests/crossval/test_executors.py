@@ -1,7 +1,8 @@
-"""Folds as Ray tasks: the same table as inline, whatever dies, fails or is stopped on the way."""
+"""Folds in other processes, as Ray tasks or without: the same table as inline, whatever dies, fails or is stopped."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -18,16 +19,14 @@ from medformer.config.shared import ExecutionConfig
 from medformer.crossval.plan import Fold, Plan
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
-from medformer.crossval.run.execute import FoldJob, InlineExecutor, execute
-from medformer.crossval.run.executors import build_executor, ray_cluster
-from medformer.crossval.run.executors import ray as ray_executor
+from medformer.crossval.run.execute import Executor, FoldJob, InlineExecutor, execute
+from medformer.crossval.run.executors import build_executor, processes, ray_cluster
+from medformer.crossval.run.executors.session import RETRIES
 from medformer.crossval.run.executors.worker import Order, Threads, run_order
 from medformer.crossval.run.journal import FoldState, read_state
 from medformer.errors import ConfigError, DataError, InterruptedRun, ResourceError, UnknownNameError
 from medformer.files import read_csv
 from medformer.progress import Reporter, SilentReporter
-
-ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
@@ -87,19 +86,41 @@ def make_job(
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """A number that neither the environment nor Ray would choose."""
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(before)
 
 
+THREADS = 3
+"""Of a fold; a number that neither the environment nor Ray would choose."""
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two workers on this machine, for all tests of this file."""
+def processes_() -> Iterator[Executor]:
+    """Two processes, for all tests of this file."""
+    with build_executor(ExecutionConfig(executor="processes", workers=2, cpus_per_fold=THREADS)) as executor:
+        yield executor
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+@pytest.fixture(scope="module")
+def rays() -> Iterator[Executor]:
+    """Two workers of a Ray on this machine, likewise."""
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     with build_executor(ExecutionConfig(executor="ray", workers=2)) as executor:
         yield executor
     assert not ray.is_initialized()
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Any:
+    """Processes, or the workers of Ray where a test says so."""
+    return request.getfixturevalue(getattr(request, "param", "processes_"))
+
+
+BOTH = pytest.mark.parametrize("cluster", ["processes_", "rays"], indirect=True)
+RAY = pytest.mark.parametrize("cluster", ["rays"], indirect=True)
 
 
 @pytest.fixture
@@ -133,7 +154,8 @@ def rows_of(run: RunDirectory, index: int) -> int:
         return 0
 
 
-def test_ray_gives_the_table_of_the_inline_executor(
+@BOTH
+def test_other_processes_give_the_table_of_the_inline_executor(
     cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
 ) -> None:
     said = Lines()
@@ -150,6 +172,7 @@ def test_ray_gives_the_table_of_the_inline_executor(
     assert [line.partition(": ")[2] for line in again.said] == ["already done."] * 3
 
 
+@BOTH
 def test_a_killed_worker_process_leaves_the_same_table(
     cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
 ) -> None:
@@ -163,6 +186,7 @@ def test_a_killed_worker_process_leaves_the_same_table(
     assert any(line.startswith("Fold 1: ") and "continued after process" in line for line in said.said)
 
 
+@BOTH
 def test_a_worker_told_to_end_hands_its_fold_to_another(
     cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes
 ) -> None:
@@ -173,7 +197,11 @@ def test_a_worker_told_to_end_hands_its_fold_to_another(
     assert states(run, plan)[0].attempts == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("cluster", "number"),
+    [("processes_", signal.SIGINT), ("processes_", signal.SIGTERM), ("rays", signal.SIGINT)],
+    indirect=["cluster"],
+)
 def test_a_signal_stops_all_folds_and_a_resume_finishes_them(
     cluster: Any, plan: Plan, run: RunDirectory, inline_table: bytes, number: signal.Signals
 ) -> None:
@@ -207,7 +235,7 @@ def test_what_would_fail_every_fold_comes_back_typed_and_stops_the_others(
 def test_a_process_that_dies_each_time_costs_one_fold(
     cluster: Any, plan: Plan, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_executor, "RETRIES", 1)
+    monkeypatch.setattr(cluster, "retries", 1)
     # The fold has more rows than there are attempts, and every attempt adds one.
     with pytest.raises(ResourceError, match=r"1 of 3 folds failed.*Fold 2: Its process ended early.*memory"):
         execute(plan, make_job(dies=2), run, executor=cluster)
@@ -216,7 +244,7 @@ def test_a_process_that_dies_each_time_costs_one_fold(
 
 def test_a_fold_is_started_again_as_often_as_the_documentation_says() -> None:
     text = " ".join((Path(__file__).parents[2] / "docs" / "cluster.md").read_text("utf-8").split())
-    assert ray_executor.RETRIES == 3 and "starts again elsewhere, from its last epoch, up to three times" in text
+    assert RETRIES == 3 and "starts again elsewhere, from its last epoch, up to three times" in text
 
 
 def test_a_job_that_cannot_travel_is_refused_before_anything_starts(
@@ -228,6 +256,7 @@ def test_a_job_that_cannot_travel_is_refused_before_anything_starts(
     assert not run.folds.exists()
 
 
+@RAY
 def test_a_fold_that_asks_for_more_than_there_is_is_refused(cluster: Any, plan: Plan, run: RunDirectory) -> None:
     config = ExecutionConfig(executor="ray", gpus_per_fold=64)
     with pytest.raises(ConfigError, match=r"64 GPUs.*this machine has"):
@@ -235,6 +264,7 @@ def test_a_fold_that_asks_for_more_than_there_is_is_refused(cluster: Any, plan: 
 
 
 def test_a_silent_address_is_named(plan: Plan, run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     monkeypatch.setattr(ray_cluster, "CONNECT_WITHIN", 2.0)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.shutdown", lambda: None)
@@ -250,7 +280,43 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(build_executor(ExecutionConfig()), InlineExecutor)
 
 
+def test_processes_are_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "processors", lambda: 8)
+    counts = {(1.0, 0.0): 8, (3.0, 0.0): 2, (1.0, 0.5): 2, (16.0, 0.0): 1}
+    for (cpus, gpus), count in counts.items():
+        made = build_executor(ExecutionConfig(executor="processes", cpus_per_fold=cpus, gpus_per_fold=gpus))
+        assert isinstance(made, processes.ProcessExecutor) and made.workers == count
+    for key, value in {"gpus_per_fold": 2.0, "address": "auto"}.items():
+        with pytest.raises(ConfigError, match=f"execution.{key}={value}.*--executor ray".replace("=2.0", "=2")):
+            build_executor(ExecutionConfig.model_validate({"executor": "processes", key: value}))
+
+
+def test_processes_end_with_what_started_them(plan: Plan, run: RunDirectory, tmp_path: Path) -> None:
+    executor = build_executor(ExecutionConfig(executor="processes", workers=1, cpus_per_fold=THREADS))
+    driver = os.fork()
+    if driver == 0:
+        execute(plan, make_job(waits=(0,)), run, executor=executor)
+        os._exit(0)
+    while rows_of(run, 0) < 2:
+        time.sleep(0.01)
+    worker = states(run, plan)[0].pid
+    os.kill(driver, signal.SIGKILL)
+    os.waitpid(driver, 0)
+    while _runs(worker):
+        time.sleep(0.01)
+    execute(plan, make_job(), run)
+    assert [state.attempts for state in states(run, plan)] == [2, 1, 1]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text("ascii")
+    except OSError:
+        return False
+
+
 def test_shares_of_gpus_are_what_ray_can_reserve() -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     for share in (0.5, 2.0):
         build_executor(ExecutionConfig(executor="ray", gpus_per_fold=share))
     with pytest.raises(ConfigError, match=r"gpus_per_fold=1\.5"):

@@ -5,20 +5,30 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bundles import folders_told
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
 from medformer.crossval.plan import read_plan
+from medformer.crossval.run.classes import ClassPredictor
+from medformer.crossval.run.contract import Context
+from medformer.crossval.run.directory import RunDirectory
+from medformer.crossval.run.execute import LearnerJob, execute
+from medformer.crossval.run.executors.processes import ProcessExecutor
 from medformer.data.connectomes.cohort import read_cohort
 from medformer.data.synthetic.abide import write_synthetic_abide
 from medformer.files import read_csv, read_json, write_csv
+from medformer.progress import SilentReporter
 from medformer.tasks.abide.features import CohortFeatures, FoldFeatures
+from medformer.tasks.abide.learner import ConnectomeLearner
+from medformer.tasks.abide.study import AbideTask
 from medformer.training.loop import Loop
 
 Medformer = Callable[..., Any]
@@ -147,12 +157,46 @@ def test_what_a_fold_learns_from_does_not_depend_on_its_test_subjects(cohort: Pa
     honest, disturbed = ({}, {})
     for made, kind in ((honest, CohortFeatures), (disturbed, Disturbed)):
         features = kind(read, config)
-        fitted = FoldFeatures.fit(config, features, fold.train)
+        fitted, train = FoldFeatures.fit(config, features, fold.train)
         made |= {part: fitted.transform(features, ids) for part, ids in fold.parts.items()}
+        assert all(np.array_equal(made["train"][atlas], inputs) for atlas, inputs in train.items())
     for atlas in ("coarse", "fine"):
         assert np.array_equal(honest["train"][atlas], disturbed["train"][atlas])
         assert np.array_equal(honest["validation"][atlas], disturbed["validation"][atlas])
         assert not np.array_equal(honest["test"][atlas], disturbed["test"][atlas])
+
+
+def test_folds_in_processes_learn_the_same_and_nothing_of_each_other(run: Path, cohort: Path, tmp_path: Path) -> None:
+    out, plan = RunDirectory.create(tmp_path / "out"), read_plan(run / "splits.json")
+    first, second = plan.folds[:2]
+    config = load_config(str(run / "config.yaml"), model=AbideConfig)
+    study = AbideTask().open(config, SilentReporter())
+
+    class Disturbing(ConnectomeLearner):
+        """One whose subjects of the second fold's test part have somebody else's connectomes, many times stronger."""
+
+        def fit(self, context: Context) -> ClassPredictor:
+            class Disturbed(CohortFeatures):
+                def __getitem__(self, name: str) -> Any:
+                    vector = super().__getitem__(name)
+                    return vector if name not in second.test else super().__getitem__(second.train[0]) * 7
+
+            features = Disturbed(self.study.data, self.study.config)
+            return ConnectomeLearner(study=self.study, features=features).fit(context)
+
+    job = LearnerJob(Disturbing(study=study, features=study.features), out, config.seed)
+    # One process for both, so that what the first leaves there would be seen.
+    two = replace(plan, folds=(first, second))
+    with ProcessExecutor(workers=1, cpus_per_fold=torch.get_num_threads()) as executor:
+        execute(two, job, out, executor=executor)
+    same = {
+        fold: [
+            (out.fold(fold.index) / name).read_bytes() == (run / "folds" / str(fold.index) / name).read_bytes()
+            for name in ("model.safetensors", "pretraining/model.safetensors", "predictions.csv", "threshold.json")
+        ]
+        for fold in two.folds
+    }
+    assert same == {first: [False] * 4, second: [True] * 4}
 
 
 def test_pretraining_may_not_see_whom_a_fold_tests(

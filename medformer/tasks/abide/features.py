@@ -115,13 +115,16 @@ class FoldFeatures:
         self.pipelines = pipelines
 
     @classmethod
-    def fit(cls, config: AbideConfig, features: CohortFeatures, names: Sequence[str]) -> Self:
-        """Fit every atlas's pipeline on some subjects."""
+    def fit(cls, config: AbideConfig, features: CohortFeatures, names: Sequence[str]) -> tuple[Self, Inputs]:
+        """Fit every atlas's pipeline on some subjects, and return with it what the networks are given of these."""
         with single_thread():
-            rows = features.rows(names)
+            rows = _wide(features.rows(names))
             atlases = features.columns.atlases
-            pipelines = {atlas: atlas_pipeline(config, features.columns, atlas).fit(rows) for atlas in atlases}
-        return cls(features.columns, pipelines)
+            pipelines = {atlas: atlas_pipeline(config, features.columns, atlas) for atlas in atlases}
+            inputs = {
+                atlas: np.asarray(pipeline.fit_transform(rows), np.float32) for atlas, pipeline in pipelines.items()
+            }
+        return cls(features.columns, pipelines), inputs
 
     def transform(self, features: CohortFeatures, names: Sequence[str]) -> Inputs:
         """What the networks are given of some subjects, by atlas; their raw features must have the same layout."""
@@ -131,8 +134,9 @@ class FoldFeatures:
     def apply(self, rows: NDArray[np.float32]) -> Inputs:
         """The same of raw features (n, `columns.width`)."""
         with single_thread():
+            wide = _wide(rows)
             return {
-                atlas: np.asarray(pipeline.transform(rows), np.float32) for atlas, pipeline in self.pipelines.items()
+                atlas: np.asarray(pipeline.transform(wide), np.float32) for atlas, pipeline in self.pipelines.items()
             }
 
     def with_sites(self, names: Sequence[str]) -> Self:
@@ -162,6 +166,11 @@ class FoldFeatures:
             for atlas in columns.atlases
         }
         return cls(columns, pipelines)
+
+
+def _wide(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What every step of a pipeline would make of the rows by itself, once for all of them."""
+    return np.asarray(rows, np.float64)
 
 
 def read_columns(folder: Path) -> Columns:

@@ -68,10 +68,10 @@ class ConnectomeLearner:
     def fit(self, context: Context) -> ClassPredictor:
         """Leave features, weights and history per network, and `threshold.json` in the fold's folder."""
         config, fold, folder = self.study.config, context.fold, context.folder
-        features = FoldFeatures.fit(config, self.features, fold.train)
+        features, train = FoldFeatures.fit(config, self.features, fold.train)
+        validation = features.transform(self.features, fold.validation)
         features.save(folder)
         write_trained_on(self.study.data, features.columns.atlases, folder)
-        train, validation = (features.transform(self.features, part) for part in (fold.train, fold.validation))
         encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
         models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
         if fold.test:
@@ -89,9 +89,8 @@ class ConnectomeLearner:
 
     def pretrain(self, context: Context) -> Mapping[str, Any]:
         """Train an encoder to reconstruct hidden connections of `context.fold`; labels are not read."""
-        features = FoldFeatures.fit(self.study.config, self.features, context.fold.train)
-        parts = (context.fold.train, context.fold.validation)
-        train, validation = (features.transform(self.features, part) for part in parts)
+        features, train = FoldFeatures.fit(self.study.config, self.features, context.fold.train)
+        validation = features.transform(self.features, context.fold.validation)
         out = context.folder
         return self._pretrain(features, train, validation, context, out, out / "pretraining.json")[1]
 

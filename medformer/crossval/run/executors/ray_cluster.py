@@ -44,13 +44,13 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def ray_cluster(ray: Any, address: str | None, *, processors: int = 0) -> Iterator[None]:
+def ray_cluster(ray: Any, address: str | None, *, least: int = 0) -> Iterator[None]:
     """Have Ray inside the block; a Ray that already runs in this process is used and left as it is.
 
     Args:
         ray: The package.
         address: A cluster's; None starts one on this machine and ends it afterwards.
-        processors: What one started here has at least, whatever the machine has.
+        least: Processors that one started here has at least, whatever the machine has.
 
     Raises:
         ResourceError: Ray does not start, or the cluster does not answer.
@@ -62,7 +62,7 @@ def ray_cluster(ray: Any, address: str | None, *, processors: int = 0) -> Iterat
     try:
         try:
             if address is None:
-                _start(ray, max(_processors(), processors))
+                _start(ray, max(processors(), least))
             else:
                 _connect(ray, address)
         except SystemExit as error:
@@ -140,7 +140,7 @@ def _connect(ray: Any, address: str) -> None:
     )
 
 
-def _processors() -> int:
+def processors() -> int:
     """Those that this process may use, which a batch system may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

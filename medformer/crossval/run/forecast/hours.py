@@ -109,7 +109,8 @@ def fit_time(study: S, inventory: Inventory, cache: Path) -> tuple[S, list[str]]
     if training.hours is not None and (study.config.execution.executor != "inline" or training.devices > 1):
         raise ConfigError(
             "--hours (training.hours) counts folds that run one after another on one device. With "
-            "execution.executor=ray or several training.devices, give training.minutes, the time of each training."
+            f"execution.executor={study.config.execution.executor} or several training.devices, give training.minutes, "
+            "the time of each training."
         )
     return _Fit(study, inventory, cache).run()
 

@@ -66,6 +66,8 @@ def foresee(
     if config.crossval.permute_labels:
         total *= 2
         time += f"; with the canary, {duration(total)}"
+    if config.execution.executor != "inline":
+        time += "; folds side by side take less than these times, which are one after another"
     lines = [f"{what}: {time}."]
     if pace is not None and total > _LONG.get(where, _LONG_ELSEWHERE):
         lines.append(
