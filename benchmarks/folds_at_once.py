@@ -6,7 +6,8 @@ once. Predictions must be those of the inline executor with one thread, bit for 
 apart from them by rounding.
 
 Part `batched`: one optimizer step of a few members as one batched network (torch.func: stacked parameters, functional
-call, vmap), against the same steps one after another.
+call, vmap), against the same steps one after another, and against the time that the step's matrix products alone take
+at the rate that this machine's largest ones reach: what is not above it cannot become faster by batching.
 
     MEDFORMER_DATA=/path/to/data python benchmarks/folds_at_once.py --out folds
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import shutil
 import statistics
@@ -35,6 +37,7 @@ from machine import machine
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from medformer.config import AbideConfig
 from medformer.config_loading import load_config
@@ -230,12 +233,28 @@ def batched(config: str, arguments: argparse.Namespace) -> dict[str, float]:
         arguments.rounds,
     )
     alone, joined = spent["one after another"][1:], spent["together"][1:]
+    with FlopCounterMode(display=False) as counter:
+        objective(models[0], batches[0], moment).backward()
+    operations, rate = counter.get_total_flops(), product_rate()
     return {
         "members": arguments.members,
+        "gflop": operations / 1e9,
+        "gflop_per_s": rate / 1e9,
+        "products_alone_ms": 1000 * operations / rate,
         "one_after_another_ms": 1000 * statistics.median(alone) / arguments.members,
         "together_ms": 1000 * statistics.median(joined) / arguments.members,
         "times_faster": ratio(alone, joined),
     }
+
+
+def product_rate(size: int = 1024, products: int = 9) -> float:
+    """Operations per second of processor time in products of square matrices, the best of several."""
+    matrix, best = torch.randn(size, size), math.inf
+    for _ in range(products):
+        start = time.process_time()
+        matrix @ matrix
+        best = min(best, time.process_time() - start)
+    return 2 * size**3 / best
 
 
 def ratio(theirs: list[float], ours: list[float]) -> float:

@@ -192,11 +192,11 @@ def test_folds_in_processes_learn_the_same_and_nothing_of_each_other(run: Path, 
     same = {
         fold: [
             (out.fold(fold.index) / name).read_bytes() == (run / "folds" / str(fold.index) / name).read_bytes()
-            for name in ("model.safetensors", "pretraining/model.safetensors", "predictions.csv", "threshold.json")
+            for name in ("model.safetensors", "pretraining/model.safetensors", "predictions.csv")
         ]
         for fold in two.folds
     }
-    assert same == {first: [False] * 4, second: [True] * 4}
+    assert same == {first: [False] * 3, second: [True] * 3}
 
 
 def test_pretraining_may_not_see_whom_a_fold_tests(
