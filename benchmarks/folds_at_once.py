@@ -54,7 +54,8 @@ from medformer.models.backbone import mlp
 from medformer.models.connectome.build import build_connectome_model
 from medformer.progress import SilentReporter
 from medformer.tasks.abide.learner import ConnectomeLearner
-from medformer.tasks.abide.study import AbideStudy, AbideTask
+from medformer.tasks.abide.study import AbideStudy
+from medformer.tasks.abide.task import AbideTask
 from medformer.training.losses.objectives import ClassificationObjective, Moment
 from medformer.training.optimizer import build_optimizer
 

@@ -28,7 +28,7 @@ from medformer.files import read_csv, read_json, write_csv
 from medformer.progress import SilentReporter
 from medformer.tasks.abide.features import CohortFeatures, FoldFeatures
 from medformer.tasks.abide.learner import ConnectomeLearner
-from medformer.tasks.abide.study import AbideTask
+from medformer.tasks.abide.task import AbideTask
 from medformer.training.loop import Loop
 
 Medformer = Callable[..., Any]
