@@ -20,19 +20,16 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from alternating import turns
 from machine import machine
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -50,12 +47,13 @@ from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
 from medformer.files import read_csv, write_json
-from medformer.models.backbone import mlp
 from medformer.models.connectome.build import build_connectome_model
 from medformer.progress import SilentReporter
 from medformer.tasks.abide.learner import ConnectomeLearner
 from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.abide.task import AbideTask
+from medformer.tasks.bench.floor import measure_ceilings
+from medformer.tasks.bench.rounds import ratio, turns
 from medformer.training.losses.objectives import ClassificationObjective, Moment
 from medformer.training.optimizer import build_optimizer
 
@@ -123,8 +121,8 @@ def side_by_side(config: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "seconds": statistics.median(seconds[name]),
             # The first, unmeasured round holds the start of the processes.
             "processor_seconds": statistics.median(spent[name][1:]),
-            "times_faster": ratio(seconds[first], seconds[name]),
-            "times_faster_on_free_cores": ratio(spent[first][1:], spent[name][1:])
+            "times_faster": ratio(seconds[first], seconds[name]).median,
+            "times_faster_on_free_cores": ratio(spent[first][1:], spent[name][1:]).median
             * (workers if name.endswith("processes") else 1),
             "largest_difference": max(abs(scores[first][case][0] - value) for case, (value, _) in scores[name].items()),
             "auc_difference": aucs[name] - aucs[first],
@@ -205,13 +203,8 @@ def batched(config: str, arguments: argparse.Namespace) -> dict[str, float]:
     losses = vmap(loss, randomness="different")
 
     def together() -> None:
-        # Its own backward pass works in place, which a batched one does not allow.
-        with_saving, mlp.squared_relu = mlp.squared_relu, lambda x: torch.relu(x).square()
-        try:
-            optimizer.zero_grad(set_to_none=True)
-            losses(parameters, buffers, inputs, labels).sum().backward()
-        finally:
-            mlp.squared_relu = with_saving
+        optimizer.zero_grad(set_to_none=True)
+        losses(parameters, buffers, inputs, labels).sum().backward()
         gradients = [one.grad for one in parameters.values() if one.grad is not None]
         norms = sum(one.flatten(1).square().sum(1) for one in gradients)
         factors = (settings.training.clip / (torch.as_tensor(norms).sqrt() + 1e-6)).clamp(max=1.0)
@@ -219,24 +212,12 @@ def batched(config: str, arguments: argparse.Namespace) -> dict[str, float]:
             one.mul_(factors.view(-1, *[1] * (one.dim() - 1)))
         optimizer.step()
 
-    spent: dict[str, list[float]] = {"one after another": [], "together": []}
-
-    def timed(name: str, call: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            start = time.process_time()
-            call()
-            spent[name].append(time.process_time() - start)
-
-        return run
-
-    turns(
-        {"one after another": timed("one after another", one_after_another), "together": timed("together", together)},
-        arguments.rounds,
-    )
-    alone, joined = spent["one after another"][1:], spent["together"][1:]
+    ways = {"one after another": one_after_another, "together": together}
+    spent = turns(ways, arguments.rounds, time.process_time)
+    alone, joined = spent.values()
     with FlopCounterMode(display=False) as counter:
         objective(models[0], batches[0], moment).backward()
-    operations, rate = counter.get_total_flops(), product_rate()
+    operations, rate = counter.get_total_flops(), measure_ceilings(torch.device("cpu"), clock=time.process_time).fp32
     return {
         "members": arguments.members,
         "gflop": operations / 1e9,
@@ -244,23 +225,8 @@ def batched(config: str, arguments: argparse.Namespace) -> dict[str, float]:
         "products_alone_ms": 1000 * operations / rate,
         "one_after_another_ms": 1000 * statistics.median(alone) / arguments.members,
         "together_ms": 1000 * statistics.median(joined) / arguments.members,
-        "times_faster": ratio(alone, joined),
+        "times_faster": ratio(alone, joined).median,
     }
-
-
-def product_rate(size: int = 1024, products: int = 9) -> float:
-    """Operations per second of processor time in products of square matrices, the best of several."""
-    matrix, best = torch.randn(size, size), math.inf
-    for _ in range(products):
-        start = time.process_time()
-        matrix @ matrix
-        best = min(best, time.process_time() - start)
-    return 2 * size**3 / best
-
-
-def ratio(theirs: list[float], ours: list[float]) -> float:
-    """The median over rounds of how many times as long one side took."""
-    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 if __name__ == "__main__":
