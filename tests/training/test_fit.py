@@ -398,16 +398,6 @@ def test_bfloat16_trains(tiny: ModuleType, tmp_path: Path) -> None:
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_a_gpu_learns_and_resumes_in_every_precision(tiny: ModuleType, tmp_path: Path, precision: str) -> None:
-    config = {"accelerator": "cuda", "precision": precision, "epochs": 15, "ema": 0.9}
-    with pytest.raises(InterruptedRun):
-        tiny.train(tmp_path, data=tiny.Squares(24), config=config, reporter=Recorder(stop_after=20))
-    result = tiny.train(tmp_path, data=tiny.Squares(24), config=config, resume=True)
-    assert result.updates == 15 * 6 and result.best is not None and result.best > 0.8
-
-
 @pytest.fixture
 def float16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fabric keeps float16 to GPUs; this runs the same loss scaling here."""
