@@ -203,7 +203,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
     if x.device.type != "cpu":
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-    if x.shape[0] < _MANY and torch.get_num_threads() == 1 and _onednn(x):
+    if _onednn(x) and x.shape[0] < _MANY and torch.get_num_threads() == 1:
         rows = x.movedim(1, -1)
         parts = _parts(rows[..., 0].numel()) if rows.is_contiguous() else 0
         if parts:
