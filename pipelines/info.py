@@ -19,6 +19,9 @@ from medformer.errors import ConfigError, UnknownNameError
 
 from .console import make_reporter, say
 
+_GLUE = "\x1fx\x1f"
+"""Stands for " x " while lines are wrapped."""
+
 
 def info(*, names: Sequence[str], as_json: bool) -> None:
     """Print an overview; with names a section, the keys of a task, or what is known of a name; or all as JSON.
@@ -205,17 +208,16 @@ def _text(value: Any) -> str:
 
 
 def _columns(name: str, text: str, width: int) -> None:
-    """Print a name, and beside it a text that is wrapped to the width of the terminal."""
-    say(
-        textwrap.fill(
-            text,
-            _width(),
-            initial_indent=f"  {name:<{width}}  ",
-            subsequent_indent=" " * (width + 4),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+    """Print a name, and beside it a text that is wrapped to the width of the terminal, sizes such as 64 x 64 whole."""
+    whole = textwrap.fill(
+        text.replace(" x ", _GLUE),
+        _width(),
+        initial_indent=f"  {name:<{width}}  ",
+        subsequent_indent=" " * (width + 4),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    say(whole.replace(_GLUE, " x "))
 
 
 def _width() -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.contract import Predictor
-from medformer.data.cases import Case
+from medformer.data.cases import Case, image_hash
 from medformer.data.manifest import read_manifest
 from medformer.data.problems import LISTED, Problem, first_ten, quarantine
 from medformer.data.training_range import TrainingRange, read_range
@@ -173,6 +173,15 @@ class Request:
                 self.say(str(problem))
         if count and not many:
             self.say(f"note: {count} of {given} {noun} cannot be used; the others come first, and the end says why.")
+        seen = self.trained.seen_files()
+        known = sum(image_hash(case.images) in seen for case in good) if seen else 0
+        if known:
+            self.say(
+                f"note: {self.trained.path.name} was trained on {known} of {given} {noun}, whose predictions are no "
+                "test of it."
+                + f" {self.trained.scores} has their scores by networks that had not seen them."
+                * (self.trained.scores is not None)
+            )
         return good
 
 

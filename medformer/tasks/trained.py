@@ -17,6 +17,7 @@ from medformer.crossval.run.collect import planned_folds
 from medformer.crossval.run.contract import Predictor
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.record import read_config
+from medformer.crossval.run.start.seen import SEEN_BY_BUNDLE, Seen, seen_by_bundle, seen_by_fold
 from medformer.errors import ConfigError
 from medformer.files import digest, sha256
 from medformer.tasks import get_task
@@ -51,6 +52,21 @@ class Trained:
     note: str = ""
     known_cases: tuple[PlanCase, ...] | None = None
     scores: Path | None = None
+
+    def seen_files(self) -> frozenset[str]:
+        """SHA-256 of the images that its networks have seen in training, as far as it says so.
+
+        Raises:
+            CheckpointError: The record of it is damaged.
+        """
+        if self.known_cases is None:
+            found = seen_by_bundle(self.path / SEEN_BY_BUNDLE, self.path.name)
+        else:
+            found, run = Seen(), RunDirectory.open(self.path)
+            for fold in planned_folds(run):
+                if run.fold(fold.index) in self.folders:
+                    found = found.plus(seen_by_fold(run, fold, self.path.name))
+        return frozenset(case.hashes["file"] for case in found.cases if "file" in case.hashes)
 
     def load(self, device: torch.device | None = None) -> Predictor:
         """Load the ensemble of its networks; see `Task.load`.

@@ -122,3 +122,4 @@ def test_a_thumbnail_says_color_place_surround_and_sharpness() -> None:
     assert 0.4 < vector[198] < 0.6
     noisy = np.random.default_rng(0).integers(0, 255, image.shape, dtype=np.uint8)
     assert thumbnail(noisy, (64, 64))[199] > 5 * vector[199]
+    assert np.isfinite(thumbnail(noisy, (1, 64))).all(), "an axis of one pixel has no neighbors"

@@ -114,7 +114,7 @@ def test_predicted_masks_of_other_sizes_can_be_evaluated(
         )
     predicted = medformer("polyp", "predict", finished, images, "--out", out, "--probabilities", "npz")
     assert predicted.code == 0, predicted.err
-    assert "3 masks from 2 networks" in predicted.out
+    assert "3 masks from 2 networks" in predicted.out and "was trained on" not in predicted.out
     rows = {row["id"]: row for row in read_csv(out / "predictions.csv")}
     assert rows.keys() == sizes.keys()
     # The network was trained on frames of 64 x 48 pixels.
@@ -149,6 +149,8 @@ def test_predicting_again_replaces_what_was_there_only_when_asked(
     medformer("polyp", "predict", finished, images / "p001_f00.jpg", "--out", out).refused(2, str(out), "--overwrite")
     again = medformer("polyp", "predict", finished, images / "p001_f00.jpg", "--out", out, "--overwrite")
     assert again.code == 0, again.err
+    assert "was trained on 1 of 1 images, whose predictions are no test of it" in again.out
+    assert f"{finished / 'oof.csv'} has their scores" in again.out
     assert sorted(file.name for file in out.rglob("*.png")) == ["p001_f00.png", "p001_f00.png"]
     assert [row["id"] for row in read_csv(out / "predictions.csv")] == ["p001_f00"]
 

@@ -87,7 +87,8 @@ def test_a_bundle_far_from_its_run_segments_as_the_run_does(
     bundle = moved_bundle(medformer, run, tmp_path)
     image = read_manifest(volumes).cases[0].required_image()
     for model, out in ((run, "by_run"), (bundle, "by_bundle")):
-        assert medformer("volume", "predict", model, image, "--out", tmp_path / out).code == 0
+        result = medformer("volume", "predict", model, image, "--out", tmp_path / out)
+        assert result.code == 0 and f"{model.name} was trained on 1 of 1 volumes" in result.out
     for file in files_of(tmp_path / "by_run"):
         assert (tmp_path / "by_bundle" / file.relative_to(tmp_path / "by_run")).read_bytes() == file.read_bytes()
     assert not told(files_of(bundle), private_names(run))

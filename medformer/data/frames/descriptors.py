@@ -92,7 +92,9 @@ def thumbnail(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[
     seen = cv2.resize(image, image_size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / np.float32(255.0)
     small = cv2.resize(seen, (_COLORS, _COLORS), interpolation=cv2.INTER_AREA)
     dark = (seen.max(axis=2) < 0.1).mean()
-    sharpness = (np.abs(np.diff(seen, axis=0)).mean() + np.abs(np.diff(seen, axis=1)).mean()) / 2
+    steps = [np.abs(np.diff(seen, axis=axis)) for axis in (0, 1)]
+    # An axis of one pixel has no neighbors.
+    sharpness = sum(step.mean() if step.size else 0.0 for step in steps) / 2
     parts = [small.ravel(), seen.mean(axis=(0, 1)), seen.std(axis=(0, 1)), [dark, sharpness]]
     return np.concatenate(parts).astype(np.float32)
 
