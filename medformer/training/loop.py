@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from medformer.errors import CheckpointError, DivergenceError, InterruptedRun
 from medformer.files import is_temporary
 from medformer.models.backbone.mlp import tying_penalty
-from medformer.progress import Reporter, duration
+from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.training.banks import KEY, Banks
-from medformer.training.batch_norm import several_values, share_batch_norm, unshared
 from medformer.training.guard import Readings, Step, divergence
 from medformer.training.job import FitResult, Job
 from medformer.training.loader import Batch, BatchSource
@@ -30,6 +29,8 @@ from medformer.training.optimizer import (
     run_progress,
     set_learning_rate,
 )
+from medformer.training.pace import Outlook
+from medformer.training.processes.batch_norm import several_values, share_batch_norm, unshared
 from medformer.training.processes.validation import can_share, share_score
 from medformer.training.saving import Progress, Saving, write_history
 from medformer.training.signals import StopNow, StopRequest
@@ -39,11 +40,6 @@ from medformer.training.trackers.tracking import Tracking
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-FORESEEN = 600.0
-"""Seconds that the trainings of a run must take together for it to be said in advance."""
-
-_LONG_STEP = 5.0
 
 
 @dataclass(eq=False)
@@ -97,6 +93,7 @@ class Loop:
         low = fabric.device.type == "cpu" and job.config.precision == "bf16-mixed"
         self.exact: Callable[[], AbstractContextManager[Any]] = ExactSmallConvolutions if low else nullcontext
         self.penalized = isinstance(tying_penalty(model), Tensor)
+        self.outlook = Outlook(job.config, self.batches.steps, job.trainings)
         self.saving = Saving(job, model, self.average, self.optimizer)
         self.progress = Progress()
 
@@ -111,7 +108,6 @@ class Loop:
         self._begin()
         progress = self.progress
         self.clock = Clock(progress.elapsed)
-        self.timed = 0
         while not progress.finished:
             self._train_epoch()
             self._end_epoch()
@@ -181,7 +177,11 @@ class Loop:
                 continue
             asked, progress.elapsed = self._agree()
             if not self.readings:
-                self._foresee(self.readings.paced(progress.elapsed - before))
+                said = self.outlook.after_step(
+                    self.readings.paced(progress.elapsed - before), progress.epoch, progress.elapsed
+                )
+                if said and self.fabric.is_global_zero:
+                    self.reporter.line(said)
                 before = progress.elapsed
             if asked:
                 self._interrupt()
@@ -189,26 +189,6 @@ class Loop:
                 break
         self._read()
         self.reporter.finish()
-
-    def _foresee(self, seconds: float) -> None:
-        """Say once what the trainings of the run will take, from the second step on, or from a first that is long."""
-        progress, config = self.progress, self.job.config
-        self.timed += 1
-        if self.timed > 2 or (self.timed == 1 and seconds < _LONG_STEP):
-            return
-        self.timed = 2
-        left = (config.epochs - progress.epoch) * self.batches.steps * seconds
-        whole = self.budget - progress.elapsed if self.budget is not None else left
-        together = whole * self.job.trainings
-        if together < FORESEEN or not self.fabric.is_global_zero:
-            return
-        count = self.job.trainings
-        most = "at most" if config.patience else "about"
-        every = f", {duration(together)} for the {count} trainings that are left" if count > 1 else ""
-        self.reporter.line(
-            f"A step takes {duration(seconds)} here: {most} {duration(whole)} for this training{every}. Validation, "
-            "and what runs beside the model, are not in it."
-        )
 
     def _step(self, batch: Batch) -> None:
         """Take one optimizer step."""
@@ -325,9 +305,10 @@ class Loop:
         if self.fabric.is_global_zero:
             write_history(job.history, progress.history, self.measure)
             self.tracking.update(progress.history)
+        left = "" if progress.finished else self.outlook.after_epoch(epoch, progress.elapsed)
         title = self.measure.label if self.measure else ""
         valid = "" if score is None else f", validation {title} {score:.4f}{' (best)' if better else ''}"
-        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s{self._left()}")
+        self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s{left}")
         asked, _ = self._agree()
         if asked:
             self._interrupt(save=not saved)
@@ -339,15 +320,6 @@ class Loop:
         held = self.banks.held()
         with self.average.applied(), self.fabric.autocast():
             self.banks.refill(held, self.progress.epoch, self.fabric.to_device)
-
-    def _left(self) -> str:
-        """Say how long the rest of the training will take, at the pace of the epochs so far."""
-        progress, config = self.progress, self.job.config
-        if progress.finished:
-            return ""
-        pace = progress.elapsed / progress.epoch
-        left = self.budget - progress.elapsed if self.budget is not None else pace * (config.epochs - progress.epoch)
-        return f", {'at most' if config.patience else 'about'} {duration(left)} left"
 
     def _validate(self) -> float | None:
         """Return the validation score of the averaged weights; a signal stops it at once, since it changes nothing."""

@@ -183,3 +183,10 @@ def test_an_activation_stays_in_the_type_of_its_map() -> None:
     low = act(x.bfloat16().requires_grad_())
     assert low.dtype is torch.bfloat16
     torch.testing.assert_close(low.float(), expected, rtol=0.02, atol=0.02)
+
+
+def test_a_pointwise_layer_is_one_graph() -> None:
+    layer, x = Pointwise(4, 3), channels_last(torch.randn(2, 4, 5, 6))
+    # Raises where the compiler must leave the graph, as it must for a question about the machine.
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), layer(x))

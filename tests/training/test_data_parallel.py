@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from medformer.training.batch_norm import SharedBatchNorm, share_batch_norm, unshared
 from medformer.training.loader import BatchSource
+from medformer.training.processes.batch_norm import SharedBatchNorm, share_batch_norm, unshared
 
 
 def _curves(folder: Path, precision: str) -> list[list[dict[str, Any]]]:
@@ -67,7 +67,7 @@ class Processes:
         self.local = threading.local()
         self.barrier = threading.Barrier(number, timeout=600)
         self.tensors: list[torch.Tensor] = [torch.empty(0)] * number
-        base = "medformer.training.batch_norm.dist"
+        base = "medformer.training.processes.batch_norm.dist"
         monkeypatch.setattr(f"{base}.is_initialized", lambda: True)
         monkeypatch.setattr(f"{base}.get_world_size", lambda: number)
         monkeypatch.setattr(f"{base}.get_rank", lambda: self.local.rank)

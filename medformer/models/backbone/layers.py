@@ -20,13 +20,10 @@ from torch.nn import functional as F
 
 def _onednn(x: Tensor) -> bool:
     """Whether float32 runs eagerly on a CPU, where torch at times takes another kernel than oneDNN's."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
+    # First, because a compiler does not follow the others.
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    return torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
 
 
 _LARGE = 20480

@@ -29,9 +29,9 @@ from medformer.models.networks.grid import Grid, kernel_note, padded_size
 from medformer.models.networks.pretrained import load_encoder
 from medformer.models.transfer import Parts, Transfer, varying_axes
 from medformer.tasks.start import take
-from medformer.training.batch_norm import several_values
 from medformer.training.devices import choose_device
 from medformer.training.losses.segmentation import build_volume_loss
+from medformer.training.processes.batch_norm import several_values
 from medformer.training.saving import load_model
 
 PLAN = "plan.json"

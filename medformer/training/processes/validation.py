@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from medformer.models.judge import PartwiseScore
-from medformer.training.batch_norm import unshared
+from medformer.training.processes.batch_norm import unshared
 from medformer.training.signals import StopNow
 
 
