@@ -457,7 +457,7 @@ def test_a_full_disk_loses_nothing(tiny: ModuleType, tmp_path: Path, monkeypatch
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medformer.tensor_file.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(ResourceError, match="No space left"):
         write_tensors(tmp_path / "model.safetensors", tiny.seeded_net().state_dict(), {})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
