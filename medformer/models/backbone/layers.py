@@ -18,7 +18,7 @@ from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
 
-def _onednn(x: Tensor) -> bool:
+def runs_onednn(x: Tensor) -> bool:
     """Whether float32 runs eagerly on a CPU, where torch at times takes another kernel than oneDNN's."""
     # First, because a compiler does not follow the others.
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
@@ -39,7 +39,7 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.padding
-        if x.shape[0] == 1 and not isinstance(padding, str) and self.weight.dtype == torch.float32 and _onednn(x):
+        if x.shape[0] == 1 and not isinstance(padding, str) and self.weight.dtype == torch.float32 and runs_onednn(x):
             if not torch.is_grad_enabled():
                 return torch.mkldnn_convolution(
                     x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
@@ -200,7 +200,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
     if x.device.type != "cpu":
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-    if _onednn(x) and x.shape[0] < _MANY and torch.get_num_threads() == 1:
+    if runs_onednn(x) and x.shape[0] < _MANY and torch.get_num_threads() == 1:
         rows = x.movedim(1, -1)
         parts = _parts(rows[..., 0].numel()) if rows.is_contiguous() else 0
         if parts:

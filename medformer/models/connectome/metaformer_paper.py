@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.models.connectome.classifier import ConnectomeClassifier, check_edges, edge_counts, module_key
+from medformer.models.connectome.linear import Linear
 
 WIDTH, LAYERS, HEADS, FEEDFORWARD = 256, 2, 4, 128
 
@@ -32,7 +33,7 @@ class EdgeEncoder(nn.Module):
         super().__init__()
         heads, feedforward = (FEEDFORWARD, HEADS) if swapped_arguments else (HEADS, FEEDFORWARD)
         self.sequence_axis = 0 if across_subjects else 1
-        self.embedding = nn.Linear(connections, WIDTH)
+        self.embedding = Linear(connections, WIDTH)
         layer = nn.TransformerEncoderLayer(WIDTH, heads, feedforward, dropout, activation="gelu", batch_first=True)
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
         self.activation = nn.GELU()
@@ -105,10 +106,10 @@ class MetaFormerPaper(ConnectomeClassifier):
                 count, dropout=dropout, swapped_arguments=swapped_arguments, across_subjects=across_subjects
             ),
         )
-        self.heads = PerAtlas(self.counts, lambda _: nn.Linear(WIDTH, classes))
+        self.heads = PerAtlas(self.counts, lambda _: Linear(WIDTH, classes))
 
     def classify(self, features: Mapping[str, Tensor]) -> Tensor:
         return torch.stack(list(self.heads(features).values())).mean(0)
 
     def decoder(self) -> nn.Module:
-        return PerAtlas(self.counts, lambda count: nn.Linear(WIDTH, count))
+        return PerAtlas(self.counts, lambda count: Linear(WIDTH, count))

@@ -19,6 +19,7 @@ from medformer.models.connectome.classifier import (
     module_key,
     row_indices,
 )
+from medformer.models.connectome.linear import Linear
 
 # Untrained mixing of a few hundred noisy subjects' regions only blurs them; the blocks start close to the identity.
 LAYER_SCALE = 0.1
@@ -40,7 +41,7 @@ class RegionTokens(nn.Module):
         self.pad = not diagonal
         self.register_buffer("index", row_indices(regions, diagonal).flatten(), persistent=False)
         self.regions = regions
-        self.projection = nn.Linear(regions, width, bias=False)
+        self.projection = Linear(regions, width, bias=False)
         self.embedding = nn.Parameter(torch.empty(regions, width))
         nn.init.normal_(self.projection.weight, std=regions**-0.5)
         nn.init.trunc_normal_(self.embedding, std=0.02)
@@ -133,7 +134,7 @@ class RowDecoder(nn.Module):
         row, column = torch.triu_indices(regions, regions, offset=0 if diagonal else 1)
         self.register_buffer("upper", row * regions + column, persistent=False)
         self.register_buffer("lower", column * regions + row, persistent=False)
-        self.projection = nn.Linear(width, regions)
+        self.projection = Linear(width, regions)
 
     def forward(self, tokens: Tensor) -> Tensor:
         rows = self.projection(tokens).flatten(1)
@@ -162,9 +163,9 @@ class AtlasFusion(nn.Module):
             {module_key(atlas): nn.Parameter(torch.zeros(size, width, classes)) for atlas, size in regions.items()}
         )
         self.norm = nn.LayerNorm(width)
-        self.queries = nn.Linear(width, QUERIES, bias=False)
-        self.fuse = nn.Linear(QUERIES * width * len(regions), HIDDEN)
-        self.pooled = nn.Linear(HIDDEN, classes)
+        self.queries = Linear(width, QUERIES, bias=False)
+        self.fuse = Linear(QUERIES * width * len(regions), HIDDEN)
+        self.pooled = Linear(HIDDEN, classes)
         nn.init.zeros_(self.pooled.weight)
         nn.init.zeros_(self.pooled.bias)
 
