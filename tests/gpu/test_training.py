@@ -42,6 +42,15 @@ def test_it_learns_what_a_cpu_learns(device: torch.device, tmp_path: Path) -> No
     assert here[0]["train_loss"] == pytest.approx(there[0]["train_loss"], rel=0.1)
 
 
+def test_it_trains_compiled(gpu: torch.device, precision: str, tmp_path: Path) -> None:
+    config = {"accelerator": "cuda", "precision": precision, "epochs": 4, "ema": 0.0}
+    plain = tiny.train(tmp_path / "plain", config=config)
+    compiled = tiny.train(tmp_path / "compiled", config={**config, "compile": True})
+    # Dropout draws other numbers in a compiled network.
+    assert compiled.updates == plain.updates
+    assert compiled.history[-1]["train_loss"] == pytest.approx(plain.history[-1]["train_loss"], rel=0.2)
+
+
 def test_processes_that_train_together(device: torch.device, tmp_path: Path) -> None:
     config = {"accelerator": device.type, "strategy": "ddp", "epochs": 4}
     alone = tiny.train(tmp_path / "alone", config={**config, "strategy": "auto"})

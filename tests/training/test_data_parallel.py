@@ -152,7 +152,7 @@ def test_evaluation_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     norm = share_batch_norm(nn.BatchNorm2d(3), torch.device("cpu")).eval()
     Processes(2, monkeypatch)
     x = torch.randn(2, 3, 4, 4)
-    # Only the first process validates: waiting for the other would never end.
+    # Processes validate as many cases as there are for each: waiting for one that has no more would never end.
     torch.testing.assert_close(norm(x), nn.BatchNorm2d(3).eval()(x))
 
 

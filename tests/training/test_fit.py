@@ -398,6 +398,21 @@ def test_bfloat16_trains(tiny: ModuleType, tmp_path: Path) -> None:
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
 
 
+def test_losses_are_computed_in_single_precision(tiny: ModuleType, tmp_path: Path) -> None:
+    types: set[torch.dtype] = set()
+
+    class Noting(nn.Module):
+        name = "noting"
+
+        def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            # Autocast would give a product another type.
+            types.update((logits.dtype, (logits[:, 0] @ target[:, 0]).dtype))
+            return (logits - target).square().mean()
+
+    tiny.train(tmp_path, loss=Noting(), config={"precision": "bf16-mixed", "epochs": 1})
+    assert types == {torch.float32}
+
+
 @pytest.fixture
 def float16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fabric keeps float16 to GPUs; this runs the same loss scaling here."""
