@@ -6,6 +6,7 @@ EfficientNet-Lite0; a whole network of ours, whose encoder is taken. Nothing is 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -181,13 +182,17 @@ def _made_for(path: Path, source: Mapping[str, Tensor]) -> str:
     about = own_network(path)
     if about:
         model = about.get("model")
-        named = [f"{key}={model[key]}" for key in ("backbone", "mixers") if model.get(key)] if _is_table(model) else []
+        told = {key: model[key] for key in ("backbone", "mixers", "block") if key in model} if _is_table(model) else {}
+        named = [f"model.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items()]
         what = f"It is the encoder of a network that medformer trained for the task {about['task']}"
-        return f"{what}, with {' and '.join(f'model.{name}' for name in named)}." if named else f"{what}."
+        return f"{what}, with {', '.join(named)}. Set the same, or take other weights." if named else f"{what}."
     found = {key: tuple(value.shape) for key, value in source.items()}
     fitting = [name for name in VARIANTS if not encoder_name(name) and _fits(name, found)]
     if fitting:
-        return f"It is made for model.backbone={' or '.join(fitting)}."
+        return (
+            f"It is made for model.backbone={' or '.join(fitting)} with its own mixers and blocks. Set these "
+            "(model.mixers=null, model.block=null), or take other weights, or none."
+        )
     return "It fits no backbone that `medformer info` lists; expected the published weights of one."
 
 

@@ -170,7 +170,7 @@ def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
 
 def test_a_file_of_another_variant_is_named(tmp_path: Path) -> None:
     torch.save({"state_dict": build_backbone("poolformer_s12").state_dict()}, tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match=r"It is made for model\.backbone=poolformer_s12\."):
+    with pytest.raises(CheckpointError, match=r"It is made for model\.backbone=poolformer_s12 with its own mixers"):
         load_pretrained(build_backbone("caformer_s18"), tmp_path / "weights.pth")
     torch.save({"state_dict": {"a": torch.zeros(3)}}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="fits no backbone"):
@@ -185,6 +185,11 @@ def test_the_encoder_of_a_network_of_ours_is_taken(tmp_path: Path) -> None:
     assert all(torch.equal(value, source.backbone.state_dict()[key]) for key, value in target.state_dict().items())
     with pytest.raises(CheckpointError, match=r"trained for the task volume, with model\.backbone=convformer_c8"):
         load_pretrained(build_backbone("caformer_s18"), tmp_path / "model.safetensors")
+    write_tensors(
+        tmp_path / "model.safetensors", source.state_dict(), {**about, "model": {**about["model"], "mixers": None}}
+    )
+    with pytest.raises(CheckpointError, match=r"backbone=convformer_c8, model\.mixers=null\. Set the same"):
+        load_pretrained(build_backbone("convformer_c8", mixers=["attention"]), tmp_path / "model.safetensors")
     write_tensors(tmp_path / "peer.safetensors", {"network.conv.weight": torch.zeros(3)}, about)
     with pytest.raises(CheckpointError, match="no encoder of the shared backbone"):
         load_pretrained(target, tmp_path / "peer.safetensors")
