@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import Number, Pointwise, full_precision, wide, within_half
+from medformer.models.backbone.layers import Few, Number, Pointwise, full_precision, wide, within_half
 from medformer.models.backbone.mixers.scan.recurrence import linear_scan
 from medformer.models.backbone.norms import ChannelNorm
 
@@ -27,7 +27,7 @@ class DecisionConvFormer(nn.Module):
         phases: Kinds of tokens that take turns.
     """
 
-    def __init__(self, channels: int, *, window: Number = 6, phases: Number = 3) -> None:
+    def __init__(self, channels: int, *, window: Number = 6, phases: Few = 3) -> None:
         super().__init__()
         self.window = window
         self.filters = nn.ModuleList(
