@@ -241,9 +241,11 @@ def _webp_is_lossless(content: bytes) -> bool:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Decode an open picture and turn it as its EXIF orientation says."""
+    """Decode an open picture and turn it, in place, as its EXIF orientation says."""
     picture.load()
-    return ImageOps.exif_transpose(picture)
+    # In place, because most pictures are upright and would be copied for nothing.
+    ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def is_deep(picture: Image.Image, source_format: str | None) -> bool:
@@ -277,4 +279,4 @@ def over_black(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
     if picture.has_transparency_data:
         color = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", color.size, (0, 0, 0, 255)), color)
-    return np.asarray(picture.convert("RGB")).copy()
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))

@@ -140,6 +140,8 @@ def _pixels(picture: Image.Image, file_format: str | None, path: Path) -> _Pixel
         return _Pixels(require_sixteen_bits(np.asarray(picture), path), "gray", none)
     if picture.mode == "1":
         return _Pixels(np.asarray(picture) * np.uint8(255), "gray", none)
+    if picture.mode == "L" and not picture.has_transparency_data:
+        return _Pixels(np.asarray(picture), "gray", none)
     shown = over_black(picture, path)
     _require_colors(picture, shown, path)
     red, green, blue = np.moveaxis(shown, 2, 0)

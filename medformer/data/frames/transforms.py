@@ -134,5 +134,5 @@ def resize_mask(mask: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.
     The outline then stays where it is on average, which nearest neighbor only does for outlines wider than its steps.
     An object smaller than half an output pixel vanishes.
     """
-    coverage = resize_image(np.where(mask != 0, np.uint8(255), np.uint8(0)), size)
+    coverage = resize_image((mask != 0).view(np.uint8) * np.uint8(255), size)
     return np.asarray(coverage >= 128)

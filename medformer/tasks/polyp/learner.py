@@ -89,13 +89,13 @@ class FrameLearner:
             model.get_submodule("backbone").load_state_dict(encoder)
         if context.start is not None:
             record_start(context, take(context.start, model, config), config)
-        dataset = partial(self._dataset, seed=seed, reporter=context.reporter)
+        train, validation = self._datasets(self._cases(fold.train), context, seed)
         ahead = min(4, cores()) if config.data.workers == "auto" else config.data.workers
         fit(
             model,
             make_objective(config),
-            dataset(self._cases(fold.train), augmentation=Augmentation(config.augment)),
-            ValidationDice(dataset(self._cases(fold.validation)), config.training.batch_size, ahead),
+            train,
+            ValidationDice(validation, config.training.batch_size, ahead),
             config.training,
             **context.options(self._metadata(context, "segmentation"), workers=config.data.workers),
         )
@@ -132,13 +132,13 @@ class FrameLearner:
         self, context: Context, seed: int, out: Path, record: Path
     ) -> tuple[MaskedAutoencoder, Mapping[str, Any]]:
         config, extra = self.study.config, self.study.extra
-        train = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
-        images = partial(self._dataset, seed=seed, masks=False, reporter=context.reporter)
+        cases = [*self._cases(context.fold.train), *(() if extra is None else extra.cases)]
+        train, held_out = self._datasets(cases, context, seed, masks=False)
         return pretrain_on_images(
             config,
             new_network(config, derive_seed(seed, "weights")),
-            images(train, augmentation=Augmentation(config.augment)),
-            images(self._cases(context.fold.validation)),
+            train,
+            held_out,
             config.training,
             context,
             unit="frames",
@@ -168,21 +168,16 @@ class FrameLearner:
     def _cases(self, names: Sequence[str]) -> list[Case]:
         return [self.study.by_id[name] for name in names]
 
-    def _dataset(
-        self,
-        cases: Sequence[Case],
-        *,
-        seed: int,
-        reporter: Reporter,
-        augmentation: Augmentation | None = None,
-        masks: bool = True,
-    ) -> SegmentationDataset:
-        data = self.study.config.data
-        store = FrameStore(self.cache, data.image_size, limit_gb=data.cache, hashes=self.hashes)
-        store.keep(cases, masks=masks, reporter=reporter)
-        return SegmentationDataset(
-            cases, data.image_size, augmentation=augmentation, seed=seed, store=store, masks=masks
-        )
+    def _datasets(
+        self, train: Sequence[Case], context: Context, seed: int, *, masks: bool = True
+    ) -> tuple[SegmentationDataset, SegmentationDataset]:
+        """What is trained on, augmented, and the inner validation part, all decoded once."""
+        config, validation = self.study.config, self._cases(context.fold.validation)
+        size, varied = config.data.image_size, Augmentation(config.augment)
+        store = FrameStore(self.cache, size, limit_gb=config.data.cache, hashes=self.hashes)
+        store.keep([*train, *validation], masks=masks, reporter=context.reporter)
+        made = partial(SegmentationDataset, seed=seed, store=store, masks=masks)
+        return made(train, size, augmentation=varied), made(validation, size, augmentation=None)
 
 
 @dataclass(frozen=True)
