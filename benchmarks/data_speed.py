@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import albumentations as A
@@ -52,12 +52,13 @@ from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import cut_patch, draw_start
 from medformer.data.volumes.prepare.prepare_case import PreparedCase
 from medformer.evaluation.masks.overlap import dice
+from medformer.files import write_json, write_text
 from medformer.imaging.geometry import Axes, Geometry
 from medformer.imaging.images import read_image
 from medformer.imaging.mask_rule import read_mask
 from medformer.imaging.volumes import read_volume
 from medformer.interface.load import load
-from medformer.tasks.bench.rounds import turns
+from medformer.tasks.bench.rounds import ratio, turns
 from medformer.training.loader import BatchSource
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -128,11 +129,17 @@ class PeerFrames(Dataset[dict[str, Any]]):
         return {"image": made["image"], "mask": made["mask"][None].float()}
 
 
-def per_item(calls: Mapping[str, Callable[[int], object]], items: int, rounds: int) -> dict[str, float]:
-    """Median CPU time of each call over all items, ms an item."""
+def per_item(
+    calls: Mapping[str, Callable[[int], object]], items: int, rounds: int, peers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Median CPU time of each call, ms an item, and the ratio of ours to each peer over rounds, with its interval."""
     sides = {name: partial(_every, call, items) for name, call in calls.items()}
-    timed = turns(sides, rounds, time.process_time)
-    return {name: round(1e3 * statistics.median(seconds) / items, 3) for name, seconds in timed.items()}
+    seconds = turns(sides, rounds, time.process_time)
+    found: dict[str, Any] = {"ms": {name: round(1e3 * median(each) / items, 3) for name, each in seconds.items()}}
+    for peer in peers:
+        own = {name: ratio(each, seconds[peer]) for name, each in seconds.items() if name.startswith("ours")}
+        found[f"/ {peer}"] = {name: {k: round(v, 3) for k, v in one._asdict().items()} for name, one in own.items()}
+    return found
 
 
 def _every(call: Callable[[int], object], items: int) -> None:
@@ -165,10 +172,7 @@ def frame_times(cases: list[Case], side: int, kept: Path, rounds: int) -> dict[s
         "ours, later epochs": lambda index: data["kept"][(next(epochs), index)],
         **{f"{name} + albumentations": peer.__getitem__ for name, peer in peers.items()},
     }
-    found = per_item(calls, len(cases), rounds)
-    best = min(found[f"{name} + albumentations"] for name in peers)
-    ratios = {name: round(found[f"ours, {name}"] / best, 3) for name in ("first epoch", "later epochs")}
-    return {"ms": found, "ours / quickest peer": ratios}
+    return per_item(calls, len(cases), rounds, [f"{name} + albumentations" for name in peers])
 
 
 def _draft(path: Path, side: int) -> NDArray[np.uint8]:
@@ -190,7 +194,7 @@ def draft_times(cases: list[Case], side: int, rounds: int, run: str | None) -> d
     }
     apart = [np.abs(calls["full"](index).astype(int) - calls["draft"](index)) for index in range(len(paths))]
     found: dict[str, Any] = {
-        "ms": per_item(calls, len(paths), rounds),
+        **per_item(calls, len(paths), rounds),
         "gray values apart": {
             "mean": round(float(np.mean(apart)), 3),
             "99th percentile": int(np.percentile(apart, 99)),
@@ -298,8 +302,7 @@ def patch_times(
             "ours": ours,
             "MONAI": partial(_item, peer),
         }
-        times = per_item(calls, repeats * len(cases), rounds)
-        found[name] = {"ms": times, "ours / MONAI": round(times["ours"] / times["MONAI"], 3)}
+        found[name] = per_item(calls, repeats * len(cases), rounds, ["MONAI"])
     return found
 
 
@@ -366,6 +369,7 @@ def main() -> None:
     """Measure and print a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--out", type=Path, help="folder for the JSON and the table")
     parser.add_argument("--sizes", nargs="*", default=["576x720", "1070x1350"], metavar="ROWSxCOLUMNS")
     parser.add_argument("--side", type=int, default=352, help="rows and columns of the network's input, px")
     parser.add_argument("--patch", type=int, default=96, help="voxels per axis of the larger patch")
@@ -392,8 +396,11 @@ def main() -> None:
         found = measure(arguments, Path(scratch))
     names = ("albumentations", "opencv-python-headless", "pillow")
     about = {**machine(), **{name: version(name) for name in names}}
-    settings = {key: value for key, value in vars(arguments).items() if key != "json"}
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "out")}
     content = {"machine": about, "settings": settings, **found}
+    if arguments.out is not None:
+        write_json(arguments.out / "data_speed.json", content)
+        write_text(arguments.out / "data_speed.txt", table(content) + "\n")
     print(json.dumps(content, indent=2) if arguments.json else table(content))
 
 
@@ -405,11 +412,12 @@ def table(content: dict[str, Any]) -> str:
         if isinstance(value, dict):
             for key, inner in value.items():
                 add(inner, *path, str(key))
-        elif isinstance(value, list):
+        elif path[0] == "loaders":
             for row in value:
-                add(row, *path)
+                what = f"{row['side']}, {row['workers']} loader processes"
+                lines.append(f"{row['frames/s']:>12} frames/s, {row['cpu ms']:>7} ms each  {what}")
         else:
-            lines.append(f"{value:>12}  {' | '.join(path)}")
+            lines.append(f"{value!s:>12}  {' | '.join(path)}")
 
     for part in ("frames", "draft", "patches", "loaders"):
         add(content[part], part)

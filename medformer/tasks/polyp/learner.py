@@ -24,7 +24,6 @@ from medformer.inference.frames.segment import ValidationDice
 from medformer.inference.threshold import DiceThreshold, learn_threshold
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
 from medformer.models.timing import time_images
-from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.polyp.predictor import (
     THRESHOLD_FILE,
