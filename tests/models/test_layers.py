@@ -150,7 +150,7 @@ def test_halves_of_a_lone_volume_give_its_convolution_and_gradients(
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (5, 7), (4, 4, 3), (17,), (3,)])
+@pytest.mark.parametrize("size", [(8, 16), (5, 7), (4, 8, 8), (136,), (3,)])
 def test_a_thread_of_its_own_changes_no_pointwise_layer(size: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     layer, x, threads = Pointwise(6, 5), channels_last(torch.randn(2, 6, *size)), torch.get_num_threads()
@@ -190,3 +190,18 @@ def test_a_pointwise_layer_is_one_graph() -> None:
     # Raises where the compiler must leave the graph, as it must for a question about the machine.
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_one_thread_predicts_as_two_do() -> None:
+    torch.manual_seed(0)
+    layer, threads = Pointwise(6, 5), torch.get_num_threads()
+    images = [channels_last(torch.randn(2, 6, 8, 16)), torch.randn(2, 6, 7, 3)]
+    try:
+        with torch.no_grad():
+            torch.set_num_threads(1)
+            alone = [layer(image) for image in images]
+            torch.set_num_threads(2)
+            for one, image in zip(alone, images, strict=True):
+                torch.testing.assert_close(one, layer(image), rtol=1e-5, atol=1e-6)
+    finally:
+        torch.set_num_threads(threads)

@@ -36,8 +36,9 @@ def test_a_ratio_has_the_median_of_rounds_and_an_interval_around_it() -> None:
 def test_operations_and_tensors_are_those_counted_by_hand() -> None:
     layer, x = nn.Linear(4, 6, bias=False), torch.zeros(5, 4)
     assert cost_of(layer, x, "predict") == Cost(2 * 5 * 4 * 6, 5 * 6 * 4)
-    # Backward: the same product once more for the weights; the input needs no gradient.
-    assert cost_of(layer, x, "train").operations == 2 * (2 * 5 * 4 * 6)
+    assert cost_of(layer, x, "train").operations == 3 * (2 * 5 * 4 * 6)
+    grouped, image = nn.Conv2d(4, 4, 3, padding=1, groups=4), torch.zeros(1, 4, 5, 5)
+    assert cost_of(grouped, image, "train").operations == 3 * (2 * 9 * 4 * 25)
     assert layer.weight.device.type == "cpu" and layer.weight.grad is None
 
 

@@ -17,54 +17,15 @@ from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
-
-def runs_onednn(x: Tensor) -> bool:
-    """Whether float32 runs eagerly on a CPU, where torch at times takes another kernel than oneDNN's."""
-    # First, because a compiler does not follow the others.
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
-        return False
-    return torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu")
-
-
-_LARGE = 20480
-"""Channels x planes x rows above which torch gives a single volume to oneDNN."""
-
-
-class Conv3d(nn.Conv3d):
-    """A 3-D convolution that oneDNN computes also for a single volume, `(B, C_in, *S) -> (B, C_out, *S)`.
-
-    For a batch of one and a map of few channels and rows torch takes a kernel that is several times slower. Where
-    gradients are needed too, such a map is cut into two halves with what their kernels share, which form a batch.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        padding = self.padding
-        if x.shape[0] == 1 and not isinstance(padding, str) and self.weight.dtype == torch.float32 and runs_onednn(x):
-            if not torch.is_grad_enabled():
-                return torch.mkldnn_convolution(
-                    x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
-                )
-            if x[0, :, :, :, 0].numel() <= _LARGE and self.groups == 1 and self.padding_mode == "zeros":
-                return self._in_halves(x)
-        out: Tensor = super().forward(x)
-        return out
-
-    def _in_halves(self, x: Tensor) -> Tensor:
-        kernel, step, padding = self.kernel_size[0], self.stride[0], int(self.padding[0])
-        reach = self.dilation[0] * (kernel - 1) + 1
-        planes = (x.shape[2] + 2 * padding - reach) // step + 1
-        half = -(-planes // 2)
-        # The first planes of the second half, and the last ones that it needs.
-        begin, end = half * step, (2 * half - 1) * step + reach
-        padded = F.pad(x, (0, 0, 0, 0, padding, end - padding - x.shape[2]))
-        halves = torch.cat([padded[:, :, : end - begin], padded[:, :, begin:end]])
-        around = (0, *self.padding[1:])
-        out = F.conv3d(halves, self.weight, self.bias, self.stride, around, self.dilation, self.groups)
-        return torch.cat(out.split(1), 2)[:, :, :planes]
-
+from medformer.models.onednn import Conv3d, Depthwise2d, Depthwise3d, runs_onednn
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: Conv3d}
+DEPTHWISE: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: Depthwise2d,
+    3: Depthwise3d,
+}
 BATCH_NORM: dict[int, type[nn.BatchNorm1d] | type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     1: nn.BatchNorm1d,
     2: nn.BatchNorm2d,
@@ -114,7 +75,8 @@ def same_convolution(
 ) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
     """Return a convolution without bias that keeps the size of its map, `(B, C_in, *S) -> (B, C_out, *S)`."""
     sizes, padding = odd_kernel(kernel, spatial_dims)
-    return CONV[spatial_dims](in_channels, out_channels, sizes, padding=padding, groups=groups, bias=False)  # type: ignore[arg-type]
+    kind = DEPTHWISE if 1 < groups == in_channels == out_channels else CONV
+    return kind[spatial_dims](in_channels, out_channels, sizes, padding=padding, groups=groups, bias=False)  # type: ignore[arg-type]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -200,26 +162,29 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
     if x.device.type != "cpu":
         return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-    if runs_onednn(x) and x.shape[0] < _MANY and torch.get_num_threads() == 1:
+    line, kernel = x.flatten(2).unsqueeze(2), weight[:, :, None, None]
+    if runs_onednn(x) and weight.dtype == torch.float32 and x.shape[0] < _MANY and torch.get_num_threads() == 1:
         rows = x.movedim(1, -1)
-        parts = _parts(rows[..., 0].numel()) if rows.is_contiguous() else 0
-        if parts:
-            folded = rows.view(parts, 1, -1, x.shape[1]).movedim(-1, 1)
-            out = F.conv2d(folded, weight[:, :, None, None], bias)
+        if not torch.is_grad_enabled():
+            out = torch.mkldnn_convolution(line, kernel, bias, (0, 0), (1, 1), (1, 1), 1)
+            return out.view(x.shape[0], -1, *x.shape[2:])
+        if rows.is_contiguous() and (parts := _parts(rows[..., 0].numel())):
+            out = F.conv2d(rows.view(parts, 1, -1, x.shape[1]).movedim(-1, 1), kernel, bias)
             return out.movedim(1, -1).reshape(*rows.shape[:-1], -1).movedim(-1, 1)
-    out = F.conv2d(x.flatten(2).unsqueeze(2), weight[:, :, None, None], bias)
+    out = F.conv2d(line, kernel, bias)
     return out.view(x.shape[0], -1, *x.shape[2:])
 
 
-_MANY = 16
+_MANY, _FEWEST = 16, 8
 """Images from which torch gives a 1x1 convolution to oneDNN also on one thread, where its own kernel takes twice the
-time on processors of AMD. Positions are independent, so that those of fewer images can be dealt out to as many."""
+time on processors of AMD. Where gradients are needed, positions of fewer images are dealt out to as many, in parts that
+are not so small that the kernel becomes slow."""
 
 
 @cache
 def _parts(positions: int) -> int:
     """Return the smallest number of equal parts, at least `_MANY`, that positions can be dealt out to, or 0."""
-    return next((parts for parts in range(_MANY, positions + 1) if positions % parts == 0), 0)
+    return next((parts for parts in range(_MANY, positions // _FEWEST + 1) if positions % parts == 0), 0)
 
 
 class Pointwise(nn.Linear):

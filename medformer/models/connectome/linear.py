@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from medformer.models.backbone.layers import runs_onednn
+from medformer.models.onednn import runs_onednn
 
 
 class Linear(nn.Linear):

@@ -50,7 +50,8 @@ class Cost:
     """What a pass consists of.
 
     Attributes:
-        operations: Of matrix products, convolutions and attention; a multiplication and an addition count as two.
+        operations: Of matrix products, convolutions and attention; a multiplication and an addition count as two, and a
+            training step as three forward passes: each product is followed by one for either of its gradients.
         written: Bytes of all tensors that it makes, in single precision.
     """
 
@@ -105,11 +106,14 @@ def cost_of(model: nn.Module, inputs: Any, work: Work) -> Cost:
     """
     ghost = deepcopy(model).to("meta").train(work == "train")
     given = tree_map_only(Tensor, lambda tensor: torch.empty_like(tensor, device="meta"), inputs)
-    with torch.set_grad_enabled(work == "train"), FlopCounterMode(display=False) as counter, _Written() as written:
-        outputs = ghost(given)
+    counter = FlopCounterMode(display=False)
+    with torch.set_grad_enabled(work == "train"), _Written() as written:
+        with counter:
+            outputs = ghost(given)
         if work == "train":
             mean_square(outputs).backward()
-    return Cost(counter.get_total_flops(), written.bytes)
+    # Torch counts the gradient of a grouped convolution as that of a dense one.
+    return Cost(counter.get_total_flops() * (3 if work == "train" else 1), written.bytes)
 
 
 class _Written(TorchDispatchMode):

@@ -1,0 +1,44 @@
+"""Layers whose kernels on a CPU are chosen here and not by torch: they compute what torch computes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medformer.models.backbone.layers import same_convolution
+from medformer.models.onednn import Depthwise2d, Depthwise3d
+
+
+@pytest.mark.parametrize(("dims", "size"), [(2, (9, 14)), (2, (3, 4)), (3, (6, 7, 5)), (3, (2, 5, 4)), (3, (1, 1, 1))])
+def test_a_depthwise_layer_learns_in_bfloat16_but_for_rounding(dims: int, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = same_convolution(dims, 6, 6, 5 if dims == 2 else 3, groups=6)
+    assert isinstance(layer, Depthwise2d if dims == 2 else Depthwise3d)
+    given = torch.randn(2, 6, *size)
+    sides = []
+    for low in (False, True):
+        x = given.clone().requires_grad_()
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = layer(x)
+        assert out.dtype is (torch.bfloat16 if low else torch.float32)
+        (out.float() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        sides.append((out.float(), x.grad, layer.weight.grad))
+        assert x.grad is not None and x.grad.dtype is layer.weight.grad.dtype is torch.float32
+    for one, two in zip(*sides, strict=True):
+        assert (two - one).norm() < 0.02 * one.norm()
+
+
+def test_what_has_no_weights_to_learn_is_torchs_own() -> None:
+    torch.manual_seed(0)
+    layer, x = same_convolution(2, 4, 4, 3, groups=4), torch.randn(1, 4, 5, 6)
+    layer.requires_grad_(False)
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context, torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(layer(x), nn.Conv2d.forward(layer, x))
+
+
+def test_other_groups_are_plain_convolutions() -> None:
+    assert type(same_convolution(2, 4, 8, 3, groups=4)) is nn.Conv2d
+    assert type(same_convolution(2, 1, 1, 3)) is nn.Conv2d
