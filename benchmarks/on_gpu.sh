@@ -51,14 +51,14 @@ rm -f "$OUT/parts.csv"
 if [ "$tiny" -eq 1 ]; then
   DEVICE=${DEVICE:-cpu}
   MINUTES=${MINUTES:-0.1}
-  speed=(--tiny --numbers fp32 bf16)
+  speed=(--tiny --batch 1 --threads 1 --numbers fp32 bf16)
   frames=(data.image_size=[64,64])
   volumes=(plan.patch=[32,32,32])
   cohort=(--folds 2 --repeats 1 training.epochs=2 pretraining.epochs=2)
 else
   DEVICE=${DEVICE:-cuda}
   MINUTES=${MINUTES:-2.5}
-  speed=(--numbers fp32 tf32 bf16)
+  speed=(--batch 16 --rounds 10 --numbers fp32 tf32 bf16)
   frames=(data.image_size=[352,352])
   volumes=()
   cohort=(--folds 10 --repeats 3)
@@ -77,12 +77,11 @@ part() {
 
 start() {
   case $1 in
-    backbone) part backbone "$PYTHON" benchmarks/backbone_speed.py --device "$DEVICE" --batch 16 --rounds 10 \
-      "${speed[@]}" --out "$OUT/backbone" ;;
-    compiled) part compiled "$PYTHON" benchmarks/backbone_speed.py --device "$DEVICE" --batch 16 --rounds 10 \
-      --models caformer_s18 --sizes 224 "${speed[@]}" --compile --out "$OUT/compiled" ;;
-    volume) part volume "$PYTHON" benchmarks/volume_speed.py --device "$DEVICE" --side 128 --rounds 5 \
-      "${speed[@]}" --out "$OUT/volume" ;;
+    backbone) part backbone "$PYTHON" benchmarks/backbone_speed.py --device "$DEVICE" "${speed[@]}" --out "$OUT/backbone" ;;
+    compiled) part compiled "$PYTHON" benchmarks/backbone_speed.py --device "$DEVICE" --models caformer_s18 \
+      --sizes 224 "${speed[@]}" --compile --out "$OUT/compiled" ;;
+    volume) part volume "$PYTHON" benchmarks/volume_speed.py --device "$DEVICE" --side 128 "${speed[@]}" \
+      --batch 1 --rounds 5 --out "$OUT/volume" ;;
     tests) part tests "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider ;;
     polyp) part polyp "$PYTHON" benchmarks/polyp_accuracy.py --device "$DEVICE" --minutes "$MINUTES" --turn "$turn" \
       --out "$work/polyp" "${frames[@]}" && cp "$work/polyp/polyp_accuracy.json" "$OUT" 2>/dev/null ;;

@@ -82,7 +82,7 @@ def test_a_quick_device_and_a_sound_network_give_bfloat16(tmp_path: Path) -> Non
     [
         (lambda: Needy(3, 4, 3), "failed in it (no kernel for 'BFloat16')"),
         (lambda: Vast(3, 4, 3), "not finite"),
-        (None, "networks of connectomes are small"),
+        (None, "networks of connectomes predict in single precision"),
     ],
 )
 def test_what_bfloat16_does_not_suit_stays_in_single_precision(build: Any, why: str, tmp_path: Path) -> None:

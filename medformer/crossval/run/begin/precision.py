@@ -66,7 +66,10 @@ def _decided(study: Study[Any, Any]) -> tuple[str, str]:
         return "32-true", f"this {device.type} has no fast instructions for bfloat16"
     trial = study.trial()
     if trial is None:
-        return "32-true", "networks of connectomes are small, and computed no faster in bfloat16"
+        return (
+            "32-true",
+            "networks of connectomes predict in single precision, and are small enough to train in it",
+        )
     where = f"this {device.type} has fast instructions for bfloat16 ({units})"
     try:
         parity = bfloat16_parity(*trial, device)
