@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,14 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from medformer.errors import DataError
 from medformer.evaluation.classes.calibration import calibration_bins as calibration_bins
 from medformer.evaluation.classes.calibration import expected_calibration_error, recalibrate
-from medformer.evaluation.classes.curves import (
-    average_precision,
-    counts_above,
-    f1,
-    matthews,
-    precision_and_recall,
-    roc_area,
-)
 from medformer.evaluation.metrics import CLASSES
 
 # Two distinct scores among fewer cases than this are no sign that the scores are decisions.
@@ -83,12 +75,7 @@ def roc_curve(label: ArrayLike, score: ArrayLike) -> RocCurve:
     """
     y, s, _ = check_scored(label, score)
     need_both(y, "A ROC curve")
-    negatives, positives, threshold = counts_above(y, s)
-    return RocCurve(
-        np.append(0.0, negatives) / negatives[-1],
-        np.append(0.0, positives) / positives[-1],
-        np.append(np.inf, threshold),
-    )
+    return RocCurve(*_learn().roc_curve(y, s, drop_intermediate=False))
 
 
 def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
@@ -99,7 +86,7 @@ def pr_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
     """
     y, s, _ = check_scored(label, score)
     need_both(y, "A precision-recall curve")
-    precision, recall = precision_and_recall(y, s)
+    precision, recall, _thresholds = _learn().precision_recall_curve(y, s)
     return PrecisionRecallCurve(recall[::-1], precision[::-1])
 
 
@@ -181,6 +168,13 @@ def need_both(label: NDArray[np.float64], what: str) -> None:
         )
 
 
+def _learn() -> Any:
+    """scikit-learn's metrics, which bring pandas: only tables of classes need them."""
+    from sklearn import metrics
+
+    return metrics
+
+
 def _both(scored: Scored, value: Callable[[], float]) -> float:
     """The value where both classes are there, NaN elsewhere."""
     return value() if 0 < scored.label.sum() < len(scored.label) else float("nan")
@@ -192,14 +186,14 @@ def _recall(scored: Scored, kind: int) -> float:
 
 
 VALUES: Mapping[str, Callable[[Scored], float]] = {
-    "auc": lambda of: _both(of, lambda: roc_area(of.label, of.score)),
-    "average_precision": lambda of: _both(of, lambda: average_precision(of.label, of.score)),
-    "accuracy": lambda of: (of.label == of.prediction).mean(),
+    "auc": lambda of: _both(of, lambda: _learn().roc_auc_score(of.label, of.score)),
+    "average_precision": lambda of: _both(of, lambda: _learn().average_precision_score(of.label, of.score)),
+    "accuracy": lambda of: _learn().accuracy_score(of.label, of.prediction),
     "balanced_accuracy": lambda of: (_recall(of, 0) + _recall(of, 1)) / 2,
     "sensitivity": lambda of: _recall(of, 1),
     "specificity": lambda of: _recall(of, 0),
-    "f1": lambda of: f1(of.label, of.prediction) if of.label.any() or of.prediction.any() else np.nan,
-    "mcc": lambda of: _both(of, lambda: matthews(of.label, of.prediction)),
+    "f1": lambda of: _learn().f1_score(of.label, of.prediction) if of.label.any() or of.prediction.any() else np.nan,
+    "mcc": lambda of: _both(of, lambda: _learn().matthews_corrcoef(of.label, of.prediction)),
     "brier": lambda of: ((of.score - of.label) ** 2).mean(),
     "calibration_slope": lambda of: recalibrate(of.label, of.score).slope[0],
     "calibration_intercept": lambda of: recalibrate(of.label, of.score).intercept[0],
