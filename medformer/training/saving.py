@@ -21,6 +21,7 @@ from medformer.config.shared import ModelConfig, TrainingConfig
 from medformer.errors import CheckpointError
 from medformer.evaluation.metrics import Metric
 from medformer.files import write_csv, write_text
+from medformer.models.weights.loading import trained_with
 from medformer.tensor_file import (
     copy_tensors,
     describe_difference,
@@ -57,9 +58,14 @@ def load_model(path: Path, model: nn.Module, expected: Mapping[str, Any] | None 
     ]
     difference = describe_difference(shapes(tensors), shapes(model.state_dict()))
     if claims or difference:
+        told = trained_with(metadata)
         raise CheckpointError(
             f"{path} does not fit this {type(model).__name__}: {'; '.join([*claims, *filter(None, [difference])])}. "
-            "Choose the model section that the weights were trained with, or other weights."
+            + (
+                f"It was trained with {told}. Set the same, or take other weights."
+                if told
+                else "Choose the model section that the weights were trained with, or other weights."
+            )
         )
     for name, weight in model.named_parameters():
         if weight.is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):

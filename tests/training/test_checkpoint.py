@@ -63,6 +63,11 @@ def test_other_shapes_are_listed(tiny: ModuleType, saved: Path) -> None:
         CheckpointError, match=r"other shape 7 \(body\.0\.weight: \(6, 3, 3, 3\) instead of \(8, 3, 3, 3\)"
     ):
         load_model(saved, tiny.TinyNet(8))
+    write_tensors(saved, tiny.TinyNet().state_dict(), {"model": {"name": "meta_unet", "mixers": ["pooling"]}})
+    with pytest.raises(
+        CheckpointError, match=r"with model\.name=meta_unet, model\.mixers=\[\"pooling\"\]\. Set the same"
+    ):
+        load_model(saved, tiny.TinyNet(8))
 
 
 def test_metadata_alone_can_refuse(tiny: ModuleType, saved: Path) -> None:

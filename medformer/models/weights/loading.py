@@ -87,6 +87,9 @@ _SAIL_MARKS = ("downsample_layers.", "patch_embed.")
 _LITE0_MARK = "_conv_stem.weight"
 _BACKBONE = "backbone."
 
+_ENCODER = ("backbone", "mixer", "mixers", "block")
+"""Keys of a config that an encoder follows from."""
+
 
 def load_pretrained(model: Backbone | Classifier, path: str | Path) -> tuple[str, ...]:
     """Fill a backbone or classifier from a local file of 2-D weights, or of a network of ours.
@@ -177,15 +180,27 @@ def own_network(path: Path) -> dict[str, Any]:
     return about if about.get("task") else {}
 
 
+def trained_with(about: Mapping[str, Any], keys: Sequence[str] = ("name", *_ENCODER)) -> str:
+    """Say what a network of ours was trained with, as in a config: `model.backbone=caformer_s18, model.mixers=null`.
+
+    Args:
+        about: What its file says of it.
+        keys: Of the section `model`, which are left out where the file has them not.
+    """
+    model = about.get("model")
+    told = {key: model[key] for key in keys if key in model} if _is_table(model) else {}
+    return ", ".join(
+        f"model.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items()
+    )
+
+
 def _made_for(path: Path, source: Mapping[str, Tensor]) -> str:
     """What a file that does not fit was made for, and what it can be used for."""
     about = own_network(path)
     if about:
-        model = about.get("model")
-        told = {key: model[key] for key in ("backbone", "mixers", "block") if key in model} if _is_table(model) else {}
-        named = [f"model.{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in told.items()]
         what = f"It is the encoder of a network that medformer trained for the task {about['task']}"
-        return f"{what}, with {', '.join(named)}. Set the same, or take other weights." if named else f"{what}."
+        told = trained_with(about, _ENCODER)
+        return f"{what}, with {told}. Set the same, or take other weights." if told else f"{what}."
     found = {key: tuple(value.shape) for key, value in source.items()}
     fitting = [name for name in VARIANTS if not encoder_name(name) and _fits(name, found)]
     if fitting:
