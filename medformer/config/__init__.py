@@ -27,6 +27,7 @@ from medformer.config.shared import (
     ModelConfig,
     NonNegativeFloat,
     NonNegativeInt,
+    PredictionPrecision,
     PretrainingConfig,
     ReportConfig,
     Scaling,
@@ -78,6 +79,7 @@ class InferenceConfig(Section):
     flips: bool = Field(True, description="average over horizontal and vertical flips")
     threshold: Threshold = "fit"
     batch_size: Batch = Field(8, description="images per pass")
+    precision: PredictionPrecision = None
     probabilities: Literal["none", "png", "npz"] = Field(
         "none", description="also write probability maps: none, png or npz"
     )
@@ -274,6 +276,7 @@ class VolumeInferenceConfig(Section):
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.5, description="overlap of neighboring windows")
     flips: bool = Field(False, description="average over the flips of all axes, eight passes instead of one")
     batch_size: Batch = Field(2, description="windows per pass")
+    precision: PredictionPrecision = None
     components: Literal["all", "largest", "fit"] = Field(
         "all",
         description="keep all connected components of a label, the largest, or fit: for each label whichever has the "

@@ -84,6 +84,10 @@ class Section(BaseModel):
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 """`auto` is for a run to decide (`medformer.crossval.run.begin.precision`); where none has, it means `32-true`."""
+PredictionPrecision = Annotated[
+    Literal["32-true", "bf16-mixed", "16-mixed"] | None,
+    Field(description="of thresholds, tests and predict; null: as training, or 32-true with training.precision=auto"),
+]
 
 MixerSpec = str | dict[str, JsonValue]
 """A token mixer by its name, or its name and parameters: `{name: attention, heads: 4}`."""

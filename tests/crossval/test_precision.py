@@ -72,6 +72,10 @@ def decided(study: Any, out: Path, *, resume: bool = False) -> tuple[str, str]:
 def test_a_quick_device_and_a_sound_network_give_bfloat16(tmp_path: Path) -> None:
     taken, said = decided(asked("auto", layer), tmp_path)
     assert taken == "bf16-mixed"
+    # Predictions stay in single precision unless the user says otherwise.
+    assert decide_precision(asked("auto", layer), tmp_path, resume=False)[0].config.inference.precision == "32-true"
+    own = asked("auto", layer, inference={"precision": "bf16-mixed"})
+    assert decide_precision(own, tmp_path, resume=False)[0].config.inference.precision == "bf16-mixed"
     assert said.startswith("training.precision=auto took bf16-mixed: this cpu has fast instructions for bfloat16 (AVX-")
     assert " % off" in said
 
@@ -112,9 +116,11 @@ def test_a_resumed_run_keeps_what_it_began_with(
     begun: str, info: RunInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "bfloat16_units", lambda device: "" if begun == "bf16-mixed" else "AMX")
-    began = replace(info, config={"training": {"precision": begun}})
+    began = replace(info, config={"training": {"precision": begun}, "inference": {"precision": "32-true"}})
     with session(RunDirectory.create(tmp_path / "run"), began):
         pass
+    again = decide_precision(asked("auto"), tmp_path / "run", resume=True)[0]
+    assert again.config.inference.precision == "32-true"
     taken, said = decided(asked("auto"), tmp_path / "run", resume=True)
     assert taken == begun
     assert ("goes on with it" in said) is (begun == "bf16-mixed")

@@ -133,7 +133,7 @@ def make_segmenter(models: Sequence[nn.Module], config: PolypConfig, device: tor
         flips=config.inference.flips,
         device=device,
         batch_size=config.inference.batch_size,
-        precision=config.training.precision,
+        precision=config.inference.precision or config.training.precision,
     )
 
 

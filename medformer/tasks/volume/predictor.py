@@ -165,7 +165,7 @@ def make_segmenter(
         flips=config.inference.flips,
         batch_size=config.inference.batch_size,
         device=device,
-        precision=config.training.precision,
+        precision=config.inference.precision or config.training.precision,
     )
 
 
