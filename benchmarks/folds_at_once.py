@@ -6,8 +6,9 @@ once. Predictions must be those of the inline executor with one thread, bit for 
 apart from them by rounding.
 
 Part `batched`: one optimizer step of a few members as one batched network (torch.func: stacked parameters, functional
-call, vmap), against the same steps one after another, and against the time that the step's matrix products alone take
-at the rate that this machine's largest ones reach: what is not above it cannot become faster by batching.
+call, vmap), against the same steps one after another, these with torch's linear layers too, and against the time that
+the step's matrix products alone take at the rate that this machine's largest ones reach: what is not above it cannot
+become faster by batching.
 
     MEDFORMER_DATA=/path/to/data python benchmarks/folds_at_once.py --out folds
 
@@ -49,6 +50,7 @@ from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
 from medformer.files import read_csv, write_json
 from medformer.models.backbone import mlp
+from medformer.models.connectome import linear
 from medformer.models.connectome.build import build_connectome_model
 from medformer.progress import SilentReporter
 from medformer.tasks.abide.learner import ConnectomeLearner
@@ -216,10 +218,14 @@ def batched(config: str, arguments: argparse.Namespace) -> dict[str, float]:
             one.mul_(factors.view(-1, *[1] * (one.dim() - 1)))
         optimizer.step()
 
-    ways = {"one after another": one_after_another, "together": together}
-    spent = turns(ways, arguments.rounds, time.process_time)
-    alone, joined = spent.values()
-    with FlopCounterMode(display=False) as counter:
+    def with_torchs_layers() -> None:
+        with patch.object(linear, "_has_kernel", lambda: False):
+            one_after_another()
+
+    ways = {"one after another": one_after_another, "together": together, "torch's layers": with_torchs_layers}
+    alone, joined, before = turns(ways, arguments.rounds, time.process_time).values()
+    # Products of our own kernel are not counted.
+    with patch.object(linear, "_has_kernel", lambda: False), FlopCounterMode(display=False) as counter:
         objective(models[0], batches[0], moment).backward()
     operations, rate = counter.get_total_flops(), measure_ceilings(torch.device("cpu"), clock=time.process_time).fp32
     return {
@@ -230,6 +236,8 @@ def batched(config: str, arguments: argparse.Namespace) -> dict[str, float]:
         "one_after_another_ms": 1000 * statistics.median(alone) / arguments.members,
         "together_ms": 1000 * statistics.median(joined) / arguments.members,
         "times_faster": ratio(alone, joined).median,
+        "one_after_another_with_torchs_linear_layers_ms": 1000 * statistics.median(before) / arguments.members,
+        "times_faster_than_these": ratio(before, alone).median,
     }
 
 
