@@ -19,7 +19,7 @@ from machine import machine, peak_bytes
 from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
-from medformer.config.shared import TrainingConfig
+from medformer.config.shared import Precision, TrainingConfig
 from medformer.data.volumes.plan.patch_size import fitted
 from medformer.imaging.geometry import Axes
 from medformer.models.memory import training_memory
@@ -39,11 +39,13 @@ class Setup:
         model: Name of the network.
         size: Voxels per axis, 1 mm each, rounded up as a plan does.
         batch_size: Patches per step.
+        precision: Of the step.
     """
 
     model: str
     size: Axes
     batch_size: int
+    precision: Precision = "32-true"
 
 
 SETUPS = (
@@ -51,6 +53,8 @@ SETUPS = (
     Setup("meta_unet", (35, 50, 36), 7),
     Setup("meta_unet", (96, 96, 96), 2),
     Setup("monai:dynunet", (64, 64, 64), 2),
+    Setup("meta_unet", (64, 64, 64), 2, "bf16-mixed"),
+    Setup("monai:dynunet", (64, 64, 64), 2, "bf16-mixed"),
 )
 
 
@@ -87,7 +91,7 @@ def train(setup: Setup) -> int:
     from medformer.training.losses.segmentation import build_volume_loss
 
     model, patch = build(setup)
-    config = TrainingConfig(epochs=1, batch_size=setup.batch_size, accelerator="cpu")
+    config = TrainingConfig(epochs=1, batch_size=setup.batch_size, accelerator="cpu", precision=setup.precision)
     with tempfile.TemporaryDirectory() as folder:
         data = Noise(patch, STEPS * setup.batch_size)
         fit(model, VolumeObjective(build_volume_loss("dice_ce")), data, None, config, out=Path(folder), seed=0)
@@ -98,7 +102,7 @@ def compare(index: int, threads: int) -> dict[str, Any]:
     """Expect and measure one setup."""
     setup = SETUPS[index]
     model, patch = build(setup)
-    expected = training_memory(model, patch, setup.batch_size, in_channels=1)
+    expected = training_memory(model, patch, setup.batch_size, in_channels=1, precision=setup.precision)
     command = [sys.executable, __file__, "--train", str(index), "--threads", str(threads)]
     measured = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
     return {
@@ -129,7 +133,7 @@ def main() -> None:
             row = results[-1]
             patch = "x".join(map(str, row["patch"]))
             print(
-                f"{row['model']:<16}{patch:<12}batch {row['batch_size']:<3}"
+                f"{row['model']:<16}{patch:<12}batch {row['batch_size']:<3}{row['precision']:<12}"
                 f"expected {row['expected_gb']:.2f} GB   measured {row['measured_gb']:.2f} GB   "
                 f"{row['deviation']:+.0%}",
                 flush=True,
