@@ -10,7 +10,7 @@ E-curve, from which max and mean E come. Three kinds of maps of the Kvasir frame
 - `floats`: the published maps, blurred and with noise everywhere, as float32 probabilities. PySODMetrics stretches only
   8-bit maps; it gets these stretched, which is not counted.
 
-CPU time counts all threads of the process. The interval is a bootstrap over maps.
+CPU time counts all threads of the process. Times are means over maps, ratios medians over them with an interval.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import cv2
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medformer.evaluation.masks.saliency import MapScores, max_and_mean_e, score_map
+from medformer.tasks.bench.rounds import Ratio, ratio, turns
 
 try:
     from py_sod_metrics import MAE, DICEHandler, Emeasure, FmeasureV2, IOUHandler, Smeasure, WeightedFmeasure
@@ -39,7 +41,6 @@ except ImportError as missing:
 
 FOLDER = "polyp/pranet_published_maps/Kvasir"
 KINDS = ("published", "soft", "floats")
-RESAMPLES = 2000
 
 Array = NDArray[Any]
 
@@ -51,7 +52,7 @@ def main() -> None:
         "--data", type=Path, default=root, required=root is None, help=f"folder with {FOLDER} (default: MEDFORMER_DATA)"
     )
     parser.add_argument("--maps", type=int, default=100, help="how many")
-    parser.add_argument("--rounds", type=int, default=3, help="measured rounds of each map; the median counts")
+    parser.add_argument("--rounds", type=int, default=3, help="measured turns of each map; the median counts")
     parser.add_argument("--threads", type=int, default=1, help="threads that OpenCV may use, for both sides")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
@@ -65,34 +66,27 @@ def main() -> None:
 
 
 def compare(kind: str, paths: list[Path], rounds: int) -> dict[str, Any]:
-    """Score all maps of a kind with both sides in turns, after one unmeasured round."""
+    """Score each map of a kind with both sides, once unmeasured and then in turns."""
     rng = np.random.default_rng(0)
-    sides = ("ours", "theirs")
-    seconds = {side: np.empty(len(paths)) for side in sides}
-    scores: dict[str, list[MapScores]] = {side: [] for side in sides}
-    for index, path in enumerate(paths):
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    scores: dict[str, list[MapScores]] = {"ours": [], "theirs": []}
+    for path in paths:
         truth = np.asarray(Image.open(path.parent.parent / "mask" / path.name).convert("L")) >= 128
         prediction = make_map(kind, np.asarray(Image.open(path).convert("L")), truth, rng)
-        calls = {"ours": partial(score_map, prediction, truth), "theirs": peer(prediction, truth)}
-        taken: dict[str, list[float]] = {side: [] for side in sides}
-        for turn in range(rounds + 1):
-            for side in sides[:: 1 if turn % 2 else -1]:
-                start = time.process_time()
-                last = calls[side]()
-                taken[side].append(time.process_time() - start)
-                if not turn:
-                    scores[side].append(last)
-        for side in sides:
-            seconds[side][index] = np.median(taken[side][1:])
-    ours, theirs = seconds["ours"], seconds["theirs"]
-    drawn = np.random.default_rng(0).integers(0, len(paths), (RESAMPLES, len(paths)))
-    ratios = ours[drawn].sum(1) / theirs[drawn].sum(1)
+        calls: dict[str, Callable[[], MapScores]] = {
+            "ours": partial(score_map, prediction, truth),
+            "theirs": peer(prediction, truth),
+        }
+        for side, call in calls.items():
+            scores[side].append(call())
+        for side, taken in turns(calls, rounds, clock=time.process_time, warm_up=0).items():
+            seconds[side].append(median(taken))
+    found = ratio(seconds["ours"], seconds["theirs"])
     return {
         "maps": len(paths),
-        "ours_ms": 1e3 * float(ours.mean()),
-        "theirs_ms": 1e3 * float(theirs.mean()),
-        "ratio": float(ours.sum() / theirs.sum()),
-        "interval": [float(end) for end in np.quantile(ratios, (0.025, 0.975))],
+        "ours_ms": 1e3 * fmean(seconds["ours"]),
+        "theirs_ms": 1e3 * fmean(seconds["theirs"]),
+        "ratio": found._asdict(),
         "greatest_difference": differences(scores["ours"], scores["theirs"]),
     }
 
@@ -149,11 +143,10 @@ def table(found: dict[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for kind, row in found.items():
-        low, high = row["interval"]
         name, most = max(row["greatest_difference"].items(), key=lambda item: item[1])
         lines.append(
             f"| {row['maps']} {kind} | {row['ours_ms']:.1f} | {row['theirs_ms']:.1f} "
-            f"| {row['ratio']:.3f} ({low:.3f}-{high:.3f}) | {most:.0e} ({name}) |"
+            f"| {Ratio(**row['ratio'])} | {most:.0e} ({name}) |"
         )
     return "\n".join(lines)
 

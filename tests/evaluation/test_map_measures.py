@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from py_sod_metrics import MAE, Emeasure, Smeasure, WeightedFmeasure
 
 from medformer.evaluation.masks.saliency import score_map
 
@@ -36,10 +35,11 @@ def test_measures_of_a_small_polyp_in_a_dark_frame_agree_with_pysodmetrics(seed:
 
 
 def _check_against_pysodmetrics(prediction: np.ndarray, truth: np.ndarray) -> None:
+    peer = pytest.importorskip("py_sod_metrics")
     found = score_map(prediction, truth)
     scores = prediction / 255 if prediction.dtype == np.uint8 else prediction.astype(np.float64)
     scores = (scores - scores.min()) / (scores.max() - scores.min())
-    structure, weighted, alignment, error = Smeasure(), WeightedFmeasure(), Emeasure(), MAE()
+    structure, weighted, alignment, error = peer.Smeasure(), peer.WeightedFmeasure(), peer.Emeasure(), peer.MAE()
     for metric in (structure, weighted, alignment, error):
         metric.step(scores, truth, normalize=False)
     assert found.s_measure == pytest.approx(structure.sms[0], abs=1e-12)

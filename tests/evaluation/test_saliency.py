@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from py_sod_metrics import MAE, DICEHandler, Emeasure, FmeasureV2, IOUHandler, Smeasure, WeightedFmeasure
 
 from medformer.errors import DataError
 from medformer.evaluation.masks.saliency import max_and_mean_e, score_map
@@ -47,15 +46,16 @@ def test_published_maps_get_their_published_scores(dataset: str) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_pysodmetrics(seed: int) -> None:
+    peer = pytest.importorskip("py_sod_metrics")
     prediction, truth = polyp(seed=seed)
     as_picture = truth.astype(np.uint8) * 255
-    overlap = FmeasureV2(
+    overlap = peer.FmeasureV2(
         metric_handlers={
-            "dice": DICEHandler(with_dynamic=True, with_adaptive=False),
-            "iou": IOUHandler(with_dynamic=True, with_adaptive=False),
+            "dice": peer.DICEHandler(with_dynamic=True, with_adaptive=False),
+            "iou": peer.IOUHandler(with_dynamic=True, with_adaptive=False),
         }
     )
-    alignment, structure, weighted, error = Emeasure(), Smeasure(), WeightedFmeasure(), MAE()
+    alignment, structure, weighted, error = peer.Emeasure(), peer.Smeasure(), peer.WeightedFmeasure(), peer.MAE()
     for metric in (overlap, alignment, structure, weighted, error):
         metric.step(prediction, as_picture)
     curves = overlap.get_results()
