@@ -220,7 +220,7 @@ def test_a_wrong_input_is_named(shape: tuple[int, ...], message: str) -> None:
 
 
 def test_stage_lists_must_agree() -> None:
-    with pytest.raises(ValueError, match="one entry for each stage"):
+    with pytest.raises(ValueError, match="got 2 mixers, expected 1 for all stages, or 4"):
         tiny(mixers=("pooling", "pooling"))
 
 

@@ -228,8 +228,8 @@ def test_a_backbone_of_one_map_is_refused() -> None:
 @pytest.mark.parametrize(
     ("mixers", "words"),
     [
-        (("pooling",) * 2, "got 4 depths, 4 channels, 2 mixers"),
-        (({"heads": 4},), "a token mixer .*heads.* without a name"),
+        (("pooling",) * 2, "model.mixers: got 2 mixers, expected 1 for all stages, or 4"),
+        (({"heads": 4},), r"model.mixers: got .*heads.*, expected a name"),
         (({"name": "pooling", "kernel_size": "x"},), "pooling takes kernel_size .*kernel_size: got"),
     ],
 )
