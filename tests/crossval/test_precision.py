@@ -52,6 +52,13 @@ class Needy(nn.Conv2d):
         return super().forward(x)
 
 
+class Silent(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise AssertionError
+        return super().forward(x)
+
+
 class Vast(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = super().forward(x)
@@ -85,6 +92,7 @@ def test_a_quick_device_and_a_sound_network_give_bfloat16(tmp_path: Path) -> Non
     ("build", "why"),
     [
         (lambda: Needy(3, 4, 3), "failed in it (no kernel for 'BFloat16')"),
+        (lambda: Silent(3, 4, 3), "failed in it (AssertionError)"),
         (lambda: Vast(3, 4, 3), "not finite"),
         (None, "networks of connectomes predict in single precision"),
     ],
@@ -121,6 +129,9 @@ def test_a_resumed_run_keeps_what_it_began_with(
         pass
     again = decide_precision(asked("auto"), tmp_path / "run", resume=True)[0]
     assert again.config.inference.precision == "32-true"
+    named = asked("auto", inference={"precision": "bf16-mixed"})
+    changed = decide_precision(named, tmp_path / "run", resume=True)[0]
+    assert changed.config.inference.precision == "bf16-mixed", "what was named is not replaced without a word"
     taken, said = decided(asked("auto"), tmp_path / "run", resume=True)
     assert taken == begun
     assert ("goes on with it" in said) is (begun == "bf16-mixed")

@@ -164,6 +164,17 @@ def test_a_disk_that_fails_stops_nothing(tmp_path: Path, cases: list[Case], monk
     _require_pixels(_kept(tmp_path, cases), cases)
 
 
+def test_a_file_that_another_fold_renames_meanwhile_leaves_the_room_as_it_is(
+    tmp_path: Path, cases: list[Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kept(tmp_path, cases[:2])
+    there = list((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / ".medformer-tmp-1", *there]))
+    lines = Lines()
+    _require_pixels(_kept(tmp_path, cases, lines=lines), cases)
+    assert len(lines.said) == 1 and lines.said[0].startswith("4 frames at 24 x 32 px")
+
+
 def test_what_is_removed_meanwhile_is_read_from_its_file(tmp_path: Path, cases: list[Case]) -> None:
     store = _kept(tmp_path, cases)
     for file in (tmp_path / "cache").iterdir():

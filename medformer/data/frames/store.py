@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -210,7 +211,11 @@ class FrameStore:
         """Bytes that may be added."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            held = sum(file.stat().st_size for file in self.folder.iterdir())
+            held = 0
+            for file in self.folder.iterdir():
+                # What a fold beside this one is writing gets another name meanwhile.
+                with suppress(FileNotFoundError):
+                    held += file.stat().st_size
             return min(self.limit_gb * 1e9 - held, shutil.disk_usage(self.folder).free - SPARE)
         except OSError:
             return 0.0

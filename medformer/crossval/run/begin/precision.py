@@ -36,7 +36,10 @@ def decide_precision(study: S, out: Path, *, resume: bool) -> tuple[S, list[str]
     if resume and directory.is_run() and directory.config_yaml.is_file():
         config = read_config(directory)
         begun = (config.get("training") or {}).get("precision", "32-true")
-        return _with_precision(study, begun, (config.get("inference") or {}).get("precision")), _kept(begun, study)
+        # What was asked for by name stays, so that it is refused where it is another one.
+        asked = getattr(study.config.inference, "precision", None)
+        predicting = asked or (config.get("inference") or {}).get("precision")
+        return _with_precision(study, begun, predicting), _kept(begun, study)
     precision, why = _decided(study)
     said = f"{KEY}=auto took {precision}: {why}."
     predicting = getattr(study.config.inference, "precision", None)
@@ -84,7 +87,7 @@ def _decided(study: Study[Any, Any]) -> tuple[str, str]:
     try:
         parity = bfloat16_parity(*trial, device)
     except (AssertionError, RuntimeError, ValueError) as error:
-        return "32-true", f"{where}, but a step of this network failed in it ({str(error).strip().splitlines()[0]})"
+        return "32-true", f"{where}, but a step of this network failed in it ({_first_line(error)})"
     found = (
         f"a step of this network on noise gives logits that are {100 * parity.output:.2g} % off and a gradient that is "
         f"{100 * parity.gradient:.2g} % off, where rounding its weights and input alone gives "
@@ -94,3 +97,8 @@ def _decided(study: Study[Any, Any]) -> tuple[str, str]:
         what = found if parity.finite else "a step of this network on noise gives values that are not finite"
         return "32-true", f"{where}, but {what}"
     return "bf16-mixed", f"{where}, and {found}"
+
+
+def _first_line(error: Exception) -> str:
+    # An assertion often says nothing but that it failed.
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
