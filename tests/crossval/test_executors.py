@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -97,10 +98,18 @@ THREADS = 3
 
 
 @pytest.fixture(scope="module")
-def processes_() -> Iterator[Executor]:
-    """Two processes, for all tests of this file."""
-    with build_executor(ExecutionConfig(executor="processes", workers=2, cpus_per_fold=THREADS)) as executor:
+def processes_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
+    """Two processes, for all tests of this file, started by a script that they must not run again."""
+    folder = tmp_path_factory.mktemp("script")
+    script, main = folder / "script.py", ModuleType("__main__")
+    script.write_text(f"from pathlib import Path\nPath({str(folder / 'ran')!r}).touch()\n", "utf-8")
+    main.__file__ = str(script)
+    config = ExecutionConfig(executor="processes", workers=2, cpus_per_fold=THREADS)
+    with pytest.MonkeyPatch.context() as patched, build_executor(config) as executor:
+        patched.setitem(sys.modules, "__main__", main)
         yield executor
+        assert sys.modules["__main__"] is main
+    assert not (folder / "ran").exists()
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
 
 

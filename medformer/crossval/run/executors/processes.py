@@ -10,12 +10,13 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Self
 
 import torch
@@ -125,7 +126,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, there = context.Pipe()
         self.process = context.Process(target=_serve, args=(there,))
-        with _without_ctrl_c():
+        with _without_ctrl_c(), _without_main():
             self.process.start()
         there.close()
         self.free = True
@@ -255,3 +256,17 @@ def _without_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a process that is started inside not run the program again whose main module this process began with.
+
+    A script may begin the run when it is imported, and jobs travel by value.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
