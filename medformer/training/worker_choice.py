@@ -26,7 +26,7 @@ _BETTER = 0.95
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use, which a batch system may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

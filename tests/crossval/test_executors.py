@@ -290,7 +290,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_processes_are_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "processors", lambda: 8)
+    monkeypatch.setattr(processes, "cores", lambda: 8)
     counts = {(1.0, 0.0): 8, (3.0, 0.0): 2, (1.0, 0.5): 2, (16.0, 0.0): 1}
     for (cpus, gpus), count in counts.items():
         made = build_executor(ExecutionConfig(executor="processes", cpus_per_fold=cpus, gpus_per_fold=gpus))

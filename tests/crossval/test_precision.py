@@ -59,6 +59,12 @@ class Silent(nn.Conv2d):
         return super().forward(x)
 
 
+class Foreign(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = super().forward(x)
+        return out + float(out.detach().numpy().mean())
+
+
 class Vast(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = super().forward(x)
@@ -93,6 +99,7 @@ def test_a_quick_device_and_a_sound_network_give_bfloat16(tmp_path: Path) -> Non
     [
         (lambda: Needy(3, 4, 3), "failed in it (no kernel for 'BFloat16')"),
         (lambda: Silent(3, 4, 3), "failed in it (AssertionError)"),
+        (lambda: Foreign(3, 4, 3), "failed in it (Got unsupported ScalarType BFloat16)"),
         (lambda: Vast(3, 4, 3), "not finite"),
         (None, "networks of connectomes predict in single precision"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import default_collate
 
 from medformer.training.losses.objectives import Moment, Objective
@@ -31,12 +32,14 @@ def unused_parameters(model: nn.Module, objective: Objective, item: Mapping[str,
     """
     try:
         copy = deepcopy(model).to("meta").train()
-        batch = _on_meta(objective.tensors(default_collate([item, item])))
+        given = objective.tensors(default_collate([item, item]))
+        batch = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), given)
         with torch.random.fork_rng(devices=[]):
             loss = objective(copy, batch, Moment(0, 0, 0))
         if loss.requires_grad:
             loss.backward()
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+    except Exception:
+        # Whatever it is: what is wrong with the network itself, its first real step says.
         return None
     # A parameter with several names is used where one of them is.
     reached = {name for name, own in copy.named_parameters(remove_duplicate=False) if own.grad is not None}
@@ -45,9 +48,3 @@ def unused_parameters(model: nn.Module, objective: Objective, item: Mapping[str,
         if parameter.requires_grad:
             names.setdefault(id(parameter), []).append(name)
     return tuple(own[0] for own in names.values() if not reached.intersection(own))
-
-
-def _on_meta(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return {name: _on_meta(value) for name, value in values.items()}
-    return values.to("meta") if isinstance(values, Tensor) else values

@@ -84,10 +84,20 @@ class Looking(Shared):
         return super().forward(edges) * (1 if edges["a"].sum() > 0 else 2)
 
 
+class Strict(Shared):
+    """Refuses tensors without numbers in its own way."""
+
+    def forward(self, edges: Mapping[str, Tensor]) -> Tensor:
+        if edges["a"].device.type == "meta":
+            raise KeyError("meta")
+        return super().forward(edges)
+
+
 def test_names_of_one_layer_are_one_and_a_network_that_looks_at_numbers_is_not_told() -> None:
     case = {"edges": {"a": torch.ones(3)}, "label": torch.tensor(1), "id": "a"}
     assert unused_parameters(Shared(), ClassificationObjective(), case) == ()
     assert unused_parameters(Looking(), ClassificationObjective(), case) is None
+    assert unused_parameters(Strict(), ClassificationObjective(), case) is None
 
 
 @pytest.mark.parametrize("unused", [False, True])

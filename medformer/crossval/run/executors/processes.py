@@ -23,11 +23,11 @@ import torch
 
 from medformer.crossval.plan import Fold
 from medformer.crossval.run.execute import Executor, Outcomes, Work
-from medformer.crossval.run.executors.ray_cluster import processors
 from medformer.crossval.run.executors.session import POLL, RETRIES, Handle, Session, pickle_job
 from medformer.crossval.run.executors.worker import Order, Threads, run_order
 from medformer.errors import ConfigError, InterruptedRun
 from medformer.progress import Reporter
+from medformer.training.worker_choice import cores
 
 _PATIENCE = 30.0
 _GRACE = 10.0
@@ -65,7 +65,7 @@ class ProcessExecutor(Executor):
                 "GPU, so expected at most 1. Use --executor ray for several GPUs."
             )
         self.threads = max(1, math.ceil(cpus_per_fold))
-        fitting = max(1, processors() // self.threads)
+        fitting = max(1, cores() // self.threads)
         if gpus_per_fold:
             fitting = min(fitting, math.floor(1 / gpus_per_fold + 1e-6))
         self.workers = workers or fitting

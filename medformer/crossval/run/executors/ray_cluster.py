@@ -14,6 +14,7 @@ from typing import Any
 
 from medformer.errors import ConfigError, ResourceError
 from medformer.progress import Reporter
+from medformer.training.worker_choice import cores
 
 CONNECT_WITHIN = 30.0
 """Seconds that a cluster has to answer."""
@@ -62,7 +63,7 @@ def ray_cluster(ray: Any, address: str | None, *, least: int = 0) -> Iterator[No
     try:
         try:
             if address is None:
-                _start(ray, max(processors(), least))
+                _start(ray, max(cores(), least))
             else:
                 _connect(ray, address)
         except SystemExit as error:
@@ -138,11 +139,6 @@ def _connect(ray: Any, address: str) -> None:
         "host:6379, or ray://host:10001 from outside) and that `ray status` answers there; without --address, Ray is "
         "started on this machine."
     )
-
-
-def processors() -> int:
-    """Those that this process may use, which a batch system may have made fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _last_line(text: str) -> str:
