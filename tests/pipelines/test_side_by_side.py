@@ -1,4 +1,4 @@
-"""The same polyp cross-validation inline and on two Ray workers, one of which is killed in the middle of a fold."""
+"""The same polyp cross-validation inline and on two workers, one of which is killed in the middle of a fold."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -27,8 +27,6 @@ from medformer.files import read_csv
 from medformer.progress import SilentReporter
 from medformer.tasks.polyp.learner import FrameLearner
 from medformer.tasks.polyp.study import PolypStudy
-
-pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
@@ -84,22 +82,20 @@ def polyp(data: Path, settings: tuple[str, ...]) -> Polyp:
     return Polyp(data, config)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Executor]:
-    with build_executor(ExecutionConfig(executor="ray", workers=2)) as executor:
-        yield executor
-
-
-def test_two_ray_workers_give_the_files_of_an_inline_run_also_when_one_is_killed(
-    polyp: Polyp, cluster: Executor, tmp_path: Path
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_two_workers_give_the_files_of_an_inline_run_also_when_one_is_killed(
+    polyp: Polyp, executor: Literal["processes", "ray"], tmp_path: Path
 ) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         inline, _ = polyp.run(tmp_path / "inline")
-        spread, said = polyp.run(tmp_path / "ray", cluster)
-        killed = kill_worker_of_fold(1, tmp_path / "killed", polyp.plan)
-        broken, told = polyp.run(tmp_path / "killed", cluster)
+        with build_executor(ExecutionConfig(executor=executor, workers=2)) as cluster:
+            spread, said = polyp.run(tmp_path / "spread", cluster)
+            killed = kill_worker_of_fold(1, tmp_path / "killed", polyp.plan)
+            broken, told = polyp.run(tmp_path / "killed", cluster)
         killed.join()
     finally:
         torch.set_num_threads(before)
