@@ -106,7 +106,7 @@ TASKS = {
         16,
         (
             *_SMALL,
-            *("plan.patch=[32,32,32]", "plan.batch_size=2", "data.patches=1", "data.workers=0"),
+            *("plan.spacing=[2,2,2]", "plan.patch=[16,32,16]", "plan.batch_size=2", "data.patches=1", "data.workers=0"),
             *("training.ema=0.9", "inference.overlap=0.25"),
         ),
         "training.epochs=1",

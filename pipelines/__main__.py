@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medformer.freed_memory import keep_freed_memory
+
 from .exits import run_program
 
 
@@ -13,6 +15,7 @@ def _command() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    keep_freed_memory()
     run_program(_command)
 
 
