@@ -2,8 +2,8 @@
 """Which Pythons the package and each of its extras resolve on, from wheels alone; nothing is installed.
 
     pip install uv
-    python .ci/resolve.py             # with the newest versions that are allowed
-    python .ci/resolve.py --lowest    # with the oldest ones that pyproject.toml names
+    python benchmarks/resolve.py             # with the newest versions that are allowed
+    python benchmarks/resolve.py --lowest    # with the oldest ones that pyproject.toml names
 
 Each cell says how many packages that takes, or that there is no solution, with uv's reason below.
 """
