@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from medformer.config import PolypConfig
 from medformer.config.shared import ExecutionConfig
 from medformer.crossval.plan import Fold, Plan
+from medformer.crossval.run import runner
 from medformer.crossval.run.collect import collect
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import Executor, FoldJob, InlineExecutor, execute
@@ -298,6 +300,24 @@ def test_processes_are_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in {"gpus_per_fold": 2.0, "address": "auto"}.items():
         with pytest.raises(ConfigError, match=f"execution.{key}={value}.*--executor ray".replace("=2.0", "=2")):
             build_executor(ExecutionConfig.model_validate({"executor": "processes", key: value}))
+
+
+@pytest.mark.parametrize(
+    ("executor", "here", "threads"),
+    [("inline", False, THREADS), ("processes", False, 2), ("processes", True, THREADS)],
+)
+def test_a_run_records_the_threads_that_its_folds_compute_with(
+    executor: str, here: bool, threads: int, tmp_path: Path
+) -> None:
+    execution = {"executor": executor, "cpus_per_fold": 1.5}
+    config = PolypConfig.model_validate({"execution": execution, "model": {"weights": None}})
+    data = SimpleNamespace(path=tmp_path / "data.csv", root=tmp_path, digest=lambda: "0")
+    directory, study = RunDirectory.create(tmp_path / "run"), SimpleNamespace(config=config, data=data)
+    with runner._recorded(directory, study, SilentReporter(), here=here):  # type: ignore[arg-type]
+        pass
+    assert directory.record()["sessions"][0]["threads"] == threads
+    made = build_executor(config.execution)
+    assert not isinstance(made, processes.ProcessExecutor) or made.threads == 2
 
 
 def test_processes_end_with_what_started_them(plan: Plan, run: RunDirectory, tmp_path: Path) -> None:

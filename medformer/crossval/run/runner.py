@@ -28,7 +28,7 @@ from medformer.crossval.run.collect import collect, write_metrics
 from medformer.crossval.run.contract import Context, Learner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob, execute
-from medformer.crossval.run.executors import build_executor
+from medformer.crossval.run.executors import build_executor, fold_threads
 from medformer.crossval.run.forecast.hours import as_begun, fit_time
 from medformer.crossval.run.forecast.say import foresee
 from medformer.crossval.run.record import RunInfo, session
@@ -191,7 +191,7 @@ def pretrain(
     held_out = [*decided, *computed, *held_out_note(study)]
     directory = RunDirectory.create(out, resume=resume, overwrite=overwrite)
     with ExitStack() as stack:
-        recorded, whole = _recorded(directory, study, reporter, notes=[*study.notes, *held_out]), study
+        recorded, whole = _recorded(directory, study, reporter, notes=[*study.notes, *held_out], here=True), study
         if directory.resumed:
             stack.enter_context(recorded)
         study = study.without(study.held_out)
@@ -304,8 +304,12 @@ def _recorded(
     accept: Sequence[str] = (),
     notes: Sequence[str] = (),
     start: Start | None = None,
+    here: bool = False,
 ) -> Iterator[None]:
-    """Keep run.json and config.yaml of the work inside, and record in them how it ended."""
+    """Keep run.json and config.yaml of the work inside, and record in them how it ended.
+
+    Whatever the executor is, pretraining computes here, in this process.
+    """
     config, data = study.config, study.data
     info = RunInfo(
         task=config.task,
@@ -313,7 +317,7 @@ def _recorded(
         config=config.model_dump(mode="json"),
         seed=config.seed,
         device=_device(config),
-        threads=torch.get_num_threads(),
+        threads=(None if here else fold_threads(config.execution)) or torch.get_num_threads(),
         manifest=str(data.path.resolve()),
         data_root=str(data.root),
         data_sha256=data.digest(),

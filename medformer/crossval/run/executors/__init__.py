@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from medformer.config.shared import ExecutionConfig
 from medformer.crossval.run.execute import Executor, InlineExecutor
 from medformer.errors import ConfigError
@@ -34,3 +36,8 @@ def build_executor(config: ExecutionConfig) -> Executor:
         cpus_per_fold=config.cpus_per_fold,
         gpus_per_fold=config.gpus_per_fold,
     )
+
+
+def fold_threads(config: ExecutionConfig) -> int | None:
+    """Threads that each fold computes with; None for those of the process that the run is started in."""
+    return math.ceil(config.cpus_per_fold) if config.executor == "processes" else None
