@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import Precision
-from medformer.models.memory import LiveTensors, LowPrecision, training_cost, training_memory
+from medformer.models.memory import FRAGMENTS, LiveTensors, LowPrecision, training_cost, training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.timing import time_images, time_network
@@ -51,8 +51,8 @@ def test_what_the_backward_pass_keeps_is_in_the_peak() -> None:
     voxels = 32**3
     small, large = (training_memory(Squares(), (side,) * 3, 1, in_channels=2, device="cpu") for side in (32, 32 * 2))
     # The image and ten results are kept; the loss and the gradients on their way back add a few more.
-    copies = (large - small) / (7 * voxels * 2 * 4)
-    assert 11 <= copies <= 18
+    copies = (large - small) / FRAGMENTS["cpu"] / (7 * voxels * 2 * 4)
+    assert 11 <= copies <= 17
 
 
 def test_memory_grows_in_proportion_to_the_batch() -> None:
@@ -105,13 +105,13 @@ class Convolutions(nn.Module):
         return x
 
 
-def kept(norm: bool, device: str, precision: Precision, side: int = 32) -> int:
+def kept(norm: bool, device: str, precision: Precision, side: int = 32) -> float:
     """Bytes of the maps of a step."""
     small, large = (
         training_memory(Convolutions(norm), (edge,) * 3, 1, in_channels=1, device=device, precision=precision)
         for edge in (side // 2, side)
     )
-    return large - small
+    return (large - small) / FRAGMENTS[device]
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
