@@ -36,7 +36,7 @@ PROCESS = {"cpu": 920e6, "mps": 920e6, "cuda": 600e6}
 
 FRAGMENTS = {"cpu": 1.5, "mps": 1.08, "cuda": 1.08}
 """Memory held over memory used, by device: freed blocks that the next tensor does not fit into, and workspaces of
-kernels. A program on a CPU keeps what it frees (`medformer.freed_memory`), which takes 1.3 to 1.7 times what is used."""
+kernels. A program on a CPU keeps what it frees (`medformer.freed_memory`), and holds 1.3 to 1.7 times what is used."""
 
 COPIES = 4
 """Tensors that are held for each weight, without its gradient: itself, its average, AdamW's two moments."""
