@@ -55,13 +55,18 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "metaformer_as_published": ("abide/as_published",),
     "metaformer_paper": ("abide/paper", "pretraining.enabled=false"),
     "metaformer_paper_pretrained": ("abide/paper",),
-    "roi_metaformer": ("abide/roi", "pretraining.enabled=false"),
-    "roi_metaformer_pretrained": ("abide/roi",),
+    "roi_metaformer": ("abide/default", "model.name=roi_metaformer"),
+    "roi_metaformer_pretrained": ("abide/roi", "model.name=roi_metaformer"),
+    "wide_roi_metaformer": ("abide/default",),
 }
 """Every network: its shipped config, and what is changed of it."""
 
 OURS = "roi_metaformer"
-"""The system whose run also holds the linear baselines and the blend, on its features and folds."""
+"""The system whose run also holds the linear baselines and the blend, on its features and folds: the default's network,
+without the linear model beside it."""
+
+DEFAULT = "wide_roi_metaformer"
+"""The default: the same network beside a linear model."""
 
 BLEND = ("ridge_cc200",)
 """Linear models that are blended with `OURS`, chosen on the development half of the subjects."""
@@ -99,7 +104,7 @@ def main() -> None:
         changes = ["crossval.repeats=1", f"model.defects=[{defect}]"]
         run_system("metaformer_paper", arguments, out / "defects" / (defect or "none"), changes=changes)
     if "sites" in parts:
-        for name in (OURS, "metaformer_paper"):
+        for name in (OURS, DEFAULT, "metaformer_paper"):
             changes = ["crossval.scheme=leave-one-site-out", "crossval.repeats=1"]
             run_system(name, arguments, out / "sites" / name, changes=changes, baselines=name == OURS)
     if "permuted" in parts:

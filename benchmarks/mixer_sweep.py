@@ -111,7 +111,9 @@ TASKS = {
         ),
         "training.epochs=1",
     ),
-    "regions": Task("abide", "abide/default", 1, 190, ("model.depth=2",), "training.epochs=8"),
+    "regions": Task(
+        "abide", "abide/default", 1, 190, ("model.name=roi_metaformer", "model.depth=2"), "training.epochs=8"
+    ),
 }
 
 

@@ -146,7 +146,7 @@ class FeaturesConfig(Section):
 class ConnectomeModelConfig(Section):
     """Which network."""
 
-    name: str = Field("roi_metaformer", description="a connectome model (`medformer info connectome_models`)")
+    name: str = Field("wide:roi_metaformer", description="a connectome model (`medformer info connectome_models`)")
     width: Side = Field(64, description="channels of roi_metaformer's tokens")
     depth: Count = Field(1, description="blocks of roi_metaformer")
     mixer: str = Field("identity", description="token mixer of roi_metaformer (`medformer info mixers`)")

@@ -81,6 +81,8 @@ class FinishedRun:
         cohort: cohort.json; None when there is none.
         pretraining: Per fold, pretraining.json; folds without one are left out.
         starts: Per fold, start.json: the network that training started from; folds without one are left out.
+        gates: Per fold, wide.json: the linear models beside the networks, and how much of each network is added;
+            folds without one are left out.
         explanation: The tables that `explain` wrote; None when it was not run.
         volume_plans: Per fold, plan.json: how volumes are prepared for the network; folds without one are left out.
         decisions: Per fold, threshold.json: the threshold and where it is from; folds without one are left out.
@@ -104,6 +106,7 @@ class FinishedRun:
     cohort: Mapping[str, Any] | None = None
     pretraining: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     starts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    gates: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     explanation: Explanation | None = None
     volume_plans: Mapping[int, VolumePlan] = field(default_factory=dict)
     decisions: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)

@@ -60,6 +60,7 @@ def read_finished_run(path: Path) -> FinishedRun:
         cohort=_if_there(folder.cohort_json, partial(_object, kind=_Cohort)),
         pretraining=per_fold("pretraining.json", partial(_object, kind=_Pretraining)),
         starts=per_fold("start.json", partial(_object, kind=_Start)),
+        gates=per_fold("wide.json", partial(_object, kind=_Gates)),
         explanation=read_explanation(folder.explain),
         volume_plans=per_fold("plan.json", read_volume_plan),
         decisions=per_fold("threshold.json", _decided),
@@ -97,6 +98,19 @@ class _Start(Content):
     unused: Names
     differing: Names
     share: float
+
+
+class _Gate(Content):
+    shares: dict[str, float]
+    value: float
+    gain: float | None
+    error: float | None
+    best: float | None
+    reason: str
+
+
+class _Gates(Content):
+    networks: list[_Gate]
 
 
 class _Retrieved(Content):

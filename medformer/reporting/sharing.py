@@ -27,7 +27,7 @@ Record = Mapping[str, Any]
 
 _OPEN = frozenset({"size", "age", "sex", "mean_fd", "label", "fold", "repeat"})
 """Columns whose values name nobody."""
-HARMLESS = ("folder", "histories", "pretraining", "explanation", "volume_plans", "decisions", "components")
+HARMLESS = ("folder", "histories", "pretraining", "gates", "explanation", "volume_plans", "decisions", "components")
 """Parts of a finished run that are shared as they are; every other part is made anew."""
 _UNKNOWN = "Not all cases that networks were trained on before this run are fully recorded."
 _OF_RECORD = ("task", "seed", "state", "data_sha256", "weights", "pretrained", "parameters")

@@ -43,6 +43,8 @@ def make(case: tuple[str, str | None], regions: dict[str, int]) -> ConnectomeCla
         for parameter in model.parameters():
             # Read-outs that start at zero would hide everything before them.
             parameter.add_(0.1 * torch.randn_like(parameter))
+        for buffer in () if model.wide is None else model.wide.buffers():
+            buffer.add_(0.1 * torch.randn_like(buffer))
     return model
 
 

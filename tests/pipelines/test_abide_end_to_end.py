@@ -92,8 +92,33 @@ def test_a_cross_validation_leaves_one_score_per_subject_and_all_that_is_promise
         "covariates",
     }
     assert read_csv(run / "canary" / "oof.csv") != rows
+    for fold in plan.folds:
+        (joined,) = read_json(run / "folds" / str(fold.index) / "wide.json")["networks"]
+        assert joined["value"] == 0 and "too few inner validation cases" in joined["reason"]
+        assert set(joined["shares"]) == {"coarse", "fine"}
     report = (run / "report.html").read_text("utf-8")
+    assert "The linear model and the network" in report and "added no network to the linear model" in report
     assert "Masked pretraining" in report and "The cohort" in report and "ridge_all" in report
+
+
+def test_a_baseline_predicts_what_it_predicted_in_the_fold_that_tested_a_subject(
+    run: Path, cohort: Path, tmp_path: Path, medformer: Medformer
+) -> None:
+    for name in ("ridge_all", "logistic_fine", "stack"):
+        out = tmp_path / name
+        result = medformer("abide", "predict", run, cohort, "--out", out, "--model", name)
+        assert result.code == 0, result.err
+        assert f"3 {name} models" in result.out and f"baselines/{name}/oof.csv" in result.out
+        rows = {row["id"]: row for row in read_csv(out / "predictions.csv")}
+        tested = read_csv(run / "baselines" / name / "oof.csv")
+        assert len(rows) == len(tested) == 48
+        for row in tested:
+            assert float(rows[row["id"]][f"score_fold_{row['fold']}"]) == pytest.approx(float(row["score"]), abs=1e-9)
+    for name, words in (("ridge_al", ("ridge_all",)), ("covariates", ("which new subjects need not have",))):
+        medformer("abide", "predict", run, cohort, "--out", tmp_path / "x", "--model", name).refused(2, *words)
+    finding = "Nothing here speaks against the simpler model"
+    named = [finding in (run / page).read_text("utf-8") for page in ("report.html", "model_card.md")]
+    assert named[0] == named[1]
 
 
 def test_the_same_run_again_gives_the_same_table(run: Path, cohort: Path, tmp_path: Path, medformer: Medformer) -> None:

@@ -142,6 +142,19 @@ def test_pretraining_is_held_against_the_mean_connection(report: str, copy: Copy
     assert "In 1 fold of 5 the network is no better than the mean connection" in texts(run, "pretraining")
 
 
+def test_the_report_says_what_the_gates_decided(report: str, copy: Copy) -> None:
+    text = part(report, "wide")
+    assert "2 0.250 0.750 0.500 0.500 0.0400 0.0300" in text and "1 0.250 0.750 0.000 0.500 0.0200 0.0300" in text
+    assert "was not added in any fold" not in text
+    assert "added 3 of 5 networks to the linear model" in part(report, "summary")
+    run = copy()
+    for fold in range(5):
+        record = read_json(run.fold(fold) / "wide.json")
+        few = {"value": 0.0, "gain": None, "error": None, "best": None}
+        write_json(run.fold(fold) / "wide.json", {"networks": [record["networks"][0] | few]})
+    assert "The network was not added in any fold" in texts(run, "wide")
+
+
 def test_cohort_counts_who_was_left_out_and_which_rules_applied(report: str, copy: Copy) -> None:
     text = part(report, "cohort")
     assert "150 subjects were kept and 36 left out" in text

@@ -26,6 +26,8 @@ class ConnectomeData:
         ids: Of the subjects, in the order of the rows.
         noise: Standard deviation of Gaussian noise added to every connection.
         seed: Decides the noise.
+        offsets: What is known of each subject's log odds beforehand, which the network is to add to, (n,); see
+            `ClassificationObjective`.
 
     Raises:
         DataError: There is no atlas, or the numbers of subjects differ.
@@ -37,14 +39,18 @@ class ConnectomeData:
     _: KW_ONLY
     noise: float = 0.0
     seed: int = 0
+    offsets: ArrayLike | None = None
 
     def __post_init__(self) -> None:
         if not self.edges:
             raise DataError("There are no connections to train on, expected at least one atlas.")
         self._labels = None if self.labels is None else torch.as_tensor(np.asarray(self.labels, np.int64))
+        self._offsets = None if self.offsets is None else torch.as_tensor(np.asarray(self.offsets, np.float32))
         counts = {f"atlas {atlas}": len(block) for atlas, block in self.edges.items()}
         if self._labels is not None:
             counts["labels"] = len(self._labels)
+        if self._offsets is not None:
+            counts["offsets"] = len(self._offsets)
         wrong = [f"{name} has {count}" for name, count in counts.items() if count != len(self.ids)]
         if wrong:
             raise DataError(
@@ -56,13 +62,16 @@ class ConnectomeData:
         return len(self.ids)
 
     def __getitem__(self, index: tuple[int, int]) -> dict[str, Any]:
-        """Give one subject as {"edges": {atlas: (d,)}, "id": str} and, with labels, "label": ()."""
+        """Give one subject as {"edges": {atlas: (d,)}, "id": str} and, as they are known, "label" and "offset": ()."""
         batch = self.batch([index])
-        item = {"edges": {atlas: block[0] for atlas, block in batch["edges"].items()}, "id": batch["id"][0]}
-        return item if self._labels is None else {**item, "label": batch["label"][0]}
+        edges = {atlas: block[0] for atlas, block in batch.pop("edges").items()}
+        return {"edges": edges, **{key: value[0] for key, value in batch.items()}}
 
     def batch(self, indices: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        """Give subjects by (epoch, index): {"edges": {atlas: (B, d)}, "id": [str]} and, with labels, "label": (B,)."""
+        """Give subjects by (epoch, index): {"edges": {atlas: (B, d)}, "id": [str]} and, as known, "label" and "offset".
+
+        Both are (B,).
+        """
         rows = np.array([row for _, row in indices])
         edges = {atlas: np.asarray(block[rows], np.float32) for atlas, block in self.edges.items()}
         if self.noise:
@@ -72,7 +81,8 @@ class ConnectomeData:
             "edges": {atlas: torch.from_numpy(block) for atlas, block in edges.items()},
             "id": [self.ids[row] for row in rows],
         }
-        return batch if self._labels is None else {**batch, "label": self._labels[torch.from_numpy(rows)]}
+        known = {"label": self._labels, "offset": self._offsets}
+        return batch | {key: value[torch.from_numpy(rows)] for key, value in known.items() if value is not None}
 
     @property
     def names(self) -> Sequence[str]:

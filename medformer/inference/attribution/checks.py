@@ -174,7 +174,7 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _from_the_output(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules that hold parameters of their own, the last defined first.
+    """The modules that hold parameters of their own or learn otherwise and can forget it, the last defined first.
 
     Modules are defined in the order in which they are used, except that parts side by side (one encoder per atlas) come
     one after the other.
@@ -182,7 +182,7 @@ def _from_the_output(model: nn.Module) -> list[tuple[str, nn.Module]]:
     own = [
         (name or "(top)", module)
         for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
+        if any(True for _ in module.parameters(recurse=False)) or hasattr(module, "reset_parameters")
     ]
     return own[::-1]
 

@@ -12,7 +12,7 @@ from medformer.config import ConnectomeModelConfig
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import ASYMMETRY, Architecture
-from medformer.models.connectome.classifier import ConnectomeClassifier
+from medformer.models.connectome.classifier import ConnectomeClassifier, WidePath, edge_counts
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
 from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, building
@@ -61,13 +61,21 @@ DEFECTS: Registry[Place] = Registry(
 AS_PUBLISHED = ("across_subjects", "swapped_arguments")
 
 
+WIDE_PREFIX = "wide:"
+
+
+def deep_name(config: ConnectomeModelConfig) -> str:
+    """Return the name of the network, without that of a linear model beside it."""
+    return config.name.removeprefix(WIDE_PREFIX)
+
+
 def active_defects(config: ConnectomeModelConfig) -> frozenset[str]:
     """Return the defects that a config asks for; `metaformer_as_published` implies those of its architecture.
 
     Raises:
         UnknownNameError: A defect that the table does not list; the nearest name is given.
     """
-    implied = AS_PUBLISHED if config.name == "metaformer_as_published" else ()
+    implied = AS_PUBLISHED if deep_name(config) == "metaformer_as_published" else ()
     return frozenset(DEFECTS[name].name for name in (*config.defects, *implied))
 
 
@@ -129,6 +137,14 @@ def _roi_metaformer(config: ConnectomeModelConfig, regions: Mapping[str, int], d
     )
 
 
+def _wide(config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: bool) -> ConnectomeClassifier:
+    name = deep_name(config)
+    build = CONNECTOME_MODELS.require(name, "independent subjects").part
+    model = build(config.model_copy(update={"name": name}), regions, diagonal)
+    model.wide = WidePath(edge_counts(regions, diagonal))
+    return model
+
+
 ROI_PREFIX = "roi:"
 SMALLEST = 32
 """Regions for which a segmentation network is at least laid out; it pads the tokens of smaller atlases."""
@@ -140,6 +156,12 @@ _NO_TOKENS = {
 CONNECTOME_MODELS: Registry[Builder] = Registry(
     "connectome model",
     [
+        Entry(
+            f"{WIDE_PREFIX}<model>",
+            _wide,
+            "another connectome model beside a linear one, by whose errors it is trained and to which a gate adds it",
+            example=f"{WIDE_PREFIX}roi_metaformer",
+        ),
         Entry("roi_metaformer", _roi_metaformer, "regions as tokens of the shared backbone, pooled across atlases"),
         Entry(
             f"{ROI_PREFIX}<model>",
@@ -174,7 +196,8 @@ def check_connectome_model(config: ConnectomeModelConfig) -> None:
         ConfigError: Token mixers or blocks for a model that has none.
     """
     asked = {"model.mixers": config.mixers is not None, "model.block": config.block != "sequential"}
-    CONNECTOME_MODELS.require(config.name, *(key for key, wanted in asked.items() if wanted))
+    CONNECTOME_MODELS[config.name]
+    CONNECTOME_MODELS.require(deep_name(config), *(key for key, wanted in asked.items() if wanted))
 
 
 def build_connectome_model(

@@ -1,6 +1,7 @@
 """The base of connectome models, and their inputs: one batch of vectorized matrices per atlas, by its name.
 
-A model is an encoder, a head that classifies, and on demand a head that reconstructs.
+A model is an encoder, a head that classifies, on demand a head that reconstructs, and perhaps a linear model beside
+them.
 """
 
 from __future__ import annotations
@@ -76,6 +77,52 @@ def row_indices(regions: int, diagonal: bool) -> Tensor:
     return index
 
 
+class WidePath(nn.Module):
+    """A linear model of all connections, to which a gate adds what a network says.
+
+    Its weights are fitted in closed form and never trained by gradient descent, so they are buffers. While the network
+    is trained the path adds nothing: a linear model knows the labels that it was fitted on, so its share of the score
+    of a training subject has to come from a model without this subject, with the batch (see `ConnectomeData.offsets`).
+
+    Attributes:
+        bias: Log odds where every connection is zero.
+        gate: What the network's logits are multiplied by; 1 until it is chosen, 0 leaves the linear model alone.
+    """
+
+    bias: Tensor
+    gate: Tensor
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        super().__init__()
+        self.atlases = tuple(counts)
+        for atlas, count in counts.items():
+            self.register_buffer(module_key(atlas), torch.zeros(count))
+        self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("gate", torch.ones(()))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Forget what was fitted: the weights of each atlas come into another order."""
+        for atlas in self.atlases:
+            weights = self.weights(atlas)
+            weights.copy_(weights[torch.randperm(len(weights), device="cpu").to(weights.device)])
+
+    def weights(self, atlas: str) -> Tensor:
+        """Log odds per unit of each connection of an atlas, (connections,)."""
+        found: Tensor = getattr(self, module_key(atlas))
+        return found
+
+    def score(self, edges: Mapping[str, Tensor]) -> Tensor:
+        """The linear model's log odds of class 1, `{atlas: (B, connections)} -> (B,)`."""
+        return torch.stack([edges[atlas] @ self.weights(atlas) for atlas in self.atlases]).sum(0) + self.bias
+
+    def forward(self, edges: Mapping[str, Tensor], deep: Tensor) -> Tensor:
+        if self.training:
+            return deep
+        half = self.score(edges) / 2
+        return self.gate * deep + torch.stack([-half, half], dim=1)
+
+
 class ConnectomeClassifier(nn.Module, ABC):
     """Maps the connections of each atlas, `{atlas: (B, connections)}`, to logits `(B, classes)`.
 
@@ -84,9 +131,15 @@ class ConnectomeClassifier(nn.Module, ABC):
 
     Attributes:
         encoder: `{atlas: (B, connections)} -> {atlas: features}`; masked pretraining trains this very module.
+        wide: A linear model that the logits are added to; None without.
     """
 
     encoder: nn.Module
+    wide: WidePath | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = None
 
     @abstractmethod
     def classify(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -97,4 +150,5 @@ class ConnectomeClassifier(nn.Module, ABC):
         """Return a new head `{atlas: features} -> {atlas: (B, connections)}`, which is no part of this model."""
 
     def forward(self, edges: Mapping[str, Tensor]) -> Tensor:
-        return self.classify(self.encoder(edges))
+        logits = self.classify(self.encoder(edges))
+        return logits if self.wide is None else self.wide(edges, logits)

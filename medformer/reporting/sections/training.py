@@ -47,6 +47,28 @@ def start(run: FinishedRun) -> dict[str, Any]:
     }
 
 
+def wide(run: FinishedRun) -> dict[str, Any]:
+    """Say which linear models stand beside the networks, and in how many folds a network is added."""
+    networks = [(str(index), one) for index, found in run.gates.items() for one in found["networks"]]
+    return {
+        "level": "info",
+        "networks": len(networks),
+        "used": sum(one["value"] > 0 for _, one in networks),
+        "atlases": list(dict.fromkeys(atlas for _, one in networks for atlas in one["shares"])),
+        "rows": [
+            {
+                "fold": index,
+                **{f"share {atlas}": number(share) for atlas, share in one["shares"].items()},
+                "gate": number(one["value"]),
+                "tried": number(one["best"]),
+                "gain": number(one["gain"], 4),
+                "error": number(one["error"], 4),
+            }
+            for index, one in networks
+        ],
+    }
+
+
 def has_pretraining(run: FinishedRun) -> bool:
     """Whether the folds left records of pretraining that can be compared with a reference."""
     return _reference(run) is not None

@@ -35,6 +35,7 @@ from medformer.tasks.abide.features import (
     write_trained_on,
 )
 from medformer.tasks.abide.predictor import ConnectomeScorer, Subjects, member_folder, new_network, seen
+from medformer.tasks.abide.wide import RECORD, fit_wide, join
 from medformer.tasks.pretraining import first_encoder
 from medformer.tasks.start import record_start, take
 from medformer.training.devices import choose_device
@@ -73,10 +74,13 @@ class ConnectomeLearner:
         features.save(folder)
         write_trained_on(self.study.data, features.columns.atlases, folder)
         encoder = self._encoder(partial(self._pretrain, features, train, validation, context), context)
-        models = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
+        trained = [self._train(number, encoder, train, validation, context) for number in range(config.members)]
+        models = [model for model, _ in trained]
+        if joined := [record for _, record in trained if record]:
+            write_json(folder / RECORD, {"networks": joined})
         if fold.test:
-            trained = {self.study.by_id[name].site for name in fold.train}
-            unseen = [name for name in fold.test if self.study.by_id[name].site not in trained]
+            sites = {self.study.by_id[name].site for name in fold.train}
+            unseen = [name for name in fold.test if self.study.by_id[name].site not in sites]
             write_json(folder / "inputs.json", {"unseen_sites": unseen})
         return ClassPredictor.learn(
             ConnectomeScorer(config, features, models, context.seed()),
@@ -151,7 +155,8 @@ class ConnectomeLearner:
         train: Inputs,
         validation: Inputs,
         context: Context,
-    ) -> ConnectomeClassifier:
+    ) -> tuple[ConnectomeClassifier, dict[str, Any]]:
+        """A network, and what is recorded of the linear model beside it, if there is one."""
         config, fold, seed = self.study.config, context.fold, derive_seed(context.seed(), "member", number)
         model = new_network(config, self.features.columns, derive_seed(seed, "weights"))
         if encoder is not None:
@@ -163,23 +168,22 @@ class ConnectomeLearner:
                 record_start(
                     context, found, config, column_differences(context.start, self.features.columns, config.members)
                 )
-        judge = ValidationLoss(
-            seen(config, validation, seed),
-            labels_of(self.study.by_id, fold.validation),
-            config.inference.batch_size,
-        )
-        labels = labels_of(self.study.by_id, fold.train)
+        judged, batch_size = seen(config, validation, seed), config.inference.batch_size
+        judge = ValidationLoss(judged, labels_of(self.study.by_id, fold.validation), batch_size)
+        labels, out = labels_of(self.study.by_id, fold.train), member_folder(context.folder, number)
+        linear, offsets = fit_wide(model.wide, train, labels) if model.wide else (None, None)
         fit(
             model,
             ClassificationObjective(config.loss),
-            ConnectomeData(train, labels, fold.train, noise=config.noise, seed=seed),
+            ConnectomeData(train, labels, fold.train, noise=config.noise, seed=seed, offsets=offsets),
             judge,
             config.training,
-            **context.options(
-                self._metadata(context, "classifier"), out=member_folder(context.folder, number), seed=seed
-            ),
+            **context.options(self._metadata(context, "classifier"), out=out, seed=seed),
         )
-        return model
+        if not (model.wide and linear):
+            return model, {}
+        held_out = np.asarray(judge.labels)
+        return model, join(model, model.wide, linear, judged, held_out, folder=out, batch_size=batch_size)
 
     def _encoder(
         self, pretrain: Callable[[Path, Path], tuple[MaskedAutoencoder, Any]], context: Context

@@ -204,6 +204,9 @@ class VolumeObjective(SegmentationObjective):
 class ClassificationObjective:
     """A loss between the logits of connectomes or images, two each, and their labels.
 
+    Where a batch knows an `offset`, log odds from elsewhere, it is added to the difference of the logits: the network
+    learns what is missing there.
+
     Attributes:
         loss: `cross_entropy`, or `squared`: of the difference of the logits against +1 (label 1) and -1 (label 0), as a
             ridge classifier has it. The difference is then no log odds; calibrate it.
@@ -216,7 +219,7 @@ class ClassificationObjective:
     visits: ClassVar[int] = 1
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
-        return {self.inputs: batch[self.inputs], "label": batch["label"]}
+        return {key: batch[key] for key in (self.inputs, "label", "offset") if key in batch}
 
     def load(self, batch: Mapping[str, Any], moment: Moment) -> Load:
         return load_of(batch[self.inputs])
@@ -226,6 +229,8 @@ class ClassificationObjective:
 
     def __call__(self, network: Network, batch: Mapping[str, Any], moment: Moment) -> Tensor:
         logits, labels = network(batch[self.inputs]), batch["label"]
+        if "offset" in batch:
+            logits = logits + torch.stack([-batch["offset"], batch["offset"]], 1).to(logits.dtype) / 2
         if self.loss == "squared":
             return F.mse_loss(logits[:, 1] - logits[:, 0], 2.0 * labels.to(logits.dtype) - 1.0)
         return F.cross_entropy(logits, labels)
