@@ -174,6 +174,7 @@ def predict(
     run: Path,
     sources: Sequence[Path],
     out: Path,
+    model: str | None,
     threshold: float | None,
     pipeline: str | None,
     strategy: str | None,
@@ -181,13 +182,16 @@ def predict(
     **common: Any,
 ) -> None:
     """Write the score and decision of new subjects (see `export_scores`), and say what came of them."""
+    from medformer.crossval.run.directory import RunDirectory
     from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE
     from medformer.tasks.abide.features import read_trained_on
     from medformer.tasks.abide.new_subjects import export_scores
     from medformer.tasks.new_cases import LEAVE_OUT, require_all
 
     with predicting("abide", run, sources, out=out, **common) as request:
-        made = export_scores(request, threshold=threshold, pipeline=pipeline, strategy=strategy, values=values)
+        made = export_scores(
+            request, model=model or "", threshold=threshold, pipeline=pipeline, strategy=strategy, values=values
+        )
     trained = request.trained
     if made.late:
         warnings = [problem for problem in made.late if problem.severity == "warning"]
@@ -196,13 +200,14 @@ def predict(
         # Those that were left out are named by the error below.
         for problem in warnings[:_SHOWN]:
             say(f"  {problem}")
+    scores = RunDirectory(run).baseline(model).oof_csv if model else trained.scores
     if made.known:
         say(
-            f"note: {made.known} of these subjects belong to {run}, and networks of some folds were trained on them."
-            + f" {trained.scores} has their scores by the networks that were not." * (trained.scores is not None)
+            f"note: {made.known} of these subjects belong to {run}, and models of some folds were trained on them."
+            + f" {scores} has their scores by the models that were not." * (scores is not None)
         )
     positive = read_trained_on(trained.folders[0])[1].get(1, "positive")
-    say_scores(trained, made, "subject", positive, out)
+    say_scores(trained, made, "subject", positive, out, by=f"{model} model" if model else "network")
     require_all(made, "subjects", LEAVE_OUT)
 
 

@@ -175,6 +175,9 @@ _ABIDE = (
         flags.STRATEGY.but(None, show_default="the only one there"),
         _VALUES,
         option(
+            "model", str, None, "A baseline of the run to predict with, such as ridge_all.", "NAME", shown="network"
+        ),
+        option(
             "threshold", float, None, "Score from which a subject is positive.", "SHARE", shown="the run's own", **SHARE
         ),
         flags.DEVICE,

@@ -182,7 +182,7 @@ def predicting(
         yield Request(trained, paths, work, out, say, make_reporter(), device, bool(resume))
 
 
-def say_scores(trained: Trained, made: Scored, noun: str, positive: str, out: Path) -> None:
+def say_scores(trained: Trained, made: Scored, noun: str, positive: str, out: Path, *, by: str = "network") -> None:
     """Say what came of cases that were classified.
 
     Args:
@@ -191,13 +191,14 @@ def say_scores(trained: Trained, made: Scored, noun: str, positive: str, out: Pa
         noun: What a case is called.
         positive: What the positive class is called.
         out: Folder of the table.
+        by: What one that scored them is called.
     """
     from medformer.tasks.new_cases import PREDICTIONS
 
     say(made.calibration)
     say(
         f"{counted(len(made.rows), noun)}, {made.positive} of them {positive} at threshold "
-        f"{made.predictor.threshold:.3g}, by {counted(len(trained.folders), 'network')}: {out / PREDICTIONS}"
+        f"{made.predictor.threshold:.3g}, by {counted(len(trained.folders), by)}: {out / PREDICTIONS}"
     )
 
 

@@ -88,7 +88,7 @@ class Scored(Made):
         if calibrated == len(decisions):
             return "Scores are calibrated probabilities."
         why = next((f": {decision.uncalibrated}" for decision in decisions if decision.uncalibrated), "")
-        return f"Scores are outputs of the networks, of which {calibrated or 'none'} is calibrated{why}."
+        return f"Scores are outputs of the models, of which {calibrated or 'none'} is calibrated{why}."
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from medformer.data.problems import Problem, quarantine, write_problems
 from medformer.data.training_range import outside_column
 from medformer.errors import DataError
 from medformer.files import write_csv
+from medformer.tasks.abide.baseline import load_baseline
 from medformer.tasks.abide.features import read_trained_on
 from medformer.tasks.abide.study import AbideStudy
 from medformer.tasks.new_cases import LEAVE_OUT, PREDICTIONS, Made, Request, Scored, class_rows, require_all
@@ -22,6 +23,7 @@ from medformer.tasks.new_cases import LEAVE_OUT, PREDICTIONS, Made, Request, Sco
 def export_scores(
     request: Request,
     *,
+    model: str = "",
     threshold: float | None = None,
     pipeline: str | None = None,
     strategy: str | None = None,
@@ -34,6 +36,7 @@ def export_scores(
 
     Args:
         request: What scores whom; see `read_new` for what its paths may be.
+        model: A baseline of the run in the place of its networks.
         threshold: From which a subject is positive.
         pipeline: Of time series; the only one that is there when not given.
         strategy: Of time series; the only one that is there when not given.
@@ -41,11 +44,12 @@ def export_scores(
 
     Raises:
         CheckpointError: What a fold left is missing or damaged.
+        ConfigError: There is no such baseline.
         DataError: Atlases are not those of the model, or no subject can be used.
         ResourceError: The device is not there, or a file cannot be written.
     """
     trained = request.trained
-    predictor = cast(ClassPredictor, request.load())
+    predictor = load_baseline(trained, model, request.reporter) if model else cast(ClassPredictor, request.load())
     if threshold is not None:
         predictor.threshold = threshold
     layouts, _ = read_trained_on(trained.folders[0])
