@@ -68,7 +68,9 @@ def test_what_is_known_before_is_kept_and_only_the_rest_is_learned() -> None:
     before = scores(wide, blocks)
     fitted, offsets = fit_wide(wide, blocks, labels)
     assert np.allclose(offsets - fitted.left_out, before, atol=1e-5)
-    rest = sum(blocks[atlas] @ fitted.weights[atlas] for atlas in REGIONS) + fitted.intercept
+    # The first one has the most connections.
+    assert set(fitted.weights) == {"one"} and wide.weights("two").unique().tolist() == pytest.approx([0.1])
+    rest = blocks["one"] @ fitted.weights["one"] + fitted.intercept
     assert np.allclose(scores(wide, blocks), before + rest, atol=1e-5)
     assert float(wide.gate) == 1
 

@@ -25,6 +25,9 @@ RECORD = "wide.json"
 def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> tuple[RidgeModel, NDArray[np.float64]]:
     """Fit the linear model on training subjects, from the weights that it has: its penalty is on what changes.
 
+    What changes are the weights of the atlas with the most connections: on the development half of ABIDE it alone did
+    better than all atlases together in every way that was tried (docs/connectomes.md).
+
     Args:
         wide: Its weights are replaced, and its gate is opened.
         train: Connections by atlas, (n, d).
@@ -36,7 +39,8 @@ def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> tuple[
     """
     with single_thread(), torch.no_grad():
         known = _linear(wide, train)
-        found = fit_ridge(train, 2.0 * labels - 1.0 - known)
+        finest = max(train, key=lambda atlas: train[atlas].shape[1])
+        found = fit_ridge({finest: train[finest]}, 2.0 * labels - 1.0 - known)
         for atlas, weights in found.weights.items():
             wide.weights(atlas).add_(torch.from_numpy(weights))
         wide.bias.add_(found.intercept)
