@@ -41,6 +41,17 @@ class Planted(nn.Module):
         return self.head(torch.tanh(self.layer(edges["aal"])))
 
 
+class OneHalf(nn.Module):
+    """Never looks at the other half of the edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(EDGES // 2, 2)
+
+    def forward(self, edges: Mapping[str, Tensor]) -> Tensor:
+        return self.head(edges["aal"][:, : EDGES // 2])
+
+
 class Filter(nn.Module):
     """What edge detectors do: the explanation has nothing to do with what was learned."""
 
@@ -102,6 +113,13 @@ def test_map_of_learned_weights_falls(edges: dict[str, np.ndarray]) -> None:
 def test_map_that_ignores_the_weights_is_caught(edges: dict[str, np.ndarray]) -> None:
     found = randomization_check(Filter(), edges, reference=REFERENCE, seed=0)
     assert found.stages[-1].maps > 0.95 and not found.passed
+
+
+def test_edges_that_no_network_looks_at_do_not_make_maps_alike(edges: dict[str, np.ndarray]) -> None:
+    torch.manual_seed(0)
+    found = randomization_check(OneHalf().eval(), edges, reference={"aal": np.zeros(EDGES, np.float32)}, seed=0)
+    assert found.passed
+    assert abs(found.stages[-1].maps) < 0.5
 
 
 def test_model_and_generator_are_left_alone(edges: dict[str, np.ndarray]) -> None:

@@ -46,7 +46,8 @@ class RandomizationStage:
     Attributes:
         name: The module that was reached; everything from the output down to it has random weights.
         share: Of the parameters that are random now.
-        maps: Rank correlation of the edges' mean magnitudes with those of the trained network.
+        maps: Rank correlation of the edges' mean magnitudes with those of the trained network, over the edges that
+            either network looks at.
         subjects: The same for each subject's magnitudes, averaged over subjects.
     """
 
@@ -150,17 +151,20 @@ def randomization_check(
             _randomize(layer, derive_seed(seed, "randomization", name))
             done += sum(parameter.numel() for parameter in layer.parameters(recurse=False))
         now = explain(randomized)
+        # What neither looks at, such as an atlas that a linear model leaves out, would make any two maps alike.
+        seen = (trained != 0).any(0) | (now != 0).any(0)
+        before, after = trained[:, seen], now[:, seen]
         found.append(
             RandomizationStage(
-                layers[group[-1]][0], done / total, spearman(trained.mean(0), now.mean(0)), _rows(trained, now)
+                layers[group[-1]][0], done / total, spearman(before.mean(0), after.mean(0)), _rows(before, after)
             )
         )
     return Randomization(tuple(found), _rows(trained, distance), len(trained))
 
 
 def spearman(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
-    """Rank correlation of two vectors; 0 when one is constant."""
-    return _correlation(midranks(a), midranks(b))
+    """Rank correlation of two vectors; 0 when one is constant, or both are empty."""
+    return _correlation(midranks(a), midranks(b)) if len(a) else 0.0
 
 
 def _rows(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
