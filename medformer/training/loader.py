@@ -132,10 +132,10 @@ class BatchSource:
     def _reconsidered(self, waiting: float, training: float) -> bool:
         """Whether another number of processes loads from here on."""
         choice = self.choice
-        if choice is None or choice.settled:
+        if choice is None or choice.decided:
             return False
         changed = choice.seen(waiting, training)
-        if choice.settled:
+        if choice.decided:
             self._say(choice.described())
             if self._record is not None:
                 write_json(self._record, {"workers": choice.workers, "most": choice.limit, "seconds": choice.times})

@@ -32,7 +32,7 @@ def cores() -> int:
 
 @dataclass
 class WorkerChoice:
-    """Watches a training load its batches by itself, then with some loader processes, and settles on the best number.
+    """Watches a training load its batches by itself, then with some loader processes, and keeps the best number.
 
     The first trial has as many as would keep up with the steps if they took no time from them; each further one doubles
     the number, as long as that helps and the training still waits.
@@ -40,13 +40,13 @@ class WorkerChoice:
     Attributes:
         limit: Most processes.
         workers: How many there should be now.
-        settled: Whether that is decided.
+        decided: Whether that number stays.
         times: Seconds per batch with each number of processes that was tried.
     """
 
     limit: int
     workers: int = 0
-    settled: bool = False
+    decided: bool = False
     times: dict[int, float] = field(default_factory=dict)
     _best: int = 0
     _skip: int = 2
@@ -64,7 +64,7 @@ class WorkerChoice:
         Returns:
             Whether the number of processes is another one from now on.
         """
-        if self.settled:
+        if self.decided:
             return False
         if self._skip:
             # The first batches are slow by themselves, and those after a change come from queues that were filled.
@@ -93,6 +93,6 @@ class WorkerChoice:
             needed = 2 * now or math.ceil(self._waited / max(self._trained, 1e-9))
             self.workers = min(needed, self.limit)
         else:
-            self.workers, self.settled = self._best, True
+            self.workers, self.decided = self._best, True
         self._skip, self._count, self._waited, self._trained = 2 + 2 * self.workers, 0, 0.0, 0.0
         return self.workers != now

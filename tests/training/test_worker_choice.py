@@ -46,12 +46,12 @@ def _shared_cores(load: float, step: float) -> Times:
 )
 def test_the_fastest_number_is_kept(limit: int, times: Times, workers: int, tried: list[int]) -> None:
     choice = _choose(limit, times)
-    assert (choice.settled, choice.workers, list(choice.times)) == (True, workers, tried)
+    assert (choice.decided, choice.workers, list(choice.times)) == (True, workers, tried)
 
 
 def test_a_short_training_starts_no_processes() -> None:
     choice = _choose(15, _free_cores(0.05, 0.001), batches=40)
-    assert choice.workers == 0 and not choice.settled
+    assert choice.workers == 0 and not choice.decided
 
 
 class _Numbers:
@@ -68,7 +68,7 @@ class _Scripted(WorkerChoice):
     def seen(self, waiting: float, training: float) -> bool:
         self._count += 1
         self.workers = int(2 <= self._count < 4)
-        self.settled = self._count >= 4
+        self.decided = self._count >= 4
         self.times[self.workers] = 1.0
         return self._count in (2, 4)
 
