@@ -144,7 +144,7 @@ def test_pretraining_is_held_against_the_mean_connection(report: str, copy: Copy
 
 def test_the_report_says_what_the_gates_decided(report: str, copy: Copy) -> None:
     text = part(report, "wide")
-    assert "2 0.250 0.750 0.500 0.500 0.0400 0.0300" in text and "1 0.250 0.750 0.000 0.500 0.0200 0.0300" in text
+    assert "2 cc200 0.500 0.500 0.0400 0.0300" in text and "1 cc200 0.000 0.500 0.0200 0.0300" in text
     assert "was not added in any fold" not in text
     assert "added 3 of 5 networks to the linear model" in part(report, "summary")
     run = copy()

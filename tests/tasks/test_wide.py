@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from medformer.config import ConnectomeModelConfig
+from medformer.connectome.ridge import fit_ridge
 from medformer.data.connectomes.dataset import ConnectomeData
 from medformer.models.connectome.build import build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier, WidePath, edge_count
@@ -53,8 +54,7 @@ def test_scores_of_training_subjects_are_those_of_models_that_do_not_know_them()
         told = labels.copy()
         told[3] = 1 - labels[3] if flipped else labels[3]
         _, wide = build({"one": REGIONS["one"]})
-        fitted, offsets = fit_wide(wide, one, told)
-        found[flipped] = offsets[3] / fitted.shares["one"], scores(wide, one)[3] / fitted.shares["one"]
+        found[flipped] = fit_wide(wide, one, told)[3], scores(wide, one)[3]
     assert found[True][0] == pytest.approx(found[False][0], abs=1e-9)
     assert abs(found[True][1] - found[False][1]) > 0.1
 
@@ -66,12 +66,12 @@ def test_what_is_known_before_is_kept_and_only_the_rest_is_learned() -> None:
         wide.weights("two").fill_(0.1)
         wide.gate.zero_()
     before = scores(wide, blocks)
-    fitted, offsets = fit_wide(wide, blocks, labels)
-    assert np.allclose(offsets - fitted.left_out, before, atol=1e-5)
+    offsets = fit_wide(wide, blocks, labels)
     # The first one has the most connections.
-    assert set(fitted.weights) == {"one"} and wide.weights("two").unique().tolist() == pytest.approx([0.1])
-    rest = blocks["one"] @ fitted.weights["one"] + fitted.intercept
-    assert np.allclose(scores(wide, blocks), before + rest, atol=1e-5)
+    assert wide.weights("two").unique().tolist() == pytest.approx([0.1])
+    rest = fit_ridge(blocks["one"], 2.0 * labels - 1.0 - before)
+    assert np.allclose(offsets, before + rest.left_out, atol=1e-5)
+    assert np.allclose(scores(wide, blocks), before + blocks["one"] @ rest.weights + rest.intercept, atol=1e-5)
     assert float(wide.gate) == 1
 
 
@@ -79,14 +79,14 @@ def test_what_is_known_before_is_kept_and_only_the_rest_is_learned() -> None:
 def test_the_gate_is_chosen_by_held_out_subjects_and_written_into_the_weights(tmp_path: Path, helps: bool) -> None:
     blocks, labels = sample()
     model, wide = build()
-    fitted, _ = fit_wide(wide, blocks, labels[::-1].copy())
+    fit_wide(wide, blocks, labels[::-1].copy())
     if helps:
         # The network tells what the linear model, which learned wrong labels, does not know.
         planted = torch.from_numpy(np.stack([1.0 - 2.0 * labels, 2.0 * labels - 1.0], 1))
         model.classify = lambda features: planted  # type: ignore[method-assign]
     write_tensors(tmp_path / "model.safetensors", model.state_dict(), {"kept": "yes"})
-    record = join(model, wide, fitted, blocks, labels, folder=tmp_path, batch_size=SUBJECTS)
-    assert (record["value"] > 0) == helps
+    record = join(model, wide, blocks, labels, folder=tmp_path, batch_size=SUBJECTS)
+    assert (record["value"] > 0) == helps and record["atlas"] == "one"
     saved = load_file(tmp_path / "model.safetensors")
     assert saved.keys() == model.state_dict().keys()
     assert float(saved["wide.gate"]) == float(wide.gate) == record["value"]

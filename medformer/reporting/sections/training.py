@@ -54,11 +54,10 @@ def wide(run: FinishedRun) -> dict[str, Any]:
         "level": "info",
         "networks": len(networks),
         "used": sum(one["value"] > 0 for _, one in networks),
-        "atlases": list(dict.fromkeys(atlas for _, one in networks for atlas in one["shares"])),
         "rows": [
             {
                 "fold": index,
-                **{f"share {atlas}": number(share) for atlas, share in one["shares"].items()},
+                "atlas": one["atlas"],
                 "gate": number(one["value"]),
                 "tried": number(one["best"]),
                 "gain": number(one["gain"], 4),

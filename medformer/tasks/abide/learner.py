@@ -171,7 +171,7 @@ class ConnectomeLearner:
         judged, batch_size = seen(config, validation, seed), config.inference.batch_size
         judge = ValidationLoss(judged, labels_of(self.study.by_id, fold.validation), batch_size)
         labels, out = labels_of(self.study.by_id, fold.train), member_folder(context.folder, number)
-        linear, offsets = fit_wide(model.wide, train, labels) if model.wide else (None, None)
+        offsets = fit_wide(model.wide, train, labels) if model.wide else None
         fit(
             model,
             ClassificationObjective(config.loss),
@@ -180,10 +180,10 @@ class ConnectomeLearner:
             config.training,
             **context.options(self._metadata(context, "classifier"), out=out, seed=seed),
         )
-        if not (model.wide and linear):
+        if not model.wide:
             return model, {}
         held_out = np.asarray(judge.labels)
-        return model, join(model, model.wide, linear, judged, held_out, folder=out, batch_size=batch_size)
+        return model, join(model, model.wide, judged, held_out, folder=out, batch_size=batch_size)
 
     def _encoder(
         self, pretrain: Callable[[Path, Path], tuple[MaskedAutoencoder, Any]], context: Context

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medformer.connectome.ridge import RidgeModel, fit_ridge
+from medformer.connectome.ridge import fit_ridge
 from medformer.data.network_inputs import batches
 from medformer.inference.gate import learn_gate
 from medformer.inference.single_thread import single_thread
@@ -22,7 +22,7 @@ RECORD = "wide.json"
 """In the folder of a fold: which linear model stands beside each network, and how much of the network is added."""
 
 
-def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> tuple[RidgeModel, NDArray[np.float64]]:
+def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Fit the linear model on training subjects, from the weights that it has: its penalty is on what changes.
 
     What changes are the weights of the atlas with the most connections: on the development half of ABIDE it alone did
@@ -34,24 +34,21 @@ def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> tuple[
         labels: 0 or 1, (n,).
 
     Returns:
-        The model of what its weights before left unexplained, and the score of each training subject by a model that
-        was fitted without it, (n,).
+        The score of each training subject by a model that was fitted without it, (n,).
     """
     with single_thread(), torch.no_grad():
         known = _linear(wide, train)
-        finest = max(train, key=lambda atlas: train[atlas].shape[1])
-        found = fit_ridge({finest: train[finest]}, 2.0 * labels - 1.0 - known)
-        for atlas, weights in found.weights.items():
-            wide.weights(atlas).add_(torch.from_numpy(weights))
+        atlas = _finest(train)
+        found = fit_ridge(train[atlas], 2.0 * labels - 1.0 - known)
+        wide.weights(atlas).add_(torch.from_numpy(found.weights))
         wide.bias.add_(found.intercept)
         wide.gate.fill_(1.0)
-    return found, known + found.left_out
+    return known + found.left_out
 
 
 def join(
     model: ConnectomeClassifier,
     wide: WidePath,
-    fitted: RidgeModel,
     validation: Inputs,
     labels: NDArray[np.int64],
     *,
@@ -63,7 +60,6 @@ def join(
     Args:
         model: The network; its gate is set.
         wide: Its linear model.
-        fitted: What `fit_wide` found.
         validation: Connections of the inner validation part by atlas, (n, d).
         labels: Theirs, 0 or 1, (n,).
         folder: Holds the weights that the training left.
@@ -83,7 +79,11 @@ def join(
         wide.gate.fill_(gate.value)
     tensors, metadata = read_tensors(folder / WEIGHTS)
     write_tensors(folder / WEIGHTS, tensors | {"wide.gate": wide.gate.cpu()}, metadata)
-    return {"shares": dict(fitted.shares), **gate.to_json()}
+    return {"atlas": _finest(validation), **gate.to_json()}
+
+
+def _finest(inputs: Inputs) -> str:
+    return max(inputs, key=lambda atlas: inputs[atlas].shape[1])
 
 
 def _linear(wide: WidePath, inputs: Inputs) -> NDArray[np.float64]:
