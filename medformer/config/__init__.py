@@ -172,8 +172,8 @@ class ConnectomeModelConfig(Section):
 class ConnectomePretrainingConfig(PretrainingConfig):
     """Masked pretraining on connectomes."""
 
-    mask: Literal["edges", "regions"] = Field(
-        "regions", description="what is masked: single connections or all of a region"
+    mask: Literal["edges", "regions", "atlases"] = Field(
+        "regions", description="what is masked: single connections, all of a region, or of an atlas"
     )
     ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.2, description="share that is masked")
     noise: NonNegativeFloat = Field(0.0, description="standard deviation of noise on what is not masked (denoising)")

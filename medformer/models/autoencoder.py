@@ -23,14 +23,18 @@ class ConnectomeAutoencoder(nn.Module):
 
     The head that classifies is no part of it, so that an optimizer does not touch it.
 
+    Args:
+        model: Has the encoder.
+        across: Whether an atlas is also reconstructed from the others of its subject.
+
     Attributes:
         encoder: The classifier's, not a copy.
     """
 
-    def __init__(self, model: ConnectomeClassifier) -> None:
+    def __init__(self, model: ConnectomeClassifier, across: bool = False) -> None:
         super().__init__()
         self.encoder = model.encoder
-        self.decoder = model.decoder()
+        self.decoder = model.decoder(across=across)
 
     def forward(self, edges: Mapping[str, Tensor]) -> dict[str, Tensor]:
         reconstruction: dict[str, Tensor] = self.decoder(self.encoder(edges))
@@ -72,7 +76,7 @@ class ImageAutoencoder(nn.Module):
 MaskedAutoencoder = ConnectomeAutoencoder | ImageAutoencoder
 
 
-def masked_autoencoder(network: nn.Module, seed: int = 0) -> MaskedAutoencoder:
+def masked_autoencoder(network: nn.Module, seed: int = 0, *, across: bool = False) -> MaskedAutoencoder:
     """Return an autoencoder around the encoder of a network, with a new decoder.
 
     Training it trains the network's own encoder, and nothing else of the network.
@@ -80,14 +84,15 @@ def masked_autoencoder(network: nn.Module, seed: int = 0) -> MaskedAutoencoder:
     Args:
         network: A connectome classifier, or a network with our backbone.
         seed: Decides the decoder's first weights.
+        across: Of connectomes: whether an atlas is also reconstructed from the others.
 
     Raises:
-        ConfigError: The network has no shared backbone.
+        ConfigError: The network has no shared backbone, or cannot look across atlases.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if isinstance(network, ConnectomeClassifier):
-            return ConnectomeAutoencoder(network)
+            return ConnectomeAutoencoder(network, across)
         backbone = getattr(network, "backbone", None)
         if isinstance(backbone, Backbone):
             return ImageAutoencoder(backbone)

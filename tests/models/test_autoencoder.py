@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medformer.config import ConnectomeModelConfig
+from medformer.errors import ConfigError
 from medformer.models.autoencoder import masked_autoencoder
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
 from medformer.models.connectome.classifier import ConnectomeClassifier, edge_count
@@ -54,6 +55,38 @@ def test_the_seed_alone_decides_the_decoder() -> None:
     before = torch.random.get_rng_state()
     masked_autoencoder(model, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_hidden_atlas_is_rebuilt_from_the_others_of_its_subject() -> None:
+    """Connections of one atlas are a linear map of those of the other, unknown to the network."""
+    model, shown = make("roi_metaformer"), sample(200)
+    source = torch.Generator().manual_seed(2)
+    mapping = torch.randn(shown["aal"].shape[1], shown["cc200"].shape[1], generator=source)
+    truth = shown["aal"] @ mapping / shown["aal"].shape[1] ** 0.5
+    errors = {}
+    for across in (True, False):
+        network = masked_autoencoder(copy.deepcopy(model), across=across)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+        given = {"aal": shown["aal"], "cc200": torch.zeros_like(truth)}
+        for _ in range(150):
+            loss = (network(given)["cc200"] - truth).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        errors[across] = loss.item() / truth.var().item()
+    assert errors[True] < 0.75 < 0.95 < errors[False]
+
+
+def test_subjects_do_not_look_at_each_other_across_atlases() -> None:
+    network, edges = masked_autoencoder(make("roi_metaformer"), across=True).eval(), sample(4)
+    changed = {atlas: torch.cat([block[:1], 100 * block[1:] + 7]) for atlas, block in edges.items()}
+    before, after = network(edges), network(changed)
+    assert all((before[atlas][0] - after[atlas][0]).abs().max() < 1e-5 for atlas in edges)
+
+
+def test_a_model_without_tokens_of_regions_rebuilds_no_hidden_atlas() -> None:
+    with pytest.raises(ConfigError, match="no tokens of regions"):
+        masked_autoencoder(make("metaformer_paper"), across=True)
 
 
 @pytest.mark.parametrize("name", CONNECTOME_MODELS.examples())

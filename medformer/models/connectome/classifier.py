@@ -146,8 +146,15 @@ class ConnectomeClassifier(nn.Module, ABC):
         """Return logits `(B, classes)` of the encoder's features."""
 
     @abstractmethod
-    def decoder(self) -> nn.Module:
-        """Return a new head `{atlas: features} -> {atlas: (B, connections)}`, which is no part of this model."""
+    def decoder(self, *, across: bool = False) -> nn.Module:
+        """Return a new head `{atlas: features} -> {atlas: (B, connections)}`, which is no part of this model.
+
+        Args:
+            across: Whether an atlas is also reconstructed from the features of the others.
+
+        Raises:
+            ConfigError: The model's features of one atlas say nothing about places in another.
+        """
 
     def forward(self, edges: Mapping[str, Tensor]) -> Tensor:
         logits = self.classify(self.encoder(edges))

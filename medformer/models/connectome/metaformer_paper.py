@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier, check_edges, edge_counts, module_key
 from medformer.models.connectome.linear import Linear
 
@@ -111,5 +112,10 @@ class MetaFormerPaper(ConnectomeClassifier):
     def classify(self, features: Mapping[str, Tensor]) -> Tensor:
         return torch.stack(list(self.heads(features).values())).mean(0)
 
-    def decoder(self) -> nn.Module:
+    def decoder(self, *, across: bool = False) -> nn.Module:
+        if across:
+            raise ConfigError(
+                "pretraining.mask=atlases rebuilds the regions of one atlas from those of the others, and this model "
+                "has no tokens of regions. Set pretraining.mask=edges, or model.name=roi_metaformer."
+            )
         return PerAtlas(self.counts, lambda count: Linear(WIDTH, count))

@@ -23,6 +23,7 @@ from medformer.models.connectome.linear import Linear
 
 # Untrained mixing of a few hundred noisy subjects' regions only blurs them; the blocks start close to the identity.
 LAYER_SCALE = 0.1
+HEADS = 4
 
 
 class RegionTokens(nn.Module):
@@ -110,17 +111,41 @@ class RegionDecoder(nn.Module):
     """Tokens back to connections, `{atlas: (B, regions, width)} -> {atlas: (B, connections)}`.
 
     Each region predicts its row of the matrix; a connection is the mean of what its two regions say.
+
+    Args:
+        across: Whether each region first looks at the regions of all atlases, which is how a hidden atlas is rebuilt:
+            of its regions the tokens still say which they are.
     """
 
-    def __init__(self, regions: Mapping[str, int], *, diagonal: bool, width: int) -> None:
+    def __init__(self, regions: Mapping[str, int], *, diagonal: bool, width: int, across: bool = False) -> None:
         super().__init__()
         self.atlases = tuple(regions)
+        self.look = LookAcross(width) if across else None
         self.rows = nn.ModuleDict(
             {module_key(atlas): RowDecoder(count, diagonal, width) for atlas, count in regions.items()}
         )
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.look is not None:
+            features = self.look(features)
         return {atlas: self.rows[module_key(atlas)](features[atlas]) for atlas in self.atlases}
+
+
+class LookAcross(nn.Module):
+    """Attention from each token to those of all atlases, added to it; `{atlas: (B, regions, width)}` both."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, math.gcd(width, HEADS), batch_first=True)
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        normed = {atlas: self.norm(tokens) for atlas, tokens in features.items()}
+        seen = torch.cat(list(normed.values()), dim=1)
+        return {
+            atlas: tokens + self.attention(normed[atlas], seen, seen, need_weights=False)[0]
+            for atlas, tokens in features.items()
+        }
 
 
 class RowDecoder(nn.Module):
@@ -221,5 +246,5 @@ class RoiMetaFormer(ConnectomeClassifier):
         logits: Tensor = self.fusion(features)
         return logits
 
-    def decoder(self) -> nn.Module:
-        return RegionDecoder(self.regions, diagonal=self.diagonal, width=self.width)
+    def decoder(self, *, across: bool = False) -> nn.Module:
+        return RegionDecoder(self.regions, diagonal=self.diagonal, width=self.width, across=across)

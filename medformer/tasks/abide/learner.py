@@ -130,9 +130,9 @@ class ConnectomeLearner:
             edges = {atlas: np.concatenate([block, more[atlas]]) for atlas, block in train.items()}
             names += extra.by_id
         model = new_network(config, self.features.columns, derive_seed(seed, "pretraining"))
-        network = masked_autoencoder(model, derive_seed(seed, "decoder"))
+        network = autoencoder(config, model, derive_seed(seed, "decoder"))
         judge = ReconstructionLoss(
-            ConnectionMask(wanted.ratio, self.features.columns.regions, kind=wanted.mask, noise=wanted.noise),
+            connection_mask(config, self.features.columns),
             validation,
             TrainingMean(train),
             unit="subjects",
@@ -197,7 +197,7 @@ class ConnectomeLearner:
 
     def _read_encoder(self, folder: Path, metadata: Mapping[str, object] | None = None) -> Mapping[str, torch.Tensor]:
         network = new_network(self.study.config, self.features.columns, 0)
-        return read_encoder(folder, masked_autoencoder(network), metadata)
+        return read_encoder(folder, autoencoder(self.study.config, network), metadata)
 
     def _metadata(self, context: Context, purpose: str) -> dict[str, object]:
         config = self.study.config
@@ -212,6 +212,17 @@ class ConnectomeLearner:
             "fold": context.fold.index,
             "cases_sha256": digest([context.fold.train, context.fold.validation]),
         }
+
+
+def connection_mask(config: AbideConfig, columns: Columns) -> ConnectionMask:
+    """What masked pretraining hides."""
+    wanted = config.pretraining
+    return ConnectionMask(wanted.ratio, columns.regions, kind=wanted.mask, noise=wanted.noise)
+
+
+def autoencoder(config: AbideConfig, network: ConnectomeClassifier, seed: int = 0) -> MaskedAutoencoder:
+    """The autoencoder that masked pretraining trains around a network's encoder; see `masked_autoencoder`."""
+    return masked_autoencoder(network, seed, across=config.pretraining.mask == "atlases")
 
 
 def take_connectomes(

@@ -85,8 +85,16 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             )
         for atlas in self.features.columns.atlases:
             atlas_pipeline(self.config, self.features.columns, atlas)
+        from medformer.tasks.abide.learner import autoencoder, connection_mask
+
+        wanted, columns = self.config.pretraining, self.features.columns
         with torch.device("meta"):
-            new_network(self.config, self.features.columns, 0)
+            network = new_network(self.config, columns, 0)
+            if wanted.enabled or wanted.weights:
+                autoencoder(self.config, network)
+        if wanted.enabled:
+            blocks = {block.atlas: torch.empty(1, block.size) for block in columns.blocks}
+            connection_mask(self.config, columns).draw(blocks, torch.Generator())
 
     def check_start(self, start: Start) -> None:
         from medformer.tasks.abide.learner import region_numbers, take_connectomes

@@ -100,7 +100,8 @@ class ConnectionMask:
 
     Of `edges`, each connection is hidden independently with probability `ratio`, as in METAFormer (Mahler et al., MLCN
     2023, with a ratio of 0.1). Of `regions`, `round(ratio * regions)` regions (at least one) lose all their
-    connections, so that a connection cannot be guessed from its neighbors in the matrix.
+    connections, so that a connection cannot be guessed from its neighbors in the matrix. Of `atlases`, `round(ratio *
+    atlases)` (at least one and never all) are hidden as a whole, to be rebuilt from the others of the subject.
 
     Args:
         ratio: Share that is hidden, in (0, 1).
@@ -112,7 +113,7 @@ class ConnectionMask:
     ratio: float
     regions: Mapping[str, int]
     _: KW_ONLY
-    kind: Literal["edges", "regions"] = "edges"
+    kind: Literal["edges", "regions", "atlases"] = "edges"
     noise: float = 0.0
     inputs: ClassVar[InputName] = "edges"
 
@@ -120,11 +121,30 @@ class ConnectionMask:
         _require_share(self.ratio)
 
     def draw(self, edges: Mapping[str, Tensor], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Draw what to hide of connections {atlas: (B, d)}: boolean, of their shapes."""
+        """Draw what to hide of connections {atlas: (B, d)}: boolean, of their shapes.
+
+        Raises:
+            ConfigError: The only atlas would be hidden as a whole.
+            DataError: Connections of other atlases than these.
+        """
+        if self.kind == "atlases":
+            return self._draw_atlases(edges, generator)
         return {atlas: self._draw(atlas, block, generator) for atlas, block in edges.items()}
 
     def identity(self) -> dict[str, Any]:
         return {"mask": self.kind, "ratio": self.ratio, "noise": self.noise}
+
+    def _draw_atlases(self, edges: Mapping[str, Tensor], generator: torch.Generator | None) -> dict[str, Tensor]:
+        if len(edges) < 2:
+            raise ConfigError(
+                f"Masked pretraining got pretraining.mask=atlases and one atlas, {next(iter(edges))}; expected at "
+                "least two, since a hidden atlas is rebuilt from the others. Set pretraining.mask=regions."
+            )
+        first = next(iter(edges.values()))
+        count = min(len(edges) - 1, max(1, round(self.ratio * len(edges))))
+        device = first.device if generator is None else generator.device
+        gone = _choose(len(first), len(edges), count, device, generator).to(first.device)
+        return {atlas: gone[:, [place]].expand_as(block) for place, (atlas, block) in enumerate(edges.items())}
 
     def _draw(self, atlas: str, block: Tensor, generator: torch.Generator | None) -> Tensor:
         device = block.device if generator is None else generator.device

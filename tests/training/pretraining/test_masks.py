@@ -55,6 +55,18 @@ def test_at_least_one_region_is_hidden() -> None:
     assert masks["a"].sum(1).tolist() == [9] * 6
 
 
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.1, 1), (0.6, 2), (0.99, 2)])
+def test_whole_atlases_are_hidden_and_never_all(ratio: float, hidden: int) -> None:
+    given = {**edges(60), "c": torch.randn(60, 3)}
+    masks = ConnectionMask(ratio, {**REGIONS, "c": 3}, kind="atlases").draw(given, torch.Generator().manual_seed(0))
+    assert all(mask.shape == given[atlas].shape and mask.dtype == torch.bool for atlas, mask in masks.items())
+    assert all(torch.equal(mask.all(1), mask.any(1)) for mask in masks.values())
+    gone = torch.stack([mask[:, 0] for mask in masks.values()])
+    assert gone.sum(0).tolist() == [hidden] * 60 and bool(gone.any(1).all()) and not bool(gone.all(1).any())
+    with pytest.raises(ConfigError, match="one atlas, a; expected at"):
+        ConnectionMask(ratio, REGIONS, kind="atlases").draw({"a": given["a"]})
+
+
 def test_masks_follow_torchs_generator_or_the_one_given() -> None:
     objective = ConnectionMask(0.3, REGIONS)
     drawn = []
