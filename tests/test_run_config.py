@@ -55,10 +55,16 @@ def test_a_named_config_is_taken_as_it_is() -> None:
     assert chosen(name="polyp/default") == load_config("polyp/default", ["data.manifest=a.csv"])
 
 
-def test_epochs_and_another_network_are_not_lost_to_the_config_of_a_cpu() -> None:
+def test_epochs_and_another_network_are_not_lost_to_a_shipped_config(tmp_path: Path) -> None:
     training = chosen("training.epochs=7").training
     assert (training.epochs, training.minutes) == (7, None)
     assert chosen("training.epochs=7", "training.minutes=2").training.minutes == 2
+    assert chosen("training.epochs=7", name="polyp/cpu").training.minutes is None
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: polyp/cpu\ntraining: {epochs: 7}\n")
+    assert chosen(name=str(own)).training.minutes is None
+    own.write_text("extends: polyp/cpu\ntraining: {epochs: 7, minutes: 2}\n")
+    assert chosen(name=str(own)).training.minutes == 2
     assert chosen("model.weights=null").model.frozen == 0
     assert chosen("model.weights=null", "model.frozen=2").model.frozen == 2
 

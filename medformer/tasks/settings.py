@@ -32,8 +32,9 @@ def run_config(
 ) -> Any:
     """Load the config of a run (see `load_task_config`); without a name, on a CPU, one that is made for it.
 
-    The run then says so (`base`), and keeps it when it is resumed, wherever that is. With that config, a number of
-    epochs that the user gives counts instead of its minutes, and a network that the user names has all levels trained.
+    The run then says so (`base`), and keeps it when it is resumed, wherever that is. With that config, a network that
+    the user names has all levels trained. A number of epochs that the user gives counts instead of the minutes of a
+    shipped config.
 
     Args:
         task: Decides the schema.
@@ -50,6 +51,8 @@ def run_config(
     if "training.hours" in given and "training.give_up" not in given:
         lost = [part for part, names in _GIVEN_UP.items() if not given.intersection(names)]
         overrides = [*overrides, override("training.give_up", lost)]
+    if "training.epochs" in given and "training.minutes" not in given:
+        overrides = ["training.minutes=null", *overrides]
     config = _load(task, name, overrides, keys, given, out=out, resume=resume)
     if config.training.hours is not None and "training.minutes" in given and config.training.minutes is not None:
         raise ConfigError(
@@ -84,8 +87,7 @@ def _load(
         chosen = ON_A_CPU[task] if here and _on_a_cpu(config.training.accelerator) else ""
     if not chosen:
         return config
-    own = ["training.minutes=null"] if "training.epochs" in given else []
-    own += ["model.frozen=0"] if any(key.startswith("model.") for key in given) else []
+    own = ["model.frozen=0"] if any(key.startswith("model.") for key in given) else []
     return load_task_config(task, chosen, [*own, *overrides], {**keys, "base": chosen})
 
 
