@@ -124,7 +124,7 @@ def _overview() -> None:
 
 
 def _list_section(name: str) -> None:
-    from medformer.tasks.catalog import SECTIONS
+    from medformer.tasks.catalog import SECTIONS, counted_backbones
 
     section = SECTIONS[name]
     say(f"{section.title[0].upper()}{section.title[1:]}")
@@ -133,7 +133,7 @@ def _list_section(name: str) -> None:
     measured = section.measure if name != "backbones" else None
     if measured:
         say("Counted and timed on this machine's CPU, one after the other")
-    for row in section.rows():
+    for row in counted_backbones() if name == "backbones" else section.rows():
         text = row["description"] + (f" ({row['paper']})" if row.get("paper") else "")
         if name == "configs":
             text = f"{text.split('. ')[0].rstrip('.')}."

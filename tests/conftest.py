@@ -34,6 +34,16 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_seeds_for_missing_devices() -> Iterator[None]:
+    """For a device that may come, `torch.manual_seed` writes down the whole stack at each of many thousand calls."""
+    with pytest.MonkeyPatch.context() as patched:
+        for device in (torch.cuda, torch.xpu, torch.mtia):
+            if not device.is_available():
+                patched.setattr(device, "manual_seed_all", lambda seed: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     random.seed(0)

@@ -29,8 +29,11 @@ from pipelines.verbs import GROUPS
 VERBS = {f"{group} {verb.name}".strip(): verb for group, (_, verbs) in GROUPS.items() for verb in verbs}
 
 
+COMMAND_LINE = typer.main.get_command(app)
+
+
 def run(*arguments: str) -> int:
-    return guarded(lambda: typer.main.get_command(app)(list(arguments), prog_name="medformer"))
+    return guarded(lambda: COMMAND_LINE(list(arguments), prog_name="medformer"))
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:

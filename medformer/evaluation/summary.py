@@ -123,7 +123,7 @@ def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
     Raises:
         DataError: A column is missing, a cell is no number or not in its range, or the scores are decisions.
     """
-    # scikit-learn takes a second to import, which a segmentation need not wait for.
+    # SciPy takes half a second to import, which a segmentation need not wait for.
     from medformer.evaluation.classes.classification import check_scored, classification_metrics
     from medformer.evaluation.classes.intervals import classification_intervals
 
@@ -133,7 +133,7 @@ def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
     def part(selected: NDArray[np.intp], groups: Sequence[str]) -> dict[str, Any]:
         label, score, prediction = (column[selected] for column in scored)
         values = classification_metrics(label, score, prediction, part=True)
-        intervals = classification_intervals(label, score, prediction, groups, bootstrap)
+        intervals = classification_intervals(label, score, prediction, groups, bootstrap, values=values)
         return {
             "positives": int(label.sum()),
             "metrics": {name: {"value": value, **intervals[name].to_json()} for name, value in values.items()},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Any, NamedTuple
 
 import medformer
@@ -60,7 +59,6 @@ def _row(entry: Entry[Any]) -> dict[str, Any]:
     return {field.name: getattr(entry, field.name) for field in fields(entry) if field.name != "part"}
 
 
-@cache
 def _backbones() -> list[Row]:
     return [
         {
@@ -68,10 +66,14 @@ def _backbones() -> list[Row]:
             "depths": list(entry.part.depths),
             "channels": list(entry.part.channels),
             "mixers": list(entry.part.mixers),
-            "parameters": variant_counts(entry.example or name),
         }
-        for name, entry in VARIANTS.items()
+        for entry in VARIANTS.values()
     ]
+
+
+def counted_backbones() -> list[Row]:
+    """The rows of all backbones with their parameters, which takes a while: each is built."""
+    return [{**row, **_count_backbone(row["name"])} for row in _backbones()]
 
 
 def _count_backbone(name: str) -> Row:
@@ -128,6 +130,7 @@ def collect_info() -> dict[str, Any]:
         "version": medformer.__version__,
         "packages": installed_versions(),
         **{name: section.rows() for name, section in SECTIONS.items()},
+        "backbones": counted_backbones(),
         "configs": list(shipped_configs()),
         KEYS: {task: describe_keys(schema) for task, schema in SCHEMAS.items()},
     }

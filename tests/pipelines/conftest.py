@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import shutil
@@ -16,14 +17,15 @@ from unittest.mock import patch
 import pytest
 import torch
 import typer
+from few_resamples import few_resamples
 from small_walls import small_walls
 from tiny_backbone import tiny_backbones
 from torch import nn
+from undrawn import undrawn
 
 from medformer.data.cases import Case
 from medformer.data.manifest import Manifest, read_manifest, write_manifest
 from medformer.data.synthetic.colonoscopy import write_synthetic_colonoscopy
-from medformer.evaluation.statistics.resampling import DEFAULT
 from medformer.files import sha256
 from medformer.inference.baselines import frames
 from medformer.models import memory
@@ -80,30 +82,42 @@ def quick() -> Iterator[None]:
 
     Of up to 255 different values, gradient boosting needs no percentiles, which take longer than the boosting.
     """
-    threads, resamples = torch.get_num_threads(), DEFAULT.resamples
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    # The one setting of every interval, which nobody else changes.
-    object.__setattr__(DEFAULT, "resamples", 200)
     try:
-        with patch.object(frames, "_PIXELS_PER_CASE", 30), patch.object(memory, "training_memory", _remembered):
+        with (
+            few_resamples(),
+            patch.object(frames, "_PIXELS_PER_CASE", 30),
+            patch.object(memory, "training_memory", _remembered),
+        ):
             yield
     finally:
-        object.__setattr__(DEFAULT, "resamples", resamples)
         torch.set_num_threads(threads)
 
 
-def run_command(*arguments: object, report: bool = True) -> Result:
-    """Run `medformer <arguments>` in this process, as `quick` says; where no report is read, none need be built."""
+@functools.cache
+def command_line() -> Any:
+    """The command line, which does not change while it is used."""
+    return typer.main.get_command(app)
+
+
+def run_command(*arguments: object, report: bool = True, drawn: bool = False) -> Result:
+    """Run `medformer <arguments>` in this process, as `quick` says.
+
+    Where no report is read, none need be built; where only its words are, its figures need not be rendered.
+    """
     words = [str(argument) for argument in arguments]
     out, err = io.StringIO(), io.StringIO()
     with ExitStack() as stack:
         stack.enter_context(quick())
         if not report:
             stack.enter_context(patch("medformer.reporting.report.build_report", lambda run: run / "report.html"))
+        if report and not drawn:
+            stack.enter_context(undrawn())
         stack.enter_context(patch.object(sys, "argv", ["medformer", *words]))
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
-        code = guarded(lambda: typer.main.get_command(app)(prog_name="medformer"))
+        code = guarded(lambda: command_line()(prog_name="medformer"))
     return Result(code, out.getvalue(), err.getvalue())
 
 
@@ -145,7 +159,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one finished cross-validation; not to be changed."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    result = run_command("polyp", "crossval", "--out", run, "--data", data, *SETTINGS)
+    result = run_command("polyp", "crossval", "--out", run, "--data", data, *SETTINGS, drawn=True)
     assert result.code == 0, result.err
     return run
 

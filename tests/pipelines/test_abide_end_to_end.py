@@ -64,7 +64,8 @@ def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Me
 @pytest.fixture(scope="module")
 def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory, medformer: Medformer) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
-    result = medformer("abide", "crossval", "--data", cohort / "manifest.csv", "--out", out, *QUICK, "--permute-labels")
+    command = ("abide", "crossval", "--data", cohort / "manifest.csv", "--out", out, *QUICK, "--permute-labels")
+    result = medformer(*command, drawn=True)
     assert result.code == 0, result.err
     return out
 

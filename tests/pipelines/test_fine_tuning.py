@@ -246,12 +246,12 @@ def brains(folder: Path, labels: dict[int, tuple[int, str]], seed: int) -> Path:
 def test_volumes_with_another_number_of_labels(medformer: Medformer, tmp_path: Path) -> None:
     one = brains(tmp_path / "one", {2: (1, "white matter")}, 1)
     two = brains(tmp_path / "two", {1: (1, "gray matter"), 2: (2, "white matter")}, 2)
-    first = medformer("volume", "train", "--data", one, "--out", tmp_path / "first", *VOLUME)
+    first = medformer("volume", "train", "--data", one, "--out", tmp_path / "first", *VOLUME, report=False)
     assert first.code == 0, first.err
     again = ("--init-from", tmp_path / "first", *VOLUME, "training.lr=1e-12")
     leaking = medformer("volume", "crossval", "--data", one, "--out", tmp_path / "leak", *again)
     leaking.refused(4, "seen by fold 0 of first", "seen-data")
-    result = medformer("volume", "train", "--data", two, "--out", tmp_path / "second", *again)
+    result = medformer("volume", "train", "--data", two, "--out", tmp_path / "second", *again, report=False)
     assert result.code == 0, result.err
     assert "4 of" not in result.err and "Starts from fold 0 of first" in result.err
     record = read_json(tmp_path / "second/folds/0/start.json")

@@ -11,6 +11,8 @@ from medformer.config_problems import known_keys
 from medformer.errors import ConfigError
 from medformer.models import measures
 from medformer.models.backbone.mixers import MIXERS
+from medformer.models.backbone.variants import VARIANTS
+from medformer.tasks import catalog
 from medformer.tasks.catalog import SECTIONS, collect_info
 from pipelines.info import info
 
@@ -21,6 +23,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mixers", "models", "connectome_models"):
         section = SECTIONS[name]._replace(measure=lambda part: {"milliseconds": {f"{part}, 64 x 64": 1.5}})
         monkeypatch.setitem(SECTIONS, name, section)  # type: ignore[arg-type]
+    monkeypatch.setattr(catalog, "variant_counts", lambda name: dict.fromkeys(("classifier", "features_2d"), len(name)))
 
 
 def shown(capsys: pytest.CaptureFixture[str], *names: str) -> str:
@@ -35,7 +38,7 @@ def test_the_overview_has_one_line_for_each_section_and_none_is_too_long(
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = shown(capsys).splitlines()
     assert len(lines) < 30 and max(map(len, lines)) <= columns
-    for section in collect_info().keys() - {"version", "packages"}:
+    for section in [*SECTIONS, catalog.KEYS]:
         assert len([line for line in lines if line.startswith(f"{section} ")]) == 1, section
     assert next(line for line in lines if line.startswith("backbones ")).split()[1] == str(
         len(SECTIONS["backbones"].names)
@@ -111,8 +114,13 @@ def test_what_nothing_is_called_gets_the_nearest_name(names: tuple[str, ...], wo
         info(names=names, as_json=False)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_json_is_everything_and_takes_no_names(capsys: pytest.CaptureFixture[str]) -> None:
     info(names=(), as_json=True)
-    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(collect_info()))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(json.dumps(collect_info()))
+    assert printed.keys() == {"version", "packages", *SECTIONS, catalog.KEYS}
+    counts = {row["name"]: row["parameters"]["classifier"] for row in printed["backbones"]}
+    assert counts == {name: len(entry.example or name) for name, entry in VARIANTS.items()}
     with pytest.raises(ConfigError, match="prints everything"):
         info(names=("mixers",), as_json=True)

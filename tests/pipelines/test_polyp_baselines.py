@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_walls import small_walls
 
 from medformer.config import InferenceConfig, PolypConfig
 from medformer.crossval.plan import Plan, PlanCase
@@ -30,7 +31,9 @@ from medformer.tasks.polyp.study import PolypStudy
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("colonoscopy")
-    return read_manifest(write_synthetic_colonoscopy(folder, groups=10, frames_per_group=4, size=(64, 80), empty=0.1))
+    with small_walls():
+        table = write_synthetic_colonoscopy(folder, groups=10, frames_per_group=2, size=(48, 64), empty=0.1)
+    return read_manifest(table)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,7 @@ def test_the_prior_is_scored_like_any_map(manifest: Manifest, plan: Plan, tmp_pa
     assert {name: row[name] for name in expected} == {name: str(value) for name, value in expected.items()}
 
 
+@pytest.mark.usefixtures("quickly")
 def test_colors_beat_the_average_mask(manifest: Manifest, plan: Plan, tmp_path: Path) -> None:
     dice = {}
     for name in BASELINES:

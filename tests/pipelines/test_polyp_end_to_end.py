@@ -195,7 +195,7 @@ def test_the_report_is_rebuilt_from_the_table_alone(medformer: Medformer, own_ru
         file.unlink()
     for name in before:
         (own_run / name).unlink()
-    result = medformer("report", own_run)
+    result = medformer("report", own_run, drawn=True)
     assert result.code == 0, result.err
     assert {name: (own_run / name).read_bytes() for name in before} == before
     medformer("report", own_run, "--subgroups", "siz").refused(2, "siz", "size")

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIG
 # Slow enough for a worker to be killed within its training.
 NETWORK = "model.name=smp:linknet/tu-mobilenetv3_small_050"
 RESULTS = ("oof.csv", "masks/*", "folds/*/model.safetensors", "folds/*/threshold.json", "folds/*/predictions.csv")
-EPOCHS = 6
+EPOCHS = 4
 
 
 class Lines(SilentReporter):
@@ -83,7 +83,7 @@ def polyp(data: Path, settings: tuple[str, ...]) -> Polyp:
 
 
 @pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
-def test_two_workers_give_the_files_of_an_inline_run_also_when_one_is_killed(
+def test_two_workers_one_of_which_is_killed_give_the_files_of_an_inline_run(
     polyp: Polyp, executor: Literal["processes", "ray"], tmp_path: Path
 ) -> None:
     if executor == "ray":
@@ -93,18 +93,17 @@ def test_two_workers_give_the_files_of_an_inline_run_also_when_one_is_killed(
     try:
         inline, _ = polyp.run(tmp_path / "inline")
         with build_executor(ExecutionConfig(executor=executor, workers=2)) as cluster:
+            killed = kill_worker_of_fold(1, tmp_path / "spread", polyp.plan)
             spread, said = polyp.run(tmp_path / "spread", cluster)
-            killed = kill_worker_of_fold(1, tmp_path / "killed", polyp.plan)
-            broken, told = polyp.run(tmp_path / "killed", cluster)
         killed.join()
     finally:
         torch.set_num_threads(before)
-    assert inline["oof.csv"] == spread["oof.csv"] == broken["oof.csv"]
-    assert inline == spread == broken
+    assert inline["oof.csv"] == spread["oof.csv"]
+    assert inline == spread
     assert len(inline) == 1 + 2 * 3 + len({name for fold in polyp.plan.folds for name in fold.test})
     assert sum(f": Epoch {EPOCHS}: " in line for line in said) == 2
-    assert any(line.startswith("Fold 1: Resuming after epoch") for line in told)
-    assert [read_state(tmp_path / f"killed/folds/{k}", k, polyp.plan.digest()).attempts for k in (0, 1)] == [1, 2]
+    assert any(line.startswith("Fold 1: Resuming after epoch") for line in said)
+    assert [read_state(tmp_path / f"spread/folds/{k}", k, polyp.plan.digest()).attempts for k in (0, 1)] == [1, 2]
 
 
 def kill_worker_of_fold(index: int, run: Path, plan: Plan) -> threading.Thread:

@@ -47,7 +47,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(medformer: Medformer, volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cross-validation."""
     out = tmp_path_factory.mktemp("run") / "run"
-    result = medformer("volume", "crossval", "--data", volumes, "--out", out, *SMALL)
+    result = medformer("volume", "crossval", "--data", volumes, "--out", out, *SMALL, drawn=True)
     assert result.code == 0, result.err
     return out
 

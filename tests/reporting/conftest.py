@@ -3,14 +3,16 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from few_resamples import few_resamples
 from nilearn.datasets import fetch_coords_dosenbach_2010
 from PIL import Image
+from undrawn import undrawn
 
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
 from medformer.crossval.plan.schemes import make_plan
@@ -317,11 +319,26 @@ def explain(run: RunDirectory, **changes: object) -> None:
     write_attributions(run.path, [fold_attribution(fold, labels) for fold in range(5)], labels, **given)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_resamples() -> Iterator[None]:
+    """What is drawn of an interval is its ends."""
+    with few_resamples():
+        yield
+
+
+@pytest.fixture(name="undrawn")
+def _undrawn() -> Iterator[None]:
+    """For a test that reads the words of a report whose drawings are as in others."""
+    with undrawn():
+        yield
+
+
 @pytest.fixture(scope="session")
 def connectomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a connectome run; shared, so not to be changed."""
     path = tmp_path_factory.mktemp("connectomes") / "run"
-    make_connectome_run(path)
+    with few_resamples():
+        make_connectome_run(path)
     return path
 
 
@@ -329,7 +346,8 @@ def connectomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder and, beside it, its data; shared, so not to be changed."""
     folder = tmp_path_factory.mktemp("report")
-    make_run(folder / "run", folder / "data")
+    with few_resamples():
+        make_run(folder / "run", folder / "data")
     return folder
 
 
@@ -348,7 +366,8 @@ def run_copy(finished: Path, tmp_path: Path) -> Callable[[], RunDirectory]:
 def classified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a classification run; shared, so not to be changed."""
     path = tmp_path_factory.mktemp("classification") / "run"
-    make_classification_run(path)
+    with few_resamples():
+        make_classification_run(path)
     return path
 
 
@@ -356,7 +375,8 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def segmented_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder on volumes and, beside it, its data; shared, so not to be changed."""
     folder = tmp_path_factory.mktemp("volumes")
-    load(Path(__file__).with_name("volume_run.py")).make_volume_run(folder / "run", folder / "data")
+    with few_resamples():
+        load(Path(__file__).with_name("volume_run.py")).make_volume_run(folder / "run", folder / "data")
     return folder
 
 

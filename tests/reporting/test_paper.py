@@ -30,6 +30,8 @@ CopyRun = Callable[[], RunDirectory]
 TRIPOD_PARTS = {3: 3, 5: 2, 6: 3, 8: 3, 9: 3, 12: 7, 18: 6, 20: 3, 23: 2, 27: 3}
 """Items of TRIPOD+AI that have parts (a, b, ...), and how many."""
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def said(run: FinishedRun) -> Mapping[str, str]:
     return statements_of(run, facts_of(run, for_card=True), markdown_templates())

@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import yaml
+from undrawn import undrawn
 
 import medformer
 from medformer.crossval.plan import read_plan
@@ -20,8 +21,8 @@ from medformer.errors import ConfigError, DataError
 from medformer.evaluation.summary import summarize
 from medformer.files import read_csv, read_json, write_csv, write_json, write_text
 from medformer.reporting.read_run import read_finished_run
-from medformer.reporting.report import build_report
-from medformer.reporting.sections import gallery
+from medformer.reporting.report import build_model_card, build_report
+from medformer.reporting.sections import facts_of, gallery
 
 CopyRun = Callable[[], RunDirectory]
 OF_MEMORY = 4
@@ -242,6 +243,7 @@ def fail_all(run: RunDirectory) -> list[str]:
     return [row["id"] for row in rows]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_failure_is_shown_by_kind(run_copy: CopyRun) -> None:
     run = run_copy()
     failed = fail_all(run)
@@ -255,6 +257,7 @@ def test_every_failure_is_shown_by_kind(run_copy: CopyRun) -> None:
     assert "24 of 24" in page.sections["summary"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("bound", "value", "shown"), [("MOST_PICTURES", 16, 16), ("MOST_BYTES", 1, 12)])
 def test_failures_beyond_the_bound_are_counted_and_named(
     run_copy: CopyRun, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, shown: int
@@ -283,6 +286,7 @@ def data_gone(run: RunDirectory, tmp_path: Path) -> None:
     write_json(run.run_json, {**record, "manifest": str(tmp_path / "gone.csv"), "data_root": str(tmp_path)})
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_pictures_leave_placeholders(run_copy: CopyRun, finished: Path, tmp_path: Path) -> None:
     run = run_copy()
     (run.masks / "case07.png").unlink()
@@ -295,6 +299,7 @@ def test_missing_pictures_leave_placeholders(run_copy: CopyRun, finished: Path, 
     assert "No picture of case06: the manifest is not available" in page.sections["gallery"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_pictures_are_the_same_without_the_data(run_copy: CopyRun, tmp_path: Path) -> None:
     run = run_copy()
     with_data = Page(build_report(run.path))
@@ -307,6 +312,7 @@ def test_the_pictures_are_the_same_without_the_data(run_copy: CopyRun, tmp_path:
     assert "No picture of case07: the manifest is not available" in Page(build_report(run.path)).sections["gallery"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_table_cannot_show_files_from_elsewhere(run_copy: CopyRun, finished: Path) -> None:
     run = run_copy()
     outside = finished / "data" / "masks" / "case07.png"
@@ -342,12 +348,14 @@ def test_numbers_that_could_not_be_computed_are_dashes(run_copy: CopyRun) -> Non
     assert "95% interval –" in page.sections["summary"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_edited_table_is_called_out(run_copy: CopyRun) -> None:
     run = run_copy()
     write_text(run.oof_csv, run.oof_csv.read_text("utf-8").replace("case05,", "case5,"))
     assert "oof.csv was changed after metrics.json" in Page(build_report(run.path)).sections["summary"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_last_session_is_called_out(run_copy: CopyRun) -> None:
     run = run_copy()
     write_json(run.run_json, {**read_json(run.run_json), "state": "failed", "reason": "fold 2: loss is NaN"})
@@ -367,11 +375,17 @@ def test_what_is_no_finished_run_is_refused(run_copy: CopyRun, tmp_path: Path) -
         build_report(run.path)
 
 
+def model_card(run: Path) -> str:
+    """The card that is built beside the report, without the report."""
+    finished = read_finished_run(run)
+    with undrawn():
+        return build_model_card(finished, facts_of(finished, for_card=True))
+
+
 @pytest.mark.parametrize("kind", ["segmentation", "classification"])
 def test_model_card_is_one_that_the_hub_reads(finished: Path, classified: Path, kind: str) -> None:
     run = {"segmentation": finished / "run", "classification": classified}[kind]
-    build_report(run)
-    card = huggingface_hub.ModelCard.load(run / "model_card.md")
+    card = huggingface_hub.ModelCard(model_card(run))
     assert card.data.license == "unknown"
     assert card.data.library_name == "medformer"
     assert card.data.pipeline_tag in {"image-segmentation", "tabular-classification"}
@@ -395,9 +409,7 @@ def test_model_card_is_one_that_the_hub_reads(finished: Path, classified: Path, 
 
 
 def test_model_card_escapes_names(finished: Path) -> None:
-    build_report(finished / "run")
-    text = (finished / "run" / "model_card.md").read_text("utf-8")
-    _, _, body = text.split("---\n", 2)
+    _, _, body = model_card(finished / "run").split("---\n", 2)
     dice = read_json(finished / "run" / "metrics.json")["pooled"]["metrics"]["dice"]
     assert f"| Dice (both empty: 1) | {dice['mean']:.3f} | {dice['low']:.3f} to {dice['high']:.3f} |" in body
     assert "\\<script\\>" in body
@@ -434,6 +446,7 @@ def test_a_classification_has_curves_and_no_masks(classified: Path) -> None:
     assert f"{len(wrong)} subjects of 150 are on the wrong side of the threshold" in page.sections["gallery"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_probe_without_sites_to_tell_apart_says_so(run_copy: CopyRun) -> None:
     run = run_copy()
     write_json(run.site_probe_json, {"applicable": False, "left_out": [], "text": "There is nothing to tell apart."})
@@ -442,6 +455,7 @@ def test_a_probe_without_sites_to_tell_apart_says_so(run_copy: CopyRun) -> None:
     assert "There is nothing to tell apart." in page.sections["site-probe"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_loud_canary_is_called_a_leak(tmp_path: Path, classified: Path) -> None:
     shutil.copytree(classified, tmp_path / "run")
     run = RunDirectory.open(tmp_path / "run")
@@ -452,6 +466,7 @@ def test_a_loud_canary_is_called_a_leak(tmp_path: Path, classified: Path) -> Non
     assert "Leak suspected" in page.sections["canary"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_baseline_that_cannot_be_compared_says_why(run_copy: CopyRun) -> None:
     run = run_copy()
     sub = run.baseline("prior_mask")
@@ -462,6 +477,7 @@ def test_a_baseline_that_cannot_be_compared_says_why(run_copy: CopyRun) -> None:
     assert "Over everything: " in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_drawing_of_baselines_is_described_in_words(run_copy: CopyRun) -> None:
     run = read_finished_run(run_copy().path)
     compared, _ = run.comparisons

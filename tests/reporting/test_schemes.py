@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from undrawn import undrawn
 
 from medformer.config.shared import CrossvalConfig
 from medformer.crossval.plan import Plan, PlanCase, read_plan, write_plan
@@ -95,11 +96,12 @@ def _rows(task: str, plan: Plan, fold: Any) -> list[dict[str, Any]]:
 def sections(run: RunDirectory, *keys: str) -> dict[str, str]:
     """The text of some sections, and of the model card as `card`; drawings and sections that the run lacks left out."""
     finished = read_finished_run(run.path)
-    facts = {
-        section.key: section.facts(finished)
-        for section in SECTIONS
-        if section.key in {"summary", "audit", "decisions", *keys} and section.applies(finished)
-    }
+    with undrawn():
+        facts = {
+            section.key: section.facts(finished)
+            for section in SECTIONS
+            if section.key in {"summary", "audit", "decisions", *keys} and section.applies(finished)
+        }
     pages = {key: render_section(key, finished, facts) for key in keys if key in facts}
     found = {
         key: " ".join(

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 import medformer
 from medformer.crossval.plan import PlanCase
 from medformer.crossval.plan.balance import balance_table
@@ -30,6 +32,7 @@ def test_every_section_has_a_template_and_every_template_a_section() -> None:
     assert {file.name for file in (TEMPLATES / "checks").iterdir()} == checks
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_section_is_made_of_some_run(
     finished: Path, classified: Path, connectomes: Path, segmented_volumes: Path
 ) -> None:
@@ -38,6 +41,7 @@ def test_each_section_is_made_of_some_run(
     assert found == {section.key for section in SECTIONS}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_baselines_that_the_config_asks_for_and_nobody_finds_are_a_caution(finished: Path) -> None:
     run = read_finished_run(finished / "run")
     config = "crossval:\n  baselines: true\n"

@@ -109,6 +109,7 @@ def test_agreement_is_told_in_the_label_s_own_digits(report: str, segmented_volu
         assert segmentation.digits({"truth_ml": {"mean": mean}}) == places
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_plans_that_read_the_same_share_a_column(report: str, copy: Copy) -> None:
     text = part(report, "volume-plan")
     assert "The folds differ as the table shows" in text and "Fold 0 Folds 1, 2" in text
@@ -143,6 +144,7 @@ def test_the_gallery_shows_three_planes_with_lines_and_fills(report: str) -> Non
     assert 'class="gallery wide"' in report
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("broken", ["missing", "damaged", "size", "outside"])
 def test_a_label_map_that_cannot_be_drawn_leaves_a_reason(copy: Copy, broken: str, segmented_volumes: Path) -> None:
     run = copy()
@@ -168,6 +170,7 @@ def test_a_label_map_that_cannot_be_drawn_leaves_a_reason(copy: Copy, broken: st
     assert not pictures(text) and reason in part(text, "gallery")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_without_plans_names_labels_by_their_values(copy: Copy) -> None:
     run = copy()
     for fold in range(3):
@@ -176,6 +179,7 @@ def test_a_run_without_plans_names_labels_by_their_values(copy: Copy) -> None:
     assert len(pictures(text)) == 12 and 'id="volume-plan"' not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pretraining_of_volumes_is_held_against_the_mean_of_what_is_visible(copy: Copy) -> None:
     run = copy()
     write_text(run.config_yaml, run.config_yaml.read_text("utf-8") + "pretraining:\n  ratio: 0.6\n")
@@ -189,6 +193,7 @@ def test_pretraining_of_volumes_is_held_against_the_mean_of_what_is_visible(copy
     assert "All 24 0.4000 1.0000 60.0%" in text and "connection" not in text and "subject" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_label_needs_no_figure_of_labels(copy: Copy) -> None:
     run = copy()
     rows = [{key: value for key, value in row.items() if HOSTILE not in key} for row in read_csv(run.oof_csv)]
