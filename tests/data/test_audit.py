@@ -62,8 +62,8 @@ class Fold:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def audit_split(cases: Sequence[Case], split: Mapping[str, Sequence[str]]) -> Audit:
-    return audit(cases, [("", split)], inspect_frames(cases), FRAMES)
+def audit_split(cases: Sequence[Case], split: Mapping[str, Sequence[str]], cache: Path | None = None) -> Audit:
+    return audit(cases, [("", split)], inspect_frames(cases, cache=cache), FRAMES)
 
 
 def audit_folds(cases: Sequence[Case], folds: Sequence[SplitFold]) -> Audit:
@@ -216,12 +216,17 @@ def test_linked_duplicates_share_a_group_and_no_longer_leak(cases: list[Case]) -
     assert [case.id for case in linked] == [case.id for case in cases]
 
 
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps what was found in the frames of real data, so that they are read once."""
+    return tmp_path_factory.mktemp("described")
+
+
 @pytest.mark.real_data
-def test_pranets_split_of_clinicdb_separates_neighboring_frames(medformer_data: Path) -> None:
+def test_pranets_split_of_clinicdb_separates_neighboring_frames(medformer_data: Path, described: Path) -> None:
     found = scan([medformer_data / "polyp" / "CVC-ClinicDB", medformer_data / "polyp" / "Kvasir-SEG"], split="pranet")
-    audited = audit_split(
-        found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
-    )
+    split = {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
+    audited = audit_split(found.cases, split, described)
     kinds = [(finding.kind, finding.site) for finding in audited.findings]
     assert kinds.count(("group", "CVC-ClinicDB")) == 26
     assert kinds.count(("near-duplicate", "CVC-ClinicDB")) > 100
@@ -234,12 +239,11 @@ def test_pranets_split_of_clinicdb_separates_neighboring_frames(medformer_data: 
 
 
 @pytest.mark.real_data
-def test_the_split_by_sequence_is_clean(medformer_data: Path) -> None:
+def test_the_split_by_sequence_is_clean(medformer_data: Path, described: Path) -> None:
     found = scan(medformer_data / "polyp" / "CVC-ClinicDB", split="clinicdb-sequences")
     assert found.problems == ()
-    audit_split(
-        found.cases, {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
-    ).raise_if_leaking()
+    split = {part: [c.id for c in found.cases if c.split == part] for part in ("train", "test")}
+    audit_split(found.cases, split, described).raise_if_leaking()
 
 
 @pytest.mark.parametrize("spelled", ["001", "1.0", "site/1", "SITE/01"])

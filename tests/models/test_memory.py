@@ -24,6 +24,12 @@ def build(
     return build_network(config, Grid(1, 3, patch, strides=STRIDES, kernel_sizes=KERNELS))
 
 
+def abstract(patch: tuple[int, ...], **changes: object) -> nn.Module:
+    """The same network in shapes alone: to draw its weights takes longer than to follow a step."""
+    with torch.device("meta"):
+        return build(patch, **changes)
+
+
 def test_live_tensors_are_counted_once_and_forgotten() -> None:
     with LiveTensors() as live:
         first = torch.zeros(1000, device="meta")
@@ -56,7 +62,7 @@ def test_what_the_backward_pass_keeps_is_in_the_peak() -> None:
 
 
 def test_memory_grows_in_proportion_to_the_batch() -> None:
-    model = build((32, 32, 32))
+    model = abstract((32, 32, 32))
     one, two, four = (training_memory(model, (32, 32, 32), batch, in_channels=1) for batch in (1, 2, 4))
 
     assert four - two == pytest.approx(2 * (two - one), rel=0.05)
@@ -83,7 +89,7 @@ def test_a_network_is_left_as_it_was(name: str) -> None:
 
 def test_recomputing_takes_less() -> None:
     kept, recomputed = (
-        training_memory(build((64,) * 3, checkpointing=flag), (64,) * 3, 2, in_channels=1) for flag in (False, True)
+        training_memory(abstract((64,) * 3, checkpointing=flag), (64,) * 3, 2, in_channels=1) for flag in (False, True)
     )
 
     assert recomputed < kept
@@ -158,7 +164,7 @@ def test_a_cost_is_found_once_for_each_question() -> None:
 
     def remember(patch: tuple[int, ...], strides: object, kernel_sizes: object) -> nn.Module:
         built.append(patch)
-        return build(patch)
+        return abstract(patch)
 
     cost = training_cost(remember, in_channels=1)
     answers = [cost((32, 32, 32), STRIDES, KERNELS, batch) for batch in (2, 4, 2)]

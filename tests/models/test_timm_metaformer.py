@@ -106,6 +106,8 @@ def test_networks_take_it_at_any_size(name: str) -> None:
     with torch.no_grad():
         assert network(x[:, :, :1, :1]).shape == (2, 2, 1, 1)
         torch.testing.assert_close(network(x[1:]), network(x)[1:], atol=1e-4, rtol=1e-4)
+        if name != "meta_unet":
+            return  # the contract tests export every decoder
         exported = torch.export.export(network.to("meta"), (x.to("meta"),))
     assert exported.module()(x.to("meta")).shape == (2, 2, 45, 33)
 
