@@ -123,7 +123,7 @@ def _summarize_classes(rows: Sequence[Row], bootstrap: Bootstrap) -> Contents:
     Raises:
         DataError: A column is missing, a cell is no number or not in its range, or the scores are decisions.
     """
-    # SciPy takes half a second to import, which a segmentation need not wait for.
+    # scikit-learn takes a second to import, which a segmentation need not wait for.
     from medformer.evaluation.classes.classification import check_scored, classification_metrics
     from medformer.evaluation.classes.intervals import classification_intervals
 

@@ -175,9 +175,9 @@ def _learn() -> Any:
     return metrics
 
 
-def _once(scored: Scored) -> NDArray[np.float64]:
-    """Every case counts once."""
-    return np.ones((1, len(scored.label)))
+def _both(scored: Scored, value: Callable[[], float]) -> float:
+    """The value where both classes are there, NaN elsewhere."""
+    return value() if 0 < scored.label.sum() < len(scored.label) else float("nan")
 
 
 def _recall(scored: Scored, kind: int) -> float:
@@ -185,62 +185,15 @@ def _recall(scored: Scored, kind: int) -> float:
     return float((scored.prediction[chosen] == kind).mean()) if chosen.any() else float("nan")
 
 
-def areas(
-    label: NDArray[np.float64], score: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the areas under the ROC and the precision-recall curve; tied scores form one step.
-
-    Args:
-        label: 0 or 1, shape (n,).
-        score: Probability of 1, shape (n,).
-        weights: How often each case counts in each of r resamples, shape (r, n).
-
-    Returns:
-        The two, shape (r,) each; NaN where a class is missing.
-    """
-    order = np.argsort(-score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])
-    weighted = weights[:, order]
-    positive = np.add.reduceat(weighted * label[order], starts, axis=1)
-    called = np.cumsum(np.add.reduceat(weighted, starts, axis=1), axis=1)
-    found = np.cumsum(positive, axis=1)
-    negative = np.diff(called - found, axis=1, prepend=0.0)
-    positives, negatives = found[:, -1], (called - found)[:, -1]
-    # A negative loses to every positive above it, and halves with those of the same score.
-    won = (negative * (found - positive / 2)).sum(axis=1)
-    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-    auc, average = ratio(won, positives * negatives), ratio((positive * precision).sum(axis=1), positives)
-    return auc, np.where(negatives > 0, average, np.nan)
-
-
-def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A share, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
-def _f1(scored: Scored) -> float:
-    named = scored.label.sum() + scored.prediction.sum()
-    return float(2 * (scored.label * scored.prediction).sum() / named) if named else float("nan")
-
-
-def _mcc(scored: Scored) -> float:
-    """The correlation of label and decision: 0 where all decisions are the same, NaN where all labels are."""
-    label, prediction = scored.label - scored.label.mean(), scored.prediction - scored.prediction.mean()
-    if not label.any():
-        return float("nan")
-    spread = np.sqrt((label**2).sum() * (prediction**2).sum())
-    return float((label * prediction).sum() / spread) if prediction.any() else 0.0
-
-
 VALUES: Mapping[str, Callable[[Scored], float]] = {
-    "auc": lambda of: areas(of.label, of.score, _once(of))[0][0],
-    "average_precision": lambda of: areas(of.label, of.score, _once(of))[1][0],
-    "accuracy": lambda of: (of.label == of.prediction).mean(),
+    "auc": lambda of: _both(of, lambda: _learn().roc_auc_score(of.label, of.score)),
+    "average_precision": lambda of: _both(of, lambda: _learn().average_precision_score(of.label, of.score)),
+    "accuracy": lambda of: _learn().accuracy_score(of.label, of.prediction),
     "balanced_accuracy": lambda of: (_recall(of, 0) + _recall(of, 1)) / 2,
     "sensitivity": lambda of: _recall(of, 1),
     "specificity": lambda of: _recall(of, 0),
-    "f1": lambda of: _f1(of),
-    "mcc": lambda of: _mcc(of),
+    "f1": lambda of: _learn().f1_score(of.label, of.prediction) if of.label.any() or of.prediction.any() else np.nan,
+    "mcc": lambda of: _both(of, lambda: _learn().matthews_corrcoef(of.label, of.prediction)),
     "brier": lambda of: ((of.score - of.label) ** 2).mean(),
     "calibration_slope": lambda of: recalibrate(of.label, of.score).slope[0],
     "calibration_intercept": lambda of: recalibrate(of.label, of.score).intercept[0],

@@ -8,14 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medformer.evaluation.classes.calibration import bin_of, recalibrate
-from medformer.evaluation.classes.classification import (
-    VALUES,
-    Scored,
-    areas,
-    check_scored,
-    classification_metrics,
-    ratio,
-)
+from medformer.evaluation.classes.classification import VALUES, Scored, check_scored, classification_metrics
 from medformer.evaluation.metrics import BINS, CLASSES
 from medformer.evaluation.statistics.bootstrap import Interval, PairedTest, Support, interval_of, paired_test, support
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap, number_groups
@@ -131,22 +124,22 @@ def weighted_metrics(
     tp, fp, tn, fn, squares, *gaps = np.einsum("rn,kn->kr", weights, columns)
     total, positives, negatives = tp + fp + tn + fn, tp + fn, tn + fp
     both = (positives > 0) & (negatives > 0)
-    sensitivity, specificity = ratio(tp, positives), ratio(tn, negatives)
+    sensitivity, specificity = _ratio(tp, positives), _ratio(tn, negatives)
     spread = np.sqrt((tp + fp) * positives * negatives * (tn + fn))
     mcc = np.where(spread > 0, (tp * tn - fp * fn) / np.maximum(spread, 1.0), 0.0)
     found = {
-        "accuracy": ratio(tp + tn, total),
+        "accuracy": _ratio(tp + tn, total),
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "sensitivity": sensitivity,
         "specificity": specificity,
-        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "mcc": np.where(both, mcc, np.nan),
-        "brier": ratio(squares, total),
-        "ece": ratio(np.abs(gaps).sum(axis=0), total),
+        "brier": _ratio(squares, total),
+        "ece": _ratio(np.abs(gaps).sum(axis=0), total),
     }
     wanted = set(names)
     if wanted & {"auc", "average_precision"}:
-        found["auc"], found["average_precision"] = areas(y, s, weights)
+        found["auc"], found["average_precision"] = _areas(y, s, weights)
     if wanted & _CALIBRATION:
         found["calibration_slope"], found["calibration_intercept"] = recalibrate(y, s, weights)
     # A metric that is not computed for all resamples at once is computed for each, which is slow and right.
@@ -158,6 +151,25 @@ def weighted_metrics(
 def _repeated(scored: Scored, counts: NDArray[np.float64]) -> Scored:
     """The cases of one resample: each as often as it was drawn."""
     return Scored(*(np.repeat(column, counts.astype(np.intp)) for column in scored))
+
+
+def _areas(
+    label: NDArray[np.float64], score: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Areas under the ROC and the precision-recall curve, shape (r,) each; tied scores form one step."""
+    order = np.argsort(-score, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])
+    weighted = weights[:, order]
+    positive = np.add.reduceat(weighted * label[order], starts, axis=1)
+    called = np.cumsum(np.add.reduceat(weighted, starts, axis=1), axis=1)
+    found = np.cumsum(positive, axis=1)
+    negative = np.diff(called - found, axis=1, prepend=0.0)
+    positives, negatives = found[:, -1], (called - found)[:, -1]
+    # A negative loses to every positive above it, and halves with those of the same score.
+    won = (negative * (found - positive / 2)).sum(axis=1)
+    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    auc, average = _ratio(won, positives * negatives), _ratio((positive * precision).sum(axis=1), positives)
+    return auc, np.where(negatives > 0, average, np.nan)
 
 
 def _replicates(
@@ -182,3 +194,7 @@ def _members(groups: Sequence[Hashable], scored: Scored) -> NDArray[np.intp]:
     if len(groups) != len(scored.label):
         raise ValueError(f"{len(scored.label)} cases but {len(groups)} groups")
     return number_groups(groups)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
