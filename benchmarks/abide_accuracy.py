@@ -191,7 +191,7 @@ def permuted(arguments: argparse.Namespace) -> None:
     folder = arguments.out / "permuted"
     folds = [f"crossval.folds={arguments.permutation_folds}", "crossval.repeats=1"]
     studies = {name: study_of(name, arguments, folds) for name in SYSTEMS}
-    plan = permuted_plan(folder / "splits.json", next(iter(studies.values())))
+    plan = fixed_plan(folder / "splits.json", next(iter(studies.values())))
     for number in range(-1, arguments.permutations):
         giver = permuted_assignment(plan.cases, derive_seed(plan.seed, "permutation", number))
         for name, study in studies.items():
@@ -209,8 +209,8 @@ def permuted(arguments: argparse.Namespace) -> None:
                     finish(RunDirectory(folder / str(number) / linear), plan, given.baseline(linear), executor, number)
 
 
-def permuted_plan(path: Path, study: AbideStudy) -> Plan:
-    """The folds of the permuted runs, balanced by the true labels, which is what a user's folds would be."""
+def fixed_plan(path: Path, study: AbideStudy) -> Plan:
+    """Folds that several runs share, drawn once and balanced by the true labels, as a user's folds would be."""
     if not path.is_file():
         inventory = study.inspect(None, make_reporter())
         write_plan(path, draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))

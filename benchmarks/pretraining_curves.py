@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from abide_accuracy import finish, prepare
+from abide_accuracy import finish, fixed_plan, prepare
 from machine import machine
 from matplotlib.figure import Figure
 
@@ -32,8 +32,7 @@ from medformer.crossval.checks.canary import within_fold_auc
 from medformer.crossval.compare.compare import adjust, compare_two
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.compare.scores import Scores, by_key, kind_of
-from medformer.crossval.plan import Plan, read_plan, write_plan
-from medformer.crossval.run.begin.given_parts import draw
+from medformer.crossval.plan import Plan
 from medformer.crossval.run.classes import ClassPredictor
 from medformer.crossval.run.collect import read_oof
 from medformer.crossval.run.contract import Context
@@ -78,8 +77,7 @@ def main() -> None:
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for every network")
     arguments = parser.parse_args()
     prepare(arguments)
-    study = open_study(arguments, WAYS[NONE])
-    plan = fixed_plan(arguments.out / "splits.json", study)
+    plan = fixed_plan(arguments.out / "splits.json", open_study(arguments, WAYS[NONE]))
     sizes = [*sorted(arguments.sizes), min(len(fold.train) for fold in plan.folds)]
     runs: dict[str, dict[int, RunDirectory]] = {}
     for way in (LINEAR, NONE, *(way for way in arguments.only or WAYS if way != NONE)):
@@ -107,14 +105,6 @@ def open_study(arguments: argparse.Namespace, changes: Sequence[str]) -> AbideSt
     ]
     config = load_config("abide/roi", [*given, *changes, *arguments.override], model=AbideConfig)
     return AbideTask().open(config, make_reporter())
-
-
-def fixed_plan(path: Path, study: AbideStudy) -> Plan:
-    """The folds of all curves."""
-    if not path.is_file():
-        inventory = study.inspect(None, make_reporter())
-        write_plan(path, draw(study, [study.plan_case(case, inventory[case.id]) for case in study.cases]))
-    return read_plan(path)
 
 
 @dataclass(frozen=True)

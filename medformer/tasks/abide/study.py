@@ -75,6 +75,8 @@ class AbideStudy(Study[AbideConfig, Cohort]):
         return replace(self, data=read_cohort(path, unlabelled="allow")) if path else None
 
     def check(self) -> None:
+        from medformer.tasks.abide.learner import autoencoder, connection_mask
+
         super().check()
         check_connectome_model(self.config.model)
         spoken = sorted(name for name in active_defects(self.config.model) if DEFECTS[name].part == "evaluation")
@@ -85,8 +87,6 @@ class AbideStudy(Study[AbideConfig, Cohort]):
             )
         for atlas in self.features.columns.atlases:
             atlas_pipeline(self.config, self.features.columns, atlas)
-        from medformer.tasks.abide.learner import autoencoder, connection_mask
-
         wanted, columns = self.config.pretraining, self.features.columns
         with torch.device("meta"):
             network = new_network(self.config, columns, 0)
