@@ -62,11 +62,11 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
 """Every network: its shipped config, and what is changed of it."""
 
 OURS = "roi_metaformer"
-"""The system whose run also holds the linear baselines and the blend, on its features and folds: the default's network,
-without the linear model beside it."""
+"""The default's network, without the linear model beside it."""
 
 DEFAULT = "wide_roi_metaformer"
-"""The default: the same network beside a linear model."""
+"""The default: that network beside a linear model. Its run also holds the linear baselines and the blend, on its
+features and folds."""
 
 BLEND = ("ridge_cc200",)
 """Linear models that are blended with `OURS`, chosen on the development half of the subjects."""
@@ -96,7 +96,7 @@ def main() -> None:
     out = arguments.out
     if "folds" in parts:
         for name in arguments.only or SYSTEMS:
-            run_system(name, arguments, out / "runs" / name, baselines=name == OURS)
+            run_system(name, arguments, out / "runs" / name, baselines=name == DEFAULT)
         if not arguments.only:
             blend(arguments)
             fisher_z(arguments)
@@ -106,7 +106,7 @@ def main() -> None:
     if "sites" in parts:
         for name in (OURS, DEFAULT, "metaformer_paper"):
             changes = ["crossval.scheme=leave-one-site-out", "crossval.repeats=1"]
-            run_system(name, arguments, out / "sites" / name, changes=changes, baselines=name == OURS)
+            run_system(name, arguments, out / "sites" / name, changes=changes, baselines=name == DEFAULT)
     if "permuted" in parts:
         permuted(arguments)
     content = {
@@ -172,16 +172,16 @@ def run_system(
 
 def blend(arguments: argparse.Namespace) -> None:
     """Blend our network with linear models: equal weights, threshold from inner validation cases."""
-    run = RunDirectory.open(arguments.out / "runs" / OURS)
-    members = [run, *(run.baseline(name) for name in BLEND)]
+    run, network = (RunDirectory.open(arguments.out / "runs" / name) for name in (DEFAULT, OURS))
+    members = [network, *(run.baseline(name) for name in BLEND)]
     learner = BlendLearner(study_of(OURS, arguments), members)
     finish(run.baseline("blend"), read_plan(run.splits_json), learner)
 
 
 def fisher_z(arguments: argparse.Namespace) -> None:
     """The linear models on what most of the literature gives them: Fisher's z of correlations, not standardized."""
-    run = RunDirectory.open(arguments.out / "runs" / OURS)
-    study = study_of(OURS, arguments, ["data.measure=correlation", "features.scale=none"])
+    run = RunDirectory.open(arguments.out / "runs" / DEFAULT)
+    study = study_of(DEFAULT, arguments, ["data.measure=correlation", "features.scale=none"])
     for name in ON_FISHER_Z:
         finish(run.baseline(f"{name}_fisher_z"), read_plan(run.splits_json), study.baseline(name))
 
@@ -205,7 +205,7 @@ def permuted(arguments: argparse.Namespace) -> None:
                 finish(part, plan, learner, executor)
                 for weights in part.path.glob("folds/*/**/model.safetensors"):
                     weights.unlink()
-                for linear in PERMUTED_LINEAR if name == OURS else ():
+                for linear in PERMUTED_LINEAR if name == DEFAULT else ():
                     finish(RunDirectory(folder / str(number) / linear), plan, given.baseline(linear), executor, number)
 
 
@@ -233,9 +233,9 @@ def finish(
 def table_of(folder: Path) -> list[dict[str, Any]]:
     """Every model on one plan: numbers with intervals, and how it differs from the best linear baseline."""
     runs = {path.name: RunDirectory(path) for path in sorted(folder.glob("*")) if (path / "metrics.json").is_file()}
-    if OURS not in runs:
+    if DEFAULT not in runs:
         return []
-    linear = runs[OURS].baselines
+    linear = runs[DEFAULT].baselines
     runs |= linear
     numbers = {name: read_json(run.metrics_json)["pooled"]["metrics"] for name, run in runs.items()}
     candidates = [name for name in linear if name not in ("blend", "covariates")]
@@ -258,12 +258,12 @@ def table_of(folder: Path) -> list[dict[str, Any]]:
 
 def halves(folder: Path) -> list[dict[str, Any]]:
     """AUC within folds on the subjects that settings were chosen on, and on all others."""
-    if not (folder / OURS / "oof.csv").is_file():
+    if not (folder / DEFAULT / "oof.csv").is_file():
         return []
-    ours = RunDirectory(folder / OURS)
+    held = RunDirectory(folder / DEFAULT).baselines
     runs = {path.name: RunDirectory(path) for path in sorted(folder.glob("*")) if (path / "oof.csv").is_file()}
     rows = []
-    for name, run in (runs | dict(ours.baselines)).items():
+    for name, run in (runs | dict(held)).items():
         table = read_oof(run.oof_csv)
         parts = {
             half: within_fold_auc(

@@ -48,6 +48,7 @@ from medformer.tasks.volume.predictor import make_segmenter
 from medformer.tasks.volume.study import VolumeStudy
 from medformer.tasks.volume.task import VolumeTask
 from medformer.training.fit import FitResult, fit
+from medformer.training.job import Validate
 from medformer.training.losses.objectives import VolumeObjective
 from medformer.training.losses.segmentation import build_volume_loss
 from pipelines.console import make_reporter, say
@@ -140,7 +141,13 @@ def run_fold(
 
 
 def train_network(
-    model: nn.Module, store: PreparedStore, plan: VolumePlan, names: Sequence[str], config: VolumeConfig, out: Path
+    model: nn.Module,
+    store: PreparedStore,
+    plan: VolumePlan,
+    names: Sequence[str],
+    config: VolumeConfig,
+    out: Path,
+    judge: Validate | None = None,
 ) -> FitResult:
     """Train a network, or go on where it stopped."""
     augmentation = VolumeAugmentation(config.augment, plan.spacing)
@@ -148,7 +155,7 @@ def train_network(
         model,
         VolumeObjective(build_volume_loss(config.loss.name)),
         PatchData(store, plan, names, config=config.data, augmentation=augmentation, seed=config.seed),
-        None,
+        judge,
         planned_training(config, plan),
         out=out,
         seed=config.seed,

@@ -291,6 +291,16 @@ class VolumeInferenceConfig(Section):
     )
 
 
+class VolumeModelConfig(ModelConfig):
+    """Which network for volumes."""
+
+    wide: bool = Field(
+        False,
+        description="classification: beside a kernel machine of shape and coarse voxels, by whose errors the network "
+        "is trained and to which a gate adds it",
+    )
+
+
 class VolumeConfig(Section):
     """Segmentation or classification of volumes."""
 
@@ -302,7 +312,7 @@ class VolumeConfig(Section):
     data: VolumeDataConfig = VolumeDataConfig()
     plan: VolumePlanConfig = VolumePlanConfig()
     augment: VolumeAugmentConfig = VolumeAugmentConfig()
-    model: ModelConfig = ModelConfig(
+    model: VolumeModelConfig = VolumeModelConfig(
         name="meta_unet", backbone="convformer_v8", init="fan_in", drop_path=0.0, deep_supervision=True
     )
     loss: LossConfig = LossConfig(name="dice_ce")

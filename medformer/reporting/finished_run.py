@@ -81,7 +81,7 @@ class FinishedRun:
         cohort: cohort.json; None when there is none.
         pretraining: Per fold, pretraining.json; folds without one are left out.
         starts: Per fold, start.json: the network that training started from; folds without one are left out.
-        gates: Per fold, wide.json: the linear models beside the networks, and how much of each network is added;
+        gates: Per fold, wide.json: the simple models beside the networks, and how much of each network is added;
             folds without one are left out.
         explanation: The tables that `explain` wrote; None when it was not run.
         volume_plans: Per fold, plan.json: how volumes are prepared for the network; folds without one are left out.

@@ -101,7 +101,7 @@ class _Start(Content):
 
 
 class _Gate(Content):
-    atlas: str
+    sees: str
     value: float
     gain: float | None
     error: float | None

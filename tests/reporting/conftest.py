@@ -302,7 +302,7 @@ def make_connectome_run(path: Path) -> RunDirectory:
         record = {"masked_mse": 0.75 + 0.0025 * fold, "mean_edge_mse": 1.0, "hidden": 400, "subjects": 24}
         write_json(run.fold(fold) / "pretraining.json", {**record, "atlases": atlases})
         gate = {"gain": 0.02 * fold, "error": 0.03, "best": 0.5, "reason": "compared on the inner validation part"}
-        joined = {"atlas": "cc200", "value": 0.5 if fold > 1 else 0.0, **gate}
+        joined = {"sees": "cc200", "value": 0.5 if fold > 1 else 0.0, **gate}
         write_json(run.fold(fold) / "wide.json", {"networks": [joined]})
     explain(run)
     return run

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from medformer.config import ConnectomeModelConfig
-from medformer.connectome.ridge import fit_ridge
 from medformer.data.connectomes.dataset import ConnectomeData
+from medformer.inference.ridge import fit_ridge
 from medformer.models.connectome.build import build_connectome_model
-from medformer.models.connectome.classifier import ConnectomeClassifier, WidePath, edge_count
+from medformer.models.connectome.classifier import ConnectomeClassifier, LinearPath, edge_count
 from medformer.tasks.abide.wide import fit_wide, join
 from medformer.tensor_file import write_tensors
 from medformer.training.losses.objectives import ClassificationObjective, Moment
@@ -35,14 +35,14 @@ def sample() -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
     return blocks, labels
 
 
-def build(regions: dict[str, int] = REGIONS) -> tuple[ConnectomeClassifier, WidePath]:
+def build(regions: dict[str, int] = REGIONS) -> tuple[ConnectomeClassifier, LinearPath]:
     torch.manual_seed(0)
     model = build_connectome_model(ConnectomeModelConfig(name="wide:roi_metaformer", width=8), regions)
     assert model.wide is not None
     return model, model.wide
 
 
-def scores(wide: WidePath, blocks: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+def scores(wide: LinearPath, blocks: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     return wide.score({atlas: torch.from_numpy(block) for atlas, block in blocks.items()}).double().numpy()
 
 
@@ -86,7 +86,7 @@ def test_the_gate_is_chosen_by_held_out_subjects_and_written_into_the_weights(tm
         model.classify = lambda features: planted  # type: ignore[method-assign]
     write_tensors(tmp_path / "model.safetensors", model.state_dict(), {"kept": "yes"})
     record = join(model, wide, blocks, labels, folder=tmp_path, batch_size=SUBJECTS)
-    assert (record["value"] > 0) == helps and record["atlas"] == "one"
+    assert (record["value"] > 0) == helps and record["sees"] == "one"
     saved = load_file(tmp_path / "model.safetensors")
     assert saved.keys() == model.state_dict().keys()
     assert float(saved["wide.gate"]) == float(wide.gate) == record["value"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.mlp import squared_relu
 from medformer.models.backbone.norms import LayerNorm
+from medformer.models.wide import WidePath
 
 HeadName = Literal["linear", "mlp", "batch_norm", "pool_after_norm", "pool_after_layer_norm", "pool_after_batch_norm"]
 
@@ -66,16 +67,28 @@ _MAP_NORMS: dict[HeadName, Callable[[int], nn.Module]] = {
 
 
 class Classifier(nn.Module):
-    """A backbone with its published classification head: `(B, C, *S) -> (B, num_classes)` logits."""
+    """A backbone with its published classification head: `(B, C, *S) -> (B, num_classes)` logits.
+
+    Attributes:
+        wide: A simple model that logits of two classes are added to; None without.
+    """
+
+    wide: WidePath | None
 
     def __init__(self, backbone: Backbone, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.wide = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def classify(self, x: Tensor) -> Tensor:
+        """The logits without the simple model."""
         logits: Tensor = self.head(self.backbone(x)[-1])
         return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.classify(x)
+        return logits if self.wide is None else self.wide(x, logits)
 
 
 def make_head(kind: HeadName, channels: int, num_classes: int) -> nn.Module:

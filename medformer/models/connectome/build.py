@@ -12,7 +12,7 @@ from medformer.config import ConnectomeModelConfig
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
 from medformer.models.backbone.blocks import ASYMMETRY, Architecture
-from medformer.models.connectome.classifier import ConnectomeClassifier, WidePath, edge_counts
+from medformer.models.connectome.classifier import ConnectomeClassifier, LinearPath, edge_counts
 from medformer.models.connectome.metaformer_paper import MetaFormerPaper
 from medformer.models.connectome.roi_metaformer import RoiMetaFormer, region_backbone
 from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network, building
@@ -141,7 +141,7 @@ def _wide(config: ConnectomeModelConfig, regions: Mapping[str, int], diagonal: b
     name = deep_name(config)
     build = CONNECTOME_MODELS.require(name, "independent subjects").part
     model = build(config.model_copy(update={"name": name}), regions, diagonal)
-    model.wide = WidePath(edge_counts(regions, diagonal))
+    model.wide = LinearPath(edge_counts(regions, diagonal))
     return model
 
 

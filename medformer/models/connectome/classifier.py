@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medformer.errors import DataError
+from medformer.models.wide import WidePath
 
 
 def edge_count(regions: int, diagonal: bool) -> int:
@@ -77,28 +78,14 @@ def row_indices(regions: int, diagonal: bool) -> Tensor:
     return index
 
 
-class WidePath(nn.Module):
-    """A linear model of all connections, to which a gate adds what a network says.
-
-    Its weights are fitted in closed form and never trained by gradient descent, so they are buffers. While the network
-    is trained the path adds nothing: a linear model knows the labels that it was fitted on, so its share of the score
-    of a training subject has to come from a model without this subject, with the batch (see `ConnectomeData.offsets`).
-
-    Attributes:
-        bias: Log odds where every connection is zero.
-        gate: What the network's logits are multiplied by; 1 until it is chosen, 0 leaves the linear model alone.
-    """
-
-    bias: Tensor
-    gate: Tensor
+class LinearPath(WidePath):
+    """A linear model of all connections beside a network."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         super().__init__()
         self.atlases = tuple(counts)
         for atlas, count in counts.items():
             self.register_buffer(module_key(atlas), torch.zeros(count))
-        self.register_buffer("bias", torch.zeros(()))
-        self.register_buffer("gate", torch.ones(()))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -112,15 +99,9 @@ class WidePath(nn.Module):
         found: Tensor = getattr(self, module_key(atlas))
         return found
 
-    def score(self, edges: Mapping[str, Tensor]) -> Tensor:
+    def score(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The linear model's log odds of class 1, `{atlas: (B, connections)} -> (B,)`."""
-        return torch.stack([edges[atlas] @ self.weights(atlas) for atlas in self.atlases]).sum(0) + self.bias
-
-    def forward(self, edges: Mapping[str, Tensor], deep: Tensor) -> Tensor:
-        if self.training:
-            return deep
-        half = self.score(edges) / 2
-        return self.gate * deep + torch.stack([-half, half], dim=1)
+        return torch.stack([inputs[atlas] @ self.weights(atlas) for atlas in self.atlases]).sum(0) + self.bias
 
 
 class ConnectomeClassifier(nn.Module, ABC):
@@ -135,7 +116,7 @@ class ConnectomeClassifier(nn.Module, ABC):
     """
 
     encoder: nn.Module
-    wide: WidePath | None
+    wide: LinearPath | None
 
     def __init__(self) -> None:
         super().__init__()

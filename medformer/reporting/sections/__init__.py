@@ -71,7 +71,7 @@ SECTIONS = (
         lambda run: run.baselines or run.failed_baselines,
         is_check=True,
     ),
-    ReportSection("wide", "The linear model and the network", training.wide, lambda run: run.gates, is_check=True),
+    ReportSection("wide", "The simple model and the network", training.wide, lambda run: run.gates, is_check=True),
     ReportSection("canary", "Permuted labels", checks.canary, lambda run: run.canary, is_check=True),
     ReportSection("site-probe", "Site probe", checks.site_probe, lambda run: run.site_probe, is_check=True),
     ReportSection(

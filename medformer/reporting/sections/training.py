@@ -48,16 +48,17 @@ def start(run: FinishedRun) -> dict[str, Any]:
 
 
 def wide(run: FinishedRun) -> dict[str, Any]:
-    """Say which linear models stand beside the networks, and in how many folds a network is added."""
+    """Say which simple models stand beside the networks, and in how many folds a network is added."""
     networks = [(str(index), one) for index, found in run.gates.items() for one in found["networks"]]
     return {
         "level": "info",
+        "connections": run.config["task"] == "abide",
         "networks": len(networks),
         "used": sum(one["value"] > 0 for _, one in networks),
         "rows": [
             {
                 "fold": index,
-                "atlas": one["atlas"],
+                "sees": one["sees"],
                 "gate": number(one["value"]),
                 "tried": number(one["best"]),
                 "gain": number(one["gain"], 4),

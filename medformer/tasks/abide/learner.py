@@ -35,9 +35,10 @@ from medformer.tasks.abide.features import (
     write_trained_on,
 )
 from medformer.tasks.abide.predictor import ConnectomeScorer, Subjects, member_folder, new_network, seen
-from medformer.tasks.abide.wide import RECORD, fit_wide, join
+from medformer.tasks.abide.wide import fit_wide, join
 from medformer.tasks.pretraining import first_encoder
 from medformer.tasks.start import record_start, take
+from medformer.tasks.wide import RECORD
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.losses.objectives import ClassificationObjective

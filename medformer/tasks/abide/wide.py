@@ -9,20 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medformer.connectome.ridge import fit_ridge
 from medformer.data.network_inputs import batches
-from medformer.inference.gate import learn_gate
+from medformer.inference.ridge import fit_ridge
 from medformer.inference.single_thread import single_thread
-from medformer.models.connectome.classifier import ConnectomeClassifier, WidePath
+from medformer.models.connectome.classifier import ConnectomeClassifier, LinearPath
 from medformer.tasks.abide.features import Inputs
-from medformer.tensor_file import read_tensors, write_tensors
-from medformer.training.job import WEIGHTS
-
-RECORD = "wide.json"
-"""In the folder of a fold: which linear model stands beside each network, and how much of the network is added."""
+from medformer.tasks.wide import log_odds, set_gate
 
 
-def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def fit_wide(wide: LinearPath, train: Inputs, labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Fit the linear model on training subjects, from the weights that it has: its penalty is on what changes.
 
     What changes are the weights of the atlas with the most connections: on the development half of ABIDE it alone did
@@ -48,7 +43,7 @@ def fit_wide(wide: WidePath, train: Inputs, labels: NDArray[np.int64]) -> NDArra
 
 def join(
     model: ConnectomeClassifier,
-    wide: WidePath,
+    wide: LinearPath,
     validation: Inputs,
     labels: NDArray[np.int64],
     *,
@@ -69,24 +64,17 @@ def join(
         What the record says of it.
     """
     model.eval()
-    deep = []
     with torch.inference_mode():
-        for part in batches(validation, model, batch_size):
-            logits = model.classify(model.encoder(part)).double().cpu()
-            deep.append((logits[:, 1] - logits[:, 0]).numpy())
-    gate = learn_gate(_linear(wide, validation), np.concatenate(deep) if deep else np.empty(0), labels)
-    with torch.no_grad():
-        wide.gate.fill_(gate.value)
-    tensors, metadata = read_tensors(folder / WEIGHTS)
-    write_tensors(folder / WEIGHTS, tensors | {"wide.gate": wide.gate.cpu()}, metadata)
-    return {"atlas": _finest(validation), **gate.to_json()}
+        deep = [model.classify(model.encoder(part)) for part in batches(validation, model, batch_size)]
+    gate = set_gate(wide, _linear(wide, validation), log_odds(deep), labels, folder)
+    return {"sees": _finest(validation), **gate}
 
 
 def _finest(inputs: Inputs) -> str:
     return max(inputs, key=lambda atlas: inputs[atlas].shape[1])
 
 
-def _linear(wide: WidePath, inputs: Inputs) -> NDArray[np.float64]:
+def _linear(wide: LinearPath, inputs: Inputs) -> NDArray[np.float64]:
     """The linear model's log odds, (n,)."""
     known = sum(
         np.asarray(inputs[atlas], np.float64) @ wide.weights(atlas).double().cpu().numpy() for atlas in wide.atlases

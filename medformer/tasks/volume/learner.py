@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from medformer.data.volumes.prepare.augment import VolumeAugmentation
 from medformer.data.volumes.prepare.patches import PatchData, WholeImages
 from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.errors import CheckpointError
+from medformer.files import write_json
 from medformer.imaging.geometry import reorient
 from medformer.imaging.volumes import read_geometry, read_labels
 from medformer.inference.baselines.volumes import LabelPrior
@@ -30,6 +31,8 @@ from medformer.inference.export_table import Exports
 from medformer.inference.volumes.components import Components, fit_components, same_rule, write_components
 from medformer.inference.volumes.segmenter import ValidationVolumeDice, VolumeSegmenter
 from medformer.models.autoencoder import MaskedAutoencoder, masked_autoencoder
+from medformer.models.backbone.heads import Classifier
+from medformer.models.networks.kernel import KernelPath
 from medformer.progress import Reporter
 from medformer.seeds import derive_seed
 from medformer.tasks.pretraining import first_encoder, pretrain_on_images
@@ -46,6 +49,8 @@ from medformer.tasks.volume.network import (
 )
 from medformer.tasks.volume.pace import volume_pace
 from medformer.tasks.volume.predictor import COMPONENTS, VolumePredictor, VolumeScorer, make_segmenter, scored_row
+from medformer.tasks.volume.wide import fit_kernel, join
+from medformer.tasks.wide import RECORD
 from medformer.training.devices import choose_device
 from medformer.training.fit import fit
 from medformer.training.job import Validate
@@ -96,11 +101,16 @@ class VolumeLearner:
         return PreparedStore(self.cache, plan, cases, memory_gb=memory, labels=labels, hashes=hashes, reporter=reporter)
 
     def _train(
-        self, plan: VolumePlan, objective: Objective, data: TrainingData, judge: Validate, context: Context
-    ) -> nn.Module:
-        """Train a network, pretrained where that is asked for, and return it with its best weights."""
+        self,
+        plan: VolumePlan,
+        model: nn.Module,
+        objective: Objective,
+        data: TrainingData,
+        judge: Validate,
+        context: Context,
+    ) -> None:
+        """Train a network; it ends with its best weights."""
         config = self.study.config
-        model = self._first_network(plan, context)
         fit(
             model,
             objective,
@@ -109,7 +119,6 @@ class VolumeLearner:
             planned_training(config, plan),
             **context.options(metadata(config, plan, context.fold, config.target), workers=config.data.workers),
         )
-        return model
 
     def _first_network(self, plan: VolumePlan, context: Context) -> nn.Module:
         """The network that training starts from: as drawn, after pretraining, or with what fits of another run's."""
@@ -184,8 +193,10 @@ class SegmentationLearner(VolumeLearner):
         """Leave `plan.json`, `model.safetensors`, `history.csv` and `components.json` in the fold's folder."""
         config, fold, seed = self.study.config, context.fold, context.seed()
         plan, store, augmentation = self._prepared(context)
-        model = self._train(
+        model = self._first_network(plan, context)
+        self._train(
             plan,
+            model,
             VolumeObjective(build_volume_loss(config.loss.name, plan.membership), side_weight=config.loss.side_weight),
             PatchData(store, plan, fold.train, config=config.data, augmentation=augmentation, seed=seed),
             ValidationVolumeDice([store[name] for name in fold.validation], plan, config.inference.batch_size),
@@ -220,13 +231,18 @@ class ClassificationLearner(VolumeLearner):
         plan, store, augmentation = self._prepared(context)
         labels = {name: case.required_label() for name, case in self.study.by_id.items()}
         judged = ItemImages(WholeImages(store, plan, fold.validation))
-        model = self._train(
-            plan,
-            ClassificationObjective(inputs="image"),
-            WholeImages(store, plan, fold.train, labels, augmentation=augmentation, seed=seed),
-            ValidationLoss(judged, labels_of(self.study.by_id, fold.validation), plan.batch_size),
-            context,
-        )
+        judge = ValidationLoss(judged, labels_of(self.study.by_id, fold.validation), plan.batch_size)
+        images = WholeImages(store, plan, fold.train, labels, augmentation=augmentation, seed=seed)
+        model = self._first_network(plan, context)
+        if isinstance(model, Classifier) and isinstance(model.wide, KernelPath):
+            # As a ridge has it, whose scores are no log odds, what is left of them is judged by squares.
+            images = replace(images, offsets=fit_kernel(model, model.wide, images, labels, batch_size=plan.batch_size))
+            self._train(plan, model, ClassificationObjective("squared", inputs="image"), images, judge, context)
+            held_out = np.asarray(judge.labels)
+            gate = join(model, model.wide, judged, held_out, folder=context.folder, batch_size=plan.batch_size)
+            write_json(context.folder / RECORD, {"networks": [gate]})
+        else:
+            self._train(plan, model, ClassificationObjective(inputs="image"), images, judge, context)
         return ClassPredictor.learn(
             VolumeScorer(model, plan, config, self.cache),
             self.study,

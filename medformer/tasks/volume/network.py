@@ -23,9 +23,11 @@ from medformer.data.volumes.read.dataset_file import DatasetInfo
 from medformer.files import digest
 from medformer.imaging.geometry import Axes, times
 from medformer.models.autoencoder import masked_autoencoder
+from medformer.models.backbone.heads import Classifier
 from medformer.models.memory import training_cost
 from medformer.models.networks.build import NETWORKS, build_network
 from medformer.models.networks.grid import Grid, kernel_note, padded_size
+from medformer.models.networks.kernel import KernelPath
 from medformer.models.networks.pretrained import load_encoder
 from medformer.models.transfer import Parts, Transfer, varying_axes
 from medformer.tasks.start import take
@@ -136,6 +138,12 @@ def new_network(config: VolumeConfig, plan: VolumePlan, seed: int, *, pretrained
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build_network(config.model, grid, target=config.target)
+        if isinstance(network, Classifier) and config.model.wide:
+            network.wide = KernelPath(len(plan.intensity), plan.spacing)
+            # What the network adds starts at nothing.
+            last = [layer for layer in network.head.modules() if isinstance(layer, nn.Linear)][-1]
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
     if pretrained and not config.training.init_from:
         load_encoder(network, config.model)
     return network

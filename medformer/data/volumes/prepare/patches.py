@@ -97,6 +97,8 @@ class WholeImages:
         labels: Class of each case; without them, items have none.
         augmentation: None for validation and test.
         seed: Of the training.
+        offsets: What is known of each case's log odds beforehand, which the network is to add to (see
+            `ClassificationObjective`); without them, items have none.
     """
 
     store: Prepared
@@ -105,13 +107,17 @@ class WholeImages:
     labels: Mapping[str, int] | None = None
     augmentation: VolumeAugmentation | None = None
     seed: int = 0
+    offsets: Mapping[str, float] | None = None
 
     def __len__(self) -> int:
         """Number of cases."""
         return len(self.ids)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        """Give {"image": float32 (C, *patch), "label": int64, "id": str}; a plain index is one of epoch 0."""
+        """Give {"image": float32 (C, *patch), "label": int64, "offset": float32, "id": str}, as they are known.
+
+        A plain index is one of epoch 0.
+        """
         epoch, position = index if isinstance(index, tuple) else (0, index)
         name = self.ids[position]
         case = self.store[name]
@@ -122,6 +128,8 @@ class WholeImages:
         item = {"image": torch.from_numpy(image), "id": name}
         if self.labels is not None:
             item["label"] = torch.tensor(self.labels[name], dtype=torch.int64)
+        if self.offsets is not None:
+            item["offset"] = torch.tensor(self.offsets[name], dtype=torch.float32)
         return item
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from medformer.connectome.ridge import fit_ridge
+from medformer.inference.ridge import fit_ridge
 
 ROWS = 40
 
