@@ -15,7 +15,7 @@ from medformer.data.volumes.prepare.patches import WholeImages
 from medformer.inference.ridge import fit_ridge
 from medformer.inference.single_thread import single_thread
 from medformer.models.backbone.heads import Classifier
-from medformer.models.networks.kernel import SHAPE_NUMBERS, KernelPath
+from medformer.models.networks.kernel import COARSE, SHAPE_NUMBERS, KernelPath
 from medformer.tasks.wide import log_odds, set_gate
 
 SEES = "shape and coarse voxels"
@@ -56,7 +56,7 @@ def fit_kernel(
 
 def _scales(size: int, rows: torch.Tensor) -> torch.Tensor:
     """Give each shape number a deviation of 1, and then shapes and voxels each a mean squared length of 1."""
-    shapes = torch.arange(size) < size // (SHAPE_NUMBERS + 512) * SHAPE_NUMBERS
+    shapes = torch.arange(size) < size // (SHAPE_NUMBERS + COARSE**3) * SHAPE_NUMBERS
     deviations = rows.std(0, correction=0)
     scales = torch.where(shapes & (deviations > 1e-6), 1 / deviations.clamp_min(1e-6), 1.0).to(rows)
     for part in (shapes, ~shapes):
