@@ -377,7 +377,9 @@ def draw(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         for start, group in enumerate(cliques([rank for _, rank in ordered], part["critical_difference"])):
             left, right = (ordered[at][1] for at in group)
             axes.plot([left - 0.1, right + 0.1], [0.6 + 0.3 * start] * 2, color="gray", linewidth=3)
-        axes.set(title=f"Mean rank, equal {effort}", yticks=[], xlabel="1 is best")
+        # Names stand to the right of their dots.
+        limits = (0.0, 1.45 * ordered[-1][1])
+        axes.set(title=f"Mean rank, equal {effort}", yticks=[], xlabel="1 is best", xlim=limits)
     figure.savefig(path, metadata={"Date": None})
 
 
