@@ -6,7 +6,7 @@ updates; the patients of the other part are labeled after each epoch. Seconds ar
 
 python benchmarks/volume_curves.py --out volume-curves
 
-The same command goes on with what is not done yet.
+The same command goes on with the trainings that are not done yet.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import nibabel as nib
@@ -115,6 +116,8 @@ def run_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         record = folder / side / "curve.json"
         if not record.is_file():
             config = load_config("volume/default", [*given, f"model.name={model}"], model=VolumeConfig)
+            # A curve that was interrupted knows no seconds of what went before.
+            rmtree(folder / side, ignore_errors=True)
             write_json(record, train_side(config, folder / side, folder / "cache"))
         found[side] = read_json(record)
     return found

@@ -52,7 +52,7 @@ def wide(run: FinishedRun) -> dict[str, Any]:
     networks = [(str(index), one) for index, found in run.gates.items() for one in found["networks"]]
     return {
         "level": "info",
-        "connections": run.config["task"] == "abide",
+        "connections": bool(run.cohort),
         "networks": len(networks),
         "used": sum(one["value"] > 0 for _, one in networks),
         "rows": [
