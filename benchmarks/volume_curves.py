@@ -41,7 +41,7 @@ from medformer.tasks.volume.task import VolumeTask
 from pipelines.console import make_reporter, say
 
 SETS = {"heads of 2 mm": (2.0, 1, [64, 64, 64]), "slices of 6.4 mm": (1.6, 4, [64, 64, 12])}
-"""Of each set: voxels, mm; how many of them make one along the third axis; the patch."""
+"""Of each set: voxels, mm; how many of them make one from foot to head; the patch."""
 SIDES = {"ours": "meta_unet", "peer": "monai:dynunet"}
 LEVELS = (0.5, 0.6, 0.7, 0.8)
 """Dice whose updates and seconds the table gives."""
@@ -124,16 +124,17 @@ def run_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def thicken(path: Path, thick: int) -> None:
-    """Make a scan's voxels `thick` times as long along its third axis: means of an image, the middle one of a label."""
+    """Make a scan's voxels `thick` times as long from foot to head: means of an image, the middle one of a label."""
     scan = nib.load(path)
-    array = np.asanyarray(scan.dataobj)
-    planes = array.shape[2] // thick
-    split = array[:, :, : planes * thick].reshape(*array.shape[:2], planes, thick)
-    mean = path.parent.name == "images"
-    affine = scan.affine @ np.diag([1.0, 1.0, thick, 1.0])
-    affine[:3, 3] += scan.affine[:3, 2] * (thick - 1) / 2
-    coarse = np.round(split.mean(-1)) if mean else split[..., thick // 2]
-    nib.save(nib.Nifti1Image(coarse.astype(array.dtype), affine), path)
+    axis = next(place for place, code in enumerate(nib.aff2axcodes(scan.affine)) if code in "SI")
+    array = np.moveaxis(np.asanyarray(scan.dataobj), axis, -1)
+    planes = array.shape[-1] // thick
+    split = array[..., : planes * thick].reshape(*array.shape[:-1], planes, thick)
+    coarse = np.round(split.mean(-1)) if path.parent.name == "images" else split[..., thick // 2]
+    affine = scan.affine.copy()
+    affine[:3, axis] *= thick
+    affine[:3, 3] += scan.affine[:3, axis] * (thick - 1) / 2
+    nib.save(nib.Nifti1Image(np.moveaxis(coarse.astype(array.dtype), -1, axis), affine), path)
 
 
 def train_side(config: VolumeConfig, out: Path, cache: Path) -> dict[str, Any]:
