@@ -96,7 +96,7 @@ def test_a_cross_validation_leaves_one_score_per_subject_and_all_that_is_promise
     for fold in plan.folds:
         (joined,) = read_json(run / "folds" / str(fold.index) / "wide.json")["networks"]
         assert joined["value"] == 0 and "too few inner validation cases" in joined["reason"]
-        assert joined["atlas"] == "fine"
+        assert joined["sees"] == "fine"
     report = (run / "report.html").read_text("utf-8")
     assert "The simple model and the network" in report and "added no network to the simple model" in report
     assert "Masked pretraining" in report and "The cohort" in report and "ridge_all" in report
