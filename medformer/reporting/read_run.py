@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from medformer.crossval.plan import Plan, read_plan
 from medformer.crossval.run.collect import read_oof
@@ -101,7 +101,8 @@ class _Start(Content):
 
 
 class _Gate(Content):
-    sees: str
+    # Its name in the first files that had it.
+    sees: Annotated[str, Field(validation_alias=AliasChoices("sees", "atlas"))]
     value: float
     gain: float | None
     error: float | None

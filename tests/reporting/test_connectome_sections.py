@@ -13,7 +13,7 @@ from medformer.errors import DataError
 from medformer.files import read_csv, read_json, write_csv, write_json
 from medformer.reporting.explanation import read_explanation
 from medformer.reporting.finished_run import FinishedRun
-from medformer.reporting.read_run import read_finished_run
+from medformer.reporting.read_run import _Gates, read_finished_run
 from medformer.reporting.report import build_report, render_section
 from medformer.reporting.sections import SECTIONS
 
@@ -181,3 +181,10 @@ def test_the_positive_class_is_called_what_the_cohort_calls_it(connectomes: Path
     write_json(run.cohort_json, {**read_json(run.cohort_json), "label_names": names})
     assert "Positive (major depression)" in texts(run, "data")
     assert "Positive (major depression)" in texts(run, "ranking")
+
+
+@pytest.mark.parametrize("key", ["sees", "atlas"])
+def test_what_a_simple_model_reads_is_found_under_its_first_name_too(key: str) -> None:
+    gate = {"value": 0.0, "gain": None, "error": None, "best": None, "reason": ""}
+    read = _Gates.model_validate({"networks": [{key: "cc200", **gate}]})
+    assert read.plain["networks"] == [{"sees": "cc200", **gate}]
