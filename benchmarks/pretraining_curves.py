@@ -174,7 +174,10 @@ def _scores(run: RunDirectory, plan: Plan) -> Scores:
 
 
 def _gain(found: Comparison) -> dict[str, Any]:
-    return {"auc": found.difference, "low": found.low, "high": found.high, "p": found.p, "p_holm": found.p_holm}
+    """Over folds, as the curves are: scores of different folds need not have one scale."""
+    test = found.fold_test
+    assert test is not None, "a plan has two folds at least"
+    return {"auc": test.difference, "low": test.low, "high": test.high, "p": test.p, "p_holm": test.p_holm}
 
 
 def markdown(content: Mapping[str, Any]) -> str:
