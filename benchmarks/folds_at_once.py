@@ -49,8 +49,8 @@ from medformer.data.connectomes.check import link_same_subject
 from medformer.data.connectomes.cohort import read_cohort, write_cohort
 from medformer.data.connectomes.prepare.cohort_preparation import prepare_cohort
 from medformer.files import read_csv, write_json
+from medformer.models import linear
 from medformer.models.backbone import mlp
-from medformer.models.connectome import linear
 from medformer.models.connectome.build import build_connectome_model
 from medformer.progress import SilentReporter
 from medformer.tasks.abide.learner import ConnectomeLearner

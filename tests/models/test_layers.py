@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from medformer.models.backbone import norms
@@ -150,24 +151,34 @@ def test_halves_of_a_lone_volume_give_its_convolution_and_gradients(
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(8, 16), (5, 7), (4, 8, 8), (136,), (3,)])
-def test_a_thread_of_its_own_changes_no_pointwise_layer(size: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [(8, 16), (5, 7), (4, 8, 8), (136,), (3,), (1, 1)])
+def test_a_pointwise_layer_is_a_convolution_with_its_gradients(size: tuple[int, ...], batch: int, last: bool) -> None:
     torch.manual_seed(0)
-    layer, x, threads = Pointwise(6, 5), channels_last(torch.randn(2, 6, *size)), torch.get_num_threads()
+    layer, given = Pointwise(6, 5), torch.randn(batch, 6, *size)
+    plain: Any = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(size)]
+    calls = (layer, lambda x: plain(x, layer.weight.view(5, 6, *[1] * len(size)), layer.bias))
     sides = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            image = x.clone().requires_grad_()
-            layer.zero_grad()
-            out = layer(image)
-            assert out.movedim(1, -1).is_contiguous()
-            out.square().sum().backward()
-            sides.append((out, image.grad, layer.weight.grad, layer.bias.grad))
-    finally:
-        torch.set_num_threads(threads)
+    for call in calls:
+        x = (channels_last(given) if last else given).clone().requires_grad_()
+        layer.zero_grad()
+        out = call(x)
+        out.square().sum().backward()
+        sides.append((out, x.grad, layer.weight.grad, layer.bias.grad))
     for one, two in zip(*sides, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize("size", [(5, 7), (4, 6, 3)])
+def test_torch_sees_that_the_channels_of_a_lone_map_are_last(size: tuple[int, ...], learning: bool) -> None:
+    layer, x = Pointwise(4, 3), channels_last(torch.randn(1, 4, *size))
+    known = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    with torch.set_grad_enabled(learning):
+        for each in (x, channels_last(torch.randn(1, 1, *size)), layer(x)):
+            # By the strides of axes of size 1 too, unlike `is_contiguous`.
+            assert each.stride() == torch.empty(each.shape, memory_format=known).stride()
 
 
 def test_an_activation_stays_in_the_type_of_its_map() -> None:
@@ -190,18 +201,3 @@ def test_a_pointwise_layer_is_one_graph() -> None:
     # Raises where the compiler must leave the graph, as it must for a question about the machine.
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), layer(x))
-
-
-def test_one_thread_predicts_as_two_do() -> None:
-    torch.manual_seed(0)
-    layer, threads = Pointwise(6, 5), torch.get_num_threads()
-    images = [channels_last(torch.randn(2, 6, 8, 16)), torch.randn(2, 6, 7, 3)]
-    try:
-        with torch.no_grad():
-            torch.set_num_threads(1)
-            alone = [layer(image) for image in images]
-            torch.set_num_threads(2)
-            for one, image in zip(alone, images, strict=True):
-                torch.testing.assert_close(one, layer(image), rtol=1e-5, atol=1e-6)
-    finally:
-        torch.set_num_threads(threads)

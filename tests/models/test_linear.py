@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
-from medformer.models.connectome import linear as module
-from medformer.models.connectome.linear import Linear, linear
+from medformer.models import linear as module
+from medformer.models.linear import Linear, linear
 
 SUMS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": torch.mean,
@@ -35,6 +35,25 @@ def test_values_and_gradients_are_those_of_torch(
         found.append([out, *torch.autograd.grad(reduce(out), [one for one in given if one is not None])])
     for ours, theirs in zip(*found, strict=True):
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_what_it_gives_can_be_changed_in_place() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 5, requires_grad=True), torch.randn(4, 5)
+    (ours,) = torch.autograd.grad(torch.relu_(linear(x, weight, None)).sum(), x)
+    (theirs,) = torch.autograd.grad(torch.relu(F.linear(x, weight)).sum(), x)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_it_can_be_differentiated_twice() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(6, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+    sides = []
+    for layer in (linear, F.linear):
+        (slope,) = torch.autograd.grad(layer(x, weight, None).pow(3).sum(), x, create_graph=True)
+        sides.append(torch.autograd.grad(slope.square().sum(), (x, weight)))
+    for one, two in zip(*sides, strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_inputs_in_any_layout_are_read_right() -> None:

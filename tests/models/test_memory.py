@@ -129,7 +129,7 @@ def test_low_precision_keeps_half_of_what_layers_give(precision: Precision) -> N
 
 
 def test_what_is_counted_in_low_precision_has_the_types_of_autocast() -> None:
-    def types() -> list[torch.dtype]:
+    def types(device: str) -> list[torch.dtype]:
         found: list[torch.dtype] = []
 
         def note(module: nn.Module, given: object, out: object) -> None:
@@ -137,16 +137,16 @@ def test_what_is_counted_in_low_precision_has_the_types_of_autocast() -> None:
                 found.append(out.dtype)
 
         handles = [module.register_forward_hook(note) for module in model.modules()]
-        model(torch.randn(1, 1, 16, 16, 16))
+        model.to(device)(torch.randn(1, 1, 16, 16, 16, device=device))
         for handle in handles:
             handle.remove()
         return found
 
     model = build((16, 16, 16))
     with torch.autocast("cpu", torch.bfloat16):
-        expected = types()
+        expected = types("cpu")
     with LowPrecision("cpu", "bf16-mixed"):
-        found = types()
+        found = types("meta")
     assert found == expected and {torch.bfloat16} <= set(expected)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Annotated, Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.amp.autocast_mode import is_autocast_available
 from torch.nn import functional as F
 
+from medformer.models.linear import linear
 from medformer.models.onednn import Conv3d, Depthwise2d, Depthwise3d, runs_onednn
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -147,44 +147,36 @@ def within_half(layer: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype
 
 def channels_last(x: Tensor) -> Tensor:
     """Return `x` with the same shape and values and channels-last memory, which an exported graph leaves alone."""
-    return x if torch.compiler.is_exporting() else x.movedim(1, -1).contiguous().movedim(-1, 1)
+    if torch.compiler.is_exporting():
+        return x
+    rows = x.movedim(1, -1).contiguous()
+    return _rows_as(rows, rows.shape)
+
+
+def _rows_as(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """View contiguous `(B, *S, C)` as another `(B, *S', C)`, and give it out as `(B, C, *S')`.
+
+    It goes through one axis, because then an axis of size 1, such as the batch of a single volume, has the stride by
+    which torch tells that channels are last. With another one it copies the map to channels-first.
+    """
+    return rows.flatten().view(shape).movedim(-1, 1)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a `(C_out, C_in)` matrix at each position, `(B, C_in, *S) -> (B, C_out, *S)`.
 
-    On CPU oneDNN's convolution runs this about twice as fast as the matrix product, and positions can be
-    flattened to one axis for it in any number of dimensions. An exported graph gets a plain convolution, which a
-    runtime joins with its neighbors.
+    What is compiled or in half precision is a convolution on a CPU, with positions flattened to one axis. An exported
+    graph gets a plain convolution, which a runtime joins with its neighbors.
     """
     if torch.compiler.is_exporting():
         dims = x.dim() - 2
         return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
-    if x.device.type != "cpu":
-        return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-    line, kernel = x.flatten(2).unsqueeze(2), weight[:, :, None, None]
-    if runs_onednn(x) and weight.dtype == torch.float32 and x.shape[0] < _MANY and torch.get_num_threads() == 1:
-        rows = x.movedim(1, -1)
-        if not torch.is_grad_enabled():
-            out = torch.mkldnn_convolution(line, kernel, bias, (0, 0), (1, 1), (1, 1), 1)
-            return out.view(x.shape[0], -1, *x.shape[2:])
-        if rows.is_contiguous() and (parts := _parts(rows[..., 0].numel())):
-            out = F.conv2d(rows.view(parts, 1, -1, x.shape[1]).movedim(-1, 1), kernel, bias)
-            return out.movedim(1, -1).reshape(*rows.shape[:-1], -1).movedim(-1, 1)
-    out = F.conv2d(line, kernel, bias)
-    return out.view(x.shape[0], -1, *x.shape[2:])
-
-
-_MANY, _FEWEST = 16, 8
-"""Images from which torch gives a 1x1 convolution to oneDNN also on one thread, where its own kernel takes twice the
-time on processors of AMD. Where gradients are needed, positions of fewer images are dealt out to as many, in parts that
-are not so small that the kernel becomes slow."""
-
-
-@cache
-def _parts(positions: int) -> int:
-    """Return the smallest number of equal parts, at least `_MANY`, that positions can be dealt out to, or 0."""
-    return next((parts for parts in range(_MANY, positions // _FEWEST + 1) if positions % parts == 0), 0)
+    if x.device.type != "cpu" or runs_onednn(x):
+        return linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+    rows = x.movedim(1, -1)
+    line = _rows_as(rows, (len(x), 1, -1, x.shape[1])) if rows.is_contiguous() else x.flatten(2).unsqueeze(2)
+    out = F.conv2d(line, weight[:, :, None, None], bias)
+    return out.view(len(x), -1, *x.shape[2:])
 
 
 class Pointwise(nn.Linear):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medformer.errors import ConfigError
 from medformer.models.connectome.classifier import ConnectomeClassifier, check_edges, edge_counts, module_key
-from medformer.models.connectome.linear import Linear
+from medformer.models.linear import Linear
 
 WIDTH, LAYERS, HEADS, FEEDFORWARD = 256, 2, 4, 128
 

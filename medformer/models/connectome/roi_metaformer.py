@@ -19,7 +19,7 @@ from medformer.models.connectome.classifier import (
     module_key,
     row_indices,
 )
-from medformer.models.connectome.linear import Linear
+from medformer.models.linear import Linear
 
 # Untrained mixing of a few hundred noisy subjects' regions only blurs them; the blocks start close to the identity.
 LAYER_SCALE = 0.1

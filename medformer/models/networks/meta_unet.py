@@ -136,7 +136,7 @@ class Detail(nn.Module):
         self.norm3 = NormReLU(spatial_dims, channels, setting)
 
     def forward(self, raised: Tensor, image: Tensor) -> Tensor:
-        x = self.norm1(channels_last(self.first(image)))
+        x = self.norm1(self.first(channels_last(image)))
         x = self.norm2(self.second(x)) + raised
         out: Tensor = self.norm3(self.last(x))
         return out
