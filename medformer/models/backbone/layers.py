@@ -173,10 +173,9 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _CONVOLVE[dims](x, weight.reshape(*weight.shape, *[1] * dims), bias)
     if x.device.type != "cpu" or runs_onednn(x):
         return linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-    rows = x.movedim(1, -1)
-    line = _rows_as(rows, (len(x), 1, -1, x.shape[1])) if rows.is_contiguous() else x.flatten(2).unsqueeze(2)
-    out = F.conv2d(line, weight[:, :, None, None], bias)
-    return out.view(len(x), -1, *x.shape[2:])
+    rows = x.movedim(1, -1).contiguous()
+    out = F.conv2d(_rows_as(rows, (len(x), 1, -1, x.shape[1])), weight[:, :, None, None], bias)
+    return _rows_as(out.movedim(1, -1).contiguous(), (*rows.shape[:-1], len(weight)))
 
 
 class Pointwise(nn.Linear):
