@@ -108,7 +108,7 @@ Mixers = Annotated[tuple[MixerSpec, ...] | None, BeforeValidator(_listed), After
 
 
 class ModelConfig(Section):
-    """Which segmentation network, for images and volumes; each task has defaults of its own."""
+    """Which network, for images and volumes; each task has defaults of its own."""
 
     name: str = Field(
         "meta_polyp", description="a model (`medformer info models`), such as smp:<architecture>/<encoder>"

@@ -17,7 +17,7 @@ from medformer.models.backbone.mixers import MIXERS, make_mixer
 from medformer.models.backbone.variants import count_parameters
 from medformer.models.connectome.build import CONNECTOME_MODELS, build_connectome_model
 from medformer.models.connectome.classifier import edge_count
-from medformer.models.networks.build import NETWORKS, build_network
+from medformer.models.networks.build import NETWORKS, Target, build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.timing import seconds
 from medformer.registry import Entry
@@ -60,10 +60,11 @@ def measure_mixer(name: str) -> dict[str, Any]:
 
 
 def measure_network(name: str) -> dict[str, Any]:
-    """Count a segmentation network's parameters and multiply-adds, and time it on this machine's CPU.
+    """Count a network's parameters and multiply-adds, and time it on this machine's CPU.
 
     It is the network that `model.name` alone makes of the defaults for frames (2-D) and volumes (3-D), on their
-    backbones: for images of three channels and one logit, and volumes of one channel and two logits.
+    backbones: for images of three channels and one logit, and volumes of one channel and two logits. It segments, if it
+    can.
 
     Args:
         name: Of the table, or one that a pattern of it stands for. A pattern itself is measured by its example.
@@ -84,7 +85,8 @@ def measure_network(name: str) -> dict[str, Any]:
             continue
         config = defaults.model_copy(update={"name": measured.get("measured", name), "weights": None})
         sizes = [(side,) * dims for side in NETWORK_SIDES[dims]]
-        model = build_network(config, Grid(channels, dims - 1, sizes[-1]))
+        target: Target = "classification" if "segmentation" in entry.cannot else "segmentation"
+        model = build_network(config, Grid(channels, dims - 1, sizes[-1]), target=target)
         on = "" if "model.mixers" in entry.cannot else f" on {config.backbone}"
         measured[f"parameters in {dims}-D{on}"] = count_parameters(model)
         measured[f"milliseconds in {dims}-D"] = _milliseconds(_maps(model, sizes, channels))

@@ -105,7 +105,7 @@ def _configs() -> list[Row]:
 _ATLASES = [Entry(one.name, one, f"{one.regions} regions; {one.title}", one.reference) for one in ATLASES.values()]
 SECTIONS: Mapping[str, Section] = {
     "backbones": Section("backbones (model.backbone)", list(VARIANTS), _backbones, _count_backbone),
-    "models": _table("segmentation networks (model.name)", NETWORKS.values(), measure_network),
+    "models": _table("networks of frames and volumes (model.name)", NETWORKS.values(), measure_network),
     "weights": Section("pretrained weights (model.weights)", list(WEIGHTS), _weights),
     "mixers": Section("token mixers (model.mixers)", list(MIXERS), _mixers, measure_mixer),
     "connectome_models": _table("connectome models (model.name)", CONNECTOME_MODELS.values(), measure_connectome_model),

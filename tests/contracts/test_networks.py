@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from monai.networks import nets
 from safetensors.torch import save_file
 from tiny_backbone import tiny_backbones
 from torch import Tensor, nn
@@ -14,12 +17,14 @@ from torch import Tensor, nn
 from medformer.config.shared import ModelConfig
 from medformer.errors import CheckpointError, ConfigError
 from medformer.models.networks import dformer, peers
-from medformer.models.networks.build import INDEPENDENT, NETWORKS, build_network
+from medformer.models.networks.build import INDEPENDENT, NETWORKS, Target, build_network
 from medformer.models.networks.grid import Grid
 from medformer.models.networks.pretrained import load_encoder, network_encoder
 
 CASES = [(name, dims) for name in NETWORKS.examples() for dims in (1, 2, 3) if f"{dims}-D" not in NETWORKS[name].cannot]
-CLASSIFIERS = [(name, dims) for name, dims in CASES if "classification" not in NETWORKS[name].cannot]
+SEGMENTERS = [(name, dims) for name, dims in CASES if "segmentation" not in NETWORKS[name].cannot]
+ENCODERS = [(name, dims) for name, dims in SEGMENTERS if "classification" not in NETWORKS[name].cannot]
+"""Those that classify by the encoder that they segment with."""
 LARGE = "monai:swinunetr"
 """Its graph, all of which is MONAI's, takes as long to follow as those of five other networks."""
 # A network is the same graph in every dimension: the slow tests export the lower ones.
@@ -37,16 +42,23 @@ def _small_networks() -> Iterator[None]:
     with tiny_backbones(), pytest.MonkeyPatch.context() as patched:
         for name, few in {"SWIN_FEATURES": 12, "FIRST_FILTERS": 8, "MOST_FILTERS": 80}.items():
             patched.setattr(peers, name, few)
+        patched.setattr(nets, "resnet18", partial(nets.resnet18, widen_factor=0.25))
         patched.setattr(dformer, "CHANNELS", (32, 64, 128, 256))
         patched.setattr(dformer, "DEPTHS", (2, 1, 2, 1))
         yield
 
 
 def make(name: str, dims: int, **changes: object) -> nn.Module:
-    """A network of few channels."""
+    """A network of few channels, which segments if it can."""
     torch.manual_seed(0)
     config = ModelConfig(name=name, backbone="tiny", init="fan_in", drop_path=0.0).model_copy(update=changes)
-    return build_network(config, Grid(in_channels=2, out_channels=3, size=PLANNED[:dims])).eval()
+    target: Target = "segmentation" if (name, dims) in SEGMENTERS else "classification"
+    return build_network(config, Grid(in_channels=2, out_channels=3, size=PLANNED[:dims]), target=target).eval()
+
+
+def expected(name: str, x: Tensor) -> tuple[int, ...]:
+    """The shape of what a network gives for images: a logit of each class, for each position if it segments."""
+    return (len(x), 3, *(x.shape[2:] if (name, x.dim() - 2) in SEGMENTERS else ()))
 
 
 def abstract(name: str, dims: int) -> nn.Module:
@@ -63,15 +75,15 @@ def sample(dims: int, size: tuple[int, ...] = ODD, batch: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "dims"), CASES)
-def test_any_size_gives_logits_of_that_size_for_each_sample_alone_and_changes_no_state(name: str, dims: int) -> None:
+def test_any_size_gives_logits_for_each_sample_alone_and_changes_no_state(name: str, dims: int) -> None:
     model = make(name, dims).train(INDEPENDENT not in NETWORKS[name].cannot)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     attributes = {key: set(vars(module)) for key, module in model.named_modules()}
     x = sample(dims)
     with torch.no_grad():
-        logits, tiny = model(x), model(sample(dims, TINY, 1))
+        logits, tiny = model(x), model(smallest := sample(dims, TINY, 1))
         torch.testing.assert_close(model(x[1:]), logits[1:], atol=1e-3, rtol=1e-3)
-    assert logits.shape == (2, 3, *x.shape[2:]) and tiny.shape == (1, 3, *TINY[:dims])
+    assert logits.shape == expected(name, x) and tiny.shape == expected(name, smallest)
     assert bool(torch.isfinite(logits).all() and torch.isfinite(tiny).all())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert {key: set(vars(module)) for key, module in model.named_modules()} == attributes
@@ -82,7 +94,7 @@ def test_a_network_can_be_exported(name: str, dims: int) -> None:
     # Shapes are followed and nothing is computed, which takes a fraction of the time.
     model, x = abstract(name, dims), sample(dims, batch=1).to("meta")
     with torch.no_grad():
-        assert torch.export.export(model, (x,)).module()(x).shape == (1, 3, *x.shape[2:])
+        assert torch.export.export(model, (x,)).module()(x).shape == expected(name, x)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +117,7 @@ def test_low_precision_gives_nearly_the_same(name: str, dims: int) -> None:
     assert torch.cosine_similarity(low.flatten(), full.flatten(), dim=0) > 0.95
 
 
-@pytest.mark.parametrize(("name", "dims"), CLASSIFIERS)
+@pytest.mark.parametrize(("name", "dims"), ENCODERS)
 def test_an_encoder_classifies_any_size(name: str, dims: int) -> None:
     config = ModelConfig(name=name, backbone="tiny_classes", init="fan_in")
     model = build_network(config, Grid(2, 3, PLANNED[:dims]), target="classification").eval()
@@ -130,10 +142,13 @@ def test_what_a_network_cannot_do_is_refused_with_the_reason(name: str) -> None:
             NETWORKS.require(name, ability)
         assert str(caught.value) == f"The model {name} does not support {ability}: {reason}"
         assert reason.endswith(".")
+        dims = next(dims for case, dims in CASES if case == name)
         if ability in asked:
-            dims = next(dims for case, dims in CASES if case == name)
             with pytest.raises(ConfigError, match=ability):
                 make(name, dims, **asked[ability])
+        if ability in get_args(Target):
+            with pytest.raises(ConfigError, match=ability):
+                build_network(ModelConfig(name=name), Grid(2, 3, PLANNED[:dims]), target=ability)
 
 
 @pytest.mark.parametrize(("name", "dims"), [case for case in CASES if "model.mixers" not in NETWORKS[case[0]].cannot])

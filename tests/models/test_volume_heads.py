@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from monai.networks.nets import resnet18
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import ModelConfig
+from medformer.config_loading import load_config
 from medformer.errors import ConfigError
 from medformer.models.autoencoder import masked_autoencoder, spread
-from medformer.models.backbone.variants import Classifier
+from medformer.models.backbone.variants import Classifier, count_parameters
 from medformer.models.networks.build import CLASSIFIER, build_network
 from medformer.models.networks.grid import Grid
+from medformer.models.networks.kernel import KernelPath
 from medformer.models.networks.meta_unet import MetaUNet
+from medformer.tasks.volume.network import new_network, small_plan
 
 STRIDES, KERNELS = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (1, 1, 1)), ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
 
@@ -83,6 +89,40 @@ def test_segmentation_peers_do_not_classify() -> None:
         classifier(1, config=ModelConfig(name="monai:unet"))
 
 
+@pytest.mark.parametrize(
+    ("size", "stem"),
+    [
+        ((33, 16, 16), {"conv1_t_size": 7, "conv1_t_stride": 2}),
+        ((32, 32, 32), {"conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True}),
+    ],
+)
+def test_resnet18_is_the_librarys_with_the_stem_for_the_size(size: tuple[int, int, int], stem: dict[str, Any]) -> None:
+    published = resnet18(n_input_channels=2, num_classes=3, bias_downsample=False, **stem).eval()
+    model = build_network(ModelConfig(name="monai:resnet18"), Grid(2, 3, size), target="classification").eval()
+    assert count_parameters(model) == count_parameters(published)
+    # The pooling of the stem has no weights, but decides how many positions the stages see.
+    model.load_state_dict(
+        {
+            ("head" if key.startswith("fc.") else "backbone.network.") + key.removeprefix("fc"): value
+            for key, value in published.state_dict().items()
+        }
+    )
+    x = torch.randn(1, 2, *size)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), published(x))
+
+
+def test_resnet18_stands_beside_a_kernel_machine_as_the_backbone_does() -> None:
+    config = load_config("volume/classification", ["model.name=monai:resnet18"], model=VolumeConfig)
+    plan = small_plan(config)
+    model, x = new_network(config, plan, 0), torch.randn(2, 1, *plan.patch)
+    assert isinstance(model, Classifier) and isinstance(model.wide, KernelPath)
+    with torch.no_grad():
+        assert torch.equal(model.classify(x), torch.zeros(2, 2)), "it starts from nothing"
+        model.wide.bias.fill_(3.0)
+        assert torch.allclose(model.eval()(x).diff(dim=1), torch.tensor(3.0), atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(32, 32, 16), (13, 18, 5)])
 def test_a_reconstruction_has_the_shape_of_the_volume(size: tuple[int, int, int]) -> None:
     with torch.no_grad():
@@ -109,8 +149,9 @@ def test_pretraining_trains_the_networks_own_encoder() -> None:
 
 
 def test_peers_are_not_pretrained() -> None:
-    with pytest.raises(ConfigError, match=r"shared backbone.*meta_unet"):
-        masked_autoencoder(segmenter("monai:unet", channels=1))
+    for peer in (segmenter("monai:unet", channels=1), classifier(1, config=ModelConfig(name="monai:resnet18"))):
+        with pytest.raises(ConfigError, match=r"shared backbone.*meta_unet"):
+            masked_autoencoder(peer)
 
 
 def test_a_position_predicts_the_voxels_under_it() -> None:

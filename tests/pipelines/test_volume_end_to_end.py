@@ -390,6 +390,7 @@ def test_a_plan_says_what_training_will_take(medformer: Medformer, volumes: Path
     ("arguments", "code", "words"),
     [
         (("model.name=monai:dynunett",), 2, ("dynunett", "monai:dynunet")),
+        (("model.name=monai:resnet18",), 2, ("--task classification", "meta_unet")),
         (("model.backbone=convformer_v9",), 2, ("convformer_v9", "convformer_v8")),
         (("loss.name=dice_cee",), 2, ("dice_cee", "dice_ce")),
         (("training.batch_size=4",), 2, ("plan.batch_size",)),

@@ -8,7 +8,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medformer.models.backbone.blocks import Backbone
 from medformer.models.backbone.mlp import squared_relu
 from medformer.models.backbone.norms import LayerNorm
 from medformer.models.wide import WidePath
@@ -69,13 +68,17 @@ _MAP_NORMS: dict[HeadName, Callable[[int], nn.Module]] = {
 class Classifier(nn.Module):
     """A backbone with its published classification head: `(B, C, *S) -> (B, num_classes)` logits.
 
+    Args:
+        backbone: Gives a list, of which the head takes the last: a `Backbone` its maps, another network what it has.
+        head: Gives the logits.
+
     Attributes:
         wide: A simple model that logits of two classes are added to; None without.
     """
 
     wide: WidePath | None
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

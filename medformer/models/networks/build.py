@@ -16,7 +16,7 @@ from medformer.models.networks.agunet import agunet
 from medformer.models.networks.dformer import dformer
 from medformer.models.networks.grid import Grid, build_encoder
 from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet
-from medformer.models.networks.peers import dynunet, mednext, segresnet_ds, swinunetr, unet
+from medformer.models.networks.peers import dynunet, mednext, resnet18, segresnet_ds, swinunetr, unet
 from medformer.models.networks.plsnet import plsnet
 from medformer.models.networks.pranet import pranet
 from medformer.models.networks.pretrained import resolve_weights
@@ -25,6 +25,7 @@ from medformer.registry import Entry, Registry
 
 CLASSIFIER = "convformer_c8"
 """The backbone that suits classes; `configs/volume/classification.yaml` sets it."""
+Target = Literal["segmentation", "classification"]
 Builder = Callable[[ModelConfig, Grid], nn.Module]
 
 NO_BACKBONE = {
@@ -33,7 +34,7 @@ NO_BACKBONE = {
     "model.mlp_ratio": "it has no MLPs of the shared backbone. Leave it out.",
     "model.frozen": "it keeps levels of a backbone on a network of timm. Set model.frozen=0.",
     "model.weights": "they fill a MetaFormer encoder, and it has none. Set model.weights=null.",
-    "classification": "it segments only; classification needs model.name=meta_unet, whose encoder it uses.",
+    "classification": "it segments only. Set model.name=meta_unet, whose encoder classifies, or monai:resnet18.",
 }
 """What a network without the shared backbone does not support."""
 _KERFOOT = "Kerfoot et al., STACOM 2018"
@@ -44,6 +45,10 @@ INDEPENDENT = "independent samples in training"
 _INSTEAD, _OF_REGIONS = "Set model.name=meta_unet.", "For connectomes, set model.name=roi:meta_unet."
 """What to take in its place; only connectomes ask for 1-D, and for independent samples."""
 _BATCH_NORM = {INDEPENDENT: f"its batch norm takes statistics from all samples of a batch. {_OF_REGIONS}"}
+
+
+def _no_backbone(but: str) -> dict[str, str]:
+    return {key: reason for key, reason in NO_BACKBONE.items() if key != but}
 
 
 def _in_2d(why: str) -> dict[str, str]:
@@ -106,7 +111,7 @@ NETWORKS: Registry[Builder] = Registry(
             sizes="2-D; padded to its divisor",
             cannot=_in_2d("segmentation-models-pytorch is two-dimensional.")
             | _BATCH_NORM
-            | {key: reason for key, reason in NO_BACKBONE.items() if key != "model.weights"},
+            | _no_backbone(but="model.weights"),
             example="smp:unet/resnet18",
         ),
         Entry(
@@ -124,6 +129,20 @@ NETWORKS: Registry[Builder] = Registry(
             "Roy et al., MICCAI 2023",
             "padded to multiples of 16",
             {"1-D": f"MONAI has it in 2-D and 3-D. {_OF_REGIONS}"} | NO_BACKBONE,
+        ),
+        Entry(
+            "monai:resnet18",
+            resnet18,
+            "ResNet-18, which classifies whole volumes, as a peer",
+            "He et al., CVPR 2016",
+            "a stem of 7 and pooling, as measured; planned for at most 32 on every axis, of 3 without either stride",
+            {
+                "segmentation": "it classifies whole volumes only (--task classification). Set model.name=meta_unet.",
+                "1-D": f"it classifies volumes. {_OF_REGIONS}",
+                "2-D": f"it classifies volumes. {_INSTEAD}",
+            }
+            | _BATCH_NORM
+            | _no_backbone(but="classification"),
         ),
         Entry(
             "monai:segresnet_ds",
@@ -146,9 +165,7 @@ NETWORKS: Registry[Builder] = Registry(
 )
 
 
-def build_network(
-    config: ModelConfig, grid: Grid, *, target: Literal["segmentation", "classification"] = "segmentation"
-) -> nn.Module:
+def build_network(config: ModelConfig, grid: Grid, *, target: Target = "segmentation") -> nn.Module:
     """Return the network that `config` names, its first weights drawn from torch's generator; no file is read.
 
     Args:
@@ -156,7 +173,8 @@ def build_network(
         grid: What goes in and what comes out.
         target: `segmentation` gives `(B, in_channels, *S) -> (B, out_channels, *S)` logits for any size, and with deep
             supervision while training a list: logits at full size, then coarser ones. `classification` gives the
-            encoder of the network with a head: `(B, in_channels, *S) -> (B, out_channels)`.
+            encoder of the network with a head, or a network that only classifies:
+            `(B, in_channels, *S) -> (B, out_channels)`.
 
     Raises:
         UnknownNameError: The model, backbone or mixer is not known; the nearest name is given.
@@ -168,8 +186,10 @@ def build_network(
         **{f"model.{key}": getattr(config, key) for key in ("mixers", "block", "mlp_ratio", "weights", "frozen")},
     }
     entry = NETWORKS.require(config.name, target, *(ability for ability, asked in wanted.items() if asked))
+    # What a row builds is what it is for: a network that only classifies is a classifier as it is.
+    build = entry.part if target == "segmentation" or "segmentation" in entry.cannot else _classifier
     with building(config.name):
-        return _classifier(config, grid) if target == "classification" else entry.part(config, grid)
+        return build(config, grid)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Networks of MONAI as peers, at any input size.
 
-nnU-Net's network, MedNeXt, Auto3DSeg's residual network, SwinUNETR and a residual U-Net.
+nnU-Net's network, MedNeXt, Auto3DSeg's residual network, SwinUNETR and a residual U-Net; ResNet-18, which classifies.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medformer.config.shared import ModelConfig
 from medformer.errors import ConfigError
+from medformer.models.backbone.heads import Classifier
 from medformer.models.networks.grid import Grid, PaddedNetwork
 
 # nnU-Net's limits: width of its finest and widest stage, most stages, and the smallest feature axis that is halved.
@@ -22,6 +23,8 @@ SWIN_FEATURES, SWIN_DIVISOR = 48, 32
 # Of Auto3DSeg: width of the finest level, residual blocks of each, levels that are judged.
 SEGRES_FILTERS, SEGRES_BLOCKS, SEGRES_JUDGED = 32, (1, 2, 2, 4, 4), 4
 MEDNEXT_KERNEL, MEDNEXT_DIVISOR = 3, 16
+RESNET_STRIDE = 32
+"""Of the last map of a ResNet with the stem of ImageNet."""
 # Instance norm needs more than one position on the deepest map, so an input of one step is padded to two.
 _MINIMUM = 2
 
@@ -195,6 +198,40 @@ def mednext(config: ModelConfig, grid: Grid) -> nn.Module:
         deep_supervision=config.deep_supervision,
     )
     return PaddedNetwork(network, (MEDNEXT_DIVISOR,) * grid.spatial_dims, _MINIMUM)
+
+
+class Pooled(nn.Module):
+    """A network `(B, C, *S) -> (B, features)` as the backbone of a `Classifier`, which takes the last of several."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.network(x)]
+
+
+def resnet18(config: ModelConfig, grid: Grid) -> Classifier:
+    """Return ResNet-18 with projections where the width grows (He et al., CVPR 2016): `(B, C, *S) -> (B, classes)`.
+
+    Its stem, a convolution of 7 with stride 2 and a max pooling, is that of ImageNet. Where `RESNET_STRIDE` would leave
+    a single position of the planned size, it is that of small images instead, as in the experiments of MedMNIST (Yang
+    et al., Scientific Data 2023): a convolution of 3 without stride, and no pooling.
+    """
+    from monai.networks import nets
+
+    small = max(grid.size) <= RESNET_STRIDE
+    network = nets.resnet18(
+        spatial_dims=grid.spatial_dims,
+        n_input_channels=grid.in_channels,
+        num_classes=grid.out_channels,
+        conv1_t_size=3 if small else 7,
+        conv1_t_stride=1 if small else 2,
+        no_max_pool=small,
+        bias_downsample=False,
+    )
+    head, network.fc = network.fc, None
+    return Classifier(Pooled(network), head)
 
 
 def _product(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:

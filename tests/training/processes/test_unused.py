@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from monai.networks import nets
 from tiny_backbone import tiny_backbones
 from torch import Tensor, nn
 
@@ -27,18 +29,25 @@ def _small_networks() -> Iterator[None]:
     with tiny_backbones(), pytest.MonkeyPatch.context() as patched:
         for name, few in {"SWIN_FEATURES": 12, "FIRST_FILTERS": 8, "MOST_FILTERS": 80}.items():
             patched.setattr(peers, name, few)
+        patched.setattr(nets, "resnet18", partial(nets.resnet18, widen_factor=0.25))
         patched.setattr(dformer, "CHANNELS", (32, 64, 128, 256))
         yield
 
 
 def network(name: str, dims: int, **changes: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build_network(ModelConfig(name=name, backbone="tiny", **changes), Grid(2, 3, SIZE[:dims]))
+    config, grid = ModelConfig(name=name, backbone="tiny", **changes), Grid(2, 3, SIZE[:dims])
+    return build_network(config, grid, target="segmentation" if segments(name) else "classification")
+
+
+def segments(name: str) -> bool:
+    return "segmentation" not in NETWORKS[name].cannot
 
 
 def item(dims: int) -> dict[str, Any]:
     size = SIZE[:dims]
-    return {"image": torch.randn(2, *size), "mask": torch.zeros(1, *size, dtype=torch.int64), "id": "a"}
+    mask = torch.zeros(1, *size, dtype=torch.int64)
+    return {"image": torch.randn(2, *size), "mask": mask, "label": torch.tensor(1), "id": "a"}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,8 @@ def item(dims: int) -> dict[str, Any]:
     ],
 )
 def test_the_loss_depends_on_every_parameter_of_every_network(name: str, deep: bool) -> None:
-    assert unused_parameters(network(name, DIMS[name], deep_supervision=deep), OBJECTIVE, item(DIMS[name])) == ()
+    objective = OBJECTIVE if segments(name) else ClassificationObjective(inputs="image")
+    assert unused_parameters(network(name, DIMS[name], deep_supervision=deep), objective, item(DIMS[name])) == ()
 
 
 def test_what_gets_no_gradient_is_found_without_computing_one() -> None:
