@@ -29,14 +29,14 @@ _EXPECTED = {
     "int_type": "a whole number",
     "less_than": "a number less than {lt}",
     "less_than_equal": "a number of at most {le}",
-    "list_type": "a list",
+    "list_type": "a list, such as [64, 64]",
     "literal_error": "{expected}",
     "model_type": "a section of keys and values",
     "string_pattern_mismatch": "text of the form {pattern}",
     "string_type": "text",
     "too_long": "at most {max_length} values",
     "too_short": "at least {min_length} values",
-    "tuple_type": "a list",
+    "tuple_type": "a list, such as [64, 64]",
 }
 
 

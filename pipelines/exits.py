@@ -101,7 +101,9 @@ def _fail(error: MedformerError) -> int:
 
 
 def _interrupted() -> InterruptedRun:
-    return InterruptedRun("Interrupted. What was finished is on disk; commands with --resume continue from there.")
+    return InterruptedRun(
+        "Interrupted. What was finished is on disk; a command that has --resume continues from there."
+    )
 
 
 def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:

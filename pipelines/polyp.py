@@ -56,7 +56,9 @@ def prepare(
         cases = link_near_duplicates(
             cases, inspect_frames(cases, require_masks=False, reporter=make_reporter()), FRAMES
         )
-        say(f"Linking near-duplicates joined {counted(before, 'group')} into {len({case.group for case in cases})}.")
+        after = len({case.group for case in cases})
+        joined = f"joined {counted(before, 'group')} into {after}" if after < before else "found none to join"
+        say(f"Linking near-duplicates {joined}.")
     unknown = [case.id for case in cases if not case.group]
     if unknown:
         raise DataError(

@@ -307,7 +307,8 @@ class Loop:
             self.tracking.update(progress.history)
         left = "" if progress.finished else self.outlook.after_epoch(epoch, progress.elapsed)
         title = self.measure.label if self.measure else ""
-        valid = "" if score is None else f", validation {title} {score:.4f}{' (best)' if better else ''}"
+        best = " (best)" if better and config.keep == "best" else ""
+        valid = "" if score is None else f", validation {title} {score:.4f}{best}"
         self.reporter.line(f"Epoch {epoch}: loss {row['train_loss']:.4f}{valid}, {row['seconds']:.1f} s{left}")
         asked, _ = self._agree()
         if asked:

@@ -13,6 +13,7 @@ from medformer.crossval.compare.compare import adjust, compare_runs, compare_sco
 from medformer.crossval.compare.open import open_scores
 from medformer.crossval.compare.result import Comparison
 from medformer.crossval.compare.sources.run import run_scores
+from medformer.crossval.compare.text import format_comparison
 from medformer.crossval.plan import Fold, Plan, PlanCase, write_plan
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError, MedformerError
@@ -21,6 +22,7 @@ from medformer.evaluation.classes.delong import delong_test
 from medformer.evaluation.metrics import CLASSES, MASKS
 from medformer.evaluation.statistics.ttest import corrected_resampled_ttest, holm
 from medformer.files import read_csv, sha256, write_csv, write_json, write_text
+from medformer.yaml_files import dump_yaml
 
 Row = dict[str, Any]
 
@@ -123,6 +125,20 @@ def test_a_run_and_its_copy_differ_by_0_with_p_1_in_every_test(make: MakeRun) ->
                 assert set(p_values(found).values()) == {1.0}
                 assert len(p_values(found)) == (3 if metric == "auc" else 2)
                 assert (found.folds_won, found.folds_lost, found.folds_tied) == (0, 0, 5)
+
+
+def test_runs_say_in_which_keys_their_configs_differ(make: MakeRun) -> None:
+    plan = draw_plan()
+    a, b = (make(name, plan, segmented(plan)) for name in "ab")
+    assert compare_runs(a, b).configs == ""
+    config = {"seed": 0, "model": {"mixers": None}, "execution": {"workers": 1}}
+    write_text(a.config_yaml, dump_yaml(config))
+    write_text(b.config_yaml, dump_yaml(config | {"execution": {"workers": 2}}))
+    assert compare_runs(a, b).configs == "Their configs are the same."
+    write_text(b.config_yaml, dump_yaml(config | {"model": {"mixers": ["pooling"]}}))
+    found = compare_runs(a, b)
+    assert found.configs == 'Their configs differ in model.mixers (["pooling"] against null) only.'
+    assert found.configs in format_comparison(found).replace("\n    ", " ")
 
 
 def test_means_folds_and_the_fold_test_follow_from_the_tables(make: MakeRun) -> None:

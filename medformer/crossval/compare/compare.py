@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from medformer.crossval.plan import some
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, counted
 from medformer.evaluation.metrics import Metric
+from medformer.evaluation.number_format import shorten
 from medformer.evaluation.statistics.resampling import DEFAULT, Bootstrap
 from medformer.evaluation.statistics.ttest import holm
 
 FEW_GROUPS = 10
 FEW_FOLDS = 5
+MOST_KEYS = 4
+"""Keys of two configs that are told, of those that differ."""
 
 EMPTY_WORDS = {"one": "score 1", "zero": "score 0", "nan": "are left out"}
 """What two empty masks do under each rule."""
@@ -152,7 +156,24 @@ def compare_two(
         folds_tied=tied,
         lost=pairs.lost,
         cautions=tuple(_cautions(pairs, chosen, found, repeats, names)),
+        configs=differing_settings(a.settings, b.settings),
     )
+
+
+def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """How two configs differ, in a sentence; empty where one of them is not known."""
+    if not a or not b:
+        return ""
+    keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
+    if not keys:
+        return "Their configs are the same."
+    told = [f"{key} ({_shown(b.get(key))} against {_shown(a.get(key))})" for key in keys[:MOST_KEYS]]
+    more = f" and {counted(len(keys) - MOST_KEYS, 'other key')}" if len(keys) > MOST_KEYS else " only"
+    return f"Their configs differ in {', '.join(told)}{more}."
+
+
+def _shown(value: Any) -> str:
+    return shorten(json.dumps(value, ensure_ascii=False), 40)
 
 
 def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:

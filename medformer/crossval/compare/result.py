@@ -104,6 +104,7 @@ class Comparison(Statistics):
         folds_tied: Folds in which neither is.
         lost: What differing plans leave out.
         cautions: What must be known before the numbers are believed, as sentences.
+        configs: How the configs of two runs differ, in a sentence; empty where one is not known.
     """
 
     run_a: str
@@ -132,6 +133,7 @@ class Comparison(Statistics):
     folds_tied: int
     lost: Lost
     cautions: tuple[str, ...]
+    configs: str = ""
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:

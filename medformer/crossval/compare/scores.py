@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Scores:
         plan: The plan of a run, which also tells what its cases held; None for any other table.
         folds: The folds that tested the cases; empty where they are not known.
         assumed: The training parts of the folds are not known: each is taken to be all other cases of its repeat.
+        settings: The config of a run by dotted key; empty where it is not known.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Scores:
     plan: Plan | None = None
     folds: tuple[Fold, ...] = ()
     assumed: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def column(self, rows: Sequence[Row], name: str) -> NDArray[np.float64]:
         """Read a column of some of its rows, shape (rows,); an empty cell is NaN.

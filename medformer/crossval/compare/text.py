@@ -35,6 +35,7 @@ def format_comparison(comparison: Comparison) -> str:
         f"difference {_tested(c, first)}, by {METHODS[first.method]}."
     )
     points = [*(f"By {METHODS[other.method]}: {_tested(c, other)}." for other in others), reading(c)]
+    points += [c.configs] if c.configs else []
     points += [f"Caution: {caution}" for caution in c.cautions]
     return "\n".join([_wrap(seen, hang="  "), *(_wrap(f"  - {point}", hang="    ") for point in points)])
 

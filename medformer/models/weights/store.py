@@ -116,7 +116,10 @@ def find_weights(name: str) -> Weights:
         raise _unknown(name)
     path = place_of(name, source)
     if not path.is_file():
-        raise ConfigError(f"The weights {name} are not on this machine. {how_to_get(name, source)}")
+        raise ConfigError(
+            f"The weights {name} are not on this machine. {how_to_get(name, source)} Or start from random weights: "
+            "model.weights=null."
+        )
     found, record = _hash(path), read_fetched(path)
     known = source.sha256 or (record.sha256 if record else "")
     if known and found != known:

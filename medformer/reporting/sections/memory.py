@@ -12,6 +12,8 @@ from medformer.reporting.wording import number, percent
 
 SHOWN = 6
 """Test cases, of all folds together."""
+LEAST = 0.005
+"""Weight of what is shown; a smaller one reads as 0%."""
 
 
 def memory(run: FinishedRun) -> dict[str, Any]:
@@ -33,8 +35,8 @@ def _case(pictures: CasePictures | None, row: Mapping[str, Any], fold: int, one:
         "dice": number(row.get("dice")),
         "marked": one["marked"],
         "picture": _picture(pictures.overlay(row) if pictures else None),
-        "regions": [_stored(pictures, stored) for stored in one["regions"]],
-        "scenes": [_stored(pictures, stored) for stored in one["scenes"]],
+        "regions": [_stored(pictures, stored) for stored in one["regions"] if stored["weight"] >= LEAST],
+        "scenes": [_stored(pictures, stored) for stored in one["scenes"] if stored["weight"] >= LEAST],
     }
 
 

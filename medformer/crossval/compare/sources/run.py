@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from medformer.crossval.compare.scores import Scores, by_key, kind_of
 from medformer.crossval.plan import read_plan
 from medformer.crossval.run.collect import read_oof, verify_oof
 from medformer.crossval.run.directory import RunDirectory
 from medformer.errors import ConfigError, DataError
+from medformer.yaml_files import read_yaml
 
 # Baselines lie two folders below their run.
 _DEEPEST = 2
@@ -31,7 +35,8 @@ def run_scores(run: RunDirectory) -> Scores:
     plan = read_plan(run.splits_json if run.splits_json.is_file() else owner.splits_json)
     rows = by_key(table, str(run.oof_csv))
     task = owner.record()["task"]
-    found = Scores(run.path, str(run.oof_csv), kind_of(table[0]), rows, _AGAIN, task, plan, plan.folds)
+    kind, settings = kind_of(table[0]), _settings(run.config_yaml)
+    found = Scores(run.path, str(run.oof_csv), kind, rows, _AGAIN, task, plan, plan.folds, settings=settings)
     tested = found.fold_of()
     for key, row in rows.items():
         if key not in tested or row.get("fold", tested[key]) != tested[key]:
@@ -40,6 +45,17 @@ def run_scores(run: RunDirectory) -> Scores:
                 f"{run.oof_csv} has case '{key[1]}' in fold {row.get('fold')} of repeat {key[0]}; the plan tests it in "
                 f"{planned}. {_AGAIN}"
             )
+    return found
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    """A run's config by dotted key, but for where it was computed; empty for a baseline, which has none of its own."""
+    found: dict[str, Any] = {}
+    for section, value in (read_yaml(config) if config.is_file() else {}).items():
+        if isinstance(value, dict):
+            found |= {f"{section}.{key}": inner for key, inner in value.items() if section != "execution"}
+        else:
+            found[str(section)] = value
     return found
 
 
