@@ -82,6 +82,14 @@ _PROJECT = Literal["cpac", "dparsf", "ccs", "niak"]
 _STRATEGIES = Literal["filt_noglobal", "filt_global", "nofilt_noglobal", "nofilt_global"]
 _CONFOUNDS = Literal["none", "simple", "simple-gsr", "scrubbing", "scrubbing-gsr", "compcor"]
 _MISSING = Literal["exclude", "error"]
+_MODEL = option(
+    "model",
+    str,
+    None,
+    "Classification: a baseline of the run to predict with, such as linear_shape.",
+    "NAME",
+    shown="network",
+)
 _VALUES = option(
     "values",
     Literal["auto", "correlation", "fisher-z"],
@@ -174,9 +182,7 @@ _ABIDE = (
         flags.PIPELINE.but(None, show_default="the only one there"),
         flags.STRATEGY.but(None, show_default="the only one there"),
         _VALUES,
-        option(
-            "model", str, None, "A baseline of the run to predict with, such as ridge_all.", "NAME", shown="network"
-        ),
+        _MODEL.but(help="A baseline of the run to predict with, such as ridge_all."),
         option(
             "threshold", float, None, "Score from which a subject is positive.", "SHARE", shown="the run's own", **SHARE
         ),
@@ -263,6 +269,7 @@ _VOLUME = (
         RESUME,
         switch("dicom_seg", "For DICOM series, also write DICOM segmentation objects."),
         option("probabilities", Literal["none", "nii", "npz"], "none", _LABEL_MAPS),
+        _MODEL,
         flags.DEVICE,
     ),
     flags.evaluate_verb(

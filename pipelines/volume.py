@@ -79,7 +79,14 @@ def plan(*, config: VolumeConfig, out: Path | None, overwrite: bool) -> None:
 
 
 def predict(
-    *, run: Path, images: Sequence[Path], out: Path, dicom_seg: bool, probabilities: str, **common: Any
+    *,
+    run: Path,
+    images: Sequence[Path],
+    out: Path,
+    dicom_seg: bool,
+    probabilities: str,
+    model: str | None,
+    **common: Any,
 ) -> None:
     """Write verified label maps, overlays and volumes.csv (`export_volumes`), or scores (`export_classes`)."""
     from medformer.inference.volumes.export import TABLE
@@ -93,12 +100,15 @@ def predict(
         if (dicom_seg or probabilities != "none") and not segments:
             option = "--dicom-seg" if dicom_seg else "--probabilities"
             raise ConfigError(f"{option}: {run} classifies volumes and makes no masks. Leave it out.")
+        if model and segments:
+            raise ConfigError(f"--model {model}: {run} segments volumes, and no baseline of it predicts. Leave it out.")
         if segments:
             made = export_volumes(request, dicom_seg=dicom_seg, probabilities=cast(Probabilities, probabilities))
         else:
-            scored = export_classes(request)
+            scored = export_classes(request, model=model or "")
     if not segments:
-        say_scores(request.trained, scored, "volume", "positive", out)
+        by = f"{model} model" if model else "network"
+        say_scores(request.trained, scored, "volume", "positive", out, by=by)
         require_all(scored, "volumes", LEAVE_OUT)
         return
     require_all(made, "volumes", TRY_AGAIN)

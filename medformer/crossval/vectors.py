@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medformer.crossval.plan import some
+from medformer.data.cases import Case
 from medformer.errors import DataError
 
 Vector = NDArray[np.floating[Any]]
@@ -16,6 +18,19 @@ Vector = NDArray[np.floating[Any]]
 
 Vectors = Mapping[str, Vector]
 """A feature vector per case id, all of one length; a mapping may compute them when asked."""
+
+
+@dataclass(frozen=True)
+class DescribedCases:
+    """Cases with a vector each.
+
+    Attributes:
+        by_id: The cases.
+        vectors: Theirs.
+    """
+
+    by_id: Mapping[str, Case]
+    vectors: Vectors
 
 
 def stack_features(features: Vectors, names: Sequence[str]) -> NDArray[np.float64]:

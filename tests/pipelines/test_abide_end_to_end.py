@@ -115,7 +115,7 @@ def test_a_baseline_predicts_what_it_predicted_in_the_fold_that_tested_a_subject
         assert len(rows) == len(tested) == 48
         for row in tested:
             assert float(rows[row["id"]][f"score_fold_{row['fold']}"]) == pytest.approx(float(row["score"]), abs=1e-9)
-    for name, words in (("ridge_al", ("ridge_all",)), ("covariates", ("which new subjects need not have",))):
+    for name, words in (("ridge_al", ("ridge_all",)), ("covariates", ("which new cases need not have",))):
         medformer("abide", "predict", run, cohort, "--out", tmp_path / "x", "--model", name).refused(2, *words)
     finding = "Nothing here speaks against the simpler model"
     named = [finding in (run / page).read_text("utf-8") for page in ("report.html", "model_card.md")]

@@ -321,6 +321,37 @@ def test_new_volumes_are_classified_as_the_network_that_tested_them_did(
     assert len(read_csv(tmp_path / "others" / "predictions.csv")) == 11
 
 
+def test_a_baseline_classifies_new_volumes_as_in_the_fold_that_tested_them(
+    medformer: Medformer, classified: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, volumes = classified
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for name in ("linear_shape", "linear_voxels"):
+        out = tmp_path / name
+        result = medformer("volume", "predict", run, volumes.parent / "images", "--out", out, "--model", name)
+        assert result.code == 0, result.err
+        assert f"by 2 {name} models" in result.out
+        rows = {row["id"]: row for row in read_csv(out / "predictions.csv")}
+        for row in read_csv(run / "baselines" / name / "oof.csv"):
+            found = float(rows[row["id"]][f"score_fold_{row['fold']}"])
+            assert found == pytest.approx(float(row["score"]), abs=1e-9)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    def refused(folder: Path, code: int, *words: str) -> None:
+        medformer("volume", "predict", folder, image, "--out", tmp_path / "x", "--model", name).refused(code, *words)
+
+    image, name = read_manifest(volumes).cases[0].image, "linear_shap"
+    refused(run, 2, "linear_shape")
+    name = "linear_shape"
+    medformer("export", run, "--out", tmp_path / "bundle")
+    refused(tmp_path / "bundle", 2, "is a bundle")
+    first, second = sorted((volumes.parent / "images").iterdir())[:2]
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    refused(run, 3, "not what the run was made from", "Restore the data")
+    first.write_bytes(kept)
+
+
 def test_a_program_gets_the_scores_of_the_command(
     medformer: Medformer, classified: tuple[Path, Path], tmp_path: Path
 ) -> None:

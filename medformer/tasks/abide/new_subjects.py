@@ -14,9 +14,10 @@ from medformer.data.problems import Problem, quarantine, write_problems
 from medformer.data.training_range import outside_column
 from medformer.errors import DataError
 from medformer.files import write_csv
-from medformer.tasks.abide.baseline import load_baseline
 from medformer.tasks.abide.features import read_trained_on
+from medformer.tasks.abide.predictor import BaselineScorer
 from medformer.tasks.abide.study import AbideStudy
+from medformer.tasks.baseline import load_baseline
 from medformer.tasks.new_cases import LEAVE_OUT, PREDICTIONS, Made, Request, Scored, class_rows, require_all
 
 
@@ -49,7 +50,11 @@ def export_scores(
         ResourceError: The device is not there, or a file cannot be written.
     """
     trained = request.trained
-    predictor = load_baseline(trained, model, request.reporter) if model else cast(ClassPredictor, request.load())
+    predictor = (
+        load_baseline(trained, model, request.reporter, BaselineScorer.made)
+        if model
+        else cast(ClassPredictor, request.load())
+    )
     if threshold is not None:
         predictor.threshold = threshold
     layouts, _ = read_trained_on(trained.folders[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from medformer.config import AbideConfig
 from medformer.connectome.atlases import require_regions
 from medformer.connectome.columns import Columns
+from medformer.crossval.run.classes import Scorer
 from medformer.crossval.run.contract import Study
+from medformer.crossval.vectors import DescribedCases
 from medformer.data.connectomes.cohort import Cohort
 from medformer.inference.classification import predict_scores
 from medformer.models.connectome.build import active_defects, build_connectome_model
@@ -61,6 +64,32 @@ class ConnectomeScorer:
             batch_size=self.config.inference.batch_size,
             device=self.device or choose_device(self.config.training.accelerator),
         )
+
+
+@dataclass(frozen=True)
+class BaselineScorer:
+    """A fitted baseline and the layout of its features (a `Scorer`).
+
+    Attributes:
+        scorer: Of vectors of that layout.
+        columns: The layout.
+        contents: What was stored of each atlas in training; see `require_contents`.
+    """
+
+    scorer: Scorer
+    columns: Columns
+    contents: Mapping[str, str]
+
+    @classmethod
+    def made(cls, scorer: Scorer, study: Any, folder: Path) -> Self:
+        """For the study of a run, and the folder of its fold."""
+        return cls(scorer, study.features.columns, read_contents(folder))
+
+    def outputs(self, study: Subjects, names: Sequence[str]) -> NDArray[np.float64]:
+        """Scores before calibration, (n,)."""
+        require_contents(study.data, self.columns, self.contents)
+        vectors = CohortFeatures(study.data, study.config, self.columns)
+        return self.scorer.outputs(DescribedCases(study.by_id, vectors), names)
 
 
 def member_folder(folder: Path, number: int) -> Path:

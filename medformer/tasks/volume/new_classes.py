@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,12 @@ from medformer.data.training_range import outside_column
 from medformer.data.volumes.prepare.prepare_case import Scan, check_image
 from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.files import write_csv
+from medformer.tasks.baseline import load_baseline
 from medformer.tasks.new_cases import PREDICTIONS, Request, Scored, class_rows, manifest_cases
-from medformer.tasks.volume.predictor import VolumeScorer
+from medformer.tasks.volume.predictor import BaselineScorer, VolumeScorer
 
 
-def export_classes(request: Request) -> Scored:
+def export_classes(request: Request, *, model: str = "") -> Scored:
     """Score volumes, and write the table: probability of class 1, decision, and the score by each fold.
 
     The probabilities of all folds are averaged; the threshold is the mean of those that they learned from their
@@ -29,14 +30,20 @@ def export_classes(request: Request) -> Scored:
 
     Args:
         request: What scores which NIfTI files, folders of them, folders of one DICOM series, or CSV manifests.
+        model: A baseline of the run in the place of its networks.
 
     Raises:
         CheckpointError: What a fold left is missing or damaged.
-        DataError: No volume can be used.
+        ConfigError: There is no such baseline.
+        DataError: No volume can be used, or the baseline cannot be fitted again.
         ResourceError: The device is not there, memory does not suffice, or the table cannot be written.
     """
-    predictor = cast(ClassPredictor, request.load())
-    plan = cast(VolumeScorer, predictor.members[0][0]).plan
+    predictor = (
+        load_baseline(request.trained, model, request.reporter, BaselineScorer.made)
+        if model
+        else cast(ClassPredictor, request.load())
+    )
+    plan = cast(VolumeScorer | BaselineScorer, predictor.members[0][0]).plan
     cases, problems = complete_volumes(request.paths, len(plan.intensity), request.out)
     given = len(cases) + len(quarantine(problems))
     check = partial(check_image, plan=plan, trained_on=request.trained_on)
@@ -75,5 +82,5 @@ def complete_volumes(
 
 def member_scores(predictor: ClassPredictor, scans: Mapping[str, Scan]) -> NDArray[np.float64]:
     """Calibrated probabilities of class 1 of scans by id, by each fold, (folds, n)."""
-    found = [decision.probabilities(cast(VolumeScorer, scorer).scores(scans)) for scorer, decision in predictor.members]
-    return np.stack(found)
+    members = [(cast(Any, scorer), decision) for scorer, decision in predictor.members]
+    return np.stack([decision.probabilities(scorer.scores(scans)) for scorer, decision in members])

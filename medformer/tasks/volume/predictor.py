@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medformer.config import VolumeConfig
-from medformer.crossval.run.classes import ClassPredictor
+from medformer.crossval.run.classes import ClassPredictor, Scorer
 from medformer.crossval.run.contract import Row
+from medformer.crossval.vectors import DescribedCases
 from medformer.data.cases import Case, path_from
 from medformer.data.network_inputs import ItemImages
+from medformer.data.volumes.inspect.describe import describe_volume
 from medformer.data.volumes.plan.volume_plan import VolumePlan, read_volume_plan
 from medformer.data.volumes.prepare.patches import Prepared, WholeImages
 from medformer.data.volumes.prepare.prepare_case import PreparedCase, Scan, prepare_image
@@ -105,6 +107,34 @@ class VolumeScorer:
             batch_size=self.plan.batch_size,
             device=self.device or choose_device(self.config.training.accelerator),
         )
+
+
+@dataclass(frozen=True)
+class BaselineScorer:
+    """A fitted baseline that classifies volumes (a `Scorer`).
+
+    Attributes:
+        scorer: Of their shapes and coarse voxels (`volume_features`).
+        plan: Of the network beside it, which says how many channels a volume has.
+    """
+
+    scorer: Scorer
+    plan: VolumePlan
+
+    @classmethod
+    def made(cls, scorer: Scorer, study: Any, folder: Path) -> Self:
+        """For the study of a run, and the folder of its fold."""
+        return cls(scorer, read_volume_plan(folder / PLAN))
+
+    def outputs(self, study: Scans, names: Sequence[str]) -> NDArray[np.float64]:
+        """Scores before calibration, (n,)."""
+        return self.scores({name: study.by_id[name] for name in names})
+
+    def scores(self, scans: Mapping[str, Case]) -> NDArray[np.float64]:
+        """The same of new cases, each read when its turn comes."""
+        records = {name: describe_volume(case, masks=False, features=True) for name, case in scans.items()}
+        vectors = {name: record.arrays["features"] for name, record in records.items() if not record.problems}
+        return self.scorer.outputs(DescribedCases(scans, vectors), list(scans))
 
 
 @dataclass(frozen=True)
