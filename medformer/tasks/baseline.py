@@ -13,6 +13,8 @@ from medformer.crossval.run.classes import ClassPredictor, Scorer
 from medformer.crossval.run.collect import planned_folds
 from medformer.crossval.run.contract import Context
 from medformer.crossval.run.forecast.hours import with_value
+from medformer.data.cases import Case
+from medformer.data.inventory import Record
 from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.inference.classification import read_decision
 from medformer.progress import Reporter
@@ -61,7 +63,7 @@ def load_baseline(
         if run.inventory.is_dir():
             copytree(run.inventory, known)
         inventory = study.inspect(known, reporter)
-    there = {case.id: study.plan_case(case, inventory[case.id]).fingerprint for case in study.cases}
+    there = {case.id: _fingerprint(study, case, inventory[case.id]) for case in study.cases}
     changed = [case.id for case in read_plan(run.splits_json).cases if there.get(case.id) != case.fingerprint]
     if changed:
         raise DataError(
@@ -78,3 +80,12 @@ def load_baseline(
             members.append((scorer, read_decision(own.fold(fold.index), log_odds=False)))
             covariates = fitted.covariates
     return ClassPredictor(members, covariates=covariates)
+
+
+def _fingerprint(study: Any, case: Case, record: Record) -> str | None:
+    """That of a plan; None where a file is gone or cannot be read, so that it has no hash."""
+    try:
+        found: str = study.plan_case(case, record).fingerprint
+    except KeyError:
+        return None
+    return found

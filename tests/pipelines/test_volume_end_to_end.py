@@ -350,6 +350,9 @@ def test_a_baseline_classifies_new_volumes_as_in_the_fold_that_tested_them(
     first.write_bytes(second.read_bytes())
     refused(run, 3, "not what the run was made from", "Restore the data")
     first.write_bytes(kept)
+    second.rename(tmp_path / "away")
+    refused(run, 3, "gone", "Restore the data")
+    (tmp_path / "away").rename(second)
 
 
 def test_a_program_gets_the_scores_of_the_command(
