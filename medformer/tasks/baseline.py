@@ -19,10 +19,18 @@ from medformer.errors import ConfigError, DataError, UnknownNameError
 from medformer.inference.classification import read_decision
 from medformer.progress import Reporter
 from medformer.tasks import get_task
+from medformer.tasks.new_cases import Request
 from medformer.tasks.trained import Trained, open_run
 
 _WITHOUT_DATA = "covariates"
 """The baseline that sees site, age, sex and motion alone."""
+
+
+def load_classifier(request: Request, model: str, scorer_of: Callable[[Scorer, Any, Path], Scorer]) -> ClassPredictor:
+    """Load the networks of a request, or a baseline in their place if it is named; see `load_baseline`."""
+    if model:
+        return load_baseline(request.trained, model, request.reporter, scorer_of)
+    return cast(ClassPredictor, request.load())
 
 
 def load_baseline(

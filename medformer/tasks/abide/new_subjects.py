@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
-from medformer.crossval.run.classes import ClassPredictor
 from medformer.data.connectomes.check import cohort_traits
 from medformer.data.connectomes.prepare.cohort_preparation import EXCLUSIONS_FILE, read_new
 from medformer.data.connectomes.read.matrices import Values
@@ -17,7 +16,7 @@ from medformer.files import write_csv
 from medformer.tasks.abide.features import read_trained_on
 from medformer.tasks.abide.predictor import BaselineScorer
 from medformer.tasks.abide.study import AbideStudy
-from medformer.tasks.baseline import load_baseline
+from medformer.tasks.baseline import load_classifier
 from medformer.tasks.new_cases import LEAVE_OUT, PREDICTIONS, Made, Request, Scored, class_rows, require_all
 
 
@@ -50,11 +49,7 @@ def export_scores(
         ResourceError: The device is not there, or a file cannot be written.
     """
     trained = request.trained
-    predictor = (
-        load_baseline(trained, model, request.reporter, BaselineScorer.made)
-        if model
-        else cast(ClassPredictor, request.load())
-    )
+    predictor = load_classifier(request, model, BaselineScorer.made)
     if threshold is not None:
         predictor.threshold = threshold
     layouts, _ = read_trained_on(trained.folders[0])

@@ -17,7 +17,7 @@ from medformer.data.training_range import outside_column
 from medformer.data.volumes.prepare.prepare_case import Scan, check_image
 from medformer.data.volumes.read.new_volumes import list_volumes
 from medformer.files import write_csv
-from medformer.tasks.baseline import load_baseline
+from medformer.tasks.baseline import load_classifier
 from medformer.tasks.new_cases import PREDICTIONS, Request, Scored, class_rows, manifest_cases
 from medformer.tasks.volume.predictor import BaselineScorer, VolumeScorer
 
@@ -38,11 +38,7 @@ def export_classes(request: Request, *, model: str = "") -> Scored:
         DataError: No volume can be used, or the baseline cannot be fitted again.
         ResourceError: The device is not there, memory does not suffice, or the table cannot be written.
     """
-    predictor = (
-        load_baseline(request.trained, model, request.reporter, BaselineScorer.made)
-        if model
-        else cast(ClassPredictor, request.load())
-    )
+    predictor = load_classifier(request, model, BaselineScorer.made)
     plan = cast(VolumeScorer | BaselineScorer, predictor.members[0][0]).plan
     cases, problems = complete_volumes(request.paths, len(plan.intensity), request.out)
     given = len(cases) + len(quarantine(problems))
