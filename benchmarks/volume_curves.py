@@ -1,7 +1,7 @@
-"""How our network and nnU-Net's (MONAI DynUNet) learn on scans larger than a patch: per update and per second.
+"""How our networks and nnU-Net's (MONAI DynUNet) learn on scans larger than a patch: per update and per second.
 
 Two sets of made-up whole heads with four tissues: voxels of 2 mm, and slices of 1.6 x 1.6 mm that are 6.4 mm thick, the
-mean of four. Both networks train on the same patients with one plan, one augmentation, loss, optimizer and number of
+mean of four. All networks train on the same patients with one plan, one augmentation, loss, optimizer and number of
 updates; some patients of the other part are labeled after each epoch. Seconds are CPU time of training alone.
 
 python benchmarks/volume_curves.py --out volume-curves
@@ -42,7 +42,7 @@ from pipelines.console import make_reporter, say
 
 SETS = {"heads of 2 mm": (2.0, 1, [40, 40, 40]), "slices of 6.4 mm": (1.6, 4, [64, 64, 12])}
 """Of each set: voxels, mm; how many of them make one from foot to head; the patch."""
-SIDES = {"ours": "meta_unet", "peer": "monai:dynunet"}
+SIDES = {"ours": "meta_unet", "wide": "meta_unet_wide", "peer": "monai:dynunet"}
 LEVELS = (0.5, 0.6, 0.7, 0.8)
 """Dice whose updates and seconds the table gives."""
 
@@ -72,7 +72,7 @@ class Judged:
 
 
 def main() -> None:
-    """Train both sides on both sets, print a table and draw the curves."""
+    """Train all sides on both sets, print a table and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the scans, curves, JSON and figure")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="only these")
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of first weights, order and augmentation")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for both sides")
+    parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for all sides")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     curves = {name: run_set(name, arguments) for name in arguments.sets}
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def run_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Write the scans of a set, and train both sides on them."""
+    """Write the scans of a set, and train all sides on them."""
     spacing, thick, patch = SETS[name]
     folder = arguments.out / name.replace(" ", "-")
     manifest = folder / "scans" / "manifest.csv"

@@ -1,4 +1,4 @@
-"""Speed and memory of `meta_unet` against MONAI's networks: one patch through each, in turns within one run.
+"""Speed and memory of a network of ours for volumes against MONAI's: one patch through each, in turns within one run.
 
 python benchmarks/volume_speed.py --threads 2 --out volume-speed
 """
@@ -53,11 +53,12 @@ def main() -> None:
     """Measure ours against every peer and print a table or JSON."""
     parser = make_parser(__doc__, batch=1, rounds=5)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), metavar="NAME")
+    parser.add_argument("--model", default="meta_unet", help="our side")
     parser.add_argument("--side", type=int, default=96, help="voxels along each axis of the patch")
     arguments = parser.parse_args()
     if arguments.tiny:
         arguments.side, arguments.rounds = 32, 1
-    models = {"ours": ours_or("meta_unet", arguments.side)}
+    models = {"ours": ours_or(arguments.model, arguments.side)}
     models |= {name: PEERS[name](arguments.side) for name in arguments.peers}
     patch = torch.randn(arguments.batch, 1, *(arguments.side,) * 3)
     rows, ceilings = [], {}
