@@ -107,7 +107,7 @@ TASKS = {
         (
             *_SMALL,
             *("plan.spacing=[2,2,2]", "plan.patch=[16,32,16]", "plan.batch_size=2", "data.patches=1", "data.workers=0"),
-            *("training.ema=0.9", "inference.overlap=0.25"),
+            *("training.ema=0.9", "training.lr=3e-3", "inference.overlap=0.25"),
         ),
         "training.epochs=1",
     ),

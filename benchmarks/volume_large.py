@@ -6,7 +6,7 @@ Two networks, each in a process of its own that may not ask for more memory (RLI
 used or not, and an allocation beyond the limit fails). The address space as a whole is printed, not limited: importing
 torch maps 3 GB of library files, of which half a gigabyte is ever read.
 
-* `meta_unet`, the default network with random weights, at 1.5 mm: what a user's prediction costs.
+* `meta_unet_fine`, the default network with random weights, at 1.5 mm: what a user's prediction costs.
 * `reader`, which names voxels by their gray value, at the scan's own spacing: the largest grid there is, and its label
   map must equal the truth voxel by voxel.
 
@@ -48,7 +48,7 @@ AIR, BODY, STEP = -1000, 0, 100
 """Gray values: outside, inside without a label, and between one label and the next."""
 
 NOISE = 40
-NETWORKS = {"meta_unet": (1.5, 1.5, 1.5), "reader": SPACING}
+NETWORKS = {"meta_unet_fine": (1.5, 1.5, 1.5), "reader": SPACING}
 PATCH = (96, 96, 96)
 
 

@@ -50,10 +50,10 @@ class Setup:
 
 SETUPS = (
     # What is planned for the 200 hippocampi of the Medical Segmentation Decathlon.
-    Setup("meta_unet", (35, 50, 36), 7),
-    Setup("meta_unet", (96, 96, 96), 2),
+    Setup("meta_unet_fine", (35, 50, 36), 7),
+    Setup("meta_unet_fine", (96, 96, 96), 2),
     Setup("monai:dynunet", (64, 64, 64), 2),
-    Setup("meta_unet", (64, 64, 64), 2, "bf16-mixed"),
+    Setup("meta_unet_fine", (64, 64, 64), 2, "bf16-mixed"),
     Setup("monai:dynunet", (64, 64, 64), 2, "bf16-mixed"),
 )
 

@@ -53,7 +53,7 @@ def main() -> None:
     """Measure ours against every peer and print a table or JSON."""
     parser = make_parser(__doc__, batch=1, rounds=5)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS), metavar="NAME")
-    parser.add_argument("--model", default="meta_unet", help="our side")
+    parser.add_argument("--model", default="meta_unet_fine", help="our side")
     parser.add_argument("--side", type=int, default=96, help="voxels along each axis of the patch")
     arguments = parser.parse_args()
     if arguments.tiny:

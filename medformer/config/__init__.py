@@ -313,11 +313,11 @@ class VolumeConfig(Section):
     plan: VolumePlanConfig = VolumePlanConfig()
     augment: VolumeAugmentConfig = VolumeAugmentConfig()
     model: VolumeModelConfig = VolumeModelConfig(
-        name="meta_unet", backbone="convformer_v8", init="fan_in", drop_path=0.0, deep_supervision=True
+        name="meta_unet_fine", backbone="convformer_v8", init="fan_in", drop_path=0.0, deep_supervision=True
     )
     loss: LossConfig = LossConfig(name="dice_ce")
     pretraining: ImagePretrainingConfig = ImagePretrainingConfig()
-    training: TrainingConfig = TrainingConfig(epochs=200, lr=3e-3, save_minutes=1.0)
+    training: TrainingConfig = TrainingConfig(epochs=200, lr=6e-3, save_minutes=1.0)
     crossval: CrossvalConfig = CrossvalConfig(stratify=("site", "size"))
     execution: ExecutionConfig = ExecutionConfig()
     report: ReportConfig = ReportConfig()

@@ -30,7 +30,7 @@ def build(
 
 
 @pytest.mark.parametrize("grid", [ISOTROPIC, THICK], ids=["isotropic", "thick"])
-@pytest.mark.parametrize("name", ["meta_unet", "meta_unet_wide", "monai:dynunet", "monai:unet"])
+@pytest.mark.parametrize("name", ["meta_unet", "meta_unet_fine", "monai:dynunet", "monai:unet"])
 @pytest.mark.parametrize("size", [(32, 32, 16), (17, 30, 5), (1, 1, 1)])
 def test_logits_have_the_input_size(name: str, grid: dict[str, Any], size: tuple[int, int, int]) -> None:
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_single_voxels_reach_the_result() -> None:
     assert sharpness(logits) > 2 * sharpness(blurred)
 
 
-def test_thresholds_of_the_wide_decoder_are_spread_over_intensities() -> None:
+def test_thresholds_of_the_fine_decoder_are_spread_over_intensities() -> None:
     """Where all of them are the mean, nothing answers to the brightest voxels alone."""
     ramp = torch.linspace(-1, 1, 32).expand(1, 1, 8, 8, 32)
 
@@ -112,8 +112,8 @@ def test_thresholds_of_the_wide_decoder_are_spread_over_intensities() -> None:
         return (inside > 0).float().mean((0, 2, 3, 4))
 
     assert active("meta_unet").sub(0.5).abs().max() < 0.15
-    wide = active("meta_unet_wide")
-    assert len(wide) == 32 and wide.min() < 0.2 and wide.max() > 0.8
+    fine = active("meta_unet_fine")
+    assert len(fine) == 32 and fine.min() < 0.2 and fine.max() > 0.8
 
 
 def test_a_stem_of_stride_one_needs_no_detail() -> None:
@@ -286,7 +286,7 @@ def test_swinunetr_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_model_says_what_it_is() -> None:
     volumes = {name for name, entry in NETWORKS.items() if "3-D" not in entry.cannot}
-    assert volumes >= {"meta_unet", "meta_unet_wide", "monai:dynunet", "monai:swinunetr", "monai:unet"}
+    assert volumes >= {"meta_unet", "meta_unet_fine", "monai:dynunet", "monai:swinunetr", "monai:unet"}
     assert all(entry.description for entry in NETWORKS.values())
 
 

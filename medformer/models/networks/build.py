@@ -15,7 +15,7 @@ from medformer.models.backbone.variants import VARIANTS, with_head
 from medformer.models.networks.agunet import agunet
 from medformer.models.networks.dformer import dformer
 from medformer.models.networks.grid import Grid, build_encoder
-from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet, meta_unet_wide
+from medformer.models.networks.meta_unet import meta_light, meta_polyp, meta_unet, meta_unet_fine
 from medformer.models.networks.peers import dynunet, mednext, resnet18, segresnet_ds, swinunetr, unet
 from medformer.models.networks.plsnet import plsnet
 from medformer.models.networks.pranet import pranet
@@ -81,8 +81,8 @@ NETWORKS: Registry[Builder] = Registry(
         ),
         Entry("meta_unet", meta_unet, "the shared backbone, multi-scale decoder, detail at full resolution"),
         Entry(
-            "meta_unet_wide",
-            meta_unet_wide,
+            "meta_unet_fine",
+            meta_unet_fine,
             "meta_unet with twice the channels at full resolution, for small bright structures on scans beyond a patch",
         ),
         Entry(

@@ -51,10 +51,11 @@ class DecoderSetting:
         norm: `batch` as published, or `instance`, for batches of few volumes.
         detail: Join convolutions of the image at full resolution before the head when the finest feature map is
             coarser, so that borders are drawn at full resolution and not between its positions.
-        wide: From the finest feature map on, the decoder has as many channels as that map rather than half, and the
-            last layer at full resolution is pointwise. First thresholds of instance norms before a ReLU are drawn
-            rather than all the mean, so that some features answer to the brightest or darkest values alone: small
-            structures that are brighter than what is bright itself are then told apart after fewer updates.
+        fine: From the finest feature map on, the decoder has as many channels as that map rather than half; at full
+            resolution the second convolution of the image is separable and the last layer pointwise, so that they
+            cost no more. First thresholds of instance norms before a ReLU are drawn rather than all the mean, so that
+            some features answer to the brightest or darkest values alone: small structures that are brighter than
+            what is bright itself are then told apart after fewer updates.
         auxiliary: Feature maps, counted from the finest, whose logits deep supervision adds.
         auxiliary_raised: These logits are raised to stride 1; otherwise they stay on the grid of their map.
         mixing: Levels, counted from the finest, whose joined maps meet a block with the backbone's token mixer of that
@@ -69,7 +70,7 @@ class DecoderSetting:
     eps: float = 1e-5
     norm: Literal["batch", "instance"] = "batch"
     detail: bool = False
-    wide: bool = False
+    fine: bool = False
     auxiliary: tuple[int, ...] = (1, 2)
     auxiliary_raised: bool = True
     mixing: tuple[int, ...] = ()
@@ -87,7 +88,7 @@ AS_PUBLISHED = DecoderSetting(
 VOLUME = DecoderSetting(
     convformers=(False,) * 4, norm="instance", detail=True, auxiliary=(0, 1), auxiliary_raised=False
 )
-WIDE = replace(VOLUME, wide=True)
+FINE = replace(VOLUME, fine=True)
 LIGHT = DecoderSetting(convformers=(False,) * 4, mixing=(0, 1))
 SETTINGS = {"paper": PAPER, "as_published": AS_PUBLISHED}
 
@@ -102,7 +103,7 @@ class NormReLU(nn.Module):
             self.norm = BATCH_NORM[spatial_dims](channels, eps=setting.eps, momentum=setting.momentum)
         else:
             self.norm = InstanceNorm(channels, setting.eps)
-            if setting.wide:
+            if setting.fine:
                 nn.init.normal_(self.norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,13 +139,16 @@ class Detail(nn.Module):
         super().__init__()
         self.first = same_convolution(spatial_dims, in_channels, channels, kernel)
         self.norm1 = NormReLU(spatial_dims, channels, setting)
-        self.second = same_convolution(spatial_dims, channels, channels, kernel)
+        self.second: nn.Module
+        self.last: nn.Module
+        if setting.fine:
+            depthwise = same_convolution(spatial_dims, channels, channels, kernel, groups=channels)
+            self.second = nn.Sequential(depthwise, Pointwise(channels, channels, bias=False))
+            self.last = Pointwise(channels, channels, bias=False)
+        else:
+            self.second = same_convolution(spatial_dims, channels, channels, kernel)
+            self.last = same_convolution(spatial_dims, channels, channels, kernel)
         self.norm2 = NormReLU(spatial_dims, channels, setting)
-        self.last: nn.Module = (
-            Pointwise(channels, channels, bias=False)
-            if setting.wide
-            else same_convolution(spatial_dims, channels, channels, kernel)
-        )
         self.norm3 = NormReLU(spatial_dims, channels, setting)
 
     def forward(self, raised: Tensor, image: Tensor) -> Tensor:
@@ -255,7 +259,7 @@ class MetaPolypDecoder(nn.Module):
         if len(channels) != 4:
             raise ValueError(f"the Meta-Polyp decoder joins 4 feature maps, got {len(channels)}")
         c1, c2, c3, c4 = channels
-        width = c1 if setting.wide else c1 // 2
+        width = c1 if setting.fine else c1 // 2
         self.strides = tuple(strides)
         self.mode = LINEAR[spatial_dims] if setting.smooth else "nearest"
 
@@ -329,7 +333,7 @@ class MetaUNet(nn.Module):
     Args:
         backbone: Encoder with four stages.
         out_channels: Logit channels.
-        setting: What the decoder is made of; `VOLUME` and `WIDE` are ours for volumes.
+        setting: What the decoder is made of; `VOLUME` and `FINE` are ours for volumes.
         deep_supervision: Add logits of coarser levels while training.
         kernel_sizes: Convolution kernel of each level of the decoder, per axis if given so.
     """
@@ -369,9 +373,9 @@ def meta_unet(config: ModelConfig, grid: Grid) -> MetaUNet:
     return _ours(config, grid, VOLUME)
 
 
-def meta_unet_wide(config: ModelConfig, grid: Grid) -> MetaUNet:
+def meta_unet_fine(config: ModelConfig, grid: Grid) -> MetaUNet:
     """Return the same with twice the channels at full resolution, and drawn thresholds."""
-    return _ours(config, grid, WIDE)
+    return _ours(config, grid, FINE)
 
 
 def meta_light(config: ModelConfig, grid: Grid) -> MetaUNet:
