@@ -5,7 +5,7 @@
 #
 # Parts, all of them without arguments:
 #   backbone      backbones against timm, float32, TF32 and bfloat16, 224 and 352 px, inference and training steps
-#   volume        meta_unet against DynUNet, MedNeXt and SwinUNETR at 128^3: time and memory
+#   volume        meta_unet_fine against DynUNet, MedNeXt and SwinUNETR at 128^3: time and memory
 #   tests         the tests marked gpu
 #   compiled      the backbone part with both sides compiled, at 224 px
 #   polyp         PraNet's protocol at 352 px, ours and a U-Net, MINUTES each

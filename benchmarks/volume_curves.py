@@ -47,7 +47,7 @@ SIDES = {
     "coarse": ("model.name=meta_unet", "training.lr=3e-3"),
     "peer": ("model.name=monai:dynunet",),
 }
-"""What sets each side apart from the defaults; each at the better of two learning rates."""
+"""What sets each side apart from the defaults; `meta_unet` has the learning rate that it had as the default."""
 LEVELS = (0.5, 0.6, 0.7, 0.8)
 """Dice whose updates and seconds the table gives."""
 
