@@ -2,7 +2,8 @@
 
 Two sets of made-up whole heads with four tissues: voxels of 2 mm, and slices of 1.6 x 1.6 mm that are 6.4 mm thick, the
 mean of four. All networks train on the same patients with one plan, one augmentation, loss, optimizer and number of
-updates; some patients of the other part are labeled after each epoch. Seconds are CPU time of training alone.
+updates, and the learning rate of their defaults; some patients of the other part are labeled after each epoch. Seconds
+are CPU time of training alone.
 
 python benchmarks/volume_curves.py --out volume-curves
 
