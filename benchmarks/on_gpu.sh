@@ -52,11 +52,11 @@ if [ "$tiny" -eq 1 ]; then
   DEVICE=${DEVICE:-cpu}
   MINUTES=${MINUTES:-0.1}
   speed=(--tiny --batch 1 --threads 1 --numbers fp32 bf16)
-  # MONAI's networks take many minutes for the smallest patch where bfloat16 is emulated.
+  # Where bfloat16 is emulated, MONAI's networks take many minutes for the smallest patch, and compiling takes as long.
   quick=$("$PYTHON" -c "import torch
 from medformer.models.precision import bfloat16_units
 print(bfloat16_units(torch.device('$DEVICE')))") || exit
-  [ -n "$quick" ] && patch=() || patch=(--numbers fp32)
+  [ -n "$quick" ] && slow=() || slow=(--numbers fp32)
   frames=(data.image_size=[64,64])
   volumes=(plan.patch=[32,32,32])
   cohort=(--folds 2 --repeats 1 training.epochs=2 pretraining.epochs=2)
@@ -64,7 +64,7 @@ else
   DEVICE=${DEVICE:-cuda}
   MINUTES=${MINUTES:-2.5}
   speed=(--batch 16 --rounds 10 --numbers fp32 tf32 bf16)
-  patch=()
+  slow=()
   frames=(data.image_size=[352,352])
   volumes=()
   cohort=(--folds 10 --repeats 3)
@@ -85,9 +85,9 @@ start() {
   case $1 in
     backbone) part backbone "$PYTHON" benchmarks/backbone_speed.py --device "$DEVICE" "${speed[@]}" --out "$OUT/backbone" ;;
     compiled) part compiled "$PYTHON" benchmarks/backbone_speed.py --device "$DEVICE" --models caformer_s18 \
-      --sizes 224 "${speed[@]}" --compile --out "$OUT/compiled" ;;
+      --sizes 224 "${speed[@]}" "${slow[@]}" --compile --out "$OUT/compiled" ;;
     volume) part volume "$PYTHON" benchmarks/volume_speed.py --device "$DEVICE" --side 128 "${speed[@]}" \
-      --batch 1 --rounds 5 "${patch[@]}" --out "$OUT/volume" ;;
+      --batch 1 --rounds 5 "${slow[@]}" --out "$OUT/volume" ;;
     tests) part tests "$PYTHON" -m pytest -m gpu -q -p no:cacheprovider ;;
     polyp) part polyp "$PYTHON" benchmarks/polyp_accuracy.py --device "$DEVICE" --minutes "$MINUTES" --turn "$turn" \
       --out "$work/polyp" "${frames[@]}" && cp "$work/polyp/polyp_accuracy.json" "$OUT" 2>/dev/null ;;
