@@ -231,16 +231,14 @@ def finish(
 
 
 def table_of(folder: Path) -> list[dict[str, Any]]:
-    """Every model on one plan: numbers with intervals, and how it differs from the best linear baseline."""
+    """Every model on one plan: numbers with intervals, and how it differs from the best linear baseline if they ran."""
     runs = {path.name: RunDirectory(path) for path in sorted(folder.glob("*")) if (path / "metrics.json").is_file()}
-    if DEFAULT not in runs:
-        return []
-    linear = runs[DEFAULT].baselines
+    linear = runs[DEFAULT].baselines if DEFAULT in runs else {}
     runs |= linear
     numbers = {name: read_json(run.metrics_json)["pooled"]["metrics"] for name, run in runs.items()}
     candidates = [name for name in linear if name not in ("blend", "covariates")]
-    best = max(candidates, key=lambda name: numbers[name]["auc"]["value"])
-    others = [name for name in runs if name != best]
+    best = max(candidates, key=lambda name: numbers[name]["auc"]["value"], default="")
+    others = [name for name in runs if best and name != best]
     made = adjust([compare_runs(runs[best], runs[name], name_a=best, name_b=name) for name in others])
     found: Mapping[str, Comparison] = dict(zip(others, made, strict=True))
     return [
@@ -364,7 +362,8 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: -row["auc"]["value"]):
-        difference = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})" if "p" in row else "(it)"
+        known = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})" if "p" in row else ""
+        difference = "(it)" if row["best_linear"] else known
         p, p_folds = (f"{row[key]:.3f}" if row.get(key) is not None else "" for key in ("p", "p_folds"))
         shown = [
             f"{row[key]['value']:.3f} ({row[key]['low']:.3f}-{row[key]['high']:.3f})" for key in ("auc", "accuracy")

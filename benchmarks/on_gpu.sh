@@ -94,7 +94,7 @@ start() {
     hippocampus) part hippocampus "$PYTHON" benchmarks/volume_accuracy.py --device "$DEVICE" --minutes "$MINUTES" \
       --turn "$turn" --folds 1 --out "$work/hippocampus" "${volumes[@]}" \
       && cp "$work/hippocampus/volume_accuracy.json" "$OUT" 2>/dev/null ;;
-    abide) part abide "$PYTHON" benchmarks/abide_accuracy.py --part folds --only metaformer_paper --only roi_metaformer \
+    abide) part abide "$PYTHON" benchmarks/abide_accuracy.py --part folds --only metaformer_paper --only wide_roi_metaformer \
       --out "$work/abide" "${cohort[@]}" && cp "$work/abide/abide_accuracy.json" "$OUT" 2>/dev/null ;;
   esac
 }
