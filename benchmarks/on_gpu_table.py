@@ -57,7 +57,8 @@ def _speed(found: dict[str, Any]) -> Iterator[str]:
 def _accuracy(part: str, found: dict[str, Any]) -> Iterator[str]:
     if part == "abide":
         for row in found["folds"]:
-            yield f"{row['model']}: AUC {row['auc']['value']:.3f}, {row['minutes']} min"
+            spent = "" if row["minutes"] is None else f", {row['minutes']} min"
+            yield f"{row['model']}: AUC {row['auc']['value']:.3f}{spent}"
     elif part == "polyp":
         for side, sites in found["results"].items():
             scores = ", ".join(f"{site} {score['dice']:.3f}" for site, score in sites.items())
