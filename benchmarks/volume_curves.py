@@ -2,7 +2,7 @@
 
 Two sets of made-up whole heads with four tissues: voxels of 2 mm, and slices of 1.6 x 1.6 mm that are 6.4 mm thick, the
 mean of four. All networks train on the same patients with one plan, one augmentation, loss, optimizer and number of
-updates, and the learning rate of their defaults; some patients of the other part are labeled after each epoch. Seconds
+updates, each at its own learning rate (`SIDES`); some patients of the other part are labeled after each epoch. Seconds
 are CPU time of training alone.
 
 python benchmarks/volume_curves.py --out volume-curves
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=24, help="scans of each set")
     parser.add_argument("--judged", type=int, default=4, help="scans that are labeled after each epoch")
     parser.add_argument("--epochs", type=int, default=8, help="of each training")
-    parser.add_argument("--seed", type=int, default=0, help="of scans, folds, first weights and order")
+    parser.add_argument("--seed", type=int, default=0, help="of scans, folds, weights and order; each needs its own --out")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for all sides")

@@ -374,7 +374,7 @@ def meta_unet(config: ModelConfig, grid: Grid) -> MetaUNet:
 
 
 def meta_unet_fine(config: ModelConfig, grid: Grid) -> MetaUNet:
-    """Return the same with twice the channels at full resolution, and drawn thresholds."""
+    """Return `meta_unet` with twice the channels at full resolution and drawn thresholds, the default for volumes."""
     return _ours(config, grid, FINE)
 
 
