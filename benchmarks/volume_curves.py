@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=24, help="scans of each set")
     parser.add_argument("--judged", type=int, default=4, help="scans that are labeled after each epoch")
     parser.add_argument("--epochs", type=int, default=8, help="of each training")
-    parser.add_argument("--seed", type=int, default=0, help="of scans, folds, weights and order; each needs its own --out")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of scans, folds, weights and order; each needs its own --out"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for all sides")
