@@ -3,10 +3,11 @@
     python benchmarks/cold_start.py --out cold_start.json
     python benchmarks/cold_start.py --out cold_start.json --also 'volume predict RUN SCAN --out {out}'
 
-Every command runs in a process of its own, on one thread, in turns with the floors: Python alone, `import torch`, and
-`import segmentation_models_pytorch`, which a U-Net of that library needs before it does anything. `imports` is another
-process that imports what the command had imported when it ended, in the same order, and does nothing else. A prediction
-is of one frame by the network that frames have by default, untrained, on three folds as a run leaves them.
+Every command runs in a process of its own, on `--threads` threads, in turns with the floors: Python alone,
+`import torch`, and `import segmentation_models_pytorch`, which a U-Net of that library needs before it does anything.
+`imports` is another process that imports what the command had imported when it ended, in the same order, and does
+nothing else. A prediction is of one frame by the network that frames have by default, untrained, on three folds as a
+run leaves them.
 
 Times are medians over the rounds; `of torch` is the median over the rounds of the ratio of processor times to that of
 `import torch` in the same round, which other work on the machine changes least.
@@ -79,14 +80,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds, after one that warms the disk")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each process")
     parser.add_argument("--image", type=Path, help="a frame to segment; without one, a synthetic one of 576 x 720")
     parser.add_argument(
         "--also", action="append", default=[], metavar="COMMAND", help="another command; {out} stands for a new folder"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measured = measure(commands(Path(folder), arguments), Path(folder), arguments.rounds)
-    found = {"machine": machine(), "rounds": arguments.rounds, "processes": measured}
+        measured = measure(commands(Path(folder), arguments), Path(folder), arguments.rounds, arguments.threads)
+    found = {"machine": machine(), "rounds": arguments.rounds, "threads": arguments.threads, "processes": measured}
     for name, row in measured.items():
         say(f"{name:<64}{row['cpu_s']:>7.2f} s CPU{row['wall_s']:>7.2f} s wall{row['of_torch']:>7.2f} of torch")
     if arguments.out is not None:
@@ -120,13 +122,16 @@ def write_bundle(path: Path) -> Path:
     return path
 
 
-def measure(wanted: Mapping[str, Sequence[str]], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+def measure(
+    wanted: Mapping[str, Sequence[str]], folder: Path, rounds: int, threads: int
+) -> dict[str, dict[str, float]]:
     """Run all processes in turns.
 
     Args:
         wanted: Arguments of each command.
         folder: For results, which are thrown away.
         rounds: How often, after a first round that is not counted and that lists the imports.
+        threads: Of each process.
 
     Returns:
         Median seconds of each process, and its share of `import torch`.
@@ -134,13 +139,13 @@ def measure(wanted: Mapping[str, Sequence[str]], folder: Path, rounds: int) -> d
     processes = {name: ["-c", code] for name, code in FLOORS.items()}
     for number, (name, words) in enumerate(wanted.items()):
         modules = folder / f"{number}.json"
-        run(["-c", _LIST + _RUN, *placed(words, folder)], {"BENCHMARK_MODULES": str(modules)})
+        run(["-c", _LIST + _RUN, *placed(words, folder)], threads, {"BENCHMARK_MODULES": str(modules)})
         processes |= {name: ["-c", _RUN, *words], f"  its imports ({name})": ["-c", _IMPORT, str(modules)]}
     spent: dict[str, list[Spent]] = {name: [] for name in processes}
     reporter = make_reporter()
     for _ in reporter.track(range(rounds), "rounds"):
         for name, words in processes.items():
-            spent[name].append(run(placed(words, folder)))
+            spent[name].append(run(placed(words, folder), threads))
     return {
         name: {
             "cpu_s": statistics.median(one.cpu for one in times),
@@ -156,13 +161,15 @@ def placed(words: Sequence[str], folder: Path) -> list[str]:
     return [str(Path(tempfile.mkdtemp(dir=folder)) / "out") if word == "{out}" else word for word in words]
 
 
-def run(words: Sequence[str], more: Mapping[str, str] | None = None) -> Spent:
-    """Run a Python process on one thread to its end.
+def run(words: Sequence[str], threads: int, more: Mapping[str, str] | None = None) -> Spent:
+    """Run a Python process to its end.
 
     Raises:
         SystemExit: It failed.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(more or {})}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **(more or {})}
+    # With it, the package's modules would be compiled in every process, where an installation keeps them compiled.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.perf_counter()
     with (
         tempfile.TemporaryFile() as said,

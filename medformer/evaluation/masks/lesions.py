@@ -21,8 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from medformer.evaluation.masks.overlap import count, union_box
 from medformer.evaluation.statistics.bootstrap import ratio_interval
@@ -75,6 +73,10 @@ def count_lesions(
         DataError: The masks are no boolean arrays of one shape.
         ValueError: `min_iou` is outside [0, 1].
     """
+    # Here, since predicting scores nothing and these take a while to import.
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     if not 0.0 <= min_iou <= 1.0:
         raise ValueError(f"min_iou must be in [0, 1], got {min_iou}")
     count(prediction, truth, case=case)

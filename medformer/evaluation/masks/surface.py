@@ -28,7 +28,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import KDTree
 
 from medformer.evaluation.masks.overlap import EmptyPolicy, check_policy, count, union_box
 
@@ -126,6 +125,9 @@ def surface_distances(
     Returns:
         Distances from the prediction's outline, shape (p,), and from the reference's, shape (t,).
     """
+    # Here, since predicting scores nothing and this takes a while to import.
+    from scipy.spatial import KDTree
+
     steps = check_spacing(spacing, truth.ndim)
     box = union_box(prediction, truth)
     outlines = (_outline(mask[box]) for mask in (prediction, truth))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -158,17 +159,17 @@ def new_network(config: PolypConfig, seed: int, *, pretrained: bool = True) -> n
 
 
 def load_predictor(config: PolypConfig, folders: Sequence[Path], device: torch.device | None = None) -> FramePredictor:
-    """Load the networks of finished folds as an ensemble; its threshold is the mean of theirs.
+    """Load the networks of finished folds, at least one, as an ensemble; its threshold is the mean of theirs.
 
     Raises:
         CheckpointError: A file is missing, damaged, or does not fit the config.
     """
-    models: list[nn.Module] = []
     thresholds: list[float] = []
-    for folder in folders:
-        model = new_network(config, 0, pretrained=False)
+    # Copying a network is several times as fast as drawing weights for another.
+    first = new_network(config, 0, pretrained=False)
+    models = [first, *(deepcopy(first) for _ in folders[1:])]
+    for folder, model in zip(folders, models, strict=True):
         load_model(folder / "model.safetensors", model)
-        models.append(model)
         thresholds.append(read_threshold(folder / THRESHOLD_FILE).threshold)
     segmenter = make_segmenter(models, config, device or choose_device(config.training.accelerator))
     return FramePredictor(segmenter, sum(thresholds) / len(thresholds), config)
