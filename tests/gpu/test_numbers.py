@@ -68,7 +68,7 @@ def test_a_mixer(name: str, device: torch.device, precision: str) -> None:
     _same(mixer, x, device, precision, 2e-3 if precision == "32-true" else 0.1)
 
 
-@pytest.mark.parametrize("name", ["meta_polyp", "meta_unet", "dformer", "pranet", "agunet", "plsnet"])
+@pytest.mark.parametrize("name", ["meta_polyp", "meta_unet", "meta_unet_fine", "dformer", "pranet", "agunet", "plsnet"])
 def test_a_network(name: str, device: torch.device, precision: str) -> None:
     torch.manual_seed(0)
     dims = _dims(NETWORKS[name].cannot)

@@ -89,7 +89,7 @@ def test_the_host_seldom_waits_for_the_device(gpu: torch.device, tmp_path: Path)
     assert len(waits) < 100, f"{len(waits)} waits in 200 steps"
 
 
-@pytest.mark.parametrize("name", ["meta_unet", "monai:dynunet"])
+@pytest.mark.parametrize("name", ["meta_unet_fine", "meta_unet", "monai:dynunet"])
 def test_memory_is_as_planned(gpu: torch.device, name: str, precision: Precision) -> None:
     side, batch = 64, 2
     grid = Grid(1, 3, (side,) * 3, strides=((2,) * 3,) * 3 + ((1,) * 3,), kernel_sizes=((3,) * 3,) * 4)
