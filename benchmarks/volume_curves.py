@@ -82,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the scans, curves, JSON and figure")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="only these")
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), help="only these")
     parser.add_argument("--cases", type=int, default=24, help="scans of each set")
     parser.add_argument("--judged", type=int, default=4, help="scans that are labeled after each epoch")
     parser.add_argument("--epochs", type=int, default=8, help="of each training")
@@ -120,10 +121,10 @@ def run_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         f"training.epochs={arguments.epochs}",
     ]
     found = {}
-    for side, own in SIDES.items():
+    for side in arguments.sides:
         record = folder / side / "curve.json"
         if not record.is_file():
-            config = load_config("volume/default", [*given, *own, *arguments.override], model=VolumeConfig)
+            config = load_config("volume/default", [*given, *SIDES[side], *arguments.override], model=VolumeConfig)
             # A curve that was interrupted knows no seconds of what went before.
             rmtree(folder / side, ignore_errors=True)
             write_json(record, train_side(config, folder / side, folder / "cache", arguments.judged))
