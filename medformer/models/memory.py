@@ -34,9 +34,9 @@ Cost = Callable[[Axes, tuple[Axes, ...], tuple[Axes, ...], int], int]
 PROCESS = {"cpu": 920e6, "mps": 920e6, "cuda": 600e6}
 """Bytes before the first tensor, by device: the interpreter with torch and MONAI (measured), or a GPU's context."""
 
-FRAGMENTS = {"cpu": 1.5, "mps": 1.08, "cuda": 1.08}
+FRAGMENTS = {"cpu": 1.65, "mps": 1.08, "cuda": 1.08}
 """Memory held over memory used, by device: freed blocks that the next tensor does not fit into, and workspaces of
-kernels. A program on a CPU keeps what it frees (`medformer.freed_memory`), and holds 1.3 to 1.7 times what is used."""
+kernels. A program on a CPU keeps what it frees (`medformer.freed_memory`), and holds 1.4 to 1.9 times what is used."""
 
 COPIES = 4
 """Tensors that are held for each weight, without its gradient: itself, its average, AdamW's two moments."""

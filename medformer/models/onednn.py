@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,12 +90,27 @@ class _SameDepthwise(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             x, grad = x.float(), grad.float()
             if quick:
-                samples, channels = x.shape[:2]
-                maps, kernels = x.flatten(0, 1).unsqueeze(0), grad.flatten(0, 1).unsqueeze(1)
-                of_weight = _depthwise(maps, kernels, padding).view(samples, channels, *weight.shape[1:]).sum(0)
+                of_weight = _gradient_of_weight(x, grad, padding, weight.shape)
             else:
                 of_weight = _torch_gradients(grad, x, weight, padding, (False, True, False))[1]
         return of_x, of_weight, None, None
+
+
+_GROUP, _LARGE_MAP = 16, 4096
+
+
+def _gradient_of_weight(x: Tensor, grad: Tensor, padding: tuple[int, ...], shape: Sequence[int]) -> Tensor:
+    """The gradient of a depthwise kernel, `(C, 1, *K)`, with that of the output as the kernel of each channel.
+
+    oneDNN copies both maps into an order of its own. Large volumes come in groups of channels of one sample: the copies
+    are then small, and all takes two thirds of the time. For small maps many calls would take longer than one.
+    """
+    if x.dim() == 5 and x[0, 0].numel() >= _LARGE_MAP:
+        groups = [zip(one.split(_GROUP), other.split(_GROUP), strict=True) for one, other in zip(x, grad, strict=True)]
+        found = [torch.cat([_depthwise(a[None], b[:, None], padding)[0] for a, b in group]) for group in groups]
+        return torch.stack(found).sum(0).view(shape)
+    maps, kernels = x.flatten(0, 1).unsqueeze(0), grad.flatten(0, 1).unsqueeze(1)
+    return _depthwise(maps, kernels, padding).view(len(x), *shape).sum(0)
 
 
 def _depthwise(x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> Tensor:

@@ -36,16 +36,21 @@ def test_a_depthwise_layer_learns_in_bfloat16_but_for_rounding(dims: int, size: 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize(
-    ("kernel", "size"),
-    [(7, (9, 14)), (5, (3, 2)), (3, (4, 5)), ((7, 1), (6, 6)), (3, (6, 7, 5)), (5, (2, 5, 1)), ((3, 1, 3), (4, 4, 4))],
+    ("channels", "kernel", "size"),
+    [
+        *((6, 7, (9, 14)), (6, 5, (3, 2)), (6, 3, (4, 5)), (6, (7, 1), (6, 6))),
+        *((6, 3, (6, 7, 5)), (6, 5, (2, 5, 1)), (6, (3, 1, 3), (4, 4, 4))),
+        # Large enough for groups of channels, of which the last is smaller.
+        (18, (3, 1, 3), (16, 16, 17)),
+    ],
 )
 def test_gradients_of_a_depthwise_layer_are_torchs(
-    kernel: int | tuple[int, ...], size: tuple[int, ...], last: bool, frozen: bool
+    channels: int, kernel: int | tuple[int, ...], size: tuple[int, ...], last: bool, frozen: bool
 ) -> None:
     torch.manual_seed(0)
-    layer = same_convolution(len(size), 6, 6, kernel, groups=6).requires_grad_(not frozen)
+    layer = same_convolution(len(size), channels, channels, kernel, groups=channels).requires_grad_(not frozen)
     plain: Any = nn.Conv2d if len(size) == 2 else nn.Conv3d
-    given = torch.randn(2, 6, *size)
+    given = torch.randn(2, channels, *size)
     if last:
         given = given.movedim(1, -1).contiguous().movedim(-1, 1)
     weights = torch.linspace(-1, 1, given.numel()).view_as(given)
