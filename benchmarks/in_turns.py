@@ -18,6 +18,7 @@ from torch import nn
 
 from medformer.config_loading import load_config
 from medformer.errors import InterruptedRun
+from medformer.files import read_json
 from medformer.models.backbone.variants import count_parameters
 from medformer.training.job import FitResult
 
@@ -79,6 +80,27 @@ def load_configs(
 def peer_settings(arguments: argparse.Namespace) -> list[str]:
     """What sets the peer apart that the command line names."""
     return [f"model.name={arguments.peer}", f"training.lr={arguments.peer_lr}"]
+
+
+def kept(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read what an earlier call left of a finished training.
+
+    Args:
+        path: JSON that also holds the settings that it was made with.
+        settings: Those of this call, as JSON has them.
+
+    Returns:
+        None if there is nothing yet.
+
+    Raises:
+        SystemExit: It was made with other settings, so that its numbers are not those that are asked for.
+    """
+    if not path.is_file():
+        return None
+    content = dict(read_json(path))
+    if content.get("settings") != settings:
+        raise SystemExit(f"error: {path} was made with other settings. Name another folder with --out.")
+    return content
 
 
 def train_in_turns(

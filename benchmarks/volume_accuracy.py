@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from in_turns import load_configs, make_parser, peer_settings, train_in_turns
+from in_turns import kept, load_configs, make_parser, peer_settings, train_in_turns
 from machine import machine
 from torch import nn
 
@@ -40,7 +40,7 @@ from medformer.data.volumes.prepare.store import PreparedStore
 from medformer.evaluation.masks.volumes import volume_row
 from medformer.evaluation.statistics.bootstrap import grouped_interval
 from medformer.evaluation.summary import summarize
-from medformer.files import read_csv, read_json, write_csv, write_json
+from medformer.files import read_csv, write_csv, write_json
 from medformer.imaging.volumes import read_labels
 from medformer.seeds import derive_seed
 from medformer.tasks.volume.network import new_network, planned_training
@@ -118,8 +118,9 @@ def run_fold(
 ) -> dict[str, dict[str, Any]]:
     """Train both sides of a fold in turns, then let each label the test cases once."""
     folder = arguments.out / f"fold{fold.index}"
-    if (folder / "trained.json").is_file():
-        return dict(read_json(folder / "trained.json"))
+    settings = {side: configs[side].model_dump(mode="json") for side in SIDES}
+    if (before := kept(folder / "trained.json", settings)) is not None:
+        return before
     names = [*fold.train, *fold.validation]
     plan = study.planner(inventory).plan(names)
     cases = [study.by_id[name] for name in names]
@@ -135,7 +136,7 @@ def run_fold(
     networks = {side: {"model": configs[side].model.name, **trained[side]} for side in SIDES}
     for side in SIDES:
         score(models[side], plan, configs[side], [study.by_id[name] for name in fold.test], folder / f"{side}.csv")
-    content = {"plan": plan.to_json(), **networks}
+    content = {"settings": settings, "plan": plan.to_json(), **networks}
     write_json(folder / "trained.json", content)
     return content
 

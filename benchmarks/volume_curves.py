@@ -24,6 +24,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from in_turns import kept
 from machine import machine
 from torch import nn
 from volume_accuracy import train_network
@@ -33,7 +34,7 @@ from medformer.config_loading import load_config
 from medformer.crossval.run.begin.given_parts import draw
 from medformer.data.synthetic.brain_volumes import write_synthetic_volumes
 from medformer.data.volumes.prepare.store import PreparedStore
-from medformer.files import read_json, write_json
+from medformer.files import write_json
 from medformer.inference.volumes.segmenter import ValidationVolumeDice
 from medformer.models.backbone.variants import count_parameters
 from medformer.seeds import derive_seed
@@ -86,9 +87,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=24, help="scans of each set")
     parser.add_argument("--judged", type=int, default=4, help="scans that are labeled after each epoch")
     parser.add_argument("--epochs", type=int, default=8, help="of each training")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of scans, folds, weights and order; each needs its own --out"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of scans, folds, weights and order")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE", help="config values for all sides")
@@ -105,10 +104,11 @@ def run_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the scans of a set, and train all sides on them."""
     spacing, thick, patch = SETS[name]
     folder = arguments.out / name.replace(" ", "-")
-    manifest = folder / "scans" / "manifest.csv"
+    scans = folder / f"{arguments.cases}-scans-of-seed-{arguments.seed}"
+    manifest = scans / "manifest.csv"
     if not manifest.is_file():
-        write_synthetic_volumes(folder / "scans", cases=arguments.cases, spacing=spacing, seed=arguments.seed)
-        for path in sorted((folder / "scans").glob("*/*.nii.gz")) if thick > 1 else ():
+        write_synthetic_volumes(scans, cases=arguments.cases, spacing=spacing, seed=arguments.seed)
+        for path in sorted(scans.glob("*/*.nii.gz")) if thick > 1 else ():
             thicken(path, thick)
     given = [
         f"data.manifest={manifest}",
@@ -122,13 +122,15 @@ def run_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     found = {}
     for side in arguments.sides:
+        config = load_config("volume/default", [*given, *SIDES[side], *arguments.override], model=VolumeConfig)
+        settings = config.model_dump(mode="json")
         record = folder / side / "curve.json"
-        if not record.is_file():
-            config = load_config("volume/default", [*given, *SIDES[side], *arguments.override], model=VolumeConfig)
+        if (curve := kept(record, settings)) is None:
             # A curve that was interrupted knows no seconds of what went before.
             rmtree(folder / side, ignore_errors=True)
-            write_json(record, train_side(config, folder / side, folder / "cache", arguments.judged))
-        found[side] = read_json(record)
+            curve = {"settings": settings, **train_side(config, folder / side, folder / "cache", arguments.judged)}
+            write_json(record, curve)
+        found[side] = curve
     return found
 
 
