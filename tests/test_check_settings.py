@@ -7,6 +7,7 @@ import pytest
 
 from medformer.config import PolypConfig
 from medformer.config_loading import load_config
+from medformer.crossval.plan import Fold
 from medformer.data.manifest import Manifest
 from medformer.errors import CheckpointError, ConfigError, ResourceError
 from medformer.models.networks.pretrained import resolve_weights
@@ -57,10 +58,11 @@ def test_images_too_small_to_train_on_are_refused_with_their_size() -> None:
 def test_one_training_image_is_refused_where_batch_norm_needs_two() -> None:
     settings = [*TINY, "model.name=smp:deeplabv3plus/resnet18"]
     study(settings).check()
-    study(settings).check_training(2)
+    one, two = (Fold(0, tuple("ab")[:cases], (), ()) for cases in (1, 2))
+    study(settings).check_training(two, None)
     with pytest.raises(ConfigError, match=r"one training image of 64 x 64 px.*smallest training part .* add patients"):
-        study(settings).check_training(1)
-    study([*TINY, "model.name=meta_unet"]).check_training(1)
+        study(settings).check_training(one, None)
+    study([*TINY, "model.name=meta_unet"]).check_training(one, None)
 
 
 def test_values_of_masks_are_numbers_ranges_or_colors() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import Precision
+from medformer.imaging.geometry import Axes
 from medformer.models.memory import FRAGMENTS, LiveTensors, LowPrecision, training_cost, training_memory
 from medformer.models.networks.build import build_network
 from medformer.models.networks.grid import Grid
@@ -66,6 +67,20 @@ def test_memory_grows_in_proportion_to_the_batch() -> None:
     one, two, four = (training_memory(model, (32, 32, 32), batch, in_channels=1) for batch in (1, 2, 4))
 
     assert four - two == pytest.approx(2 * (two - one), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["meta_unet_fine", "monai:dynunet"])
+def test_the_cost_of_a_large_batch_is_what_its_step_takes(name: str) -> None:
+    def small(patch: Axes, strides: tuple[Axes, ...], kernel_sizes: tuple[Axes, ...]) -> nn.Module:
+        return build(patch, name=name)
+
+    patch: Axes = (32, 32, 32)
+    cost = training_cost(small, in_channels=1)
+    found = {batch: cost(patch, (), (), batch) for batch in (2, 11, 1000)}
+    step = training_memory(build(patch, name=name), patch, 11, in_channels=1)
+
+    assert found[11] - found[2] == pytest.approx(step - found[2], rel=0.02)
+    assert found[1000] > 50 * (found[11] - found[2])
 
 
 @pytest.mark.parametrize("name", ["meta_unet", "monai:dynunet", "monai:unet"])

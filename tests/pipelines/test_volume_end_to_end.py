@@ -420,6 +420,17 @@ def test_a_plan_says_what_training_will_take(medformer: Medformer, volumes: Path
     medformer("volume", "plan", volumes, "--memory", "100MB").refused(2, "memory")
 
 
+def test_a_run_that_no_plan_fits_is_refused_before_it_begins(
+    medformer: Medformer, volumes: Path, tmp_path: Path
+) -> None:
+    arguments = ("volume", "crossval", "--data", volumes, "--out", tmp_path / "run", *SMALL)
+    medformer(*arguments, "--memory", "100MB").refused(2, "plan.memory allows 0.1 GB")
+    medformer(*arguments, "plan.patch=[400,400,400]").refused(
+        2, "plan.patch=[400, 400, 400]", "plan.memory allows 8 GB"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -25,7 +25,7 @@ from medformer.crossval.run.begin.given_parts import held_out_note, hold_out, un
 from medformer.crossval.run.begin.precision import decide_precision
 from medformer.crossval.run.beside import run_beside
 from medformer.crossval.run.collect import collect, write_metrics
-from medformer.crossval.run.contract import Context, Learner, Study, Task
+from medformer.crossval.run.contract import Context, Learner, NetworkLearner, Study, Task
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.execute import LearnerJob, execute
 from medformer.crossval.run.executors import build_executor, fold_threads
@@ -134,7 +134,9 @@ def run(
             before = seen_before(directory, study, start, reporter)
             audit = audit_plan(study, plan, inventory, accept, before)
             audit.raise_if_leaking()
+            learner = study.without(study.held_out).learner(inventory, directory.cache)
             if not directory.resumed:
+                study.check_training(min(plan.folds, key=lambda fold: len(fold.train)), learner)
                 _clear(directory, study)
         if not directory.resumed:
             stack.enter_context(_recorded(directory, study, reporter, accept=accept, notes=notes, start=start))
@@ -147,7 +149,7 @@ def run(
             write_plan(directory.splits_json, plan)
         write_findings(directory.audit_json, audit, problems)
         list_problems(directory, problems, reporter)
-        _run_folds(directory, study.without(study.held_out), plan, inventory, reporter, start)
+        _run_folds(directory, learner, plan, inventory, reporter, start)
         # Prepared data can be made again; a finished run should not weigh many times its data.
         shutil.rmtree(directory.cache, ignore_errors=True)
     return directory
@@ -235,14 +237,14 @@ def list_problems(directory: RunDirectory, problems: Sequence[Problem], reporter
 
 def _run_folds(
     directory: RunDirectory,
-    study: Study[Any, Any],
+    learner: NetworkLearner,
     plan: Plan,
     inventory: Inventory,
     reporter: Reporter,
     start: Start | None,
 ) -> None:
+    study: Study[Any, Any] = learner.study
     config, left = study.config, len(plan.folds)
-    learner = study.learner(inventory, directory.cache)
     if not directory.resumed:
         lines, timed = foresee(study, plan.folds, learner, start)
         for line in lines:

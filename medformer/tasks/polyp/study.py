@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import sqrt
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from medformer.config import PolypConfig
-from medformer.crossval.plan import PlanCase
+from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.forecast.hours import with_value
 from medformer.crossval.run.start.source import Start
@@ -97,8 +97,8 @@ class PolypStudy(Study[PolypConfig, Manifest]):
     def check_start(self, start: Start) -> None:
         take(start, new_network(self.config, 0), self.config)
 
-    def check_training(self, cases: int) -> None:
-        if cases < 2 <= self.config.training.batch_size:
+    def check_training(self, fold: Fold, learner: Any) -> None:
+        if (cases := len(fold.train)) < 2 <= self.config.training.batch_size:
             advice = (
                 "The smallest training part of the plan holds no more: add patients, or use another number of folds"
             )

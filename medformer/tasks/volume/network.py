@@ -82,6 +82,7 @@ class Planner:
                     "cuda" if choose_device(self.config.training.accelerator).type == "cuda" else "cpu",
                     self.config.training.precision,
                 ),
+                savings=() if self.config.model.checkpointing else ("set model.checkpointing=true",),
             )
         if (inside := self._padded[plan.patch]) != plan.patch:
             note = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from medformer.config import VolumeConfig
 from medformer.config.shared import CrossvalConfig
-from medformer.crossval.plan import PlanCase
+from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.contract import Learner, Study
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.estimator import EstimatorLearner
@@ -119,6 +119,10 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
     def check_start(self, start: Start) -> None:
         plan = small_plan(self.config)
         take_volumes(start, new_network(self.config, plan, 0), self.config, plan)
+
+    def check_training(self, fold: Fold, learner: Any) -> None:
+        # Says so if nothing fits in the memory; the fold then takes this plan.
+        learner.planner.plan(fold.train)
 
     def keep(self, run: RunDirectory) -> None:
         """Write the manifest of a folder, so that the report and `predict` find the cases again."""

@@ -102,6 +102,23 @@ def test_too_little_memory_says_what_is_needed() -> None:
         plan_volumes([facts()], settings=VolumePlanConfig(memory=0.3), info=INFO, cost=cost)
 
 
+def test_what_is_advised_where_memory_lacks_can_still_be_done() -> None:
+    few, many = VolumePlanConfig(memory=0.3), VolumePlanConfig(memory=0.3, batch_size=500)
+    way = "set model.checkpointing=true"
+    with pytest.raises(
+        ConfigError, match=r"raise it \(--memory\), lower plan\.batch_size, set model\.ch.*, or choose a"
+    ):
+        plan_volumes([facts()], settings=many, info=INFO, cost=cost, savings=[way])
+    with pytest.raises(ConfigError, match=r"raise it \(--memory\), or choose a smaller model \(model\.name\)"):
+        plan_volumes([facts()], settings=few, info=INFO, cost=cost)
+
+
+@pytest.mark.parametrize(("cases", "gigabytes", "said"), [(20, 8.0, True), (20, 0.4, False), (4000, 2.0, False)])
+def test_a_plan_says_where_few_cases_leave_memory_unused(cases: int, gigabytes: float, said: bool) -> None:
+    plan = plan_volumes([facts()] * cases, settings=VolumePlanConfig(memory=gigabytes), info=INFO, cost=cost)
+    assert any("memory is left" in note for note in plan.notes) is said
+
+
 def test_what_is_given_is_kept() -> None:
     settings = VolumePlanConfig(patch=(30, 32, 40), spacing=(2.0, 1.0, 1.0), batch_size=3, orientation="LPS")
     plan = plan_volumes([facts()] * 10, settings=settings, info=INFO, cost=cost)
@@ -238,10 +255,13 @@ def test_a_plan_is_told_in_words() -> None:
     assert "z-score" in lines["intensity"]
 
 
-def test_a_spacing_that_leaves_next_to_nothing_is_refused() -> None:
+def test_a_spacing_that_leaves_next_to_nothing_or_fills_all_memory_is_refused() -> None:
     cases = [facts(shape=(100, 100, 60))] * 3
     settings = VolumePlanConfig(spacing=(100.0, 100.0, 100.0))
     with pytest.raises(ConfigError, match=r"voxels of 100 x 100 x 100 mm leave 1 x 1 x 1 of the median case's 100 x"):
+        plan_volumes(cases, settings=settings, info=INFO, cost=None)
+    settings = VolumePlanConfig(spacing=(0.01, 0.01, 0.01))
+    with pytest.raises(ConfigError, match=r"make 10000 x 10000 x 6000 of the median case's 100 x .* takes 2400 GB"):
         plan_volumes(cases, settings=settings, info=INFO, cost=None)
     thin = [facts(shape=(100, 100, 3))] * 3
     assert plan_volumes(thin, settings=VolumePlanConfig(spacing=(2.0, 2.0, 1.0)), info=INFO, cost=None).spacing[0] == 2
@@ -265,6 +285,6 @@ def test_a_step_gets_fewer_small_patches_before_they_become_smaller() -> None:
     full = plan_volumes([facts()] * 200, settings=VolumePlanConfig(), info=INFO, cost=cost)
     few = 3 * prod(full.patch)
     quick = plan_volumes([facts()] * 200, settings=VolumePlanConfig(voxels=few), info=INFO, cost=cost)
-    assert (quick.patch, quick.batch_size) == (full.patch, 3) and quick.notes == full.notes
+    assert (quick.patch, quick.batch_size) == (full.patch, 3) and quick.notes == full.notes[:1]
     least = plan_volumes([facts()] * 200, settings=VolumePlanConfig(voxels=16**3), info=INFO, cost=None)
     assert max(least.patch) <= 24 and least.batch_size == 2

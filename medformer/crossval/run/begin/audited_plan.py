@@ -34,9 +34,7 @@ def frozen_plan(directory: RunDirectory, study: Study[Any, Any], inventory: Inve
     cases = [study.plan_case(case, inventory[case.id]) for case in study.without(study.held_out).cases]
     require_groups(cases, study.config.report.subgroups)
     if not (directory.resumed and directory.splits_json.exists()):
-        drawn = draw(study, cases)
-        study.check_training(min(len(fold.train) for fold in drawn.folds))
-        return drawn
+        return draw(study, cases)
     plan = read_plan(directory.splits_json)
     # Before drawing, which changed data may not allow.
     plan.check_data(cases)

@@ -12,7 +12,7 @@ from torch import nn
 
 from medformer.config import AnyConfig
 from medformer.config.shared import CrossvalConfig
-from medformer.crossval.plan import PlanCase
+from medformer.crossval.plan import Fold, PlanCase
 from medformer.crossval.run.contract.learner import Learner, NetworkLearner
 from medformer.crossval.run.directory import RunDirectory
 from medformer.crossval.run.start.source import Start
@@ -143,11 +143,12 @@ class Study(ABC, Generic[C, D]):
             CheckpointError: Its files are damaged.
         """
 
-    def check_training(self, cases: int) -> None:
-        """Refuse settings that cannot train on so few cases, before any fold does.
+    def check_training(self, fold: Fold, learner: Any) -> None:
+        """Refuse settings that cannot train in a fold, before a run begins.
 
         Args:
-            cases: In the smallest training part of the plan.
+            fold: That with the smallest training part.
+            learner: Of these cases, as `learner` makes it.
 
         Raises:
             ConfigError: They cannot.

@@ -135,8 +135,9 @@ def largest_patch(
     settings: VolumePlanConfig,
     cost: Cost | None,
     notes: list[str] | None = None,
+    savings: Sequence[str] = (),
 ) -> tuple[Axes, Topology]:
-    """The first candidate that fits, by bisection.
+    """The first candidate that fits, by bisection; `savings` says what else takes less memory.
 
     Raises:
         ConfigError: Not even the smallest fits.
@@ -159,10 +160,11 @@ def largest_patch(
         return cost(patch, strides, kernel_sizes, batch)
 
     if (least := needed(candidates[-1])) > budget:
+        ways = ["raise it (--memory)", *(["lower plan.batch_size"] if batch > 2 else []), *savings]
         raise ConfigError(
             f"Training needs at least {least / 1e9:.2f} GB (patch {times(candidates[-1][0])}, batch size {batch}); "
-            f"plan.memory allows {settings.memory:g} GB. Raise it (--memory), set model.checkpointing=true, or choose "
-            "a smaller model."
+            f"plan.memory allows {settings.memory:g} GB. To change that, {', '.join(ways)}, or choose a smaller model "
+            "(model.name)."
         )
     return candidates[bisect_left(candidates, True, hi=len(candidates) - 1, key=lambda one: needed(one) <= budget)]
 
@@ -185,8 +187,8 @@ def given_patch(
     if cost is not None and (needed := cost(patch, *layout, batch)) > settings.memory * 1e9:
         raise ConfigError(
             f"plan.patch={list(patch)} with batch size {batch} needs {needed / 1e9:.2f} GB; plan.memory allows "
-            f"{settings.memory:g} GB. Raise it (--memory), give a smaller patch or none, or choose a smaller "
-            "model."
+            f"{settings.memory:g} GB. Raise it (--memory), give a smaller patch or none"
+            f"{', lower plan.batch_size' if batch > 2 else ''}, or choose a smaller model (model.name)."
         )
     return patch, layout
 
@@ -198,8 +200,9 @@ def fitting_batch(
     settings: VolumePlanConfig,
     cost: Cost | None,
     target: Target,
+    notes: list[str],
 ) -> int:
-    """As many as memory allows, up to a share of the training part, but at least 2."""
+    """As many as memory allows, up to a share of the training part, but at least 2; notes say which of them decided."""
     if target == "classification":
         most = max(2, min(MAX_IMAGES, int(BATCH_SHARE * len(shapes))))
     else:
@@ -208,7 +211,14 @@ def fitting_batch(
         most = max(2, min(most, settings.voxels // math.prod(patch)))
     if cost is None:
         return most
-    return 2 + bisect_left(range(3, most + 1), True, key=lambda n: cost(patch, *layout, n) > settings.memory * 1e9)
+    budget = settings.memory * 1e9
+    found = 2 + bisect_left(range(3, most + 1), True, key=lambda n: cost(patch, *layout, n) > budget)
+    if target == "segmentation" and settings.voxels is None and cost(patch, *layout, found + 1) <= budget:
+        notes.append(
+            f"memory is left: a step sees {found} patches, which is two or at most {BATCH_SHARE:.0%} of all training "
+            "voxels (plan.batch_size gives another number)"
+        )
+    return found
 
 
 def _largest_box(shape: Sequence[float], spacing: Sequence[float]) -> list[int]:

@@ -39,6 +39,9 @@ Spacing = tuple[float, float, float]
 FEWEST_VOXELS = 4
 """What a given spacing must leave of an axis of the median case."""
 
+MOST_VOXELS = 2**31
+"""What a given spacing may make of the median case: 8.6 GB in single precision."""
+
 ANISOTROPIC = 3.0
 """An axis that is this many times coarser than the others, with as many times fewer voxels, gets the 10th percentile of
 its spacings instead of the median."""
@@ -56,6 +59,7 @@ def plan_volumes(
     info: DatasetInfo,
     cost: Cost | None,
     target: Target = "segmentation",
+    savings: Sequence[str] = (),
 ) -> VolumePlan:
     """Decide how volumes are presented to a network.
 
@@ -65,6 +69,7 @@ def plan_volumes(
         info: Names of labels and channels.
         cost: Memory that training needs; None plans without a limit and leaves `memory_bytes` at 0.
         target: For classification the patch is the whole (median) volume.
+        savings: What else takes less memory, such as `set model.checkpointing=true`, for the error where it lacks.
 
     Raises:
         DataError: There are no cases, or they differ in their number of channels.
@@ -81,10 +86,10 @@ def plan_volumes(
     elif settings.patch is not None:
         patch, layout = given_patch(settings, spacing, cost)
     else:
-        patch, layout = largest_patch(np.median(shapes, axis=0), spacing, settings, cost, notes)
+        patch, layout = largest_patch(np.median(shapes, axis=0), spacing, settings, cost, notes, savings)
     if small := int((shapes < np.array(patch)).any(axis=1).sum()):
         notes.append(f"{small} of {len(facts)} training cases are smaller than the patch on some axis and are padded")
-    batch_size = settings.batch_size or fitting_batch(patch, layout, shapes, settings, cost, target)
+    batch_size = settings.batch_size or fitting_batch(patch, layout, shapes, settings, cost, target, notes)
     return VolumePlan(
         spacing=spacing,
         intensity=tuple(
@@ -103,12 +108,20 @@ def plan_volumes(
 
 
 def _require_voxels(facts: Sequence[CaseFacts], spacing: Spacing, shapes: np.ndarray) -> None:
-    """Refuse a given spacing that leaves next to nothing of the cases.
+    """Refuse a given spacing that leaves next to nothing of the cases, or makes more of them than memory holds.
 
     Raises:
-        ConfigError: Fewer than `FEWEST_VOXELS` along an axis of the median case, which has more.
+        ConfigError: Fewer than `FEWEST_VOXELS` along an axis of the median case, which has more; or more than
+            `MOST_VOXELS` in all, which it has not.
     """
     now, then = np.median([case.shape for case in facts], axis=0), np.median(shapes, axis=0)
+    if then.prod() > MOST_VOXELS >= now.prod():
+        given, usual = (times(f"{mm:g}" for mm in some) for some in (spacing, target_spacing(facts)))
+        made, had = (times(f"{count:g}" for count in some) for some in (then, now))
+        raise ConfigError(
+            f"plan.spacing: voxels of {given} mm make {made} of the median case's {had}, which takes "
+            f"{4 * then.prod() / 1e9:.0f} GB. The cases' own are about {usual} mm: give such a spacing, or none."
+        )
     if ((then < FEWEST_VOXELS) & (now >= FEWEST_VOXELS)).any():
         given, usual = (times(f"{mm:g}" for mm in some) for some in (spacing, target_spacing(facts)))
         left, had = (times(f"{count:g}" for count in some) for some in (then, now))
