@@ -32,7 +32,9 @@ before_replacing: list[Callable[[Path], None]] = []
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
-    The temporary name keeps the suffix, because writers choose their format by it.
+    The temporary name keeps the suffix, because writers choose their format by it. The file gets the permissions that
+    the umask gives, also from a writer that puts a file of its own there, as safetensors does with one for the owner
+    alone.
 
     Raises:
         ResourceError: The folder is not writable or the disk is full. Whatever stood at `path` before
@@ -45,8 +47,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # No case can have this name: names of exported files do not begin with a dot (`medformer.names`).
         name = f".medformer-tmp-{os.getpid()}-{secrets.token_hex(8)}-{path.stem[:40]}{path.suffix[:20]}"
         temporary = path.parent / name
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
         yield temporary
+        # Some file systems refuse every change of permissions, so that none is asked for without need.
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            temporary.chmod(mode)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         for told in before_replacing:

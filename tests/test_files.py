@@ -8,9 +8,11 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
 
 from medformer import files
 from medformer.errors import ResourceError, write_advice
+from medformer.tensor_file import write_tensors
 
 
 def names(folder: Path) -> list[str]:
@@ -63,13 +65,22 @@ def test_a_folder_that_cannot_be_made_is_a_resource_error(tmp_path: Path) -> Non
         files.write_text(tmp_path / "file" / "below.txt", "x")
 
 
-def test_results_are_readable_by_others_as_the_umask_says(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_results_are_readable_by_others_as_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
     try:
-        files.write_text(tmp_path / "x", "")
+        files.write_text(tmp_path / "text", "")
+        write_tensors(tmp_path / "tensors", {"a": torch.zeros(1)}, {})
+        for given in (0o600, 0o666):
+            # A writer that replaces the temporary file by one of its own.
+            with files.atomic_path(tmp_path / f"own {given}") as temporary:
+                temporary.with_name("own").touch()
+                temporary.with_name("own").chmod(given)
+                temporary.with_name("own").rename(temporary)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert len(found) == 4 and set(found.values()) == {mode}, found
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

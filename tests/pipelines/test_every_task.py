@@ -169,6 +169,15 @@ def test_test_rows_are_in_no_fold_and_can_be_predicted_in_the_end(
     assert found == test if held_out.trial.task != "abide" else set(found) > set(test)
 
 
+def test_files_of_a_run_have_the_permissions_that_the_umask_gives(held_out: HeldOut, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    expected = {kind: (tmp_path / kind).stat().st_mode for kind in ("file", "folder")}
+    entries = sorted(held_out.run.rglob("*"))
+    assert {"model.safetensors", "oof.csv", "report.html"} <= {entry.name for entry in entries}
+    assert [one for one in entries if one.stat().st_mode != expected["folder" if one.is_dir() else "file"]] == []
+
+
 def test_a_patient_of_a_fold_and_of_the_held_out_rows_is_a_leak(
     medformer: Medformer, trial: Trial, tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ def acquire(path: Path) -> None:
     mine = _identity()
     while True:
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             _make_way(path, mine)
             continue
