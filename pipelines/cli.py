@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 import medformer
 from medformer.errors import ConfigError
 
-from .exits import run_program
+from .exits import interruptible, run_program
 from .flags import TRAINS, Verb
 from .verbs import GROUPS
 
@@ -33,6 +33,10 @@ def command(verb: Verb, task: str) -> Callable[..., None]:
     """
 
     def call(**given: Any) -> None:
+        with interruptible(given["out"] if "resume" in given else None):
+            do(given)
+
+    def do(given: dict[str, Any]) -> None:
         if given.get("resume") and given.get("overwrite"):
             raise ConfigError("Got --resume and --overwrite, expected at most one: keep what is there, or delete it.")
         keys = {parameter.key: given.pop(parameter.name) for parameter in verb.parameters if parameter.key}

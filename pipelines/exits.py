@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -40,26 +41,20 @@ def guarded(command: Callable[[], object]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _sigterm_as_ctrl_c():
-            command()
-        sys.stdout.flush()
+        with interruptible():
+            with _sigterm_as_ctrl_c():
+                command()
+            sys.stdout.flush()
         return 0
     except SystemExit as exit_:
-        if _caused_by(exit_, KeyboardInterrupt):
-            return _fail(_interrupted())
         return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else DEFECT
     except MedformerError as error:
         return _fail(error)
-    except KeyboardInterrupt:
-        return _fail(_interrupted())
     except BrokenPipeError:
         # The interpreter flushes standard output once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     except Exception as error:
-        if _caused_by(error, KeyboardInterrupt):
-            # Imports of compiled packages turn it into errors of their own.
-            return _fail(_interrupted())
         resource = exhaustion(error)
         if resource is not None:
             return _fail(resource)
@@ -71,6 +66,31 @@ def guarded(command: Callable[[], object]) -> int:
             file=sys.stderr,
         )
         return DEFECT
+
+
+@contextmanager
+def interruptible(continued: Path | None = None) -> Iterator[None]:
+    """Make of Ctrl-C inside of the block an error that says what holds for this command.
+
+    Args:
+        continued: The folder that `--resume` continues, of a command that has this option.
+
+    Raises:
+        InterruptedRun: Ctrl-C came, or an error that it caused: imports of compiled packages make errors of their own
+            of it.
+    """
+    try:
+        yield
+    except (MedformerError, BrokenPipeError):
+        raise
+    except BaseException as error:
+        if not _caused_by(error, KeyboardInterrupt):
+            raise
+        if continued is not None and continued.is_dir():
+            raise InterruptedRun(
+                "Interrupted. What was finished is on disk; the same command with --resume continues from there."
+            ) from None
+        raise InterruptedRun("Interrupted before the command had finished.") from None
 
 
 @contextmanager
@@ -98,12 +118,6 @@ def _fail(error: MedformerError) -> int:
     _stop_progress()
     print(shown(f"error: {error}"), file=sys.stderr)
     return error.exit_code
-
-
-def _interrupted() -> InterruptedRun:
-    return InterruptedRun(
-        "Interrupted. What was finished is on disk; a command that has --resume continues from there."
-    )
 
 
 def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -17,8 +17,7 @@ import typer
 from medformer.errors import ConfigError
 from medformer.foreground import Foreground, parse_foreground
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)?\s*", re.IGNORECASE)
-_GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 1.073741824, "m": 1e-3, "mb": 1e-3, "mib": 1.048576e-3}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,12 @@ def _gigabytes(text: str) -> float:
     """
     match = _SIZE.fullmatch(text)
     if match is None or not float(match[1]):
-        raise ConfigError(f"--memory {text}: expected a size above 0, such as 8GB or 500MB.")
-    return float(match[1]) * _GB[(match[2] or "").lower()]
+        raise ConfigError(
+            f"--memory {text}: expected a size above 0, such as 8GB or 500MB. Units are kB, MB, GB and TB (powers of "
+            "1000), and KiB, MiB, GiB and TiB (powers of 1024)."
+        )
+    power = "kmgt".index((match[2] or "g").lower()) + 1
+    return float(match[1]) * ((1024 if match[3] else 1000) ** power / 1e9)
 
 
 def _mask_values(text: str) -> Foreground:

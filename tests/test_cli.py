@@ -134,7 +134,7 @@ def test_every_key_that_an_option_sets_is_in_the_schema(command: str) -> None:
 )
 def test_nothing_resumes_and_overwrites_at_once(calls: Calls, command: str) -> None:
     with pytest.raises(ConfigError, match="at most one"):
-        cli.command(VERBS[command], command.split()[0])(resume=True, overwrite=True)
+        cli.command(VERBS[command], command.split()[0])(resume=True, overwrite=True, out=Path("x"))
     assert calls == []
 
 
@@ -226,6 +226,36 @@ def test_the_task_of_volumes_chooses_the_config(calls: Calls) -> None:
     assert calls[1][1]["config"] == expected
     planned = load_config("volume/default", ["data.manifest=.", "plan.memory=0.5"], model=VolumeConfig)
     assert calls[2] == ("plan", {"config": planned, "out": None, "overwrite": False})
+
+
+@pytest.mark.parametrize(
+    ("size", "gigabytes"),
+    [
+        ("8", 8.0),
+        ("8.3GB", 8.3),
+        ("500MB", 0.5),
+        ("64m", 0.064),
+        ("1TB", 1000.0),
+        ("1.5t", 1500.0),
+        ("8000000 kB", 8.0),
+        ("1KiB", 1.024e-6),
+        ("1MiB", 1.048576e-3),
+        ("2gib", 2.147483648),
+        ("1TiB", 1099.511627776),
+    ],
+)
+def test_memory_is_a_size_in_any_common_unit(calls: Calls, size: str, gigabytes: float) -> None:
+    assert run("volume", "plan", ".", "--memory", size) == 0
+    assert calls[0][1]["config"].plan.memory == pytest.approx(gigabytes, rel=1e-15)
+
+
+@pytest.mark.parametrize("size", ["0GB", "-8GB", "8PB", "8B", "8 giga", "GB", "8,5GB", ""])
+def test_another_size_is_refused_with_the_units(calls: Calls, size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("volume", "plan", ".", f"--memory={size}") == 2
+    message = capsys.readouterr().err
+    assert f"--memory {size}: expected a size above 0" in message
+    assert all(unit in message for unit in ("kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"))
+    assert not calls
 
 
 def test_the_other_commands_hand_on_what_they_got(calls: Calls, tmp_path: Path) -> None:
@@ -346,7 +376,7 @@ def test_a_verb_without_its_task_is_told_the_tasks(capsys: pytest.CaptureFixture
         (LeakageError("a.png is b.png"), 4, "error: a.png is b.png\n"),
         (ResourceError("no disk"), 5, "error: no disk\n"),
         (MedformerError("something"), 1, "error: something\n"),
-        (KeyboardInterrupt(), 130, "error: Interrupted."),
+        (KeyboardInterrupt(), 130, "error: Interrupted before"),
         (MemoryError(), 5, "error: Out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB\nmore"), 5, "(CUDA out of memory. Tried 2 GiB)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 byte"), 5, "training.batch_size"),
@@ -370,6 +400,29 @@ def test_a_folder_without_permission_is_named(calls: Calls, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("error: No permission ([Errno 13] Permission denied: '/data/frames')")
 
 
+@pytest.mark.parametrize("command", VERBS)
+def test_an_interruption_names_resume_where_the_command_has_it_and_something_is_there(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(module: str) -> None:
+        # As an import of a compiled package ends.
+        raise ImportError(module) from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli, "import_module", interrupted)
+    verb = VERBS[command]
+    names = {one.name for one in verb.parameters}
+    (tmp_path / "there").mkdir()
+    for place in ("there", "missing"):
+        given: dict[str, Any] = dict.fromkeys(names) | {"out": tmp_path / place}
+        if "config" in names:
+            given["overrides"] = []
+        assert guarded(lambda given=given: cli.command(verb, command.split()[0])(**given)) == 130  # type: ignore[misc]
+        message = capsys.readouterr().err
+        assert message.startswith("error: Interrupted") and message.count("\n") == 1
+        for words in ("--resume", "on disk"):
+            assert (words in message) == ("resume" in names and place == "there"), message
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_closes_what_is_open_and_returns_130(number: signal.Signals, tmp_path: Path) -> None:
     code = (
@@ -391,7 +444,7 @@ def test_a_signal_closes_what_is_open_and_returns_130(number: signal.Signals, tm
         [sys.executable, "-c", code, str(closed)], capture_output=True, text=True, timeout=600, check=False
     )
     assert result.returncode == 130, result.stderr
-    assert "--resume" in result.stderr and "Traceback" not in result.stderr
+    assert result.stderr == "error: Interrupted before the command had finished.\n"
     assert closed.exists()
 
 
