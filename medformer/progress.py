@@ -22,7 +22,10 @@ class Reporter:
         """Begin a piece of work of `total` steps; None when the number is not known."""
 
     def advance(self, n: int = 1, **fields: float) -> None:
-        """Report `n` more steps done, with the numbers worth seeing, such as `loss=0.31`."""
+        """Report `n` more steps done, with numbers that hold for all steps so far, such as a mean `loss=0.31`.
+
+        The last ones end the piece of work, where a number of the last step alone would read as its result.
+        """
 
     def line(self, text: str) -> None:
         """Say one sentence that stays on the screen."""
@@ -33,8 +36,7 @@ class Reporter:
     def track(self, items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
         """Yield items as one piece of work: a step is done when the next item is asked for.
 
-        The piece of work ends however the loop is left. Numbers worth seeing are reported from within it by
-        `advance(0, dice=0.9)`.
+        The piece of work ends however the loop is left.
 
         Args:
             items: What is worked on.

@@ -96,7 +96,6 @@ def score_folder(
         if nested:
             row["site"] = site
         rows.append(known.add_to(row))
-        reporter.advance(0, dice=row["dice"])
     for found in values.values():
         if len(found) > 1:
             listed = ", ".join(f"{value} in {file}" for value, file in sorted(found.items()))

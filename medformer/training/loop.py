@@ -256,7 +256,7 @@ class Loop:
             if finite:
                 progress.norm_sum += reading.norm
                 progress.norm_count += 1
-            self.reporter.advance(1, loss=reading.loss, lr=reading.step.rate)
+            self.reporter.advance(1, loss=progress.loss_sum / reading.step.number, lr=reading.step.rate)
         return finite
 
     def _mean(self, numbers: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from medformer.imaging.masks import write_mask, write_probability
 from medformer.inference.scored_cases import CaseSource
 from medformer.inference.scoring import pair_folders, score_folder, write_scores
 from medformer.names import file_stems
+from pipelines.console import PlainReporter
 
 
 def soft(seed: int, shape: tuple[int, int] = (18, 22)) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +43,12 @@ def test_rows_are_those_of_the_arrays(tmp_path: Path) -> None:
         assert row == case_row("abc"[seed], *soft(seed), threshold=0.6)
     assert summary["n"] == 3 and summary["thresholds"] == [0.6]
     assert summary["pooled"]["metrics"]["iou"]["mean"] == pytest.approx(np.mean([row["iou"] for row in rows]))
+
+
+def test_progress_ends_without_the_score_of_one_case(tmp_path: Path) -> None:
+    said = io.StringIO()
+    score_folder(*folders(tmp_path), reporter=PlainReporter(said))
+    assert re.fullmatch(r"scoring 3/3 in [\d.]+ s\n", said.getvalue())
 
 
 def test_suffixes_may_differ_and_other_files_are_passed_over(tmp_path: Path) -> None:

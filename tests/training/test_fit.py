@@ -182,6 +182,9 @@ def test_reporter_hears_of_every_step(tiny: ModuleType, tmp_path: Path) -> None:
     tiny.train(tmp_path, reporter=recorder)
     assert recorder.started == [("epoch 1/3", 2), ("epoch 2/3", 2), ("epoch 3/3", 2)]
     assert recorder.done == 6 and all({"loss", "lr"} <= set(fields) for fields in recorder.fields)
+    # The numbers that an epoch's progress ends with are those of the epoch, not of its last step.
+    means = [line.partition("loss ")[2].partition(",")[0] for line in recorder.lines if line.startswith("Epoch ")]
+    assert [f"{fields['loss']:.4f}" for fields in recorder.fields[1::2]] == means
     assert "validation Dice" in recorder.lines[-1]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import unicodedata
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from medformer.files import write_json
 from medformer.inference.scored_cases import CaseSource
 from medformer.inference.volumes.scoring import score_label_maps
 from medformer.progress import SilentReporter
+from pipelines.console import PlainReporter
 
 SPACING = np.diag((1.0, 1.5, 2.0, 1.0))
 
@@ -46,6 +49,15 @@ def test_a_prediction_with_other_axes_scores_as_the_aligned_array(tmp_path: Path
         stored.as_reoriented(turn).to_filename(tmp_path / "p" / "a.nii.gz")
         rows, _ = score_label_maps(tmp_path / "p", tmp_path / "m")
         assert rows == [volume_row("a", found, truth, labels={1: "label 1"}, spacing=(1.0, 1.5, 2.0))]
+
+
+def test_progress_ends_without_the_score_of_one_case(tmp_path: Path) -> None:
+    for folder in ("m", "p"):
+        for name in ("a", "b"):
+            write(tmp_path / folder / f"{name}.nii.gz", cube())
+    said = io.StringIO()
+    score_label_maps(tmp_path / "p", tmp_path / "m", reporter=PlainReporter(said))
+    assert re.fullmatch(r"scoring 2/2 in [\d.]+ s\n", said.getvalue())
 
 
 def test_another_box_is_refused(tmp_path: Path) -> None:
