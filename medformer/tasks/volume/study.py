@@ -121,8 +121,9 @@ class VolumeStudy(Study[VolumeConfig, Volumes]):
         take_volumes(start, new_network(self.config, plan, 0), self.config, plan)
 
     def check_training(self, fold: Fold, learner: Any) -> None:
-        # Says so if nothing fits in the memory; the fold then takes this plan.
-        learner.planner.plan(fold.train)
+        # Says so if nothing fits in the memory; the fold then takes this plan. On a cluster another device decides.
+        if self.config.execution.address is None:
+            learner.planner.plan(fold.train)
 
     def keep(self, run: RunDirectory) -> None:
         """Write the manifest of a folder, so that the report and `predict` find the cases again."""
