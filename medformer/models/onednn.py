@@ -96,7 +96,11 @@ class _SameDepthwise(torch.autograd.Function):
         return of_x, of_weight, None, None
 
 
-_GROUP, _LARGE_MAP = 16, 4096
+_GROUP = 16
+"""Channels that oneDNN is given at once of a large volume."""
+
+_LARGE_MAP = 4096
+"""Positions of a map from which that is quicker than all channels at once."""
 
 
 def _gradient_of_weight(x: Tensor, grad: Tensor, padding: tuple[int, ...], shape: Sequence[int]) -> Tensor:

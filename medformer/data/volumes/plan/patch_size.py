@@ -202,7 +202,7 @@ def fitting_batch(
     target: Target,
     notes: list[str],
 ) -> int:
-    """As many as memory allows, up to a share of the training part, but at least 2; notes say which of them decided."""
+    """As many as memory allows, up to a share of the training part, but at least 2; notes say where memory is left."""
     if target == "classification":
         most = max(2, min(MAX_IMAGES, int(BATCH_SHARE * len(shapes))))
     else:

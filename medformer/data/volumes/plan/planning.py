@@ -115,20 +115,18 @@ def _require_voxels(facts: Sequence[CaseFacts], spacing: Spacing, shapes: np.nda
             `MOST_VOXELS` in all, which it has not.
     """
     now, then = np.median([case.shape for case in facts], axis=0), np.median(shapes, axis=0)
-    if then.prod() > MOST_VOXELS >= now.prod():
-        given, usual = (times(f"{mm:g}" for mm in some) for some in (spacing, target_spacing(facts)))
-        made, had = (times(f"{count:g}" for count in some) for some in (then, now))
-        raise ConfigError(
-            f"plan.spacing: voxels of {given} mm make {made} of the median case's {had}, which takes "
-            f"{4 * then.prod() / 1e9:.0f} GB. The cases' own are about {usual} mm: give such a spacing, or none."
-        )
+    given, usual = (times(f"{mm:g}" for mm in some) for some in (spacing, target_spacing(facts)))
+    after, had = (times(f"{count:g}" for count in some) for some in (then, now))
     if ((then < FEWEST_VOXELS) & (now >= FEWEST_VOXELS)).any():
-        given, usual = (times(f"{mm:g}" for mm in some) for some in (spacing, target_spacing(facts)))
-        left, had = (times(f"{count:g}" for count in some) for some in (then, now))
-        raise ConfigError(
-            f"plan.spacing: voxels of {given} mm leave {left} of the median case's {had}; expected at least "
-            f"{FEWEST_VOXELS} along each axis. The cases' own are about {usual} mm: give such a spacing, or none."
-        )
+        fault = f"leave {after} of the median case's {had}; expected at least {FEWEST_VOXELS} along each axis"
+    elif then.prod() > MOST_VOXELS >= now.prod():
+        fault = f"make {after} of the median case's {had}, which takes {4 * then.prod() / 1e9:.0f} GB"
+    else:
+        return
+    raise ConfigError(
+        f"plan.spacing: voxels of {given} mm {fault}. The cases' own are about {usual} mm: give such a spacing, or "
+        "none."
+    )
 
 
 def target_spacing(facts: Sequence[CaseFacts], notes: list[str] | None = None) -> Spacing:
